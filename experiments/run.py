@@ -1,0 +1,28 @@
+"""Train the networks of a study.
+
+python -m experiments.run                                  the whole study on the embedded images
+python -m experiments.run mode=plan                        what would be trained, skipped, resumed
+python -m experiments.run split=random-0 cell=A3B+         one network, and the base it starts from
+python -m experiments.run -m split=random-0,natural-manmade target=A,B hydra/launcher=joblib
+                                                           a job for each cohort, in several processes
+"""
+
+from experiments.cli import command, dataset_of
+from experiments.plan import print_plan
+from transferability.config import Config
+from transferability.runner import ensure, execution_of
+from transferability.store import Store
+from transferability.study import study_specs
+
+
+def main(config: Config) -> None:
+    dataset = dataset_of(config)
+    specs, store, execution = study_specs(config, dataset), Store(config.store), execution_of(config)
+    if config.mode == "plan":
+        print_plan(specs, store, execution)
+    else:
+        ensure(specs, store, dataset, execution, config.sources)
+
+
+if __name__ == "__main__":
+    command(main)()

@@ -1,0 +1,1 @@
+"""How transferable are features? Cells, splits, lockstep training and the run store of the study."""

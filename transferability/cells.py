@@ -1,0 +1,106 @@
+"""Cells: the networks of the study, written as the paper writes them.
+
+=============  ==========  ==========  ======  =================================================
+cell           source      copied      frozen  in the paper
+=============  ==========  ==========  ======  =================================================
+``baseB``      -           0           0       base network on task B
+``B3B``        baseB       3           3       selffer BnB: control for co-adaptation
+``B3B+``       baseB       3           0       selffer BnB+, fine-tuned
+``A3B``        baseA       3           3       transfer AnB
+``A3B+``       baseA       3           0       transfer AnB+, fine-tuned
+``R3B``        untrained   0           3       random, untrained filters, frozen
+``A3B~1``      baseA       4           3       "preserved" layers: copy n+1, freeze n
+=============  ==========  ==========  ======  =================================================
+
+and the same with A and B exchanged, or with the task ``all``. ``B0B`` and ``A0B`` are ``baseB`` itself.
+"""
+
+import re
+from dataclasses import dataclass
+
+from transferability.errors import UserError
+
+TASKS = ("A", "B", "all")
+UNTRAINED = "R"
+_BASE = re.compile(r"base(A|B|all)")
+_CELL = re.compile(r"(A|B|all|R)(\d+)(A|B|all)(?:(\+)|~(\d+))?")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network: two integers and a source say everything."""
+
+    target: str  # the task it is trained on: A, B or all
+    source: str | None = None  # the task of the base network it starts from; "R" for untrained; None for a base
+    copied: int = 0  # bottom layers that start from the source
+    frozen: int = 0  # bottom layers that stay as they start
+
+    @property
+    def n(self) -> int:
+        """The transfer layer; 0 for a base."""
+        if self.source is None:
+            return 0
+        return self.frozen or self.copied
+
+    @property
+    def is_base(self) -> bool:
+        return self.source is None
+
+    @property
+    def treatment(self) -> str:
+        """The kind of cell with the layer left open: base, BnB, BnB+, AnB, AnB+, RnB, AnB~1 ..."""
+        if self.source is None:
+            return "base"
+        source = {UNTRAINED: "R", self.target: "B"}.get(self.source, "A")
+        return f"{source}nB{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        if self.source in (None, UNTRAINED) or self.copied == self.frozen:
+            return ""
+        return f"~{self.copied - self.frozen}" if self.frozen else "+"
+
+    def __str__(self) -> str:
+        if self.source is None:
+            return f"base{self.target}"
+        return f"{self.source}{self.n}{self.target}{self._suffix}"
+
+
+def parse(text: str, n_layers: int = 8) -> Cell:
+    """The cell that ``text`` names, for networks of ``n_layers`` layers.
+
+    Raises:
+        UserError: not a cell, or n outside 1..n_layers-1 (0 is the base itself).
+    """
+    if match := _BASE.fullmatch(text):
+        return Cell(target=match[1])
+    match = _CELL.fullmatch(text)
+    if match is None:
+        raise UserError(f"{text!r} is not a cell: write baseA, A3B, A3B+, B5B, R2B or A3B~1")
+    source, n, target, plus, extra = match[1], int(match[2]), match[3], bool(match[4]), int(match[5] or 0)
+    if n == 0 and source != UNTRAINED and not extra:
+        return Cell(target=target)
+    if not 1 <= n < n_layers:
+        raise UserError(f"{text!r}: n={n} is outside 1..{n_layers - 1}, the layers below the classifier")
+    if n + extra >= n_layers:
+        raise UserError(f"{text!r}: {n}+{extra} layers cannot be copied, the classifier is layer {n_layers}")
+    if source == UNTRAINED:
+        if plus or extra:
+            raise UserError(f"{text!r}: untrained layers that are trained or kept are a base; write R{n}{target}")
+        return Cell(target, UNTRAINED, copied=0, frozen=n)
+    return Cell(target, source, copied=n + extra, frozen=0 if plus else n)
+
+
+def expand(treatment: str, target: str, layers: list[int], n_layers: int = 8) -> list[Cell]:
+    """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1`` ...) for one target task.
+
+    In a treatment B stands for the target task and A for the other one, as in the paper.
+    """
+    if treatment == "base":
+        return [Cell(target)]
+    match = re.fullmatch(r"([ABR])nB(\+|~\d+)?", treatment)
+    if match is None:
+        raise UserError(f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB or AnB~1")
+    other = {"A": "B", "B": "A", "all": "all"}[target]
+    source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]
+    return [parse(f"{source}{n}{target}{match[2] or ''}", n_layers) for n in layers]

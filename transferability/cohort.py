@@ -1,0 +1,263 @@
+"""Lockstep training: one batch a step trains every network of a cohort.
+
+Lockstep is only a way to execute. On a CPU every network runs on one thread, several networks at a time, so that its
+numbers depend neither on its cohort nor on the number of cores.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transferability.cells import UNTRAINED
+from transferability.config import RecipeConfig
+from transferability.draws import seed_of
+from transferability.network import Network, copy_layers
+from transferability.optim import learning_rate, make_optimiser, set_rate
+from transferability.spec import RunSpec
+from transferability.store import Checkpoint
+from transferability.stream import Batch, Stream
+
+
+class Member:
+    """One network of a cohort: its weights, its optimiser and where it stands."""
+
+    def __init__(self, spec: RunSpec, network: Network):
+        self.spec, self.network = spec, network
+        self.optimiser = make_optimiser(network, spec.cell.copied, spec.recipe)
+        self.step = 0  # the next training step
+        self.metrics: list[dict[str, Any]] = []
+        self.seconds = 0.0  # this network's share of the time spent
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=network.input.mean.device)
+        self._digests = _prefix_digests(network)
+
+    def prefix_key(self, n: int) -> tuple:
+        """What the output of the frozen layers 1..n depends on: their weights and, in training, own dropout."""
+        own = self.network.training and self.network.drops_within(n)
+        return self._digests[n], self.spec.id if own else None
+
+    def train_step(self, batch: Batch, shared: "SharedPrefix") -> None:
+        """Forward from the frozen prefix, backward down to it, one step of SGD."""
+        recipe = self.spec.recipe
+        self.network.begin_step(self.step)
+        logits = self.logits(batch, shared)
+        loss = F.cross_entropy(logits, batch.labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        set_rate(self.optimiser, self.step, recipe)
+        self.optimiser.step()
+        self.loss_sum += loss.detach()
+        self.step += 1
+
+    def logits(self, batch: Batch, shared: "SharedPrefix") -> Tensor:
+        """(B, outputs) float32."""
+        with _autocast(batch, self.spec.recipe):
+            x = shared(self, self.network.frozen)
+            for layer in self.network.layers[self.network.frozen :]:
+                x = layer(x)
+        return x.float()
+
+    def checkpoint(self) -> Checkpoint:
+        tensors = dict(self.network.state_dict())
+        for name, parameter in self.network.named_parameters():
+            if parameter in self.optimiser.state:
+                tensors[f"momentum.{name}"] = self.optimiser.state[parameter]["momentum_buffer"]
+        return Checkpoint({**tensors, "loss_sum": self.loss_sum}, self.step, self.metrics, self.seconds)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on exactly where ``checkpoint`` was taken."""
+        tensors = dict(checkpoint.tensors)
+        self.loss_sum.copy_(tensors.pop("loss_sum"))
+        for name, parameter in self.network.named_parameters():
+            if (momentum := tensors.pop(f"momentum.{name}", None)) is not None:
+                buffer = torch.empty_like(parameter).copy_(momentum)
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+        self.network.load_state_dict(tensors, strict=True)
+        self.step, self.metrics, self.seconds = checkpoint.step, list(checkpoint.metrics), checkpoint.seconds
+        self._digests = _prefix_digests(self.network)
+
+
+class SharedPrefix:
+    """Outputs of frozen layers for one batch, computed once for all networks with the same frozen weights.
+
+    Depth 0 is the input after mean subtraction, which is never trained: every network shares it.
+    """
+
+    def __init__(self, batch: Batch):
+        self._batch = batch
+        self._outputs: dict[tuple, Tensor] = {}
+        self._locks: dict[tuple, threading.Lock] = {}
+
+    def __call__(self, member: Member, n: int) -> Tensor:
+        """The output of layers 1..n of ``member``, without a gradient."""
+        key = member.prefix_key(n)
+        with self._locks.setdefault(key, threading.Lock()):
+            if key not in self._outputs:
+                with torch.no_grad():
+                    below = self._batch if n == 0 else self(member, n - 1)
+                    layer = member.network.input if n == 0 else member.network.layers[n - 1]
+                    self._outputs[key] = layer(below)
+            return self._outputs[key]
+
+
+@dataclass
+class Cohort:
+    """Networks with one target task and the stream that feeds them."""
+
+    stream: Stream
+    members: list[Member]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to execute; none of it changes a result on a CPU in float32."""
+
+    device: torch.device
+    threads: int = 1  # networks at the same moment on a CPU
+    max_networks: int | None = None
+    checkpoint_seconds: float = 120.0
+
+
+def build_member(
+    spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
+) -> Member:
+    """The network of ``spec`` at step 0, or where its checkpoint was taken.
+
+    Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network under
+    (seed, "untrained", classes), the same for every n.
+    """
+    task = seed_of(*spec.classes)
+    key = (spec.seed, str(spec.cell), task)
+    mean = stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
+    network = Network(spec.network, spec.network.outputs, mean, key)
+    cell = spec.cell
+    if cell.source == UNTRAINED:
+        network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
+    if cell.copied:
+        copy_layers(source, network, cell.copied)
+    network.to(stream.device)
+    network.freeze(cell.frozen)
+    member = Member(spec, network)
+    if checkpoint:
+        member.restore(checkpoint)
+    return member
+
+
+def train(
+    cohorts: list[Cohort],
+    execution: Execution,
+    save: Callable[[Member], None],
+    on_step: Callable[[int, list[Member]], None] = lambda step, active: None,
+) -> None:
+    """Train every network of ``cohorts`` to the end of their common recipe.
+
+    Networks may stand at different steps (after a crash): each joins when the others have reached it.
+
+    Args:
+        save: called with a member when it should be checkpointed.
+        on_step: called after each step with the step and the members that made it.
+    """
+    members = [m for cohort in cohorts for m in cohort.members]
+    recipe = members[0].spec.recipe
+    start = min(m.step for m in members)
+    streams = [c.stream.batches(start, recipe.steps) for c in cohorts]
+    saved = time.monotonic()
+    for m in members:
+        m.network.train()
+    with _workers(execution) as run:
+        for step in range(start, recipe.steps):
+            began = time.monotonic()
+            active = []
+            for cohort, batches in zip(cohorts, streams, strict=True):
+                batch = next(batches)
+                shared = SharedPrefix(batch)
+                active += [(m, batch, shared) for m in cohort.members if m.step == step]
+            # The longest first: no thread is left with a whole network at the end of a step.
+            active.sort(key=lambda work: work[0].network.frozen)
+            run(Member.train_step, active)
+            stepped = [m for m, _, _ in active]
+            if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
+                for cohort in cohorts:
+                    _evaluate([m for m in cohort.members if m.step == step + 1], cohort.stream, run)
+            for m in stepped:
+                m.seconds += (time.monotonic() - began) / len(stepped)
+            if time.monotonic() - saved > execution.checkpoint_seconds:
+                for m in members:
+                    save(m)
+                saved = time.monotonic()
+            on_step(step, stepped)
+
+
+@dataclass
+class _Score:
+    correct: Tensor | int = 0
+    loss: Tensor | float = 0.0
+    images: int = field(default=0)
+
+
+def _evaluate(members: list[Member], stream: Stream, run: Callable) -> None:
+    """Top-1 accuracy and mean loss of every network on the whole validation set, each batch shared."""
+    scores = {id(m): _Score() for m in members}
+
+    def score(member: Member, batch: Batch, shared: SharedPrefix) -> None:
+        with torch.no_grad():
+            logits = member.logits(batch, shared)
+            mine = scores[id(member)]
+            mine.correct = mine.correct + (logits.argmax(1) == batch.labels).sum()
+            mine.loss = mine.loss + F.cross_entropy(logits, batch.labels, reduction="sum").double()
+            mine.images += len(batch)
+
+    for m in members:
+        m.network.eval()
+    for batch in stream.validation():
+        shared = SharedPrefix(batch)
+        run(score, [(m, batch, shared) for m in members])
+    for m in members:
+        m.network.train()
+        steps = m.step - (m.metrics[-1]["step"] if m.metrics else 0)
+        mine = scores[id(m)]
+        m.metrics.append(
+            {
+                "step": m.step,
+                "lr": learning_rate(m.step - 1, m.spec.recipe),
+                "train_loss": m.loss_sum.item() / steps,
+                "val_loss": float(mine.loss) / mine.images,
+                "val_top1": int(mine.correct) / mine.images,
+            }
+        )
+        m.loss_sum.zero_()
+
+
+@contextmanager
+def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tuple]], None]]:
+    """A function that runs calls on the worker threads and waits for all of them."""
+    if execution.device.type != "cpu":
+        yield lambda function, calls: [function(*call) for call in calls] and None
+        return
+    # One intra-operation thread each: a network's sums are then added in one order on any machine.
+    with ThreadPoolExecutor(execution.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield lambda function, calls: list(pool.map(lambda call: function(*call), calls)) and None
+
+
+def _autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
+    enabled = recipe.precision == "bf16"
+    return torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _prefix_digests(network: Network) -> list[bytes]:
+    """For each depth 0..frozen, a digest of everything at or below it."""
+    running, out = hashlib.sha256(), []
+    for module in (network.input, *network.layers[: network.frozen]):
+        for name, tensor in module.state_dict().items():
+            running.update(name.encode())
+            running.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        out.append(running.digest())
+    return out

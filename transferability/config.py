@@ -1,0 +1,254 @@
+"""The typed configuration: what every key means, and which values are possible.
+
+``conf/`` holds the values, Hydra composes them, :func:`load` checks them. A key that is not here is an error.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from transferability.errors import UserError
+
+
+def _require(condition: bool, key: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise UserError(f"{key}={value} is not possible: {wanted}")
+
+
+@dataclass
+class GrammarConfig:
+    """The random hierarchy behind the embedded images, see ``procedural.py``."""
+
+    seed: int = 0
+    families: int = 2  # families of classes; the first is "natural", the second "manmade"
+    classes_per_family: int = 20
+    symbols: int = 10  # v: symbols a level
+    rules: int = 3  # m: ways to expand one symbol
+    levels: int = 3  # L: expansions from a class to the terminals
+    shared_levels: int = 1  # rules of the lowest levels that all families share
+    patch: int = 4  # pixels a side of one terminal
+    noise: float = 0.4
+    shift: int = 2  # pixels, cyclic
+    brightness: float = 0.2
+    train_per_class: int = 400
+    val_per_class: int = 100
+
+    def check(self) -> None:
+        _require(self.families == 2, "dataset.grammar.families", self.families, "there are two families")
+        _require(
+            0 <= self.shared_levels < self.levels,
+            "dataset.grammar.shared_levels",
+            self.shared_levels,
+            f"it goes from 0 to levels-1={self.levels - 1}",
+        )
+        for key, symbols in (("symbols", self.symbols), ("classes_per_family", self.classes_per_family)):
+            _require(
+                symbols * self.rules <= self.symbols**4,
+                f"dataset.grammar.{key}",
+                symbols,
+                f"{symbols} x {self.rules} rules need as many distinct productions, of {self.symbols}^4",
+            )
+
+
+@dataclass
+class DatasetConfig:
+    """Where images come from and how they are packed."""
+
+    kind: str  # procedural | tiny_imagenet | cifar10 | cifar100 | imagenet | folder
+    name: str  # names the packed folder and the runs
+    folder: str  # the packed dataset
+    image_size: int  # pixels a side, as packed (squashed: the aspect ratio is not kept)
+    source: str | None = None  # zip or folder with the original images
+    resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
+    on_error: str = "fail"  # fail | skip: what a corrupt image does
+    val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
+    val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
+    seed: int = 0  # of the order of the packed rows
+    grammar: GrammarConfig | None = None
+
+    def check(self) -> None:
+        kinds = ("procedural", "tiny_imagenet", "cifar10", "cifar100", "imagenet", "folder")
+        _require(self.kind in kinds, "dataset.kind", self.kind, f"one of {', '.join(kinds)}")
+        _require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
+        _require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
+        _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
+        _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
+        _require("/" not in self.name and self.name != "", "dataset.name", repr(self.name), "a folder name")
+        if self.kind == "procedural":
+            _require(self.grammar is not None, "dataset.grammar", None, "kind=procedural needs a grammar")
+            self.grammar.check()
+            side = self.grammar.patch * 2**self.grammar.levels
+            _require(
+                self.image_size == side,
+                "dataset.image_size",
+                self.image_size,
+                f"patch x 2^levels is {side} pixels",
+            )
+
+
+@dataclass
+class NetworkConfig:
+    """The family of 8-layer networks (paper section 3; CaffeNet's ``train.prototxt``), see ``network.py``."""
+
+    name: str
+    input_size: int  # pixels a side of the crop
+    channels: list[int]  # a number a convolutional layer
+    kernels: list[int]
+    strides: list[int]
+    paddings: list[int]
+    groups: list[int]
+    pools: list[int]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
+    hidden: list[int]  # units of the fully connected layers before the classifier
+    outputs: int | None = None  # units of the classifier; null: the number of classes of the task
+    normalisation: str = "none"  # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
+    initialisation: str = "kaiming"  # kaiming | caffe (Gaussian of weight_std, constant bias)
+    weight_std: list[float] = field(default_factory=list)  # initialisation=caffe: a number a layer
+    bias: list[float] = field(default_factory=list)  # initialisation=caffe: a number a layer
+    dropout: float = 0.0  # after each hidden fully connected layer, in training, frozen or not
+    mean: str = "channel"  # image | channel: what is subtracted from the input; it belongs to the network
+    input_scale: float = 1.0  # factor after the subtraction
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.channels) + len(self.hidden) + 1
+
+    def check(self) -> None:
+        for key in ("kernels", "strides", "paddings", "groups"):
+            values = getattr(self, key)
+            _require(
+                len(values) == len(self.channels), f"network.{key}", values, "one number a convolutional layer"
+            )
+        _require(
+            self.normalisation in ("none", "lrn", "batch"),
+            "network.normalisation",
+            self.normalisation,
+            "none, lrn or batch",
+        )
+        _require(
+            self.initialisation in ("kaiming", "caffe"),
+            "network.initialisation",
+            self.initialisation,
+            "kaiming or caffe",
+        )
+        if self.initialisation == "caffe":
+            for key in ("weight_std", "bias"):
+                _require(
+                    len(getattr(self, key)) == self.n_layers,
+                    f"network.{key}",
+                    getattr(self, key),
+                    f"initialisation=caffe needs one number for each of the {self.n_layers} layers",
+                )
+        _require(0 <= self.dropout < 1, "network.dropout", self.dropout, "at least 0 and below 1")
+        _require(self.mean in ("image", "channel"), "network.mean", self.mean, "image or channel")
+
+
+@dataclass(unsafe_hash=True)  # recipes are never changed, and group runs into cohorts
+class RecipeConfig:
+    """How a network is trained. The learning rate is a pure function of the step, see ``optim.py``."""
+
+    name: str
+    steps: int
+    batch_size: int
+    lr: float
+    schedule: str  # step: lr x gamma^(step // step_size) | cosine: to zero at the last step
+    eval_every: int  # steps between validations; the paper's statistic is a mean over them
+    eval_batch_size: int
+    step_size: int | None = None
+    gamma: float = 0.1
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4  # of weights; biases and normalisation have none
+    bias_lr_multiplier: float = 2.0
+    copied_lr_multiplier: float = 1.0  # of copied layers that are fine-tuned; common advice is 0.1
+    mirror: bool = True
+    reshuffle: bool = True  # false: every epoch in the order of the packed file, as Caffe reads its leveldb
+    precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
+
+    def check(self) -> None:
+        for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
+            _require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
+        _require(self.lr > 0, "recipe.lr", self.lr, "a number above 0")
+        _require(self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine")
+        if self.schedule == "step":
+            _require(bool(self.step_size), "recipe.step_size", self.step_size, "schedule=step needs it")
+        _require(
+            0 <= self.warmup_steps < self.steps,
+            "recipe.warmup_steps",
+            self.warmup_steps,
+            f"at least 0 and below steps={self.steps}",
+        )
+        _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "at least 0 and below 1")
+        _require(
+            self.precision in ("float32", "bf16"), "recipe.precision", self.precision, "float32 or bf16"
+        )
+
+
+@dataclass
+class StudyConfig:
+    """The networks that together make the figures."""
+
+    name: str
+    splits: list[str]
+    targets: list[str]
+    seeds: list[int]
+    layers: list[int]  # the values of n
+    treatments: dict[str, list[str]]  # for each kind of split ("random", or a split's own name)
+
+
+@dataclass
+class Config:
+    """Everything ``python -m experiments.run`` knows."""
+
+    dataset: DatasetConfig
+    network: NetworkConfig
+    recipe: RecipeConfig
+    study: StudyConfig
+    split: str | None = None  # null: every split of the study
+    target: str | None = None  # null: every target of the study
+    seed: int | None = None  # null: every seed of the study
+    cell: str | None = None  # one cell such as A3B+; null: every cell of the study
+    images_per_class: int | None = None  # only the first so many training images a class of the target task
+    mode: str = "train"  # train | plan
+    sources: str = "train"  # train | require: what happens when a cell's base network is not finished
+    data_dir: str = "data"
+    store: str = "runs"
+    device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
+    threads: int | None = None  # networks that train at the same moment on a CPU; null: one a core
+    max_networks: int | None = None  # networks held in memory at once; null: the whole cohort
+    checkpoint_seconds: float = 120.0
+
+    def check(self) -> None:
+        self.dataset.check()
+        self.network.check()
+        self.recipe.check()
+        _require(
+            self.network.input_size <= self.dataset.image_size,
+            "network.input_size",
+            self.network.input_size,
+            f"the packed images are {self.dataset.image_size} pixels a side (dataset.image_size)",
+        )
+        _require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
+        _require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
+        for key in ("threads", "max_networks", "images_per_class"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, key, value, "a number above 0, or null")
+        inner = range(1, self.network.n_layers)
+        for n in self.study.layers:
+            _require(n in inner, "study.layers", n, f"n goes from 1 to {inner[-1]} for {self.network.name}")
+
+
+def load(composed: DictConfig) -> Config:
+    """The typed configuration for what Hydra composed.
+
+    Raises:
+        UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)
+    """
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    config.check()
+    return config
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values."""
+    return asdict(config)

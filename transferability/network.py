@@ -1,0 +1,208 @@
+"""The 8-layer family: an ordered list of parts that can be chopped between any two.
+
+``caffenet`` is the paper's network (Caffe's reference ImageNet model, ``imagenet_train.prototxt``); smaller members
+differ in their numbers only. A network is ``input`` (subtract the mean, which belongs to the network) followed by
+``layers[0..7]``, the paper's layers 1..8.
+"""
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transferability.config import NetworkConfig
+from transferability.draws import seed_of, torch_generator
+from transferability.stream import Batch
+
+
+class Input(nn.Module):
+    """Crop, mirror and subtract the mean; the mean is cropped and mirrored as the image is (Caffe's order)."""
+
+    def __init__(self, mean: np.ndarray, scale: float):
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(mean).float())  # (H, W, 3) or (3,)
+        self.scale = scale
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, 3, crop, crop) float32, channels last in memory."""
+        mean = self.mean if self.mean.dim() == 1 else batch.view(self.mean)
+        x = batch.pixels.float().sub_(mean).mul_(self.scale)
+        return x.permute(0, 3, 1, 2)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is a function of (network, step) only. It stays on above and inside frozen layers.
+
+    It stands at the entrance of the layer above, so that what a layer puts out can be shared before it is dropped.
+    """
+
+    def __init__(self, p: float, name: str):
+        super().__init__()
+        self.p, self.name, self.seed = p, name, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        generator = torch.Generator(x.device).manual_seed(self.seed)
+        keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.p
+        return x * keep / (1 - self.p)
+
+
+class Network(nn.Module):
+    """One network of the study.
+
+    Args:
+        config: sizes, normalisation, initialisation.
+        outputs: units of the classifier.
+        mean: what is subtracted from the input, float32, (H, W, 3) at the packed size or (3,).
+        key: names this network's own random draws (initial weights, dropout masks).
+        untrained: names the draws of the frozen layers of a random-filter network, so that R1..R7 of one seed are
+            chops of one untrained network, as A1B..A7B are of one baseA.
+    """
+
+    def __init__(self, config: NetworkConfig, outputs: int, mean: np.ndarray, key: tuple = (0,)):
+        super().__init__()
+        self.config, self.key, self.frozen = config, key, 0
+        self.input = Input(mean, config.input_scale)
+        self.layers = nn.ModuleList(_layers(config, outputs))
+        self.fresh(range(1, len(self.layers) + 1), key)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, (B, outputs)."""
+        x = self.input(batch)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def fresh(self, numbers: range, key: tuple) -> None:
+        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
+        for number in numbers:
+            _initialise(self.layers[number - 1], number, self.config, key)
+
+    def freeze(self, n: int) -> None:
+        """Keep layers 1..n bit for bit as they are: no gradient, and BatchNorm statistics stand still.
+
+        The optimiser holds only what requires a gradient, so neither momentum nor weight decay reaches them.
+        """
+        self.frozen = n
+        self.layers[:n].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Network":
+        super().train(mode)
+        for module in self.layers[: self.frozen].modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def begin_step(self, step: int) -> None:
+        """Choose the dropout masks of this step."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.seed = seed_of(*self.key, "dropout", module.name, step)
+
+    def drops_within(self, n: int) -> bool:
+        """Whether the output of layer n depends on this network's own dropout masks, in training."""
+        return any(isinstance(m, Dropout) and m.p > 0 for m in self.layers[:n].modules())
+
+
+def copy_layers(source: dict[str, Tensor], network: Network, n: int) -> list[str]:
+    """Copy the mean and layers 1..n of a source network's state into ``network``; returns the names copied.
+
+    Strict both ways: every tensor of the network's bottom must be in the source with its shape, and every tensor of
+    the source's bottom must be in the network.
+
+    Raises:
+        ValueError: the bottoms differ in names or shapes.
+    """
+    prefixes = ("input.", *(f"layers.{i}." for i in range(n)))
+    own = {k: v for k, v in network.state_dict().items() if k.startswith(prefixes)}
+    given = {k: v for k, v in source.items() if k.startswith(prefixes)}
+    if own.keys() != given.keys():
+        raise ValueError(f"source and network differ in {sorted(own.keys() ^ given.keys())}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != given[name].shape:
+                raise ValueError(f"{name}: source {tuple(given[name].shape)}, network {tuple(tensor.shape)}")
+            tensor.copy_(given[name])
+    return list(own)
+
+
+def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
+    """The layers, each everything between two chop points.
+
+    The original computes ReLU before the max-pool. The two commute exactly (the largest of the rectified is the
+    rectified largest, and gradients agree), and pooling first touches a quarter of the values.
+    """
+    layers, channels, size = [], 3, config.input_size
+    for i, out in enumerate(config.channels):
+        number, kernel, stride, padding = i + 1, config.kernels[i], config.strides[i], config.paddings[i]
+        parts = OrderedDict()
+        parts["conv"] = nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])
+        size = (size + 2 * padding - kernel) // stride + 1
+        if config.normalisation == "batch":
+            parts["norm"] = nn.BatchNorm2d(out)
+        if number in config.pools:
+            parts["pool"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+            size = -(-(size - 3) // 2) + 1
+        parts["relu"] = nn.ReLU(inplace=True)
+        if config.normalisation == "lrn" and number in config.pools and number <= 2:
+            # As Caffe's, torch's divides alpha by the window.
+            parts["norm"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+        layers.append(nn.Sequential(parts))
+        channels = out
+    features = channels * size * size
+    for i, out in enumerate([*config.hidden, outputs]):
+        number = len(config.channels) + i + 1
+        parts = OrderedDict()
+        parts["flatten" if i == 0 else "drop"] = (
+            nn.Flatten() if i == 0 else Dropout(config.dropout, f"drop{number - 1}")
+        )
+        parts["fc"] = nn.Linear(features, out)
+        if i < len(config.hidden):
+            if config.normalisation == "batch":
+                parts["norm"] = nn.BatchNorm1d(out)
+            parts["relu"] = nn.ReLU(inplace=True)
+        layers.append(nn.Sequential(parts))
+        features = out
+    return layers
+
+
+def _initialise(layer: nn.Sequential, number: int, config: NetworkConfig, key: tuple) -> None:
+    """Draw one layer's weights on the CPU, so that they do not depend on the device."""
+    main = layer.conv if hasattr(layer, "conv") else layer.fc
+    generator = torch_generator(*key, "init", number)
+    # One memory order for the draw, whatever the order the network keeps its weights in.
+    weight = torch.empty(main.weight.shape)
+    if config.initialisation == "caffe":
+        weight.normal_(0.0, config.weight_std[number - 1], generator=generator)
+        bias = config.bias[number - 1]
+    else:
+        last = number == config.n_layers
+        nn.init.kaiming_normal_(
+            weight, nonlinearity="linear" if last else "relu", generator=generator
+        )
+        bias = 0.0
+    with torch.no_grad():
+        main.weight.copy_(weight)
+        main.bias.fill_(bias)
+    if hasattr(layer, "norm") and not isinstance(layer.norm, nn.LocalResponseNorm):
+        layer.norm.reset_parameters()
+
+
+def layer_flops(config: NetworkConfig, outputs: int) -> list[int]:
+    """Multiply-adds of one image's forward pass through each layer (for time estimates)."""
+    flops, channels, size = [], 3, config.input_size
+    for i, out in enumerate(config.channels):
+        size = (size + 2 * config.paddings[i] - config.kernels[i]) // config.strides[i] + 1
+        flops.append(size * size * out * channels // config.groups[i] * config.kernels[i] ** 2)
+        if i + 1 in config.pools:
+            size = -(-(size - 3) // 2) + 1
+        channels = out
+    features = channels * size * size
+    for out in [*config.hidden, outputs]:
+        flops.append(features * out)
+        features = out
+    return flops

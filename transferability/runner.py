@@ -1,0 +1,190 @@
+"""From a list of runs to finished runs: what is done is skipped, what is half done resumed, what is missing trained."""
+
+import datetime
+import logging
+import os
+import platform
+import subprocess
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from transferability.cohort import Cohort, Execution, Member, build_member, train
+from transferability.config import Config
+from transferability.datasets import PackedDataset
+from transferability.errors import UserError
+from transferability.spec import RunSpec
+from transferability.store import Store
+from transferability.stream import Stream
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 2.0
+
+
+def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
+    """``specs`` and the runs they start from, each once, sources first."""
+    sources = with_sources([s.source for s in specs if s.source]) if any(s.source for s in specs) else []
+    return list({s.run_id: s for s in [*sources, *specs]}.values())
+
+
+def cohort_key(spec: RunSpec) -> tuple:
+    """Runs with the same key see the same stream of batches."""
+    return (spec.dataset["checksum"], spec.classes, spec.images_per_class, spec.seed, spec.recipe, spec.network.input_size)
+
+
+def execution_of(config: Config) -> Execution:
+    """Device and threads of a configuration.
+
+    Raises:
+        UserError: the device does not exist.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
+    threads = config.threads or len(os.sched_getaffinity(0))
+    return Execution(
+        device, threads if device.type == "cpu" else 1, config.max_networks, config.checkpoint_seconds
+    )
+
+
+def ensure(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution, sources: str = "train"
+) -> None:
+    """Return when every run of ``specs`` is finished, by this process or by another.
+
+    Args:
+        sources: ``train`` trains missing base networks first; ``require`` makes a missing one an error.
+    """
+    if sources == "require":
+        for spec in specs:
+            if spec.source and not store.is_done(spec.source):
+                raise UserError(
+                    f"{spec.cell} starts from {spec.source.cell}, which is not finished in {store.root} "
+                    f"({spec.source.run_id}): train it first, or set sources=train"
+                )
+    pending = with_sources(specs)
+    told = False
+    while pending := [s for s in pending if not store.is_done(s)]:
+        ready = [s for s in pending if s.source is None or store.is_done(s.source)]
+        claimed = _claim_wave(ready, store, execution)
+        if claimed:
+            try:
+                _train_wave([s for s, _ in claimed], store, dataset, execution)
+            finally:
+                for _, lock in claimed:
+                    lock.release()
+        else:
+            if not told:
+                log.info("waiting for %d runs that another process is training", len(pending))
+                told = True
+            time.sleep(POLL_SECONDS)
+
+
+def _claim_wave(
+    ready: list[RunSpec], store: Store, execution: Execution
+) -> list[tuple[RunSpec, FileLock]]:
+    """Lock runs that can train side by side: one cohort or, while threads would idle, several of one recipe."""
+    limit = execution.max_networks or len(ready)
+    claimed: list[tuple[RunSpec, FileLock]] = []
+    for key in dict.fromkeys(map(cohort_key, ready)):
+        if claimed and (len(claimed) >= execution.threads or key[4] != claimed[0][0].recipe):
+            continue
+        for spec in ready:
+            if cohort_key(spec) != key or len(claimed) >= limit:
+                continue
+            if lock := store.claim(spec):
+                if store.is_done(spec):  # finished by another process in the meantime
+                    lock.release()
+                else:
+                    claimed.append((spec, lock))
+    return claimed
+
+
+def make_cohorts(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+) -> list[Cohort]:
+    """Build the networks of ``specs``, whose sources are finished, and the streams that feed them."""
+    cohorts = {}
+    weights = {s.source.run_id: store.weights(s.source) for s in specs if s.source}
+    for spec in specs:
+        key = cohort_key(spec)
+        if key not in cohorts:
+            stream = Stream(
+                dataset,
+                list(spec.classes),
+                spec.images_per_class,
+                spec.seed,
+                spec.recipe,
+                spec.network.input_size,
+                execution.device,
+            )
+            cohorts[key] = Cohort(stream, [])
+        source = weights[spec.source.run_id] if spec.source else None
+        member = build_member(spec, cohorts[key].stream, source, store.load_checkpoint(spec))
+        cohorts[key].members.append(member)
+    return list(cohorts.values())
+
+
+def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution) -> None:
+    cohorts = make_cohorts(specs, store, dataset, execution)
+    recipe = specs[0].recipe
+    members = [m for c in cohorts for m in c.members]
+    resumed = sum(m.step > 0 for m in members)
+    name = " & ".join(dict.fromkeys(f"{s.split} → {s.cell.target}" for s in specs))
+    label = f"{name}, {len(members)} network{'s' * (len(members) > 1)}"
+    log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, f", {resumed} resumed" * (resumed > 0))
+    todo = sum(recipe.steps - m.step for m in members) * recipe.batch_size
+    with tqdm(total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True) as bar:
+
+        def on_step(step: int, active: list[Member]) -> None:
+            bar.set_postfix_str(f"step {step + 1}/{recipe.steps}", refresh=False)
+            bar.update(len(active) * recipe.batch_size)
+
+        began = time.monotonic()
+        train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), on_step)
+        seconds = time.monotonic() - began
+    for m in members:
+        store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
+    log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
+
+
+def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
+    """What is worth knowing about how a run was made, and is no part of its identity."""
+    device = execution.device
+    return {
+        "seconds": round(member.seconds, 3),
+        "images": member.step * member.spec.recipe.batch_size,
+        "cohort_networks": cohort_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": execution.threads,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """The commit of the code, with a + when the tree has changes; None outside a git checkout."""
+    where = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=where, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    return out.stdout.strip() or None
+
+

@@ -1,0 +1,143 @@
+"""A run's identity: everything that can change its numbers, and nothing else."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from transferability import cells
+from transferability.cells import Cell
+from transferability.config import NetworkConfig, RecipeConfig
+from transferability.datasets import PackedDataset
+from transferability.errors import UserError
+from transferability.splits import split_name, tasks_of
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The full specification of one run. Two runs with equal specs are one run.
+
+    Attributes:
+        dataset: name, image_size and checksum of the packed images.
+        split: its name.
+        classes: dataset classes of the target task.
+        images_per_class: training images used of each class; None for all.
+        cell: the network of the study, such as A3B+.
+        source: the run whose layers are copied; None where nothing is copied.
+    """
+
+    dataset: dict[str, Any]
+    split: str
+    classes: tuple[int, ...]
+    images_per_class: int | None
+    cell: Cell
+    network: NetworkConfig
+    recipe: RecipeConfig
+    seed: int
+    source: "RunSpec | None" = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the source's specification nested."""
+        network = asdict(self.network)
+        recipe = asdict(self.recipe)
+        return {
+            "format": FORMAT,
+            "dataset": dict(self.dataset),
+            "split": self.split,
+            "classes": list(self.classes),
+            "images_per_class": self.images_per_class,
+            "cell": str(self.cell),
+            "network": network,
+            "recipe": recipe,
+            "seed": self.seed,
+            "source": self.source.to_dict() if self.source else None,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
+        """The inverse of :meth:`to_dict`."""
+        network = NetworkConfig(**values["network"])
+        return cls(
+            dataset=values["dataset"],
+            split=values["split"],
+            classes=tuple(values["classes"]),
+            images_per_class=values["images_per_class"],
+            cell=cells.parse(values["cell"], network.n_layers),
+            network=network,
+            recipe=RecipeConfig(**values["recipe"]),
+            seed=values["seed"],
+            source=cls.from_dict(values["source"]) if values["source"] else None,
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON, without the names of settings.
+
+        ``network.name`` and ``recipe.name`` are labels: the numbers they stand for are what counts.
+        """
+        values = _without_labels(self.to_dict())
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def run_id(self) -> str:
+        """The run's folder: readable, then the hash."""
+        return f"{self.dataset['name']}-{self.split}-{self.cell}-s{self.seed}-{self.id}"
+
+    @property
+    def generation(self) -> int:
+        """0 for a run that copies nothing, else one more than its source's."""
+        return self.source.generation + 1 if self.source else 0
+
+
+def _without_labels(spec: dict[str, Any]) -> dict[str, Any]:
+    out = {**spec, "dataset": {k: v for k, v in spec["dataset"].items() if k != "name"}}
+    for part in ("network", "recipe"):
+        out[part] = {k: v for k, v in spec[part].items() if k != "name"}
+    del out["split"]  # the classes say it
+    if spec["source"]:
+        out["source"] = _without_labels(spec["source"])
+    return out
+
+
+def make_spec(
+    cell: Cell,
+    split: str,
+    dataset: PackedDataset,
+    network: NetworkConfig,
+    recipe: RecipeConfig,
+    seed: int,
+    images_per_class: int | None = None,
+) -> RunSpec:
+    """The specification of ``cell`` and, nested, of the base it starts from.
+
+    ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it (its source is the
+    same task), a transfer's source is trained on the whole of the other task.
+
+    Raises:
+        UserError: the split has no such task.
+    """
+    tasks = tasks_of(split, dataset)
+    if cell.target not in tasks:
+        raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
+    source = None
+    if cell.copied:
+        if cell.source not in tasks:
+            raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}")
+        reduced = images_per_class if cell.source == cell.target else None
+        source = make_spec(Cell(cell.source), split, dataset, network, recipe, seed, reduced)
+    classes = tasks[cell.target]
+    return RunSpec(
+        dataset={"name": dataset.name, "image_size": dataset.image_size, "checksum": dataset.checksum},
+        split=split_name(split),
+        classes=tuple(classes),
+        images_per_class=images_per_class,
+        cell=cell,
+        network=replace(network, outputs=network.outputs or len(classes)),
+        recipe=recipe,
+        seed=seed,
+        source=source,
+    )
