@@ -24,13 +24,16 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def composed(values: DictConfig) -> None:
-        main(load(values))
+        try:
+            main(load(values))
+        except (UserError, OmegaConfBaseException) as error:
+            sys.exit(_fail(str(error)))
 
     def run() -> None:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler prints many lines; ours prints one
         try:
             composed()
-        except (UserError, HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
             sys.exit(_fail(f"{error} {cause or ''}"))
         except KeyboardInterrupt:

@@ -217,6 +217,7 @@ class Config:
     threads: int | None = None  # networks that train at the same moment on a CPU; null: one a core
     max_networks: int | None = None  # networks held in memory at once; null: the whole cohort
     checkpoint_seconds: float = 120.0
+    out: str | None = None  # where analysis.collect writes its table
 
     def check(self) -> None:
         self.dataset.check()

@@ -111,6 +111,16 @@ class Store:
             raise UserError(f"{path} belongs to {header['run']}: delete it to train this run from the start")
         return Checkpoint(tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"]))
 
+    def step(self, spec: RunSpec) -> int:
+        """Training steps that are safe: all of a finished run, those of the checkpoint, or 0."""
+        if self.is_done(spec):
+            return spec.recipe.steps
+        path = self.folder(spec) / "checkpoint.safetensors"
+        if not path.exists():
+            return 0
+        with safetensors.safe_open(path, framework="pt") as file:
+            return int(file.metadata()["step"])
+
     def finish(
         self, spec: RunSpec, weights: dict[str, Tensor], metrics: list[dict], provenance: dict[str, Any]
     ) -> None:
