@@ -183,10 +183,10 @@ def train(
             # The longest first: no thread is left with a whole network at the end of a step.
             active.sort(key=lambda work: work[0].network.frozen)
             run(Member.train_step, active)
-            stepped = [m for m, _, _ in active]
+            stepped = [m for m, _, _ in active]  # a network that is ahead was evaluated at this step already
             if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
                 for cohort in cohorts:
-                    _evaluate([m for m in cohort.members if m.step == step + 1], cohort.stream, run)
+                    _evaluate([m for m in cohort.members if m in stepped], cohort.stream, run)
             for m in stepped:
                 m.seconds += (time.monotonic() - began) / len(stepped)
             if time.monotonic() - saved > execution.checkpoint_seconds:

@@ -21,17 +21,17 @@ class GrammarConfig:
     """The random hierarchy behind the embedded images, see ``procedural.py``."""
 
     seed: int = 0
-    families: int = 2  # families of classes; the first is "natural", the second "manmade"
+    families: int = 2  # families of classes; the first is "natural", the second "man-made"
     classes_per_family: int = 20
     symbols: int = 10  # v: symbols a level
-    rules: int = 3  # m: ways to expand one symbol
+    rules: int = 2  # m: ways to expand one symbol
     levels: int = 3  # L: expansions from a class to the terminals
     shared_levels: int = 1  # rules of the lowest levels that all families share
     patch: int = 4  # pixels a side of one terminal
     noise: float = 0.4
-    shift: int = 2  # pixels, cyclic
+    shift: int = 1  # pixels, cyclic
     brightness: float = 0.2
-    train_per_class: int = 400
+    train_per_class: int = 80
     val_per_class: int = 100
 
     def check(self) -> None:

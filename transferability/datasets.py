@@ -22,7 +22,7 @@ class ClassInfo:
 
     name: str
     wnid: str | None = None
-    group: str | None = None  # natural | manmade, where known
+    group: str | None = None  # natural | man-made, where known
 
 
 class PackedDataset:

@@ -21,7 +21,7 @@ class Input(nn.Module):
 
     def __init__(self, mean: np.ndarray, scale: float):
         super().__init__()
-        self.register_buffer("mean", torch.from_numpy(mean).float())  # (H, W, 3) or (3,)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))  # a copy; (H, W, 3) or (3,)
         self.scale = scale
 
     def forward(self, batch: Batch) -> Tensor:

@@ -39,6 +39,8 @@ def pack(config: DatasetConfig) -> PackedDataset:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():
             return _matching(config)
+        if folder.exists():
+            raise UserError(f"{folder} exists and is no packed dataset: move it away, or set dataset.folder")
         source = open_source(config)
         _check_classes(source, config)
         partial = folder.with_name(f".{folder.name}.partial")
@@ -46,9 +48,8 @@ def pack(config: DatasetConfig) -> PackedDataset:
         partial.mkdir()
         try:
             _write(source, config, partial)
-            if folder.exists():
-                raise UserError(f"{folder} exists and is no packed dataset: move it away, or set dataset.folder")
             os.replace(partial, folder)
+            open_dataset.cache_clear()  # it may know an earlier dataset of this folder, deleted since
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return open_dataset(str(folder))

@@ -14,7 +14,7 @@ import numpy as np
 from transferability.config import GrammarConfig
 from transferability.draws import numpy_generator
 
-FAMILIES = ("natural", "manmade")
+FAMILIES = ("natural", "man-made")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
 
 def cohort_key(spec: RunSpec) -> tuple:
     """Runs with the same key see the same stream of batches."""
-    return (spec.dataset["checksum"], spec.classes, spec.images_per_class, spec.seed, spec.recipe, spec.network.input_size)
+    crop = spec.network.input_size
+    return (spec.dataset["checksum"], spec.classes, spec.images_per_class, spec.seed, spec.recipe, crop)
 
 
 def execution_of(config: Config) -> Execution:
@@ -93,15 +94,19 @@ def ensure(
 def _claim_wave(
     ready: list[RunSpec], store: Store, execution: Execution
 ) -> list[tuple[RunSpec, FileLock]]:
-    """Lock runs that can train side by side: one cohort or, while threads would idle, several of one recipe."""
+    """Lock runs that can train side by side: one cohort or, while threads would idle, several of one recipe.
+
+    Runs that others start from come first.
+    """
     limit = execution.max_networks or len(ready)
     claimed: list[tuple[RunSpec, FileLock]] = []
-    for key in dict.fromkeys(map(cohort_key, ready)):
-        if claimed and (len(claimed) >= execution.threads or key[4] != claimed[0][0].recipe):
+    groups: dict[tuple, list[RunSpec]] = {}
+    for spec in sorted(ready, key=lambda s: s.generation):
+        groups.setdefault((spec.generation, *cohort_key(spec)), []).append(spec)
+    for group in groups.values():
+        if claimed and (len(claimed) >= execution.threads or group[0].recipe != claimed[0][0].recipe):
             continue
-        for spec in ready:
-            if cohort_key(spec) != key or len(claimed) >= limit:
-                continue
+        for spec in group[: limit - len(claimed)]:
             if lock := store.claim(spec):
                 if store.is_done(spec):  # finished by another process in the meantime
                     lock.release()
@@ -142,7 +147,8 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
     resumed = sum(m.step > 0 for m in members)
     name = " & ".join(dict.fromkeys(f"{s.split} → {s.cell.target}" for s in specs))
     label = f"{name}, {len(members)} network{'s' * (len(members) > 1)}"
-    log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, f", {resumed} resumed" * (resumed > 0))
+    again = f", {resumed} resumed" if resumed else ""
+    log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, again)
     todo = sum(recipe.steps - m.step for m in members) * recipe.batch_size
     with tqdm(total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True) as bar:
 

@@ -2,11 +2,14 @@
 
 import csv
 import io
+import os
+import posixpath
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
@@ -69,15 +72,16 @@ class FileTree:
             raise UserError(f"dataset.source={source} does not exist")
         self._zip = None
         if self.source.is_dir():
-            found = (p for p in self.source.rglob("*") if p.is_file())
-            names = [p.relative_to(self.source).as_posix() for p in found]
+            found = os.walk(self.source, followlinks=True)  # train/ is often a link to another disk
+            names = [Path(at, f).relative_to(self.source).as_posix() for at, _, inside in found for f in inside]
         else:
             try:
                 self._zip = zipfile.ZipFile(self.source)
             except zipfile.BadZipFile as error:
                 raise UserError(f"dataset.source={source} is neither a folder nor a zip file") from error
             names = [i.filename for i in self._zip.infolist() if not i.is_dir()]
-        self.names = sorted(n for n in names if not n.startswith("__MACOSX/"))
+        # ._x.jpg and __MACOSX (macOS) and .ipynb_checkpoints hold what looks like images and classes
+        self.names = sorted(n for n in names if not n.startswith((".", "__MACOSX/")) and "/." not in n)
         if not self.images(""):
             raise UserError(f"dataset.source={source} has no images in it ({', '.join(IMG_EXTENSIONS)})")
 
@@ -86,31 +90,35 @@ class FileTree:
         return [n for n in self.names if n.startswith(under) and n.lower().endswith(IMG_EXTENSIONS)]
 
     def read(self, name: str) -> bytes:
-        return self._zip.read(name) if self._zip else (self.source / name).read_bytes()
+        """The bytes of a file; OSError if they cannot be had, from a zip file too."""
+        if self._zip is None:
+            return (self.source / name).read_bytes()
+        try:
+            return self._zip.read(name)
+        except (KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise OSError(f"zip: {error}") from error
 
     def text(self, name: str) -> str:
-        return self.read(name).decode()
+        try:
+            return self.read(name).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.source}/{name} cannot be read: {error}") from error
 
     def item(self, label: int, name: str) -> Item:
         return Item(label, f"{self.source}/{name}", lambda: decode(self.read(name)))
 
     def find(self, *names: str) -> str | None:
-        """The folder prefix ('' or 'a/b/') under which a file or folder of one of ``names`` lies, nearest the top."""
+        """The prefix ('' or 'a/b/') with a file or a folder of images of one of ``names``, nearest the top."""
         prefixes = {""} | {f"{p}/" for n in self.names for p in map(str, PurePosixPath(n).parents) if p != "."}
         for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
             if any(f"{prefix}{name}" in self._entries for name in names):
                 return prefix
         return None
 
-    @property
+    @cached_property
     def _entries(self) -> set[str]:
-        return _entries(tuple(self.names))
-
-
-@lru_cache(maxsize=4)
-def _entries(names: tuple[str, ...]) -> set[str]:
-    """All files and all folders of a list of files."""
-    return set(names) | {str(parent) for name in names for parent in PurePosixPath(name).parents}
+        """All files, and all folders with images below (ILSVRC also has a train/ of annotations)."""
+        return set(self.names) | {str(p) for n in self.images("") for p in PurePosixPath(n).parents}
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -139,13 +147,13 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def imagenet_groups() -> dict[str, str]:
-    """wnid -> natural | manmade for ILSVRC's 1000 classes."""
+    """wnid -> natural | man-made for ILSVRC's 1000 classes."""
     with (REFERENCE / "ilsvrc12_natural_manmade.csv").open() as file:
         return {row["wnid"]: row["group"] for row in csv.DictReader(file)}
 
 
 def cifar_groups(kind: str) -> dict[str, str]:
-    """class name -> natural | manmade for cifar10 or cifar100."""
+    """class name -> natural | man-made for cifar10 or cifar100."""
     groups = yaml.safe_load((REFERENCE / "cifar_natural_manmade.yaml").read_text())[kind]
     return {name: group for group, parts in groups.items() for names in parts.values() for name in names}
 
@@ -200,11 +208,13 @@ def _tiny_imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     words = dict(line.split("\t", 1) for line in tree.text(f"{root}words.txt").splitlines() if "\t" in line)
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
     classes = [ClassInfo(words.get(w, w).split(",")[0], w, groups.get(w)) for w in wnids]
-    train = [tree.item(index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in tree.images(f"{root}train/")]
-    val = []
-    for line in tree.text(f"{root}val/val_annotations.txt").splitlines():
-        name, wnid = line.split("\t")[:2]
-        val.append(tree.item(index[wnid], f"{root}val/images/{name}"))
+    train = [(n, n.removeprefix(f"{root}train/").split("/")[0]) for n in tree.images(f"{root}train/")]
+    lines = [line.split("\t") for line in tree.text(f"{root}val/val_annotations.txt").splitlines()]
+    val = [(f"{root}val/images/{name}", wnid) for name, wnid, *_ in lines]
+    for name, wnid in train + val:
+        if wnid not in index:
+            raise UserError(f"{config.source}/{name}: its class {wnid} is not in wnids.txt")
+    train, val = ([tree.item(index[wnid], name) for name, wnid in subset] for subset in (train, val))
     return Source(classes, train, val)
 
 
@@ -258,12 +268,13 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
 def _folder(tree: FileTree, config: DatasetConfig) -> Source:
     """Any folder of class folders; with train/ and val/ above them, or with a share of each class held out."""
     root = tree.find("train")
-    if root is None:
-        by_class = _by_class(tree, "")
-        held_out = True
+    beside = () if root is None else (f"{root}{v}/" for v in ("val", "validation", "test"))
+    under = next((folder for folder in beside if tree.images(folder)), None)
+    held_out = root is None or (under is None and _is_class(tree, f"{root}train/"))
+    if held_out:
+        by_class = _by_class(tree, _above_classes(tree))
     else:
-        by_class, held_out = _by_class(tree, f"{root}train/"), False
-        under = next((f"{root}{v}/" for v in ("val", "validation", "test") if tree.images(f"{root}{v}/")), None)
+        by_class = _by_class(tree, f"{root}train/")
         if under is None:
             raise UserError(f"dataset.source={config.source} has train/ but no images in val/, validation/ or test/")
         val_by_class = _by_class(tree, under)
@@ -282,6 +293,17 @@ def _folder(tree: FileTree, config: DatasetConfig) -> Source:
             train += [tree.item(label, n) for n in by_class[name]]
             val += [tree.item(label, n) for n in val_by_class.get(name, [])]
     return Source([ClassInfo(n) for n in names], train, val)
+
+
+def _is_class(tree: FileTree, folder: str) -> bool:
+    """Whether images lie right in ``folder``: CIFAR-100, for one, has a class called train."""
+    return any("/" not in name.removeprefix(folder) for name in tree.images(folder))
+
+
+def _above_classes(tree: FileTree) -> str:
+    """The folder whose folders are the classes: one that wraps them all, as most zip files have, is no class."""
+    common = posixpath.commonpath([posixpath.dirname(posixpath.dirname(name)) for name in tree.images("")])
+    return f"{common}/" if common else ""
 
 
 def _by_class(tree: FileTree, under: str) -> dict[str, list[str]]:

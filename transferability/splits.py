@@ -28,7 +28,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
         groups = [c.group for c in dataset.classes]
         tasks = {
             task: [i for i, g in enumerate(groups) if g == group]
-            for task, group in (("A", "natural"), ("B", "manmade"))
+            for task, group in (("A", "natural"), ("B", "man-made"))
         }
         if not tasks["A"] or not tasks["B"]:
             raise UserError(

@@ -1,0 +1,84 @@
+"""A miniature study: 16x16 images of a small grammar, a narrow 8-layer network, a few steps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from experiments.cli import CONF
+from transferability import cells
+from transferability.cohort import Execution
+from transferability.config import Config, load
+from transferability.pack import pack
+from transferability.runner import ensure
+from transferability.spec import make_spec
+from transferability.store import Store
+
+SHRUNK = [
+    "dataset.grammar.levels=2",
+    "dataset.grammar.classes_per_family=4",
+    "dataset.grammar.train_per_class=12",
+    "dataset.grammar.val_per_class=5",
+    "dataset.image_size=16",
+    "network.input_size=14",
+    "network.channels=[4,6,8,8,6]",
+    "network.hidden=[10,10]",
+    "recipe.steps=8",
+    "recipe.batch_size=6",
+    "recipe.eval_every=4",
+    "recipe.eval_batch_size=7",
+    "recipe.warmup_steps=2",
+    "recipe.mirror=true",
+    "threads=2",
+]
+CPU = Execution(torch.device("cpu"), threads=2)
+
+
+def shrunk(folder, *overrides: str) -> Config:
+    """The real configuration, shrunk, with data and store below ``folder``."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        where = [f"data_dir={folder}/data", f"store={folder}/runs"]
+        return load(compose("config", [*SHRUNK, *where, *overrides]))
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory) -> Config:
+    return shrunk(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def dataset(config):
+    return pack(config.dataset)
+
+
+@pytest.fixture(scope="session")
+def spec_of(config, dataset):
+    """spec_of("A3B+", network=..., recipe=..., seed=...): the specification of a cell, with settings replaced."""
+
+    def make(cell, split="random-0", seed=0, images_per_class=None, network=None, recipe=None):
+        return make_spec(
+            cells.parse(cell),
+            split,
+            dataset,
+            replace(config.network, **(network or {})),
+            replace(config.recipe, **(recipe or {})),
+            seed,
+            images_per_class,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, dataset):
+    """trained(specs): a store in which they are finished; trained together, one call a list."""
+
+    def make(specs, execution=CPU):
+        store = Store(tmp_path_factory.mktemp("runs"))
+        ensure(specs, store, dataset, execution)
+        return store
+
+    return make
+
+

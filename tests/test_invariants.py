@@ -1,0 +1,205 @@
+"""The rules that hold everywhere: what is copied, frozen, shared, resumed, and that lockstep changes nothing."""
+
+import ast
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import CPU
+from transferability.cohort import Cohort, SharedPrefix, build_member, train
+from transferability.network import Network
+from transferability.runner import make_cohorts
+from transferability.store import Store
+from transferability.stream import Stream
+
+FROZEN = [f"{s}{n}B" for s in "ABR" for n in range(1, 8)]
+TUNED = [f"{s}{n}B+" for s in "AB" for n in range(1, 8)]
+KEPT = ["A3B~1", "A1B~3", "B2B~5"]
+HARDEST = {"normalisation": "batch", "dropout": 0.3, "mean": "image"}  # everything a frozen layer could let slip
+
+
+def layer_state(state: dict, number: int) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in state.items() if k.startswith(f"layers.{number - 1}.")}
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def hardest_store(spec_of, trained):
+    """Every treatment for every n, trained, with BatchNorm, dropout and a mean image."""
+    specs = [spec_of(cell, network=HARDEST) for cell in ["baseB", *FROZEN, *TUNED, *KEPT]]
+    return trained(specs)
+
+
+def started(spec, store, dataset):
+    """The network of ``spec`` at step 0."""
+    stream = Stream(dataset, list(spec.classes), None, spec.seed, spec.recipe, spec.network.input_size, CPU.device)
+    source = store.weights(spec.source) if spec.source else None
+    return build_member(spec, stream, source, None).network.state_dict()
+
+
+@pytest.mark.parametrize("cell", [*FROZEN, *TUNED, *KEPT])
+def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(cell, spec_of, hardest_store, dataset):
+    spec = spec_of(cell, network=HARDEST)
+    start, end = started(spec, hardest_store, dataset), hardest_store.weights(spec)
+    source = hardest_store.weights(spec.source or spec_of("baseB", network=HARDEST))
+    for number in range(1, 9):
+        at_start, at_end, of_source = (layer_state(s, number) for s in (start, end, source))
+        weight = next(k for k in at_start if k.endswith(("conv.weight", "fc.weight")))
+        if number <= spec.cell.copied:
+            assert equal(at_start, of_source), f"layer {number} is copied"
+        else:
+            assert not torch.equal(at_start[weight], of_source[weight]) or at_start[weight].shape != of_source[weight].shape
+        if number <= spec.cell.frozen:
+            assert equal(at_start, at_end), f"layer {number} is frozen: weights, biases, buffers"
+        else:
+            changed = [k for k in at_start if not torch.equal(at_start[k], at_end[k])]
+            assert set(changed) == set(at_start), f"layer {number} is trained"
+    mean_of = source if spec.cell.copied else start
+    assert torch.equal(end["input.mean"], mean_of["input.mean"]), "the mean travels with layer 1 and is never trained"
+
+
+def test_the_mean_of_a_transferred_network_is_its_sources(spec_of, hardest_store):
+    a, b = (hardest_store.weights(spec_of(c, network=HARDEST))["input.mean"] for c in ("A1B", "B1B"))
+    assert not torch.equal(a, b)
+    assert torch.equal(b, hardest_store.weights(spec_of("R1B", network=HARDEST))["input.mean"])
+
+
+def test_random_filters_of_one_seed_are_chops_of_one_untrained_network(spec_of, hardest_store):
+    r2, r7 = (hardest_store.weights(spec_of(c, network=HARDEST)) for c in ("R2B", "R7B"))
+    assert all(equal(layer_state(r2, n), layer_state(r7, n)) for n in (1, 2))
+    assert not equal(layer_state(r2, 3), layer_state(r7, 3))
+
+
+@pytest.mark.parametrize("cell", ["baseB", "A3B", "A3B+", "B6B", "R7B", "A3B~1", "B7B+"])
+def test_rule_3_alone_equals_in_cohort(cell, spec_of, trained, hardest_store):
+    """The cohort ran on two threads, 38 networks; alone, one network on one thread."""
+    spec = spec_of(cell, network=HARDEST)
+    alone = trained([spec], replace(CPU, threads=1))
+    assert equal(alone.weights(spec), hardest_store.weights(spec))
+    assert alone.metrics(spec) == hardest_store.metrics(spec)
+
+
+def test_rule_3_holding_fewer_networks_changes_nothing(spec_of, trained, hardest_store):
+    specs = [spec_of(c, network=HARDEST) for c in ("A2B", "A5B+", "B4B", "R3B", "B7B")]
+    few = trained(specs, replace(CPU, max_networks=2))
+    for spec in specs:
+        assert equal(few.weights(spec), hardest_store.weights(spec))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
+def test_rule_4_stopped_and_resumed_equals_never_stopped(stop_after, spec_of, tmp_path, dataset, hardest_store):
+    """All networks stop after a step, some with an older checkpoint than others, and go on in a new process' state."""
+    specs = [spec_of(c, network=HARDEST) for c in ("A3B", "A3B+", "B2B~5", "R1B")]
+    store = Store(tmp_path)
+    sources = {s.source.run_id: hardest_store.weights(s.source) for s in specs if s.source}
+
+    def members(stream):
+        for s in specs:
+            source = sources[s.source.run_id] if s.source else None
+            yield build_member(s, stream, source, store.load_checkpoint(s))
+
+    def stream():
+        s = specs[0]
+        return Stream(dataset, list(s.classes), None, 0, s.recipe, s.network.input_size, CPU.device)
+
+    def stop(step, active):
+        if step == 0:
+            for member in active[:2]:
+                store.folder(member.spec).mkdir()
+                store.save_checkpoint(member.spec, member.checkpoint())
+        if step + 1 == stop_after:
+            for member in active[2:]:
+                store.folder(member.spec).mkdir(exist_ok=True)
+                store.save_checkpoint(member.spec, member.checkpoint())
+            raise Stop
+
+    first = stream()
+    with pytest.raises(Stop):
+        train([Cohort(first, list(members(first)))], CPU, lambda m: None, stop)
+    again = stream()
+    cohort = Cohort(again, list(members(again)))
+    assert sorted({m.step for m in cohort.members}) == sorted({1, stop_after})
+    train([cohort], CPU, lambda m: None)
+    for member in cohort.members:
+        assert equal(dict(member.network.state_dict()), hardest_store.weights(member.spec))
+        assert member.metrics == hardest_store.metrics(member.spec)
+
+
+def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(spec_of, trained, dataset):
+    """Counts the layer evaluations of one step: A1B..A7B need layers 1-7 of baseA once, not 1+2+...+7 times."""
+    specs = [spec_of(f"A{n}B") for n in range(1, 8)] + [spec_of("B3B"), spec_of("B5B"), spec_of("B3B+")]
+    store = trained([s.source for s in specs])
+    (cohort,) = make_cohorts(specs, store, dataset, CPU)
+    counts = dict.fromkeys(range(8), 0)
+    for member in cohort.members:
+        member.network.train()
+        for i, layer in enumerate(member.network.layers):
+            layer.register_forward_hook(lambda *_, i=i: counts.__setitem__(i, counts[i] + 1))
+    batch = cohort.stream.batch(0)
+    shared = SharedPrefix(batch)
+    for member in cohort.members:
+        member.train_step(batch, shared)
+    # Layer l of AnB runs once for all frozen n >= l, and once in each of the l-1 networks that train it (n < l);
+    # B3B and B5B share layers 1-3; B3B trains 4-8, B5B freezes 4-5 and trains 6-8; B3B+ trains everything.
+    wanted = {}
+    for layer in range(1, 9):
+        from_a = (layer <= 7) + (layer - 1 if layer <= 7 else 7)
+        from_b = {1: 1, 2: 1, 3: 1}.get(layer, 2)
+        wanted[layer - 1] = from_a + from_b + 1
+    assert counts == wanted
+    for member in cohort.members:
+        for i, layer in enumerate(member.network.layers):
+            assert all((p.grad is None) == (i < member.network.frozen) for p in layer.parameters())
+
+
+def test_shared_prefixes_keep_apart_what_differs(spec_of, trained, dataset):
+    """Own dropout masks below the chop, other weights and other means are never shared."""
+    cells = ("A7B", "A6B", "B7B", "R7B")
+    specs = [spec_of(c, network={"dropout": 0.5}) for c in cells]
+    store = trained([s.source for s in specs if s.source])
+    (cohort,) = make_cohorts(specs, store, dataset, CPU)
+    a7, a6, b7, r7 = cohort.members
+    for member in cohort.members:
+        member.network.train()
+    assert a7.prefix_key(6) == a6.prefix_key(6), "the output of layer 6 comes before its dropout"
+    assert a7.prefix_key(7) != (a7.prefix_key(7)[0], None), "layer 7 begins with this network's own mask"
+    assert b7.prefix_key(0) == r7.prefix_key(0) != a7.prefix_key(0), "the mean belongs to the source"
+    a7.network.eval()
+    assert a7.prefix_key(7)[1] is None, "in validation nothing is dropped, all is shared"
+
+
+def test_the_layers_cover_every_parameter_exactly_once(spec_of):
+    spec = spec_of("A3B", network=HARDEST)
+    network = Network(spec.network, 5, torch.zeros(3).numpy())
+    of_layers = [p for layer in network.layers for p in layer.parameters()]
+    assert len(of_layers) == len(set(of_layers)) == len(list(network.parameters()))
+    assert set(of_layers) == set(network.parameters())
+
+
+def test_rule_8_imports_go_one_way():
+    root = Path(__file__).parent.parent
+    for path in (root / "transferability").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(n.split(".")[0] in ("experiments", "analysis") for n in names), path
+
+
+def test_metrics_of_a_run_say_how_it_was_trained(spec_of, hardest_store):
+    spec = spec_of("A3B+", network=HARDEST)
+    metrics = hardest_store.metrics(spec)
+    assert [m["step"] for m in metrics] == [4, 8]
+    assert all(set(m) == {"step", "lr", "train_loss", "val_loss", "val_top1"} for m in metrics)
+    assert all(0 <= m["val_top1"] <= 1 and m["train_loss"] > 0 for m in metrics)
+    assert hardest_store.provenance(spec)["images"] == 8 * 6
+    assert json.loads((hardest_store.folder(spec) / "spec.json").read_text()) == spec.to_dict()

@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from experiments.cli import CONF
+from transferability.config import NetworkConfig
+from transferability.network import Network, copy_layers, layer_flops
+from transferability.stream import Batch
+
+
+def network_config(name: str, **values) -> NetworkConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [f"network={name}"]).network
+    return NetworkConfig(**{**{k: list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else v for k, v in composed.items()}, **values})
+
+
+def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, size, size, 3), generator=draw, dtype=torch.uint8)
+    zeros = torch.zeros(count, dtype=torch.int64)
+    return Batch(images, zeros, zeros, zeros, zeros.bool(), crop)
+
+
+def outputs(network: Network, batch: Batch) -> list[torch.Tensor]:
+    """The output of the input and of every layer."""
+    x = network.input(batch)
+    out = [x]
+    for layer in network.layers:
+        x = layer(x)
+        out.append(x)
+    return out
+
+
+@pytest.fixture(scope="module")
+def caffenet() -> Network:
+    config = network_config("caffenet")
+    return Network(config, 1000, np.full((256, 256, 3), 120.0, np.float32))
+
+
+def test_caffenet_has_the_papers_shapes_and_parameters(caffenet):
+    with torch.no_grad():
+        found = [tuple(x.shape[1:]) for x in outputs(caffenet.eval(), batch_of(256, 227))]
+    assert found == [
+        (3, 227, 227),
+        (96, 27, 27),
+        (256, 13, 13),
+        (384, 13, 13),
+        (384, 13, 13),
+        (256, 6, 6),
+        (4096,),
+        (4096,),
+        (1000,),
+    ]
+    assert sum(p.numel() for p in caffenet.parameters()) == 60_965_224
+    assert [tuple(caffenet.layers[i].conv.weight.shape) for i in range(5)] == [
+        (96, 3, 11, 11),
+        (256, 48, 5, 5),
+        (384, 256, 3, 3),
+        (384, 192, 3, 3),
+        (256, 192, 3, 3),
+    ]
+
+
+def test_caffenet_starts_as_the_original_does(caffenet):
+    stds = [0.01] * 5 + [0.005] * 2 + [0.01]
+    biases = [0, 1, 0, 1, 1, 1, 1, 0]
+    for layer, std, bias in zip(caffenet.layers, stds, biases, strict=True):
+        main = layer.conv if hasattr(layer, "conv") else layer.fc
+        count = main.weight.numel()
+        # Five standard errors of the estimate of a standard deviation, and of a mean.
+        assert abs(main.weight.std().item() / std - 1) < 5 / np.sqrt(2 * count)
+        assert abs(main.weight.mean().item()) < 5 * std / np.sqrt(count)
+        assert (main.bias == bias).all()
+
+
+def test_the_grouped_convolution_sees_half_of_the_channels(caffenet):
+    x = torch.randn(1, 96, 27, 27)
+    conv = caffenet.layers[1].conv
+    with torch.no_grad():
+        changed = (conv(x) - conv(torch.cat([x[:, :48], torch.zeros(1, 48, 27, 27)], 1))).abs().amax((0, 2, 3))
+    assert (changed[:128] == 0).all() and (changed[128:] > 0).all()
+
+
+def test_lrn_is_caffes_formula(caffenet):
+    x = torch.randn(2, 7, 3, 3, dtype=torch.float64) * 50
+    wanted = torch.empty_like(x)
+    for c in range(7):
+        window = x[:, max(0, c - 2) : c + 3]
+        wanted[:, c] = x[:, c] / (1 + 1e-4 / 5 * (window**2).sum(1)) ** 0.75
+    torch.testing.assert_close(caffenet.layers[0].norm(x), wanted, rtol=1e-12, atol=1e-12)
+    assert hasattr(caffenet.layers[1], "norm") and not hasattr(caffenet.layers[2], "norm")
+
+
+def test_pooling_rounds_up_and_commutes_with_relu():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    pool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
+    assert pool(x).shape[-1] == 4  # floor would give 3
+    weights = torch.randn(2, 3, 4, 4)
+    first = torch.autograd.grad((pool(x.relu()) * weights).sum(), x)[0]
+    second = torch.autograd.grad((pool(x).relu() * weights).sum(), x)[0]
+    assert torch.equal(pool(x.relu()), pool(x).relu())
+    positive = pool(x) > 0
+    assert positive.any() and torch.equal(first, second)
+
+
+def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
+    for name, side in (("small", 32), ("medium", 64)):
+        network = Network(network_config(name), 11, np.zeros(3, np.float32)).eval()
+        assert len(network.layers) == 8
+        with torch.no_grad():
+            assert network(batch_of(side, side)).shape == (2, 11)
+    # conv1 of caffenet by hand: 55 x 55 outputs of 96 channels, 3 x 11 x 11 each; fc8: 4096 x 1000
+    flops = layer_flops(network_config("caffenet"), 1000)
+    assert (flops[0], flops[7]) == (55 * 55 * 96 * 363, 4_096_000)
+    assert len(flops) == 8
+
+
+def test_kaiming_has_the_variance_of_he():
+    network = Network(network_config("medium"), 10, np.zeros(3, np.float32))
+    for layer in network.layers[:-1]:
+        main = layer.conv if hasattr(layer, "conv") else layer.fc
+        fan_in = main.weight[0].numel()
+        assert main.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=5 / np.sqrt(2 * main.weight.numel()))
+        assert (main.bias == 0).all()
+
+
+def test_initial_weights_are_a_function_of_the_key_alone():
+    config, mean = network_config("small"), np.zeros(3, np.float32)
+    one, again, other = (Network(config, 5, mean, key) for key in ((0, "A3B"), (0, "A3B"), (1, "A3B")))
+    for a, b, c in zip(one.layers, again.layers, other.layers, strict=True):
+        a, b, c = (x.conv.weight if hasattr(x, "conv") else x.fc.weight for x in (a, b, c))
+        assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
+    mean = np.arange(6 * 6 * 3, dtype=np.float32).reshape(6, 6, 3)
+    config = network_config("small", mean="image", input_size=4, input_scale=1.0)
+    network = Network(config, 2, mean)
+    images = torch.from_numpy(mean).to(torch.uint8).expand(3, 6, 6, 3).contiguous()
+    batch = Batch(
+        images, torch.zeros(3).long(), torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1]), torch.tensor([True, False, True]), 4
+    )
+    assert (network.input(batch) == 0).all(), "an image equal to the mean is zero wherever it is cropped"
+    plain = images[1, 1:5, 0:4]
+    assert torch.equal(batch.pixels[1], plain)
+    assert torch.equal(batch.pixels[0], images[0, 0:4, 2:6].flip(1))
+
+
+def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
+    config = network_config("small", dropout=0.5)
+    networks = [Network(config, 5, np.zeros(3, np.float32), (0, name)) for name in ("A3B", "A3B", "A4B")]
+    x = torch.ones(4, 128)
+
+    def drop(network, step):
+        network.begin_step(step)
+        return network.layers[6].drop(x)
+
+    first = drop(networks[0], 3)
+    assert torch.equal(first, drop(networks[1], 3))
+    assert not torch.equal(first, drop(networks[2], 3)) and not torch.equal(first, drop(networks[0], 4))
+    assert set(first.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(first, networks[0].layers[7].drop(x)), "the two dropouts of a step differ"
+    networks[0].freeze(7)
+    assert torch.equal(first, drop(networks[0], 3)), "dropout stays on in frozen layers"
+    assert torch.equal(drop(networks[0].eval(), 3), x)
+
+
+def test_copying_is_strict_both_ways():
+    config, mean = network_config("small"), np.zeros(3, np.float32)
+    source = Network(config, 5, mean, (0, "a")).state_dict()
+    network = Network(config, 7, mean, (0, "b"))  # another classifier is no hindrance below it
+    assert copy_layers(source, network, 2) == [
+        "input.mean",
+        *(f"layers.{i}.conv.{p}" for i in range(2) for p in ("weight", "bias")),
+    ]
+    with pytest.raises(ValueError, match=r"layers\.1\.conv\.bias"):
+        copy_layers({k: v for k, v in source.items() if k != "layers.1.conv.bias"}, network, 2)
+    with pytest.raises(ValueError, match=r"layers\.0\.norm"):
+        copy_layers(source, Network(network_config("small", normalisation="batch"), 5, mean), 1)
+    with pytest.raises(ValueError, match=r"layers\.7\.fc\.weight"):
+        copy_layers(source, network, 8)

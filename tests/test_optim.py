@@ -1,0 +1,90 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.conftest import shrunk
+from transferability.cohort import build_member
+from transferability.optim import learning_rate, make_optimiser, set_rate
+
+
+
+
+def test_the_papers_schedule_is_exact(tmp_path):
+    from hydra import compose, initialize_config_dir
+
+    from experiments.cli import CONF
+    from transferability.config import load
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        recipe = load(compose("config", ["recipe=paper"])).recipe
+    assert (recipe.steps, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (450_000, 256, 0.9, 5e-4)
+    wanted = {0: 1e-2, 99_999: 1e-2, 100_000: 1e-3, 199_999: 1e-3, 200_000: 1e-4, 300_000: 1e-5, 449_999: 1e-6}
+    assert {step: learning_rate(step, recipe) for step in wanted} == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_reduced_volume_schedule_of_the_original(tmp_path):
+    reduced = replace(shrunk(tmp_path).recipe, schedule="step", lr=0.0125, step_size=64_000, steps=200_000, warmup_steps=0)
+    assert learning_rate(63_999, reduced) == 0.0125
+    assert learning_rate(64_000, reduced) == pytest.approx(0.00125)
+    assert learning_rate(199_999, reduced) == pytest.approx(0.0125 * 1e-3)
+
+
+def test_cosine_warms_up_and_stays_above_zero(config):
+    recipe = replace(config.recipe, schedule="cosine", lr=0.5, steps=100, warmup_steps=4)
+    rates = [learning_rate(s, recipe) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[4] == pytest.approx(0.25 * (1 + math.cos(math.pi * 0.04)))
+    assert rates[50] == pytest.approx(0.25)
+    assert all(a > b > 0 for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+def test_the_update_is_caffes_across_changes_of_rate():
+    """v = momentum v + lr (g + decay w); w -= v, in float64 beside torch's SGD with our scaled momentum."""
+    from transferability.config import RecipeConfig
+
+    recipe = RecipeConfig(
+        "t", 12, 1, 0.1, "step", eval_every=1, eval_batch_size=1, step_size=4, gamma=0.1, weight_decay=0.05
+    )
+    network = torch.nn.Module()
+    network.layers = torch.nn.ModuleList([torch.nn.Sequential()])
+    network.layers[0].add_module("fc", torch.nn.Linear(3, 2).double())
+    fc = network.layers[0].fc
+    w, b = fc.weight.detach().clone(), fc.bias.detach().clone()
+    v_w, v_b = torch.zeros_like(w), torch.zeros_like(b)
+    optimiser = make_optimiser(network, 0, recipe)
+    torch.manual_seed(0)
+    for step in range(12):
+        g_w, g_b = torch.randn_like(w), torch.randn_like(b)
+        fc.weight.grad, fc.bias.grad = g_w.clone(), g_b.clone()
+        set_rate(optimiser, step, recipe)
+        optimiser.step()
+        lr = 0.1 * 0.1 ** (step // 4)
+        v_w = 0.9 * v_w + lr * (g_w + 0.05 * w)
+        v_b = 0.9 * v_b + 2 * lr * g_b  # biases: twice the rate, no decay
+        w, b = w - v_w, b - v_b
+        torch.testing.assert_close(fc.weight, w, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(fc.bias, b, rtol=1e-12, atol=1e-12)
+
+
+def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(dataset, spec_of, config):
+    from transferability.stream import Stream
+
+    spec = spec_of("A3B~2", network={"normalisation": "batch"}, recipe={"copied_lr_multiplier": 0.1})
+    stream = Stream(dataset, list(spec.classes), None, 0, spec.recipe, 14, torch.device("cpu"))
+    source = build_member(spec.source, stream, None, None).network.state_dict()
+    member = build_member(spec, stream, source, None)
+    found = {}
+    for group in member.optimiser.param_groups:
+        for parameter in group["params"]:
+            name = next(n for n, p in member.network.named_parameters() if p is parameter)
+            found[name.removeprefix("layers.")] = (group["multiplier"], group["weight_decay"])
+    assert all(int(name[0]) >= 3 for name in found), "layers 1-3 are frozen"
+    assert found["3.conv.weight"] == pytest.approx((0.1, 5e-4))  # layers 4 and 5 are copied and trained
+    assert found["4.conv.bias"] == pytest.approx((0.2, 0))
+    assert found["5.fc.weight"] == (1, 5e-4)
+    assert found["7.fc.bias"] == (2, 0)
+    assert found["5.norm.weight"] == found["5.norm.bias"] == (1, 0)
+    trained = {n.removeprefix("layers.") for n, p in member.network.named_parameters() if p.requires_grad}
+    assert trained == set(found)

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from transferability.stream import Stream
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def stream_of(dataset, config):
+    def make(classes=(0, 2, 5), images_per_class=None, seed=0, crop=14, **recipe):
+        return Stream(dataset, list(classes), images_per_class, seed, replace(config.recipe, **recipe), crop, CPU)
+
+    return make
+
+
+def test_every_epoch_sees_every_image_once_and_epochs_follow_without_a_gap(stream_of):
+    stream = stream_of(batch_size=7)  # 36 images: no batch ends with an epoch before the seventh
+    total = len(stream.train_rows)
+    assert total == 36
+    rows = np.concatenate([stream.rows(step) for step in range(36)])
+    epochs = rows.reshape(7, total)
+    for epoch in epochs:
+        assert sorted(epoch) == sorted(stream.train_rows)
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_without_reshuffling_every_epoch_is_in_file_order(stream_of):
+    stream = stream_of(batch_size=12, reshuffle=False)
+    rows = np.concatenate([stream.rows(step) for step in range(6)])
+    assert np.array_equal(rows, np.tile(stream.train_rows, 2))
+
+
+def test_a_batch_is_a_function_of_seed_and_step(stream_of):
+    one, other = stream_of(), stream_of(seed=1)
+    late = one.batch(5)
+    one.batch(0)
+    for a, b in ((late, one.batch(5)), (late, stream_of().batch(5)), (late, list(stream_of().batches(5, 6))[0])):
+        assert torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels)
+    assert not torch.equal(late.pixels, other.batch(5).pixels)
+    assert not torch.equal(late.pixels, one.batch(6).pixels)
+
+
+def test_labels_are_positions_in_the_task(stream_of, dataset):
+    stream = stream_of(classes=(5, 0, 2))
+    batch = stream.batch(0)
+    assert [(5, 0, 2)[label] for label in batch.labels] == dataset.labels[stream.rows(0)].tolist()
+
+
+def test_crops_cover_every_offset_and_half_are_mirrored(stream_of):
+    batch = stream_of(batch_size=600).batch(0)
+    assert set(batch.top.tolist()) == set(batch.left.tolist()) == {0, 1, 2}  # 16 - 14 = 2, both ends in
+    assert 240 < batch.mirror.sum() < 360
+    assert not stream_of(mirror=False).batch(0).mirror.any()
+    whole = stream_of(crop=16, mirror=False).batch(0)
+    assert torch.equal(whole.pixels, whole.images)
+
+
+def test_validation_is_every_image_once_in_the_centre(stream_of, dataset):
+    stream = stream_of(eval_batch_size=4)
+    batches = list(stream.validation())
+    assert [len(b) for b in batches] == [4, 4, 4, 3]
+    images = torch.cat([b.pixels for b in batches])
+    assert np.array_equal(images, dataset.images[stream.val_rows][:, 1:15, 1:15])
+    assert not any(b.mirror.any() for b in batches)
+
+
+def test_reduced_volume_takes_the_first_images_of_each_class(stream_of, dataset):
+    rows = stream_of(images_per_class=3).train_rows
+    for c in (0, 2, 5):
+        own = np.flatnonzero(dataset.labels[: dataset.n_train] == c)[:3]
+        assert np.array_equal(rows[dataset.labels[rows] == c], own)
+    assert len(rows) == 9
+    assert len(stream_of(images_per_class=3).val_rows) == 15
