@@ -104,7 +104,7 @@ def test_no_two_symbols_of_a_level_share_a_production(crowded):
 
 
 def parse(symbols, rules):
-    """The symbol that an array of terminals was expanded from, level by level; KeyError on a foreign block."""
+    """The symbol that an array of terminals was expanded from; KeyError on a block that is no production."""
     for level in sorted(rules):
         parents = {tuple(block): parent for parent, blocks in enumerate(rules[level]) for block in blocks}
         size = len(symbols) // 2
@@ -151,7 +151,7 @@ def test_terminals_can_be_told_apart():
     assert terminals.shape == (10, 4, 4, 3)
     flat = terminals.reshape(10, -1)
     apart = np.sqrt(((flat[:, None] - flat[None]) ** 2).mean(-1))[~np.eye(10, dtype=bool)]
-    assert apart.min() > 0.3
+    assert apart.min() > 0.05 and np.median(apart) > 0.4  # the noise is 0.4 a pixel, a patch has 48 values
     assert 0.5 < np.abs(flat).max() < 3
 
 
