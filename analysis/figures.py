@@ -146,7 +146,9 @@ def _title(figure: Figure, rows: pd.DataFrame, what: str) -> None:
         f"{splits} split{'s' * (splits != 1)}, both directions" if rows.target.nunique() == 2 else f"{splits} split(s)",
         f"{seeds} seed{'s' * (seeds != 1)}",
     ]
-    text = f"{what} ({data})\n{', '.join(parts)}; every mark is one network, lines are means, bands ±1 standard deviation"
+    text = (
+        f"{what} ({data})\n{', '.join(parts)}; every mark is one network, lines are means, bands ±1 standard deviation"
+    )
     if missing:
         text += f"\n{missing} NETWORKS OF THE STUDY ARE MISSING"
     figure.suptitle(text, fontsize=10)

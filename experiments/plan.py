@@ -48,7 +48,15 @@ def print_states(runs: list[RunSpec], store: Store) -> list[RunSpec]:
         rows.append([what, recipe, str(len(mine)), *(str(counts[s] or "-") for s in STATES)])
     totals = Counter(states.values())
     rows.append(["all", "", str(len(runs)), *(str(totals[s] or "-") for s in STATES)])
-    header = ["cohort", "network, recipe (steps x batch)", "networks", "done", "training", "resume", "missing"]
+    header = [
+        "cohort",
+        "network, recipe (steps x batch)",
+        "networks",
+        "done",
+        "training",
+        "resume",
+        "missing",
+    ]
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
         cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]

@@ -80,5 +80,3 @@ def trained(tmp_path_factory, dataset):
         return store
 
     return make
-
-

@@ -21,7 +21,13 @@ TABLE = [  # text, source, copied, frozen, n, treatment
 @pytest.mark.parametrize(("text", "source", "copied", "frozen", "n", "treatment"), TABLE)
 def test_two_integers_and_a_source_say_everything(text, source, copied, frozen, n, treatment):
     cell = parse(text)
-    assert (cell.source, cell.copied, cell.frozen, cell.n, cell.treatment) == (source, copied, frozen, n, treatment)
+    assert (cell.source, cell.copied, cell.frozen, cell.n, cell.treatment) == (
+        source,
+        copied,
+        frozen,
+        n,
+        treatment,
+    )
     assert str(cell) == text
 
 
@@ -44,7 +50,14 @@ def test_what_is_no_cell_is_refused(text):
 
 def test_every_cell_prints_and_parses_to_itself():
     for n in range(1, 8):
-        for text in [f"A{n}B", f"A{n}B+", f"B{n}B", f"B{n}A+", f"R{n}A", *(f"A{n}B~{k}" for k in range(1, 8 - n))]:
+        for text in [
+            f"A{n}B",
+            f"A{n}B+",
+            f"B{n}B",
+            f"B{n}A+",
+            f"R{n}A",
+            *(f"A{n}B~{k}" for k in range(1, 8 - n)),
+        ]:
             assert str(parse(text)) == text
 
 

@@ -18,7 +18,11 @@ from transferability.stream import Stream
 FROZEN = [f"{s}{n}B" for s in "ABR" for n in range(1, 8)]
 TUNED = [f"{s}{n}B+" for s in "AB" for n in range(1, 8)]
 KEPT = ["A3B~1", "A1B~3", "B2B~5"]
-HARDEST = {"normalisation": "batch", "dropout": 0.3, "mean": "image"}  # everything a frozen layer could let slip
+HARDEST = {
+    "normalisation": "batch",
+    "dropout": 0.3,
+    "mean": "image",
+}  # everything a frozen layer could let slip
 
 
 def layer_state(state: dict, number: int) -> dict[str, torch.Tensor]:
@@ -54,7 +58,10 @@ def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(cell, spec_of, har
         if number <= spec.cell.copied:
             assert equal(at_start, of_source), f"layer {number} is copied"
         else:
-            assert not torch.equal(at_start[weight], of_source[weight]) or at_start[weight].shape != of_source[weight].shape
+            assert (
+                not torch.equal(at_start[weight], of_source[weight])
+                or at_start[weight].shape != of_source[weight].shape
+            )
         if number <= spec.cell.frozen:
             assert equal(at_start, at_end), f"layer {number} is frozen: weights, biases, buffers"
         else:

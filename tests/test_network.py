@@ -12,7 +12,12 @@ from transferability.stream import Batch
 def network_config(name: str, **values) -> NetworkConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", [f"network={name}"]).network
-    return NetworkConfig(**{**{k: list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else v for k, v in composed.items()}, **values})
+    return NetworkConfig(
+        **{
+            **{k: list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else v for k, v in composed.items()},
+            **values,
+        }
+    )
 
 
 def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
@@ -139,7 +144,12 @@ def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
     network = Network(config, 2, mean)
     images = torch.from_numpy(mean).to(torch.uint8).expand(3, 6, 6, 3).contiguous()
     batch = Batch(
-        images, torch.zeros(3).long(), torch.tensor([0, 1, 2]), torch.tensor([2, 0, 1]), torch.tensor([True, False, True]), 4
+        images,
+        torch.zeros(3).long(),
+        torch.tensor([0, 1, 2]),
+        torch.tensor([2, 0, 1]),
+        torch.tensor([True, False, True]),
+        4,
     )
     assert (network.input(batch) == 0).all(), "an image equal to the mean is zero wherever it is cropped"
     plain = images[1, 1:5, 0:4]

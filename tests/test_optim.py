@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -7,8 +8,6 @@ import torch
 from tests.conftest import shrunk
 from transferability.cohort import build_member
 from transferability.optim import learning_rate, make_optimiser, set_rate
-
-
 
 
 def test_the_papers_schedule_is_exact(tmp_path):
@@ -19,13 +18,28 @@ def test_the_papers_schedule_is_exact(tmp_path):
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         recipe = load(compose("config", ["recipe=paper"])).recipe
-    assert (recipe.steps, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (450_000, 256, 0.9, 5e-4)
-    wanted = {0: 1e-2, 99_999: 1e-2, 100_000: 1e-3, 199_999: 1e-3, 200_000: 1e-4, 300_000: 1e-5, 449_999: 1e-6}
+    assert (recipe.steps, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (
+        450_000,
+        256,
+        0.9,
+        5e-4,
+    )
+    wanted = {
+        0: 1e-2,
+        99_999: 1e-2,
+        100_000: 1e-3,
+        199_999: 1e-3,
+        200_000: 1e-4,
+        300_000: 1e-5,
+        449_999: 1e-6,
+    }
     assert {step: learning_rate(step, recipe) for step in wanted} == pytest.approx(wanted, rel=1e-12)
 
 
 def test_the_reduced_volume_schedule_of_the_original(tmp_path):
-    reduced = replace(shrunk(tmp_path).recipe, schedule="step", lr=0.0125, step_size=64_000, steps=200_000, warmup_steps=0)
+    reduced = replace(
+        shrunk(tmp_path).recipe, schedule="step", lr=0.0125, step_size=64_000, steps=200_000, warmup_steps=0
+    )
     assert learning_rate(63_999, reduced) == 0.0125
     assert learning_rate(64_000, reduced) == pytest.approx(0.00125)
     assert learning_rate(199_999, reduced) == pytest.approx(0.0125 * 1e-3)
@@ -37,7 +51,7 @@ def test_cosine_warms_up_and_stays_above_zero(config):
     assert rates[0] == pytest.approx(0.1)
     assert rates[4] == pytest.approx(0.25 * (1 + math.cos(math.pi * 0.04)))
     assert rates[50] == pytest.approx(0.25)
-    assert all(a > b > 0 for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b > 0 for a, b in pairwise(rates[4:]))
 
 
 def test_the_update_is_caffes_across_changes_of_rate():

@@ -82,8 +82,7 @@ def test_rows_are_shuffled_training_first_and_labels_fit_the_images(tmp_path):
 def test_the_order_is_a_function_of_the_seed(tmp_path):
     source = make_source(tmp_path / "source")
     one, again, other = (
-        pack(config_of(source, tmp_path / name, seed=seed))
-        for name, seed in (("one", 0), ("again", 0), ("other", 1))
+        pack(config_of(source, tmp_path / name, seed=seed)) for name, seed in (("one", 0), ("again", 0), ("other", 1))
     )
     assert np.array_equal(one.images, again.images) and one.checksum == again.checksum
     assert not np.array_equal(one.images, other.images) and one.checksum != other.checksum
@@ -116,6 +115,19 @@ def test_the_checksum_sees_one_pixel_and_one_class_name(tmp_path):
         (source / subset / "bee").rename(source / subset / "bug")
     third = pack(config_of(source, tmp_path / "third")).checksum
     assert len({first, second, third}) == 3
+
+
+def test_the_checksum_sees_the_labels(tmp_path):
+    def packed(name, ants):
+        for c, count in (("ant", ants), ("bee", 4 - ants)):
+            for subset in ("train", "val"):
+                for i in range(count):
+                    write(tmp_path / name / subset / c / f"{i}.png", coded(0, 0, 0))
+        return pack(config_of(tmp_path / name, tmp_path / f"packed-{name}"))
+
+    one, other = packed("one", 1), packed("other", 3)
+    assert np.array_equal(one.images, other.images) and one.classes == other.classes
+    assert one.checksum != other.checksum
 
 
 # --- once, and whole ---
@@ -413,7 +425,7 @@ def test_the_mean_image_is_exact(rows):
 
 
 def test_a_folder_that_holds_no_dataset_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no packed dataset in .*experiments.pack"):
+    with pytest.raises(UserError, match=r"no packed dataset in .*experiments\.pack"):
         open_dataset(str(tmp_path / "absent"))
     images, labels = np.zeros((6, 4, 4, 3), np.uint8), np.zeros(6, int)
     made(tmp_path / "cut", images, labels, 4)

@@ -9,9 +9,7 @@ from transferability.errors import UserError
 from transferability.pack import pack
 from transferability.procedural import FAMILIES, make_grammar
 
-SMALL = GrammarConfig(
-    classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3
-)
+SMALL = GrammarConfig(classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3)
 
 
 def dataset(folder, grammar=SMALL, **settings):
@@ -108,9 +106,7 @@ def parse(symbols, rules):
     for level in sorted(rules):
         parents = {tuple(block): parent for parent, blocks in enumerate(rules[level]) for block in blocks}
         size = len(symbols) // 2
-        blocks = [
-            [symbols[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel() for x in range(size)] for y in range(size)
-        ]
+        blocks = [[symbols[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel() for x in range(size)] for y in range(size)]
         symbols = np.array([[parents[tuple(block)] for block in row] for row in blocks])
     assert symbols.shape == (1, 1)
     return symbols[0, 0]
@@ -157,9 +153,7 @@ def test_terminals_can_be_told_apart():
 
 def test_the_nuisances():
     def image(**settings):
-        return make_grammar(
-            replace(SMALL, **{"noise": 0.0, "shift": 0, "brightness": 0.0, **settings})
-        ).image(0, 0, 9)
+        return make_grammar(replace(SMALL, **{"noise": 0.0, "shift": 0, "brightness": 0.0, **settings})).image(0, 0, 9)
 
     plain = image().astype(float)
     rolls = [np.roll(plain, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
@@ -170,6 +164,16 @@ def test_the_nuisances():
     bright = image(brightness=0.2).astype(float)
     slope, offset = np.polyfit(plain[inside] - 128, bright[inside] - 128, 1)
     assert 0.8 <= slope <= 1.2 and abs(offset) <= 0.2 * 56 + 1 and (slope, offset) != (1, 0)
+
+
+def test_every_image_has_noise_of_its_own():
+    def noise(*key):
+        return (make_grammar(SMALL).image(*key).astype(float) - quiet.image(*key)).ravel()
+
+    quiet = make_grammar(replace(SMALL, noise=0.0))
+    keys = [(0, 2, "train", 0), (1, 2, "train", 0), (0, 3, "train", 0), (0, 2, "val", 0), (0, 2, "train", 1)]
+    related = np.corrcoef([noise(*key) for key in keys])
+    assert np.abs(related[~np.eye(5, dtype=bool)]).max() < 0.15  # 1728 values: 6 standard deviations
 
 
 @pytest.mark.parametrize(

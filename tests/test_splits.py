@@ -75,7 +75,11 @@ def test_bad_lists_are_one_clear_line(tmp_path, text, message):
 
 
 def test_bad_splits_are_refused():
-    for split, message in [("random", "not known"), ("random-x", "not known"), ("natural-manmade", "does not say")]:
+    for split, message in [
+        ("random", "not known"),
+        ("random-x", "not known"),
+        ("natural-manmade", "does not say"),
+    ]:
         with pytest.raises(UserError, match=message):
             tasks_of(split, classes(10))
     with pytest.raises(UserError, match="at least 2 classes"):

@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_run_is_refused(spec_of, tmp_path):
     store.save_checkpoint(other, Checkpoint({"x": torch.ones(1)}, 1, [], 0.0))
     name = "checkpoint.safetensors"
     os.rename(store.folder(other) / name, store.folder(spec) / name)
-    with pytest.raises(UserError, match="belongs to .*baseA"):
+    with pytest.raises(UserError, match=r"belongs to .*baseA"):
         store.load_checkpoint(spec)
 
 

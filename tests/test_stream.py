@@ -38,7 +38,11 @@ def test_a_batch_is_a_function_of_seed_and_step(stream_of):
     one, other = stream_of(), stream_of(seed=1)
     late = one.batch(5)
     one.batch(0)
-    for a, b in ((late, one.batch(5)), (late, stream_of().batch(5)), (late, list(stream_of().batches(5, 6))[0])):
+    for a, b in (
+        (late, one.batch(5)),
+        (late, stream_of().batch(5)),
+        (late, next(stream_of().batches(5, 6))),
+    ):
         assert torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels)
     assert not torch.equal(late.pixels, other.batch(5).pixels)
     assert not torch.equal(late.pixels, one.batch(6).pixels)

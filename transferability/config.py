@@ -28,21 +28,35 @@ class GrammarConfig:
     levels: int = 3  # L: expansions from a class to the terminals
     shared_levels: int = 1  # rules of the lowest levels that all families share
     patch: int = 4  # pixels a side of one terminal
-    noise: float = 0.4
+    noise: float = 0.25
     shift: int = 1  # pixels, cyclic
     brightness: float = 0.2
-    train_per_class: int = 80
+    train_per_class: int = 30
     val_per_class: int = 100
 
     def check(self) -> None:
         _require(self.families == 2, "dataset.grammar.families", self.families, "there are two families")
+        counts = (
+            "classes_per_family",
+            "symbols",
+            "rules",
+            "levels",
+            "patch",
+            "train_per_class",
+            "val_per_class",
+        )
+        for key in counts:
+            _require(getattr(self, key) > 0, f"dataset.grammar.{key}", getattr(self, key), "a number above 0")
+        for key in ("noise", "shift", "brightness"):
+            _require(getattr(self, key) >= 0, f"dataset.grammar.{key}", getattr(self, key), "at least 0")
         _require(
             0 <= self.shared_levels < self.levels,
             "dataset.grammar.shared_levels",
             self.shared_levels,
             f"it goes from 0 to levels-1={self.levels - 1}",
         )
-        for key, symbols in (("symbols", self.symbols), ("classes_per_family", self.classes_per_family)):
+        classes = self.families * self.classes_per_family
+        for key, symbols in (("symbols", self.symbols), ("classes_per_family", classes)):
             _require(
                 symbols * self.rules <= self.symbols**4,
                 f"dataset.grammar.{key}",
@@ -117,7 +131,10 @@ class NetworkConfig:
         for key in ("kernels", "strides", "paddings", "groups"):
             values = getattr(self, key)
             _require(
-                len(values) == len(self.channels), f"network.{key}", values, "one number a convolutional layer"
+                len(values) == len(self.channels),
+                f"network.{key}",
+                values,
+                "one number a convolutional layer",
             )
         _require(
             self.normalisation in ("none", "lrn", "batch"),
@@ -179,9 +196,7 @@ class RecipeConfig:
             f"at least 0 and below steps={self.steps}",
         )
         _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "at least 0 and below 1")
-        _require(
-            self.precision in ("float32", "bf16"), "recipe.precision", self.precision, "float32 or bf16"
-        )
+        _require(self.precision in ("float32", "bf16"), "recipe.precision", self.precision, "float32 or bf16")
 
 
 @dataclass

@@ -37,7 +37,12 @@ class PackedDataset:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.meta = json.loads((folder / "dataset.json").read_text())
+        try:
+            self.meta = json.loads((folder / "dataset.json").read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{folder}/dataset.json is damaged ({error}): delete the folder and pack again") from error
+        if self.meta["format"] != FORMAT:
+            raise UserError(f"{folder} has format {self.meta['format']}, this program reads {FORMAT}: pack it again")
         self.name: str = self.meta["name"]
         self.checksum: str = self.meta["checksum"]
         self.n_train: int = self.meta["n_train"]

@@ -181,9 +181,7 @@ def _initialise(layer: nn.Sequential, number: int, config: NetworkConfig, key: t
         bias = config.bias[number - 1]
     else:
         last = number == config.n_layers
-        nn.init.kaiming_normal_(
-            weight, nonlinearity="linear" if last else "relu", generator=generator
-        )
+        nn.init.kaiming_normal_(weight, nonlinearity="linear" if last else "relu", generator=generator)
         bias = 0.0
     with torch.no_grad():
         main.weight.copy_(weight)

@@ -103,7 +103,9 @@ def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
             break
         skipped |= bad
         log.warning("skipping %d corrupt images: %s", len(bad), ", ".join(sorted(bad)[:5]))
-        remaining = Source(source.classes, *([i for i in s if i.name not in skipped] for s in (source.train, source.val)))
+        remaining = Source(
+            source.classes, *([i for i in s if i.name not in skipped] for s in (source.train, source.val))
+        )
         _check_classes(remaining, config)
     images.flush()
     labels = np.array([item.label for item in rows], dtype=np.int64)

@@ -56,13 +56,17 @@ class Grammar:
 
 def make_grammar(config: GrammarConfig) -> Grammar:
     """The grammar of ``config.seed``; a level's rules depend on the seed, the level and (above the shared) family."""
+    top, per_family = config.levels, config.classes_per_family
+    # One draw for the classes of all families, so that no two classes share a production.
+    of_classes = _productions(config.families * per_family, config, numpy_generator(config.seed, "rules", top)).reshape(
+        config.families, per_family, config.rules, 4
+    )
     rules = []
     for family in range(config.families):
-        own = {}
-        for level in range(1, config.levels + 1):
-            count = config.classes_per_family if level == config.levels else config.symbols
+        own = {top: of_classes[family]}
+        for level in range(1, top):
             owner = "shared" if level <= config.shared_levels else FAMILIES[family]
-            own[level] = _productions(count, config, numpy_generator(config.seed, "rules", level, owner))
+            own[level] = _productions(config.symbols, config, numpy_generator(config.seed, "rules", level, owner))
         rules.append(own)
     return Grammar(config, rules, _terminals(config))
 
@@ -75,19 +79,28 @@ def _productions(count: int, config: GrammarConfig, draw: np.random.Generator) -
 
 
 def _terminals(config: GrammarConfig) -> np.ndarray:
-    """Half Gabor patches, half colour blobs, each with its own direction in colour space."""
+    """Half Gabor patches, half colour blobs, each with its own direction in colour space.
+
+    Each is the one of 20 candidates that is farthest from those before it, so that no two look alike.
+    """
     draw = numpy_generator(config.seed, "terminals")
+    chosen: list[np.ndarray] = []
+    for symbol in range(config.symbols):
+        candidates = [_terminal(symbol, config, draw) for _ in range(20)]
+        distances = [min((np.abs(c - t).mean() for t in chosen), default=0.0) for c in candidates]
+        chosen.append(candidates[int(np.argmax(distances))])
+    return np.stack(chosen)
+
+
+def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> np.ndarray:
     side = np.linspace(-1, 1, config.patch)
     y, x = np.meshgrid(side, side, indexing="ij")
-    out = np.empty((config.symbols, config.patch, config.patch, 3))
-    for symbol in range(config.symbols):
-        colour = draw.standard_normal(3)
-        colour /= np.linalg.norm(colour) / np.sqrt(1.5)
-        if symbol % 2 == 0:
-            angle = np.pi * (symbol // 2 + draw.uniform(0, 0.5)) / max(1, config.symbols // 2)
-            wave = 2.2 * (x * np.cos(angle) + y * np.sin(angle)) + draw.uniform(0, 2 * np.pi)
-            pattern = np.cos(wave)
-        else:
-            pattern = 1.6 * np.exp(-((x - draw.uniform(-0.4, 0.4)) ** 2 + (y - draw.uniform(-0.4, 0.4)) ** 2)) - 0.6
-        out[symbol] = pattern[..., None] * colour
-    return out
+    colour = draw.standard_normal(3)
+    colour /= np.linalg.norm(colour) / np.sqrt(1.5)
+    if symbol % 2 == 0:
+        angle, phase = draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi)
+        pattern = np.cos(2.2 * (x * np.cos(angle) + y * np.sin(angle)) + phase)
+    else:
+        centre = draw.uniform(-0.4, 0.4, 2)
+        pattern = 1.6 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2)) - 0.6
+    return pattern[..., None] * colour

@@ -53,9 +53,7 @@ def execution_of(config: Config) -> Execution:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
     threads = config.threads or len(os.sched_getaffinity(0))
-    return Execution(
-        device, threads if device.type == "cpu" else 1, config.max_networks, config.checkpoint_seconds
-    )
+    return Execution(device, threads if device.type == "cpu" else 1, config.max_networks, config.checkpoint_seconds)
 
 
 def ensure(
@@ -91,9 +89,7 @@ def ensure(
             time.sleep(POLL_SECONDS)
 
 
-def _claim_wave(
-    ready: list[RunSpec], store: Store, execution: Execution
-) -> list[tuple[RunSpec, FileLock]]:
+def _claim_wave(ready: list[RunSpec], store: Store, execution: Execution) -> list[tuple[RunSpec, FileLock]]:
     """Lock runs that can train side by side: one cohort or, while threads would idle, several of one recipe.
 
     Runs that others start from come first.
@@ -115,9 +111,7 @@ def _claim_wave(
     return claimed
 
 
-def make_cohorts(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
-) -> list[Cohort]:
+def make_cohorts(specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution) -> list[Cohort]:
     """Build the networks of ``specs``, whose sources are finished, and the streams that feed them."""
     cohorts = {}
     weights = {s.source.run_id: store.weights(s.source) for s in specs if s.source}
@@ -187,10 +181,11 @@ def _commit() -> str | None:
     where = Path(__file__).parent
     try:
         out = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=where, capture_output=True, text=True
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=where,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError:
         return None
     return out.stdout.strip() or None
-
-

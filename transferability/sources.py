@@ -73,7 +73,7 @@ class FileTree:
         self._zip = None
         if self.source.is_dir():
             found = os.walk(self.source, followlinks=True)  # train/ is often a link to another disk
-            names = [Path(at, f).relative_to(self.source).as_posix() for at, _, inside in found for f in inside]
+            names = [Path(at, f).relative_to(self.source).as_posix() for at, _, fs in found for f in fs]
         else:
             try:
                 self._zip = zipfile.ZipFile(self.source)
@@ -108,7 +108,7 @@ class FileTree:
         return Item(label, f"{self.source}/{name}", lambda: decode(self.read(name)))
 
     def find(self, *names: str) -> str | None:
-        """The prefix ('' or 'a/b/') with a file or a folder of images of one of ``names``, nearest the top."""
+        """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of one of ``names``."""
         prefixes = {""} | {f"{p}/" for n in self.names for p in map(str, PurePosixPath(n).parents) if p != "."}
         for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
             if any(f"{prefix}{name}" in self._entries for name in names):
@@ -227,7 +227,9 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     wnids = sorted({n.removeprefix(f"{root}train/").split("/")[0] for n in train_names})
     if not all(re.fullmatch(r"n\d{8}", w) for w in wnids):
         odd = next(w for w in wnids if not re.fullmatch(r"n\d{8}", w))
-        raise UserError(f"{config.source}/{root}train/{odd} is not a wnid folder (n01440764); for other images use dataset=folder")
+        raise UserError(
+            f"{config.source}/{root}train/{odd} is not a wnid folder (n01440764); for other images use dataset=folder"
+        )
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
     train = [tree.item(index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in train_names]
     val_names = tree.images(f"{root}val/")
@@ -302,7 +304,8 @@ def _is_class(tree: FileTree, folder: str) -> bool:
 
 def _above_classes(tree: FileTree) -> str:
     """The folder whose folders are the classes: one that wraps them all, as most zip files have, is no class."""
-    common = posixpath.commonpath([posixpath.dirname(posixpath.dirname(name)) for name in tree.images("")])
+    above = [posixpath.dirname(posixpath.dirname(name)) for name in tree.images("")]
+    common = posixpath.commonpath(above)
     return f"{common}/" if common else ""
 
 

@@ -40,9 +40,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     elif split.endswith((".yaml", ".yml")):
         tasks = _user_tasks(Path(split), dataset)
     else:
-        raise UserError(
-            f"split={split} is not known: write random-0 (any number), natural-manmade, all, or PATH.yaml"
-        )
+        raise UserError(f"split={split} is not known: write random-0 (any number), natural-manmade, all, or PATH.yaml")
     for task, classes in tasks.items():
         if len(classes) < 2:
             raise UserError(

@@ -86,9 +86,7 @@ class Store:
 
     def specs(self) -> list[RunSpec]:
         """The specification of every run in the store, by folder name."""
-        return [
-            RunSpec.from_dict(json.loads(path.read_text())) for path in sorted(self.root.glob("*/spec.json"))
-        ]
+        return [RunSpec.from_dict(json.loads(path.read_text())) for path in sorted(self.root.glob("*/spec.json"))]
 
     def save_checkpoint(self, spec: RunSpec, checkpoint: Checkpoint) -> None:
         header = {

@@ -134,9 +134,7 @@ class Stream:
         def put(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
 
-        if self._resident is not None:
-            images = self._resident[put(rows)]
-        else:
-            images = put(self._dataset.read_rows(rows))
+        resident = self._resident
+        images = put(self._dataset.read_rows(rows)) if resident is None else resident[put(rows)]
         labels = put(self._label_of[self._dataset.labels[rows]])
         return Batch(images, labels, put(top), put(left), put(mirror), self.crop)
