@@ -2,8 +2,8 @@
 
 python -m analysis.figures figures/figures-procedural.csv
 
-Every mark is one network. Lines join means over the target tasks, splits and seeds; bands are one standard deviation
-of what was averaged. A network that is missing from the study is never dropped silently: the title counts it.
+Every mark is one network; a thin line joins the networks of one split, direction and seed; a thick line is their
+mean. A network that is missing from the study is never dropped silently: the title counts it.
 """
 
 import argparse
@@ -17,84 +17,83 @@ from matplotlib.figure import Figure
 
 from analysis.style import DISSIMILAR, RC, TREATMENTS, Mark, save
 
+SAME_TASK = ["split", "target", "seed"]  # what a network and the base it is compared with have in common
+
 
 def figure2(table: pd.DataFrame) -> Figure:
     """Top-1 accuracy against n for every treatment on the random splits (the paper's figure 2)."""
+    rows = table[(table.split_kind == "random") & (table.treatment != "RnB")]
+    base = rows[rows.treatment == "base"]
     with plt.rc_context(RC):
-        figure, axes = plt.subplots(figsize=(8.2, 5.6), layout="constrained")
-        random = table[table.split_kind == "random"]
-        for treatment in ("base", "BnB", "BnB+", "AnB", "AnB+"):
-            rows = random[random.treatment == treatment]
-            mark = TREATMENTS[treatment]
-            if treatment == "base":
-                rows = rows.assign(n=0)
-                _points(axes, rows, mark)
-                if rows.top1.notna().any():
-                    axes.axhline(rows.top1.mean(), color=mark.colour, lw=0.8, ls=":")
-            else:
-                _points(axes, rows, mark)
-                _mean_line(axes, rows, mark, base=random[random.treatment == "base"].top1.mean())
-        _layer_axis(axes, random.n.max())
-        axes.set_ylabel("Top-1 accuracy on the validation images of the target task")
-        _legend(figure, axes)
-        _title(figure, random, "Random split: similar tasks")
+        figure, axes = plt.subplots(figsize=(8.2, 5.8), layout="constrained")
+        axes.axhline(base.top1.mean(), color=TREATMENTS["base"].colour, lw=0.8, ls=":")
+        for treatment in ("BnB", "BnB+", "AnB", "AnB+"):
+            _curve(axes, pd.concat([base, rows[rows.treatment == treatment]]), TREATMENTS[treatment])
+        _points(axes, base, TREATMENTS["base"])
+        _layer_axis(axes, table.n.max())
+        axes.set_ylabel("Top-1 accuracy, validation images of the target task")
+        _legend(figure, [TREATMENTS[t] for t in ("base", "BnB", "BnB+", "AnB", "AnB+")], columns=3)
+        _title(figure, rows, "Transfer between similar tasks: random split")
     return figure
 
 
 def figure3(table: pd.DataFrame) -> Figure:
     """Natural/man-made, random filters, and both relative to base beside the random split (the paper's figure 3)."""
-    distant = table[table.split_kind == "natural-manmade"]
-    near = table[table.split_kind == "random"]
+    distant = table[(table.split_kind == "natural-manmade") & table.treatment.isin(["base", "AnB"])]
+    near = table[(table.split_kind == "random") & table.treatment.isin(["base", "AnB"])]
+    random = table[(table.split_kind == "random") & table.treatment.isin(["base", "RnB"])]
     with plt.rc_context(RC):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 4.8), layout="constrained")
-        names = {"A": "to natural (task A)", "B": "to man-made (task B)"}
-        for (target, name), style in zip(names.items(), ("-", "--"), strict=True):
-            rows = distant[(distant.target == target) & distant.treatment.isin(["base", "AnB"])]
-            rows = rows.sort_values("n")
-            left.plot(rows.n, rows.top1, style, color=DISSIMILAR.colour, lw=1.4)
-            _points(left, rows[rows.treatment == "AnB"], DISSIMILAR)
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 5.0), layout="constrained")
+        for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
+            rows = distant[distant.target == target]
+            _curve(left, rows, DISSIMILAR, style)
             _points(left, rows[rows.treatment == "base"], TREATMENTS["base"])
-            if rows.top1.notna().any():
-                last = rows[rows.top1.notna()].iloc[0]
-                left.annotate(name, (last.n, last.top1), (6, 7), textcoords="offset points", fontsize=8)
-        left.set_title("Natural ↔ man-made, frozen", fontsize=10)
-        left.set_ylabel("Top-1 accuracy")
-        random = near[near.treatment == "RnB"]
-        _points(middle, random, TREATMENTS["RnB"])
-        _mean_line(middle, random, TREATMENTS["RnB"], base=near[near.treatment == "base"].top1.mean())
-        _points(middle, near[near.treatment == "base"], TREATMENTS["base"])
-        if len(near):
-            chance = (1 / near.classes).mean()
-            middle.axhline(chance, color="#777777", lw=0.8, ls="--")
-            middle.annotate("chance", (0, chance), (0, 3), textcoords="offset points", fontsize=8, color="#555555")
-        middle.set_title("Random, untrained layers, frozen", fontsize=10)
-        for rows, mark in (
-            (near[near.treatment.isin(["base", "AnB"])], TREATMENTS["AnB"]),
-            (distant[distant.treatment.isin(["base", "AnB"])], DISSIMILAR),
-            (near[near.treatment.isin(["base", "RnB"])], TREATMENTS["RnB"]),
-        ):
-            relative = _relative_to_base(rows)
-            frozen = relative[relative.treatment != "base"]
-            _points(right, frozen, mark)
-            _mean_line(right, frozen, mark, base=0.0)
-        right.axhline(0, color="#222222", lw=0.8, ls=":")
+            left.plot([], [], style, color=DISSIMILAR.colour, label=f"target: {name}")
+        left.legend(loc="lower left", fontsize=8)
+        left.set_title("Dissimilar tasks: natural ↔ man-made", fontsize=10)
+        left.set_ylabel("Top-1 accuracy, validation images of the target task")
+        _curve(middle, random, TREATMENTS["RnB"])
+        _points(middle, random[random.treatment == "base"], TREATMENTS["base"])
+        chance = (1 / random.classes).mean()
+        middle.axhline(chance, color="#777777", lw=0.8, ls="--")
+        middle.annotate("chance", (0, chance), (0, 3), textcoords="offset points", fontsize=8, color="#555555")
+        middle.set_title("Random, untrained layers", fontsize=10)
+        middle.set_ylabel("Top-1 accuracy")
+        right.axhline(0, color=TREATMENTS["base"].colour, lw=0.8, ls=":")
+        for rows, mark in ((near, TREATMENTS["AnB"]), (distant, DISSIMILAR), (random, TREATMENTS["RnB"])):
+            _curve(right, _relative_to_base(rows), mark)
         right.set_title("All three, relative to base", fontsize=10)
-        right.set_ylabel("Top-1 accuracy minus base")
+        right.set_ylabel("Top-1 accuracy minus base of the same task")
         for axes in (left, middle, right):
             _layer_axis(axes, table.n.max())
-        drawn = [TREATMENTS["base"], TREATMENTS["AnB"], DISSIMILAR, TREATMENTS["RnB"]]
-        figure.legend(handles=[_handle(m) for m in drawn], loc="outside lower center", ncols=4)
-        shown = pd.concat([distant, near[near.treatment.isin(["base", "AnB", "RnB"])]])
-        _title(figure, shown, "Similar tasks, dissimilar tasks and random filters")
+        _legend(figure, [TREATMENTS["base"], TREATMENTS["AnB"], DISSIMILAR, TREATMENTS["RnB"]], columns=4)
+        _title(figure, pd.concat([distant, near, random[random.treatment != "base"]]), "Frozen layers of three origins")
     return figure
 
 
 def _relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy minus that of the base on the same task, split and seed."""
-    same = ["split", "target", "seed"]
-    base = rows[rows.treatment == "base"].set_index(same).top1
-    keys = pd.MultiIndex.from_frame(rows[same])
+    base = rows[rows.treatment == "base"].set_index(SAME_TASK).top1
+    keys = pd.MultiIndex.from_frame(rows[SAME_TASK])
     return rows.assign(top1=rows.top1.to_numpy() - base.reindex(keys).to_numpy())
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
+    """One treatment and its base at n = 0: marks, thin lines, and the mean where there are several networks."""
+    treated = rows[rows.treatment != "base"]
+    if treated.top1.notna().sum() == 0:
+        return
+    groups = list(rows.groupby(SAME_TASK))
+    for _, own in groups:
+        own = own.sort_values("n").assign(n=lambda r: r.n + mark.offset * (r.n > 0))
+        thin = len(groups) > 1
+        axes.plot(
+            own.n, own.top1, style, color=mark.colour, lw=0.6 if thin else 1.6, alpha=0.5 if thin else 1, zorder=1
+        )
+    mean = rows.groupby("n").top1.mean()
+    if len(groups) > 1:
+        axes.plot(mean.index, mean, style, color=mark.colour, lw=1.8, zorder=2)
+    _points(axes, treated, mark)
 
 
 def _points(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
@@ -104,19 +103,11 @@ def _points(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
         rows.top1,
         s=34,
         marker=mark.marker,
-        facecolors=mark.colour if mark.filled else "none",
+        facecolors=mark.colour if mark.filled else "white",
         edgecolors="white" if mark.filled else mark.colour,
         linewidths=0.5 if mark.filled else 1.3,
         zorder=3,
     )
-
-
-def _mean_line(axes: Axes, rows: pd.DataFrame, mark: Mark, base: float) -> None:
-    """The mean for each n, from the base at n = 0, with one standard deviation where there are several networks."""
-    grouped = rows.groupby("n").top1
-    mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
-    axes.plot([0, *mean.index], [base, *mean], color=mark.colour, lw=1.4, zorder=2)
-    axes.fill_between(mean.index, mean - spread, mean + spread, color=mark.colour, alpha=0.13, lw=0, zorder=1)
 
 
 def _layer_axis(axes: Axes, last: int) -> None:
@@ -125,33 +116,37 @@ def _layer_axis(axes: Axes, last: int) -> None:
     axes.set_xlabel("Layer n at which the network is chopped (0: base)")
 
 
-def _handle(mark: Mark) -> plt.Line2D:
-    return plt.Line2D(
-        [], [], color=mark.colour, marker=mark.marker, ls="-" if mark.filled else ":", label=mark.label,
-        markerfacecolor=mark.colour if mark.filled else "none",
-    )  # fmt: skip
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles = [_handle(TREATMENTS[t]) for t in ("base", "BnB", "BnB+", "AnB", "AnB+")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+def _legend(figure: Figure, marks: list[Mark], columns: int) -> None:
+    handles = [
+        plt.Line2D(
+            [],
+            [],
+            color=m.colour,
+            marker=m.marker,
+            ls="-" if m.filled else ":",
+            label=m.label,
+            markerfacecolor=m.colour if m.filled else "white",
+        )
+        for m in marks
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def _title(figure: Figure, rows: pd.DataFrame, what: str) -> None:
     done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
-    splits, seeds = rows.split.nunique(), rows.seed.nunique()
+
+    def count(column: str, one: str, many: str) -> str:
+        number = rows[column].nunique()
+        return f"{number} {one if number == 1 else many}"
+
     data = ", ".join(sorted(rows.dataset.unique()))
-    parts = [
-        f"{done} networks",
-        f"{splits} split{'s' * (splits != 1)}, both directions" if rows.target.nunique() == 2 else f"{splits} split(s)",
-        f"{seeds} seed{'s' * (seeds != 1)}",
-    ]
-    text = (
-        f"{what} ({data})\n{', '.join(parts)}; every mark is one network, lines are means, bands ±1 standard deviation"
-    )
+    counts = [count("split", "split", "splits"), count("target", "target task each", "directions")]
+    counts.append(count("seed", "seed", "seeds"))
+    text = f"{what} ({data}: {done} networks, {', '.join(counts)})"
+    text += "\nA mark is one network; thin lines join one split, direction and seed; thick lines are means"
     if missing:
-        text += f"\n{missing} NETWORKS OF THE STUDY ARE MISSING"
-    figure.suptitle(text, fontsize=10)
+        text += f"\n{missing} NETWORKS OF THE STUDY ARE MISSING HERE"
+    figure.suptitle(text, fontsize=9.5)
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = [stem.with_suffix(f".{kind}") for kind in undated]
-    for path, metadata in zip(paths, undated.values(), strict=True):
-        figure.savefig(path, metadata=metadata)
+    with matplotlib.rc_context(RC):  # the salt of SVG identifiers and the fonts count when a file is written
+        for path, metadata in zip(paths, undated.values(), strict=True):
+            figure.savefig(path, metadata=metadata)
     return paths

@@ -3,8 +3,8 @@
 python -m experiments.bench                            the embedded images, the configured network and recipe
 python -m experiments.bench dataset=tiny_imagenet recipe=tiny_imagenet dataset.source=PATH_TO_ZIP_OR_FOLDER
 
-Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one run, the
-contestants taking turns; absolute speeds belong to the machine and its load. Nothing is written but temporary files.
+Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one run, the ways to
+train taking turns; absolute speeds belong to the machine and its load. Only temporary files are written.
 """
 
 import copy
@@ -15,11 +15,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,39 +35,39 @@ from experiments.cli import command, dataset_of
 from transferability import cells
 from transferability.cohort import Cohort, Execution, Member, train
 from transferability.config import Config, NetworkConfig
-from transferability.datasets import PackedDataset
 from transferability.runner import execution_of, make_cohorts, with_sources
 from transferability.sources import FileTree
-from transferability.spec import make_spec
+from transferability.spec import RunSpec, make_spec
 from transferability.store import Store
 
-ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 10  # rounds of taking turns; timed steps of a network in each
+ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each
 SIZES = (2, 4, 7, 14, 28)  # of the growing cohort
 FILES_PER_CLASS = 100  # image files that the plain script reads, at most
 WORKERS = 2  # of the plain script's DataLoader
 
 
-def untrained_cohort(config: Config) -> tuple[Cohort, Execution]:
-    """All cells of one target task (BnB, BnB+, AnB, AnB+ and RnB for every n), their bases untrained.
-
-    The speed of a step does not depend on the values of the weights. The recipe never ends and never validates.
-    """
-    dataset, execution = dataset_of(config), execution_of(config)
-    layers, target = list(range(1, config.network.n_layers)), config.target or "B"
+def cohort_specs(config: Config) -> list[RunSpec]:
+    """All cells of one target task, BnB, BnB+, AnB, AnB+ and RnB for every n; their recipe has no end."""
+    dataset, layers = dataset_of(config), list(range(1, config.network.n_layers))
     recipe = replace(config.recipe, steps=10**9, eval_every=10**9)
-    specs = [
+    return [
         make_spec(cell, config.split or "random-0", dataset, config.network, recipe, config.seed or 0)
         for treatment in ("BnB", "BnB+", "AnB", "AnB+", "RnB")
-        for cell in cells.expand(treatment, target, layers, config.network.n_layers)
+        for cell in cells.expand(treatment, config.target or "B", layers, config.network.n_layers)
     ]
+
+
+def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
+    """The networks of ``specs``, their bases untrained: the time of a step does not depend on the weights."""
+    dataset, execution = dataset_of(config), execution_of(config)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        for base in make_cohorts([s for s in with_sources(specs) if s.cell.is_base], store, dataset, execution):
-            for member in base.members:
-                store.claim(member.spec).release()
-                store.finish(member.spec, member.network.state_dict(), [], {})
+        bases = [s for s in with_sources(specs) if s.cell.is_base]
+        for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.members):
+            store.claim(base.spec).release()
+            store.finish(base.spec, base.network.state_dict(), [], {})
         (cohort,) = make_cohorts(specs, store, dataset, execution)
-    return cohort, execution
+    return cohort
 
 
 class _EnoughError(Exception):
@@ -74,7 +75,7 @@ class _EnoughError(Exception):
 
 
 def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> float:
-    """Seconds of one lockstep training step of ``cohorts`` (the real ``cohort.train``), after a step to warm up."""
+    """Seconds of one step of ``cohort.train`` itself, after a step to warm up."""
     ticks = []
 
     def on_step(step: int, active: list[Member]) -> None:
@@ -95,23 +96,25 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-# The plain script: what one would write to train one network with torch and torchvision, without this project.
+# The plain script: what one would write to train one network with torch and torchvision alone.
 
 
 def plain_network(config: NetworkConfig, outputs: int) -> nn.Sequential:
     """The same 8 layers as ``network.Network``, in the order of the paper: convolution, ReLU, pool."""
-    layers, channels = [], 3
+    layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):
         kernel, stride, padding = config.kernels[i], config.strides[i], config.paddings[i]
         parts = [nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])]
+        size = (size + 2 * padding - kernel) // stride + 1
         parts += [nn.BatchNorm2d(out)] * (config.normalisation == "batch")
         parts += [nn.ReLU(inplace=True)]
         if i + 1 in config.pools:
             parts += [nn.MaxPool2d(3, 2, ceil_mode=True)]
+            size = size // 2
             parts += [nn.LocalResponseNorm(5)] * (config.normalisation == "lrn" and i < 2)
         layers.append(nn.Sequential(*parts))
         channels = out
-    features = nn.Sequential(*layers)(torch.zeros(1, 3, config.input_size, config.input_size)).numel()
+    features = channels * size * size
     for i, out in enumerate([*config.hidden, outputs]):
         parts = [nn.Dropout(config.dropout) if i else nn.Flatten(), nn.Linear(features, out)]
         if i < len(config.hidden):
@@ -151,19 +154,14 @@ def plain_batches(folder: Path, config: Config, mean: np.ndarray) -> Iterator[li
 def plain_training(
     batches: Iterator, frozen: int, outputs: int, config: Config, device: torch.device, steps: int
 ) -> float:
-    """Train one network with its first ``frozen`` layers fixed; seconds a step.
-
-    Not counted: building it, and as many steps as the workers have batches ready when it starts.
-    """
-    recipe, ready = config.recipe, 2 * WORKERS
+    """Train one network with its first ``frozen`` layers fixed; seconds a step, after a step to warm up."""
+    recipe = config.recipe
     network = plain_network(config.network, outputs).to(device, memory_format=torch.channels_last)
     network[:frozen].requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(
-        trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
-    )
-    for step in range(ready + steps):
-        if step == ready:
+    optimiser = torch.optim.SGD(trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+    for step in range(1 + steps):
+        if step == 1:
             began = _now(device)
         images, labels = next(batches)
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
@@ -176,147 +174,153 @@ def plain_training(
     return (_now(device) - began) / steps
 
 
-def export_images(config: Config, dataset: PackedDataset, classes: tuple[int, ...], folder: Path) -> str:
-    """Fill an ImageFolder with training images of ``classes``; returns what they are.
+def export_images(config: Config, specs: list[RunSpec], folder: Path) -> str:
+    """Fill an ImageFolder with training images of the task of ``specs``; returns what they are.
 
     Tiny-ImageNet's own JPEG files where ``dataset.source`` is given, else the packed images as PNG files.
     """
-    if config.dataset.kind == "tiny_imagenet" and config.dataset.source:
-        tree = FileTree(config.dataset.source)
-        root = tree.find("wnids.txt")
-        for c in classes:
-            wnid = dataset.classes[c].wnid
-            (folder / wnid).mkdir()
-            for name in tree.images(f"{root}train/{wnid}/")[:FILES_PER_CLASS]:
-                (folder / wnid / Path(name).name).write_bytes(tree.read(name))
-        return "the original JPEG files"
-    for c in classes:
+    dataset, real = dataset_of(config), config.dataset.kind == "tiny_imagenet" and config.dataset.source
+    tree = FileTree(config.dataset.source) if real else None
+    for c in specs[0].classes:
         (folder / f"{c:04d}").mkdir()
-        for row in dataset.train_rows([c])[:FILES_PER_CLASS]:
-            Image.fromarray(dataset.images[row]).save(folder / f"{c:04d}" / f"{row}.png")
-    return "the packed images as PNG files"
+        if tree:
+            train = f"{tree.find('wnids.txt')}train/{dataset.classes[c].wnid}/"
+            for i, name in enumerate(tree.images(train)[:FILES_PER_CLASS]):
+                (folder / f"{c:04d}" / f"{i}.jpeg").write_bytes(tree.read(name))
+        else:
+            for row in dataset.train_rows([c])[:FILES_PER_CLASS]:
+                Image.fromarray(dataset.images[row]).save(folder / f"{c:04d}" / f"{row}.png")
+    return "the original JPEG files" if real else "the packed images as PNG files"
 
 
 # The questions.
 
 
-def speed(config: Config, folder: Path, files: str, rounds: int, steps: int, plain_steps: int) -> None:
-    """Print questions 1 to 3: lockstep against itself one by one, a plain script, and smaller cohorts."""
-    torch_threads = torch.get_num_threads()
-    cohort, execution = untrained_cohort(config)
-    stream, members, threads = cohort.stream, cohort.members, execution.threads
-    outputs, batch = members[0].spec.network.outputs, config.recipe.batch_size
+def measure(
+    config: Config, specs: list[RunSpec], folder: Path, rounds: int, steps: int, plain_steps: int
+) -> dict[str, list[float]]:
+    """Seconds to bring the networks of ``specs`` one step further: for each way to do it, a number a round.
+
+    ``lockstep``, ``one`` by one, ``side`` by side, ``plain`` and ``plain 1`` (on one torch thread) train all of them;
+    ``four N`` trains all but RnB, in cohorts of N networks.
+    """
+    torch_threads, execution = torch.get_num_threads(), execution_of(config)
+    cohort = untrained_cohort(config, specs)
+    members, outputs = cohort.members, cohort.members[0].spec.network.outputs
     by_cost = sorted(members, key=lambda m: m.network.frozen)
     four = [m for m in members if m.spec.cell.treatment != "RnB"]
-    shuffled = [four[i] for i in np.random.default_rng(0).permutation(len(four))]
-    sizes = [size for size in SIZES if size <= len(four)]
-    plain_counts = Counter(m.network.frozen for m in members)
-
-    def one_by_one(some: list[Member]) -> float:
-        return sum(step_seconds([Cohort(stream, [m])], execution, steps) for m in some)
-
-    def side_by_side(some: list[Member]) -> float:
-        groups = [some[i : i + threads] for i in range(0, len(some), threads)]
-        return sum(
-            step_seconds([Cohort(copy.copy(stream), [m]) for m in g], execution, steps) for g in groups
-        )
+    four = [four[i] for i in np.random.default_rng(0).permutation(len(four))]
+    random_filters = [m for m in members if m.spec.cell.treatment == "RnB"]
 
     def in_cohorts(some: list[Member], size: int) -> float:
         groups = [some[i : i + size] for i in range(0, len(some), size)]
-        return sum(step_seconds([Cohort(stream, g)], execution, steps) for g in groups)
+        return sum(step_seconds([Cohort(cohort.stream, g)], execution, steps) for g in groups)
 
-    def plain(batches: Iterator) -> float:
-        torch.set_num_threads(torch_threads)  # lockstep's threads ask for one thread each
-        args = outputs, config, execution.device, plain_steps
-        return sum(n * plain_training(batches, frozen, *args) for frozen, n in plain_counts.items())
+    def side_by_side() -> float:
+        at_once = execution.threads
+        groups = [by_cost[i : i + at_once] for i in range(0, len(by_cost), at_once)]
+        own_stream = [[Cohort(copy.copy(cohort.stream), [m]) for m in g] for g in groups]
+        return sum(step_seconds(cohorts, execution, steps) for cohorts in own_stream)
 
-    names = ["lockstep", "one", "side", "plain", "four one", *sizes]
-    times = {name: [] for name in names}
-    channel_mean = stream.mean_image.mean(axis=(0, 1))
-    with closing(plain_batches(folder, config, channel_mean)) as batches:
+    def plain(batches: Iterator, threads: int) -> float:
+        torch.set_num_threads(threads)
+        shared = outputs, config, execution.device
+        plain_training(batches, 0, *shared, 2 * WORKERS)  # uses up what the workers prepared while they waited
+        # Networks with equally many frozen layers cost the plain script the same: each kind is timed once.
+        kinds = Counter(m.network.frozen for m in members)
+        return sum(n * plain_training(batches, frozen, *shared, plain_steps) for frozen, n in kinds.items())
+
+    times: dict[str, list[float]] = {}
+    with closing(plain_batches(folder, config, cohort.stream.mean_image.mean(axis=(0, 1)))) as batches:
         next(batches)  # the workers start before any thread does
         for _ in range(rounds):
-            times["lockstep"].append(in_cohorts(members, len(members)))
-            times["plain"].append(plain(batches))
-            rest = [m for m in by_cost if m not in four]
-            times["four one"].append(one_by_one(four))
-            times["one"].append(times["four one"][-1] + one_by_one(rest))
-            times["side"].append(side_by_side(by_cost))
-            for size in sizes:
-                times[size].append(in_cohorts(shuffled, size))
+            now = {"lockstep": in_cohorts(members, len(members)), "plain": plain(batches, torch_threads)}
+            now |= {"plain 1": plain(batches, 1), "four 1": in_cohorts(four, 1), "side": side_by_side()}
+            now["one"] = now["four 1"] + in_cohorts(random_filters, 1)
+            now |= {f"four {size}": in_cohorts(four, size) for size in SIZES}
+            for way, seconds in now.items():
+                times.setdefault(way, []).append(seconds)
+    torch.set_num_threads(torch_threads)
+    return times
 
-    def row(what: str, name: str | int, unit: str | int, networks: int) -> list[str]:
-        ratios = [a / b for a, b in zip(times[name], times[unit], strict=True)]
-        rate = networks * batch / statistics.median(times[name])
-        return [what, _spread(ratios), f"{rate:,.0f}"]
 
-    n, cores = len(members), f"{threads} thread{'s' * (threads > 1)}"
-    header = ["", "time (min-max)", "network-images/s"]
+def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]]) -> None:
+    """Questions 1 to 3: ``times`` of :func:`measure` for ``n`` networks as ratios."""
+    threads, torch_threads = execution_of(config).threads, torch.get_num_threads()
+    four = n * 4 // 5
+
+    def row(what: str, way: str, unit: str = "lockstep", networks: int = n) -> list[str]:
+        ratios = [a / b for a, b in zip(times[way], times[unit], strict=True)]
+        rate = networks * config.recipe.batch_size / statistics.median(times[way])
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        return [what, spread, f"{rate:,.0f}"]
+
+    header = ["", "time (min to max)", "network-images/s"]
+    lockstep = row(f"lockstep: one cohort, {threads} networks at a time", "lockstep")
     _table(
-        f"1. Lockstep against the same code without it. The {n} networks of one target task (BnB, BnB+, AnB, AnB+,\n"
-        f"   RnB for n = 1..{config.network.n_layers - 1}), {batch} images a step; time to bring all of them one step "
-        "further, lockstep = 1.",
+        f"1. Lockstep against the same code without it: bringing the {n} networks of one target task (BnB, BnB+,\n"
+        "   AnB, AnB+ and RnB, every n) one training step further. Time, lockstep = 1.",
         header,
         [
-            row(f"lockstep: one cohort of {n}, {cores}", "lockstep", "lockstep", n),
-            row("one network after the other, each a cohort of one (one thread)", "one", "lockstep", n),
-            row(f"{threads} networks at a time, each with its own stream ({cores})", "side", "lockstep", n),
+            lockstep,
+            row("one network after the other, each a cohort of one (one thread)", "one"),
+            row(f"{threads} networks at a time, each with a stream of its own", "side"),
         ],
     )
     _table(
-        f"2. Lockstep against a plain script: ImageFolder over {files}, torchvision transforms, DataLoader with\n"
-        f"   {WORKERS} workers, the same layers, requires_grad_(False) below n, SGD, one network at a time on\n"
-        f"   {torch_threads} torch threads. Networks that freeze equally many layers cost it the same and are timed\n"
-        f"   once, counted as often as they occur among the {n}. Time to bring all one step further, lockstep = 1.",
+        f"2. Lockstep against a plain script: ImageFolder of {files}, torchvision transforms,\n"
+        f"   a DataLoader with {WORKERS} workers, the same layers, requires_grad_(False) on the lowest n, SGD, one\n"
+        f"   network after the other. The same {n} networks, one training step further. Time, lockstep = 1.",
         header,
         [
-            row(f"lockstep: one cohort of {n}, {cores}", "lockstep", "lockstep", n),
-            row("plain script", "plain", "lockstep", n),
+            lockstep,
+            row(f"plain script, torch's own number of threads ({torch_threads})", "plain"),
+            row("plain script, told to use one torch thread", "plain 1"),
         ],
     )
     _table(
-        f"3. Cost of a network as its cohort grows. The same {len(four)} networks (BnB, BnB+, AnB, AnB+), in a random\n"
-        "   order, cut into cohorts of each size that train one after the other; so every size trains the same\n"
-        f"   mix. Time a network-image, cohorts of one = 1. A cohort of one uses one of {cores}.",
+        f"3. The cost of a network as its cohort grows. The same {four} networks (BnB, BnB+, AnB, AnB+), in a random\n"
+        "   order cut into cohorts of each size that train one after the other: every line trains the same mix.\n"
+        f"   Time a network-image, cohorts of 1 = 1. A cohort of 1 keeps one core busy, larger ones {threads}.",
         header,
-        [row("cohorts of 1", "four one", "four one", len(four))]
-        + [row(f"cohorts of {size}", size, "four one", len(four)) for size in sizes],
+        [row(f"cohorts of {k}", f"four {k}", "four 1", four) for k in (1, *SIZES) if k <= four],
     )
 
 
-def memory(config: Config, folder: Path, sizes: tuple[int, ...], steps: int) -> None:
-    """Print question 4, each row measured in a child process of its own."""
-    rows = []
+def print_memory(config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]) -> None:
+    """Question 4, each row measured in a child process of its own.
+
+    A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
+    """
+    rows = [["nothing trained: imports only", f"{_in_child(_peak, resource.RUSAGE_SELF):,.0f}", ""]]
     for size in sizes:
-        what = f"lockstep, a cohort of {size}"
-        rows.append([what, f"{_in_child(cohort_peak, config, size, steps):,.0f}", ""])
-    own, worker = _in_child(plain_peak, config, folder, steps)
+        chosen = specs[:: len(specs) // size][:size]
+        rows.append([f"lockstep, a cohort of {size}", f"{_in_child(cohort_peak, config, chosen):,.0f}", ""])
+    own, worker = _in_child(plain_peak, config, folder)
     rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
     _table(
-        "4. Peak memory of training, MiB resident (Python and torch included).",
-        ["", "process", f"each of {WORKERS} workers (pages shared with it included)"],
+        "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed images that it read,\n"
+        "   which the system can take back; a worker's includes those that it shares with the script.",
+        ["", "process", f"each of {WORKERS} workers"],
         rows,
     )
 
 
-def cohort_peak(config: Config, size: int, steps: int) -> float:
-    """Peak resident MiB of this process after training a cohort of ``size`` for a few steps."""
-    cohort, execution = untrained_cohort(config)
-    chosen = cohort.members[:: max(1, len(cohort.members) // size)][:size]
-    del cohort.members
-    step_seconds([Cohort(cohort.stream, chosen)], execution, steps)
+def cohort_peak(config: Config, specs: list[RunSpec]) -> float:
+    """Peak resident MiB of this process after a few lockstep steps of ``specs``."""
+    step_seconds([untrained_cohort(config, specs)], execution_of(config), STEPS)
     return _peak(resource.RUSAGE_SELF)
 
 
-def plain_peak(config: Config, folder: Path, steps: int) -> tuple[float, float]:
+def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
     """Peak resident MiB of this process after a few steps of the plain script, and of its largest worker."""
-    device = execution_of(config).device
+    device, outputs = execution_of(config).device, len(list(folder.iterdir()))
     with closing(plain_batches(folder, config, np.zeros(3))) as batches:
-        plain_training(batches, 0, len(list(folder.iterdir())), config, device, steps)
+        plain_training(batches, 0, outputs, config, device, STEPS)
     return _peak(resource.RUSAGE_SELF), _peak(resource.RUSAGE_CHILDREN)
 
 
-def _in_child(function, *args):
+def _in_child(function: Callable, *args: Any) -> Any:
     """``function(*args)`` in a fresh process, which ends afterwards."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         return child.submit(function, *args).result()
@@ -326,28 +330,32 @@ def _peak(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def _spread(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-
-
 def _table(title: str, header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     print(f"\n{title}\n")
     for r in [header, *rows]:
-        print("   " + r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)), sep="  ")
+        print("  ", r[0].ljust(widths[0]), *(c.rjust(w + 2) for c, w in zip(r[1:], widths[1:], strict=True)))
+    sys.stdout.flush()
 
 
 def bench(
-    config: Config, rounds: int = ROUNDS, steps: int = STEPS, plain_steps: int = PLAIN_STEPS, sizes: tuple = (1, 28, 35)
+    config: Config,
+    rounds: int = ROUNDS,
+    steps: int = STEPS,
+    plain_steps: int = PLAIN_STEPS,
+    memory_sizes: tuple[int, ...] = (1, 28, 35),
 ) -> None:
-    """Print the four tables."""
-    dataset = dataset_of(config)
-    classes = make_spec(cells.Cell(config.target or "B"), config.split or "random-0", dataset, config.network, config.recipe, 0).classes
-    print(f"{dataset.name}, network {config.network.name}, recipe {config.recipe.name}, batches of {config.recipe.batch_size}; training")
-    with tempfile.TemporaryDirectory() as folder:
-        files = export_images(config, dataset, classes, Path(folder))
-        memory(config, Path(folder), sizes, steps)
-        speed(config, Path(folder), files, rounds, steps, plain_steps)
+    """Print all tables."""
+    specs = _in_child(cohort_specs, config)  # which packs the embedded images at first use
+    print(
+        f"{config.dataset.name}, network {config.network.name}, batches of {config.recipe.batch_size}, "
+        f"{config.recipe.precision}. Training steps only, no validation.\nMedians of {rounds} rounds in which the ways "
+        "to train took turns. Only the ratios carry over to another machine,\nnetwork-images/s do not."
+    )
+    with tempfile.TemporaryDirectory() as name:
+        files = _in_child(export_images, config, specs, Path(name))
+        print_memory(config, specs, Path(name), memory_sizes)
+        print_speed(config, len(specs), files, measure(config, specs, Path(name), rounds, steps, plain_steps))
 
 
 if __name__ == "__main__":

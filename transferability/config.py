@@ -60,7 +60,7 @@ class GrammarConfig:
             _require(
                 symbols * self.rules <= self.symbols**4,
                 f"dataset.grammar.{key}",
-                symbols,
+                getattr(self, key),
                 f"{symbols} x {self.rules} rules need as many distinct productions, of {self.symbols}^4",
             )
 

@@ -5,7 +5,7 @@ from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.spec import RunSpec, make_spec
-from transferability.splits import split_kind
+from transferability.splits import split_kind, tasks_of
 
 
 def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
@@ -21,6 +21,7 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
     specs = []
     for seed in seeds:
         for split in splits:
+            tasks_of(split, dataset)  # an impossible split is named before anything that follows from it
             if config.cell:
                 chosen = [cells.parse(config.cell, n_layers)]
             else:

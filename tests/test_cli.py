@@ -1,0 +1,106 @@
+"""What a user can get wrong ends in one clear line and status 2, and leaves nothing behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import experiments.pack
+import experiments.run
+from experiments.cli import CONF, command
+from tests.conftest import SHRUNK, shrunk
+from transferability.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(main, *overrides): the command in this process; its status and what it wrote to the standard error."""
+
+    def call(main, *overrides: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *overrides])
+        with pytest.raises(SystemExit) as ended:
+            command(main)()
+        return ended.value.code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.lr=-1", "recipe.lr=-1.0 is not possible"),
+        ("recipe.steps=0", "recipe.steps=0"),
+        ("recipe.schedule=linear", "step or cosine"),
+        ("recipe.precision=fp16", "float32 or bf16"),
+        ("network.kernels=[3]", "one number a convolutional layer"),
+        ("network.normalisation=group", "none, lrn or batch"),
+        ("network.input_size=17", "packed images are 16 pixels"),
+        ("network.dropout=1", "below 1"),
+        ("study.layers=[0,3]", "n goes from 1 to 7"),
+        ("study.layers=[8]", "n goes from 1 to 7"),
+        ("mode=dry", "train or plan"),
+        ("max_networks=0", "max_networks=0"),
+        ("+dataset.on_error=ignore", "fail or skip"),
+        ("dataset.kind=mnist", "one of procedural"),
+    ],
+)
+def test_impossible_values_are_one_line(tmp_path, override, message):
+    with pytest.raises(UserError, match=message) as error:
+        shrunk(tmp_path, override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["recipe.rate=1"], "Key 'rate' is not in struct"),
+        (["network=alexnet"], "Available options in 'network': caffenet medium small"),
+        (["recipe.lr=fast"], "Value 'fast' of type 'str' could not be converted to Float"),
+        (["cell=A9B"], "'A9B': n=9 is outside 1..7"),
+        (["cell=X3B"], "'X3B' is not a cell"),
+        (["split=halves"], "split=halves is not known"),
+        (["cell=baseall"], "split=random-0 has tasks A, B, not all"),
+        (["target=C"], "target=C is not a task"),
+        (["device=cuda:99"], "device=cuda:99 is not here"),
+        (["dataset=tiny_imagenet"], "no packed dataset in"),
+        (["dataset=folder"], "dataset.name"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line_and_status_2(tmp_path, run, overrides, message):
+    where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
+    shrink = SHRUNK if not any("dataset=" in o for o in overrides) else []
+    status, errors = run(experiments.run.main, *shrink, *where, *overrides)
+    assert status == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1 and errors.startswith("error: "), errors
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_pack_says_what_is_missing(tmp_path, run):
+    overrides = ["dataset=tiny_imagenet", f"data_dir={tmp_path}"]
+    status, errors = run(experiments.pack.main, *overrides)
+    assert status == 2 and "dataset.source=PATH" in errors
+    # The same as a user runs it, in a process of its own.
+    command_line = [sys.executable, "-m", "experiments.pack", *overrides, "dataset.source=/absent.zip"]
+    done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "error: dataset.source=/absent.zip does not exist\n"
+
+
+def test_every_choice_of_every_group_composes(tmp_path):
+    from hydra import compose, initialize_config_dir
+
+    from transferability.config import load
+
+    sizes = {"medium": 64, "caffenet": 227}
+    for group in ("dataset", "network", "recipe", "study"):
+        for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
+            overrides = [f"{group}={choice}"]
+            if group == "dataset" and choice == "folder":
+                overrides += ["dataset.name=mine"]
+            if group == "network" and choice in sizes:
+                overrides += ["dataset=imagenet"]
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                assert load(compose("config", overrides))
