@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import joblib
 import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
@@ -145,7 +146,7 @@ def _decoded(items: list[Item], config: DatasetConfig) -> Iterator[tuple[Item, n
         return item, image, None
 
     cv2.setNumThreads(1)
-    workers = len(os.sched_getaffinity(0))
+    workers = joblib.cpu_count()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(items), desc=f"packing {config.name}", unit="img", disable=None) as bar,

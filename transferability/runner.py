@@ -2,13 +2,13 @@
 
 import datetime
 import logging
-import os
 import platform
 import subprocess
 import time
 from functools import lru_cache
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from filelock import FileLock
@@ -52,7 +52,7 @@ def execution_of(config: Config) -> Execution:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or joblib.cpu_count()
     return Execution(device, threads if device.type == "cpu" else 1, config.max_networks, config.checkpoint_seconds)
 
 
