@@ -165,7 +165,7 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "seconds": round(member.seconds, 3),
         "images": member.step * member.spec.recipe.batch_size,
         "cohort_networks": cohort_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
         "threads": execution.threads,
         "torch": torch.__version__,
         "numpy": np.__version__,
