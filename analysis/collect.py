@@ -22,8 +22,9 @@ from transferability.study import study_specs
 
 
 def collect(specs: list[RunSpec], store: Store) -> pd.DataFrame:
-    """A row a run of ``specs`` and of the runs they start from."""
-    return pd.DataFrame([_row(spec, store) for spec in with_sources(specs)])
+    """A row a run of ``specs``, and of the runs they start from: those have ``in_study`` False if not asked for."""
+    asked = {spec.run_id for spec in specs}
+    return pd.DataFrame([_row(spec, store) | {"in_study": spec.run_id in asked} for spec in with_sources(specs)])
 
 
 def _row(spec: RunSpec, store: Store) -> dict:

@@ -17,12 +17,19 @@ from matplotlib.figure import Figure
 
 from analysis.style import DISSIMILAR, RC, TREATMENTS, Mark, save
 
+NEAR = ("random", "user")  # kinds of split that figure 2 shows
 SAME_TASK = ["split", "target", "seed"]  # what a network and the base it is compared with have in common
 
 
-def figure2(table: pd.DataFrame) -> Figure:
-    """Top-1 accuracy against n for every treatment on the random splits (the paper's figure 2)."""
-    rows = table[(table.split_kind == "random") & (table.treatment != "RnB")]
+def figure2(table: pd.DataFrame) -> Figure | None:
+    """Top-1 accuracy against n for every treatment on random (or the user's) splits (the paper's figure 2).
+
+    None where the study has no such network.
+    """
+    table = table[table.in_study]  # bases that only lend their layers, of another task or volume, are no baseline
+    rows = table[table.split_kind.isin(NEAR) & (table.treatment != "RnB")]
+    if not (rows.treatment != "base").any():
+        return None
     base = rows[rows.treatment == "base"]
     with plt.rc_context(RC):
         figure, axes = plt.subplots(figsize=(8.2, 5.8), layout="constrained")
@@ -33,42 +40,62 @@ def figure2(table: pd.DataFrame) -> Figure:
         _layer_axis(axes, table.n.max())
         axes.set_ylabel("Top-1 accuracy, validation images of the target task")
         _legend(figure, [TREATMENTS[t] for t in ("base", "BnB", "BnB+", "AnB", "AnB+")], columns=3)
-        _title(figure, rows, "Transfer between similar tasks: random split")
+        _title(figure, rows, "Transfer from task A to task B, and the reverse")
     return figure
 
 
-def figure3(table: pd.DataFrame) -> Figure:
-    """Natural/man-made, random filters, and both relative to base beside the random split (the paper's figure 3)."""
-    distant = table[(table.split_kind == "natural-manmade") & table.treatment.isin(["base", "AnB"])]
-    near = table[(table.split_kind == "random") & table.treatment.isin(["base", "AnB"])]
-    random = table[(table.split_kind == "random") & table.treatment.isin(["base", "RnB"])]
+def figure3(table: pd.DataFrame) -> Figure | None:
+    """Natural/man-made, random filters, and both relative to base beside the other split (the paper's figure 3).
+
+    A panel without a network is left out; None where only the last would remain.
+    """
+    table = table[table.in_study]
+    near, distant, random = (
+        table[table.split_kind.isin(kinds) & table.treatment.isin(["base", treatment])]
+        for kinds, treatment in ((NEAR, "AnB"), (("natural-manmade",), "AnB"), (NEAR, "RnB"))
+    )
+    curves = [(near, TREATMENTS["AnB"]), (distant, DISSIMILAR), (random, TREATMENTS["RnB"])]
+    curves = [(rows, mark) for rows, mark in curves if (rows.treatment != "base").any()]
+    marks = [mark for _, mark in curves]
+    panels = [(_distant_panel, distant)] * (DISSIMILAR in marks)
+    panels += [(_random_panel, random)] * (TREATMENTS["RnB"] in marks)
+    if not panels:
+        return None
     with plt.rc_context(RC):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 5.0), layout="constrained")
-        for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
-            rows = distant[distant.target == target]
-            _curve(left, rows, DISSIMILAR, style)
-            _points(left, rows[rows.treatment == "base"], TREATMENTS["base"])
-            left.plot([], [], style, color=DISSIMILAR.colour, label=f"target: {name}")
-        left.legend(loc="lower left", fontsize=8)
-        left.set_title("Dissimilar tasks: natural ↔ man-made", fontsize=10)
-        left.set_ylabel("Top-1 accuracy, validation images of the target task")
-        _curve(middle, random, TREATMENTS["RnB"])
-        _points(middle, random[random.treatment == "base"], TREATMENTS["base"])
-        chance = (1 / random.classes).mean()
-        middle.axhline(chance, color="#777777", lw=0.8, ls="--")
-        middle.annotate("chance", (0, chance), (0, 3), textcoords="offset points", fontsize=8, color="#555555")
-        middle.set_title("Random, untrained layers", fontsize=10)
-        middle.set_ylabel("Top-1 accuracy")
-        right.axhline(0, color=TREATMENTS["base"].colour, lw=0.8, ls=":")
-        for rows, mark in ((near, TREATMENTS["AnB"]), (distant, DISSIMILAR), (random, TREATMENTS["RnB"])):
-            _curve(right, _relative_to_base(rows), mark)
-        right.set_title("All three, relative to base", fontsize=10)
-        right.set_ylabel("Top-1 accuracy minus base of the same task")
-        for axes in (left, middle, right):
-            _layer_axis(axes, table.n.max())
-        _legend(figure, [TREATMENTS["base"], TREATMENTS["AnB"], DISSIMILAR, TREATMENTS["RnB"]], columns=4)
-        _title(figure, pd.concat([distant, near, random[random.treatment != "base"]]), "Frozen layers of three origins")
+        width = 4.2 * (len(panels) + 1)
+        figure, axes = plt.subplots(1, len(panels) + 1, figsize=(width, 5.0), layout="constrained")
+        for panel, (draw, rows) in zip(axes, panels, strict=False):
+            draw(panel, rows)
+        axes[0].set_ylabel("Top-1 accuracy, validation images of the target task")
+        axes[-1].axhline(0, color=TREATMENTS["base"].colour, lw=0.8, ls=":")
+        for rows, mark in curves:
+            _curve(axes[-1], _relative_to_base(rows), mark)
+        axes[-1].set_title("Relative to base", fontsize=10)
+        axes[-1].set_ylabel("Top-1 accuracy minus base of the same task")
+        for panel in axes:
+            _layer_axis(panel, table.n.max())
+        _legend(figure, [TREATMENTS["base"], *marks], columns=2 if len(panels) == 1 else 4)
+        _title(figure, pd.concat([rows for rows, _ in curves]).drop_duplicates("run"), "Frozen layers")
     return figure
+
+
+def _distant_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
+        own = rows[rows.target == target]
+        _curve(axes, own, DISSIMILAR, style)
+        _points(axes, own[own.treatment == "base"], TREATMENTS["base"])
+        axes.plot([], [], style, color=DISSIMILAR.colour, label=f"target: {name}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8)
+    axes.set_title("Dissimilar tasks: natural ↔ man-made", fontsize=10)
+
+
+def _random_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    _curve(axes, rows, TREATMENTS["RnB"])
+    _points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
+    chance = (1 / rows.classes).mean()
+    axes.axhline(chance, color="#777777", lw=0.8, ls="--")
+    axes.annotate("chance", (0, chance), (0, 3), textcoords="offset points", fontsize=8, color="#555555")
+    axes.set_title("Random, untrained layers", fontsize=10)
 
 
 def _relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
@@ -140,10 +167,12 @@ def _title(figure: Figure, rows: pd.DataFrame, what: str) -> None:
         return f"{number} {one if number == 1 else many}"
 
     data = ", ".join(sorted(rows.dataset.unique()))
-    counts = [count("split", "split", "splits"), count("target", "target task each", "directions")]
-    counts.append(count("seed", "seed", "seeds"))
-    text = f"{what} ({data}: {done} networks, {', '.join(counts)})"
-    text += "\nA mark is one network; thin lines join one split, direction and seed; thick lines are means"
+    if rows.images_per_class.notna().any():
+        data += f", {rows.images_per_class.max():.0f} images a class"
+    counts = [f"{done} networks", ", ".join(rows.split.unique())]
+    counts += [count("target", "target task each", "directions"), count("seed", "seed", "seeds")]
+    text = f"{what}: {data}; {', '.join(counts)}"
+    text += "\nA mark is one network, thin lines join one split, direction and seed, thick lines are their means"
     if missing:
         text += f"\n{missing} NETWORKS OF THE STUDY ARE MISSING HERE"
     figure.suptitle(text, fontsize=9.5)
@@ -161,7 +190,11 @@ def main() -> None:
         sys.exit(f"error: no network in {options.table} is finished: there is nothing to draw")
     out = options.out or options.table.parent
     for name, draw in (("figure2", figure2), ("figure3", figure3)):
-        for path in save(draw(table), out / f"{options.table.stem}-{name}"):
+        figure = draw(table)
+        if figure is None:
+            print(f"{name}: not drawn, the study has no network for it")
+            continue
+        for path in save(figure, out / f"{options.table.stem}-{name}"):
             print(path)
 
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from transferability.config import Config, load
-from transferability.datasets import PackedDataset, open_dataset
+from transferability.datasets import PackedDataset
 from transferability.errors import UserError
-from transferability.pack import pack
+from transferability.pack import open_packed, pack
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -45,7 +45,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
 
 def dataset_of(config: Config) -> PackedDataset:
     """The packed dataset; the embedded one is made on first use."""
-    return pack(config.dataset) if config.dataset.kind == "procedural" else open_dataset(config.dataset.folder)
+    return pack(config.dataset) if config.dataset.kind == "procedural" else open_packed(config.dataset)
 
 
 def _fail(message: str) -> int:

@@ -14,6 +14,8 @@ from transferability.runner import ensure, execution_of
 from transferability.store import Store
 from transferability.study import study_specs
 
+SHOWN = 8  # results named at the end
+
 
 def main(config: Config) -> None:
     dataset = dataset_of(config)
@@ -22,6 +24,10 @@ def main(config: Config) -> None:
         print_plan(specs, store, execution)
     else:
         ensure(specs, store, dataset, execution, config.sources)
+        for spec in specs[:SHOWN]:
+            print(f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  {store.folder(spec)}")
+        if len(specs) > SHOWN:
+            print(f"... {len(specs)} networks in all; `python -m analysis.collect` makes a table of them")
 
 
 if __name__ == "__main__":

@@ -128,3 +128,44 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
     row = collect([spec], store).iloc[0]
     assert row.top1 == 0.35  # the final evaluation
     assert row.top1_mean_best10 == pytest.approx((sum(values) - 0.1 - 0.2) / 10)
+
+
+def row(cell, treatment, n, top1, target="B", split="random-0", kind="random", in_study=True, images_per_class=None):
+    return {
+        "dataset": "d", "split": split, "split_kind": kind, "cell": cell, "treatment": treatment, "target": target,
+        "n": n, "seed": 0, "classes": 10, "images_per_class": images_per_class, "run": f"{split}-{cell}-{in_study}",
+        "state": "done", "top1": top1, "in_study": in_study,
+    }  # fmt: skip
+
+
+def test_only_bases_of_the_study_are_baselines():
+    """A base of another task or volume that only lends its layers is neither drawn nor averaged."""
+    table = pd.DataFrame(
+        [
+            row("baseA", "base", 0, 0.9, target="A", in_study=False),
+            row("baseB", "base", 0, 0.8, in_study=False),
+            row("baseB", "base", 0, 0.5, images_per_class=10),
+            row("A3B", "AnB", 3, 0.6, images_per_class=10),
+            row("R3B", "RnB", 3, 0.2, images_per_class=10),
+        ]
+    )
+    axes = figure2(table).axes[0]
+    assert axes.lines[0].get_ydata()[0] == 0.5, "the reference line is the study's own base"
+    assert "10 images a class" in figure2(table).get_suptitle()
+    right = figure3(table).axes[-1]
+    drawn = sorted(y for c in right.collections for _, y in c.get_offsets())
+    assert drawn == pytest.approx([-0.3, 0.1])
+
+
+def test_figures_have_the_panels_that_the_study_has():
+    user = [
+        row("baseB", "base", 0, 0.5, split="mine", kind="user"),
+        row("A3B", "AnB", 3, 0.6, split="mine", kind="user"),
+    ]
+    table = pd.DataFrame(user)
+    assert "mine" in figure2(table).get_suptitle() and figure3(table) is None
+    random = pd.DataFrame([row("baseB", "base", 0, 0.5), row("R3B", "RnB", 3, 0.1)])
+    assert figure3(random).axes[0].get_title() == "Random, untrained layers" and len(figure3(random).axes) == 2
+    distant = {"split": "natural-manmade", "kind": "natural-manmade"}
+    table = pd.DataFrame([row("baseB", "base", 0, 0.5, **distant), row("A3B", "AnB", 3, 0.1, **distant)])
+    assert figure2(table) is None and len(figure3(table).axes) == 2

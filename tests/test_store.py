@@ -64,6 +64,22 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     assert not list((tmp_path / "killed" / "runs").rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_clean_and_loses_no_step(number, tmp_path):
+    """Long before the first regular checkpoint: the step under way ends, everything is saved, status 130."""
+    settings = ["split=random-0", "cell=baseB", "recipe.steps=100000", "recipe.eval_every=50000"]
+    process = start(tmp_path, *settings)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/spec.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from the last checkpoint" in errors
+    (spec,) = Store(tmp_path / "runs").specs()
+    assert Store(tmp_path / "runs").step(spec) > 0
+
+
 def test_two_processes_that_ask_for_overlapping_runs_train_each_once(tmp_path):
     finish(start(tmp_path, "cell=baseA", "split=random-0", "recipe.steps=1", "recipe.warmup_steps=0"))  # packs
     asked = [["split=random-0", "study.layers=[2,5]"], ["split=random-0", "study.layers=[5,6]", "target=B"]]

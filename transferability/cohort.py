@@ -156,6 +156,7 @@ def train(
     execution: Execution,
     save: Callable[[Member], None],
     on_step: Callable[[int, list[Member]], None] = lambda step, active: None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Train every network of ``cohorts`` to the end of their common recipe.
 
@@ -164,6 +165,10 @@ def train(
     Args:
         save: called with a member when it should be checkpointed.
         on_step: called after each step with the step and the members that made it.
+        stop: when set, all members are saved after the step (and its evaluation) that is under way.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` was set.
     """
     members = [m for cohort in cohorts for m in cohort.members]
     recipe = members[0].spec.recipe
@@ -189,11 +194,14 @@ def train(
                     _evaluate([m for m in cohort.members if m in stepped], cohort.stream, run)
             for m in stepped:
                 m.seconds += (time.monotonic() - began) / len(stepped)
-            if time.monotonic() - saved > execution.checkpoint_seconds:
+            on_step(step, stepped)
+            stopping = stop is not None and stop.is_set()
+            if stopping or time.monotonic() - saved > execution.checkpoint_seconds:
                 for m in members:
                     save(m)
                 saved = time.monotonic()
-            on_step(step, stepped)
+            if stopping:
+                raise KeyboardInterrupt
 
 
 @dataclass

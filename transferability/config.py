@@ -238,12 +238,6 @@ class Config:
         self.dataset.check()
         self.network.check()
         self.recipe.check()
-        _require(
-            self.network.input_size <= self.dataset.image_size,
-            "network.input_size",
-            self.network.input_size,
-            f"the packed images are {self.dataset.image_size} pixels a side (dataset.image_size)",
-        )
         _require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
         _require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
         for key in ("threads", "max_networks", "images_per_class"):

@@ -39,7 +39,7 @@ def pack(config: DatasetConfig) -> PackedDataset:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():
-            return _matching(config)
+            return open_packed(config)
         if folder.exists():
             raise UserError(f"{folder} exists and is no packed dataset: move it away, or set dataset.folder")
         source = open_source(config)
@@ -56,10 +56,20 @@ def pack(config: DatasetConfig) -> PackedDataset:
     return open_dataset(str(folder))
 
 
-def _matching(config: DatasetConfig) -> PackedDataset:
+def open_packed(config: DatasetConfig) -> PackedDataset:
+    """The dataset of ``config``, packed before.
+
+    Raises:
+        UserError: it is not packed, or was packed from another source or with other settings.
+    """
     dataset = open_dataset(config.folder)
     wanted, found = _settings(config), dataset.meta["settings"]
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if config.source and dataset.meta.get("source", config.source) != config.source:
+        raise UserError(
+            f"{config.folder} was packed from {dataset.meta['source']}, not from dataset.source={config.source}: set "
+            "dataset.name to pack this beside it, or delete the folder"
+        )
     if differing:
         raise UserError(
             f"{config.folder} was packed with other settings ({', '.join(differing)}): set dataset.name to pack these "
@@ -116,6 +126,7 @@ def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
         "format": FORMAT,
         "name": config.name,
         "settings": _settings(config),
+        "source": config.source,
         "image_size": config.image_size,
         "n_train": len(items[0]),
         "n_val": len(items[1]),

@@ -3,8 +3,12 @@
 import datetime
 import logging
 import platform
+import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from transferability.cohort import Cohort, Execution, Member, build_member, train
 from transferability.config import Config
@@ -72,6 +77,8 @@ def ensure(
                     f"({spec.source.run_id}): train it first, or set sources=train"
                 )
     pending = with_sources(specs)
+    if all(map(store.is_done, pending)):
+        log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
     told = False
     while pending := [s for s in pending if not store.is_done(s)]:
         ready = [s for s in pending if s.source is None or store.is_done(s.source)]
@@ -144,18 +151,47 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
     again = f", {resumed} resumed" if resumed else ""
     log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, again)
     todo = sum(recipe.steps - m.step for m in members) * recipe.batch_size
-    with tqdm(total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True) as bar:
+    bar = tqdm(total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True)
 
-        def on_step(step: int, active: list[Member]) -> None:
-            bar.set_postfix_str(f"step {step + 1}/{recipe.steps}", refresh=False)
-            bar.update(len(active) * recipe.batch_size)
+    def on_step(step: int, active: list[Member]) -> None:
+        bar.set_postfix_str(f"step {step + 1}/{recipe.steps}", refresh=False)
+        bar.update(len(active) * recipe.batch_size)
+        evaluated = [m.metrics[-1]["val_top1"] for m in active if m.metrics and m.metrics[-1]["step"] == step + 1]
+        if evaluated:
+            log.info("step %d/%d: top-1 %.3f to %.3f", step + 1, recipe.steps, min(evaluated), max(evaluated))
 
-        began = time.monotonic()
-        train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), on_step)
-        seconds = time.monotonic() - began
+    began = time.monotonic()
+    with bar, logging_redirect_tqdm(), _stop_requests() as stop:
+        train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), on_step, stop)
+    seconds = time.monotonic() - began
     for m in members:
         store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
     log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Within the block the first Ctrl-C or SIGTERM sets the event, so that a step ends whole; a second stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore(*_: object) -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def request(*_: object) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:

@@ -13,6 +13,11 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
 
     Sources that are no part of the study themselves are not listed; the runner finds them.
     """
+    if config.network.input_size > dataset.image_size:
+        raise UserError(
+            f"network.input_size={config.network.input_size} is not possible: the packed images of {dataset.name} are "
+            f"{dataset.image_size} pixels a side (dataset.image_size)"
+        )
     study = config.study
     splits = [config.split] if config.split else study.splits
     targets = [config.target] if config.target else study.targets
