@@ -27,6 +27,14 @@ def collect(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     return pd.DataFrame([_row(spec, store) | {"in_study": spec.run_id in asked} for spec in with_sources(specs)])
 
 
+def means(table: pd.DataFrame) -> str:
+    """Mean top-1 of the study's networks by split, treatment and n, as text."""
+    rows = table[table.in_study]
+    return rows.pivot_table(index=["split", "treatment"], columns="n", values="top1").to_string(
+        float_format="%.3f", na_rep=""
+    )
+
+
 def _row(spec: RunSpec, store: Store) -> dict:
     row = {
         "dataset": spec.dataset["name"],
@@ -71,6 +79,8 @@ def main(config: Config) -> None:
     write_atomic(path, table.to_csv(index=False, float_format="%.6f"))
     missing = table[table.state == "missing"]
     print(f"{path}: {len(table)} networks, {len(missing)} missing")
+    if len(missing) < len(table):
+        print(f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(table)}\n")
     if len(missing):
         names = (missing.split + " " + missing.cell).tolist()
         print(f"missing: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}", file=sys.stderr)

@@ -171,7 +171,7 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Within the block the first Ctrl-C or SIGTERM sets the event, so that a step ends whole; a second stops at once."""
+    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole; a second one stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
