@@ -25,6 +25,7 @@ SHRUNK = [
     "network.channels=[4,6,8,8,6]",
     "network.hidden=[10,10]",
     "recipe.steps=8",
+    "recipe.lr=0.03",
     "recipe.batch_size=6",
     "recipe.eval_every=4",
     "recipe.eval_batch_size=7",
