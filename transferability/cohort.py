@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -132,7 +132,8 @@ def build_member(
     """The network of ``spec`` at step 0, or where its checkpoint was taken.
 
     Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network under
-    (seed, "untrained", classes), the same for every n.
+    (seed, "untrained", classes), the same for every n: R1..R7 are chops of one untrained network, as A1B..A7B are of
+    one baseA.
     """
     task = seed_of(*spec.classes)
     key = (spec.seed, str(spec.cell), task)
@@ -208,7 +209,7 @@ def train(
 class _Score:
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
-    images: int = field(default=0)
+    images: int = 0
 
 
 def _evaluate(members: list[Member], stream: Stream, run: Callable) -> None:

@@ -57,8 +57,6 @@ class Network(nn.Module):
         outputs: units of the classifier.
         mean: what is subtracted from the input, float32, (H, W, 3) at the packed size or (3,).
         key: names this network's own random draws (initial weights, dropout masks).
-        untrained: names the draws of the frozen layers of a random-filter network, so that R1..R7 of one seed are
-            chops of one untrained network, as A1B..A7B are of one baseA.
     """
 
     def __init__(self, config: NetworkConfig, outputs: int, mean: np.ndarray, key: tuple = (0,)):
