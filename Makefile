@@ -1,15 +1,15 @@
-# Settings for any target: make figures OVERRIDES="dataset=tiny_imagenet recipe=tiny_imagenet" TABLE=figures/tiny.csv
+# Settings for any target: make report OVERRIDES="dataset=tiny_imagenet recipe=tiny_imagenet" OUT=figures/tiny
 PYTHON ?= python3
 VENV ?= .venv
 OVERRIDES ?=
-TABLE ?= figures/figures-procedural.csv
+OUT ?= figures/figures-procedural
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo test lint plan status figures bench clean
+.PHONY: help setup demo test lint plan status collect figures report paper-figures bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment with the tested versions of everything
 
@@ -20,9 +20,9 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
-demo: setup ## train the whole study on the embedded images (minutes on two cores) and draw its figures
+demo: setup ## train the whole study on the embedded images (minutes on two cores), draw its figures, write its report
 	$(RUN) experiments.run $(OVERRIDES)
-	@$(MAKE) --no-print-directory figures
+	@$(MAKE) --no-print-directory figures report
 
 test: setup ## run the tests
 	$(RUN) pytest
@@ -37,9 +37,19 @@ plan: setup ## what the study would train, skip and resume, and how long it take
 status: setup ## what the run store holds: finished, running, half-done
 	@$(RUN) experiments.status $(OVERRIDES)
 
-figures: setup ## collect the study's results into TABLE and draw the figures beside it
-	@$(RUN) analysis.collect $(OVERRIDES) out=$(TABLE)
-	@$(RUN) analysis.figures $(TABLE)
+collect: setup ## collect the study's results from the run store into tables in the folder OUT
+	@$(RUN) analysis.collect $(OVERRIDES) out=$(OUT)
+
+figures: collect ## collect, and draw every figure into OUT as PDF, SVG and PNG
+	@$(RUN) analysis.figures $(OUT)
+
+report: collect ## collect, and write OUT/report.html: figures, claims and numbers in one page
+	@$(RUN) analysis.report $(OUT)
+
+paper-figures: setup ## the original's figures, tables and report from its published numbers, without training
+	@$(RUN) analysis.paper figures/paper
+	@$(RUN) analysis.figures figures/paper
+	@$(RUN) analysis.report figures/paper
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios
 	$(RUN) experiments.bench $(OVERRIDES)

@@ -1,41 +1,55 @@
-"""From the run store to one tidy table, a row a network.
+"""From the run store to the tables of a study: one tidy CSV with a row a network, and what the report shows besides.
 
-python -m analysis.collect                      the study of the configuration, to figures/figures-procedural.csv
-python -m analysis.collect dataset=tiny_imagenet recipe=tiny_imagenet out=PATH.csv
+python -m analysis.collect                      the study of the configuration, to the folder figures/figures-procedural
+python -m analysis.collect dataset=tiny_imagenet recipe=tiny_imagenet out=FOLDER
 
 The study says which networks there should be: those that are not finished have rows too, with state "missing".
 """
 
 import statistics
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from analysis.representations import first_layer_filters, similarity
+from analysis.tables import RESULTS, Tables, names
 from experiments.cli import command, dataset_of
 from transferability.config import Config
+from transferability.datasets import PackedDataset
 from transferability.runner import with_sources
 from transferability.spec import RunSpec
 from transferability.splits import split_kind
-from transferability.store import Store, write_atomic
+from transferability.store import Store
 from transferability.study import study_specs
 
 
-def collect(specs: list[RunSpec], store: Store) -> pd.DataFrame:
-    """A row a run of ``specs``, and of the runs they start from: those have ``in_study`` False if not asked for."""
+def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Tables:
+    """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study`` False if not asked."""
     asked = {spec.run_id for spec in specs}
-    return pd.DataFrame([_row(spec, store) | {"in_study": spec.run_id in asked} for spec in with_sources(specs)])
-
-
-def means(table: pd.DataFrame) -> str:
-    """Mean top-1 of the study's networks by split, treatment and n, as text."""
-    rows = table[table.in_study]
-    return rows.pivot_table(index=["split", "treatment"], columns="n", values="top1").to_string(
-        float_format="%.3f", na_rep=""
+    every = with_sources(specs)
+    val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
+    rows = [_row(s, store) | {"val_images": val_images[s.classes], "in_study": s.run_id in asked} for s in every]
+    done = [s for s in every if store.is_done(s)]
+    curves = [{"run": s.run_id, **evaluation} for s in done if s.run_id in asked for evaluation in store.metrics(s)]
+    return Tables(
+        _about(every, [store.provenance(s) for s in done], dataset),
+        pd.DataFrame(rows, columns=RESULTS),
+        pd.DataFrame(curves),
+        first_layer_filters(every, store, dataset),
+        similarity(every, store, dataset),
     )
 
 
-def _row(spec: RunSpec, store: Store) -> dict:
+def means(networks: pd.DataFrame) -> str:
+    """Mean accuracy of the study's networks by split, treatment and n, as text."""
+    table = networks.pivot_table(index=["split", "treatment"], columns="n", values="accuracy")
+    return table.to_string(float_format="%.3f", na_rep="")
+
+
+def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
     row = {
         "dataset": spec.dataset["name"],
         "split": spec.split,
@@ -71,19 +85,45 @@ def _row(spec: RunSpec, store: Store) -> dict:
     return row
 
 
+def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
+    """What was run, for the report; nothing in it depends on when it was collected."""
+    network, recipe = asdict(specs[-1].network), asdict(specs[-1].recipe)
+    versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
+    return {
+        "title": f"{dataset.name}, {network['name']} network, {recipe['name']} recipe",
+        "statistic": "top1",
+        "statistic_label": "top-1 on all validation images of the task at the end of training",
+        "dataset": {
+            "name": dataset.name,
+            "classes": len(dataset.classes),
+            "class_names": [c.name for c in dataset.classes],
+            "training_images": dataset.n_train,
+            "validation_images": int(dataset.meta["n_val"]),
+            "image_size": dataset.image_size,
+            "checksum": dataset.checksum,
+        },
+        "network": network,
+        "recipe": recipe,
+        "device": sorted({p["device"] for p in provenance}),
+        "versions": sorted(versions),
+        "commit": sorted({p["commit"] for p in provenance if p["commit"]}),
+        "finished": max((p["finished"] for p in provenance), default=None),
+    }
+
+
 def main(config: Config) -> None:
     dataset, store = dataset_of(config), Store(config.store)
-    table = collect(study_specs(config, dataset), store)
-    path = Path(config.out or f"figures/{config.study.name}-{dataset.name}.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, table.to_csv(index=False, float_format="%.6f"))
+    tables = collect(study_specs(config, dataset), store, dataset)
+    folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
+    tables.write(folder)
+    table = tables.results
     missing = table[table.state == "missing"]
-    print(f"{path}: {len(table)} networks, {len(missing)} missing")
+    print(f"{folder}/results.csv: {len(table)} networks, {len(missing)} missing")
     if len(missing) < len(table):
-        print(f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(table)}\n")
+        print(f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n")
     if len(missing):
-        names = (missing.split + " " + missing.cell).tolist()
-        print(f"missing: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}", file=sys.stderr)
+        listed = names(missing)
+        print(f"missing: {', '.join(listed[:12])}{' ...' if len(listed) > 12 else ''}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,201 +1,539 @@
-"""The paper's figures 2 and 3, from a table of ``analysis.collect``.
+"""The figures of a study, from its tables alone (never from the run store).
 
-python -m analysis.figures figures/figures-procedural.csv
+python -m analysis.figures figures/figures-procedural      every figure of the folder, as PDF, SVG and PNG
 
-Every mark is one network; a thin line joins the networks of one split, direction and seed; a thick line is their
-mean. A network that is missing from the study is never dropped silently: the title counts it.
+Every mark is one network. A network that is missing from the study is never dropped silently: the caption counts it.
 """
 
 import argparse
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from analysis.style import DISSIMILAR, RC, TREATMENTS, Mark, save
+from analysis import design, draw
+from analysis.decomposition import QUANTITIES, decompose
+from analysis.paper import published
+from analysis.stats import BLOCK
+from analysis.style import (
+    BY_LAYER,
+    DISSIMILAR,
+    INK,
+    PUBLISHED,
+    READINGS,
+    TREATMENTS,
+    Drawing,
+    Mark,
+    Panel,
+    compose,
+    save,
+    with_tips,
+)
+from analysis.tables import Tables, fail
+from transferability.errors import UserError
 
-NEAR = ("random", "user")  # kinds of split that figure 2 shows
-SAME_TASK = ["split", "target", "seed"]  # what a network and the base it is compared with have in common
-
-
-def figure2(table: pd.DataFrame) -> Figure | None:
-    """Top-1 accuracy against n for every treatment on random (or the user's) splits (the paper's figure 2).
-
-    None where the study has no such network.
-    """
-    table = table[table.in_study]  # bases that only lend their layers, of another task or volume, are no baseline
-    rows = table[table.split_kind.isin(NEAR) & (table.treatment != "RnB")]
-    if not (rows.treatment != "base").any():
-        return None
-    base = rows[rows.treatment == "base"]
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(figsize=(8.2, 5.8), layout="constrained")
-        axes.axhline(base.top1.mean(), color=TREATMENTS["base"].colour, lw=0.8, ls=":")
-        for treatment in ("BnB", "BnB+", "AnB", "AnB+"):
-            _curve(axes, pd.concat([base, rows[rows.treatment == treatment]]), TREATMENTS[treatment])
-        _points(axes, base, TREATMENTS["base"])
-        _layer_axis(axes, table.n.max())
-        axes.set_ylabel("Top-1 accuracy, validation images of the target task")
-        _legend(figure, [TREATMENTS[t] for t in ("base", "BnB", "BnB+", "AnB", "AnB+")], columns=3)
-        _title(figure, rows, "Transfer from task A to task B, and the reverse")
-    return figure
+NEAR = ("random", "user")  # kinds of split between similar tasks
+MAIN = ("BnB", "BnB+", "AnB", "AnB+")
 
 
-def figure3(table: pd.DataFrame) -> Figure | None:
-    """Natural/man-made, random filters, and both relative to base beside the other split (the paper's figure 3).
-
-    A panel without a network is left out; None where only the last would remain.
-    """
-    table = table[table.in_study]
-    near, distant, random = (
-        table[table.split_kind.isin(kinds) & table.treatment.isin(["base", treatment])]
-        for kinds, treatment in ((NEAR, "AnB"), (("natural-manmade",), "AnB"), (NEAR, "RnB"))
+def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
+    """Every figure that the study has networks for, and for the others the reason why not."""
+    makers: dict[str, Callable[[Tables], Drawing | str]] = {
+        "accuracy": accuracy,
+        "distance": distance,
+        "decomposition": decomposition,
+        "volume": volume,
+        "filters": filters,
+        "similarity": similarity,
+        "curves": curves,
+    }
+    made = {name: make(tables) for name, make in makers.items()}
+    return (
+        [drawing for drawing in made.values() if isinstance(drawing, Drawing)],
+        {name: why for name, why in made.items() if isinstance(why, str)},
     )
-    curves = [(near, TREATMENTS["AnB"]), (distant, DISSIMILAR), (random, TREATMENTS["RnB"])]
-    curves = [(rows, mark) for rows, mark in curves if (rows.treatment != "base").any()]
-    marks = [mark for _, mark in curves]
-    panels = [(_distant_panel, distant)] * (DISSIMILAR in marks)
-    panels += [(_random_panel, random)] * (TREATMENTS["RnB"] in marks)
+
+
+def accuracy(tables: Tables) -> Drawing | str:
+    """Top-1 accuracy against n on random (or the user's) splits: every network, and the means (paper, figure 2)."""
+    networks = tables.networks
+    rows = networks[networks.split_kind.isin(NEAR) & (networks.treatment != "RnB")]
+    there = [t for t in MAIN if _finished(rows, t)]
+    if not there:
+        return "no network with copied layers on a random split"
+    shifted, legend = _published_means(tables, rows)
+
+    def points(axes: Axes) -> None:
+        axes.axhline(rows[rows.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
+        for treatment in ["base", *there]:
+            draw.points(axes, rows[rows.treatment == treatment], TREATMENTS[treatment])
+        draw.layer_axis(axes, rows.n.max())
+        axes.set_ylabel("Top-1 accuracy on the target task")
+
+    def means(axes: Axes) -> None:
+        curves = {t: _mean_line(rows, t) for t in ["base", *there]}
+        for treatment, line in shifted.items():
+            axes.plot(line.index, line, "--", color=TREATMENTS[treatment].colour, lw=1, alpha=0.45, zorder=1)
+        draw.shade(axes, curves)
+        for treatment, line in curves.items():
+            mark = TREATMENTS[treatment]
+            if treatment == "base":
+                axes.axhline(line.iloc[0], color=mark.colour, lw=0.8, ls=":")
+            axes.plot(line.index + mark.offset / 2 * (line.index > 0), line, color=mark.colour, lw=1.6, zorder=2)
+            draw.bars(axes, rows[rows.treatment == treatment], mark)
+        draw.numbers_at_the_end(axes, curves, rows.n.max())
+        draw.layer_axis(axes, rows.n.max() + 0.35)
+        axes.set_ylabel("Mean top-1 accuracy")
+
+    marks = [TREATMENTS[t] for t in ("base", *there)]
+    readings = "; ".join(READINGS[t] for t in ("base", *there))
+    caption = (
+        f"{_counts(rows)} Every network: a mark is one, shifted sideways for clarity. Means: bars of one standard "
+        "deviation between networks (of a single network: the 95% interval of its validation images). How the paper "
+        f"reads the lines: {readings}.{legend} {_statistic(tables)}"
+    )
+    return Drawing(
+        "accuracy",
+        f"What it costs to chop a network at layer n and train the rest again: {_data(tables)}",
+        caption,
+        [Panel("Every network", points), Panel("Means", means)],
+        marks + ([PUBLISHED] if shifted else []),
+        _mean_table(rows, tables),
+        columns=2,
+    )
+
+
+def distance(tables: Tables) -> Drawing | str:
+    """Natural/man-made, random filters, and both relative to base beside random splits (paper, figure 3)."""
+    networks = tables.networks
+    near = networks[networks.split_kind.isin(NEAR) & networks.treatment.isin(["base", "AnB"])]
+    distant = networks[(networks.split_kind == "natural-manmade") & networks.treatment.isin(["base", "AnB"])]
+    random = _with_treated(
+        networks[networks.treatment.isin(["base", "RnB"]) & (networks.split_kind != "natural-manmade")]
+    )
+    panels, relative, marks = [], [], [TREATMENTS["base"]]
+    if _finished(near, "AnB"):
+        relative.append((near, TREATMENTS["AnB"], "AnB"))
+    if _finished(distant, "AnB"):
+        panels.append(Panel("Dissimilar tasks: natural and man-made", lambda axes: _distant_panel(axes, distant)))
+        relative.append((distant, DISSIMILAR, "AnB"))
+    if _finished(random, "RnB"):
+        panels.append(Panel("Random, untrained layers", lambda axes: _random_panel(axes, random)))
+        relative.append((random, TREATMENTS["RnB"], "RnB"))
     if not panels:
-        return None
-    with plt.rc_context(RC):
-        width = 4.2 * (len(panels) + 1)
-        figure, axes = plt.subplots(1, len(panels) + 1, figsize=(width, 5.0), layout="constrained")
-        for panel, (draw, rows) in zip(axes, panels, strict=False):
-            draw(panel, rows)
-        axes[0].set_ylabel("Top-1 accuracy, validation images of the target task")
-        axes[-1].axhline(0, color=TREATMENTS["base"].colour, lw=0.8, ls=":")
-        for rows, mark in curves:
-            _curve(axes[-1], _relative_to_base(rows), mark)
-        axes[-1].set_title("Relative to base", fontsize=10)
-        axes[-1].set_ylabel("Top-1 accuracy minus base of the same task")
-        for panel in axes:
-            _layer_axis(panel, table.n.max())
-        _legend(figure, [TREATMENTS["base"], *marks], columns=2 if len(panels) == 1 else 4)
-        _title(figure, pd.concat([rows for rows, _ in curves]).drop_duplicates("run"), "Frozen layers")
-    return figure
+        return "neither a natural/man-made split nor random filters"
+    faint = _published_relative(tables)
+
+    def relative_panel(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8, ls=":")
+        for treatment, line in faint.items():
+            mark = DISSIMILAR if treatment == "distant" else TREATMENTS[treatment]
+            if mark in [m for _, m, _ in relative]:
+                axes.plot(line.index, line, "--", color=mark.colour, lw=1, alpha=0.45, zorder=1)
+        for rows, mark, _ in relative:
+            draw.curve(axes, draw.relative_to_base(rows), mark)
+        draw.layer_axis(axes, networks.n.max())
+        axes.set_ylabel("Top-1 accuracy minus base of the same task")
+
+    shown = pd.concat([rows for rows, _, _ in relative]).drop_duplicates("run")
+    table = pd.concat(
+        [_relative_table(rows, treatment, mark.label) for rows, mark, treatment in relative], ignore_index=True
+    )
+    legend = " Faint dashed: the paper's means on ImageNet." if faint else ""
+    return Drawing(
+        "distance",
+        f"Frozen layers of similar tasks, of dissimilar tasks, and of no task: {_data(tables)}",
+        f"{_counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines are means."
+        f"{legend} {_statistic(tables)}",
+        [*panels, Panel("Relative to base", relative_panel)],
+        marks + [mark for _, mark, _ in relative] + ([PUBLISHED] if faint else []),
+        table,
+        columns=3,
+    )
+
+
+def decomposition(tables: Tables) -> Drawing | str:
+    """The two losses, and the gains of fine-tuning, for each n (paper, section 4.1, in numbers)."""
+    networks = tables.networks
+    parts = decompose(networks)
+    losses = [q for q in ("co-adaptation loss", "specificity loss") if (parts.quantity == q).any()]
+    gains = [
+        q for q in ("recovery", "gain over selffer", "gain over base", "retraining gain") if (parts.quantity == q).any()
+    ]
+    if not losses and not gains:
+        return "neither BnB nor AnB with a base of the same task"
+    theirs = decompose(published().networks) if not tables.is_paper else parts.iloc[:0]
+    looks = {
+        "co-adaptation loss": Mark("co-adaptation loss: base − BnB", "#1f4e9c", "o", offset=-0.1),
+        "specificity loss": Mark("specificity loss: BnB − AnB", "#b2182b", "D", offset=0.1),
+        "recovery": Mark("recovery: BnB+ − BnB", "#7fb2e5", "P", offset=-0.18),
+        "retraining gain": Mark("retraining gain: BnB+ − base", "#1f4e9c", "s", offset=-0.06),
+        "gain over base": Mark("gain over base: AnB+ − base", "#ef8a7a", "P", offset=0.06),
+        "gain over selffer": Mark("gain over selffer: AnB+ − BnB+", "#b2182b", "v", offset=0.18),
+    }
+
+    def panel(quantities: list[str]) -> Callable[[Axes], None]:
+        def paint(axes: Axes) -> None:
+            axes.axhline(0, color=INK, lw=0.8)
+            for quantity in quantities:
+                other = theirs[theirs.quantity == quantity]
+                axes.plot(other.n, other.value, "--", color=looks[quantity].colour, lw=1, alpha=0.45, zorder=1)
+                draw.estimates(axes, parts[parts.quantity == quantity], looks[quantity])
+            draw.layer_axis(axes, parts.n.max(), first=1)
+            axes.set_ylabel("Difference in top-1 accuracy")
+
+        return paint
+
+    drawn = [("What freezing costs", losses), ("What fine-tuning gives", gains)]
+    covers = ", ".join(sorted(set(parts[parts.quantity.isin(losses + gains)].covers)))
+    return Drawing(
+        "decomposition",
+        f"Two reasons why frozen layers cost accuracy, and what fine-tuning gives: {_data(tables)}",
+        f"{_counts(networks[networks.split_kind.isin(NEAR) & (networks.treatment != 'RnB')])} Differences within tasks "
+        "by a linear model (one effect a task, one a treatment and n). The bars of one quantity hold together with 95% "
+        f"(Bonferroni); they cover {covers}."
+        + (" Faint dashed: the same for the paper's published numbers." if len(theirs) else ""),
+        [Panel(title, panel(q)) for title, q in drawn if q],
+        [looks[q] for q in losses + gains] + ([PUBLISHED] if len(theirs) else []),
+        parts[parts.quantity.isin(QUANTITIES)],
+        columns=2,
+    )
+
+
+def volume(tables: Tables) -> Drawing | str:
+    """Base networks trained on fewer images a class, linear and logarithmic (paper, supplement)."""
+    networks = tables.networks
+    rows = networks[(networks.treatment == "base") & networks.images_per_class.notna()].sort_values("images_per_class")
+    rows = rows.groupby(["split", "target", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
+    if rows.empty:
+        return "no base network at more than one number of images a class"
+    mark = Mark("base: trained from scratch", INK, "o", filled=False)
+
+    def panel(scale: str) -> Callable[[Axes], None]:
+        def paint(axes: Axes) -> None:
+            for _, own in rows.groupby(["split", "target", "seed"]):
+                axes.plot(own.images_per_class, own.accuracy, color=mark.colour, lw=1, zorder=1)
+            draw.scatter(axes, rows.images_per_class, rows.accuracy, mark, draw.tips_of(rows))
+            draw.chance(axes, rows, "right")
+            axes.set_xscale(scale)
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.set_xlabel(f"Training images a class ({scale} scale)")
+            axes.set_ylabel("Top-1 accuracy")
+
+        return paint
+
+    stuck = rows[rows.accuracy < 1.5 / rows.classes]
+    remark = f" {len(stuck)} of the networks stayed at chance." if len(stuck) else ""
+    return Drawing(
+        "volume",
+        f"Base networks trained on a part of the images: {_data(tables)}",
+        f"{_counts(rows)} A mark is one network.{remark} {_statistic(tables)}",
+        [Panel("Linear", panel("linear")), Panel("Logarithmic", panel("log"))],
+        [mark],
+        rows[["cell", "images_per_class", "top1", "top1_mean_best10"]],
+        columns=2,
+    )
+
+
+def filters(tables: Tables) -> Drawing | str:
+    """The first-layer filters of the bases and of an untrained network as pictures."""
+    if tables.filters.empty:
+        return "no base network is finished"
+
+    def panel(rows: pd.DataFrame) -> Callable[[Axes], None]:
+        def paint(axes: Axes) -> None:
+            axes.imshow(_mosaic(rows), interpolation="nearest")
+            axes.set_axis_off()
+
+        return paint
+
+    titles = {"baseA": "Base A", "baseB": "Base B", "baseall": "Base, all classes", "untrained": "Untrained"}
+    panels = []
+    for name, rows in tables.filters.groupby("network", sort=True):
+        height, width = _mosaic(rows).shape[:2]
+        panels.append(Panel(titles[name], panel(rows), 3.4, 3.4 * height / width + 0.1))
+    first = tables.filters.iloc[0]
+    count = tables.filters["filter"].nunique()
+    return Drawing(
+        "filters",
+        f"The filters of layer 1: {_data(tables)}",
+        f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each filter is scaled by "
+        "its own largest weight; grey is 0. Filters that look like edges and colours whatever the task are what the "
+        "paper set out to explain.",
+        panels,
+        columns=3,
+    )
+
+
+def similarity(tables: Tables) -> Drawing | str:
+    """How alike the bases' representations are (linear CKA), beside the measured specificity."""
+    if tables.similarity.empty:
+        return "no split has both of its bases finished"
+    pairs = tables.similarity.assign(distant=tables.similarity.split == "natural-manmade")
+    looks = {
+        ("bases", False): Mark("base A and base B, random split", "#b2182b", "D", offset=-0.06),
+        ("bases", True): Mark("base A and base B, natural/man-made", "#e08214", "h", offset=0.06),
+        ("other seed", False): Mark("one task, two seeds", "#1f4e9c", "s"),
+        ("other seed", True): Mark("one task, two seeds", "#1f4e9c", "s"),
+        ("untrained", False): Mark("two untrained networks", "#8a9a00", "^"),
+        ("untrained", True): Mark("two untrained networks", "#8a9a00", "^"),
+    }
+    parts = decompose(tables.networks)
+    losses = {
+        "specificity loss": Mark("BnB − AnB, random split", "#b2182b", "D", offset=-0.06),
+        "transfer loss, dissimilar tasks": Mark("base − AnB, natural/man-made", "#e08214", "h", offset=0.06),
+    }
+    last = int(pairs.layer.max())
+
+    def alike(axes: Axes) -> None:
+        for key, rows in pairs.groupby(["pair", "distant"]):
+            mark = looks[key]
+            mean = rows.groupby("layer").cka.mean()
+            axes.plot(mean.index, mean, color=mark.colour, lw=1.4, zorder=1)
+            tips = [f"{r.a} and {r.b}, {r.split}, layer {r.layer}: CKA {r.cka:.3f}" for r in rows.itertuples()]
+            draw.scatter(axes, rows.layer + mark.offset, rows.cka, mark, tips)
+        axes.set_ylim(min(0, pairs.cka.min() - 0.03), 1.02)
+        draw.layer_axis(axes, last, first=1)
+        axes.set_xlabel("Layer")
+        axes.set_ylabel("Linear CKA (1: alike up to rotation)")
+
+    def specific(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8)
+        for quantity, mark in losses.items():
+            draw.estimates(axes, parts[parts.quantity == quantity], mark)
+        draw.layer_axis(axes, last, first=1)
+        axes.set_ylabel("Loss in top-1 accuracy")
+
+    panels = [Panel("How alike two networks see the same images", alike)]
+    if parts.quantity.isin(losses).any():
+        panels.append(Panel("What transfer of layers 1 to n loses", specific))
+    used = dict.fromkeys(looks[key] for key in pairs.groupby(["pair", "distant"]).groups)
+    return Drawing(
+        "similarity",
+        f"Do layers transfer where the two networks are alike? {_data(tables)}",
+        f"Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
+        f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of networks. Untrained "
+        "networks show how much the images alone make networks alike. Loses: the measured losses with simultaneous 95% "
+        "intervals.",
+        panels,
+        list(used),
+        pairs.drop(columns="distant"),
+        columns=2,
+    )
+
+
+def curves(tables: Tables) -> Drawing | str:
+    """Training and validation curves of every treatment, a line for each n."""
+    if tables.curves.empty:
+        return "no evaluation is recorded"
+    rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
+    rows["group"] = rows.treatment.where(
+        (rows.split_kind != "natural-manmade") | (rows.treatment == "base"), "distant " + rows.treatment
+    )
+    panels, used = [], set()
+    order = ["base", *MAIN, "distant AnB", "RnB"]
+    for name in sorted(set(rows.group), key=lambda group: (group not in order, *[group != o for o in order], group)):
+        own = rows[rows.group == name]
+        used |= set(own.n)
+        title = name.replace("distant AnB", "AnB, natural/man-made")
+        panels.append(Panel(f"{title}: accuracy", _curve_panel(own, {"val_top1": "-"}, "Validation top-1"), 4.2, 2.9))
+        columns = {"train_loss": "-", "val_loss": "--"}
+        panels.append(Panel(f"{title}: loss", _curve_panel(own, columns, "Loss (dashed: validation)"), 4.2, 2.9))
+    marks = [_layer_mark(n) for n in sorted(used)]
+    table = (
+        rows.groupby(["group", "n", "step"], sort=False)[["train_loss", "val_loss", "val_top1"]].mean().reset_index()
+    )
+    return Drawing(
+        "curves",
+        f"Training and validation as they went: {_data(tables)}",
+        f"{rows.run.nunique()} networks; a line is the mean over splits, directions and seeds for one n. The training "
+        "loss is the mean since the evaluation before; it is that of the network in training (with dropout, if any).",
+        panels,
+        marks,
+        table,
+        columns=4,
+    )
+
+
+def _curve_panel(rows: pd.DataFrame, columns: dict[str, str], label: str) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        for n, own in rows.groupby("n"):
+            mark = _layer_mark(n)
+            for column, style in columns.items():
+                mean = own.groupby("step")[column].mean()
+                axes.plot(mean.index, mean, style, color=mark.colour, lw=1.3)
+                tips = [f"n = {n}, step {step}: {column} {value:.3f}" for step, value in mean.items()]
+                dots = axes.scatter(mean.index, mean, s=9, color=mark.colour)
+                with_tips(dots, tips)
+        axes.set_xlabel("Training step")
+        axes.set_ylabel(label)
+        axes.set_ylim(0, None)
+
+    return paint
+
+
+def _layer_mark(n: int) -> Mark:
+    return Mark(f"n = {n}", BY_LAYER[(n - 1) % len(BY_LAYER)], "o") if n else Mark("base", INK, "o")
 
 
 def _distant_panel(axes: Axes, rows: pd.DataFrame) -> None:
     for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
         own = rows[rows.target == target]
-        _curve(axes, own, DISSIMILAR, style)
-        _points(axes, own[own.treatment == "base"], TREATMENTS["base"])
+        draw.curve(axes, own, DISSIMILAR, style)
+        draw.points(axes, own[own.treatment == "base"], TREATMENTS["base"])
         axes.plot([], [], style, color=DISSIMILAR.colour, label=f"target: {name}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8)
-    axes.set_title("Dissimilar tasks: natural ↔ man-made", fontsize=10)
+    axes.legend(loc="lower left", fontsize=8)
+    draw.layer_axis(axes, rows.n.max())
+    axes.set_ylabel("Top-1 accuracy on the target task")
 
 
 def _random_panel(axes: Axes, rows: pd.DataFrame) -> None:
-    _curve(axes, rows, TREATMENTS["RnB"])
-    _points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
-    chance = (1 / rows.classes).mean()
-    axes.axhline(chance, color="#777777", lw=0.8, ls="--")
-    axes.annotate("chance", (0, chance), (0, 3), textcoords="offset points", fontsize=8, color="#555555")
-    axes.set_title("Random, untrained layers", fontsize=10)
+    draw.curve(axes, rows, TREATMENTS["RnB"])
+    draw.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
+    draw.chance(axes, rows, "left")
+    draw.layer_axis(axes, rows.n.max())
+    axes.set_ylabel("Top-1 accuracy on the target task")
 
 
-def _relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy minus that of the base on the same task, split and seed."""
-    base = rows[rows.treatment == "base"].set_index(SAME_TASK).top1
-    keys = pd.MultiIndex.from_frame(rows[SAME_TASK])
-    return rows.assign(top1=rows.top1.to_numpy() - base.reindex(keys).to_numpy())
+def _mean_line(rows: pd.DataFrame, treatment: str) -> pd.Series:
+    """Mean accuracy by n, starting at the base."""
+    done = rows[rows.accuracy.notna() & rows.treatment.isin(["base", treatment])]
+    return done.groupby("n").accuracy.mean()
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
-    """One treatment and its base at n = 0: marks, thin lines, and the mean where there are several networks."""
-    treated = rows[rows.treatment != "base"]
-    if treated.top1.notna().sum() == 0:
-        return
-    groups = list(rows.groupby(SAME_TASK))
-    for _, own in groups:
-        own = own.sort_values("n").assign(n=lambda r: r.n + mark.offset * (r.n > 0))
-        thin = len(groups) > 1
-        axes.plot(
-            own.n, own.top1, style, color=mark.colour, lw=0.6 if thin else 1.6, alpha=0.5 if thin else 1, zorder=1
-        )
-    mean = rows.groupby("n").top1.mean()
-    if len(groups) > 1:
-        axes.plot(mean.index, mean, style, color=mark.colour, lw=1.8, zorder=2)
-    _points(axes, treated, mark)
-
-
-def _points(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
-    """One mark a network."""
-    axes.scatter(
-        rows.n + mark.offset,
-        rows.top1,
-        s=34,
-        marker=mark.marker,
-        facecolors=mark.colour if mark.filled else "white",
-        edgecolors="white" if mark.filled else mark.colour,
-        linewidths=0.5 if mark.filled else 1.3,
-        zorder=3,
+def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:
+    """The paper's mean lines: as they are for ImageNet, else moved so that its base lies at ours."""
+    if tables.is_paper:
+        return {}, ""
+    theirs = published().networks
+    theirs = theirs[theirs.split_kind == "random"]
+    lines = {t: _mean_line(theirs, t) for t in MAIN if _finished(rows, t)}
+    if tables.about["dataset"]["name"] == "imagenet":
+        return lines, " Faint dashed: the paper's means."
+    shift = rows[rows.treatment == "base"].accuracy.mean() - theirs[theirs.treatment == "base"].accuracy.mean()
+    return {t: line + shift for t, line in lines.items()}, (
+        " Faint dashed: the paper's means on ImageNet, moved so that its base lies at ours."
     )
 
 
-def _layer_axis(axes: Axes, last: int) -> None:
-    axes.set_xticks(range(int(last) + 1))
-    axes.set_xlim(-0.4, last + 0.4)
-    axes.set_xlabel("Layer n at which the network is chopped (0: base)")
+def _published_relative(tables: Tables) -> dict[str, pd.Series]:
+    """The paper's mean accuracy minus base by n, for AnB on random splits, on natural/man-made, and random filters."""
+    if tables.is_paper:
+        return {}
+    theirs = published().networks
+    near = theirs[(theirs.split_kind == "random") & theirs.treatment.isin(["base", "AnB"])]
+    distant = theirs[(theirs.split_kind == "natural-manmade") & theirs.treatment.isin(["base", "AnB"])]
+    random = _with_treated(theirs[theirs.split_kind == "all"])
+    groups = {"AnB": near, "distant": distant, "RnB": random}
+    return {name: draw.relative_to_base(rows).groupby("n").accuracy.mean() for name, rows in groups.items()}
 
 
-def _legend(figure: Figure, marks: list[Mark], columns: int) -> None:
-    handles = [
-        plt.Line2D(
-            [],
-            [],
-            color=m.colour,
-            marker=m.marker,
-            ls="-" if m.filled else ":",
-            label=m.label,
-            markerfacecolor=m.colour if m.filled else "white",
-        )
-        for m in marks
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+def _finished(rows: pd.DataFrame, treatment: str) -> bool:
+    return bool(rows[rows.treatment == treatment].accuracy.notna().any())
 
 
-def _title(figure: Figure, rows: pd.DataFrame, what: str) -> None:
+def _with_treated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the bases of tasks on which nothing but bases was trained."""
+    return rows.groupby(BLOCK, dropna=False).filter(lambda own: (own.treatment != "base").any())
+
+
+def _data(tables: Tables) -> str:
+    about = tables.about
+    volumes = sorted(set(tables.networks.images_per_class.dropna()))
+    reduced = f", {volumes[0]:.0f} images a class" if len(volumes) == 1 else ""
+    return f"{about['dataset']['name']}{reduced}, {about['network']['name']} network"
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    """How many networks of how many splits, directions and seeds; how many are missing."""
     done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
 
     def count(column: str, one: str, many: str) -> str:
         number = rows[column].nunique()
         return f"{number} {one if number == 1 else many}"
 
-    data = ", ".join(sorted(rows.dataset.unique()))
-    if rows.images_per_class.notna().any():
-        data += f", {rows.images_per_class.max():.0f} images a class"
-    counts = [f"{done} networks", ", ".join(rows.split.unique())]
-    counts += [count("target", "target task each", "directions"), count("seed", "seed", "seeds")]
-    text = f"{what}: {data}; {', '.join(counts)}"
-    text += "\nA mark is one network, thin lines join one split, direction and seed, thick lines are their means"
-    if missing:
-        text += f"\n{missing} NETWORKS OF THE STUDY ARE MISSING HERE"
-    figure.suptitle(text, fontsize=9.5)
+    text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
+    text += f"{count('target', 'target task', 'target tasks')}, {count('seed', 'seed', 'seeds')}."
+    return text + (f" {missing} NETWORKS OF THE STUDY ARE MISSING HERE." if missing else "")
+
+
+def _statistic(tables: Tables) -> str:
+    return f"Accuracy: {tables.about['statistic_label']}."
+
+
+def _mean_table(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Mean, standard deviation and number of networks by treatment and n, and the paper's mean beside."""
+    done = rows[rows.accuracy.notna()]
+    table = done.groupby(["treatment", "n"]).accuracy.agg(["mean", "std", "size"]).reset_index()
+    table.columns = ["treatment", "n", "mean accuracy", "standard deviation", "networks"]
+    if not tables.is_paper:
+        theirs = published().networks
+        theirs = theirs[(theirs.split_kind == "random")].groupby(["treatment", "n"]).accuracy.mean()
+        keys = pd.MultiIndex.from_frame(table[["treatment", "n"]])
+        table["mean accuracy in the paper"] = theirs.reindex(keys).to_numpy()
+    return table
+
+
+def _relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
+    relative = draw.relative_to_base(rows)
+    done = relative[(relative.treatment == treatment) & relative.accuracy.notna()]
+    plain = rows[rows.treatment == treatment].groupby("n").accuracy.mean()
+    table = done.groupby("n").accuracy.agg(["mean", "std", "size"]).reset_index()
+    table.columns = ["n", "mean minus base", "standard deviation", "networks"]
+    table.insert(0, "networks of", label)
+    table.insert(2, "mean accuracy", plain.reindex(table.n).to_numpy())
+    return table
+
+
+def _mosaic(rows: pd.DataFrame) -> np.ndarray:
+    """All filters of one network side by side, (height, width, 4) in 0..1; grey is weight 0."""
+    count, side = rows["filter"].max() + 1, rows["row"].max() + 1
+    weights = rows.sort_values(["filter", "row", "column"])[["red", "green", "blue"]].to_numpy()
+    weights = weights.reshape(count, side, side, 3)
+    weights = weights / np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    across = int(np.ceil(np.sqrt(count)))
+    down = int(np.ceil(count / across))
+    mosaic = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))  # what is between filters is transparent
+    for i, picture in enumerate(weights):
+        top, left = (i // across) * (side + 1) + 1, (i % across) * (side + 1) + 1
+        mosaic[top : top + side, left : left + side, :3] = 0.5 + picture / 2
+        mosaic[top : top + side, left : left + side, 3] = 1
+    return mosaic
+
+
+def design_drawing() -> Drawing:
+    """The networks and their treatments (paper, figure 1)."""
+    return Drawing(
+        "design",
+        "The networks of the study",
+        "Task A and task B are two halves of the classes. Two base networks are trained; then the lowest n layers "
+        "(here 3) of one of them are copied into a new network, whose upper layers start fresh, and which is trained "
+        "on B. The same with A and B exchanged, and for every n.",
+        [Panel("", design.draw, 5.2, 5.6)],
+    )
+
+
+def write_figures(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Draw every figure of the folder's tables into it; paths, and the figures that were not drawn with the reason."""
+    made, absent = drawings(Tables.read(folder))
+    paths = [path for drawing in [design_drawing(), *made] for path in save(compose(drawing), folder / drawing.name)]
+    return paths, absent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="a CSV of analysis.collect")
-    parser.add_argument("--out", type=Path, help="folder of the figures; by default that of the table")
+    parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
     options = parser.parse_args()
-    if not options.table.exists():
-        sys.exit(f"error: {options.table} does not exist: run `python -m analysis.collect` first")
-    table = pd.read_csv(options.table)
-    if not (table.state == "done").any():
-        sys.exit(f"error: no network in {options.table} is finished: there is nothing to draw")
-    out = options.out or options.table.parent
-    for name, draw in (("figure2", figure2), ("figure3", figure3)):
-        figure = draw(table)
-        if figure is None:
-            print(f"{name}: not drawn, the study has no network for it")
-            continue
-        for path in save(figure, out / f"{options.table.stem}-{name}"):
-            print(path)
+    try:
+        paths, absent = write_figures(options.folder)
+    except UserError as error:
+        fail(error)
+    for path in paths:
+        print(path)
+    for name, why in absent.items():
+        print(f"{name}: not drawn: {why}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,22 @@
 """How every figure looks: the paper's marks, colours that the colour-blind can tell apart, and files that are equal
 for equal tables."""
 
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
+
+INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#8c8c8c"
 
 
 @dataclass(frozen=True)
@@ -16,28 +25,62 @@ class Mark:
 
     label: str
     colour: str
-    marker: str
+    marker: str = ""
     filled: bool = True
     offset: float = 0.0  # shift along the layer axis, so that marks of one layer stand side by side
+    line: str = "-"
 
 
 TREATMENTS = {
-    "base": Mark("base B: trained on B from scratch", "#222222", "o", filled=False),
+    "base": Mark("base B: trained on B from scratch", INK, "o", filled=False, line=":"),
     "BnB": Mark("BnB: B's own layers, frozen", "#1f4e9c", "o", offset=-0.18),
     "BnB+": Mark("BnB+: B's own layers, fine-tuned", "#7fb2e5", "P", offset=-0.06),
     "AnB": Mark("AnB: A's layers, frozen", "#b2182b", "D", offset=0.06),
     "AnB+": Mark("AnB+: A's layers, fine-tuned", "#ef8a7a", "P", offset=0.18),
     "RnB": Mark("RnB: random, untrained layers, frozen", "#8a9a00", "^"),
 }
+READINGS = {  # the paper's five readings of its figure 2, as conditions
+    "base": "1 base",
+    "BnB": "2 BnB: below 1, co-adaptation is lost",
+    "BnB+": "3 BnB+: back at 1, fine-tuning recovers it",
+    "AnB": "4 AnB: below 2, features are specific to A",
+    "AnB+": "5 AnB+: above 3, transfer helps generalisation",
+}
 DISSIMILAR = Mark("AnB between natural and man-made", "#e08214", "h")
+PUBLISHED = Mark("faint: the paper's means", FAINT, line="--")
+BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]  # n = 1..7
+
+# The same colours on a dark page; what is not here is readable on both.
+DARK = {
+    INK: "#e8e6e3",
+    GRID: "#3a3d42",
+    PAPER: "#15171a",
+    FAINT: "#9a9a9a",
+    "#1f4e9c": "#6ea0f0",
+    "#b2182b": "#f2606c",
+    "#8a9a00": "#b9ca2e",
+    "#482878": "#b79be0",
+    "#3e4a89": "#8f9be0",
+    "#31688e": "#6fb0dc",
+    "#26828e": "#4fb9c6",
+    "#1f9e89": "#35c4ab",
+    "#5aa800": "#8ed63a",
+    "#b8860b": "#e5b83c",
+}
 
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e6e6e6",
+    "grid.color": GRID,
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.hashsalt": "transferability",
@@ -45,6 +88,66 @@ RC = {
     "pdf.fonttype": 42,
     "savefig.dpi": 150,
 }
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes; small enough to be read on a phone when it stands alone."""
+
+    title: str
+    draw: Callable[[Axes], None]
+    width: float = 4.6  # inches
+    height: float = 3.6
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure before it is laid out: on paper its panels share a page, in the report each flows with the text."""
+
+    name: str  # of its files
+    title: str
+    caption: str  # what it shows, how many networks, what their spread is
+    panels: list[Panel]
+    marks: list[Mark] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)  # the numbers behind it
+    columns: int = 1
+
+
+def with_tips(artist: Artist, tips: list[str]) -> None:
+    """What the report says of each mark of ``artist`` (a collection, in drawing order) under the pointer."""
+    artist.tips = tips
+
+
+def compose(drawing: Drawing) -> Figure:
+    """All panels, the legend, title and caption on one page."""
+    columns = min(drawing.columns, len(drawing.panels))
+    rows = ceil(len(drawing.panels) / columns)
+    first = drawing.panels[0]
+    with plt.rc_context(RC):
+        size = (first.width * columns + 0.6, first.height * rows + 1.6)
+        figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        for axes, panel in zip(grid.flat, drawing.panels, strict=False):
+            panel.draw(axes)
+            axes.set_title(panel.title)
+        for axes in grid.flat[len(drawing.panels) :]:
+            axes.set_axis_off()
+        characters = int(size[0] * 13.5)  # of 9 point type
+        lines = [*textwrap.wrap(drawing.title, characters), *textwrap.wrap(drawing.caption, characters)]
+        figure.suptitle("\n".join(lines), fontsize=9, x=0.02, ha="left")
+        if drawing.marks:
+            handles = [_handle(mark) for mark in drawing.marks]
+            figure.legend(
+                handles=handles, loc="outside lower center", ncols=min(len(handles), max(2, int(size[0] / 3)))
+            )
+    return figure
+
+
+def render(panel: Panel) -> Figure:
+    """One panel alone, its title left to the page around it, with text kept as text."""
+    with plt.rc_context({**RC, "svg.fonttype": "none"}):
+        figure, axes = plt.subplots(figsize=(panel.width, panel.height), layout="constrained")
+        panel.draw(axes)
+    return figure
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -55,4 +158,12 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     with matplotlib.rc_context(RC):  # the salt of SVG identifiers and the fonts count when a file is written
         for path, metadata in zip(paths, undated.values(), strict=True):
             figure.savefig(path, metadata=metadata)
+    plt.close(figure)
     return paths
+
+
+def _handle(mark: Mark) -> plt.Line2D:
+    face = mark.colour if mark.filled else PAPER
+    return plt.Line2D(
+        [], [], color=mark.colour, marker=mark.marker, ls=mark.line, label=mark.label, markerfacecolor=face
+    )

@@ -51,10 +51,10 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
 
 
 def split_kind(split: str) -> str:
-    """``random`` for random-0, random-1 ...; ``user`` for lists of one's own; else the split itself."""
-    if split.endswith((".yaml", ".yml")):
-        return "user"
-    return re.sub(r"^random-\d+$", "random", split)
+    """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``; ``user`` for lists of one's own."""
+    if split in ("natural-manmade", "all"):
+        return split
+    return "random" if re.fullmatch(r"random-\d+", split) else "user"
 
 
 def split_name(split: str) -> str:

@@ -1,0 +1,169 @@
+"""What the paper describes in words, as numbers for each n: what is lost and gained, how much, how suddenly, where."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import isotonic_regression
+
+from analysis.stats import BASE, BLOCK, DISTANT, Weights, available, estimate, estimate_jointly, mean, minus
+from transferability.draws import numpy_generator
+
+# name: (what is subtracted from what, in words)
+QUANTITIES = {
+    "co-adaptation loss": ("base", "BnB"),
+    "specificity loss": ("BnB", "AnB"),
+    "transfer loss": ("base", "AnB"),
+    "transfer loss, dissimilar tasks": ("base", DISTANT + "AnB"),
+    "recovery": ("BnB+", "BnB"),
+    "gain over selffer": ("AnB+", "BnB+"),
+    "gain over base": ("AnB+", "base"),
+    "retraining gain": ("BnB+", "base"),
+    "loss of random filters": ("base", "RnB"),
+}
+DRAWS = 10_000
+
+# Table 1 of the paper: the mean boost of AnB+ for n = first..last, over baseB and over the selffer BnB+.
+TABLE1 = {(1, 7): (0.016, 0.014), (3, 7): (0.018, 0.014), (5, 7): (0.021, 0.017)}
+
+
+def decompose(networks: pd.DataFrame) -> pd.DataFrame:
+    """A row a quantity and n: value, interval, networks, tasks, what the interval covers.
+
+    The intervals of one quantity hold together: all of them with 95% (Bonferroni over its values of n).
+    """
+    rows = []
+    for name, (first, second) in QUANTITIES.items():
+        layers = _layers(networks, first, second)
+        for n in layers:
+            found = estimate(networks, _difference(first, second, n), confidence=1 - 0.05 / len(layers))
+            if found:
+                values = {"value": found.value, "low": found.low, "high": found.high}
+                counts = {"networks": found.networks, "tasks": found.tasks, "covers": found.covers}
+                rows.append({"quantity": name, "difference": f"{first} - {second}", "n": n, **values, **counts})
+    columns = ["quantity", "difference", "n", "value", "low", "high", "networks", "tasks", "covers"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """The paper's three questions about the passage from general to specific, each as (value, low, high).
+
+    Attributes:
+        total: how much: the specificity loss at the last n, in accuracy.
+        half_layer: where: the n, interpolated, at which half of it has happened.
+        spread: sudden or spread: over how many of the study's steps of n the loss is spread (the inverse of the sum
+            of squared shares of the steps): 1 if it happens between two neighbouring n.
+        largest_step: (n before, n after, share of the total) of the largest rise.
+        layers: the values of n, without 0.
+    """
+
+    total: tuple[float, float, float]
+    half_layer: tuple[float, float, float]
+    spread: tuple[float, float, float]
+    largest_step: tuple[int, int, float]
+    layers: list[int]
+
+
+def transition(networks: pd.DataFrame) -> Transition | None:
+    """Where specificity arises; None where it cannot be told from no loss at all, or BnB and AnB are not both there.
+
+    The loss is 0 at n = 0 and is taken to grow with n (isotonic regression). Intervals: 95% of values drawn as the
+    linear model leaves them possible (parametric bootstrap, seeded).
+    """
+    layers = _layers(networks, "BnB", "AnB")
+    if len(layers) < 2:
+        return None
+    joint = estimate_jointly(networks, [_difference("BnB", "AnB", n) for n in layers])
+    if joint is None or joint.intervals(0.95)[-1].low <= 0:
+        return None
+    draws = joint.draws(DRAWS, numpy_generator(0, "transition"))
+    half, spread = zip(*(_shape(layers, draw) for draw in draws if draw.max() > 0), strict=True)
+    grown = _grown(joint.values)
+    steps = np.diff(grown) / grown[-1]
+    largest = int(steps.argmax())
+    total = joint.intervals(0.95)[-1]
+    return Transition(
+        total=(total.value, total.low, total.high),
+        half_layer=_with_interval(_shape(layers, joint.values)[0], half),
+        spread=_with_interval(_shape(layers, joint.values)[1], spread),
+        largest_step=([0, *layers][largest], layers[largest], float(steps[largest])),
+        layers=layers,
+    )
+
+
+def boosts(networks: pd.DataFrame) -> pd.DataFrame:
+    """The paper's table 1: how much higher AnB+ is than base and BnB+ (the control), averaged over ranges of n.
+
+    ``difference of means``: the paper's way, over the networks there are, whatever their tasks. ``within tasks``: the
+    same by the linear model, which compares networks of one task, with its 95% interval. ``bases``: mean accuracy of
+    the bases of the tasks on which the AnB+ networks, and the controls, were trained: where they differ, a difference
+    of means contains the difference between tasks.
+    """
+    done = networks[networks.accuracy.notna() & networks.split_kind.isin(["random", "user"])]
+    bases = done[done.treatment == "base"]
+    rows = []
+    for control in ("base", "BnB+"):
+        for (first, last), printed in TABLE1.items():
+            here = done[done.n.between(first, last)]
+            transfer = here[here.treatment == "AnB+"]
+            controls = bases if control == "base" else here[here.treatment == control]
+            weights = {BASE: 1.0} if control == "base" else mean(control, sorted(set(controls.n)))
+            possible = len(transfer) and len(controls)
+            found = estimate(networks, minus(mean("AnB+", sorted(set(transfer.n))), weights)) if possible else None
+            rows.append(
+                {
+                    "over": control,
+                    "n": f"{first}–{last}",
+                    "AnB+ networks": len(transfer),
+                    "their bases": _bases_of(transfer, bases),
+                    "controls": len(controls),
+                    "bases of controls": _bases_of(controls, bases),
+                    "difference of means": transfer.accuracy.mean() - controls.accuracy.mean(),
+                    "printed in the paper": printed[control == "BnB+"],
+                    "within tasks": found.value if found else np.nan,
+                    "low": found.low if found else np.nan,
+                    "high": found.high if found else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _bases_of(networks: pd.DataFrame, bases: pd.DataFrame) -> float:
+    """Mean accuracy of the bases on the tasks of ``networks``, a base counted once a network."""
+    return networks[BLOCK].merge(bases, on=BLOCK).accuracy.mean()
+
+
+def _layers(networks: pd.DataFrame, *treatments: str) -> list[int]:
+    """The values of n that all of the treatments have (base: any)."""
+    sets = [set(available(networks, t)) for t in treatments if t != "base"]
+    return sorted(set.intersection(*sets))
+
+
+def _difference(first: str, second: str, n: int) -> Weights:
+    def one(treatment: str) -> Weights:
+        return {BASE: 1.0} if treatment == "base" else mean(treatment, [n])
+
+    return minus(one(first), one(second))
+
+
+def _grown(losses: np.ndarray) -> np.ndarray:
+    """The losses with 0 before them, never falling and never below 0."""
+    return np.concatenate([[0.0], np.maximum(isotonic_regression(losses).x, 0.0)])
+
+
+def _shape(layers: list[int], losses: np.ndarray) -> tuple[float, float]:
+    """(layer at which half of the loss has happened, number of steps over which it is spread)."""
+    grown = _grown(losses)
+    half = grown[-1] / 2
+    after = int(np.searchsorted(grown, half))
+    before = after - 1
+    n = [0, *layers]
+    part = (half - grown[before]) / (grown[after] - grown[before])
+    shares = np.diff(grown) / grown[-1]
+    return n[before] + part * (n[after] - n[before]), float(1 / (shares**2).sum())
+
+
+def _with_interval(value: float, draws: tuple[float, ...]) -> tuple[float, float, float]:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(value), float(low), float(high)

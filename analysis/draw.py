@@ -1,0 +1,124 @@
+"""What figures are drawn of: marks, curves, bars and axes. Everything here takes axes and rows of a table."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
+
+from analysis.stats import BLOCK
+from analysis.style import FAINT, PAPER, READINGS, TREATMENTS, Mark, with_tips
+
+
+def chance(axes: Axes, rows: pd.DataFrame, side: str) -> None:
+    chance = (1 / rows.classes).mean()
+    axes.axhline(chance, color=FAINT, lw=0.8, ls="--")
+    where = (0.01 if side == "left" else 0.99, chance)
+    frame = axes.get_yaxis_transform()  # along the axes, at the height of the data
+    axes.annotate("chance", where, (0, 3), frame, "offset points", fontsize=8, color=FAINT, ha=side)
+
+
+def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy minus that of the base on the same task, split, seed and volume."""
+    base = rows[rows.treatment == "base"].groupby(BLOCK, dropna=False).accuracy.mean()
+    return rows.assign(accuracy=rows.accuracy - base.reindex(pd.MultiIndex.from_frame(rows[BLOCK])).to_numpy())
+
+
+def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
+    """One treatment and its base at n = 0: marks, thin lines, and the mean where there are several networks."""
+    treated = rows[rows.treatment != "base"]
+    groups = [own.sort_values("n") for _, own in rows.groupby(BLOCK, dropna=False)]
+    thin = len(groups) > 1
+    for own in groups:
+        axes.plot(
+            own.n, own.accuracy, style, color=mark.colour, lw=0.6 if thin else 1.6, alpha=0.5 if thin else 1, zorder=1
+        )
+    if thin:
+        mean = rows.groupby("n").accuracy.mean()
+        axes.plot(mean.index, mean, style, color=mark.colour, lw=1.8, zorder=2)
+    points(axes, treated, mark, offset=0)
+
+
+def points(axes: Axes, rows: pd.DataFrame, mark: Mark, offset: float | None = None) -> None:
+    """One mark a network."""
+    shown = rows[rows.accuracy.notna()]
+    shift = mark.offset if offset is None else offset
+    scatter(axes, shown.n + shift, shown.accuracy, mark, tips_of(shown))
+
+
+def scatter(axes: Axes, x, y, mark: Mark, tips: list[str]) -> None:
+    collection = axes.scatter(
+        x,
+        y,
+        s=34,
+        marker=mark.marker,
+        facecolors=mark.colour if mark.filled else PAPER,
+        edgecolors=PAPER if mark.filled else mark.colour,
+        linewidths=0.5 if mark.filled else 1.3,
+        zorder=3,
+    )
+    with_tips(collection, tips)
+
+
+def tips_of(rows: pd.DataFrame) -> list[str]:
+    return [f"{r.cell}, {r.split}, seed {r.seed}: {r.accuracy:.3f}" for r in rows.itertuples()]
+
+
+def bars(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+    """The mean at each n with one standard deviation, or the binomial interval of a single network."""
+    done = rows[rows.accuracy.notna()]
+    for n, own in done.groupby("n"):
+        mean = own.accuracy.mean()
+        if len(own) > 1:
+            below = above = own.accuracy.std()
+            spread = f"± {below:.3f} between {len(own)} networks"
+        else:
+            images = int(own.val_images.iloc[0])
+            interval = stats.binomtest(round(mean * images), images).proportion_ci(0.95, "exact")
+            below, above = max(mean - interval.low, 0), max(interval.high - mean, 0)
+            spread = f"one network, validation images alone: {interval.low:.3f} to {interval.high:.3f}"
+        x = n + mark.offset / 2
+        axes.errorbar([x], [mean], [[below], [above]], color=mark.colour, lw=1, capsize=2, zorder=2)
+        scatter(axes, [x], [mean], mark, [f"{own.treatment.iloc[0]}, n = {n}: {mean:.3f} {spread}"])
+
+
+def estimates(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+    """Differences with their intervals, a line through them."""
+    x = rows.n + mark.offset
+    axes.plot(x, rows.value, color=mark.colour, lw=1.3, zorder=2)
+    axes.vlines(x, rows.low, rows.high, color=mark.colour, lw=1, zorder=2)
+    tips = [
+        f"{r.quantity}, n = {r.n}: {r.value:+.3f} [{r.low:+.3f}, {r.high:+.3f}], {r.networks} networks"
+        for r in rows.itertuples()
+    ]
+    scatter(axes, x, rows.value, mark, tips)
+
+
+def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
+    """From base to BnB what co-adaptation costs, from BnB to AnB what specificity costs, above base the gain."""
+    base = lines["base"].iloc[0] if len(lines["base"]) else np.nan
+    for upper, lower, colour in (("base", "BnB", "#1f4e9c"), ("BnB", "AnB", "#b2182b"), ("AnB+", "base", "#ef8a7a")):
+        if upper in lines and lower in lines:
+            both = lines[lower if upper == "base" else upper].index
+            low, high = (pd.Series(base, both) if t == "base" else lines[t].reindex(both) for t in (lower, upper))
+            axes.fill_between(both, low, high, where=high > low, interpolate=True, color=colour, alpha=0.1, lw=0)
+
+
+def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> None:
+    """The number of each reading at the right end of its line, moved apart where lines end close together."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.055
+    ends = {t: (line.iloc[0] if t == "base" else line.iloc[-1]) for t, line in lines.items() if len(line)}
+    heights, previous = {}, -np.inf
+    for treatment in sorted(ends, key=ends.get):
+        previous = heights[treatment] = max(ends[treatment], previous + gap)
+    excess = max(0.0, previous - high + gap / 2)
+    for treatment, height in heights.items():
+        number = READINGS[treatment].split()[0]
+        colour = TREATMENTS[treatment].colour
+        axes.text(last + 0.45, height - excess, number, color=colour, fontweight="bold", va="center", ha="center")
+
+
+def layer_axis(axes: Axes, last: float, first: int = 0) -> None:
+    axes.set_xticks(range(first, int(last) + 1))
+    axes.set_xlim(first - 0.4, last + 0.4)
+    axes.set_xlabel("Layer n at which the network is chopped" + (" (0: base)" if first == 0 else ""))

@@ -1,0 +1,110 @@
+"""The published numbers of the paper as the tables of a study.
+
+python -m analysis.paper figures/paper      then analysis.figures and analysis.report, as for any study
+
+The numbers are those of the authors' published training logs (``transferability/reference/README.md``). The original
+had 170 networks; the logs of 148 are published, the other 22 have rows with state "missing".
+"""
+
+import argparse
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.tables import RESULTS, Tables, fail, names
+from transferability import cells
+from transferability.errors import UserError
+
+# ILSVRC 2012 has 50 validation images a class.
+VAL_PER_CLASS = 50
+CLASSES = {("random", "A"): 500, ("random", "B"): 500, ("natural-manmade", "A"): 449, ("natural-manmade", "B"): 551}
+
+# Fine-tuned networks that the paper's own analysis loads (splits 0 and 1: BnB+ for A, AnB+ in both directions).
+FINE_TUNED = [(k, s, n, t) for k in (0, 1) for s, t in (("A", "A"), ("A", "B"), ("B", "A")) for n in range(1, 8)]
+
+
+@lru_cache(maxsize=1)
+def published() -> Tables:
+    """The 148 published runs and the 22 whose logs are not published, as one study."""
+    logs = pd.read_csv(files("transferability.reference") / "yosinski2014_runs.csv")
+    rows = [_row(log) for log in logs.itertuples()]
+    known = {(r["split"], r["cell"]) for r in rows}
+    for k, source, n, target in FINE_TUNED:
+        if (f"random-{k}", cell := f"{source}{n}{target}+") not in known:
+            rows.append(
+                _identity(cells.parse(cell), f"random-{k}", "random", f"transfer-ft{k}{source}{k}{target}_1_{n}")
+            )
+    about = {
+        "title": "The published numbers of Yosinski et al. (2014)",
+        "published": True,
+        "statistic": "top1_mean_best10",
+        "statistic_label": "mean of the 10 highest validation accuracies, as in the paper",
+        "dataset": {"name": "ILSVRC 2012", "classes": 1000, "source": "the authors' training logs"},
+        "network": {"name": "CaffeNet", "layers": 8, "input_size": 227},
+        "recipe": {"name": "the original's", "steps": 450_000, "batch_size": 256, "images": 450_000 * 256},
+        "device": ["Nvidia K20, 9.5 days a network (paper, section 4)"],
+        "versions": ["Caffe, 2014"],
+    }
+    return Tables(about, pd.DataFrame(rows, columns=RESULTS))
+
+
+def _row(log) -> dict:
+    """One line of the logs' table."""
+    kind = {"random-split": "random", "natural-manmade": "natural-manmade"}.get(log.experiment, "all")
+    if kind != "all":
+        cell, split = cells.parse(log.cell), log.split
+    else:
+        cell, split = cells.parse(f"{log.cell}all"), "all"
+    return _identity(cell, split, kind, log.run) | {
+        "images_per_class": log.images_per_class,
+        "recipe": "paper, reduced volume" if log.experiment == "reduced-data" else "paper",
+        "state": "done",
+        "top1": log.top1_final,
+        "top1_mean_best10": log.top1_mean_best10,
+        "evaluations": log.evaluations,
+        "images": log.iterations * 256,
+    }
+
+
+def _identity(cell: cells.Cell, split: str, kind: str, run: str) -> dict:
+    classes = CLASSES.get((kind, cell.target), 1000)
+    return {
+        "dataset": "imagenet",
+        "split": split,
+        "split_kind": kind,
+        "cell": str(cell),
+        "treatment": cell.treatment,
+        "source": cell.source,
+        "target": cell.target,
+        "n": cell.n,
+        "copied": cell.copied,
+        "frozen": cell.frozen,
+        "seed": 0,
+        "network": "caffenet",
+        "recipe": "paper",
+        "classes": classes,
+        "val_images": classes * VAL_PER_CLASS,
+        "run": run,
+        "state": "missing",
+        "in_study": True,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the tables go")
+    options = parser.parse_args()
+    try:
+        published().write(options.folder)
+    except UserError as error:
+        fail(error)
+    results = published().results
+    missing = results[results.state == "missing"]
+    print(f"{options.folder}: {len(results) - len(missing)} networks with published logs, {len(missing)} without:")
+    print(", ".join(names(missing)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The report of a study: one HTML page that needs no network, from the tables alone.
+
+python -m analysis.report figures/figures-procedural       writes FOLDER/report.html
+"""
+
+import argparse
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib.pyplot as plt
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.claims import assess
+from analysis.decomposition import Transition, boosts, decompose, transition
+from analysis.figures import design_drawing, drawings
+from analysis.paper import published
+from analysis.style import DARK, RC, Drawing, Mark, Panel, render
+from analysis.tables import Tables, fail, names
+from transferability.errors import UserError
+from transferability.store import write_atomic
+
+SVG = "{http://www.w3.org/2000/svg}"
+HREF = "{http://www.w3.org/1999/xlink}href"
+MAIN = ("accuracy", "distance", "decomposition")  # the figures that come first
+
+ET.register_namespace("", SVG[1:-1])
+ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``folder``/report.html from the tables in ``folder``.
+
+    Raises:
+        UserError: there are no tables.
+    """
+    path = folder / "report.html"
+    write_atomic(path, page(Tables.read(folder)))
+    return path
+
+
+def page(tables: Tables) -> str:
+    """The whole page; every name that comes from a dataset or a table is escaped."""
+    made, absent = drawings(tables)
+    networks, is_paper = tables.networks, tables.is_paper
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": _number, "signed": lambda value: f"{value:+.3f}"}
+    claims = _claims(networks, is_paper)
+    missing = tables.results[tables.results.state == "missing"]
+    return environment.get_template("report.html.j2").render(
+        about=tables.about,
+        is_paper=is_paper,
+        colours={_variable(light): (light, dark) for light, dark in DARK.items()},
+        design=_figure(design_drawing()),
+        figures=[_figure(drawing) for drawing in made if drawing.name in MAIN],
+        others=[_figure(drawing) for drawing in made if drawing.name not in MAIN],
+        absent=absent,
+        claims=claims,
+        verdicts=Counter(claim["verdict"] for claim in claims),
+        transition=transition(networks),
+        their_transition=None if is_paper else transition(published().networks),
+        answers=_answers,
+        boosts=boosts(networks),
+        decomposition=decompose(networks),
+        counts=_counts(tables),
+        missing=names(missing),
+        results=tables.results,
+    )
+
+
+def _counts(tables: Tables) -> dict[str, Any]:
+    results = tables.results
+    done = results[results.state == "done"]
+    return {
+        "networks": len(results),
+        "done": len(done),
+        "missing": len(results) - len(done),
+        "images": int(done.images.sum()),
+        "hours": done.seconds.sum() / 3600,
+        "splits": sorted(set(results.split)),
+        "seeds": sorted(set(results.seed)),
+        "treatments": list(dict.fromkeys(tables.networks.treatment)),
+    }
+
+
+def _claims(networks: pd.DataFrame, is_paper: bool) -> list[dict[str, Any]]:
+    """The claims on this study, with what the published numbers say of each."""
+    ours = assess(networks).to_dict("records")
+    if not is_paper:
+        for mine, theirs in zip(ours, assess(published().networks).to_dict("records"), strict=True):
+            mine["paper"] = theirs
+    return ours
+
+
+def _answers(found: Transition) -> dict[str, str]:
+    """The paper's three questions, answered in numbers."""
+    before, after, share = found.largest_step
+    return {
+        "How much?": f"{_interval(found.total, 3)} of top-1 accuracy is lost at n = {found.layers[-1]} because the "
+        "frozen layers are another task's (BnB minus AnB).",
+        "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)} of the "
+        f"{len(found.layers)} steps of n (1: at one step; {len(found.layers)}: evenly). The largest part, {share:.0%}, "
+        f"comes between n = {before} and n = {after}.",
+        "Where?": f"Half of it has happened at n = {_interval(found.half_layer, 1)} (interpolated).",
+    }
+
+
+def _interval(estimate: tuple[float, float, float], digits: int) -> str:
+    value, low, high = estimate
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _figure(drawing: Drawing) -> dict[str, Any]:
+    name = drawing.name
+    return {
+        "name": name,
+        "title": drawing.title,
+        "caption": drawing.caption,
+        "marks": [(m.label, Markup(_svg(_swatch(m), f"{name}-key{i}"))) for i, m in enumerate(drawing.marks)],
+        "panels": [(p.title, Markup(_svg(p, f"{name}{i}", drawing.title))) for i, p in enumerate(drawing.panels)],
+        "table": drawing.table,
+    }
+
+
+def _swatch(mark: Mark) -> Panel:
+    """A line and mark as in the legend."""
+
+    def draw(axes) -> None:
+        face = mark.colour if mark.filled else "#ffffff"
+        axes.plot([0, 1, 2], [0, 0, 0], mark.line, color=mark.colour)
+        axes.plot([1], [0], mark.marker, color=mark.colour, markerfacecolor=face)
+        axes.set_axis_off()
+
+    return Panel("", draw, 0.5, 0.24)
+
+
+def _svg(panel: Panel, name: str, label: str = "") -> str:
+    """One panel as inline SVG: theme colours as CSS variables, ``data-tip`` on every mark, ids unique in the page."""
+    figure = render(panel)
+    tagged = figure.findobj(lambda artist: hasattr(artist, "tips"))
+    for i, artist in enumerate(tagged):
+        artist.set_gid(f"tips{i}")
+    buffer = io.StringIO()
+    with plt.rc_context({**RC, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    plt.close(figure)
+    root = ET.fromstring(buffer.getvalue())
+    for group, artist in ((root.find(f".//{SVG}g[@id='tips{i}']"), artist) for i, artist in enumerate(tagged)):
+        marks = list(group.iter(f"{SVG}use"))
+        for mark, tip in zip(marks, artist.tips, strict=True):
+            mark.set("data-tip", tip)
+    for metadata in root.findall(f"{SVG}metadata"):
+        root.remove(metadata)
+    _isolate_ids(root, name)
+    width = float(root.get("width").removesuffix("pt"))
+    root.attrib.pop("height")
+    root.set("width", f"{width * 4 / 3:.0f}")
+    if label:
+        root.set("class", "chart")
+        root.set("role", "img")
+        root.set("tabindex", "0")
+        root.set("aria-label", f"{label}. {panel.title}. The table below has the values.")
+    else:
+        root.set("aria-hidden", "true")
+    return _themed(ET.tostring(root, encoding="unicode"))
+
+
+def _isolate_ids(root: ET.Element, name: str) -> None:
+    """Drop ids that nothing refers to; put ``name`` before the others."""
+    text = ET.tostring(root, encoding="unicode")
+    used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
+    used = {one for pair in used for one in pair if one}
+    for element in root.iter():
+        if (own := element.get("id")) is not None:
+            element.set("id", f"{name}-{own}") if own in used else element.attrib.pop("id")
+        for key, value in element.attrib.items():
+            if value.startswith("#") and key == HREF:
+                element.set(key, f"#{name}-{value[1:]}")
+            elif "url(#" in value:
+                element.set(key, value.replace("url(#", f"url(#{name}-"))
+
+
+def _themed(svg: str) -> str:
+    for light in DARK:
+        svg = svg.replace(light, f"var({_variable(light)})")
+    return svg
+
+
+def _variable(colour: str) -> str:
+    return f"--c{colour[1:]}"
+
+
+def _number(value: Any) -> str:
+    """A table's cell as text."""
+    if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
+    return str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
+    options = parser.parse_args()
+    try:
+        print(f"report: {write_report(options.folder).resolve()}")
+    except UserError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What the networks of a study look like inside: the filters of layer 1, and how similar two networks' layers are.
+
+Both read finished base networks from the store; untrained networks are drawn again from their seeds.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from transferability.cells import UNTRAINED, Cell
+from transferability.cohort import build_member
+from transferability.datasets import PackedDataset
+from transferability.draws import numpy_generator
+from transferability.network import Network
+from transferability.runner import with_sources
+from transferability.spec import RunSpec
+from transferability.store import Store
+from transferability.stream import Stream
+
+FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
+SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images"]
+BLOCK = 4096  # features that are float64 at the same moment
+
+
+def first_layer_filters(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> pd.DataFrame:
+    """The weights of layer 1 of finished base networks, and of an untrained one.
+
+    Of the first split and seed with two finished bases; failing that, of the first with one. "untrained" is what the
+    networks with random filters of that split and seed start from, for target B if baseB is finished.
+
+    Returns:
+        A row a pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained), filter, row, column (all
+        from 0), and its weights red, green, blue (float32, as stored).
+    """
+    finished = _finished_bases(specs, store)
+    if not finished:
+        return pd.DataFrame(columns=FILTERS)
+    (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))  # the first of the largest
+    networks = {str(spec.cell): _network(spec, store, dataset) for spec in bases}
+    random = replace(bases[-1], cell=Cell(bases[-1].cell.target, UNTRAINED, frozen=1))
+    networks["untrained"] = _untrained(random, networks[str(bases[-1].cell)].input.mean, dataset)
+    tables = []
+    for name, network in networks.items():
+        weight = network.layers[0].conv.weight.detach().permute(0, 2, 3, 1)
+        place = np.indices(weight.shape[:3]).reshape(3, -1).T
+        table = pd.DataFrame(place, columns=["filter", "row", "column"])
+        table[["split", "seed", "network"]] = split, seed, name
+        table[["red", "green", "blue"]] = weight.reshape(-1, 3).numpy()
+        tables.append(table[FILTERS])
+    return pd.concat(tables, ignore_index=True)
+
+
+def similarity(specs: list[RunSpec], store: Store, dataset: PackedDataset, images: int = 2000) -> pd.DataFrame:
+    """Debiased linear CKA between the layers of two networks, for every layer below the classifier.
+
+    Linear CKA is Kornblith et al. 2019, *Similarity of Neural Network Representations Revisited*; debiased with the
+    unbiased HSIC of Song et al. 2012, as in Nguyen et al. 2021, since a layer has more features (all values that it
+    puts out: channels x height x width) than there are images.
+
+    The pairs: "bases", baseA and baseB of one split and seed; "untrained", the same two as they were at step 0;
+    "other seed", bases of one task. Only of finished bases.
+
+    Args:
+        images: at most so many validation images, drawn from those of all tasks of the split that ``specs`` name;
+            centre crop, no mirror.
+
+    Returns:
+        A row a layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed if another), layer
+        (from 1), cka (at most 1, about 0 for independent features; NaN where all images give the same) and images
+        (how many were used).
+    """
+    rows, splits = [], {}
+    for (split, _), bases in _finished_bases(specs, store).items():
+        splits.setdefault(split, []).extend(bases)
+    for split, bases in splits.items():
+        classes = sorted({c for spec in with_sources(specs) if spec.split == split for c in spec.classes})
+        stream = _stream(bases[0], dataset, classes)
+        if len(stream.val_rows) > images:
+            draw = numpy_generator("similarity", images)
+            stream.val_rows = np.sort(draw.choice(stream.val_rows, images, replace=False))
+        for pair, a, b in _pairs(bases):
+            networks = [_network(spec, store, dataset, start=pair == "untrained") for spec in (a, b)]
+            names = str(a.cell), str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")
+            for layer, value in enumerate(_compare(networks, stream), start=1):
+                rows.append((split, a.seed, pair, *names, layer, value, len(stream.val_rows)))
+    return pd.DataFrame(rows, columns=SIMILARITY)
+
+
+def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:
+    """:func:`cka` of two networks, layer by layer. One thread each, as in training: cores do not change a number."""
+    both = [unit_grams(network, stream) for network in networks]
+    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in networks[0].layers[:-1]:
+            yield cka(*pool.map(next, both))
+
+
+def unit_grams(network: Network, stream: Stream) -> Iterator[Tensor]:
+    """:func:`unit_gram` of each layer below the classifier on the stream's validation images, one after the other.
+
+    Holds the features of one layer for all images, and of the next while they are computed.
+    """
+    network.eval().requires_grad_(False)
+    below = map(network.input, stream.validation())
+    for layer in network.layers[:-1]:
+        features = torch.cat([layer(x) for x in below])
+        yield unit_gram(features.flatten(1))
+        below = features.split(stream.recipe.eval_batch_size)
+
+
+def unit_gram(features: Tensor) -> Tensor:
+    """The U-centred Gram matrix of (images, features), of norm 1.
+
+    U-centring leaves the diagonal out and makes every row sum to 0. The scalar product of two U-centred matrices is
+    n (n - 3) times the unbiased HSIC of Song et al. 2012, equation 5.
+
+    Returns:
+        (images, images) float64; NaN for fewer than 4 images, or if all have the same features.
+    """
+    n = len(features)
+    gram = torch.zeros(n, n, dtype=torch.float64)
+    for block in features.split(BLOCK, dim=1):
+        block = block.double()
+        pass  # only for less rounding: what a shift adds, U-centring removes
+        gram.addmm_(block, block.T)
+    if n < 4:
+        return torch.full_like(gram, torch.nan)
+    gram.fill_diagonal_(0)
+    sums = gram.sum(0)
+    gram += sums.sum() / ((n - 1) * (n - 2)) - (sums[:, None] + sums) / (n - 2)
+    gram.fill_diagonal_(0)
+    return gram / gram.norm()
+
+
+def cka(a: Tensor, b: Tensor) -> float:
+    """Debiased linear CKA of two layers from their :func:`unit_gram` on the same images."""
+    return (a * b).sum().item()
+
+
+def _finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], list[RunSpec]]:
+    """(split, seed) -> its finished bases, A before B, where there are any.
+
+    One a task: with fewer images a class, the study's own rather than one that its networks start from.
+    """
+    chosen: dict[tuple[str, int], dict[str, RunSpec]] = {}
+    for spec in [*specs, *with_sources(specs)]:
+        if spec.cell.is_base:
+            chosen.setdefault((spec.split, spec.seed), {}).setdefault(spec.cell.target, spec)
+    finished = {key: [b for _, b in sorted(bases.items()) if store.is_done(b)] for key, bases in chosen.items()}
+    return {key: bases for key, bases in finished.items() if bases}
+
+
+def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
+    """What is compared, of one split's bases."""
+    together = [(a, b) for a, b in combinations(bases, 2) if a.seed == b.seed]
+    apart = [(a, b) for a, b in combinations(bases, 2) if a.seed != b.seed and a.cell == b.cell]
+    pairs = {"bases": together, "untrained": together, "other seed": apart}
+    return [(pair, a, b) for pair, both in pairs.items() for a, b in both]
+
+
+def _network(spec: RunSpec, store: Store, dataset: PackedDataset, start: bool = False) -> Network:
+    """A finished base, or the same at the start of its training."""
+    weights = store.weights(spec)
+    if start:
+        return _untrained(spec, weights["input.mean"], dataset)
+    network = Network(spec.network, spec.network.outputs, weights["input.mean"].numpy())
+    network.load_state_dict(weights)
+    return network
+
+
+def _untrained(spec: RunSpec, mean: Tensor, dataset: PackedDataset) -> Network:
+    """The network at step 0 of a run that copies nothing; ``mean`` as a finished run of its task has it."""
+    stream = _stream(spec, dataset, list(spec.classes))
+    # Given, so that no training image is read again: a mean of channels as the mean image of one pixel.
+    stream.mean_image = mean.numpy() if mean.dim() == 3 else mean.numpy()[None, None]
+    return build_member(spec, stream, None, None).network
+
+
+def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int]) -> Stream:
+    crop = spec.network.input_size
+    return Stream(dataset, classes, None, spec.seed, spec.recipe, crop, torch.device("cpu"))

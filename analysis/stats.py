@@ -1,0 +1,150 @@
+"""Differences between networks, with intervals: one linear model for every figure, table and claim.
+
+The accuracy of a network is that of its task (one effect for each split, target task, seed and volume: the *block*)
+plus that of its cell (treatment and n), plus noise. A difference between cells is then always one within tasks, also
+where the study is not complete, and the noise is estimated from all networks together (the two-way analysis of
+variance without interaction). Cells of dissimilar tasks (natural/man-made) have effects of their own.
+
+Where every cell was trained once there is no spread between networks to see. What is left is the binomial error of
+the validation images, counted as if each network had images of its own (cautious: images in common make differences
+more exact), and the estimate says so.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+BLOCK = ["split", "target", "seed", "images_per_class", "recipe"]
+DISTANT = "distant "  # before the treatment of cells between dissimilar tasks
+
+Cell = tuple[str, int]  # a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
+Weights = dict[Cell, float]  # a contrast: a weight for each cell, summing to 0
+
+BASE: Cell = ("base", 0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference in accuracy with its interval.
+
+    Attributes:
+        networks: how many networks carry weight in it.
+        tasks: how many blocks (split, target task, seed) they belong to.
+        df: degrees of freedom of the noise; 0: the interval is about validation images only.
+    """
+
+    value: float
+    low: float
+    high: float
+    networks: int
+    tasks: int
+    df: int
+
+    @property
+    def covers(self) -> str:
+        return "networks" if self.df else "validation images only"
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Several differences estimated together: values (k,), their covariance (k, k), degrees of freedom."""
+
+    values: np.ndarray
+    covariance: np.ndarray
+    df: int
+    carriers: list[pd.DataFrame]  # for each difference the networks that carry it
+
+    def intervals(self, confidence: float) -> list[Estimate]:
+        """Each difference with its own interval of this confidence: Student's t, or normal without ``df``."""
+        out = []
+        for value, variance, rows in zip(self.values, np.diag(self.covariance), self.carriers, strict=True):
+            error = np.sqrt(variance) or np.finfo(float).tiny
+            spread = stats.t(self.df, value, error) if self.df else stats.norm(value, error)
+            low, high = spread.interval(confidence)
+            tasks = len(rows[BLOCK].drop_duplicates())
+            out.append(Estimate(float(value), float(low), float(high), len(rows), tasks, self.df))
+        return out
+
+    def draws(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """(count, k) values as the data leave them possible: multivariate Student's t, or normal without ``df``."""
+        if not self.df:
+            return generator.multivariate_normal(self.values, self.covariance, count)
+        return stats.multivariate_t(self.values, self.covariance, df=self.df).rvs(count, random_state=generator)
+
+
+def cell_names(networks: pd.DataFrame) -> pd.Series:
+    """The cell of every network: (treatment, n), with DISTANT before treatments between dissimilar tasks."""
+    distant = (networks.split_kind == "natural-manmade") & (networks.treatment != "base")
+    treatment = networks.treatment.where(~distant, DISTANT + networks.treatment)
+    return pd.Series(list(zip(treatment, networks.n, strict=True)), index=networks.index)
+
+
+def available(networks: pd.DataFrame, treatment: str) -> list[int]:
+    """The values of n for which a network of the treatment is finished."""
+    done = networks[networks.accuracy.notna()]
+    return sorted(n for name, n in set(cell_names(done)) if name == treatment)
+
+
+def mean(treatment: str, layers: list[int]) -> Weights:
+    """The mean over ``layers`` of a treatment."""
+    return {(treatment, n): 1 / len(layers) for n in layers}
+
+
+def minus(first: Weights, second: Weights) -> Weights:
+    return {c: first.get(c, 0.0) - second.get(c, 0.0) for c in {**first, **second}}
+
+
+def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95) -> Estimate | None:
+    """One difference; None where the study cannot tell (a cell without a network, or no task in common)."""
+    joint = estimate_jointly(networks, [weights])
+    return joint.intervals(confidence)[0] if joint else None
+
+
+def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint | None:
+    """Differences between cells by least squares on block and cell.
+
+    Networks with random filters, whose spread is of another size, take part only where a contrast names them, and
+    then with the bases and the other cells of the contrast alone.
+
+    Args:
+        networks: with the columns of ``tables.RESULTS`` and ``accuracy``; unfinished ones are left out.
+        contrasts: each summing to 0.
+    """
+    rows = networks[networks.accuracy.notna()]
+    cells = cell_names(rows)
+    named = {cell[0] for weights in contrasts for cell in weights} | {"base"}
+    rows = rows[[c[0] in named for c in cells]] if "RnB" in named else rows[[c[0] != "RnB" for c in cells]]
+    cells = cell_names(rows)
+    if not {c for w in contrasts for c in w} <= set(cells):
+        return None
+    blocks = rows[BLOCK].astype(object).fillna("all").agg(tuple, axis=1)
+    design = pd.concat([_indicators(blocks), _indicators(cells)], axis=1)
+    wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
+    inverse = np.linalg.pinv(design.to_numpy())
+    if not np.allclose(wanted @ inverse @ design.to_numpy(), wanted, atol=1e-8):
+        return None  # the difference is not determined: the two sides share no task, nor a chain of tasks
+    accuracy = rows.accuracy.to_numpy(float)
+    carried = wanted @ inverse  # (k, networks): every difference is a weighted sum of accuracies
+    df = int(len(rows) - np.linalg.matrix_rank(design.to_numpy()))
+    if df:
+        residuals = accuracy - design.to_numpy() @ (inverse @ accuracy)
+        covariance = residuals @ residuals / df * carried @ carried.T
+    else:
+        covariance = carried * (accuracy * (1 - accuracy) / rows.val_images.to_numpy(float)) @ carried.T
+    return Joint(carried @ accuracy, covariance, df, [_carriers(rows, cells, blocks, w) for w in contrasts])
+
+
+def _carriers(rows: pd.DataFrame, cells: pd.Series, blocks: pd.Series, weights: Weights) -> pd.DataFrame:
+    """The networks of the cells that a difference names; of the bases those of the other networks' tasks."""
+    named = np.array([bool(weights.get(c)) for c in cells])
+    tasks = set(blocks[named & (rows.treatment != "base")])
+    return rows[named & np.array([block in tasks for block in blocks])]
+
+
+def _indicators(labels: pd.Series) -> pd.DataFrame:
+    """A column of zeros and ones for each label."""
+    levels = sorted(set(labels), key=str)
+    columns = {level: np.array([label == level for label in labels], float) for level in levels}
+    return pd.DataFrame(np.column_stack(list(columns.values())), columns=pd.Index(levels, tupleize_cols=False))

@@ -1,0 +1,140 @@
+"""The tables of one study: a folder of CSV files and ``about.json``, all that figures, claims and the report read."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transferability.errors import UserError
+from transferability.store import write_atomic
+
+# A row a network. The published numbers of the paper have the same columns (analysis/paper.py).
+RESULTS = [
+    "dataset",
+    "split",
+    "split_kind",  # random, natural-manmade, user, all
+    "cell",
+    "treatment",  # base, BnB, BnB+, AnB, AnB+, RnB, AnB~1 ...
+    "source",
+    "target",
+    "n",
+    "copied",
+    "frozen",
+    "seed",
+    "network",
+    "recipe",
+    "classes",
+    "images_per_class",  # empty: all
+    "val_images",
+    "run",
+    "state",  # done, missing
+    "top1",  # of the final evaluation
+    "top1_mean_best10",  # the paper's statistic: the mean of the ten highest evaluations
+    "evaluations",
+    "val_loss",
+    "train_loss",
+    "images",  # training images seen
+    "seconds",  # this network's share of its cohort's time
+    "in_study",  # False: only lends its layers to a network of the study
+]
+OTHERS = ("curves", "filters", "similarity")  # tables that a study may have beside its results
+
+
+@dataclass
+class Tables:
+    """What is known of one study.
+
+    Attributes:
+        about: what was run, in words and numbers; ``statistic`` names the column that figures show.
+        results: a row a network, columns RESULTS.
+        curves: a row an evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
+        filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
+        similarity: a row a layer of a pair of networks, see ``representations.similarity``.
+    """
+
+    about: dict[str, Any]
+    results: pd.DataFrame
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    filters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def write(self, folder: Path) -> None:
+        """Write the folder.
+
+        Raises:
+            UserError: the folder knows more finished networks than these tables: nothing is overwritten.
+        """
+        finished = int((self.results.state == "done").sum())
+        if (folder / "results.csv").exists() and (known := _finished(folder)) > finished:
+            raise UserError(
+                f"{folder}/results.csv has {known} finished networks, the store {finished}: nothing is overwritten; "
+                "draw what is there with `python -m analysis.report`, or choose another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(folder / "results.csv", self.results[RESULTS])
+        for name in OTHERS:
+            if len(table := getattr(self, name)):
+                write_csv(folder / f"{name}.csv", table)
+            else:
+                (folder / f"{name}.csv").unlink(missing_ok=True)
+        write_atomic(folder / "about.json", json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Tables":
+        """The tables in ``folder``.
+
+        Raises:
+            UserError: there are none, or they are not of this format.
+        """
+        try:
+            about = json.loads((folder / "about.json").read_text())
+            results = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""])
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
+        except (json.JSONDecodeError, pd.errors.ParserError) as error:
+            raise UserError(f"{folder} is damaged ({error}): collect it again") from None
+        if absent := [c for c in RESULTS if c not in results]:
+            raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: collect it again")
+        others = {n: pd.read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}
+        return cls(about, results, **others)
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether these are the paper's published numbers themselves."""
+        return self.about.get("published", False)
+
+    @property
+    def networks(self) -> pd.DataFrame:
+        """The study's own networks, finished or missing, with the shown statistic as ``accuracy``."""
+        own = self.results[self.results.in_study]
+        return own.assign(accuracy=own[self.about["statistic"]])
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Six digits; whole numbers stay whole in columns with gaps."""
+    write_atomic(path, table.convert_dtypes(convert_string=False).to_csv(index=False, float_format="%.6f"))
+
+
+def names(table: pd.DataFrame) -> list[str]:
+    """How a person names networks: ``random-0 A3B+``, with the seed where there are several."""
+    seeds = table.seed.nunique() > 1
+    volume = table.images_per_class.nunique(dropna=False) > 1
+    return [
+        f"{row.split} {row.cell}"
+        + (f" seed {row.seed}" if seeds else "")
+        + (f" {row.images_per_class:.0f} images a class" if volume and row.images_per_class > 0 else "")
+        for row in table.itertuples()
+    ]
+
+
+def fail(error: UserError) -> None:
+    """End a command with one line and status 2."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _finished(folder: Path) -> int:
+    return int((pd.read_csv(folder / "results.csv", usecols=["state"]).state == "done").sum())

@@ -1,0 +1,257 @@
+"""First-layer filters and the similarity of layers: the estimator against its definition, the tables against runs."""
+
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analysis.representations import cka, first_layer_filters, similarity, unit_gram, unit_grams
+from tests.conftest import CPU
+from transferability.cohort import SharedPrefix
+from transferability.draws import torch_generator
+from transferability.runner import make_cohorts
+from transferability.store import Store
+from transferability.stream import Stream
+
+FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
+SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images"]
+TOLERANCE = {"abs": 1e-12}
+
+
+def gaussian(images: int, features: int, key: int = 0) -> torch.Tensor:
+    return torch.randn(images, features, generator=torch_generator(key), dtype=torch.float64)
+
+
+def debiased(x: torch.Tensor, y: torch.Tensor) -> float:
+    return cka(unit_gram(x), unit_gram(y))
+
+
+def biased(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Linear CKA as Kornblith et al. 2019 define it."""
+    x, y = (z - z.mean(0) for z in (x, y))
+    k, l_ = x @ x.T, y @ y.T
+    return ((k * l_).sum() / (k.norm() * l_.norm())).item()
+
+
+def unbiased_hsic(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The U-statistic of Song et al. 2012 by its definition: a mean over all ordered quadruples of different images.
+
+    The mean of k_ij (l_ij + l_qr - 2 l_iq), with k and l the scalar products of two images' features.
+    """
+    k, l_ = x @ x.T, y @ y.T
+    terms = [k[i, j] * (l_[i, j] + l_[q, r] - 2 * l_[i, q]) for i, j, q, r in permutations(range(len(x)), 4)]
+    return (sum(terms) / len(terms)).item()
+
+
+def labelled(table: pd.DataFrame) -> list[tuple]:
+    return list(dict.fromkeys(table[["split", "seed", "pair", "a", "b"]].itertuples(index=False, name=None)))
+
+
+@pytest.fixture(scope="module")
+def store(spec_of, trained):
+    """Both bases of two seeds and of a second split, one base of a third split, and one network that copies."""
+    asked = [("baseA", "random-0", 0), ("A1B", "random-0", 0), ("R1B", "random-0", 0), ("R1A", "random-0", 0)]
+    asked += [(base, "random-0", 1) for base in ("baseA", "baseB")] + [("baseB", "random-0", 0)]
+    asked += [(base, "natural-manmade", 0) for base in ("baseA", "baseB")] + [("baseB", "random-3", 0)]
+    return trained([spec_of(*one) for one in asked])
+
+
+@pytest.fixture
+def random_0(spec_of):
+    """A study of one split and seed; its bases are known only as sources."""
+    return [spec_of(cell) for cell in ("A1B", "B1B", "A1A", "B1A")]
+
+
+# The estimator
+
+
+def test_cka_of_features_with_themselves_is_one():
+    for x in (gaussian(30, 7), gaussian(30, 500), gaussian(30, 500).float()):
+        assert debiased(x, x) == pytest.approx(1, **TOLERANCE)
+
+
+def test_cka_ignores_rotation_scale_and_shift_but_not_a_stretch():
+    x, y = gaussian(40, 6), gaussian(40, 9, 1)
+    y[:, :3] += x[:, :3]
+    rotation, _ = torch.linalg.qr(gaussian(9, 9, 2))
+    value = debiased(x, y)
+    assert 0.05 < value < 0.95
+    for same in (y @ rotation, -3.7 * y, y + gaussian(1, 9, 3)):
+        assert debiased(x, same) == pytest.approx(value, **TOLERANCE)
+        assert debiased(same, x) == pytest.approx(value, **TOLERANCE)
+    assert debiased(x, y * torch.arange(1, 10)) != pytest.approx(value, abs=0.01)
+
+
+def test_independent_features_have_cka_zero_where_the_biased_estimator_has_nearly_one():
+    for key in range(5):
+        x, y = gaussian(100, 9000, 2 * key), gaussian(100, 9000, 2 * key + 1)
+        assert abs(debiased(x, y)) < 0.05
+        assert biased(x, y) > 0.9
+
+
+def test_the_estimator_is_the_mean_over_quadruples_of_images():
+    for key in range(3):
+        x, y = gaussian(5, 4, key) + 2, gaussian(5, 3, key + 10)
+        y[:, 0] += x[:, 0]
+        wanted = unbiased_hsic(x, y) / (unbiased_hsic(x, x) * unbiased_hsic(y, y)) ** 0.5
+        assert debiased(x, y) == pytest.approx(wanted, **TOLERANCE)
+        assert debiased(x, y) != pytest.approx(biased(x, y), abs=0.01)
+
+
+def test_more_features_than_a_block_are_all_counted():
+    x = gaussian(12, 10000)
+    gram = unit_gram(x)
+    torch.testing.assert_close(gram, unit_gram(x.flip(1)), rtol=0, atol=1e-12)
+    assert cka(gram, unit_gram(x[:, :4096])) < 0.9
+    torch.testing.assert_close(gram.sum(1), torch.zeros(12, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert gram.dtype == torch.float64 and not gram.diagonal().any()
+
+
+def test_there_is_no_similarity_without_variation_or_with_too_few_images():
+    assert np.isnan(debiased(torch.full((9, 5), 0.1), gaussian(9, 5)))
+    assert np.isnan(debiased(gaussian(3, 5), gaussian(3, 5, 1)))
+    assert not np.isnan(debiased(gaussian(4, 5), gaussian(4, 5, 1)))
+
+
+# The table of filters
+
+
+def test_filters_are_the_stored_weights_bit_for_bit(spec_of, store, dataset, random_0):
+    table = first_layer_filters(random_0, store, dataset)
+    assert list(table.columns) == FILTERS
+    assert set(table.network) == {"baseA", "baseB", "untrained"} and set(table.split) == {"random-0"}
+    assert len(table) == 3 * 4 * 5 * 5
+    # "untrained" against a run: the frozen layer 1 of the random-filter network of target B, and not of target A.
+    runs = {"baseA": "baseA", "baseB": "baseB", "untrained": "R1B"}
+    for network, cell in runs.items():
+        weight = store.weights(spec_of(cell))["layers.0.conv.weight"]
+        assert weight.shape == (4, 3, 5, 5)
+        rows = table[table.network == network].set_index(["filter", "row", "column"])
+        for (filter_, row, column), colours in rows[["red", "green", "blue"]].iterrows():
+            assert np.array_equal(colours.to_numpy(), weight[filter_, :, row, column].numpy())
+        assert len(rows.index.unique()) == 4 * 5 * 5
+    of_a = store.weights(spec_of("R1A"))["layers.0.conv.weight"]
+    assert not torch.equal(of_a, weight)
+
+
+def test_filters_are_of_the_first_split_and_seed_with_both_bases(spec_of, store, dataset):
+    specs = [spec_of("baseB", "random-3"), spec_of("baseA", "random-3")]  # baseA is not finished
+    table = first_layer_filters(specs, store, dataset)
+    assert set(table.network) == {"baseB", "untrained"} and set(table.split) == {"random-3"}
+    specs += [spec_of("A1B", seed=1), spec_of("baseB", seed=1), *(spec_of(f"base{t}") for t in "AB")]
+    table = first_layer_filters(specs, store, dataset)
+    assert set(table.network) == {"baseA", "baseB", "untrained"}
+    assert set(zip(table.split, table.seed, strict=True)) == {("random-0", 1)}
+
+
+def test_untrained_layers_are_those_of_a_run_with_a_mean_image(spec_of, trained, dataset):
+    """The mean is read from the base, not from the images; BatchNorm and the mean's shape are no obstacle."""
+    network = {"normalisation": "batch", "mean": "image"}
+    specs = [spec_of(cell, network=network) for cell in ("baseA", "baseB", "R1B")]
+    store = trained(specs)
+    table = first_layer_filters(specs, store, dataset)
+    weight = store.weights(specs[2])["layers.0.conv.weight"]
+    rows = table[table.network == "untrained"]
+    colours = torch.from_numpy(rows[["red", "green", "blue"]].to_numpy())
+    assert torch.equal(colours.reshape(4, 5, 5, 3), weight.permute(0, 2, 3, 1))
+
+
+# The table of similarities
+
+
+def test_rows_and_columns_of_a_study(store, dataset, random_0):
+    table = similarity(random_0, store, dataset)
+    assert list(table.columns) == SIMILARITY
+    assert labelled(table) == [("random-0", 0, pair, "baseA", "baseB") for pair in ("bases", "untrained")]
+    assert table.layer.tolist() == [1, 2, 3, 4, 5, 6, 7] * 2
+    assert set(table.images) == {8 * 5}
+    assert table.cka.notna().all() and (table.cka <= 1).all()
+    bases, untrained = (table[table.pair == pair].cka.to_numpy() for pair in ("bases", "untrained"))
+    assert np.all(bases != untrained) and np.all(bases < 0.9999)
+
+
+@pytest.mark.parametrize("mean", ["channel", "image"])
+def test_similarity_is_of_the_layers_that_training_evaluates(mean, spec_of, trained, dataset, tmp_path):
+    """Against the outputs of the training code's own networks, at step 0 and at the end, on both tasks' images."""
+    specs = [spec_of(f"base{task}", network={"normalisation": "batch", "dropout": 0.5, "mean": mean}) for task in "AB"]
+    store = trained(specs)
+    table = similarity(specs, store, dataset)
+    images = Stream(dataset, list(range(8)), None, 0, specs[0].recipe, 14, CPU.device)
+    for pair in ("untrained", "bases"):
+        grams = []
+        for cohort in make_cohorts(specs, Store(tmp_path), dataset, CPU):
+            (member,) = cohort.members
+            if pair == "bases":
+                member.network.load_state_dict(store.weights(member.spec))
+            outputs = [[] for _ in range(8)]
+            for layer, values in zip(member.network.layers, outputs, strict=True):
+                layer.register_forward_hook(lambda *call, values=values: values.append(call[2].detach().flatten(1)))
+            member.network.eval()
+            for batch in images.validation():
+                member.logits(batch, SharedPrefix(batch))
+            grams.append([unit_gram(torch.cat(values)) for values in outputs[:7]])
+        wanted = [cka(a, b) for a, b in zip(*grams, strict=True)]
+        assert table[table.pair == pair].cka.to_numpy() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_images_are_a_draw_of_both_tasks_validation_images(spec_of, store, dataset, random_0, monkeypatch):
+    seen = []
+
+    def spy(network, stream):
+        seen.append(stream.val_rows)
+        return unit_grams(network, stream)
+
+    monkeypatch.setattr("analysis.representations.unit_grams", spy)
+    assert set(similarity(random_0, store, dataset, images=20).images) == {20}
+    assert all(np.array_equal(rows, seen[0]) for rows in seen), "every network sees the same images"
+    assert len(np.unique(seen[0])) == 20 and seen[0].min() >= dataset.n_train
+    labels = set(dataset.labels[seen[0]])
+    assert all(labels & set(spec_of(f"base{task}").classes) for task in "AB")
+
+
+def test_another_seed_is_compared_with_the_base_of_the_same_task(spec_of, store, dataset):
+    specs = [spec_of(f"base{task}", seed=seed) for seed in (0, 1) for task in "AB"]
+    table = similarity(specs, store, dataset)
+    both = [("random-0", seed, pair, "baseA", "baseB") for pair in ("bases", "untrained") for seed in (0, 1)]
+    other = [("random-0", 0, "other seed", f"base{task}", f"base{task} seed 1") for task in "AB"]
+    assert labelled(table) == both + other
+    assert (table.groupby(["seed", "pair", "a"]).layer.count() == 7).all()
+
+
+def test_every_split_is_compared_with_itself(spec_of, store, dataset):
+    specs = [spec_of(f"base{task}", split) for split in ("random-0", "natural-manmade") for task in "AB"]
+    table = similarity(specs, store, dataset)
+    assert table.groupby("split", sort=False).size().to_dict() == {"random-0": 14, "natural-manmade": 14}
+
+
+def test_pairs_of_unfinished_bases_are_absent(spec_of, store, dataset, tmp_path):
+    specs = [spec_of("baseA", "random-3"), spec_of("baseB", "random-3")]
+    assert [store.is_done(spec) for spec in specs] == [False, True]
+    nothing = similarity(specs, store, dataset)
+    assert len(nothing) == 0 and list(nothing.columns) == SIMILARITY
+    both = similarity([*specs, spec_of("baseA"), spec_of("baseB")], store, dataset)
+    assert set(both.split) == {"random-0"}
+    filters = first_layer_filters(specs, Store(tmp_path), dataset)
+    assert len(filters) == 0 and list(filters.columns) == FILTERS
+
+
+def test_with_fewer_images_a_class_the_studys_own_bases_are_compared(spec_of, trained, dataset):
+    """baseA on all images is what A1B starts from; the study asks for baseA on a few."""
+    few = [spec_of(cell, images_per_class=6) for cell in ("A1B", "baseA", "baseB")]
+    store = trained(few)
+    assert store.is_done(few[0].source) and few[0].source.run_id != few[1].run_id
+    table = similarity(few, store, dataset)
+    assert len(table) == 14
+    pd.testing.assert_frame_equal(table, similarity(few[1:], store, dataset))
+    assert not table.equals(similarity([few[0], few[2]], store, dataset))
+
+
+def test_the_same_store_gives_the_same_numbers(store, dataset, random_0):
+    first = similarity(random_0, store, dataset, images=30)
+    torch.rand(3)
+    np.random.rand(3)
+    assert first.equals(similarity(random_0, store, dataset, images=30))
+    assert first_layer_filters(random_0, store, dataset).equals(first_layer_filters(random_0, store, dataset))
+    assert not first.equals(similarity(random_0, store, dataset, images=20))
