@@ -50,11 +50,21 @@ def labelled(table: pd.DataFrame) -> list[tuple]:
 
 
 @pytest.fixture(scope="module")
-def store(spec_of, trained):
-    """Both bases of two seeds and of a second split, one base of a third split, and one network that copies."""
+def user_split(tmp_path_factory, dataset) -> str:
+    """A file with two tasks of two classes, half of the dataset's."""
+    names = [info.name for info in dataset.classes]
+    path = tmp_path_factory.mktemp("split") / "mine.yaml"
+    path.write_text(f"A: {names[:2]}\nB: {names[5:7]}\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def store(spec_of, trained, user_split):
+    """Both bases of two seeds and of two more splits, one base of a fourth, and networks that copy or are random."""
     asked = [("baseA", "random-0", 0), ("A1B", "random-0", 0), ("R1B", "random-0", 0), ("R1A", "random-0", 0)]
     asked += [(base, "random-0", 1) for base in ("baseA", "baseB")] + [("baseB", "random-0", 0)]
-    asked += [(base, "natural-manmade", 0) for base in ("baseA", "baseB")] + [("baseB", "random-3", 0)]
+    asked += [(base, split, 0) for split in ("natural-manmade", user_split) for base in ("baseA", "baseB")]
+    asked += [("baseB", "random-3", 0)]
     return trained([spec_of(*one) for one in asked])
 
 
@@ -81,6 +91,7 @@ def test_cka_ignores_rotation_scale_and_shift_but_not_a_stretch():
     for same in (y @ rotation, -3.7 * y, y + gaussian(1, 9, 3)):
         assert debiased(x, same) == pytest.approx(value, **TOLERANCE)
         assert debiased(same, x) == pytest.approx(value, **TOLERANCE)
+    assert debiased(x, y + 1e6) == pytest.approx(value, abs=1e-8), "a large mean costs no digits"
     assert debiased(x, y * torch.arange(1, 10)) != pytest.approx(value, abs=0.01)
 
 
@@ -110,7 +121,7 @@ def test_more_features_than_a_block_are_all_counted():
 
 
 def test_there_is_no_similarity_without_variation_or_with_too_few_images():
-    assert np.isnan(debiased(torch.full((9, 5), 0.1), gaussian(9, 5)))
+    assert np.isnan(debiased(gaussian(1, 5).float().expand(11, 5), gaussian(11, 5)))
     assert np.isnan(debiased(gaussian(3, 5), gaussian(3, 5, 1)))
     assert not np.isnan(debiased(gaussian(4, 5), gaussian(4, 5, 1)))
 
@@ -207,6 +218,7 @@ def test_images_are_a_draw_of_both_tasks_validation_images(spec_of, store, datas
     assert set(similarity(random_0, store, dataset, images=20).images) == {20}
     assert all(np.array_equal(rows, seen[0]) for rows in seen), "every network sees the same images"
     assert len(np.unique(seen[0])) == 20 and seen[0].min() >= dataset.n_train
+    assert not np.array_equal(seen[0], dataset.val_rows(list(range(8)))[:20])
     labels = set(dataset.labels[seen[0]])
     assert all(labels & set(spec_of(f"base{task}").classes) for task in "AB")
 
@@ -220,10 +232,18 @@ def test_another_seed_is_compared_with_the_base_of_the_same_task(spec_of, store,
     assert (table.groupby(["seed", "pair", "a"]).layer.count() == 7).all()
 
 
-def test_every_split_is_compared_with_itself(spec_of, store, dataset):
-    specs = [spec_of(f"base{task}", split) for split in ("random-0", "natural-manmade") for task in "AB"]
+def test_every_split_is_compared_with_itself_on_its_own_images(spec_of, store, dataset, user_split):
+    specs = [spec_of(f"base{task}", split) for split in ("random-0", "natural-manmade", user_split) for task in "AB"]
     table = similarity(specs, store, dataset)
-    assert table.groupby("split", sort=False).size().to_dict() == {"random-0": 14, "natural-manmade": 14}
+    assert table.groupby("split", sort=False).size().to_dict() == {"random-0": 14, "natural-manmade": 14, "mine": 14}
+    assert table.groupby("split").images.unique().map(list).to_dict() == {
+        "random-0": [40],
+        "natural-manmade": [40],
+        "mine": [20],
+    }
+    pd.testing.assert_frame_equal(
+        table[table.split == "mine"].reset_index(drop=True), similarity(specs[4:], store, dataset)
+    )
 
 
 def test_pairs_of_unfinished_bases_are_absent(spec_of, store, dataset, tmp_path):
