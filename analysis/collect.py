@@ -26,8 +26,11 @@ from transferability.store import Store
 from transferability.study import study_specs
 
 
-def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Tables:
-    """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study`` False if not asked."""
+def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset, known: pd.DataFrame | None = None) -> Tables:
+    """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study`` False if not asked.
+
+    ``known``: an earlier table of similarities, which are costly and only computed where they are new.
+    """
     asked = {spec.run_id for spec in specs}
     every = with_sources(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
@@ -38,8 +41,8 @@ def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Table
         _about(every, [store.provenance(s) for s in done], dataset),
         pd.DataFrame(rows, columns=RESULTS),
         pd.DataFrame(curves),
-        first_layer_filters(every, store, dataset),
-        similarity(every, store, dataset),
+        first_layer_filters(every, store),
+        similarity(every, store, dataset, known=known),
     )
 
 
@@ -113,8 +116,10 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
 
 def main(config: Config) -> None:
     dataset, store = dataset_of(config), Store(config.store)
-    tables = collect(study_specs(config, dataset), store, dataset)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
+    earlier = folder / "similarity.csv"
+    known = pd.read_csv(earlier) if earlier.exists() else None
+    tables = collect(study_specs(config, dataset), store, dataset, known)
     tables.write(folder)
     table = tables.results
     missing = table[table.state == "missing"]

@@ -319,7 +319,7 @@ def similarity(tables: Tables) -> Drawing | str:
         "intervals.",
         panels,
         list(used),
-        pairs.drop(columns="distant"),
+        pairs.drop(columns=["distant", "run_a", "run_b"]),
         columns=2,
     )
 

@@ -55,7 +55,7 @@ def page(tables: Tables) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": _number, "signed": lambda value: f"{value:+.3f}"}
+    environment.filters |= {"number": _number, "signed": _signed}
     claims = _claims(networks, is_paper)
     missing = tables.results[tables.results.state == "missing"]
     return environment.get_template("report.html.j2").render(
@@ -122,13 +122,17 @@ def _interval(estimate: tuple[float, float, float], digits: int) -> str:
 
 
 def _figure(drawing: Drawing) -> dict[str, Any]:
-    name = drawing.name
+    name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
+    labels = [f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}" for panel in drawing.panels]
     return {
         "name": name,
         "title": drawing.title,
         "caption": drawing.caption,
         "marks": [(m.label, Markup(_svg(_swatch(m), f"{name}-key{i}"))) for i, m in enumerate(drawing.marks)],
-        "panels": [(p.title, Markup(_svg(p, f"{name}{i}", drawing.title))) for i, p in enumerate(drawing.panels)],
+        "panels": [
+            (panel.title, Markup(_svg(panel, f"{name}{i}", label)))
+            for i, (panel, label) in enumerate(zip(drawing.panels, labels, strict=True))
+        ],
         "table": drawing.table,
     }
 
@@ -163,6 +167,7 @@ def _svg(panel: Panel, name: str, label: str = "") -> str:
     for metadata in root.findall(f"{SVG}metadata"):
         root.remove(metadata)
     _isolate_ids(root, name)
+    _theme(root)
     width = float(root.get("width").removesuffix("pt"))
     root.attrib.pop("height")
     root.set("width", f"{width * 4 / 3:.0f}")
@@ -170,10 +175,10 @@ def _svg(panel: Panel, name: str, label: str = "") -> str:
         root.set("class", "chart")
         root.set("role", "img")
         root.set("tabindex", "0")
-        root.set("aria-label", f"{label}. {panel.title}. The table below has the values.")
+        root.set("aria-label", label)
     else:
         root.set("aria-hidden", "true")
-    return _themed(ET.tostring(root, encoding="unicode"))
+    return ET.tostring(root, encoding="unicode")
 
 
 def _isolate_ids(root: ET.Element, name: str) -> None:
@@ -187,18 +192,23 @@ def _isolate_ids(root: ET.Element, name: str) -> None:
         for key, value in element.attrib.items():
             if value.startswith("#") and key == HREF:
                 element.set(key, f"#{name}-{value[1:]}")
-            elif "url(#" in value:
+            elif key != "data-tip" and "url(#" in value:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
 
 
-def _themed(svg: str) -> str:
-    for light in DARK:
-        svg = svg.replace(light, f"var({_variable(light)})")
-    return svg
+def _theme(root: ET.Element) -> None:
+    for element in root.iter():
+        for light in DARK:
+            if light in (style := element.get("style", "")):
+                element.set("style", style.replace(light, f"var({_variable(light)})"))
 
 
 def _variable(colour: str) -> str:
     return f"--c{colour[1:]}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # + 0.0: no -0.000
 
 
 def _number(value: Any) -> str:

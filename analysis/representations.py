@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from transferability.cells import UNTRAINED, Cell
-from transferability.cohort import build_member
+from transferability.cohort import initial_network
 from transferability.datasets import PackedDataset
 from transferability.draws import numpy_generator
 from transferability.network import Network
@@ -24,11 +24,12 @@ from transferability.store import Store
 from transferability.stream import Stream
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
-SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images"]
+SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
+IMAGES = 1000  # for similarity; twice as many change no value of the demo by more than 0.02
 BLOCK = 4096  # features that are float64 at the same moment
 
 
-def first_layer_filters(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> pd.DataFrame:
+def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     """The weights of layer 1 of finished base networks, and of an untrained one.
 
     Of the first split and seed with two finished bases; failing that, of the first with one. "untrained" is what the
@@ -42,9 +43,9 @@ def first_layer_filters(specs: list[RunSpec], store: Store, dataset: PackedDatas
     if not finished:
         return pd.DataFrame(columns=FILTERS)
     (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))  # the first of the largest
-    networks = {str(spec.cell): _network(spec, store, dataset) for spec in bases}
+    networks = {str(spec.cell): _network(spec, store) for spec in bases}
     random = replace(bases[-1], cell=Cell(bases[-1].cell.target, UNTRAINED, frozen=1))
-    networks["untrained"] = _untrained(random, networks[str(bases[-1].cell)].input.mean, dataset)
+    networks["untrained"] = initial_network(random, networks[str(bases[-1].cell)].input.mean.numpy())
     tables = []
     for name, network in networks.items():
         weight = network.layers[0].conv.weight.detach().permute(0, 2, 3, 1)
@@ -56,7 +57,13 @@ def first_layer_filters(specs: list[RunSpec], store: Store, dataset: PackedDatas
     return pd.concat(tables, ignore_index=True)
 
 
-def similarity(specs: list[RunSpec], store: Store, dataset: PackedDataset, images: int = 2000) -> pd.DataFrame:
+def similarity(
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    images: int = IMAGES,
+    known: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Debiased linear CKA between the layers of two networks, for every layer below the classifier.
 
     Linear CKA is Kornblith et al. 2019, *Similarity of Neural Network Representations Revisited*; debiased with the
@@ -69,11 +76,12 @@ def similarity(specs: list[RunSpec], store: Store, dataset: PackedDataset, image
     Args:
         images: at most so many validation images, drawn from those of all tasks of the split that ``specs`` name;
             centre crop, no mirror.
+        known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
         A row a layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed if another), layer
-        (from 1), cka (at most 1, about 0 for independent features; NaN where all images give the same) and images
-        (how many were used).
+        (from 1), cka (at most 1, about 0 for independent features; NaN where all images give the same), images (how
+        many were used), and the two runs.
     """
     rows, splits = [], {}
     for (split, _), bases in _finished_bases(specs, store).items():
@@ -85,11 +93,24 @@ def similarity(specs: list[RunSpec], store: Store, dataset: PackedDataset, image
             draw = numpy_generator("similarity", images)
             stream.val_rows = np.sort(draw.choice(stream.val_rows, images, replace=False))
         for pair, a, b in _pairs(bases):
-            networks = [_network(spec, store, dataset, start=pair == "untrained") for spec in (a, b)]
             names = str(a.cell), str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")
-            for layer, value in enumerate(_compare(networks, stream), start=1):
-                rows.append((split, a.seed, pair, *names, layer, value, len(stream.val_rows)))
+            identity = {"pair": pair, "images": len(stream.val_rows), "run_a": a.run_id, "run_b": b.run_id}
+            values = _known(known, identity)
+            if not values:
+                networks = [_network(spec, store, start=pair == "untrained") for spec in (a, b)]
+                values = list(_compare(networks, stream))
+            rows += [
+                {"split": split, "seed": a.seed, "a": names[0], "b": names[1], "layer": layer, "cka": value, **identity}
+                for layer, value in enumerate(values, start=1)
+            ]
     return pd.DataFrame(rows, columns=SIMILARITY)
+
+
+def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> list[float]:
+    """The values of a pair, layer by layer, from an earlier table; none if it is not there."""
+    if table is None or table.empty or set(identity) - set(table.columns):
+        return []
+    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer").cka.tolist()
 
 
 def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:
@@ -163,22 +184,13 @@ def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
     return [(pair, a, b) for pair, both in pairs.items() for a, b in both]
 
 
-def _network(spec: RunSpec, store: Store, dataset: PackedDataset, start: bool = False) -> Network:
+def _network(spec: RunSpec, store: Store, start: bool = False) -> Network:
     """A finished base, or the same at the start of its training."""
     weights = store.weights(spec)
-    if start:
-        return _untrained(spec, weights["input.mean"], dataset)
-    network = Network(spec.network, spec.network.outputs, weights["input.mean"].numpy())
-    network.load_state_dict(weights)
+    network = initial_network(spec, weights["input.mean"].numpy())
+    if not start:
+        network.load_state_dict(weights)
     return network
-
-
-def _untrained(spec: RunSpec, mean: Tensor, dataset: PackedDataset) -> Network:
-    """The network at step 0 of a run that copies nothing; ``mean`` as a finished run of its task has it."""
-    stream = _stream(spec, dataset, list(spec.classes))
-    # Given, so that no training image is read again: a mean of channels as the mean image of one pixel.
-    stream.mean_image = mean.numpy() if mean.dim() == 3 else mean.numpy()[None, None]
-    return build_member(spec, stream, None, None).network
 
 
 def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int]) -> Stream:

@@ -40,6 +40,7 @@ RESULTS = [
     "seconds",  # this network's share of its cohort's time
     "in_study",  # False: only lends its layers to a network of the study
 ]
+WHOLE = ("images_per_class", "val_images", "evaluations", "images")
 OTHERS = ("curves", "filters", "similarity")  # tables that a study may have beside its results
 
 
@@ -115,7 +116,8 @@ class Tables:
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Six digits; whole numbers stay whole in columns with gaps."""
-    write_atomic(path, table.convert_dtypes(convert_string=False).to_csv(index=False, float_format="%.6f"))
+    whole = {name: "Int64" for name in WHOLE if name in table}
+    write_atomic(path, table.astype(whole).to_csv(index=False, float_format="%.6f"))
 
 
 def names(table: pd.DataFrame) -> list[str]:

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 from analysis.collect import collect
-from analysis.figures import figure2, figure3
-from analysis.style import save
+from analysis.figures import accuracy, distance, drawings
+from analysis.paper import published
+from analysis.style import compose, render
+from analysis.tables import RESULTS, Tables, names
 from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.datasets import open_dataset
 from transferability.runner import ensure
@@ -27,7 +30,7 @@ def run(module: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Folder, overrides and what the commands printed."""
+    """Folder of the runs, folder of the tables, and what the commands printed."""
     folder = tmp_path_factory.mktemp("end-to-end")
     overrides = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs"]
     printed = {"plan": run("experiments.run", *overrides, "mode=plan")}
@@ -35,14 +38,15 @@ def study(tmp_path_factory):
     run("experiments.run", "-m", *overrides, *sweep)
     printed["plan after"] = run("experiments.run", *overrides, "mode=plan")
     printed["status"] = run("experiments.status", *overrides)
-    table = folder / "out" / "table.csv"
-    printed["collect"] = run("analysis.collect", *overrides, f"out={table}")
-    printed["figures"] = run("analysis.figures", str(table))
-    return folder, table, printed
+    tables = folder / "tables"
+    printed["collect"] = run("analysis.collect", *overrides, f"out={tables}")
+    printed["figures"] = run("analysis.figures", str(tables))
+    printed["report"] = run("analysis.report", str(tables))
+    return folder, tables, printed
 
 
 def test_the_study_is_the_papers_list(study):
-    table = pd.read_csv(study[1])
+    table = Tables.read(study[1]).results
     counts = table.groupby(["split_kind", "treatment"]).size().to_dict()
     assert counts == {
         ("random", "base"): 2,
@@ -74,40 +78,75 @@ def test_a_sweep_over_processes_equals_one_process(study, tmp_path):
             assert (store.folder(spec) / name).read_bytes() == (swept.folder(spec) / name).read_bytes()
 
 
-def test_figures_are_written_and_equal_for_equal_tables(study, tmp_path):
-    _, table, printed = study
-    drawn = [Path(line) for line in printed["figures"].splitlines()]
-    assert len(drawn) == 6 and all(p.stat().st_size > 5000 for p in drawn)
-    run("analysis.figures", str(table), "--out", str(tmp_path))
-    for path in drawn:
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_path):
+    _, tables, printed = study
+    lines = printed["figures"].splitlines()
+    drawn = [Path(line) for line in lines if "not drawn" not in line]
+    assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["volume"]
+    figures = ("design", "accuracy", "distance", "decomposition", "filters", "similarity", "curves")
+    assert [p.name for p in drawn] == [f"{f}.{kind}" for f in figures for kind in ("pdf", "svg", "png")]
+    assert printed["report"] == f"report: {tables.resolve()}/report.html\n"
+    for name in ("results", "curves", "filters", "similarity"):
+        (tmp_path / f"{name}.csv").write_bytes((tables / f"{name}.csv").read_bytes())
+    (tmp_path / "about.json").write_bytes((tables / "about.json").read_bytes())
+    run("analysis.figures", str(tmp_path))
+    run("analysis.report", str(tmp_path))
+    for name in [*(p.name for p in drawn), "report.html"]:
+        assert (tables / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_missing_networks_are_named_and_marked(study, tmp_path, capsys):
+def test_tables_do_not_depend_on_when_they_are_collected(study, tmp_path):
+    folder, tables, _ = study
+    run("analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", f"out={tmp_path}")
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (tables / path.name).read_bytes(), path.name
+
+
+def test_tables_of_more_networks_are_not_overwritten(study, tmp_path):
+    folder, tables, _ = study
+    before = (tables / "results.csv").read_bytes()
+    command = [sys.executable, "-m", "analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}"]
+    done = subprocess.run([*command, f"out={tables}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "has 88 finished networks, the store 0" in done.stderr
+    assert (tables / "results.csv").read_bytes() == before
+
+
+def test_missing_networks_are_named_and_marked(study, tmp_path):
     folder, _, _ = study
     config = shrunk(folder, "study.layers=[1,2]")
     dataset = open_dataset(config.dataset.folder)
     specs = study_specs(config, dataset)
     ensure([s for s in specs if str(s.cell) in ("A1B", "B1B")], Store(tmp_path), dataset, CPU)
-    table = collect(specs, Store(tmp_path))
-    assert (table.state == "missing").sum() == len(table) - 6  # A1B twice, B1B once, three bases
-    for draw in (figure2, figure3):
-        figure = draw(table)
-        assert "NETWORKS OF THE STUDY ARE MISSING" in figure.get_suptitle()
-        save(figure, tmp_path / "figures" / draw.__name__)
+    tables = collect(specs, Store(tmp_path), dataset)
+    missing = tables.results[tables.results.state == "missing"]
+    assert len(missing) == len(tables.results) - 6  # A1B twice, B1B once, three bases
+    made, _ = drawings(tables)
+    assert {d.name for d in made} == {"accuracy", "distance", "decomposition", "filters", "similarity", "curves"}
+    for draw in (accuracy, distance):
+        assert "NETWORKS OF THE STUDY ARE MISSING" in draw(tables).caption
+    for drawing in made:
+        compose(drawing)
     done = subprocess.run(
         [sys.executable, "-m", "analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}", "out="
-         f"{tmp_path}/t.csv"], cwd=ROOT, capture_output=True, text=True,
+         f"{tmp_path}/t"], cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert "missing: " in done.stderr and "random-0 A1A" in done.stderr
+    run("analysis.report", f"{tmp_path}/t")
 
 
 def test_the_marks_of_a_figure_are_the_rows_of_the_table(study):
-    table = pd.read_csv(study[1])
-    axes = figure2(table).axes[0]
+    tables = Tables.read(study[1])
+    axes = render(accuracy(tables).panels[0]).axes[0]
     drawn = sorted(y for c in axes.collections for _, y in c.get_offsets())
-    wanted = table[(table.split_kind == "random") & (table.treatment != "RnB")].top1
+    results = tables.results
+    wanted = results[(results.split_kind == "random") & (results.treatment != "RnB")].top1
     assert drawn == pytest.approx(sorted(wanted))
+    tips = [tip for c in axes.collections for tip in c.tips]
+    assert len(tips) == len(drawn) and f"baseA, random-0, seed 0: {drawn_base(results):.3f}" in tips
+
+
+def drawn_base(results):
+    return results[(results.cell == "baseA") & (results.split == "random-0")].top1.item()
 
 
 def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
@@ -120,52 +159,102 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
     target = store.folder(spec)
     target.mkdir()
     source = Store(folder / "runs").folder(spec)
-    for name in ("spec.json", "provenance.json", "DONE"):
+    for name in ("spec.json", "provenance.json", "weights.safetensors", "DONE"):
         (target / name).write_bytes((source / name).read_bytes())
     values = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6, 0.5, 0.55, 0.45, 0.35]
     lines = [{"step": i, "lr": 1, "train_loss": 1, "val_loss": 1, "val_top1": v} for i, v in enumerate(values)]
     (target / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    row = collect([spec], store).iloc[0]
+    row = collect([spec], store, open_dataset(config.dataset.folder)).results.iloc[0]
     assert row.top1 == 0.35  # the final evaluation
     assert row.top1_mean_best10 == pytest.approx((sum(values) - 0.1 - 0.2) / 10)
 
 
 def row(cell, treatment, n, top1, target="B", split="random-0", kind="random", in_study=True, images_per_class=None):
-    return {
+    return dict.fromkeys(RESULTS) | {
         "dataset": "d", "split": split, "split_kind": kind, "cell": cell, "treatment": treatment, "target": target,
         "n": n, "seed": 0, "classes": 10, "images_per_class": images_per_class, "run": f"{split}-{cell}-{in_study}",
-        "state": "done", "top1": top1, "in_study": in_study,
+        "state": "done", "top1": top1, "in_study": in_study, "val_images": 100, "recipe": "r",
     }  # fmt: skip
+
+
+def tables_of(*rows) -> Tables:
+    about = {"title": "t", "statistic": "top1", "statistic_label": "top-1", "dataset": {"name": "d"}}
+    return Tables(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
 
 
 def test_only_bases_of_the_study_are_baselines():
     """A base of another task or volume that only lends its layers is neither drawn nor averaged."""
-    table = pd.DataFrame(
-        [
-            row("baseA", "base", 0, 0.9, target="A", in_study=False),
-            row("baseB", "base", 0, 0.8, in_study=False),
-            row("baseB", "base", 0, 0.5, images_per_class=10),
-            row("A3B", "AnB", 3, 0.6, images_per_class=10),
-            row("R3B", "RnB", 3, 0.2, images_per_class=10),
-        ]
+    tables = tables_of(
+        row("baseA", "base", 0, 0.9, target="A", in_study=False),
+        row("baseB", "base", 0, 0.8, in_study=False),
+        row("baseB", "base", 0, 0.5, images_per_class=10),
+        row("A3B", "AnB", 3, 0.6, images_per_class=10),
+        row("R3B", "RnB", 3, 0.2, images_per_class=10),
     )
-    axes = figure2(table).axes[0]
+    drawing = accuracy(tables)
+    axes = render(drawing.panels[0]).axes[0]
     assert axes.lines[0].get_ydata()[0] == 0.5, "the reference line is the study's own base"
-    assert "10 images a class" in figure2(table).get_suptitle()
-    right = figure3(table).axes[-1]
+    assert "10 images a class" in drawing.title
+    right = render(distance(tables).panels[-1]).axes[0]
     drawn = sorted(y for c in right.collections for _, y in c.get_offsets())
     assert drawn == pytest.approx([-0.3, 0.1])
 
 
 def test_figures_have_the_panels_that_the_study_has():
-    user = [
-        row("baseB", "base", 0, 0.5, split="mine", kind="user"),
-        row("A3B", "AnB", 3, 0.6, split="mine", kind="user"),
+    mine = {"split": "mine", "kind": "user"}
+    tables = tables_of(row("baseB", "base", 0, 0.5, **mine), row("A3B", "AnB", 3, 0.6, **mine))
+    assert "mine" in accuracy(tables).caption and isinstance(distance(tables), str)
+    tables = tables_of(row("baseB", "base", 0, 0.5), row("R3B", "RnB", 3, 0.1))
+    assert [panel.title for panel in distance(tables).panels] == ["Random, untrained layers", "Relative to base"]
+    far = {"split": "natural-manmade", "kind": "natural-manmade"}
+    tables = tables_of(row("baseB", "base", 0, 0.5, **far), row("A3B", "AnB", 3, 0.1, **far))
+    assert isinstance(accuracy(tables), str) and len(distance(tables).panels) == 2
+
+
+def test_tables_survive_writing_and_reading(tmp_path):
+    odd = tables_of(row("baseB", "base", 0, 0.5, split='a, "b"\nNA', kind="user"), row("A3B", "AnB", 3, 0.25))
+    odd.write(tmp_path)
+    again = Tables.read(tmp_path)
+    assert again.results.split.tolist() == ['a, "b"\nNA', "random-0"]
+    assert again.networks.accuracy.tolist() == [0.5, 0.25] and again.about == odd.about
+    assert names(again.networks) == ['a, "b"\nNA baseB', "random-0 A3B"]
+    published().write(tmp_path)
+    text = (tmp_path / "results.csv").read_text()
+    assert ",25000," in text and "25000.0" not in text, "whole numbers stay whole beside missing ones"
+
+
+def visible_texts(figure) -> list:
+    """Every text that is drawn: titles, labels, legends, and the labels of ticks within the axes."""
+    texts = [figure._suptitle, *(t for legend in figure.legends for t in legend.get_texts())]
+    for axes in figure.axes:
+        texts += [axes.title, *axes.texts, *(axes.get_legend().get_texts() if axes.get_legend() else [])]
+        for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+            low, high = sorted(axis.get_view_interval())
+            texts += [axis.label, *(t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high)]
+    return [t for t in texts if t.get_visible() and t.get_text().strip()]
+
+
+def overlapping(figure) -> list[tuple[str, str]]:
+    """Pairs of texts of a figure whose boxes overlap by more than a pixel, and texts that leave the page."""
+    figure.canvas.draw()
+    boxes = [(t.get_text(), t.get_window_extent()) for t in visible_texts(figure)]
+    width, height = figure.canvas.get_width_height()
+    outside = [(t, "page") for t, b in boxes if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
+    return outside + [
+        (first, second)
+        for i, (first, a) in enumerate(boxes)
+        for second, b in boxes[:i]
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
     ]
-    table = pd.DataFrame(user)
-    assert "mine" in figure2(table).get_suptitle() and figure3(table) is None
-    random = pd.DataFrame([row("baseB", "base", 0, 0.5), row("R3B", "RnB", 3, 0.1)])
-    assert figure3(random).axes[0].get_title() == "Random, untrained layers" and len(figure3(random).axes) == 2
-    distant = {"split": "natural-manmade", "kind": "natural-manmade"}
-    table = pd.DataFrame([row("baseB", "base", 0, 0.5, **distant), row("A3B", "AnB", 3, 0.1, **distant)])
-    assert figure2(table) is None and len(figure3(table).axes) == 2
+
+
+@pytest.mark.parametrize("layers", [[1], [1, 4, 7], [1, 2, 3, 4, 5, 6, 7]])
+def test_no_text_overlaps_at_any_size_of_study(study, layers):
+    tables = Tables.read(study[1])
+    for part in (tables, published()):
+        own = Tables(part.about, part.results[part.results.n.isin([0, *layers])], part.curves, part.filters,
+                     part.similarity)  # fmt: skip
+        for drawing in drawings(own)[0]:
+            figure = compose(drawing)
+            assert not overlapping(figure), drawing.name
+            plt.close(figure)

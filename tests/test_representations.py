@@ -16,7 +16,7 @@ from transferability.store import Store
 from transferability.stream import Stream
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
-SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images"]
+SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
 TOLERANCE = {"abs": 1e-12}
 
 
@@ -130,7 +130,7 @@ def test_there_is_no_similarity_without_variation_or_with_too_few_images():
 
 
 def test_filters_are_the_stored_weights_bit_for_bit(spec_of, store, dataset, random_0):
-    table = first_layer_filters(random_0, store, dataset)
+    table = first_layer_filters(random_0, store)
     assert list(table.columns) == FILTERS
     assert set(table.network) == {"baseA", "baseB", "untrained"} and set(table.split) == {"random-0"}
     assert len(table) == 3 * 4 * 5 * 5
@@ -149,10 +149,10 @@ def test_filters_are_the_stored_weights_bit_for_bit(spec_of, store, dataset, ran
 
 def test_filters_are_of_the_first_split_and_seed_with_both_bases(spec_of, store, dataset):
     specs = [spec_of("baseB", "random-3"), spec_of("baseA", "random-3")]  # baseA is not finished
-    table = first_layer_filters(specs, store, dataset)
+    table = first_layer_filters(specs, store)
     assert set(table.network) == {"baseB", "untrained"} and set(table.split) == {"random-3"}
     specs += [spec_of("A1B", seed=1), spec_of("baseB", seed=1), *(spec_of(f"base{t}") for t in "AB")]
-    table = first_layer_filters(specs, store, dataset)
+    table = first_layer_filters(specs, store)
     assert set(table.network) == {"baseA", "baseB", "untrained"}
     assert set(zip(table.split, table.seed, strict=True)) == {("random-0", 1)}
 
@@ -162,7 +162,7 @@ def test_untrained_layers_are_those_of_a_run_with_a_mean_image(spec_of, trained,
     network = {"normalisation": "batch", "mean": "image"}
     specs = [spec_of(cell, network=network) for cell in ("baseA", "baseB", "R1B")]
     store = trained(specs)
-    table = first_layer_filters(specs, store, dataset)
+    table = first_layer_filters(specs, store)
     weight = store.weights(specs[2])["layers.0.conv.weight"]
     rows = table[table.network == "untrained"]
     colours = torch.from_numpy(rows[["red", "green", "blue"]].to_numpy())
@@ -253,7 +253,7 @@ def test_pairs_of_unfinished_bases_are_absent(spec_of, store, dataset, tmp_path)
     assert len(nothing) == 0 and list(nothing.columns) == SIMILARITY
     both = similarity([*specs, spec_of("baseA"), spec_of("baseB")], store, dataset)
     assert set(both.split) == {"random-0"}
-    filters = first_layer_filters(specs, Store(tmp_path), dataset)
+    filters = first_layer_filters(specs, Store(tmp_path))
     assert len(filters) == 0 and list(filters.columns) == FILTERS
 
 
@@ -273,5 +273,18 @@ def test_the_same_store_gives_the_same_numbers(store, dataset, random_0):
     torch.rand(3)
     np.random.rand(3)
     assert first.equals(similarity(random_0, store, dataset, images=30))
-    assert first_layer_filters(random_0, store, dataset).equals(first_layer_filters(random_0, store, dataset))
+    assert first_layer_filters(random_0, store).equals(first_layer_filters(random_0, store))
     assert not first.equals(similarity(random_0, store, dataset, images=20))
+
+
+def test_what_is_known_of_the_same_runs_is_not_computed_again(store, dataset, random_0, tmp_path):
+    first = similarity(random_0, store, dataset)
+    path = tmp_path / "known.csv"
+    first.to_csv(path, index=False)
+    again = similarity(random_0, store, dataset, known=pd.read_csv(path))
+    assert again.cka.to_numpy() == pytest.approx(first.cka.to_numpy(), nan_ok=True)
+    marked = first.assign(cka=-2.0)
+    assert (similarity(random_0, store, dataset, known=marked).cka == -2).all(), "taken from the table"
+    other = marked.assign(run_a="another run")
+    assert similarity(random_0, store, dataset, known=other).equals(first), "another run's values are not"
+    assert similarity(random_0, store, dataset, 20, marked).cka.gt(-2).all(), "nor those on other images"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -126,27 +127,33 @@ class Execution:
     checkpoint_seconds: float = 120.0
 
 
-def build_member(
-    spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
-) -> Member:
-    """The network of ``spec`` at step 0, or where its checkpoint was taken.
+def initial_network(spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None) -> Network:
+    """The network of ``spec`` at step 0, on the CPU.
 
     Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network under
     (seed, "untrained", classes), the same for every n: R1..R7 are chops of one untrained network, as A1B..A7B are of
     one baseA.
+
+    Args:
+        mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
+        source: the state of the base whose layers are copied.
     """
-    task = seed_of(*spec.classes)
-    key = (spec.seed, str(spec.cell), task)
-    mean = stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
-    network = Network(spec.network, spec.network.outputs, mean, key)
-    cell = spec.cell
+    task, cell = seed_of(*spec.classes), spec.cell
+    network = Network(spec.network, spec.network.outputs, mean, (spec.seed, str(cell), task))
     if cell.source == UNTRAINED:
         network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
         copy_layers(source, network, cell.copied)
-    network.to(stream.device)
     network.freeze(cell.frozen)
-    member = Member(spec, network)
+    return network
+
+
+def build_member(
+    spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
+) -> Member:
+    """The network of ``spec`` with its optimiser, at step 0 or where its checkpoint was taken."""
+    mean = stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
+    member = Member(spec, initial_network(spec, mean, source).to(stream.device))
     if checkpoint:
         member.restore(checkpoint)
     return member

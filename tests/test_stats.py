@@ -1,0 +1,116 @@
+"""The linear model behind every difference: against paired t-tests, known answers and simulated coverage."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from analysis.stats import BASE, DISTANT, available, estimate, estimate_jointly, mean, minus
+
+
+def network(split, target, treatment, n, accuracy, seed=0, kind="random", val_images=1000, recipe="r"):
+    return {
+        "split": split, "split_kind": kind, "target": target, "treatment": treatment, "n": n, "seed": seed,
+        "accuracy": accuracy, "val_images": val_images, "images_per_class": np.nan, "recipe": recipe,
+    }  # fmt: skip
+
+
+def study(cells, blocks, noise=0.0, generator=None):
+    """Networks for every cell in every block: accuracy = block + cell + noise."""
+    return pd.DataFrame(
+        network(f"random-{i}", "A", treatment, n, block + effect + (generator.normal(0, noise) if noise else 0))
+        for i, block in enumerate(blocks)
+        for (treatment, n), effect in cells.items()
+    )
+
+
+CELLS = {BASE: 0.0, ("BnB", 3): -0.02, ("AnB", 3): -0.05, ("AnB", 7): -0.1, ("AnB+", 3): 0.03}
+
+
+def test_one_difference_is_the_paired_t_test():
+    generator = np.random.default_rng(1)
+    rows = study({BASE: 0.0, ("AnB", 3): -0.05}, generator.uniform(0.3, 0.8, 6), 0.01, generator)
+    first, second = (rows[rows.treatment == t].accuracy.to_numpy() for t in ("AnB", "base"))
+    wanted = scipy_stats.ttest_rel(first, second).confidence_interval(0.95)
+    found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert found.value == pytest.approx((first - second).mean())
+    assert (found.df, found.networks, found.tasks, found.covers) == (5, 12, 6, "networks")
+
+
+def test_differences_are_within_tasks_also_where_the_study_is_incomplete():
+    """AnB+ only on easy tasks, BnB+ only on hard ones: means differ by 0.4, the truth is 0.01."""
+    cells = {BASE: 0.0, ("AnB+", 3): 0.03, ("BnB+", 3): 0.02}
+    rows = study(cells, [0.2, 0.25, 0.6, 0.65])
+    easy = rows.split.isin(["random-2", "random-3"])
+    rows = rows[~((rows.treatment == "AnB+") & ~easy) & ~((rows.treatment == "BnB+") & easy)]
+    means = rows.groupby("treatment").accuracy.mean()
+    assert means["AnB+"] - means["BnB+"] == pytest.approx(0.41)
+    assert estimate(rows, minus(mean("AnB+", [3]), mean("BnB+", [3]))).value == pytest.approx(0.01)
+
+
+def test_what_cannot_be_told_is_none():
+    rows = study({BASE: 0.0}, [0.5]).iloc[:1]
+    lonely = pd.concat([rows, pd.DataFrame([network("random-9", "B", "AnB", 3, 0.4)])])
+    assert estimate(lonely, minus(mean("AnB", [3]), {BASE: 1.0})) is None, "no task has both"
+    assert estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0})) is None, "no such network"
+    unfinished = study(CELLS, [0.5, 0.6]).assign(accuracy=lambda r: r.accuracy.where(r.treatment != "AnB"))
+    assert estimate(unfinished, minus(mean("AnB", [3]), {BASE: 1.0})) is None
+    assert available(unfinished, "AnB") == [] and available(unfinished, "BnB") == [3]
+
+
+def test_single_networks_have_the_binomial_interval_of_their_validation_images():
+    rows = study({BASE: 0.0, ("AnB", 3): -0.1}, [0.6])
+    found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
+    error = np.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 1000)
+    assert (found.df, found.covers) == (0, "validation images only")
+    assert (found.low, found.high) == pytest.approx((-0.1 - 1.959964 * error, -0.1 + 1.959964 * error))
+
+
+def test_random_filters_do_not_count_as_noise_of_the_others():
+    generator = np.random.default_rng(2)
+    rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, generator)
+    wild = pd.DataFrame(
+        network(f"random-{i}", "A", "RnB", n, generator.uniform(0, 0.5)) for i in range(3) for n in (1, 2)
+    )
+    difference = minus(mean("AnB", [3]), mean("BnB", [3]))
+    assert estimate(pd.concat([rows, wild]), difference) == estimate(rows, difference)
+    assert estimate(pd.concat([rows, wild]), minus({BASE: 1.0}, mean("RnB", [1]))).df > 0
+
+
+def test_dissimilar_tasks_have_effects_of_their_own():
+    near = study({BASE: 0.0, ("AnB", 3): -0.05}, [0.5, 0.6])
+    far = study({BASE: 0.0, ("AnB", 3): -0.2}, [0.3, 0.4]).assign(split="natural-manmade", split_kind="natural-manmade")
+    far["target"] = far.groupby("treatment").cumcount().map({0: "A", 1: "B"})
+    rows = pd.concat([near, far], ignore_index=True)
+    assert estimate(rows, minus({BASE: 1.0}, mean("AnB", [3]))).value == pytest.approx(0.05)
+    assert estimate(rows, minus({BASE: 1.0}, mean(DISTANT + "AnB", [3]))).value == pytest.approx(0.2)
+    assert estimate(rows, minus(mean("AnB", [3]), mean(DISTANT + "AnB", [3]))).value == pytest.approx(0.15)
+
+
+def test_the_order_of_networks_does_not_matter():
+    rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, np.random.default_rng(3))
+    shuffled = rows.sample(frac=1, random_state=0)
+    difference = minus(mean("AnB", [3, 7]), {BASE: 1.0})
+    one, other = estimate(rows, difference), estimate(shuffled, difference)
+    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-12)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    generator = np.random.default_rng(4)
+    difference = minus(mean("AnB", [3, 7]), {BASE: 1.0})
+    covered = 0
+    for _ in range(400):
+        found = estimate(study(CELLS, generator.uniform(0.3, 0.7, 2), 0.01, generator), difference)
+        covered += found.low <= -0.075 <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_draws_have_the_spread_of_the_estimates():
+    rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, np.random.default_rng(5))
+    contrasts = [minus(mean("AnB", [n]), {BASE: 1.0}) for n in (3, 7)]
+    joint = estimate_jointly(rows, contrasts)
+    draws = joint.draws(20_000, np.random.default_rng(0))
+    for k, found in enumerate(joint.intervals(0.95)):
+        assert np.quantile(draws[:, k], [0.025, 0.975]) == pytest.approx([found.low, found.high], abs=0.002)
+    assert (draws == joint.draws(20_000, np.random.default_rng(0))).all()
