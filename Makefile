@@ -6,7 +6,7 @@ OUT ?= figures/figures-procedural
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo test lint plan status collect figures report paper-figures bench clean
+.PHONY: help setup demo test lint plan status collect figures report paper-figures results bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ paper-figures: setup ## the original's figures, tables and report from its publi
 	@$(RUN) analysis.paper figures/paper
 	@$(RUN) analysis.figures figures/paper
 	@$(RUN) analysis.report figures/paper
+
+results: setup ## draw the figures and write the reports in results/ again from their tables
+	@for study in results/*/; do $(RUN) analysis.figures $$study && $(RUN) analysis.report $$study || exit 1; done
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios
 	$(RUN) experiments.bench $(OVERRIDES)

@@ -77,7 +77,7 @@ CLAIMS = [
         lambda s: _minus(s.mean("BnB", (1, 2, 7)), s.mean("BnB", (4, 5))),
     ),
     Claim(
-        "Fine-tuning recovers what BnB loses in the middle",
+        "Own layers recover by fine-tuning: BnB+ beats BnB in the middle",
         "BnB+ minus BnB, n = 4, 5",
         lambda s: _minus(s.mean("BnB+", (4, 5), "BnB"), s.mean("BnB", (4, 5), "BnB+")),
     ),
@@ -104,7 +104,7 @@ CLAIMS = [
         lambda s: _minus(s.mean("AnB+", ALL), _BASE),
     ),
     Claim(
-        "... and not only because of longer training",
+        "That gain is not only one of longer training: AnB+ beats BnB+",
         "AnB+ minus BnB+, mean over n",
         lambda s: _minus(s.mean("AnB+", ALL, "BnB+"), s.mean("BnB+", ALL, "AnB+")),
     ),
@@ -114,7 +114,7 @@ CLAIMS = [
         lambda s: _minus(s.mean("AnB", ALL, FAR), s.mean(FAR, ALL, "AnB")),
     ),
     Claim(
-        "... and the more so the higher the layer",
+        "Dissimilarity costs the more, the higher the layer",
         "accuracy lost a layer on natural/man-made minus that on random splits",
         lambda s: _minus(s.decline(FAR), s.decline("AnB")),
     ),

@@ -1,6 +1,6 @@
 """The report of a study: one HTML page that needs no network, from the tables alone.
 
-python -m analysis.report figures/figures-procedural       writes FOLDER/report.html
+python -m analysis.report figures/figures-procedural       writes FOLDER/report.html, claims.csv, decomposition.csv ...
 """
 
 import argparse
@@ -21,7 +21,7 @@ from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design_drawing, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
-from analysis.tables import Tables, fail, names
+from analysis.tables import Tables, fail, names, write_csv
 from transferability.errors import UserError
 from transferability.store import write_atomic
 
@@ -34,13 +34,16 @@ ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``folder``/report.html from the tables in ``folder``.
+    """Write ``folder``/report.html, and what it reckons as CSV files beside it, from the tables in ``folder``.
 
     Raises:
         UserError: there are no tables.
     """
+    tables = Tables.read(folder)
+    for name, reckon in (("claims", assess), ("decomposition", decompose), ("boosts", boosts)):
+        write_csv(folder / f"{name}.csv", reckon(tables.networks))
     path = folder / "report.html"
-    write_atomic(path, page(Tables.read(folder)))
+    write_atomic(path, page(tables))
     return path
 
 
@@ -225,9 +228,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
     options = parser.parse_args()
     try:
-        print(f"report: {write_report(options.folder).resolve()}")
+        path = write_report(options.folder)
     except UserError as error:
         fail(error)
+    print("The paper's claims on this study (claims.csv has differences and intervals):")
+    for claim in assess(Tables.read(options.folder).networks).itertuples():
+        print(f"  {claim.verdict:<12}  {claim.statement}")
+    print(f"report: {path.resolve()}")
 
 
 if __name__ == "__main__":

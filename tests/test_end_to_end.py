@@ -85,7 +85,8 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["volume"]
     figures = ("design", "accuracy", "distance", "decomposition", "filters", "similarity", "curves")
     assert [p.name for p in drawn] == [f"{f}.{kind}" for f in figures for kind in ("pdf", "svg", "png")]
-    assert printed["report"] == f"report: {tables.resolve()}/report.html\n"
+    assert printed["report"].splitlines()[-1] == f"report: {tables.resolve()}/report.html"
+    assert len(pd.read_csv(tables / "claims.csv")) == len(printed["report"].splitlines()) - 2
     for name in ("results", "curves", "filters", "similarity"):
         (tmp_path / f"{name}.csv").write_bytes((tables / f"{name}.csv").read_bytes())
     (tmp_path / "about.json").write_bytes((tables / "about.json").read_bytes())

@@ -99,6 +99,14 @@ def test_the_papers_conclusions_follow_from_its_own_numbers(networks):
     assert single.statement.str.startswith("Random filters").all() and len(single) == 2
 
 
+def test_treatments_act_alike_on_all_tasks(networks):
+    """What the linear model assumes: the mean loss of AnB varies between tasks no more than noise alone makes it."""
+    random = networks[(networks.split_kind == "random") & networks.treatment.isin(["base", "AnB"])]
+    means = random.groupby(["split", "target", "treatment"]).accuracy.mean().unstack()
+    noise = 0.0022  # standard deviation of one network about the model
+    assert (means.base - means.AnB).std() < 1.3 * noise * (1 + 1 / 7) ** 0.5
+
+
 def test_claims_turn_with_the_data(networks):
     """Accuracies mirrored about 0.5 contradict what they supported."""
     mirrored = assess(networks.assign(accuracy=1 - networks.accuracy)).set_index("statement").verdict
