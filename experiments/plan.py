@@ -14,8 +14,9 @@ from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.stream import Batch
 
-STATES = ("done", "training", "half", "missing")
+STATES = ("done", "training", "failed", "half", "missing")
 SECONDS_PER_DAY = 86400
+BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl
 
 
 def print_plan(specs: list[RunSpec], store: Store, execution: Execution) -> None:
@@ -32,6 +33,7 @@ def print_plan(specs: list[RunSpec], store: Store, execution: Execution) -> None
         f"{execution.device} with {execution.threads} thread{'s' * (execution.threads > 1)} (from a few timed steps; "
         "a shared machine may be slower)."
     )
+    print(f"To write: {_disk(left)}")
 
 
 def print_states(runs: list[RunSpec], store: Store) -> list[RunSpec]:
@@ -54,6 +56,7 @@ def print_states(runs: list[RunSpec], store: Store) -> list[RunSpec]:
         "networks",
         "done",
         "training",
+        "failed",
         "resume",
         "missing",
     ]
@@ -80,6 +83,29 @@ def _estimate(left: list[RunSpec], store: Store, execution: Execution) -> float:
             prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(flops[:frozen]) * images / rates[name])
         total += sum(prefixes.values())
     return total / execution.threads
+
+
+def _disk(left: list[RunSpec]) -> str:
+    """Bytes that ``left`` will write: what stays, and at most how much beside it while they train."""
+    stays = trains = 0
+    sizes = {}
+    for spec in left:
+        key = str(spec.network)
+        if key not in sizes:
+            network = Network(spec.network, spec.network.outputs, np.zeros(3, np.float32))
+            sizes[key] = 4 * sum(p.numel() for p in network.parameters())
+        weights = sizes[key]
+        stays += weights + BYTES_PER_EVALUATION * (spec.recipe.steps // spec.recipe.eval_every + 1)
+        trains += 2 * 2 * weights  # the two newest checkpoints, each with weights and momentum
+    return f"{_size(stays)} that stay, and at most {_size(trains)} of checkpoints while they train"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def _measured_rate(spec: RunSpec, execution: Execution) -> float:

@@ -132,11 +132,11 @@ def test_rule_4_stopped_and_resumed_equals_never_stopped(stop_after, spec_of, tm
 
     first = stream()
     with pytest.raises(Stop):
-        train([Cohort(first, list(members(first)))], CPU, lambda m: None, stop)
+        train([Cohort(first, list(members(first)))], CPU, lambda m: None, lambda m, why: None, stop)
     again = stream()
     cohort = Cohort(again, list(members(again)))
     assert sorted({m.step for m in cohort.members}) == sorted({1, stop_after})
-    train([cohort], CPU, lambda m: None)
+    train([cohort], CPU, lambda m: None, lambda m, why: None)
     for member in cohort.members:
         assert equal(dict(member.network.state_dict()), hardest_store.weights(member.spec))
         assert member.metrics == hardest_store.metrics(member.spec)

@@ -27,6 +27,8 @@ from transferability.spec import RunSpec
 from transferability.store import Checkpoint
 from transferability.stream import Batch, Stream
 
+EXPLODED = 1e4  # a loss above it never comes back
+
 
 class Member:
     """One network of a cohort: its weights, its optimiser and where it stands."""
@@ -37,7 +39,9 @@ class Member:
         self.step = 0  # the next training step
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0  # this network's share of the time spent
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=network.input.mean.device)
+        device = network.input.mean.device
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._first_bad = torch.tensor(spec.recipe.steps, device=device)  # the step at which the loss went wrong
         self._digests = _prefix_digests(network)
 
     def prefix_key(self, n: int) -> tuple:
@@ -56,7 +60,16 @@ class Member:
         set_rate(self.optimiser, self.step, recipe)
         self.optimiser.step()
         self.loss_sum += loss.detach()
+        bad = ~(loss.detach() < EXPLODED)  # true of NaN too; kept on the device, so that no step waits for it
+        self._first_bad = torch.where(bad, self._first_bad.clamp(max=self.step), self._first_bad)
         self.step += 1
+
+    def failure(self) -> dict[str, Any] | None:
+        """Where the loss stopped to be a number, or exploded; None while all is well."""
+        step = int(self._first_bad)
+        if step >= self.spec.recipe.steps:
+            return None
+        return {"step": step, "lr": learning_rate(step, self.spec.recipe), "last": (self.metrics or [None])[-1]}
 
     def logits(self, batch: Batch, shared: "SharedPrefix") -> Tensor:
         """(B, outputs) float32."""
@@ -163,53 +176,79 @@ def train(
     cohorts: list[Cohort],
     execution: Execution,
     save: Callable[[Member], None],
+    fail: Callable[[Member, dict], None],
     on_step: Callable[[int, list[Member]], None] = lambda step, active: None,
     stop: threading.Event | None = None,
 ) -> None:
     """Train every network of ``cohorts`` to the end of their common recipe.
 
-    Networks may stand at different steps (after a crash): each joins when the others have reached it.
+    Networks may stand at different steps (after a crash): each joins when the others have reached it. A network whose
+    loss is no number any more, or explodes, leaves its cohort at the next evaluation or checkpoint; the others do not
+    notice.
 
     Args:
         save: called with a member when it should be checkpointed.
+        fail: called with a member that leaves, and where it failed.
         on_step: called after each step with the step and the members that made it.
         stop: when set, all members are saved after the step (and its evaluation) that is under way.
 
     Raises:
         KeyboardInterrupt: ``stop`` was set.
     """
-    members = [m for cohort in cohorts for m in cohort.members]
-    recipe = members[0].spec.recipe
-    start = min(m.step for m in members)
+    recipe = cohorts[0].members[0].spec.recipe
+    start = min(m.step for cohort in cohorts for m in cohort.members)
     streams = [c.stream.batches(start, recipe.steps) for c in cohorts]
     saved = time.monotonic()
-    for m in members:
+    for m in _members(cohorts):
         m.network.train()
     with _workers(execution) as run:
         for step in range(start, recipe.steps):
             began = time.monotonic()
-            active = []
-            for cohort, batches in zip(cohorts, streams, strict=True):
-                batch = next(batches)
-                shared = SharedPrefix(batch)
-                active += [(m, batch, shared) for m in cohort.members if m.step == step]
-            # The longest first: no thread is left with a whole network at the end of a step.
-            active.sort(key=lambda work: work[0].network.frozen)
-            run(Member.train_step, active)
-            stepped = [m for m, _, _ in active]  # a network that is ahead was evaluated at this step already
-            if (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps:
-                for cohort in cohorts:
+            stepped = _train_step(cohorts, [next(batches) for batches in streams], step, run)
+            stopping = stop is not None and stop.is_set()
+            evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
+            saving = stopping or time.monotonic() - saved > execution.checkpoint_seconds
+            if evaluating or saving:
+                _drop_failed(cohorts, fail)
+            if evaluating:
+                for cohort in cohorts:  # a network that is ahead was evaluated at this step already
                     _evaluate([m for m in cohort.members if m in stepped], cohort.stream, run)
             for m in stepped:
                 m.seconds += (time.monotonic() - began) / len(stepped)
             on_step(step, stepped)
-            stopping = stop is not None and stop.is_set()
-            if stopping or time.monotonic() - saved > execution.checkpoint_seconds:
-                for m in members:
+            if saving:
+                for m in _members(cohorts):
                     save(m)
                 saved = time.monotonic()
             if stopping:
                 raise KeyboardInterrupt
+            if not _members(cohorts):
+                return
+
+
+def _members(cohorts: list[Cohort]) -> list[Member]:
+    return [m for cohort in cohorts for m in cohort.members]
+
+
+def _train_step(cohorts: list[Cohort], batches: list[Batch], step: int, run: Callable) -> list[Member]:
+    """One step of every network that stands at ``step``; returns them."""
+    active = []
+    for cohort, batch in zip(cohorts, batches, strict=True):
+        shared = SharedPrefix(batch)
+        active += [(m, batch, shared) for m in cohort.members if m.step == step]
+    # The longest first: no thread is left with a whole network at the end of a step.
+    active.sort(key=lambda work: work[0].network.frozen)
+    run(Member.train_step, active)
+    return [m for m, _, _ in active]
+
+
+def _drop_failed(cohorts: list[Cohort], fail: Callable[[Member, dict], None]) -> None:
+    """Take the networks that failed out of their cohorts."""
+    for cohort in cohorts:
+        for m in list(cohort.members):
+            if why := m.failure():
+                fail(m, why)
+                cohort.members.remove(m)
 
 
 @dataclass

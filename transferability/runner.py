@@ -1,6 +1,7 @@
 """From a list of runs to finished runs: what is done is skipped, what is half done resumed, what is missing trained."""
 
 import datetime
+import gc
 import logging
 import platform
 import signal
@@ -66,42 +67,121 @@ def ensure(
 ) -> None:
     """Return when every run of ``specs`` is finished, by this process or by another.
 
+    Networks that fail are left out, with those that start from them; all others are trained first.
+
     Args:
         sources: ``train`` trains missing base networks first; ``require`` makes a missing one an error.
+
+    Raises:
+        UserError: networks failed, or one does not fit into memory; the message names them.
     """
     if sources == "require":
-        for spec in specs:
-            if spec.source and not store.is_done(spec.source):
-                raise UserError(
-                    f"{spec.cell} starts from {spec.source.cell}, which is not finished in {store.root} "
-                    f"({spec.source.run_id}): train it first, or set sources=train"
-                )
+        _require_sources(specs, store)
     pending = with_sources(specs)
     if all(map(store.is_done, pending)):
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
-    told = False
-    while pending := [s for s in pending if not store.is_done(s)]:
-        ready = [s for s in pending if s.source is None or store.is_done(s.source)]
-        claimed = _claim_wave(ready, store, execution)
+        return
+    store.check_locks()
+    before = {s.run_id: store.failure(s) for s in pending}  # failures of earlier tries are tried again
+    tried: set[str] = set()
+    limit, told = execution.max_networks, False
+    while ready := _ready(pending, store, before, tried):
+        claimed = _claim_wave(ready, store, execution, limit)
         if claimed:
+            tried |= {s.run_id for s, _ in claimed}
             try:
                 _train_wave([s for s, _ in claimed], store, dataset, execution)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                limit = _smaller_limit(len(claimed), execution)
+                tried -= {s.run_id for s, _ in claimed}
             finally:
                 for _, lock in claimed:
                     lock.release()
+            gc.collect()  # the networks of this wave, before those of the next are built
+            if execution.device.type == "cuda":
+                torch.cuda.empty_cache()
         else:
             if not told:
-                log.info("waiting for %d runs that another process is training", len(pending))
+                log.info("waiting for %d runs that another process is training", len(ready))
                 told = True
             time.sleep(POLL_SECONDS)
+    _report_failures(pending, store)
 
 
-def _claim_wave(ready: list[RunSpec], store: Store, execution: Execution) -> list[tuple[RunSpec, FileLock]]:
+def _require_sources(specs: list[RunSpec], store: Store) -> None:
+    for spec in specs:
+        if spec.source and not store.is_done(spec.source):
+            raise UserError(
+                f"{spec.cell} starts from {spec.source.cell}, which is not finished in {store.root} "
+                f"({spec.source.run_id}): train it first, or set sources=train"
+            )
+
+
+def _ready(pending: list[RunSpec], store: Store, before: dict[str, dict | None], tried: set[str]) -> list[RunSpec]:
+    """The runs that can be trained now: not finished, source finished, and not failed in this try."""
+
+    def failed(spec: RunSpec) -> bool:
+        failure = store.failure(spec)
+        return failure is not None and (spec.run_id in tried or failure != before[spec.run_id])
+
+    left = [s for s in pending if not store.is_done(s) and not failed(s)]
+    return [s for s in left if s.source is None or store.is_done(s.source)]
+
+
+def _report_failures(pending: list[RunSpec], store: Store) -> None:
+    """Raise if networks failed, naming them and counting those that wait for them."""
+    failures = [(s, why) for s in pending if not store.is_done(s) and (why := store.failure(s))]
+    if not failures:
+        return
+    waiting = sum(not store.is_done(s) for s in pending) - len(failures)
+    names = [
+        f"{s.split} {s.cell} seed {s.seed} (step {w['step']}, rate {w['lr']:.3g}, last validation "
+        f"{w['last']['val_top1'] if w['last'] else 'none'})"
+        for s, w in failures
+    ]
+    raise UserError(
+        f"the loss of {len(failures)} of {len(pending)} networks became infinite or no number: {', '.join(names[:5])}"
+        f"{' ...' if len(names) > 5 else ''}; {waiting} that start from them were not trained, all others are "
+        "finished. The same command tries these again; a smaller recipe.lr makes a new study"
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or cpu
+
+
+def _smaller_limit(networks: int, execution: Execution) -> int:
+    """How many networks to hold at once after memory ran out with ``networks``.
+
+    Raises:
+        UserError: there is nothing to split, or the user has set the number.
+    """
+    smaller = -(-networks // 2)
+    if networks == 1:
+        raise UserError(
+            f"out of memory on {execution.device} with a single network: it needs a larger device, or a smaller "
+            "recipe.batch_size (which makes a new study)"
+        )
+    if execution.max_networks is not None:
+        raise UserError(
+            f"out of memory on {execution.device} with {networks} networks held at once: set max_networks={smaller}, "
+            "or null to have cohorts split by themselves; results do not depend on it"
+        )
+    log.warning("out of memory with %d networks held at once: going on with %d (max_networks)", networks, smaller)
+    return smaller
+
+
+def _claim_wave(
+    ready: list[RunSpec], store: Store, execution: Execution, limit: int | None
+) -> list[tuple[RunSpec, FileLock]]:
     """Lock runs that can train side by side: one cohort or, while threads would idle, several of one recipe.
 
     Runs that others start from come first.
     """
-    limit = execution.max_networks or len(ready)
+    limit = limit or len(ready)
     claimed: list[tuple[RunSpec, FileLock]] = []
     groups: dict[tuple, list[RunSpec]] = {}
     for spec in sorted(ready, key=lambda s: s.generation):
@@ -160,11 +240,16 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
         if evaluated:
             log.info("step %d/%d: top-1 %.3f to %.3f", step + 1, recipe.steps, min(evaluated), max(evaluated))
 
+    def fail(member: Member, why: dict) -> None:
+        store.fail(member.spec, why)
+        log.warning("%s %s failed at step %d, rate %.3g", member.spec.split, member.spec.cell, why["step"], why["lr"])
+
     began = time.monotonic()
     with bar, logging_redirect_tqdm(), _stop_requests() as stop:
-        train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), on_step, stop)
+        train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), fail, on_step, stop)
     seconds = time.monotonic() - began
-    for m in members:
+    finished = [m for cohort in cohorts for m in cohort.members]
+    for m in finished:
         store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
     log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
 

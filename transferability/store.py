@@ -1,12 +1,20 @@
 """The run store: a folder a run, safe against crashes and against two processes asking for the same run.
 
-A run folder holds ``spec.json``, while it trains ``checkpoint.safetensors``, and when it is finished
-``weights.safetensors``, ``metrics.jsonl``, ``provenance.json`` and, written last, ``DONE``. Every file is written
-whole: to a temporary file, fsync, rename. ``.lock`` is held by the process that trains the run.
+A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
+``checkpoint-previous.safetensors``; when it is finished ``weights.safetensors``, ``metrics.jsonl``, ``provenance.json``
+and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says why the last try ended. Every file is
+written whole: to a temporary file, fsync, rename. ``.lock`` is held (``flock``) by the process that trains the run; the
+system frees it when that process dies.
 """
 
+import errno
+import fcntl
+import hashlib
 import json
+import logging
 import os
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +27,12 @@ from torch import Tensor
 
 from transferability.errors import UserError
 from transferability.spec import RunSpec
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
+RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")  # what DONE vouches for
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
 
 @dataclass(frozen=True)
@@ -45,33 +59,75 @@ class Store:
         return self.root / spec.run_id
 
     def is_done(self, spec: RunSpec) -> bool:
-        """Whether the run is finished; checks that its folder belongs to this very specification."""
-        if not (self.folder(spec) / "DONE").exists():
+        """Whether the run is finished: the marker is there, and the files have the sizes that it recorded.
+
+        Raises:
+            UserError: the folder is that of another run, or a file is not as it was written.
+        """
+        folder = self.folder(spec)
+        record = _record(folder)
+        if record is None:
             return False
         self._check(spec)
+        for name, known in record.items():
+            size = (folder / name).stat().st_size if (folder / name).exists() else 0
+            if size != known["bytes"]:
+                raise UserError(f"{folder / name} has {size} of {known['bytes']} bytes: {_way_back(folder)}")
         return True
 
     def claim(self, spec: RunSpec) -> FileLock | None:
-        """Lock the run for this process, creating its folder; None if another process holds it."""
+        """Lock the run for this process, creating its folder; None if another process holds it.
+
+        What a killed process left half-written, and the mark of an earlier failure, are removed.
+        """
         folder = self.folder(spec)
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / ".lock")
         try:
+            folder.mkdir(exist_ok=True)
+            lock = FileLock(folder / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
             return None
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{folder} cannot be locked for training: {error}") from error
         try:
+            for left in folder.glob(".*.tmp"):
+                left.unlink()
             if (folder / "spec.json").exists():
                 self._check(spec)
             else:
                 write_atomic(folder / "spec.json", _json(spec.to_dict()))
+            (folder / "FAILED").unlink(missing_ok=True)
         except BaseException:
             lock.release()
             raise
         return lock
 
+    def check_locks(self) -> None:
+        """Try whether the file system's locks keep a second holder out, as training by several processes needs.
+
+        Raises:
+            UserError: the store cannot be written, or its locks do not work.
+        """
+        path = self.root / f".lock-test-{uuid.uuid4().hex}"
+        try:
+            with open(path, "w") as first, open(path, "w") as second:
+                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+            raise UserError(f"store={self.root}: the locks of this file system keep nobody out: {_NO_LOCKS}")
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise UserError(
+                    f"store={self.root}: this file system has no locks ({error.strerror}): {_NO_LOCKS}"
+                ) from error
+            raise UserError(f"store={self.root}: cannot be written: {error.strerror}") from error
+        finally:
+            path.unlink(missing_ok=True)
+
     def state(self, spec: RunSpec) -> str:
-        """done | training (by some process now) | half (can be resumed) | missing."""
+        """done | training (by some process now) | failed | half (can be resumed) | missing."""
         if self.is_done(spec):
             return "done"
         folder = self.folder(spec)
@@ -82,72 +138,155 @@ class Store:
                     pass
             except Timeout:
                 return "training"
-        return "half" if (folder / "checkpoint.safetensors").exists() else "missing"
+        if (folder / "FAILED").exists():
+            return "failed"
+        return "half" if any((folder / name).exists() for name in CHECKPOINTS) else "missing"
 
     def specs(self) -> list[RunSpec]:
-        """The specification of every run in the store, by folder name."""
-        return [RunSpec.from_dict(json.loads(path.read_text())) for path in sorted(self.root.glob("*/spec.json"))]
+        """The specification of every run in the store, by folder name.
+
+        Raises:
+            UserError: a ``spec.json`` cannot be read, or is not that of its folder.
+        """
+        return [self._spec_in(path) for path in sorted(self.root.glob("*/spec.json"))]
 
     def save_checkpoint(self, spec: RunSpec, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint; the one before it is kept, for the case that this one is damaged on disk."""
+        newest, previous = (self.folder(spec) / name for name in CHECKPOINTS)
+        tensors = _plain(checkpoint.tensors)
         header = {
             "run": spec.run_id,
             "step": str(checkpoint.step),
             "metrics": json.dumps(checkpoint.metrics),
             "seconds": repr(checkpoint.seconds),
         }
-        with _replacing(self.folder(spec) / "checkpoint.safetensors") as temporary:
-            safetensors.torch.save_file(_plain(checkpoint.tensors), temporary, metadata=header)
+        header["sha256"] = _digest(tensors, header)
+        with _replacing(newest) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata=header)
+            if newest.exists():
+                os.replace(newest, previous)
 
     def load_checkpoint(self, spec: RunSpec) -> Checkpoint | None:
-        path = self.folder(spec) / "checkpoint.safetensors"
-        if not path.exists():
-            return None
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if header["run"] != spec.run_id:
-            raise UserError(f"{path} belongs to {header['run']}: delete it to train this run from the start")
-        return Checkpoint(tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"]))
+        """The newest checkpoint that is whole; None if there is none, and the run starts from the beginning.
+
+        Raises:
+            UserError: a checkpoint of another run.
+        """
+        for name in CHECKPOINTS:
+            path = self.folder(spec) / name
+            if not path.exists():
+                continue
+            try:
+                header, tensors = _open(path)
+            except ValueError as error:
+                log.warning("%s is damaged (%s): going on from an earlier state", path, error)
+                continue
+            if header["run"] != spec.run_id:
+                raise UserError(f"{path} belongs to {header['run']}: delete it to train this run from the start")
+            return Checkpoint(tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"]))
+        return None
 
     def step(self, spec: RunSpec) -> int:
         """Training steps that are safe: all of a finished run, those of the checkpoint, or 0."""
         if self.is_done(spec):
             return spec.recipe.steps
-        path = self.folder(spec) / "checkpoint.safetensors"
-        if not path.exists():
-            return 0
-        with safetensors.safe_open(path, framework="pt") as file:
-            return int(file.metadata()["step"])
+        for name in CHECKPOINTS:
+            try:
+                with safetensors.safe_open(self.folder(spec) / name, framework="pt") as file:
+                    return int(file.metadata()["step"])
+            except (OSError, safetensors.SafetensorError, KeyError, TypeError):
+                continue  # absent or damaged
+        return 0
 
     def finish(
         self, spec: RunSpec, weights: dict[str, Tensor], metrics: list[dict], provenance: dict[str, Any]
     ) -> None:
-        """Write the results of a finished run; the marker last, then drop the checkpoint."""
+        """Write the results of a finished run; the marker last, then drop the checkpoints."""
         folder = self.folder(spec)
         with _replacing(folder / "weights.safetensors") as temporary:
             safetensors.torch.save_file(_plain(weights), temporary, metadata={"run": spec.run_id})
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
-        write_atomic(folder / "DONE", "")
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
+        for name in CHECKPOINTS:
+            (folder / name).unlink(missing_ok=True)
+
+    def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
+        """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
+        write_atomic(self.folder(spec) / "FAILED", _json({**why, "attempt": uuid.uuid4().hex}))
+
+    def failure(self, spec: RunSpec) -> dict[str, Any] | None:
+        """Why the last try ended, where it failed."""
+        try:
+            return json.loads((self.folder(spec) / "FAILED").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
 
     def weights(self, spec: RunSpec) -> dict[str, Tensor]:
-        """The final weights of a finished run."""
+        """The final weights of a finished run, checked against its record.
+
+        Raises:
+            UserError: the file is not as it was written.
+        """
+        self._check_file(self.folder(spec), "weights.safetensors")
         return safetensors.torch.load_file(self.folder(spec) / "weights.safetensors")
 
     def metrics(self, spec: RunSpec) -> list[dict[str, Any]]:
         """The evaluations of a finished run: step, lr, train_loss, val_loss, val_top1."""
-        return [json.loads(line) for line in (self.folder(spec) / "metrics.jsonl").read_text().splitlines()]
+        text = self._check_file(self.folder(spec), "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def provenance(self, spec: RunSpec) -> dict[str, Any]:
-        return json.loads((self.folder(spec) / "provenance.json").read_text())
+        return json.loads(self._check_file(self.folder(spec), "provenance.json").read_text())
+
+    def verify(self) -> tuple[int, list[str]]:
+        """Read every file of every run: how many runs there are, and a line for each thing that is damaged."""
+        damaged, folders = [], sorted(path for path in self.root.glob("*") if path.is_dir())
+        for folder in folders:
+            try:
+                if (folder / "spec.json").exists():
+                    self._spec_in(folder / "spec.json")
+                for name in _record(folder) or {}:
+                    self._check_file(folder, name)
+            except UserError as error:
+                damaged.append(str(error))
+            for name in CHECKPOINTS:
+                try:
+                    _open(folder / name)
+                except FileNotFoundError:
+                    continue
+                except ValueError as error:
+                    damaged.append(f"{folder / name} is damaged ({error}): training goes on from an earlier state")
+        return len(folders), damaged
+
+    def _check_file(self, folder: Path, name: str) -> Path:
+        """The path of a result, read once and compared with its record."""
+        known = (_record(folder) or {}).get(name)
+        if known is None:
+            raise UserError(f"{folder} has no record of {name}: {_way_back(folder)}")
+        try:
+            found = _measure(folder / name)
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read ({error.strerror}): {_way_back(folder)}") from error
+        if found != known:
+            raise UserError(f"{folder / name} is not as it was written (its SHA-256 differs): {_way_back(folder)}")
+        return folder / name
+
+    def _spec_in(self, path: Path) -> RunSpec:
+        try:
+            spec = RunSpec.from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+            raise UserError(f"{path} cannot be read ({error}): move its folder out of the store") from error
+        if spec.id != path.parent.name.rpartition("-")[2]:
+            raise UserError(f"{path} was changed: it is of a run {spec.id}; restore it or move its folder away")
+        return spec
 
     def _check(self, spec: RunSpec) -> None:
         """Compare the folder's spec.json with ``spec``, field by field."""
         path = self.folder(spec) / "spec.json"
         try:
             found = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): move the folder away to train the run again") from None
         if differing := _differences(json.loads(_json(spec.to_dict())), found):
             raise UserError(
@@ -156,6 +295,55 @@ class Store:
 
 
 _LABELS = ("dataset.name", "network.name", "recipe.name", "split")
+_NO_LOCKS = "two processes could train one run at once; put the store on a local disk, NFS or Lustre with flock"
+
+
+def _way_back(folder: Path) -> str:
+    return f"delete {folder / 'DONE'} and give the command again, the run is then trained again to the same numbers"
+
+
+def _record(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """What DONE says of the files; None without the marker."""
+    path = folder / "DONE"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {_way_back(folder)}") from error
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
+def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not as it was written.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if header.pop("sha256", None) != _digest(tensors, header):
+        raise ValueError("its SHA-256 differs")
+    return header, tensors
+
+
+def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values of the tensors, and of the header."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(-1).numpy())
+    return digest.hexdigest()
 
 
 def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
@@ -171,17 +359,22 @@ def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a whole text file or nothing."""
+    """Write a whole text file or nothing.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     with _replacing(path) as temporary:
         temporary.write_text(text)
 
 
 @contextmanager
-def _replacing(path: Path):
+def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path that replaces ``path``, on disk, when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for its owner only
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -190,6 +383,9 @@ def _replacing(path: Path):
             os.fsync(directory)
         finally:
             os.close(directory)
+    except (OSError, safetensors.SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path} cannot be written ({why}): what was there before is kept") from error
     finally:
         temporary.unlink(missing_ok=True)
 
