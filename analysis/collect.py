@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.representations import first_layer_filters, similarity
-from analysis.tables import RESULTS, Tables, names
+from analysis.tables import RESULTS, Tables, names, read_csv
 from experiments.cli import command, dataset_of
 from transferability.config import Config
 from transferability.datasets import PackedDataset
@@ -118,7 +118,7 @@ def main(config: Config) -> None:
     dataset, store = dataset_of(config), Store(config.store)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
     earlier = folder / "similarity.csv"
-    known = pd.read_csv(earlier) if earlier.exists() else None
+    known = read_csv(earlier) if earlier.exists() else None
     tables = collect(study_specs(config, dataset), store, dataset, known)
     tables.write(folder)
     table = tables.results

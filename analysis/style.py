@@ -14,6 +14,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from transferability.store import replacing
+
 matplotlib.use("Agg")
 
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#8c8c8c"
@@ -151,13 +153,13 @@ def render(panel: Panel) -> Figure:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.pdf, .svg and .png with nothing in them that changes from one day to the next."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``stem``.pdf, .svg and .png, each whole or not, with nothing in them that changes from day to day."""
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = [stem.with_suffix(f".{kind}") for kind in undated]
     with matplotlib.rc_context(RC):  # the salt of SVG identifiers and the fonts count when a file is written
-        for path, metadata in zip(paths, undated.values(), strict=True):
-            figure.savefig(path, metadata=metadata)
+        for path, (kind, metadata) in zip(paths, undated.items(), strict=True):
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=kind, metadata=metadata)
     plt.close(figure)
     return paths
 

@@ -92,14 +92,14 @@ class Tables:
         """
         try:
             about = json.loads((folder / "about.json").read_text())
-            results = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""])
+            results = read_csv(folder / "results.csv")
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
         except (json.JSONDecodeError, pd.errors.ParserError) as error:
             raise UserError(f"{folder} is damaged ({error}): collect it again") from None
         if absent := [c for c in RESULTS if c not in results]:
             raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: collect it again")
-        others = {n: pd.read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}
+        others = {n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}
         return cls(about, results, **others)
 
     @property
@@ -115,9 +115,28 @@ class Tables:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Six digits; whole numbers stay whole in columns with gaps."""
+    """Six digits; whole numbers stay whole in columns with gaps.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which :func:`read_csv` removes.
+    """
     whole = {name: "Int64" for name in WHOLE if name in table}
-    write_atomic(path, table.astype(whole).to_csv(index=False, float_format="%.6f"))
+    safe = table.astype(whole).map(lambda value: f"'{value}" if _is_formula(value) else value)
+    write_atomic(path, safe.to_csv(index=False, float_format="%.6f"))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """What :func:`write_csv` wrote; only empty fields are missing values ("NA" is a name)."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    texts = table.select_dtypes(["object", "string"]).columns
+    return table.assign(**{name: table[name].map(_without_apostrophe) for name in texts})
+
+
+def _is_formula(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def _without_apostrophe(value: object) -> object:
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and _is_formula(value[1:]) else value
 
 
 def names(table: pd.DataFrame) -> list[str]:

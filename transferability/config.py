@@ -230,7 +230,7 @@ class Config:
     store: str = "runs"
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
     threads: int | None = None  # networks that train at the same moment on a CPU; null: one a core
-    max_networks: int | None = None  # networks held in memory at once; null: the whole cohort
+    max_networks: int | None = None  # networks held in memory at once; null: the cohort, fewer if memory runs out
     checkpoint_seconds: float = 120.0
     out: str | None = None  # where analysis.collect writes its table
 

@@ -161,7 +161,7 @@ class Store:
             "seconds": repr(checkpoint.seconds),
         }
         header["sha256"] = _digest(tensors, header)
-        with _replacing(newest) as temporary:
+        with replacing(newest) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata=header)
             if newest.exists():
                 os.replace(newest, previous)
@@ -203,7 +203,7 @@ class Store:
     ) -> None:
         """Write the results of a finished run; the marker last, then drop the checkpoints."""
         folder = self.folder(spec)
-        with _replacing(folder / "weights.safetensors") as temporary:
+        with replacing(folder / "weights.safetensors") as temporary:
             safetensors.torch.save_file(_plain(weights), temporary, metadata={"run": spec.run_id})
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
@@ -359,18 +359,18 @@ def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a whole text file or nothing.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
-    """
-    with _replacing(path) as temporary:
+    """Write a whole text file or nothing (see :func:`replacing`)."""
+    with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces ``path``, on disk, when the block ends well."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces ``path``, on disk, when the block ends well.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
