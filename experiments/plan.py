@@ -17,6 +17,7 @@ from transferability.stream import Batch
 STATES = ("done", "training", "failed", "half", "missing")
 SECONDS_PER_DAY = 86400
 BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl
+BYTES_PER_RUN = 6000  # specification, provenance, record, names of tensors
 
 
 def print_plan(specs: list[RunSpec], store: Store, execution: Execution) -> None:
@@ -95,7 +96,8 @@ def _disk(left: list[RunSpec]) -> str:
             network = Network(spec.network, spec.network.outputs, np.zeros(3, np.float32))
             sizes[key] = 4 * sum(p.numel() for p in network.parameters())
         weights = sizes[key]
-        stays += weights + BYTES_PER_EVALUATION * (spec.recipe.steps // spec.recipe.eval_every + 1)
+        evaluations = -(-spec.recipe.steps // spec.recipe.eval_every)
+        stays += weights + BYTES_PER_EVALUATION * evaluations + BYTES_PER_RUN
         trains += 2 * 2 * weights  # the two newest checkpoints, each with weights and momentum
     return f"{_size(stays)} that stay, and at most {_size(trains)} of checkpoints while they train"
 

@@ -1,5 +1,6 @@
 """The miniature study from nothing to figures: plan, train, resume, collect, draw."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,14 @@ def test_plan_and_status_count(study):
     assert "To train: 88 networks, 4,224 network-images" in printed["plan"]  # 88 x 8 steps x 6 images
     assert "every network is finished" in printed["plan after"]
     assert printed["status"].splitlines()[-1].split() == ["all", "88", "88", "-", "-", "-"]
+
+
+def test_the_plan_says_how_many_bytes_the_study_will_write(study):
+    folder, _, printed = study
+    number, unit = re.search(r"To write: ([\d.]+) (KB|MB) that stay", printed["plan"]).groups()
+    planned = float(number) * {"KB": 1e3, "MB": 1e6}[unit]
+    written = sum(p.stat().st_size for p in (folder / "runs").rglob("*") if p.is_file())
+    assert planned == pytest.approx(written, rel=0.25)
 
 
 def test_a_sweep_over_processes_equals_one_process(study, tmp_path):

@@ -99,6 +99,14 @@ def test_rule_3_holding_fewer_networks_changes_nothing(spec_of, trained, hardest
         assert equal(few.weights(spec), hardest_store.weights(spec))
 
 
+def test_rule_3_neither_order_nor_threads_change_a_number(spec_of, trained, hardest_store):
+    specs = [spec_of(c, network=HARDEST) for c in ("B7B", "R3B", "B4B", "A5B+", "A2B")]
+    other = trained(specs[::-1], replace(CPU, threads=5))
+    for spec in specs:
+        assert equal(other.weights(spec), hardest_store.weights(spec))
+        assert other.metrics(spec) == hardest_store.metrics(spec)
+
+
 class Stop(Exception):
     pass
 
