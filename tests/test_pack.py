@@ -1,7 +1,13 @@
+import io
 import json
 import os
+import pickle
 import shutil
+import struct
+import subprocess
+import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,9 +16,9 @@ import pytest
 from PIL import Image
 
 from transferability.config import DatasetConfig
-from transferability.datasets import FORMAT, open_dataset
+from transferability.datasets import FORMAT, open_dataset, verify
 from transferability.errors import UserError
-from transferability.pack import pack
+from transferability.pack import open_packed, pack
 
 SIDE = 6
 
@@ -238,7 +244,9 @@ def test_a_corrupt_member_of_a_zip_file_is_a_corrupt_image(tmp_path):
     data = bytearray((tmp_path / "z.zip").read_bytes())
     data[info.header_offset + 500] ^= 255
     (tmp_path / "z.zip").write_bytes(data)
-    assert "train/ant/bad.png is corrupt" in refusal(config_of(tmp_path / "z.zip", tmp_path / "failed"))
+    assert "train/ant/bad.png cannot be read (zip: Bad CRC" in refusal(
+        config_of(tmp_path / "z.zip", tmp_path / "failed")
+    )
     packed = pack(config_of(tmp_path / "z.zip", tmp_path / "skipped", on_error="skip"))
     assert packed.checksum == without.checksum and len(packed.meta["skipped"]) == 1
 
@@ -298,6 +306,133 @@ def test_the_rotation_tag_of_a_camera_is_ignored(tmp_path):
         Image.fromarray(image).save(tmp_path / "source" / subset / "a" / "x.jpg", exif=exif, quality=95)
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed"))
     assert packed.images[0, 0].min() > 200 and packed.images[0, -1].max() < 55
+
+
+def saved(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def animated(kind, **options):
+    first, second = (Image.new("RGB", (12, 12), colour) for colour in ((200, 60, 30), (0, 0, 250)))
+    return saved(first, kind, save_all=True, append_images=[second], duration=50, **options)
+
+
+def see_through(kind, **options):
+    """One colour, half of it transparent."""
+    image = Image.new("RGBA", (12, 12), (200, 60, 30, 255))
+    image.paste((200, 60, 30, 0), (0, 0, 6, 12))
+    return saved(image, kind, **options)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        animated("GIF"),
+        animated("WEBP", lossless=True),
+        animated("PNG"),
+        see_through("PNG"),
+        see_through("WEBP", lossless=True, exact=True),
+        cv2.imencode(".png", np.full((12, 12, 3), (30 * 256, 60 * 256, 200 * 256 + 255), np.uint16))[1].tobytes(),
+    ],
+    ids=["gif", "webp", "apng", "png with alpha", "webp with alpha", "16 bits a channel"],
+)
+def test_an_animation_is_its_first_frame_and_transparency_is_dropped(tmp_path, data):
+    for subset in ("train", "val"):
+        (tmp_path / "source" / subset / "a").mkdir(parents=True)
+        (tmp_path / "source" / subset / "a" / "x.png").write_bytes(data)
+    packed = pack(config_of(tmp_path / "source", tmp_path / "packed"))
+    assert np.abs(packed.images.astype(int) - (200, 60, 30)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF"])
+def test_half_an_image_of_any_kind_is_corrupt(tmp_path, kind):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    data = saved(Image.fromarray(noise()), kind)
+    (source / "train" / "bee" / "x.jpg").write_bytes(data[: len(data) // 2])
+    assert "bee/x.jpg is corrupt (" in refusal(config_of(source, tmp_path / "packed"))
+
+
+def png_that_claims(width, height):
+    """A PNG of a hundred bytes, whole but for its pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+BOMBS = """
+import resource, sys
+from transferability.sources import decode
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+for path in sys.argv[1:]:
+    try: decode(open(path, "rb").read())
+    except ValueError as error: print(error)
+print(peak() - before)
+"""
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest undoes our own filter
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    sizes = [(60000, 60000), (20000, 20000), (10000, 9000)]  # 2^30 pixels is OpenCV's own limit, 2^27.4 Pillow's
+    paths = [source / "train" / "bee" / f"{width}.png" for width, _ in sizes]
+    for path, size in zip(paths, sizes, strict=True):
+        path.write_bytes(png_that_claims(*size))
+        assert path.stat().st_size < 150
+    done = subprocess.run([sys.executable, "-c", BOMBS, *paths], capture_output=True, text=True, check=True)
+    *lines, grown = done.stdout.splitlines()
+    assert lines == ["it claims more than 89,478,485 pixels"] * 3 and not done.stderr
+    assert int(grown) < 60, "MiB"
+    assert ".png is corrupt (it claims more than 89,478,485 pixels): mend or remove it" in refusal(
+        config_of(source, tmp_path / "failed")
+    )
+    packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
+    assert set(packed.meta["skipped"]) == set(map(str, paths))
+
+
+def test_a_file_too_large_for_an_image_is_not_read(tmp_path):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    with open(source / "train" / "bee" / "disk.bmp", "wb") as file:
+        file.truncate(10 << 40)  # sparse: it takes no room, until somebody reads it
+    message = refusal(config_of(source, tmp_path / "packed"))
+    assert "bee/disk.bmp cannot be read (10,995,116,277,760 bytes, one image may have 268,435,456)" in message
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.symlink_to("nowhere.jpg"), "No such file or directory"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+        (os.mkfifo, "a pipe, folder or device"),
+        (lambda path: path.symlink_to("/dev/zero"), "a pipe, folder or device"),
+    ],
+    ids=["dangling link", "link to itself", "pipe", "device"],
+)
+def test_what_is_named_as_an_image_and_is_no_file(tmp_path, make, message):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    without = pack(config_of(source, tmp_path / "without"))
+    path = source / "train" / "bee" / "x.jpg"
+    make(path)
+    assert f"{path} cannot be read ({message}" in refusal(config_of(source, tmp_path / "failed"))
+    packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
+    assert list(packed.meta["skipped"]) == [str(path)] and packed.checksum == without.checksum
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_named(tmp_path):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    (source / "train" / "bee" / "0.png").chmod(0)
+    assert "bee/0.png cannot be read (Permission denied)" in refusal(config_of(source, tmp_path / "packed"))
+    (source / "train" / "ant").chmod(0)
+    try:
+        assert "train/ant cannot be read: Permission denied" in refusal(config_of(source, tmp_path / "packed"))
+    finally:
+        (source / "train" / "ant").chmod(0o755)
 
 
 # --- squashing ---
@@ -364,7 +499,253 @@ def test_a_source_that_is_none_is_one_clear_line(tmp_path):
     assert "dataset.source is not set" in refusal(unset)
 
 
+def test_a_disk_without_room_is_named_before_anything_is_packed(tmp_path):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    message = refusal(config_of(source, tmp_path / "packed", image_size=10_000_000))
+    assert f"{tmp_path} has " in message and "GB free, the images need 2700000.0" in message
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    (tmp_path / "file").write_text("")
+    for folder, message in ((tmp_path / "file" / "packed", "File exists"), (tmp_path / ("x" * 300), "too long")):
+        with pytest.raises(UserError, match=f"cannot be written: .*{message}") as error:
+            pack(config_of(source, folder))
+        assert "\n" not in str(error.value)
+    assert {p.name for p in tmp_path.iterdir()} == {"source", "file"}
+
+
+# --- a source that changes after it was packed ---
+
+
+def gained(source):
+    write(source / "train" / "bee" / "new.png", coded(1, 0, 99))
+
+
+def lost(source):
+    (source / "train" / "bee" / "0.png").unlink()
+
+
+def renamed(source):
+    (source / "train" / "bee" / "0.png").rename(source / "train" / "bee" / "zero.png")
+
+
+def moved(source):
+    (source / "train" / "bee" / "0.png").rename(source / "train" / "ant" / "x.png")
+
+
+def edited(source):
+    (source / "train" / "bee" / "0.png").write_bytes((source / "val" / "bee" / "0.png").read_bytes() + b"more")
+
+
+def emptied(source):
+    shutil.rmtree(source / "train")
+    shutil.rmtree(source / "val")
+
+
+CHANGES = {
+    gained: r"\(9 images of \d+ bytes then, 10 images of \d+ bytes now\)",
+    lost: r"\(9 images of \d+ bytes then, 8 images of \d+ bytes now\)",
+    renamed: r"\(9 images of \d+ bytes, of other names or sizes\)",
+    moved: r"\(9 images of \d+ bytes, of other names or sizes\)",
+    edited: r"\(9 images of \d+ bytes then, 9 images of \d+ bytes now\)",
+    emptied: r"has no images in it",
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
+def test_packing_again_notices_a_source_that_changed(tmp_path, change, zipped):
+    root = make_source(tmp_path / "source", n_train=2, n_val=1)
+
+    def source():
+        if not zipped:
+            return root
+        shutil.make_archive(str(tmp_path / "z"), "zip", root)
+        return tmp_path / "z.zip"
+
+    config = config_of(source(), tmp_path / "packed")
+    checksum = pack(config).checksum
+    assert pack(config).checksum == checksum
+    (root / "notes.txt").write_text("no image")
+    source()
+    assert pack(config).checksum == checksum
+    change(root)
+    source()
+    with pytest.raises(UserError, match=CHANGES[change]) as error:
+        pack(config)
+    message = str(error.value)
+    assert "\n" not in message and message.startswith(f"dataset.source={config.source} is not what was packed into")
+    assert "delete that folder to pack again, or set dataset.name" in message
+    assert open_packed(config).checksum == checksum, "training goes on with what was packed"
+
+
+def test_a_dataset_packed_before_sources_were_recorded_is_still_good(tmp_path):
+    source = make_source(tmp_path / "source", n_train=2, n_val=1)
+    config = config_of(source, tmp_path / "packed")
+    checksum = pack(config).checksum
+    described(tmp_path / "packed", lambda d: d.pop("source_files") and d.pop("part_checksums"))
+    gained(source)
+    assert pack(config).checksum == checksum
+    verify(tmp_path / "packed")
+
+
 # --- the opened dataset ---
+
+
+def described(folder, change):
+    """dataset.json, changed in place."""
+    path = folder / "dataset.json"
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+    open_dataset.cache_clear()
+
+
+def resaved(name, change):
+    """A damage: an array file, loaded, changed and saved."""
+    return lambda folder: np.save(folder / name, change(np.load(folder / name)))
+
+
+def rewritten(name, change):
+    """A damage: the bytes of a file, changed."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def redescribed(**values):
+    return lambda folder: described(folder, lambda d: d.update(values))
+
+
+def without(key):
+    return lambda folder: described(folder, lambda d: d.pop(key))
+
+
+KEYS = ("name", "settings", "image_size", "n_train", "n_val", "classes", "skipped", "checksum")
+DAMAGE = [
+    (rewritten("images.npy", lambda b: b[:-1]), "images.npy cannot be read"),
+    (rewritten("images.npy", lambda b: b[:40]), "images.npy cannot be read"),
+    (rewritten("images.npy", lambda b: b""), "images.npy cannot be read"),
+    (rewritten("images.npy", lambda b: b + b"x"), r"images.npy has \d+ bytes instead of \d+"),
+    (rewritten("images.npy", lambda b: b"PK\3\4" + b), "images.npy cannot be read"),
+    (rewritten("labels.npy", lambda b: b[:-8]), "labels.npy cannot be read"),
+    (rewritten("labels.npy", lambda b: b + b"x"), "labels.npy has"),
+    (lambda folder: (folder / "images.npy").unlink(), "images.npy cannot be read .*No such file"),
+    (lambda folder: (folder / "labels.npy").unlink(), "labels.npy cannot be read .*No such file"),
+    (resaved("images.npy", lambda a: a.astype(np.float32)), r"float32, but dataset.json says .* uint8"),
+    (resaved("images.npy", lambda a: a[:, :, :, 0]), r"images.npy is \(9, 6, 6\)"),
+    (resaved("labels.npy", lambda a: a.astype(np.int32)), "int32, but dataset.json says .* int64"),
+    (resaved("labels.npy", lambda a: a[:-1]), r"labels.npy is \(8,\)"),
+    (resaved("labels.npy", lambda a: a + 1), "labels.npy goes from 1 to 3, but dataset.json has 3 classes"),
+    (resaved("labels.npy", lambda a: a - 1), "labels.npy goes from -1 to 1"),
+    (redescribed(n_train=7), r"images.npy is \(9, 6, 6, 3\) uint8, but dataset.json says \(10, 6, 6, 3\)"),
+    (redescribed(n_train=-1, n_val=10), "numbers above 0"),
+    (redescribed(n_val=0), "numbers above 0"),
+    (redescribed(n_train="6"), "n_train is not a int"),
+    (redescribed(name="../../elsewhere"), "is no name of a folder"),
+    (redescribed(classes=["ant", "bee", "cat"]), "classes: "),
+    (redescribed(classes=[{"name": 3}] * 3), "a name is no text"),
+    (redescribed(classes=[{"name": "ant", "colour": "red"}] * 3), "classes: .*colour"),
+    (redescribed(classes=[{"name": "ant"}]), "goes from 0 to 2, but dataset.json has 1 classes"),
+    (redescribed(format=FORMAT + 1), f"has format {FORMAT + 1}, this program reads {FORMAT}"),
+    (without("format"), "has format None"),
+    *((without(key), f"dataset.json lacks {key}") for key in KEYS),
+    (rewritten("dataset.json", lambda b: b[:-20]), "dataset.json is damaged"),
+    (rewritten("dataset.json", lambda b: b"\xff" + b), "dataset.json is damaged"),
+    (rewritten("dataset.json", lambda b: b""), "dataset.json is damaged"),
+    (rewritten("dataset.json", lambda b: b"[1, 2]"), "not a description of a dataset"),
+    (rewritten("dataset.json", lambda b: b"[" * 100_000), "dataset.json is damaged"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGE)), ids=lambda i: DAMAGE[i][1][:40])
+def test_opening_checks_sizes_types_and_description(tmp_path, number):
+    damage, message = DAMAGE[number]
+    pack(config_of(make_source(tmp_path / "source", n_train=2, n_val=1), tmp_path / "packed"))
+    damage(tmp_path / "packed")
+    open_dataset.cache_clear()
+    with pytest.raises(UserError, match=message) as error:
+        open_dataset(str(tmp_path / "packed"))
+    text = str(error.value)
+    assert "\n" not in text and text.startswith(f"{tmp_path}/packed: ")
+    assert text.endswith("; delete the folder and pack again")
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+@pytest.mark.parametrize("bare", [False, True], ids=["object array", "bare pickle"])
+def test_a_pickle_in_a_packed_dataset_is_never_loaded(tmp_path, name, bare):
+    packed = pack(config_of(make_source(tmp_path / "source", n_train=2, n_val=1), tmp_path / "packed")).folder
+    trap, sprung = Trap(tmp_path / "sprung"), tmp_path / "sprung"
+    if bare:
+        (packed / name).write_bytes(pickle.dumps(trap))
+    else:
+        np.save(packed / name, np.array([trap] * 9, dtype=object), allow_pickle=True)
+        np.load(packed / name, allow_pickle=True)
+        assert sprung.exists(), "the trap works"
+        sprung.unlink()
+    open_dataset.cache_clear()
+    for look in (open_dataset, verify):
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
+            look(str(packed))
+    assert not sprung.exists()
+
+
+# --- the whole, byte by byte ---
+
+
+def flipped(name, at, bit=0):
+    def damage(folder):
+        data = bytearray((folder / name).read_bytes())
+        data[at] ^= 1 << bit
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
+def swapped(labels):
+    labels[[0, -1]] = labels[[-1, 0]]
+    assert labels[0] != labels[-1]
+    return labels
+
+
+def test_verify_accepts_what_was_packed(tmp_path):
+    packed = pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
+    for way in (packed, packed.folder, str(packed.folder)):
+        assert verify(way) is None
+    with pytest.raises(UserError, match=r"no packed dataset in .*experiments\.pack"):
+        verify(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        *((flipped("images.npy", at, bit), r"images.npy is not as packed") for at in (128, -1, -500) for bit in (0, 7)),
+        (resaved("labels.npy", swapped), "the labels in labels.npy are not those that were packed"),
+        (
+            lambda folder: described(folder, lambda d: d["classes"][1].update(name="bug")),
+            "the classes in dataset.json are not those that were packed",
+        ),
+        (redescribed(checksum="0" * 64), r"dataset.json says 000000000000\.\.\."),
+    ],
+)
+def test_verify_finds_what_opening_does_not(tmp_path, damage, message):
+    packed = pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
+    damage(packed.folder)
+    open_dataset.cache_clear()
+    open_dataset(str(packed.folder))
+    for way in (packed, packed.folder):
+        with pytest.raises(UserError, match=message) as error:
+            verify(way)
+        assert "\n" not in str(error.value) and str(packed.folder) in str(error.value)
 
 
 def made(folder, images, labels, n_train):

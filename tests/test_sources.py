@@ -1,7 +1,11 @@
 import hashlib
+import io
 import os
 import pickle
 import shutil
+import stat
+import struct
+import tracemalloc
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -12,6 +16,7 @@ import yaml
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from transferability import sources
 from transferability.config import DatasetConfig
 from transferability.errors import UserError
 from transferability.pack import pack
@@ -323,6 +328,314 @@ def test_links_are_followed(tmp_path):
         (tmp_path / "here" / name).symlink_to(tmp_path / "disk" / name)
     names, train, val = found("folder", tmp_path / "here")
     assert names == ["ant"] and len(train) == 3 and len(val) == 2
+
+
+def test_links_never_lead_in_circles(tmp_path, caplog):
+    root = class_folders(tmp_path / "own", {"ant": 4, "bee": 4})
+    plain = found("folder", root)
+    (root / "ant" / "self").symlink_to(root / "ant")
+    (root / "ant" / "up").symlink_to("..")
+    (root / "bee" / "up").symlink_to(root)
+    (root / "bee" / "knot").symlink_to("knot")
+    assert found("folder", root) == plain
+    assert sorted(r.getMessage().removeprefix(f"{root}/") for r in caplog.records) == [
+        f"{at} is left out: it is a link to a folder that it lies in" for at in ("ant/self", "ant/up", "bee/up")
+    ]
+
+
+def test_two_folders_that_link_to_each_other_end(tmp_path):
+    root = class_folders(tmp_path / "own", {"ant": 4, "bee": 4})
+    (root / "ant" / "b").symlink_to(root / "bee")
+    (root / "bee" / "a").symlink_to(root / "ant")
+    names, train, val = found("folder", root)
+    assert names == ["ant", "bee"] and len(train + val) == 16  # each through the link once more, and no deeper
+
+
+def test_a_source_that_is_neither_file_nor_folder_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    for source in (tmp_path / "pipe.zip", "/dev/zero"):
+        assert "neither a folder nor a zip file" in refusal("folder", source)
+    for source in ("~nobody-of-this-name/x", "x" * 5000, "a\0b"):
+        assert refusal("folder", source).startswith("dataset.source=")
+
+
+def test_images_of_other_endings_are_counted_not_forgotten(tmp_path, caplog):
+    root = class_folders(tmp_path / "own", {"ant": 3})
+    for name in ("a.gif", "b.GIF", "c.jfif"):
+        write(root / "ant" / name)
+    names, train, val = found("folder", root)
+    assert names == ["ant"] and len(train + val) == 3
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{root}: {count} files *{ending} are left out; to use them, convert them to PNG"
+        for count, ending in ((2, ".gif"), (1, ".jfif"))
+    ]
+
+
+# --- names ---
+
+ODD = {
+    "line end": "a\nb",
+    "tab": "a\tb",
+    "html": "<script>alert(1)<&>",
+    "leading dash": "-rf",
+    "quotes and commas": "\"a\",'b',`c`",
+    "backslash": "a\\b",
+    "percent and braces": "%s {0} ${x}",
+    "trailing space": " a ",
+    "very long": "x" * 245,
+    "right to left": "\u202eabc",
+    "emoji": "\U0001f41d",
+}
+
+
+@pytest.mark.parametrize("name", ODD.values(), ids=ODD.keys())
+def test_odd_names_pack_and_stay_as_they_are(tmp_path, name):
+    root = class_folders(tmp_path / "own", {name: 3, "other": 3})
+    write(root / "other" / f"{name}.png", 77)
+    packed = pack(config_of("folder", root, tmp_path / "packed"))
+    assert {c.name for c in packed.classes} == {name, "other"}
+    assert (packed.images[:, 0, 0, 0] == 77).sum() == 1
+    (root / name / "000.png").write_bytes(b"")
+    message = refused_packing("folder", root, tmp_path / "failed")
+    assert message.isprintable() and "empty file" in message
+
+
+def undecodable(folder, name):
+    """A path whose last part is no UTF-8, as bytes."""
+    path = os.fsencode(folder) + b"/" + name
+    try:
+        os.mkdir(path)
+        os.rmdir(path)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    return path
+
+
+def test_a_file_name_of_other_bytes_than_utf8_is_only_escaped(tmp_path):
+    root = class_folders(tmp_path / "own", {"ant": 3})
+    path = undecodable(root / "ant", b"caf\xe9.png")
+    write(root / "x.png", 77)
+    os.rename(root / "x.png", path)
+    assert (pack(config_of("folder", root, tmp_path / "packed")).images[:, 0, 0, 0] == 77).sum() == 1
+    with open(path, "wb"):
+        pass
+    packed = pack(config_of("folder", root, tmp_path / "skipped", on_error="skip"))
+    assert list(packed.meta["skipped"]) == [f"{root}/ant/caf\\udce9.png"]
+
+
+def test_a_class_name_of_other_bytes_than_utf8_is_refused(tmp_path):
+    root = class_folders(tmp_path / "own", {"ant": 3, "x": 3})
+    os.rename(root / "x", undecodable(root, b"caf\xe9"))
+    message = refused_packing("folder", root, tmp_path / "packed")
+    assert message == f"{root}: the name of class caf\\udce9 is not UTF-8: rename its folder"
+
+
+def test_classes_that_differ_only_in_unicode_normalisation_are_refused(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    one = class_folders(tmp_path / "one", {composed: 3, decomposed: 3})
+    if len(list(one.iterdir())) == 1:
+        pytest.skip("this file system holds one of them")
+    other = class_folders(class_folders(tmp_path / "other", {composed: 3}, "train"), {decomposed: 3}, "val")
+    for root in (one, other):
+        message = refused_packing("folder", root, tmp_path / "packed")
+        assert "'cafe\\u0301' and 'caf\\xe9' look the same" in message and "give them one name" in message
+    alone = class_folders(tmp_path / "alone", {decomposed: 3, "x": 3})
+    assert pack(config_of("folder", alone, tmp_path / "packed")).classes[0].name == decomposed
+
+
+def test_classes_that_differ_only_in_case_are_two(tmp_path):
+    root = class_folders(tmp_path / "letters", {"a": 3, "A": 3})
+    if len(list(root.iterdir())) == 1:
+        pytest.skip("this file system holds one of them")
+    assert found("folder", root)[0] == ["A", "a"]
+
+
+def test_wnids_that_are_listed_twice_count_once(tmp_path):
+    root = tiny_imagenet(tmp_path / "tiny")
+    plain = found("tiny_imagenet", root)
+    with open(root / "wnids.txt", "a") as file:
+        file.write(f"{GOLDFISH}\n\n")
+    assert found("tiny_imagenet", root) == plain
+
+
+def test_lists_that_are_damaged_are_one_clear_line(tmp_path):
+    root = tiny_imagenet(tmp_path / "tiny")
+    annotations = root / "val" / "val_annotations.txt"
+    good = annotations.read_text()
+    annotations.write_text(good + "\n")
+    assert len(found("tiny_imagenet", root)[2]) == 8
+    annotations.write_text(good + "val_9.JPEG\n")
+    assert "val_annotations.txt: 'val_9.JPEG' is not `IMAGE tab WNID ...`" in refusal("tiny_imagenet", root)
+    annotations.write_bytes(b"\xff\xfe" + good.encode())
+    assert "val_annotations.txt cannot be read" in refusal("tiny_imagenet", root)
+    annotations.write_text(good)
+    (root / "wnids.txt").unlink()
+    os.mkfifo(root / "wnids.txt")
+    assert "wnids.txt cannot be read: a pipe" in refusal("tiny_imagenet", root)
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes(b"\xff\xfen01443537")
+    message = refusal("imagenet", imagenet(tmp_path / "imagenet", flat=True), val_labels=str(labels))
+    assert "labels.txt: 'utf-8' codec can't decode" in message
+
+
+@pytest.mark.parametrize("name", ["../../../secret.JPEG", "/secret.JPEG", "absent.JPEG"])
+def test_a_list_cannot_name_files_outside_the_source(tmp_path, name):
+    root = tiny_imagenet(tmp_path / "tiny")
+    write(tmp_path / "secret.JPEG", 200)
+    with open(root / "val" / "val_annotations.txt", "a") as file:
+        file.write(f"{name}\t{GOLDFISH}\t0\t1\t2\t3\n")
+    for i, source in enumerate((root, zipped(root, tmp_path / "tiny.zip"))):
+        message = refused_packing("tiny_imagenet", source, tmp_path / f"failed-{i}")
+        assert f"{name} cannot be read (No such file or directory)" in message
+        packed = pack(config_of("tiny_imagenet", source, tmp_path / f"packed-{i}", on_error="skip"))
+        assert len(packed.meta["skipped"]) == 1 and not (packed.images == 200).any()
+
+
+# --- zip files that somebody else made ---
+
+
+def picture(value=0):
+    out = io.BytesIO()
+    Image.fromarray(np.full((SIDE, SIDE, 3), value, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def foreign(path, *entries, method=zipfile.ZIP_DEFLATED):
+    """A zip file of two good classes and of ``entries``, (ZipInfo or name, data)."""
+    good = [(f"{name}/{i}.png", picture(i)) for name in ("ant", "bee") for i in range(4)]
+    with zipfile.ZipFile(path, "w", method) as out:
+        for name, data in [*good, *entries]:
+            out.writestr(name, data)
+    return path
+
+
+def everything(root):
+    return {p.relative_to(root).as_posix() for p in root.rglob("*")}
+
+
+def refused_packing(kind, source, folder, **settings):
+    """The one line with which packing is refused; nothing new is anywhere near, but for the lock."""
+    near = Path(folder).parent
+    before = everything(near)
+    with pytest.raises(UserError) as error:
+        pack(config_of(kind, source, folder, **settings))
+    assert everything(near) - before <= {f".{Path(folder).name}.lock"}
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../evil.jpg",
+        "ant/../../evil.jpg",
+        "/abs.jpg",
+        "C:\\evil.jpg",
+        "c:/evil.jpg",
+        "..\\..\\evil.jpg",
+        "//h/e.jpg",
+    ],
+)
+def test_a_zip_file_whose_names_lead_outside_is_refused(tmp_path, monkeypatch, name):
+    work = tmp_path / "a" / "b" / "work"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    archive = foreign(work / "z.zip", (name, picture()))
+    before = everything(tmp_path)
+    message = refused_packing("folder", archive, work / "packed")
+    assert f"the entry {name} points outside it" in message and "make it again" in message
+    assert everything(tmp_path) - before == {"a/b/work/.packed.lock"}
+    assert not Path("/abs.jpg").exists()
+
+
+def test_packing_a_zip_file_writes_the_packed_folder_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    archive = foreign(tmp_path / "z.zip", ("ant/...png", picture(9)), ("ant/~.png", picture(9)))
+    before = everything(tmp_path)
+    pack(config_of("folder", archive, tmp_path / "data" / "packed"))
+    written = {f"data/packed/{name}" for name in ("images.npy", "labels.npy", "dataset.json")}
+    assert everything(tmp_path) - before == {"data", "data/packed", "data/.packed.lock", *written}
+
+
+def test_a_link_in_a_zip_file_is_not_followed(tmp_path):
+    (tmp_path / "secret.png").write_bytes(picture(200))
+    link = zipfile.ZipInfo("ant/link.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    archive = foreign(tmp_path / "z.zip", (link, str(tmp_path / "secret.png")))
+    message = refused_packing("folder", archive, tmp_path / "failed")
+    assert "ant/link.png cannot be read (a symbolic link in a zip file; zip what it points to)" in message
+    packed = pack(config_of("folder", archive, tmp_path / "packed", on_error="skip"))
+    assert len(packed.images) == 8 and not (packed.images == 200).any()
+
+
+def patched(archive, name, **values):
+    """The archive with fields of the central directory's entry ``name`` overwritten."""
+    fields = {"flags": (8, "<H"), "method": (10, "<H"), "size": (24, "<I")}
+    data = bytearray(archive.read_bytes())
+    at = data.rindex(name.encode()) - 46
+    assert data[at : at + 4] == b"PK\1\2"
+    for key, value in values.items():
+        offset, form = fields[key]
+        struct.pack_into(form, data, at + offset, value)
+    archive.write_bytes(data)
+    return archive
+
+
+def test_an_encrypted_zip_file_is_refused(tmp_path):
+    archive = patched(foreign(tmp_path / "z.zip", ("ant/x.png", picture())), "ant/x.png", flags=1)
+    message = refused_packing("folder", archive, tmp_path / "packed")
+    assert "the entry ant/x.png is encrypted: unzip it with its password and give the folder" in message
+
+
+def test_a_method_of_compression_that_is_not_known_is_named(tmp_path):
+    archive = patched(foreign(tmp_path / "z.zip", ("ant/x.png", picture())), "ant/x.png", method=9)
+    message = refused_packing("folder", archive, tmp_path / "packed")
+    assert "ant/x.png cannot be read (zip: " in message and "on_error=skip" in message
+
+
+@pytest.mark.parametrize("claim", [None, 100], ids=["honest", "lying"])
+def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch, claim):
+    monkeypatch.setattr(sources, "MAX_BYTES", 1 << 20)
+    archive = foreign(tmp_path / "z.zip", ("ant/x.png", bytes(100 << 20)))
+    assert archive.stat().st_size < 200_000
+    if claim:
+        patched(archive, "ant/x.png", size=claim)
+    tracemalloc.start()
+    message = refused_packing("folder", archive, tmp_path / "packed")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "ant/x.png cannot be read (" in message
+    assert ("zip: " if claim else "104,857,600 bytes, one image may have 1,048,576") in message
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_other_methods_of_compression_is_one_clear_line(tmp_path, method):
+    noise = np.random.default_rng(0).bytes(2000)
+    archive = foreign(tmp_path / "z.zip", ("ant/x.png", picture() + noise), method=method)
+    assert found("folder", archive)[0] == ["ant", "bee"]
+    data = bytearray(archive.read_bytes())
+    at = data.index(b"ant/x.png") + 30
+    data[at : at + 40] = bytes(40)
+    archive.write_bytes(data)
+    assert "ant/x.png cannot be read (" in refused_packing("folder", archive, tmp_path / "packed")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9, 0.999])
+def test_a_zip_file_that_is_cut_off_is_refused(tmp_path, keep):
+    archive = foreign(tmp_path / "z.zip")
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(keep * len(data))])
+    message = refused_packing("folder", archive, tmp_path / "packed")
+    assert "neither a folder nor a zip file, or the file is cut off: get it again" in message
+
+
+def test_a_name_that_a_zip_file_has_twice_is_one_image(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive = foreign(tmp_path / "z.zip", ("ant/0.png", picture(77)))
+    packed = pack(config_of("folder", archive, tmp_path / "packed"))
+    assert len(packed.images) == 8 and (packed.images[:, 0, 0, 0] == 77).sum() == 1
 
 
 # --- CIFAR ---

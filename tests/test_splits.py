@@ -64,6 +64,11 @@ def test_lists_of_the_user(tmp_path):
         ("A: c0\nB: [c1]\n", "exactly two lists"),
         ("A: [c0]\nB: [c1, c2]\n", "at least 2 classes"),
         ("A: [c0\n", "cannot be read"),
+        ("A: [[c0, c1]]\nB: [c2, c3]\n", "exactly two lists"),
+        ("A: &a [*a]\nB: [c2, c3]\n", "cannot be read"),
+        ("[" * 1500, "cannot be read"),
+        ('A: ["c0\\nx", c1]\nB: [c2, c3]\n', "no class c0.nx"),
+        ("A: [c0, c1]\nB: [c2, \0]\n", "cannot be read"),
     ],
 )
 def test_bad_lists_are_one_clear_line(tmp_path, text, message):
@@ -74,10 +79,39 @@ def test_bad_lists_are_one_clear_line(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_names_in_lists_are_read_as_they_are_written(tmp_path):
+    names = ["001", "010", "8", "no", "null", "1.0", "2001-99-99", "caf\u00e9"]
+    dataset = SimpleNamespace(classes=[ClassInfo(name) for name in names], name="some")
+    path = tmp_path / "mine.yaml"
+    path.write_text("A: [001, 010, no, cafe\u0301]\nB: [8, null, 1.0, 2001-99-99]\n")
+    assert tasks_of(str(path), dataset) == {"A": [0, 1, 3, 7], "B": [2, 4, 5, 6]}
+
+
+def test_a_name_that_two_classes_have_must_be_a_wnid(tmp_path):
+    infos = [ClassInfo("crane", "n1"), ClassInfo("crane", "n2"), ClassInfo("a", "n3"), ClassInfo("b", "n4")]
+    dataset = SimpleNamespace(classes=infos, name="some")
+    path = tmp_path / "mine.yaml"
+    path.write_text("A: [crane, a]\nB: [b, n2]\n")
+    with pytest.raises(UserError, match="some has 2 classes 'crane': write n1 or n2"):
+        tasks_of(str(path), dataset)
+    path.write_text("A: [n1, a]\nB: [b, n2]\n")
+    assert tasks_of(str(path), dataset) == {"A": [0, 2], "B": [1, 3]}
+
+
+@pytest.mark.parametrize("name", ["random-0.yaml", "all.yml", "natural-manmade.yaml"])
+def test_lists_in_a_file_named_as_a_split_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("A: [c0, c1]\nB: [c2, c3]\n")
+    with pytest.raises(UserError, match=r"runs would be named as those of split=.*: rename the file"):
+        tasks_of(str(tmp_path / name), classes(5))
+
+
 def test_bad_splits_are_refused():
     for split, message in [
         ("random", "not known"),
         ("random-x", "not known"),
+        ("random-\u0663", "not known"),
+        ("random-4294967296", r"below 2\^32"),
+        ("random-" + "9" * 5000, "not known"),
         ("natural-manmade", "does not say"),
     ]:
         with pytest.raises(UserError, match=message):

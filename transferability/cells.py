@@ -23,7 +23,7 @@ from transferability.errors import UserError
 TASKS = ("A", "B", "all")
 UNTRAINED = "R"
 _BASE = re.compile(r"base(A|B|all)")
-_CELL = re.compile(r"(A|B|all|R)(\d+)(A|B|all)(?:(\+)|~(\d+))?")
+_CELL = re.compile(r"(A|B|all|R)([0-9]{1,3})(A|B|all)(?:(\+)|~([0-9]{1,3}))?")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def expand(treatment: str, target: str, layers: list[int], n_layers: int = 8) ->
     """
     if treatment == "base":
         return [Cell(target)]
-    match = re.fullmatch(r"([ABR])nB(\+|~\d+)?", treatment)
+    match = re.fullmatch(r"([ABR])nB(\+|~[0-9]{1,3})?", treatment)
     if match is None:
         raise UserError(f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB or AnB~1")
     other = {"A": "B", "B": "A", "all": "all"}[target]

@@ -88,7 +88,8 @@ class DatasetConfig:
         _require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
         _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
         _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
-        _require("/" not in self.name and self.name != "", "dataset.name", repr(self.name), "a folder name")
+        plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
+        _require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
         if self.kind == "procedural":
             _require(self.grammar is not None, "dataset.grammar", None, "kind=procedural needs a grammar")
             self.grammar.check()

@@ -3,17 +3,30 @@
 Rows are in a seeded shuffled order; the training images come first. Tasks and reduced-volume sets are index arrays.
 """
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 
 from transferability.errors import UserError
 
 FORMAT = 1
+_KEYS = {
+    "name": str,
+    "settings": dict,
+    "image_size": int,
+    "n_train": int,
+    "n_val": int,
+    "classes": list,
+    "skipped": dict,
+    "checksum": str,
+}
 
 
 @dataclass(frozen=True)
@@ -37,24 +50,20 @@ class PackedDataset:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        try:
-            self.meta = json.loads((folder / "dataset.json").read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{folder}/dataset.json is damaged ({error}): delete the folder and pack again") from error
-        if self.meta["format"] != FORMAT:
-            raise UserError(f"{folder} has format {self.meta['format']}, this program reads {FORMAT}: pack it again")
+        self.meta = _read_description(folder)
         self.name: str = self.meta["name"]
         self.checksum: str = self.meta["checksum"]
         self.n_train: int = self.meta["n_train"]
         self.image_size: int = self.meta["image_size"]
-        self.classes = [ClassInfo(**c) for c in self.meta["classes"]]
-        self.images = np.load(folder / "images.npy", mmap_mode="r")
-        self.labels = np.load(folder / "labels.npy")
-        expected = (self.n_train + self.meta["n_val"], self.image_size, self.image_size, 3)
-        if self.images.shape != expected or self.labels.shape != expected[:1]:
-            raise UserError(
-                f"{folder}: images.npy is {self.images.shape} and labels.npy {self.labels.shape}, but dataset.json "
-                f"says {expected}; delete the folder and pack again"
+        self.classes = [_class_info(c, folder) for c in self.meta["classes"]]
+        count = self.n_train + self.meta["n_val"]
+        self.images = _map(folder / "images.npy", np.uint8, (count, self.image_size, self.image_size, 3))
+        self.labels = np.array(_map(folder / "labels.npy", np.int64, (count,)))
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise _damaged(
+                folder,
+                f"labels.npy goes from {self.labels.min()} to {self.labels.max()}, but dataset.json has "
+                f"{len(self.classes)} classes",
             )
 
     def train_rows(self, classes: list[int], images_per_class: int | None = None) -> np.ndarray:
@@ -100,9 +109,118 @@ def open_dataset(folder: str) -> PackedDataset:
     Raises:
         UserError: nothing is packed there, or it does not fit its description.
     """
-    path = Path(folder)
-    if not (path / "dataset.json").exists():
-        raise UserError(
-            f"no packed dataset in {path}: run `python -m experiments.pack` with the same dataset settings first"
+    _require_packed(Path(folder))
+    return PackedDataset(Path(folder))
+
+
+def verify(dataset: PackedDataset | str | Path) -> None:
+    """Read a packed dataset whole and compare it with the checksum of the day it was packed.
+
+    Opening checks sizes only: a flipped bit in an image goes unseen until this looks for it.
+
+    Raises:
+        UserError: images, labels or classes are not those that were packed; says which.
+    """
+    folder = dataset.folder if isinstance(dataset, PackedDataset) else Path(dataset)
+    _require_packed(folder)
+    found = PackedDataset(folder)  # from the disk, whatever was opened before
+    classes = [asdict(c) for c in found.classes]
+    sums = part_checksums(found.labels, classes)
+    recorded = found.meta.get("part_checksums")  # None: packed before there were any
+    for part, file in (("labels", "labels.npy"), ("classes", "dataset.json")):
+        if isinstance(recorded, dict) and recorded.get(part) != sums[part]:
+            raise _damaged(folder, f"the {part} in {file} are not those that were packed (SHA-256)")
+    checksum = checksum_of(found.images, found.labels, classes)
+    if checksum != found.checksum:
+        where = "images.npy is" if recorded else "images, labels or class names are"
+        raise _damaged(
+            folder, f"{where} not as packed (SHA-256 {checksum[:12]}..., dataset.json says {found.checksum[:12]}...)"
         )
-    return PackedDataset(path)
+
+
+def checksum_of(images: np.ndarray, labels: np.ndarray, classes: list[dict]) -> str:
+    """SHA-256 of all pixels in row order, all labels and the classes."""
+    digest = hashlib.sha256(json.dumps(classes, sort_keys=True).encode())
+    digest.update(labels.astype("<i8").tobytes())
+    for start in range(0, len(images), 1024):
+        digest.update(np.ascontiguousarray(images[start : start + 1024]).data)
+    return digest.hexdigest()
+
+
+def part_checksums(labels: np.ndarray, classes: list[dict]) -> dict[str, str]:
+    """SHA-256 of the small parts: where they are right and the whole is wrong, the images are."""
+    return {
+        "classes": hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest(),
+        "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def shown(text: Any) -> str:
+    """A name from the disk, fit for one line of a message: line ends, control and undecodable characters escaped."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def and_more(names: list) -> str:
+    """What follows the first of ``names`` in a message."""
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _require_packed(folder: Path) -> None:
+    if not (folder / "dataset.json").exists():
+        raise UserError(
+            f"no packed dataset in {folder}: run `python -m experiments.pack` with the same dataset settings first"
+        )
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"{folder}: {what}; delete the folder and pack again")
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """dataset.json, with every key that is used and of the right type."""
+    try:
+        meta = json.loads((folder / "dataset.json").read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, f"dataset.json is damaged ({shown(error)})") from error
+    if not isinstance(meta, dict):
+        raise _damaged(folder, "dataset.json is damaged (not a description of a dataset)")
+    if meta.get("format") != FORMAT:
+        raise _damaged(folder, f"dataset.json has format {meta.get('format')!r}, this program reads {FORMAT}")
+    if missing := [key for key in _KEYS if key not in meta]:
+        raise _damaged(folder, f"dataset.json lacks {', '.join(missing)}")
+    if wrong := [key for key, kind in _KEYS.items() if type(meta[key]) is not kind]:
+        raise _damaged(folder, f"dataset.json is damaged ({wrong[0]} is not a {_KEYS[wrong[0]].__name__})")
+    if min(meta["n_train"], meta["n_val"], meta["image_size"]) < 1:
+        raise _damaged(folder, "dataset.json is damaged (n_train, n_val and image_size are numbers above 0)")
+    if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
+        raise _damaged(folder, f"dataset.json is damaged (name {shown(meta['name'])} is no name of a folder)")
+    return meta
+
+
+def _class_info(values: Any, folder: Path) -> ClassInfo:
+    try:
+        info = ClassInfo(**values)
+    except TypeError as error:
+        raise _damaged(folder, f"dataset.json is damaged (classes: {shown(error)})") from error
+    if not isinstance(info.name, str):
+        raise _damaged(folder, "dataset.json is damaged (classes: a name is no text)")
+    return info
+
+
+def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """The array in ``path``, mapped read-only, if it is what dataset.json says; never unpickles anything."""
+    try:
+        array = open_memmap(path, mode="r")  # refuses object arrays, other formats, and files shorter than they claim
+        size = path.stat().st_size
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise _damaged(path.parent, f"{path.name} cannot be read ({shown(error)})") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise _damaged(
+            path.parent, f"{path.name} is {array.shape} {array.dtype}, but dataset.json says {shape} {dtype.__name__}"
+        )
+    if size != array.offset + array.nbytes:
+        raise _damaged(path.parent, f"{path.name} has {size} bytes instead of {array.offset + array.nbytes}")
+    return array

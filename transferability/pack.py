@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,10 +19,18 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from transferability.config import DatasetConfig
-from transferability.datasets import FORMAT, PackedDataset, open_dataset
+from transferability.datasets import (
+    FORMAT,
+    PackedDataset,
+    and_more,
+    checksum_of,
+    open_dataset,
+    part_checksums,
+    shown,
+)
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
-from transferability.sources import Item, Source, open_source
+from transferability.sources import Item, Source, open_source, reason
 from transferability.store import write_atomic
 
 log = logging.getLogger(__name__)
@@ -33,13 +42,25 @@ def pack(config: DatasetConfig) -> PackedDataset:
 
     Raises:
         UserError: the source is missing or empty, an image is corrupt (``on_error=fail``), a class has no training
-            or no validation images, or the folder holds a dataset packed with other settings.
+            or no validation images, the folder holds a dataset packed with other settings or cannot be written, or
+            the source has gained or lost files since it was packed.
     """
     folder = Path(config.folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return _pack(config, folder)
+    except OSError as error:
+        raise UserError(
+            f"{shown(folder)} cannot be written: {reason(error)}; set dataset.folder or data_dir"
+        ) from error
+
+
+def _pack(config: DatasetConfig, folder: Path) -> PackedDataset:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():
-            return open_packed(config)
+            dataset = open_packed(config)
+            _check_source_unchanged(config, dataset)
+            return dataset
         if folder.exists():
             raise UserError(f"{folder} exists and is no packed dataset: move it away, or set dataset.folder")
         source = open_source(config)
@@ -82,18 +103,61 @@ def _settings(config: DatasetConfig) -> dict:
     return {k: v for k, v in asdict(config).items() if k not in _WHERE}
 
 
+def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
+    """Where the source is still there, it must be the one that was packed; training does not need it."""
+    recorded = dataset.meta.get("source_files")  # None: packed before they were recorded, or made of no files
+    if not isinstance(recorded, dict) or not config.source or not os.path.exists(os.path.expanduser(config.source)):
+        return
+    try:
+        found = _source_files(open_source(config))
+        if found == recorded:
+            return
+        now, then = (f"{files.get('images')} images of {files.get('bytes')} bytes" for files in (found, recorded))
+        differ = f"{then} then, {now} now" if now != then else f"{then}, of other names or sizes"
+    except UserError as error:
+        differ = str(error)
+    raise UserError(
+        f"dataset.source={shown(config.source)} is not what was packed into {shown(dataset.folder)} ({differ}): "
+        "delete that folder to pack again, or set dataset.name to pack this beside it; training uses what was packed"
+    )
+
+
+def _source_files(source: Source) -> dict | None:
+    """What tells a source that gained, lost or changed files, without reading them; None if it is made of no files."""
+    digest, total, items = hashlib.sha256(), 0, [*source.train, *source.val]
+    if not all(item.size for item in items):
+        return None
+    for item in items:
+        size = item.size()
+        total += max(size, 0)
+        digest.update(repr((source.classes[item.label].name, item.name, size)).encode())
+    digest.update(str(len(source.train)).encode())
+    return {"images": len(items), "bytes": total, "digest": digest.hexdigest()[:16]}
+
+
 def _check_classes(source: Source, config: DatasetConfig) -> None:
+    where = shown(config.source or config.name)
+    if not source.classes:
+        raise UserError(f"{where} has no classes")
     for subset, items in (("training", source.train), ("validation", source.val)):
         present = {item.label for item in items}
         empty = [c.name for i, c in enumerate(source.classes) if i not in present]
         if empty:
-            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-            raise UserError(f"class {empty[0]!r}{more} of {config.source or config.name} has no {subset} images")
+            raise UserError(
+                f"class {empty[0]!r}{and_more(empty)} of {where} has no {subset} images: add some, or leave it out"
+            )
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """A full disk kills a program that writes through mmap, so look before."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(f"{folder.parent} has {free / 1e9:.1f} GB free, the images need {size / 1e9:.1f}: set data_dir")
 
 
 def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
     """Write images, labels and description; corrupt images are left out and the rest packed anew."""
-    skipped: dict[str, str] = {}
+    files, skipped = _source_files(source), {}
     while True:
         items = [
             _shuffled([i for i in subset if i.name not in skipped], config.seed, name)
@@ -101,13 +165,14 @@ def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
         ]
         rows = items[0] + items[1]
         shape = (len(rows), config.image_size, config.image_size, 3)
+        _check_room(folder, math.prod(shape))
         images = open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         bad = {}
         for row, (item, image, error) in enumerate(_decoded(rows, config)):
             if error is None:
                 images[row] = image
             elif config.on_error == "fail":
-                raise UserError(f"{item.name} is corrupt ({error}): mend it, or set dataset.on_error=skip")
+                raise UserError(f"{item.name} {error}: mend or remove it, or set dataset.on_error=skip")
             else:
                 bad[item.name] = error
         if not bad:
@@ -132,7 +197,9 @@ def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
         "n_val": len(items[1]),
         "classes": classes,
         "skipped": skipped,
-        "checksum": _checksum(images, labels, classes),
+        "source_files": files,
+        "part_checksums": part_checksums(labels, classes),
+        "checksum": checksum_of(images, labels, classes),
     }
     write_atomic(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
 
@@ -148,8 +215,10 @@ def _decoded(items: list[Item], config: DatasetConfig) -> Iterator[tuple[Item, n
     def load(item: Item) -> tuple[Item, np.ndarray | None, str | None]:
         try:
             image = item.load()
-        except (ValueError, OSError) as error:
-            return item, None, str(error)
+        except ValueError as error:
+            return item, None, f"is corrupt ({reason(error)})"
+        except OSError as error:
+            return item, None, f"cannot be read ({reason(error)})"
         if image.shape[:2] != size:
             shrinks = min(image.shape[:2]) > config.image_size
             area = config.resize == "area" and shrinks
@@ -166,12 +235,3 @@ def _decoded(items: list[Item], config: DatasetConfig) -> Iterator[tuple[Item, n
             for result in pool.map(load, items[start : start + 4096]):
                 bar.update()
                 yield result
-
-
-def _checksum(images: np.ndarray, labels: np.ndarray, classes: list[dict]) -> str:
-    """SHA-256 of all pixels in row order, all labels and the classes."""
-    digest = hashlib.sha256(json.dumps(classes, sort_keys=True).encode())
-    digest.update(labels.astype("<i8").tobytes())
-    for start in range(0, len(images), 1024):
-        digest.update(np.ascontiguousarray(images[start : start + 1024]).data)
-    return digest.hexdigest()

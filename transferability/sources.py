@@ -1,13 +1,20 @@
 """Where images come from: every kind of dataset as a list of classes and of images to pack."""
 
 import csv
+import errno
 import io
+import logging
+import lzma
 import os
 import posixpath
 import re
+import stat
+import unicodedata
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -21,12 +28,20 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from transferability.config import DatasetConfig
-from transferability.datasets import ClassInfo
+from transferability.datasets import ClassInfo, and_more, shown
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.procedural import FAMILIES, make_grammar
 
+log = logging.getLogger(__name__)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of a bad image our own line says what is wrong
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes that decode() refuses, and of damaged EXIF
+
 REFERENCE = files("transferability.reference")
+MAX_PIXELS = 89_478_485  # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
+MAX_BYTES = 256 << 20  # of one file
+NO_IMAGE_HERE = (".avif", ".gif", ".heic", ".jfif", ".jp2")  # images that torchvision's list does not have
+_ZIP_ERRORS = (KeyError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class Item:
     label: int
     name: str
     load: Callable[[], np.ndarray]
+    size: Callable[[], int] | None = None  # bytes of its file, where it has one
 
 
 @dataclass(frozen=True)
@@ -67,45 +83,67 @@ class FileTree:
     """The image files of a folder or a zip file, by path relative to it; sorted, whatever the disk's order."""
 
     def __init__(self, source: str):
-        self.source = Path(source).expanduser()
-        if not self.source.exists():
-            raise UserError(f"dataset.source={source} does not exist")
+        try:
+            self.source = Path(source).expanduser()
+        except RuntimeError as error:
+            raise UserError(f"dataset.source={shown(source)}: {error}") from error
+        if not os.path.exists(self.source):
+            raise UserError(f"dataset.source={shown(source)} does not exist")
         self._zip = None
         if self.source.is_dir():
-            found = os.walk(self.source, followlinks=True)  # train/ is often a link to another disk
-            names = [Path(at, f).relative_to(self.source).as_posix() for at, _, fs in found for f in fs]
+            below = len(os.path.join(self.source, ""))
+            names = [path[below:] for path in _files_below(str(self.source))]
         else:
-            try:
-                self._zip = zipfile.ZipFile(self.source)
-            except zipfile.BadZipFile as error:
-                raise UserError(f"dataset.source={source} is neither a folder nor a zip file") from error
+            self._zip = _open_zip(self.source)
             names = [i.filename for i in self._zip.infolist() if not i.is_dir()]
         # ._x.jpg and __MACOSX (macOS) and .ipynb_checkpoints hold what looks like images and classes
-        self.names = sorted(n for n in names if not n.startswith((".", "__MACOSX/")) and "/." not in n)
+        names = {n for n in names if not n.startswith((".", "__MACOSX/")) and "/." not in n}  # zips can repeat a name
+        self.names, self._known = sorted(names), names
         if not self.images(""):
-            raise UserError(f"dataset.source={source} has no images in it ({', '.join(IMG_EXTENSIONS)})")
+            raise UserError(f"dataset.source={shown(source)} has no images in it ({', '.join(IMG_EXTENSIONS)})")
+        endings = Counter(e for e in (posixpath.splitext(n)[1].lower() for n in self.names) if e in NO_IMAGE_HERE)
+        for ending, count in sorted(endings.items()):
+            log.warning("%s: %d files *%s are left out; to use them, convert them to PNG", shown(source), count, ending)
 
     def images(self, under: str) -> list[str]:
         """Image files below the folder ``under`` ('' for all)."""
         return [n for n in self.names if n.startswith(under) and n.lower().endswith(IMG_EXTENSIONS)]
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; OSError if they cannot be had, from a zip file too."""
+        """The bytes of a listed file (so a name in somebody's list never leads outside); OSError if not to be had."""
+        if name not in self._known:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         if self._zip is None:
-            return (self.source / name).read_bytes()
+            return _read_file(self.source / name)
+        info = self._zip.getinfo(name)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise OSError("a symbolic link in a zip file; zip what it points to")
+        _check_bytes(info.file_size)
         try:
-            return self._zip.read(name)
-        except (KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            with self._zip.open(info) as file:
+                return file.read(info.file_size)  # no more than was claimed, whatever comes out
+        except _ZIP_ERRORS as error:
             raise OSError(f"zip: {error}") from error
+
+    def size(self, name: str) -> int:
+        """The bytes of a file; -1 where there is none (a link that leads nowhere)."""
+        if name not in self._known:
+            return -1
+        if self._zip is not None:
+            return self._zip.getinfo(name).file_size
+        try:
+            return os.stat(self.source / name).st_size
+        except OSError:
+            return -1
 
     def text(self, name: str) -> str:
         try:
             return self.read(name).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.source}/{name} cannot be read: {error}") from error
+            raise UserError(f"{shown(self.source / name)} cannot be read: {reason(error)}") from error
 
     def item(self, label: int, name: str) -> Item:
-        return Item(label, f"{self.source}/{name}", lambda: decode(self.read(name)))
+        return Item(label, shown(f"{self.source}/{name}"), lambda: decode(self.read(name)), lambda: self.size(name))
 
     def find(self, *names: str) -> str | None:
         """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of one of ``names``."""
@@ -121,28 +159,106 @@ class FileTree:
         return set(self.names) | {str(p) for n in self.images("") for p in PurePosixPath(n).parents}
 
 
-def decode(data: bytes) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB.
+def _files_below(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """Every file below ``folder``, through links too (train/ is often one to another disk), but not in circles."""
+    try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            log.warning("%s is left out: it is a link to a folder that it lies in", shown(folder))
+            return
+        with os.scandir(folder) as entries:
+            entries = list(entries)
+    except OSError as error:
+        raise UserError(f"{shown(folder)} cannot be read: {reason(error)}") from error
+    for entry in entries:
+        if not _is_folder(entry):
+            yield entry.path
+        elif not entry.name.startswith(".") and entry.name != "lost+found":  # may be shut, and hold no images
+            yield from _files_below(entry.path, above | {here})
 
-    OpenCV decodes (as Caffe did; EXIF rotation ignored, as then). A JPEG that does not end as one is given to
-    Pillow, which refuses truncated files where OpenCV fills in grey.
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    """The zip file, if every entry's name is one of a file below it and none needs a password."""
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise zipfile.BadZipFile
+        archive = zipfile.ZipFile(path)
+    except OSError as error:
+        raise UserError(f"dataset.source={shown(path)} cannot be read: {reason(error)}") from error
+    except _ZIP_ERRORS as error:
+        raise UserError(
+            f"dataset.source={shown(path)} is neither a folder nor a zip file, or the file is cut off: get it again"
+        ) from error
+    for entry in archive.infolist():
+        if re.match(r"([A-Za-z]:)?[/\\]", entry.filename) or ".." in re.split(r"[/\\]", entry.filename):
+            wrong = "points outside it: a zip of images has names such as CLASS/IMAGE; make it again"
+        elif entry.flag_bits & 1:
+            wrong = "is encrypted: unzip it with its password and give the folder"
+        else:
+            continue
+        archive.close()
+        raise UserError(f"dataset.source={shown(path)}: the entry {shown(entry.filename)} {wrong}")
+    return archive
+
+
+def _read_file(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for ever otherwise
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("a pipe, folder or device, not a file")
+        _check_bytes(status.st_size)
+        return file.read()
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise OSError(f"{size:,} bytes, one image may have {MAX_BYTES:,}")
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the path that OSErrors repeat, in one line."""
+    return shown(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """An encoded image as (H, W, 3) uint8 RGB; the first of an animation, without transparency.
+
+    OpenCV decodes (as Caffe did; EXIF rotation ignored, as then). Pillow reads the header first, so that an image
+    which claims to be huge is refused before anything is allocated. A JPEG that does not end as one is decoded by
+    Pillow too, which refuses truncated files where OpenCV fills in grey.
 
     Raises:
-        ValueError: not a whole image.
+        ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
     """
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
-        try:
-            Image.open(io.BytesIO(data)).load()
-        except (OSError, SyntaxError) as error:
-            raise ValueError(str(error)) from error
-    image = None
-    if data:
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error as error:
-            raise ValueError(f"OpenCV: {error.err}") from error
+    if not data:
+        raise ValueError("empty file")
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            if header.width * header.height > MAX_PIXELS:
+                raise Image.DecompressionBombError  # as Pillow does itself from twice as many pixels on
+            if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
+                header.load()
+    except Image.UnidentifiedImageError as error:
+        raise ValueError("not an image") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # damaged files make Pillow raise almost anything
+        raise ValueError(reason(error)) from error
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ValueError(f"OpenCV: {error.err}") from error
     if image is None:
-        raise ValueError("empty file" if not data else "not an image")
+        raise ValueError("not a whole image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -204,16 +320,18 @@ def _tiny_imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     root = tree.find("wnids.txt")
     if root is None:
         raise UserError(f"dataset.source={config.source} has no wnids.txt: it is not Tiny-ImageNet's zip or folder")
-    wnids = sorted(tree.text(f"{root}wnids.txt").split())
+    wnids = sorted(set(tree.text(f"{root}wnids.txt").split()))
     words = dict(line.split("\t", 1) for line in tree.text(f"{root}words.txt").splitlines() if "\t" in line)
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
     classes = [ClassInfo(words.get(w, w).split(",")[0], w, groups.get(w)) for w in wnids]
     train = [(n, n.removeprefix(f"{root}train/").split("/")[0]) for n in tree.images(f"{root}train/")]
-    lines = [line.split("\t") for line in tree.text(f"{root}val/val_annotations.txt").splitlines()]
+    lines = [line.split("\t") for line in tree.text(f"{root}val/val_annotations.txt").splitlines() if line.strip()]
+    if bad := next((line for line in lines if len(line) < 2), None):
+        raise UserError(f"{config.source}/{root}val/val_annotations.txt: {shown(bad[0])!r} is not `IMAGE tab WNID ...`")
     val = [(f"{root}val/images/{name}", wnid) for name, wnid, *_ in lines]
     for name, wnid in train + val:
         if wnid not in index:
-            raise UserError(f"{config.source}/{name}: its class {wnid} is not in wnids.txt")
+            raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} is not in wnids.txt")
     train, val = ([tree.item(index[wnid], name) for name, wnid in subset] for subset in (train, val))
     return Source(classes, train, val)
 
@@ -228,7 +346,8 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     if not all(re.fullmatch(r"n\d{8}", w) for w in wnids):
         odd = next(w for w in wnids if not re.fullmatch(r"n\d{8}", w))
         raise UserError(
-            f"{config.source}/{root}train/{odd} is not a wnid folder (n01440764); for other images use dataset=folder"
+            f"{shown(tree.source / root)}/train/{shown(odd)} is not a wnid folder (n01440764); for other images use "
+            "dataset=folder"
         )
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
     train = [tree.item(index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in train_names]
@@ -239,7 +358,7 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     for name in val_names:
         wnid = wnid_of.get(name) or name.removeprefix(f"{root}val/").split("/")[0]
         if wnid not in index:
-            raise UserError(f"{config.source}/{name}: its class {wnid} has no training folder")
+            raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} has no training folder")
         val.append(tree.item(index[wnid], name))
     return Source([ClassInfo(w, w, groups.get(w)) for w in wnids], train, val)
 
@@ -253,8 +372,8 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
         )
     try:
         lines = Path(config.val_labels).read_text().splitlines()
-    except OSError as error:
-        raise UserError(f"dataset.val_labels={config.val_labels}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"dataset.val_labels={shown(config.val_labels)}: {reason(error)}") from error
     found = [(line, wnid.group()) for line in lines if (wnid := re.search(r"n\d{8}", line))]
     if found and all(line.strip() == wnid for line, wnid in found):
         if len(found) != len(names):
@@ -263,7 +382,7 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
     by_stem = {re.split(r"[,\s]", line.strip())[0].rsplit(".", 1)[0]: wnid for line, wnid in found}
     missing = [n for n in names if PurePosixPath(n).stem not in by_stem]
     if missing:
-        raise UserError(f"dataset.val_labels={config.val_labels} has no wnid for {missing[0]}")
+        raise UserError(f"dataset.val_labels={config.val_labels} has no wnid for {shown(missing[0])}")
     return {n: by_stem[PurePosixPath(n).stem] for n in names}
 
 
@@ -275,13 +394,18 @@ def _folder(tree: FileTree, config: DatasetConfig) -> Source:
     held_out = root is None or (under is None and _is_class(tree, f"{root}train/"))
     if held_out:
         by_class = _by_class(tree, _above_classes(tree))
+        _check_names(by_class, config)
     else:
         by_class = _by_class(tree, f"{root}train/")
         if under is None:
             raise UserError(f"dataset.source={config.source} has train/ but no images in val/, validation/ or test/")
         val_by_class = _by_class(tree, under)
+        _check_names([*by_class, *val_by_class], config)
         if extra := sorted(val_by_class.keys() - by_class.keys()):
-            raise UserError(f"class {extra[0]!r} has validation images but no training images in {config.source}")
+            raise UserError(
+                f"class {extra[0]!r}{and_more(extra)} has validation images but no training images in "
+                f"{shown(config.source)}: add some, or take its folder away"
+            )
     names = sorted(by_class)
     train, val = [], []
     for label, name in enumerate(names):
@@ -314,6 +438,29 @@ def _by_class(tree: FileTree, under: str) -> dict[str, list[str]]:
     for name in tree.images(under):
         parts = name.removeprefix(under).split("/")
         if len(parts) < 2:
-            raise UserError(f"{tree.source}/{name} lies outside a class folder: images belong in CLASS/IMAGE")
+            raise UserError(f"{shown(tree.source / name)} lies outside a class folder: images belong in CLASS/IMAGE")
         out.setdefault(parts[0], []).append(name)
     return out
+
+
+def _check_names(names: Iterable[str], config: DatasetConfig) -> None:
+    """Names must survive a text file, and look different if they are. (Cat and cat do: handwriting has a and A.)"""
+    alike: dict[str, str] = {}
+    for name in sorted(set(names)):
+        if not _is_text(name):
+            raise UserError(f"{shown(config.source)}: the name of class {shown(name)} is not UTF-8: rename its folder")
+        other = alike.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"{shown(config.source)}: the class folders {other!a} and {name!a} look the same, but are "
+                "written with different Unicode characters: give them one name, or two that differ"
+            )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name from the disk was valid UTF-8 (Python keeps other bytes as lone surrogates)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,13 +1,16 @@
 """Splits: pairs of disjoint tasks A and B over the classes of a dataset (paper section 2)."""
 
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from transferability.datasets import PackedDataset
+from transferability.datasets import PackedDataset, and_more, shown
 from transferability.errors import UserError
+
+_RANDOM = re.compile(r"random-([0-9]{1,18})")
 
 
 def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
@@ -21,7 +24,9 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
         UserError: an unknown split, too few classes, unknown or shared classes in a user's lists.
     """
     n = len(dataset.classes)
-    if match := re.fullmatch(r"random-(\d+)", split):
+    if match := _RANDOM.fullmatch(split):
+        if int(match[1]) >= 2**32:
+            raise UserError(f"split={shown(split)} is not possible: the number of a random split is below 2^32")
         chosen = np.random.RandomState([int(match[1])]).choice(np.arange(n), n // 2, replace=False)
         tasks = {"A": sorted(chosen.tolist()), "B": sorted(set(range(n)) - set(chosen.tolist()))}
     elif split == "natural-manmade":
@@ -40,11 +45,13 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     elif split.endswith((".yaml", ".yml")):
         tasks = _user_tasks(Path(split), dataset)
     else:
-        raise UserError(f"split={split} is not known: write random-0 (any number), natural-manmade, all, or PATH.yaml")
+        raise UserError(
+            f"split={shown(split)} is not known: write random-0 (any number), natural-manmade, all, or PATH.yaml"
+        )
     for task, classes in tasks.items():
         if len(classes) < 2:
             raise UserError(
-                f"split={split} of {dataset.name} ({n} classes) leaves task {task} with {len(classes)}: "
+                f"split={shown(split)} of {dataset.name} ({n} classes) leaves task {task} with {len(classes)}: "
                 "a task needs at least 2 classes"
             )
     return tasks
@@ -54,7 +61,7 @@ def split_kind(split: str) -> str:
     """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``; ``user`` for lists of one's own."""
     if split in ("natural-manmade", "all"):
         return split
-    return "random" if re.fullmatch(r"random-\d+", split) else "user"
+    return "random" if _RANDOM.fullmatch(split) else "user"
 
 
 def split_name(split: str) -> str:
@@ -63,18 +70,45 @@ def split_name(split: str) -> str:
 
 
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
-    try:
-        lists = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"split={path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(lists, dict) or set(lists) != {"A", "B"} or not all(map(isinstance, lists.values(), (list,) * 2)):
-        raise UserError(f"split={path}: wants exactly two lists, A: [...] and B: [...], of class names or wnids")
-    index = {c.name: i for i, c in enumerate(dataset.classes)}
-    index |= {c.wnid: i for i, c in enumerate(dataset.classes) if c.wnid}
-    unknown = [str(name) for names in lists.values() for name in names if str(name) not in index]
-    if unknown:
-        raise UserError(f"split={path}: {dataset.name} has no class {', '.join(unknown[:5])}")
-    tasks = {task: sorted({index[str(name)] for name in names}) for task, names in lists.items()}
+    if split_kind(path.stem) != "user":
+        raise UserError(f"split={shown(path)}: runs would be named as those of split={path.stem}: rename the file")
+    try:  # names as they are written: YAML's own types would turn class 010 into 8, and class no into False
+        lists = yaml.BaseLoader(path.read_text()).get_single_data()
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"split={shown(path)}: cannot be read: {shown(' '.join(str(error).split()))}") from error
+    if not _two_lists_of_names(lists):
+        raise UserError(f"split={shown(path)}: wants exactly two lists, A: [...] and B: [...], of class names or wnids")
+    meant = _meant_by(dataset)
+    found = {task: [(name, meant.get(_canonical(name), set())) for name in names] for task, names in lists.items()}
+    if unknown := [name for task in found.values() for name, classes in task if not classes]:
+        raise UserError(f"split={shown(path)}: {dataset.name} has no class {shown(unknown[0])[:80]}{and_more(unknown)}")
+    for name, classes in (pair for task in found.values() for pair in task):
+        if len(classes) > 1:
+            wnids = " or ".join(str(dataset.classes[i].wnid) for i in sorted(classes))
+            raise UserError(f"split={shown(path)}: {dataset.name} has {len(classes)} classes {name!r}: write {wnids}")
+    tasks = {task: sorted({i for _, classes in pairs for i in classes}) for task, pairs in found.items()}
     if both := set(tasks["A"]) & set(tasks["B"]):
-        raise UserError(f"split={path}: {dataset.classes[min(both)].name!r} is in both A and B")
+        raise UserError(f"split={shown(path)}: {dataset.classes[min(both)].name!r} is in both A and B")
     return tasks
+
+
+def _meant_by(dataset: PackedDataset) -> dict[str, set[int]]:
+    """The classes that a name or wnid stands for: two in ImageNet, for "crane"."""
+    meant: dict[str, set[int]] = {}
+    for i, c in enumerate(dataset.classes):
+        for name in {c.name, c.wnid} - {None}:
+            meant.setdefault(_canonical(name), set()).add(i)
+    return meant
+
+
+def _canonical(name: str) -> str:
+    """One spelling of an accent: macOS and Linux keyboards write different ones."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _two_lists_of_names(lists: object) -> bool:
+    return (
+        isinstance(lists, dict)
+        and set(lists) == {"A", "B"}
+        and all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in lists.values())
+    )

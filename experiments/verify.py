@@ -1,0 +1,30 @@
+"""Read every file of the run store, and the packed dataset, and name what is not as it was written.
+
+python -m experiments.verify
+"""
+
+import sys
+
+from experiments.cli import command, dataset_of
+from transferability.config import Config
+from transferability.datasets import verify
+from transferability.errors import UserError
+from transferability.store import Store
+
+
+def main(config: Config) -> None:
+    runs, damaged = Store(config.store).verify()
+    dataset = dataset_of(config)
+    try:
+        verify(dataset)
+    except UserError as error:
+        damaged.append(str(error))
+    for line in damaged:
+        print(f"damaged: {line}", file=sys.stderr)
+    print(f"{runs} runs in {config.store} and {dataset.name} read: {len(damaged) or 'nothing'} damaged")
+    if damaged:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command(main)()

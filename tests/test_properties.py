@@ -1,0 +1,489 @@
+"""What holds for any input: cells, splits, specifications and their ids, draws, batches, and what comes in."""
+
+import copy
+import io
+import json
+import os
+import subprocess
+import sys
+import types
+import zipfile
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from transferability import sources
+from transferability.cells import Cell, expand, parse
+from transferability.config import DatasetConfig, NetworkConfig, RecipeConfig
+from transferability.datasets import FORMAT, ClassInfo, PackedDataset, shown
+from transferability.draws import numpy_generator, seed_of
+from transferability.errors import UserError
+from transferability.spec import RunSpec
+from transferability.splits import tasks_of
+from transferability.stream import Stream
+
+ROOT = Path(__file__).parent.parent
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],  # of another value of a boolean
+)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("properties")
+
+
+def one_line(error: UserError) -> bool:
+    return bool(str(error)) and "\n" not in str(error) and "\r" not in str(error)
+
+
+# --- cells ---
+
+TASKS = st.sampled_from(["A", "B", "all"])
+
+
+@cache
+def all_cells(n_layers: int) -> list[Cell]:
+    """Every network there is, from the two integers and the source of the table in ``cells.py``."""
+    found = []
+    for target in ("A", "B", "all"):
+        found.append(Cell(target))
+        for n in range(1, n_layers):
+            found.append(Cell(target, "R", 0, n))
+            for source in ("A", "B", "all"):
+                found += [Cell(target, source, copied, n) for copied in range(n, n_layers)]
+                found.append(Cell(target, source, n, 0))
+    return found
+
+
+@pytest.mark.parametrize("n_layers", [2, 3, 8, 13])
+def test_every_cell_has_a_name_of_its_own_that_parses_back(n_layers):
+    cells = all_cells(n_layers)
+    assert len({str(c) for c in cells}) == len(set(cells)) == len(cells)
+    for cell in cells:
+        assert parse(str(cell), n_layers) == cell
+
+
+@given(
+    st.text(max_size=40) | st.from_regex(r"(base)?(A|B|R|all)?\d{0,3}(A|B|C|all)?(\+|~\d{0,2}|)\Z"),
+    st.integers(2, 30),
+)
+@example("A3B\n", 8)
+@example("A03B~0", 8)
+@example("A\u0663B", 8)
+@example("A" + "9" * 5000 + "B", 8)
+@settings(max_examples=200)
+def test_a_text_is_a_cell_or_one_clear_line(text, n_layers):
+    try:
+        cell = parse(text, n_layers)
+    except UserError as error:
+        assert one_line(error)
+    else:
+        assert cell in all_cells(n_layers)
+        assert parse(str(cell), n_layers) == cell and str(parse(str(cell), n_layers)) == str(cell)
+
+
+@given(st.sampled_from("AB"), st.lists(st.integers(1, 7), unique=True), st.data())
+def test_a_treatment_expands_to_its_cells(target, layers, data):
+    extra = data.draw(
+        st.integers(1, 8 - max(layers, default=1)).filter(lambda k: max(layers, default=1) + k < 8) | st.none()
+    )
+    kinds = ["BnB", "BnB+", "AnB", "AnB+", "RnB"] + ([f"AnB~{extra}", f"BnB~{extra}"] if extra else [])
+    treatment = data.draw(st.sampled_from(kinds))
+    cells = expand(treatment, target, layers)
+    assert [c.n for c in cells] == layers
+    assert {(c.treatment, c.target) for c in cells} <= {(treatment, target)}
+    assert expand("base", target, layers) == [Cell(target)]
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[ABR]?nB?(\+|~\d*)?\Z"), TASKS, st.lists(st.integers(-1, 9), max_size=3))
+def test_a_text_is_a_treatment_or_one_clear_line(text, target, layers):
+    try:
+        cells = expand(text, target, layers)
+    except UserError as error:
+        assert one_line(error)
+    else:
+        assert all(cell in all_cells(8) and cell.target == target for cell in cells)
+
+
+# --- splits ---
+
+
+def dataset_of(n, groups=None):
+    """What a split sees of a dataset."""
+    infos = [ClassInfo(f"c{i}", f"n{i:08d}", groups[i] if groups else None) for i in range(n)]
+    return SimpleNamespace(classes=infos, name="some")
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(4, 300))
+def test_a_random_split_is_a_partition_whatever_the_classes_are_called(k, n):
+    tasks = tasks_of(f"random-{k}", dataset_of(n))
+    assert sorted(tasks["A"] + tasks["B"]) == list(range(n)) and len(tasks["A"]) == n // 2
+    assert all(classes == sorted(classes) for classes in tasks.values())
+    np.random.seed(k % 1000)  # numpy's global generator plays no part
+    assert tasks_of(f"random-{k}", dataset_of(n, ["natural"] * n)) == tasks
+
+
+@given(st.lists(st.sampled_from(["natural", "man-made", None]), max_size=30))
+def test_natural_and_manmade_are_the_classes_whose_group_is_known(groups):
+    def of(group):
+        return [i for i, g in enumerate(groups) if g == group]
+
+    try:
+        tasks = tasks_of("natural-manmade", dataset_of(len(groups), groups))
+    except UserError as error:
+        assert one_line(error) and min(len(of("natural")), len(of("man-made"))) < 2
+    else:
+        assert tasks == {"A": of("natural"), "B": of("man-made")}
+
+
+SPLITS_ELSEWHERE = """
+import json, sys
+from types import SimpleNamespace
+from transferability.datasets import ClassInfo
+from transferability.draws import seed_of
+from transferability.splits import tasks_of
+dataset = SimpleNamespace(name="some", classes=[ClassInfo(f"c{i}") for i in range(57)])
+print(json.dumps([[tasks_of(f"random-{k}", dataset) for k in range(9)], seed_of(3, "order", 7)]))
+"""
+
+
+def test_splits_and_draws_are_the_same_in_every_process():
+    environment = {**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
+    command = [sys.executable, "-c", SPLITS_ELSEWHERE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    here = [tasks_of(f"random-{k}", dataset_of(57)) for k in range(9)]
+    assert json.loads(done.stdout) == [here, seed_of(3, "order", 7)]
+
+
+NAMES = st.sampled_from(["c0", "c1", "c2", "c3", "c4", "n00000001", "", "no", "2001-99-99"])
+YAML_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.dates()
+    | st.binary(max_size=5)
+    | st.text(max_size=8)
+    | NAMES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.sampled_from("AB"), inner, max_size=3),
+    max_leaves=8,
+)
+USER_FILES = st.one_of(
+    st.binary(max_size=60),
+    st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace")),
+    st.text("AB:[]{}&*!|>-?,#'\"% \nc012<", max_size=40).map(str.encode),
+    YAML_VALUES.map(lambda v: yaml.safe_dump(v).encode()),
+    st.fixed_dictionaries({"A": YAML_VALUES | st.lists(NAMES), "B": YAML_VALUES | st.lists(NAMES)}).map(
+        lambda v: yaml.safe_dump(v).encode()
+    ),
+)
+
+
+@given(USER_FILES)
+@example(b"A: [c0, c1]\nB: [c2, c3]\n")
+@example(b"A: &a [c0, c1]\nB: *a\n")
+@example(b"A: [c0, c1]\nB: [! c2, !!python/object/apply:os.abort []]\n")
+@example(b"{? [a] : b}")
+@settings(max_examples=200)
+def test_a_file_of_lists_gives_two_tasks_or_one_clear_line(folder, content):
+    path = folder / "mine.yaml"
+    path.write_bytes(content)
+    try:
+        tasks = tasks_of(str(path), dataset_of(5))
+    except UserError as error:
+        assert one_line(error) and str(path) in str(error)
+    else:
+        assert set(tasks) == {"A", "B"} and not set(tasks["A"]) & set(tasks["B"])
+        assert all(len(classes) >= 2 and set(classes) <= set(range(5)) for classes in tasks.values())
+
+
+@given(st.text(max_size=30) | st.from_regex(r"(random|natural|all)[-0-9a-z]{0,12}\Z"))
+def test_a_text_is_a_split_or_one_clear_line(text):
+    assume(not text.endswith((".yaml", ".yml")))
+    try:
+        tasks = tasks_of(text, dataset_of(6, ["natural"] * 3 + ["man-made"] * 3))
+    except UserError as error:
+        assert one_line(error)
+    else:
+        assert sorted(c for classes in tasks.values() for c in classes) == list(range(6))
+
+
+# --- specifications ---
+
+
+def values_of(hint: Any) -> st.SearchStrategy:
+    """Any value of a field's type; a type that is not here yet is an error, so that a new field is thought of."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return st.one_of([values_of(i) for i in inner])
+    if origin is list:
+        return st.lists(values_of(inner[0]), max_size=4)
+    if origin is tuple:
+        return st.lists(values_of(inner[0]), min_size=1, max_size=4).map(tuple)
+    simple = {
+        type(None): st.none(),
+        bool: st.booleans(),
+        int: st.integers(-(2**40), 2**40),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        str: st.text(max_size=8),
+        Cell: st.sampled_from(all_cells(8)),
+        NetworkConfig: configs(NetworkConfig, channels=numbers(5), hidden=numbers(2)),
+        RecipeConfig: configs(RecipeConfig),
+    }
+    return simple[hint]
+
+
+def numbers(count: int) -> st.SearchStrategy:
+    return st.lists(st.integers(0, 99), min_size=count, max_size=count)
+
+
+def built(kind: type, special: dict[str, st.SearchStrategy]) -> st.SearchStrategy:
+    """Any object of a dataclass; ``special`` for fields with a rule of their own."""
+    hints = get_type_hints(kind)
+    return st.builds(
+        kind, **{f.name: special[f.name] if f.name in special else values_of(hints[f.name]) for f in fields(kind)}
+    )
+
+
+def configs(kind: type, **special: st.SearchStrategy) -> st.SearchStrategy:
+    """Any ``NetworkConfig`` or ``RecipeConfig``."""
+    return st.deferred(lambda: built(kind, special))
+
+
+DATASETS = st.fixed_dictionaries(
+    {"name": st.text(max_size=5), "image_size": st.integers(1, 999), "checksum": st.text()}
+)
+BASES = {"cell": st.sampled_from([Cell("A"), Cell("B"), Cell("all")]), "source": st.none()}
+
+
+def specs(**special: st.SearchStrategy) -> st.SearchStrategy:
+    return built(RunSpec, {"dataset": DATASETS, **special})
+
+
+SOURCES = st.none() | specs(**BASES)
+SPECS = specs(source=SOURCES)
+LABELS = {RunSpec: {"split"}, NetworkConfig: {"name"}, RecipeConfig: {"name"}}  # everything else counts
+
+
+@given(SPECS)
+def test_a_specification_survives_json(spec):
+    again = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec and again.id == spec.id and again.to_dict() == spec.to_dict()
+
+
+def another(data, kind, field, value):
+    """A value of the field that differs from ``value``."""
+    values = SOURCES if (kind, field.name) == (RunSpec, "source") else values_of(get_type_hints(kind)[field.name])
+    return data.draw(values.filter(lambda v: v != value))
+
+
+@given(SPECS, st.data())
+@settings(max_examples=15)
+def test_every_field_but_a_label_changes_the_id(spec, data):
+    for field in fields(RunSpec):
+        if field.name in ("dataset", "network", "recipe"):
+            continue
+        other = replace(spec, **{field.name: another(data, RunSpec, field, getattr(spec, field.name))})
+        same_source = field.name == "source" and _counted(other) == _counted(spec)
+        assert (other.id == spec.id) == (field.name in LABELS[RunSpec] or same_source), field.name
+    for part in ("network", "recipe"):
+        config = getattr(spec, part)
+        for field in fields(config):
+            changed = replace(config, **{field.name: another(data, type(config), field, getattr(config, field.name))})
+            other = replace(spec, **{part: changed})
+            assert (other.id == spec.id) == (field.name in LABELS[type(config)]), (part, field.name)
+    for key in spec.dataset:
+        changed = {**spec.dataset, key: data.draw(DATASETS.filter(lambda d, k=key: d[k] != spec.dataset[k]))[key]}
+        assert (replace(spec, dataset=changed).id == spec.id) == (key == "name"), key
+
+
+def _counted(spec: RunSpec) -> Any:
+    """The source without its labels, written another way than ``spec.py`` does."""
+    if spec.source is None:
+        return None
+    values = copy.deepcopy(spec.source.to_dict())
+    del values["split"], values["dataset"]["name"], values["network"]["name"], values["recipe"]["name"]
+    return values
+
+
+@given(SPECS.filter(lambda s: s.source), st.data())
+@settings(max_examples=15)
+def test_what_changes_a_source_changes_what_starts_from_it(spec, data):
+    field = data.draw(st.sampled_from(fields(RecipeConfig)))
+    recipe = spec.source.recipe
+    changed = replace(recipe, **{field.name: another(data, RecipeConfig, field, getattr(recipe, field.name))})
+    other = replace(spec, source=replace(spec.source, recipe=changed))
+    assert (other.id == spec.id) == (field.name in LABELS[RecipeConfig])
+    assert replace(spec, source=replace(spec.source, split=spec.source.split + "x")).id == spec.id
+
+
+# --- draws ---
+
+KEYS = st.lists(st.integers() | st.text("ab'\"\\\x1f,1 ", max_size=6) | st.text(max_size=4), max_size=5).map(tuple)
+
+
+@given(KEYS, KEYS)
+@example(("a", "b"), ("ab",))
+@example(("a", "b"), ("a\x1fb",))
+@example(("a", "b"), ("a'\x1f'b",))
+@example((1,), ("1",))
+@example((1, 23), (12, 3))
+@example((), ("",))
+@example(("a",), ("a", ""))
+@settings(max_examples=300)
+def test_keys_that_differ_draw_different_numbers(one, other):
+    assert 0 <= seed_of(*one) < 2**63 and seed_of(*one) == seed_of(*one)
+    assert (seed_of(*one) == seed_of(*other)) == (one == other)
+    assert np.array_equal(numpy_generator(*one).random(3), numpy_generator(*one).random(3))
+
+
+# --- batches ---
+
+RECIPE = RecipeConfig("r", steps=1, batch_size=1, lr=1.0, schedule="cosine", eval_every=1, eval_batch_size=1)
+
+
+def stream_of(n_train, n_val, seed, **recipe):
+    """A stream over rows that are not the whole dataset: every third row belongs to the task."""
+    train, val = 3 * np.arange(n_train), 3 * (n_train + np.arange(n_val))
+    dataset = SimpleNamespace(
+        classes=[None] * 2,
+        labels=np.ones(3 * (n_train + n_val), np.int64),
+        image_size=1,
+        train_rows=lambda classes, images_per_class: train,
+        val_rows=lambda classes: val,
+        read_rows=lambda rows: np.repeat(rows[:, None], 3, 1).astype(np.int32).reshape(-1, 1, 1, 3),
+    )
+    return Stream(dataset, [1], None, seed, replace(RECIPE, **recipe), 1, torch.device("cpu")), train, val
+
+
+@given(st.integers(1, 90), st.integers(1, 200), st.integers(0, 2**31), st.booleans())
+@example(1, 1, 0, True)
+@example(1, 200, 0, True)
+@example(90, 90, 0, True)
+@example(89, 90, 0, False)
+def test_every_epoch_visits_every_training_image_once(n_train, batch_size, seed, reshuffle):
+    stream, train, _ = stream_of(n_train, 1, seed, batch_size=batch_size, reshuffle=reshuffle)
+    steps = -(-3 * n_train // batch_size)
+    batches = {step: stream.rows(step) for step in reversed(range(steps))}  # in any order
+    assert all(len(rows) == batch_size for rows in batches.values())
+    visits = np.concatenate([batches[step] for step in range(steps)])[: 3 * n_train].reshape(3, n_train)
+    assert (np.sort(visits, axis=1) == train).all()
+    assert reshuffle or (visits == train).all()
+
+
+@given(st.integers(1, 60), st.integers(1, 80))
+def test_validation_visits_every_image_once(n_val, batch_size):
+    stream, _, val = stream_of(2, n_val, 0, eval_batch_size=batch_size)
+    seen = torch.cat([batch.pixels[:, 0, 0, 0] for batch in stream.validation()])
+    assert seen.tolist() == val.tolist()
+
+
+# --- what comes in ---
+
+
+@given(st.permutations([f"{c}/{i}.png" for c in ("ant", "bee", "cat") for i in range(4)]), st.integers(0, 99))
+@settings(max_examples=40)
+def test_the_order_of_files_in_a_source_does_not_matter(folder, names, seed):
+    def opened(order):
+        path = folder / "z.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in order:
+                archive.writestr(name, b"x")
+        config = DatasetConfig("folder", "some", "unused", 4, source=str(path), val_fraction=0.3, seed=seed)
+        source = sources.open_source(config)
+        return source.classes, *([(i.label, i.name) for i in items] for items in (source.train, source.val))
+
+    classes, train, val = opened(names)
+    assert (classes, train, val) == opened(sorted(names))
+    assert len({name for _, name in train + val}) == len(train + val) == 12
+
+
+def encoded(kind: str) -> bytes:
+    out = io.BytesIO()
+    draw = np.random.default_rng(0)
+    Image.fromarray(draw.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(out, kind)
+    return out.getvalue()
+
+
+WHOLE = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")}
+
+
+@given(
+    st.sampled_from(sorted(WHOLE)),
+    st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 255)), max_size=4),
+    st.data(),
+)
+@settings(max_examples=200)
+def test_a_damaged_image_is_an_image_or_one_clear_line(kind, changes, data):
+    damaged = bytearray(WHOLE[kind])
+    for at, value in changes:
+        damaged[at % len(damaged)] = value
+    cut = data.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "MAX_PIXELS", 1 << 20)
+        try:
+            image = sources.decode(bytes(damaged[:cut]))
+        except ValueError as error:
+            assert one_line(error)
+        else:
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size <= 3 << 20
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_bytes_that_are_no_image_are_one_clear_line(content):
+    with pytest.raises(ValueError) as error:
+        sources.decode(content)
+    assert one_line(error.value)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+DESCRIPTION = {
+    **{"format": FORMAT, "name": "d", "settings": {}, "image_size": 2, "n_train": 2, "n_val": 2},
+    **{"classes": [{"name": "a"}, {"name": "b"}], "skipped": {}, "checksum": "none"},
+}
+
+
+@given(st.dictionaries(st.sampled_from(sorted(DESCRIPTION)), JSON_VALUES, max_size=2), JSON_VALUES | st.none())
+@settings(max_examples=200)
+def test_a_description_of_a_dataset_fits_or_is_one_clear_line(folder, changes, instead):
+    packed = folder / "packed"
+    packed.mkdir(exist_ok=True)
+    np.save(packed / "images.npy", np.zeros((4, 2, 2, 3), np.uint8))
+    np.save(packed / "labels.npy", np.array([0, 1, 0, 1]))
+    description = {**DESCRIPTION, **changes} if instead is None or changes else instead
+    (packed / "dataset.json").write_text(json.dumps(description))
+    try:
+        opened = PackedDataset(packed)
+    except UserError as error:
+        assert one_line(error) and str(packed) in str(error)
+    else:
+        assert opened.n_train == opened.meta["n_val"] == 2 and opened.images.shape == (4, 2, 2, 3)
+        assert len(opened.classes) >= 2
+
+
+@given(st.text(alphabet=st.characters(codec=None), max_size=30))
+def test_a_name_is_shown_in_one_printable_line(name):
+    assert shown(name).isprintable()
+    shown(name).encode()  # no lone surrogate
+    assert shown(name) == name or not name.isprintable()
