@@ -48,7 +48,7 @@ class _Study:
         return mean(treatment, layers) if layers else None
 
     def decline(self, treatment: str) -> Weights | None:
-        """The least-squares slope against n, turned round: accuracy lost a layer."""
+        """The least-squares slope against n, turned round: accuracy lost per layer."""
         layers = self.layers(treatment, ALL)
         if len(layers) < 2:
             return None
@@ -87,7 +87,7 @@ CLAIMS = [
         lambda s: _minus(s.mean("BnB+", ALL), _BASE),
         -NO_LOSS,
     ),
-    Claim("AnB declines with n", "accuracy of AnB lost a layer", lambda s: s.decline("AnB")),
+    Claim("AnB declines with n", "accuracy of AnB lost per layer", lambda s: s.decline("AnB")),
     Claim(
         "AnB falls most at layers 6 and 7",
         "AnB at n = 3, 4, 5 minus AnB at n = 6, 7",
@@ -115,7 +115,7 @@ CLAIMS = [
     ),
     Claim(
         "Dissimilarity costs the more, the higher the layer",
-        "accuracy lost a layer on natural/man-made minus that on random splits",
+        "accuracy lost per layer on natural/man-made minus that on random splits",
         lambda s: _minus(s.decline(FAR), s.decline("AnB")),
     ),
     Claim(
@@ -123,7 +123,7 @@ CLAIMS = [
         "AnB on natural/man-made minus random filters, each relative to its base, mean over n",
         lambda s: _minus(s.mean(FAR, ALL, "RnB"), s.mean("RnB", ALL, FAR)),
     ),
-    Claim("Random filters lose accuracy with depth", "accuracy lost a layer", lambda s: s.decline("RnB")),
+    Claim("Random filters lose accuracy with depth", "accuracy lost per layer", lambda s: s.decline("RnB")),
     Claim(
         f"Random filters collapse from layer 3 on (more than {NEAR_CHANCE:.0%} of the base's accuracy is lost)",
         "base minus random filters, mean over n = 3 to 7",

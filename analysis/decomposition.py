@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from analysis.stats import BASE, BLOCK, DISTANT, Weights, available, estimate, estimate_jointly, mean, minus
+from analysis.stats import BASE, BLOCK, DISTANT, Estimate, Weights, available, estimate, estimate_jointly, mean, minus
 from transferability.draws import numpy_generator
 
 # name: (what is subtracted from what, in words)
@@ -16,7 +16,7 @@ QUANTITIES = {
     "transfer loss": ("base", "AnB"),
     "transfer loss, dissimilar tasks": ("base", DISTANT + "AnB"),
     "recovery": ("BnB+", "BnB"),
-    "gain over selffer": ("AnB+", "BnB+"),
+    "gain over control": ("AnB+", "BnB+"),
     "gain over base": ("AnB+", "base"),
     "retraining gain": ("BnB+", "base"),
     "loss of random filters": ("base", "RnB"),
@@ -35,8 +35,8 @@ def decompose(networks: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, (first, second) in QUANTITIES.items():
         layers = _layers(networks, first, second)
-        for n in layers:
-            found = estimate(networks, _difference(first, second, n), confidence=1 - 0.05 / len(layers))
+        found_at = _estimates(networks, [_difference(first, second, n) for n in layers]) if layers else []
+        for n, found in zip(layers, found_at, strict=True):
             if found:
                 values = {"value": found.value, "low": found.low, "high": found.high}
                 counts = {"networks": found.networks, "tasks": found.tasks, "covers": found.covers}
@@ -132,6 +132,14 @@ def boosts(networks: pd.DataFrame) -> pd.DataFrame:
 def _bases_of(networks: pd.DataFrame, bases: pd.DataFrame) -> float:
     """Mean accuracy of the bases on the tasks of ``networks``, a base counted once a network."""
     return networks[BLOCK].merge(bases, on=BLOCK).accuracy.mean()
+
+
+def _estimates(networks: pd.DataFrame, differences: list[Weights]) -> list[Estimate | None]:
+    """Each difference, with intervals that hold together; all at once where the study can tell all of them."""
+    confidence = 1 - 0.05 / len(differences)
+    if joint := estimate_jointly(networks, differences):
+        return joint.intervals(confidence)
+    return [estimate(networks, difference, confidence) for difference in differences]
 
 
 def _layers(networks: pd.DataFrame, *treatments: str) -> list[int]:

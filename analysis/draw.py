@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from analysis.stats import BLOCK
-from analysis.style import FAINT, PAPER, READINGS, TREATMENTS, Mark, with_tips
+from analysis.style import FAINT, PAPER, READINGS, Mark, with_tips
 
 
 def chance(axes: Axes, rows: pd.DataFrame, side: str) -> None:
@@ -49,7 +49,7 @@ def scatter(axes: Axes, x, y, mark: Mark, tips: list[str]) -> None:
     collection = axes.scatter(
         x,
         y,
-        s=34,
+        s=mark.size,
         marker=mark.marker,
         facecolors=mark.colour if mark.filled else PAPER,
         edgecolors=PAPER if mark.filled else mark.colour,
@@ -114,8 +114,7 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
     excess = max(0.0, previous - high + gap / 2)
     for treatment, height in heights.items():
         number = READINGS[treatment].split()[0]
-        colour = TREATMENTS[treatment].colour
-        axes.text(last + 0.45, height - excess, number, color=colour, fontweight="bold", va="center", ha="center")
+        axes.text(last + 0.45, height - excess, number, fontweight="bold", va="center", ha="center")
 
 
 def layer_axis(axes: Axes, last: float, first: int = 0) -> None:

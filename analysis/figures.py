@@ -160,7 +160,7 @@ def decomposition(tables: Tables) -> Drawing | str:
     parts = decompose(networks)
     losses = [q for q in ("co-adaptation loss", "specificity loss") if (parts.quantity == q).any()]
     gains = [
-        q for q in ("recovery", "gain over selffer", "gain over base", "retraining gain") if (parts.quantity == q).any()
+        q for q in ("recovery", "gain over control", "gain over base", "retraining gain") if (parts.quantity == q).any()
     ]
     if not losses and not gains:
         return "neither BnB nor AnB with a base of the same task"
@@ -171,7 +171,7 @@ def decomposition(tables: Tables) -> Drawing | str:
         "recovery": Mark("recovery: BnB+ − BnB", "#7fb2e5", "P", offset=-0.18),
         "retraining gain": Mark("retraining gain: BnB+ − base", "#1f4e9c", "s", offset=-0.06),
         "gain over base": Mark("gain over base: AnB+ − base", "#ef8a7a", "P", offset=0.06),
-        "gain over selffer": Mark("gain over selffer: AnB+ − BnB+", "#b2182b", "v", offset=0.18),
+        "gain over control": Mark("gain over control: AnB+ − BnB+", "#b2182b", "v", offset=0.18),
     }
 
     def panel(quantities: list[str]) -> Callable[[Axes], None]:
@@ -187,13 +187,14 @@ def decomposition(tables: Tables) -> Drawing | str:
         return paint
 
     drawn = [("What freezing costs", losses), ("What fine-tuning gives", gains)]
-    covers = ", ".join(sorted(set(parts[parts.quantity.isin(losses + gains)].covers)))
+    spread = (parts[parts.quantity.isin(losses + gains)].covers == "networks").all()
+    source = "the spread between networks" if spread else "the choice of validation images alone"
     return Drawing(
         "decomposition",
         f"Two reasons why frozen layers cost accuracy, and what fine-tuning gives: {_data(tables)}",
         f"{_counts(networks[networks.split_kind.isin(NEAR) & (networks.treatment != 'RnB')])} Differences within tasks "
-        "by a linear model (one effect a task, one a treatment and n). The bars of one quantity hold together with 95% "
-        f"(Bonferroni); they cover {covers}."
+        "by a linear model (an effect for each task, and one for each treatment and n). Bars: 95% intervals from "
+        f"{source}, so wide that all of one colour hold together."
         + (" Faint dashed: the same for the paper's published numbers." if len(theirs) else ""),
         [Panel(title, panel(q)) for title, q in drawn if q],
         [looks[q] for q in losses + gains] + ([PUBLISHED] if len(theirs) else []),
@@ -240,7 +241,7 @@ def volume(tables: Tables) -> Drawing | str:
 def filters(tables: Tables) -> Drawing | str:
     """The first-layer filters of the bases and of an untrained network as pictures."""
     if tables.filters.empty:
-        return "no base network is finished"
+        return "no filters were collected, as no base network is finished, or its weights are not published"
 
     def panel(rows: pd.DataFrame) -> Callable[[Axes], None]:
         def paint(axes: Axes) -> None:
@@ -270,10 +271,10 @@ def filters(tables: Tables) -> Drawing | str:
 def similarity(tables: Tables) -> Drawing | str:
     """How alike the bases' representations are (linear CKA), beside the measured specificity."""
     if tables.similarity.empty:
-        return "no split has both of its bases finished"
+        return "not collected, as no split has both of its bases finished, or their weights are not published"
     pairs = tables.similarity.assign(distant=tables.similarity.split == "natural-manmade")
     looks = {
-        ("bases", False): Mark("base A and base B, random split", "#b2182b", "D", offset=-0.06),
+        ("bases", False): Mark("base A and base B, similar tasks", "#b2182b", "D", offset=-0.06),
         ("bases", True): Mark("base A and base B, natural/man-made", "#e08214", "h", offset=0.06),
         ("other seed", False): Mark("one task, two seeds", "#1f4e9c", "s"),
         ("other seed", True): Mark("one task, two seeds", "#1f4e9c", "s"),
@@ -315,8 +316,8 @@ def similarity(tables: Tables) -> Drawing | str:
         f"Do layers transfer where the two networks are alike? {_data(tables)}",
         f"Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
         f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of networks. Untrained "
-        "networks show how much the images alone make networks alike. Loses: the measured losses with simultaneous 95% "
-        "intervals.",
+        "networks show how much the images alone make networks alike. Loses: BnB − AnB, "
+        "and base − AnB between natural and man-made, with intervals that hold together with 95%.",
         panels,
         list(used),
         pairs.drop(columns=["distant", "run_a", "run_b"]),
@@ -327,7 +328,7 @@ def similarity(tables: Tables) -> Drawing | str:
 def curves(tables: Tables) -> Drawing | str:
     """Training and validation curves of every treatment, a line for each n."""
     if tables.curves.empty:
-        return "no evaluation is recorded"
+        return "not collected, as no network is finished, or its evaluations are not published"
     rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
     rows["group"] = rows.treatment.where(
         (rows.split_kind != "natural-manmade") | (rows.treatment == "base"), "distant " + rows.treatment
@@ -456,7 +457,7 @@ def _counts(rows: pd.DataFrame) -> str:
 
     text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
     text += f"{count('target', 'target task', 'target tasks')}, {count('seed', 'seed', 'seeds')}."
-    return text + (f" {missing} NETWORKS OF THE STUDY ARE MISSING HERE." if missing else "")
+    return text + (f" {missing} networks of the study are missing here." if missing else "")
 
 
 def _statistic(tables: Tables) -> str:

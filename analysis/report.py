@@ -34,14 +34,14 @@ ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``folder``/report.html, and what it reckons as CSV files beside it, from the tables in ``folder``.
+    """Write ``folder``/report.html, and what it computes as CSV files beside it, from the tables in ``folder``.
 
     Raises:
         UserError: there are no tables.
     """
     tables = Tables.read(folder)
-    for name, reckon in (("claims", assess), ("decomposition", decompose), ("boosts", boosts)):
-        write_csv(folder / f"{name}.csv", reckon(tables.networks))
+    for name, compute in (("claims", assess), ("decomposition", decompose), ("boosts", boosts)):
+        write_csv(folder / f"{name}.csv", compute(tables.networks))
     path = folder / "report.html"
     write_atomic(path, page(tables))
     return path
@@ -115,7 +115,7 @@ def _answers(found: Transition) -> dict[str, str]:
         "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)} of the "
         f"{len(found.layers)} steps of n (1: at one step; {len(found.layers)}: evenly). The largest part, {share:.0%}, "
         f"comes between n = {before} and n = {after}.",
-        "Where?": f"Half of it has happened at n = {_interval(found.half_layer, 1)} (interpolated).",
+        "Where?": f"Half of it is lost by n = {_interval(found.half_layer, 1)} (interpolated).",
     }
 
 
@@ -232,7 +232,7 @@ def main() -> None:
     except UserError as error:
         fail(error)
     print("The paper's claims on this study (claims.csv has differences and intervals):")
-    for claim in assess(Tables.read(options.folder).networks).itertuples():
+    for claim in pd.read_csv(options.folder / "claims.csv").itertuples():
         print(f"  {claim.verdict:<12}  {claim.statement}")
     print(f"report: {path.resolve()}")
 

@@ -18,7 +18,7 @@ from transferability.store import replacing
 
 matplotlib.use("Agg")
 
-INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#8c8c8c"
+INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,15 @@ class Mark:
     filled: bool = True
     offset: float = 0.0  # shift along the layer axis, so that marks of one layer stand side by side
     line: str = "-"
+    size: int = 34  # of the marker, in square points
 
 
 TREATMENTS = {
     "base": Mark("base B: trained on B from scratch", INK, "o", filled=False, line=":"),
     "BnB": Mark("BnB: B's own layers, frozen", "#1f4e9c", "o", offset=-0.18),
-    "BnB+": Mark("BnB+: B's own layers, fine-tuned", "#7fb2e5", "P", offset=-0.06),
+    "BnB+": Mark("BnB+: B's own layers, fine-tuned", "#7fb2e5", "P", offset=-0.06, size=60),
     "AnB": Mark("AnB: A's layers, frozen", "#b2182b", "D", offset=0.06),
-    "AnB+": Mark("AnB+: A's layers, fine-tuned", "#ef8a7a", "P", offset=0.18),
+    "AnB+": Mark("AnB+: A's layers, fine-tuned", "#ef8a7a", "P", offset=0.18, size=60),
     "RnB": Mark("RnB: random, untrained layers, frozen", "#8a9a00", "^"),
 }
 READINGS = {  # the paper's five readings of its figure 2, as conditions
@@ -58,8 +59,10 @@ DARK = {
     GRID: "#3a3d42",
     PAPER: "#15171a",
     FAINT: "#9a9a9a",
-    "#1f4e9c": "#6ea0f0",
-    "#b2182b": "#f2606c",
+    "#1f4e9c": "#5b8def",
+    "#7fb2e5": "#bfe0ff",
+    "#b2182b": "#ee4b5a",
+    "#ef8a7a": "#ffc7ba",
     "#8a9a00": "#b9ca2e",
     "#482878": "#b79be0",
     "#3e4a89": "#8f9be0",
@@ -85,6 +88,7 @@ RC = {
     "grid.color": GRID,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # names of datasets and splits may have dollar signs
     "svg.hashsalt": "transferability",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,

@@ -55,7 +55,7 @@ def test_quantities_are_the_differences_they_name():
         assert values["co-adaptation loss", n] == pytest.approx(0.03, abs=1e-4)
         assert values["specificity loss", n] == pytest.approx(0.01 * n, abs=1e-4)
         assert values["recovery", n] == pytest.approx(0.04, abs=1e-4)
-        assert values["gain over selffer", n] == pytest.approx(0.03, abs=1e-4)
+        assert values["gain over control", n] == pytest.approx(0.03, abs=1e-4)
         assert values["gain over base", n] == pytest.approx(0.04, abs=1e-4)
         assert values["retraining gain", n] == pytest.approx(0.01, abs=1e-4)
 

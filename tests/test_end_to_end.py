@@ -12,7 +12,7 @@ import pytest
 from analysis.collect import collect
 from analysis.figures import accuracy, distance, drawings
 from analysis.paper import published
-from analysis.style import compose, render
+from analysis.style import compose, render, save
 from analysis.tables import RESULTS, Tables, names
 from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.datasets import open_dataset
@@ -133,7 +133,7 @@ def test_missing_networks_are_named_and_marked(study, tmp_path):
     made, _ = drawings(tables)
     assert {d.name for d in made} == {"accuracy", "distance", "decomposition", "filters", "similarity", "curves"}
     for draw in (accuracy, distance):
-        assert "NETWORKS OF THE STUDY ARE MISSING" in draw(tables).caption
+        assert "networks of the study are missing" in draw(tables).caption
     for drawing in made:
         compose(drawing)
     done = subprocess.run(
@@ -219,6 +219,15 @@ def test_figures_have_the_panels_that_the_study_has():
     far = {"split": "natural-manmade", "kind": "natural-manmade"}
     tables = tables_of(row("baseB", "base", 0, 0.5, **far), row("A3B", "AnB", 3, 0.1, **far))
     assert isinstance(accuracy(tables), str) and len(distance(tables).panels) == 2
+
+
+@pytest.mark.parametrize("name", ["a $\\frac$ b", "100% $^$", "cost_$x_$", "<b>&amp;</b>"])
+def test_names_are_drawn_as_they_are(name, tmp_path):
+    odd = tables_of(row("baseB", "base", 0, 0.5, split=name, kind="user"), row("A3B", "AnB", 3, 0.25, split=name))
+    odd.about["dataset"]["name"] = name
+    figure = compose(accuracy(odd))
+    assert name in figure.get_suptitle()
+    save(figure, tmp_path / "figure")
 
 
 def test_tables_survive_writing_and_reading(tmp_path):
