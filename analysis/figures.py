@@ -33,6 +33,7 @@ from analysis.style import (
 )
 from analysis.tables import Tables, fail
 from transferability.errors import UserError
+from transferability.store import remove_leftovers
 
 NEAR = ("random", "user")  # kinds of split between similar tasks
 MAIN = ("BnB", "BnB+", "AnB", "AnB+")
@@ -519,6 +520,7 @@ def design_drawing() -> Drawing:
 def write_figures(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """Draw every figure of the folder's tables into it; paths, and the figures that were not drawn with the reason."""
     made, absent = drawings(Tables.read(folder))
+    remove_leftovers(folder)
     paths = [path for drawing in [design_drawing(), *made] for path in save(compose(drawing), folder / drawing.name)]
     return paths, absent
 

@@ -23,7 +23,7 @@ from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
 from analysis.tables import Tables, fail, names, write_csv
 from transferability.errors import UserError
-from transferability.store import write_atomic
+from transferability.store import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -40,6 +40,7 @@ def write_report(folder: Path) -> Path:
         UserError: there are no tables.
     """
     tables = Tables.read(folder)
+    remove_leftovers(folder)
     for name, compute in (("claims", assess), ("decomposition", decompose), ("boosts", boosts)):
         write_csv(folder / f"{name}.csv", compute(tables.networks))
     path = folder / "report.html"

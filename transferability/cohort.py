@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -308,8 +308,8 @@ def _autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
 
 
 def _prefix_digests(network: Network) -> list[bytes]:
-    """For each depth 0..frozen, a digest of everything at or below it."""
-    running, out = hashlib.sha256(), []
+    """For each depth 0..frozen, a digest of everything at or below it, settings that are no tensors among it."""
+    running, out = hashlib.sha256(repr(replace(network.config, name="")).encode()), []
     for module in (network.input, *network.layers[: network.frozen]):
         for name, tensor in module.state_dict().items():
             running.update(name.encode())

@@ -31,7 +31,7 @@ from transferability.datasets import (
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.sources import Item, Source, open_source, reason
-from transferability.store import write_atomic
+from transferability.store import replacing, write_atomic
 
 log = logging.getLogger(__name__)
 _WHERE = ("folder", "source", "val_labels", "on_error")  # settings that do not change the images
@@ -185,7 +185,8 @@ def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
         _check_classes(remaining, config)
     images.flush()
     labels = np.array([item.label for item in rows], dtype=np.int64)
-    np.save(folder / "labels.npy", labels)
+    with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, labels)
     classes = [asdict(c) for c in source.classes]
     description = {
         "format": FORMAT,

@@ -78,7 +78,10 @@ def ensure(
     if sources == "require":
         _require_sources(specs, store)
     pending = with_sources(specs)
-    if all(map(store.is_done, pending)):
+    done = [s for s in pending if store.is_done(s)]
+    for spec in done:
+        store.drop_checkpoints(spec)
+    if len(done) == len(pending):
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
         return
     store.check_locks()
@@ -149,8 +152,8 @@ def _report_failures(pending: list[RunSpec], store: Store) -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or cpu
+    cpu = ("can't allocate memory", "not enough memory", "Cannot allocate memory")  # torch's allocators, and mmap
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in cpu)
 
 
 def _smaller_limit(networks: int, execution: Execution) -> int:
@@ -269,7 +272,8 @@ def _stop_requests() -> Iterator[threading.Event]:
 
     def request(*_: object) -> None:
         stop.set()
-        restore()
+        for number in before:  # Python's own handler would wait for the threads; a death at any moment is safe
+            signal.signal(number, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, request)

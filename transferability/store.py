@@ -15,7 +15,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,7 @@ class Store:
         except (OSError, NotImplementedError) as error:
             raise UserError(f"{folder} cannot be locked for training: {error}") from error
         try:
-            for left in folder.glob(".*.tmp"):
-                left.unlink()
+            remove_leftovers(folder)
             if (folder / "spec.json").exists():
                 self._check(spec)
             else:
@@ -108,13 +107,13 @@ class Store:
         Raises:
             UserError: the store cannot be written, or its locks do not work.
         """
-        path = self.root / f".lock-test-{uuid.uuid4().hex}"
+        path = self.root / ".lock"  # stays: a process that dies here leaves no more than one that does not
         try:
             with open(path, "w") as first, open(path, "w") as second:
-                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 try:
+                    fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                except BlockingIOError:  # of the second; or of the first, where another process is trying right now
                     return
             raise UserError(f"store={self.root}: the locks of this file system keep nobody out: {_NO_LOCKS}")
         except OSError as error:
@@ -123,8 +122,6 @@ class Store:
                     f"store={self.root}: this file system has no locks ({error.strerror}): {_NO_LOCKS}"
                 ) from error
             raise UserError(f"store={self.root}: cannot be written: {error.strerror}") from error
-        finally:
-            path.unlink(missing_ok=True)
 
     def state(self, spec: RunSpec) -> str:
         """done | training (by some process now) | failed | half (can be resumed) | missing."""
@@ -194,7 +191,7 @@ class Store:
             try:
                 with safetensors.safe_open(self.folder(spec) / name, framework="pt") as file:
                     return int(file.metadata()["step"])
-            except (OSError, safetensors.SafetensorError, KeyError, TypeError):
+            except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
                 continue  # absent or damaged
         return 0
 
@@ -208,8 +205,13 @@ class Store:
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
         write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
+        self.drop_checkpoints(spec)
+
+    def drop_checkpoints(self, spec: RunSpec) -> None:
+        """Remove what a finished run does not need, where it is still there and can be removed."""
         for name in CHECKPOINTS:
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder(spec) / name).unlink()
 
     def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
         """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
@@ -356,6 +358,12 @@ def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
         return out
     is_label = where.removeprefix("source.") in _LABELS
     return [] if wanted == found or is_label else [f"{where} (wanted {wanted}, found {found})"]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written: our temporary files, and those of safetensors itself."""
+    for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
+        left.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
