@@ -7,6 +7,8 @@ python -m experiments.run -m split=random-0,natural-manmade target=A,B hydra/lau
                                                            a job for each cohort, in several processes
 """
 
+import logging
+
 from experiments.cli import command, dataset_of
 from experiments.plan import print_plan
 from transferability.config import Config
@@ -14,12 +16,18 @@ from transferability.runner import ensure, execution_of
 from transferability.store import Store
 from transferability.study import study_specs
 
+log = logging.getLogger(__name__)
 SHOWN = 8  # results named at the end
 
 
 def main(config: Config) -> None:
     dataset = dataset_of(config)
     specs, store, execution = study_specs(config, dataset), Store(config.store), execution_of(config)
+    if others := store.packed_otherwise(specs[0].dataset):
+        log.warning(
+            "%s holds %d runs of %s packed from other images: they stay as they are, and are no part of this study",
+            store.root, others, dataset.name,
+        )  # fmt: skip
     if config.mode == "plan":
         print_plan(specs, store, execution)
     else:

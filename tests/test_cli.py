@@ -1,5 +1,6 @@
 """What a user can get wrong ends in one clear line and status 2, and leaves nothing behind."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import experiments.pack
 import experiments.run
+import experiments.verify
 from experiments.cli import CONF, command
 from tests.conftest import SHRUNK, shrunk
 from transferability.errors import UserError
@@ -87,6 +89,24 @@ def test_pack_says_what_is_missing(tmp_path, run):
     command_line = [sys.executable, "-m", "experiments.pack", *overrides, "dataset.source=/absent.zip"]
     done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr == "error: dataset.source=/absent.zip does not exist\n"
+
+
+def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, run):
+    where = [*SHRUNK, f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", "split=random-0", "cell=baseB"]
+    command_line = [sys.executable, "-m", "experiments.run", *where]
+    assert subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True).returncode == 0
+    images, (weights,) = tmp_path / "data/procedural/images.npy", tmp_path.glob("runs/*/weights.safetensors")
+    for path in (images, weights):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    status, errors = run(experiments.verify.main, *where)
+    assert status == 1 and len(errors.splitlines()) == 2
+    assert str(weights) in errors and "images.npy is not as packed" in errors
+    shutil.rmtree(tmp_path / "data")
+    main = [*where, "dataset.grammar.noise=0.3", "mode=plan"]
+    done = subprocess.run([sys.executable, "-m", "experiments.run", *main], cwd=ROOT, capture_output=True, text=True)
+    assert "holds 1 runs of procedural packed from other images" in done.stderr + done.stdout
 
 
 def test_every_choice_of_every_group_composes(tmp_path):

@@ -147,6 +147,11 @@ class Store:
         """
         return [self._spec_in(path) for path in sorted(self.root.glob("*/spec.json"))]
 
+    def packed_otherwise(self, dataset: dict[str, Any]) -> int:
+        """How many runs are of a dataset of this name that was packed from other images or at another size."""
+        others = (spec.dataset for spec in self.specs())
+        return sum(other["name"] == dataset["name"] and other != dataset for other in others)
+
     def save_checkpoint(self, spec: RunSpec, checkpoint: Checkpoint) -> None:
         """Write the checkpoint; the one before it is kept, for the case that this one is damaged on disk."""
         newest, previous = (self.folder(spec) / name for name in CHECKPOINTS)
