@@ -86,7 +86,7 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
     for member in (m for c in cohorts for m in c.members):
         member.step = 0
     with suppress(_EnoughError):
-        train(cohorts, execution, lambda member: None, on_step)
+        train(cohorts, execution, lambda member: None, lambda member, why: None, on_step)
     return (ticks[-1] - ticks[0]) / steps
 
 
