@@ -64,7 +64,7 @@ def test_plan_and_status_count(study):
     _, _, printed = study
     assert "To train: 88 networks, 4,224 network-images" in printed["plan"]  # 88 x 8 steps x 6 images
     assert "every network is finished" in printed["plan after"]
-    assert printed["status"].splitlines()[-1].split() == ["all", "88", "88", "-", "-", "-"]
+    assert printed["status"].splitlines()[-1].split() == ["all", "88", "88", *"----"]
 
 
 def test_the_plan_says_how_many_bytes_the_study_will_write(study):
@@ -160,20 +160,14 @@ def drawn_base(results):
 
 
 def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
-    import json
-
     folder, _, _ = study
     config = shrunk(folder, "cell=baseB", "split=random-0")
     spec = study_specs(config, open_dataset(config.dataset.folder))[0]
-    store = Store(tmp_path)
-    target = store.folder(spec)
-    target.mkdir()
-    source = Store(folder / "runs").folder(spec)
-    for name in ("spec.json", "provenance.json", "weights.safetensors", "DONE"):
-        (target / name).write_bytes((source / name).read_bytes())
+    store, source = Store(tmp_path), Store(folder / "runs")
     values = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6, 0.5, 0.55, 0.45, 0.35]
-    lines = [{"step": i, "lr": 1, "train_loss": 1, "val_loss": 1, "val_top1": v} for i, v in enumerate(values)]
-    (target / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = [{"step": i, "lr": 1, "train_loss": 1, "val_loss": 1, "val_top1": v} for i, v in enumerate(values)]
+    store.claim(spec).release()
+    store.finish(spec, source.weights(spec), metrics, source.provenance(spec))
     row = collect([spec], store, open_dataset(config.dataset.folder)).results.iloc[0]
     assert row.top1 == 0.35  # the final evaluation
     assert row.top1_mean_best10 == pytest.approx((sum(values) - 0.1 - 0.2) / 10)
