@@ -28,9 +28,11 @@ from transferability.config import DatasetConfig, NetworkConfig, RecipeConfig
 from transferability.datasets import FORMAT, ClassInfo, PackedDataset, shown
 from transferability.draws import numpy_generator, seed_of
 from transferability.errors import UserError
+from transferability.runner import with_sources
 from transferability.spec import RunSpec
 from transferability.splits import tasks_of
 from transferability.stream import Stream
+from transferability.study import study_specs
 
 ROOT = Path(__file__).parent.parent
 settings.register_profile(
@@ -487,3 +489,35 @@ def test_a_name_is_shown_in_one_printable_line(name):
     assert shown(name).isprintable()
     shown(name).encode()  # no lone surrogate
     assert shown(name) == name or not name.isprintable()
+
+
+# --- plans ---
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=1, unique=True),
+    st.lists(st.sampled_from(["base", "BnB", "BnB+", "AnB", "AnB+", "RnB"]), min_size=1, unique=True),
+    st.lists(st.sampled_from(["A", "B"]), min_size=1, unique=True),
+    st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
+)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_plan_has_every_network_once_and_sources_before_what_starts_from_them(
+    config, dataset, layers, treatments, targets, seeds
+):
+    study = replace(
+        config.study,
+        splits=["random-0"],
+        layers=layers,
+        treatments={"random": treatments},
+        targets=targets,
+        seeds=seeds,
+    )
+    planned = study_specs(replace(config, study=study), dataset)
+    copies = sum(1 if t == "base" else len(layers) for t in treatments)
+    assert len(planned) == len({s.run_id for s in planned}) == copies * len(targets) * len(seeds)
+    ordered = with_sources(planned)
+    places = {s.run_id: i for i, s in enumerate(ordered)}
+    assert len(places) == len(ordered) and {s.run_id for s in planned} <= places.keys()
+    assert all(places[s.source.run_id] < places[s.run_id] for s in ordered if s.source)
+    again = study_specs(replace(config, study=replace(study, layers=layers[::-1], seeds=seeds[::-1])), dataset)
+    assert {s.run_id for s in again} == {s.run_id for s in planned}
