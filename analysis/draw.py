@@ -51,7 +51,7 @@ def scatter(axes: Axes, x, y, mark: Mark, tips: list[str]) -> None:
         y,
         s=mark.size,
         marker=mark.marker,
-        facecolors=mark.colour if mark.filled else PAPER,
+        facecolors=mark.face,
         edgecolors=PAPER if mark.filled else mark.colour,
         linewidths=0.5 if mark.filled else 1.3,
         zorder=3,

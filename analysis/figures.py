@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import design, draw
-from analysis.decomposition import QUANTITIES, decompose
+from analysis.decomposition import decompose
 from analysis.paper import published
-from analysis.stats import BLOCK
+from analysis.stats import BLOCK, DISTANT, cell_names
 from analysis.style import (
     BY_LAYER,
     DISSIMILAR,
@@ -199,7 +199,7 @@ def decomposition(tables: Tables) -> Drawing | str:
         + (" Faint dashed: the same for the paper's published numbers." if len(theirs) else ""),
         [Panel(title, panel(q)) for title, q in drawn if q],
         [looks[q] for q in losses + gains] + ([PUBLISHED] if len(theirs) else []),
-        parts[parts.quantity.isin(QUANTITIES)],
+        parts,
         columns=2,
     )
 
@@ -331,15 +331,13 @@ def curves(tables: Tables) -> Drawing | str:
     if tables.curves.empty:
         return "not collected, as no network is finished, or its evaluations are not published"
     rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
-    rows["group"] = rows.treatment.where(
-        (rows.split_kind != "natural-manmade") | (rows.treatment == "base"), "distant " + rows.treatment
-    )
+    rows["group"] = [treatment for treatment, _ in cell_names(rows)]
     panels, used = [], set()
-    order = ["base", *MAIN, "distant AnB", "RnB"]
+    order = ["base", *MAIN, DISTANT + "AnB", "RnB"]
     for name in sorted(set(rows.group), key=lambda group: (group not in order, *[group != o for o in order], group)):
         own = rows[rows.group == name]
         used |= set(own.n)
-        title = name.replace("distant AnB", "AnB, natural/man-made")
+        title = name.replace(DISTANT + "AnB", "AnB, natural/man-made")
         panels.append(Panel(f"{title}: accuracy", _curve_panel(own, {"val_top1": "-"}, "Validation top-1"), 4.2, 2.9))
         columns = {"train_loss": "-", "val_loss": "--"}
         panels.append(Panel(f"{title}: loss", _curve_panel(own, columns, "Loss (dashed: validation)"), 4.2, 2.9))

@@ -27,7 +27,7 @@ from transferability.store import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
-MAIN = ("accuracy", "distance", "decomposition")  # the figures that come first
+FIRST = ("accuracy", "distance", "decomposition")  # the figures that come first
 
 ET.register_namespace("", SVG[1:-1])
 ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
@@ -67,8 +67,8 @@ def page(tables: Tables) -> str:
         is_paper=is_paper,
         colours={_variable(light): (light, dark) for light, dark in DARK.items()},
         design=_figure(design_drawing()),
-        figures=[_figure(drawing) for drawing in made if drawing.name in MAIN],
-        others=[_figure(drawing) for drawing in made if drawing.name not in MAIN],
+        figures=[_figure(drawing) for drawing in made if drawing.name in FIRST],
+        others=[_figure(drawing) for drawing in made if drawing.name not in FIRST],
         absent=absent,
         claims=claims,
         verdicts=Counter(claim["verdict"] for claim in claims),
@@ -145,9 +145,8 @@ def _swatch(mark: Mark) -> Panel:
     """A line and mark as in the legend."""
 
     def draw(axes) -> None:
-        face = mark.colour if mark.filled else "#ffffff"
         axes.plot([0, 1, 2], [0, 0, 0], mark.line, color=mark.colour)
-        axes.plot([1], [0], mark.marker, color=mark.colour, markerfacecolor=face)
+        axes.plot([1], [0], mark.marker, color=mark.colour, markerfacecolor=mark.face)
         axes.set_axis_off()
 
     return Panel("", draw, 0.5, 0.24)

@@ -25,7 +25,7 @@ from transferability.stream import Stream
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
-IMAGES = 1000  # for similarity; twice as many change no value of the demo by more than 0.02
+IMAGES = 1000  # for similarity; twice as many change the values of the demo by about 0.02 at most
 BLOCK = 4096  # features that are float64 at the same moment
 
 

@@ -33,6 +33,10 @@ class Mark:
     line: str = "-"
     size: int = 34  # of the marker, in square points
 
+    @property
+    def face(self) -> str:
+        return self.colour if self.filled else PAPER
+
 
 TREATMENTS = {
     "base": Mark("base B: trained on B from scratch", INK, "o", filled=False, line=":"),
@@ -169,7 +173,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _handle(mark: Mark) -> plt.Line2D:
-    face = mark.colour if mark.filled else PAPER
     return plt.Line2D(
-        [], [], color=mark.colour, marker=mark.marker, ls=mark.line, label=mark.label, markerfacecolor=face
+        [], [], color=mark.colour, marker=mark.marker, ls=mark.line, label=mark.label, markerfacecolor=mark.face
     )

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -168,7 +169,7 @@ class Tally:
         )
 
 
-class Victim:
+class Victim(ABC):
     """A command in a folder of its own, started and killed until it ends by itself.
 
     Args:
@@ -226,20 +227,21 @@ class Victim:
     def wrong(self, lines: list[str]) -> None:
         self.tally.wrong += [f"{self.kind} {self.folder.name}: {line}" for line in lines]
 
+    @abstractmethod
     def arguments(self) -> list[str]:
-        raise NotImplementedError
+        """What comes after ``python -m``."""
 
+    @abstractmethod
     def phase(self, said: str) -> str:
         """What the process was doing when it died, from what is on disk and what it ``said``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inspect(self) -> list[str]:
         """What is wrong after a kill."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compare(self) -> list[str]:
         """What is wrong after it ended by itself."""
-        raise NotImplementedError
 
 
 class Study(Victim):
