@@ -3,8 +3,9 @@
 python -m experiments.run                                  the whole study on the embedded images
 python -m experiments.run mode=plan                        what would be trained, skipped, resumed
 python -m experiments.run split=random-0 cell=A3B+         one network, and the base it starts from
+python -m experiments.run job=3                            one job of those that mode=plan lists
 python -m experiments.run -m split=random-0,natural-manmade target=A,B hydra/launcher=joblib
-                                                           a job for each cohort, in several processes
+                                                           in several processes; experiments.sweep does more of it
 """
 
 import logging
@@ -12,7 +13,7 @@ import logging
 from experiments.cli import command, dataset_of
 from experiments.plan import print_plan
 from transferability.config import Config
-from transferability.runner import ensure, execution_of
+from transferability.runner import ensure, execution_of, job_specs
 from transferability.store import Store
 from transferability.study import study_specs
 
@@ -22,7 +23,8 @@ SHOWN = 8  # results named at the end
 
 def main(config: Config) -> None:
     dataset = dataset_of(config)
-    specs, store, execution = study_specs(config, dataset), Store(config.store), execution_of(config)
+    specs = job_specs(study_specs(config, dataset), config.job)
+    store, execution = Store(config.store), execution_of(config)
     if others := store.packed_otherwise(specs[0].dataset):
         log.warning(
             "%s holds %d runs of %s packed from other images: they stay as they are, and are no part of this study",

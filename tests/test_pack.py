@@ -789,10 +789,13 @@ def test_images_per_class_takes_the_first_of_each_class(rows):
     assert found.tolist() == sorted(expected)
     more = rows.train_rows([4, 2], 10)
     assert len(more) == 20 and set(found) < set(more)
-    count = int((rows.labels[:2000] == 2).sum())
-    assert (rows.labels[rows.train_rows([2], count)] == 2).sum() == count
-    with pytest.raises(UserError, match=rf"images_per_class={count + 1}, but class 'c2' .* {count} "):
-        rows.train_rows([2], count + 1)
+    counts = {c: int((rows.labels[:2000] == c).sum()) for c in (2, 4)}
+    fewer, most = sorted(counts, key=counts.get)
+    assert counts[fewer] < counts[most]
+    whole = rows.train_rows([2, 4], counts[most])  # every image of the smaller class, as in the original
+    assert whole.tolist() == rows.train_rows([2, 4]).tolist()
+    with pytest.raises(UserError, match=rf"images_per_class={counts[most] + 1}, but no class .* than {counts[most]} "):
+        rows.train_rows([2, 4], counts[most] + 1)
 
 
 def test_the_mean_image_is_exact(rows):

@@ -201,15 +201,31 @@ class RecipeConfig:
 
 
 @dataclass
+class StudyPart:
+    """Some networks of a study. What is null is as in the study."""
+
+    splits: list[str] | None = None
+    targets: list[str] | None = None  # A and B; splits of the kind "all" have the task "all" instead
+    seeds: list[int] | None = None
+    layers: list[int] | None = None  # the values of n
+    treatments: dict[str, list[str]] | None = None  # for each kind of split: random, natural-manmade, user, all
+    images_per_class: list[int | None] | None = None  # of the target task; null: all
+    recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
+    network: dict[str, Any] | None = None  # settings that differ from the configured network
+
+
+@dataclass
 class StudyConfig:
-    """The networks that together make the figures."""
+    """The networks that together make the figures: those of its parts or, without parts, its own."""
 
     name: str
     splits: list[str]
     targets: list[str]
     seeds: list[int]
-    layers: list[int]  # the values of n
-    treatments: dict[str, list[str]]  # for each kind of split ("random", or a split's own name)
+    layers: list[int]
+    treatments: dict[str, list[str]]
+    images_per_class: list[int | None] = field(default_factory=lambda: [None])
+    parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
 @dataclass
@@ -224,7 +240,8 @@ class Config:
     target: str | None = None  # null: every target of the study
     seed: int | None = None  # null: every seed of the study
     cell: str | None = None  # one cell such as A3B+; null: every cell of the study
-    images_per_class: int | None = None  # only the first so many training images a class of the target task
+    images_per_class: int | None = None  # at most so many training images a class of the target task
+    job: int | None = None  # one job of the study (networks that train in lockstep), by its number in the plan
     mode: str = "train"  # train | plan
     sources: str = "train"  # train | require: what happens when a cell's base network is not finished
     data_dir: str = "data"
@@ -245,8 +262,12 @@ class Config:
             value = getattr(self, key)
             _require(value is None or value > 0, key, value, "a number above 0, or null")
         inner = range(1, self.network.n_layers)
-        for n in self.study.layers:
-            _require(n in inner, "study.layers", n, f"n goes from 1 to {inner[-1]} for {self.network.name}")
+        parts = {"study": self.study} | {f"study.parts.{name}": part for name, part in self.study.parts.items()}
+        for where, part in parts.items():
+            for n in part.layers or []:
+                _require(n in inner, f"{where}.layers", n, f"n goes from 1 to {inner[-1]} for {self.network.name}")
+            for count in part.images_per_class or []:
+                _require(count is None or count > 0, f"{where}.images_per_class", count, "a number above 0, or null")
 
 
 def load(composed: DictConfig) -> Config:
@@ -258,6 +279,19 @@ def load(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
     config.check()
     return config
+
+
+def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
+    """A network or recipe with some of its settings replaced, checked.
+
+    Raises:
+        UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)
+    """
+    if not changes:
+        return settings
+    out = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings), changes))
+    out.check()
+    return out
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -44,6 +44,31 @@ def cohort_key(spec: RunSpec) -> tuple:
     return (spec.dataset["checksum"], spec.classes, spec.images_per_class, spec.seed, spec.recipe, crop)
 
 
+def jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
+    """``runs`` as jobs: those of each train in lockstep, and those that others start from come first.
+
+    A job's place is its number: a study always makes the same jobs.
+    """
+    groups: dict[tuple, list[RunSpec]] = {}
+    for spec in sorted(runs, key=lambda s: s.generation):
+        groups.setdefault((spec.generation, *cohort_key(spec)), []).append(spec)
+    return list(groups.values())
+
+
+def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
+    """The runs of one job of ``specs``; all of them where ``number`` is None.
+
+    Raises:
+        UserError: there is no such job.
+    """
+    if number is None:
+        return specs
+    every = jobs(with_sources(specs))
+    if not 0 <= number < len(every):
+        raise UserError(f"job={number} is not possible: the study has jobs 0 to {len(every) - 1}")
+    return every[number]
+
+
 def execution_of(config: Config) -> Execution:
     """Device and threads of a configuration.
 
@@ -186,10 +211,7 @@ def _claim_wave(
     """
     limit = limit or len(ready)
     claimed: list[tuple[RunSpec, FileLock]] = []
-    groups: dict[tuple, list[RunSpec]] = {}
-    for spec in sorted(ready, key=lambda s: s.generation):
-        groups.setdefault((spec.generation, *cohort_key(spec)), []).append(spec)
-    for group in groups.values():
+    for group in jobs(ready):
         if claimed and (len(claimed) >= execution.threads or group[0].recipe != claimed[0][0].recipe):
             continue
         for spec in group[: limit - len(claimed)]:

@@ -1,7 +1,9 @@
 """A study: the runs that together make the figures."""
 
+from dataclasses import fields
+
 from transferability import cells
-from transferability.config import Config
+from transferability.config import Config, StudyConfig, StudyPart, changed
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.spec import RunSpec, make_spec
@@ -9,45 +11,69 @@ from transferability.splits import split_kind, tasks_of
 
 
 def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
-    """Every run of the study, or of the part that ``split``, ``target``, ``seed`` and ``cell`` choose.
+    """Every run of the study, or of what ``split``, ``target``, ``seed``, ``cell``, ``images_per_class`` choose.
 
-    Sources that are no part of the study themselves are not listed; the runner finds them.
+    They choose among the networks of a study with parts; a study without parts takes any split, seed or cell. Sources
+    that are no part of the study themselves are not listed; the runner finds them.
+
+    Raises:
+        UserError: an impossible split, task or cell, or a choice that leaves nothing.
     """
     if config.network.input_size > dataset.image_size:
         raise UserError(
             f"network.input_size={config.network.input_size} is not possible: the packed images of {dataset.name} are "
             f"{dataset.image_size} pixels a side (dataset.image_size)"
         )
-    study = config.study
-    splits = [config.split] if config.split else study.splits
-    targets = [config.target] if config.target else study.targets
-    seeds = [config.seed] if config.seed is not None else study.seeds
-    n_layers = config.network.n_layers
-    specs = []
-    for seed in seeds:
-        for split in splits:
-            tasks_of(split, dataset)  # an impossible split is named before anything that follows from it
-            if config.cell:
-                chosen = [cells.parse(config.cell, n_layers)]
-            else:
-                chosen = _cells(study.treatments, split, targets, study.layers, n_layers)
-            specs += [
-                make_spec(cell, split, dataset, config.network, config.recipe, seed, config.images_per_class)
-                for cell in chosen
-            ]
+    specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
+    if not specs:
+        keys = ("split", "target", "seed", "cell", "images_per_class")
+        chosen = " ".join(f"{key}={value}" for key in keys if (value := getattr(config, key)) is not None)
+        raise UserError(f"study={config.study.name} has no networks{f' with {chosen}' if chosen else ''}")
     return list({s.run_id: s for s in specs}.values())
 
 
-def _cells(
-    treatments: dict[str, list[str]], split: str, targets: list[str], layers: list[int], n_layers: int
-) -> list[cells.Cell]:
+def _parts(study: StudyConfig) -> list[StudyPart]:
+    """The parts, every null filled in from the study."""
+    names = [f.name for f in fields(StudyPart)]
+    own = {name: getattr(study, name, None) for name in names}
+    given = [{n: getattr(part, n) for n in names if getattr(part, n) is not None} for part in study.parts.values()]
+    return [StudyPart(**(own | values)) for values in given or [{}]]
+
+
+def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list[RunSpec]:
+    """The chosen runs of one part."""
+
+    def choose(wanted: object, listed: list) -> list:
+        if wanted is None:
+            return listed
+        return [wanted] if wanted in listed or not config.study.parts else []
+
+    network, recipe = changed(config.network, part.network), changed(config.recipe, part.recipe)
+    specs = []
+    for seed in choose(config.seed, part.seeds):
+        for split in choose(config.split, part.splits):
+            tasks_of(split, dataset)  # an impossible split is named before anything that follows from it
+            targets = choose(config.target, ["all"] if split_kind(split) == "all" else part.targets)
+            if config.cell and not config.study.parts:
+                chosen = [cells.parse(config.cell, network.n_layers)]
+            else:
+                chosen = _cells(part, split, targets, network.n_layers)
+                chosen = [c for c in chosen if config.cell in (None, str(c))]
+            specs += [
+                make_spec(cell, split, dataset, network, recipe, seed, images)
+                for images in choose(config.images_per_class, part.images_per_class)
+                for cell in chosen
+            ]
+    return specs
+
+
+def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> list[cells.Cell]:
     kind = split_kind(split)
-    if kind not in treatments:
+    if kind not in part.treatments:
         raise UserError(
             f"split={split}: the study names no treatments for splits of the kind {kind!r}; set study.treatments.{kind}"
         )
-    if kind == "all":
-        targets = ["all"]
-    elif bad := [t for t in targets if t not in ("A", "B")]:
-        raise UserError(f"target={bad[0]} is not a task of split={split}: A or B")
-    return [cell for target in targets for t in treatments[kind] for cell in cells.expand(t, target, layers, n_layers)]
+    if bad := [t for t in targets if (t == "all") != (kind == "all") or t not in cells.TASKS]:
+        raise UserError(f"target={bad[0]} is not a task of split={split}: {'all' if kind == 'all' else 'A or B'}")
+    treatments = part.treatments[kind]
+    return [cell for target in targets for t in treatments for cell in cells.expand(t, target, part.layers, n_layers)]

@@ -1,0 +1,135 @@
+"""The networks of a study: the original's list to the last one, and how a study is chosen from."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from analysis.paper import published
+from tests.conftest import shrunk
+from transferability.datasets import ClassInfo
+from transferability.errors import UserError
+from transferability.runner import job_specs, jobs, with_sources
+from transferability.sources import imagenet_groups
+from transferability.study import study_specs
+
+ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
+
+
+@pytest.fixture(scope="module")
+def imagenet():
+    """ILSVRC 2012 without its images."""
+    classes = [ClassInfo(wnid, wnid, group) for wnid, group in sorted(imagenet_groups().items())]
+    return SimpleNamespace(name="imagenet", checksum="0" * 64, image_size=256, classes=classes)
+
+
+@pytest.fixture(scope="module")
+def compose(tmp_path_factory):
+    """compose(*overrides): a configuration that is not shrunk."""
+    from hydra import compose, initialize_config_dir
+
+    from experiments.cli import CONF
+    from transferability.config import load
+
+    def make(*overrides):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return load(compose("config", [*ORIGINAL, *overrides]))
+
+    return make
+
+
+def kinds(specs) -> Counter:
+    """Networks by kind of split, treatment and whether their volume is reduced."""
+    names = {"natural-manmade": "nm", "all": "all"}
+    return Counter((names.get(s.split, "random"), s.cell.treatment, s.images_per_class is not None) for s in specs)
+
+
+def test_the_original_is_163_networks_and_7_with_random_filters(compose, imagenet):
+    specs = study_specs(compose("study=paper"), imagenet)
+    assert kinds(specs) == {
+        ("random", "base", False): 8,
+        ("random", "BnB", False): 28,
+        ("random", "AnB", False): 56,
+        ("random", "BnB+", False): 14,
+        ("random", "AnB+", False): 28,
+        ("nm", "base", False): 2,
+        ("nm", "AnB", False): 14,
+        ("all", "base", False): 1,
+        ("all", "base", True): 12,
+        ("all", "RnB", False): 7,
+    }
+    assert len(specs) == len(with_sources(specs)) == 170  # every source is a network of the study itself
+
+
+def test_the_original_has_its_odd_facts(compose, imagenet):
+    specs = study_specs(compose("study=paper"), imagenet)
+    reduced = [s for s in specs if s.images_per_class]
+    assert [s.images_per_class for s in reduced] == [1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300]
+    solvers = Counter((s.recipe.lr, s.recipe.step_size, s.recipe.steps, s in reduced) for s in specs)
+    assert solvers == {(0.01, 100_000, 450_000, False): 158, (0.0125, 64_000, 200_000, True): 12}
+    assert {s.network.outputs for s in specs} == {1000}  # also for tasks of 500 classes
+    assert {s.network.mean for s in specs} == {"image"}
+    assert {len(s.classes) for s in specs if s.cell.treatment == "RnB" or s in reduced} == {1000}
+    assert Counter(len(s.classes) for s in specs if s.split == "natural-manmade") == {449: 8, 551: 8}
+
+
+def test_the_study_of_the_original_is_the_list_of_its_runs(compose, imagenet):
+    table = published().results
+    theirs = Counter(zip(table.split, table.cell, table.images_per_class.fillna(0), strict=True))
+    specs = study_specs(compose("study=paper"), imagenet)
+    assert Counter((s.split, str(s.cell), s.images_per_class or 0) for s in specs) == theirs
+
+
+def test_the_complete_study_contains_the_original_and_treats_tasks_alike(compose, imagenet):
+    original = study_specs(compose("study=paper"), imagenet)
+    complete = study_specs(compose("study=paper-complete"), imagenet)
+    assert {s.id for s in original} < {s.id for s in complete}
+    halves = pd.DataFrame([(s.split, s.cell.target, s.cell.treatment) for s in complete if s.split != "all"])
+    assert set(halves.value_counts([0, 1])) == {29}  # 1 + 4 treatments x 7
+    assert len(halves) == 290 and len(complete) == 310
+
+
+@pytest.mark.parametrize(
+    ("choice", "count"),
+    [
+        (["split=natural-manmade"], 16),
+        (["target=A"], 4 + 28 + 28 + 14 + 14 + 8),
+        (["target=all"], 20),
+        (["cell=A3B+"], 2),
+        (["images_per_class=25"], 1),
+        (["split=random-3", "target=B"], 8),
+    ],
+)
+def test_a_study_of_parts_is_chosen_from(compose, imagenet, choice, count):
+    assert len(study_specs(compose("study=paper", *choice), imagenet)) == count
+
+
+@pytest.mark.parametrize("choice", ["split=random-4", "cell=B3B+", "seed=1", "images_per_class=3"])
+def test_what_a_study_of_parts_does_not_have_is_an_error(compose, imagenet, choice):
+    overrides = ["study=paper", choice, *(["split=random-2"] if choice.startswith("cell") else [])]
+    with pytest.raises(UserError, match=f"study=paper has no networks with .*{choice.replace('+', '.')}"):
+        study_specs(compose(*overrides), imagenet)
+
+
+def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
+    specs = study_specs(compose("study=paper"), imagenet)
+    every = jobs(specs)
+    assert sum(map(len, every)) == 170 and len(every) == 11 + 12 + 10
+    job_of = {s.id: i for i, job in enumerate(every) for s in job}
+    assert all(job_of[s.source.id] < job_of[s.id] for s in specs if s.source)
+    assert job_specs(specs, 11) == every[11] and job_specs(specs, None) == specs
+    with pytest.raises(UserError, match="job=33 is not possible: the study has jobs 0 to 32"):
+        job_specs(specs, 33)
+
+
+def test_settings_of_a_part_are_checked(tmp_path, dataset):
+    part = "+study.parts.x.splits=[random-0]"
+    config = shrunk(tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.network={dropout:0.25}")
+    found = study_specs(config, dataset)
+    assert {(s.recipe.lr, s.network.dropout) for s in with_sources(found)} == {(0.5, 0.25)}
+    with pytest.raises(UserError, match=r"recipe.lr=-1\.0 is not possible"):
+        study_specs(shrunk(tmp_path, part, "+study.parts.x.recipe={lr:-1}"), dataset)
+    for wrong in ("layers=[8]", "images_per_class=[0]"):
+        with pytest.raises(UserError, match=f"study.parts.x.{wrong[:6]}"):
+            shrunk(tmp_path, f"+study.parts.x.{wrong}")
