@@ -1,15 +1,22 @@
 """What a study or a store holds: what is done, what can be resumed, what is missing, and how long it may take."""
 
+import heapq
 import statistics
 import time
 from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from transferability.cells import Cell
 from transferability.cohort import Execution, Member, SharedPrefix
-from transferability.network import Network, layer_flops
-from transferability.runner import cohort_key, with_sources
+from transferability.datasets import ClassInfo, PackedDataset
+from transferability.network import LayerCost, Network, layer_costs
+from transferability.runner import jobs, with_sources
+from transferability.sources import imagenet_groups
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.stream import Batch
@@ -20,82 +27,132 @@ BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl
 BYTES_PER_RUN = 6000  # specification, provenance, record, names of tensors
 
 
-def print_plan(specs: list[RunSpec], store: Store, execution: Execution) -> None:
+@dataclass(frozen=True)
+class UnpackedImagenet:
+    """ILSVRC 2012 as far as a plan needs it, before its 262 GB are packed."""
+
+    name: str
+    image_size: int
+    checksum: str = "not packed"
+
+    @cached_property
+    def classes(self) -> list[ClassInfo]:
+        return [ClassInfo(wnid, wnid, group) for wnid, group in sorted(imagenet_groups().items())]
+
+    def val_rows(self, classes: list[int]) -> range:
+        return range(50 * len(classes))
+
+
+def print_plan(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution
+) -> None:
     """What ``experiments.run`` would train, skip and resume for ``specs``."""
     runs = with_sources(specs)
-    left = print_states(runs, store)
+    left = print_states(runs, store, numbered=True)
     if not left:
         print("\nNothing to train: every network is finished.")
         return
-    images = sum((s.recipe.steps - store.step(s)) * s.recipe.batch_size for s in left)
-    seconds = _estimate(left, store, execution)
+    cost = _Cost(store, dataset, execution)
+    works = [[s for s in job if s in left] for job in jobs(runs)]
+    works = [job for job in works if job]
+    images = sum(map(cost.images, left))
+    read = sum(max(map(cost.images, job)) for job in works)
+    seconds = [cost.seconds(job) for job in works]
     print(
-        f"\nTo train: {len(left)} networks, {images:,} network-images, about {_duration(seconds)} on "
-        f"{execution.device} with {execution.threads} thread{'s' * (execution.threads > 1)} (from a few timed steps; "
-        "a shared machine may be slower)."
+        f"\nTo train: {len(left)} networks, {images:,} network-images, in {len(works)} jobs: about "
+        f"{_duration(sum(seconds) / execution.threads)} on {execution.device} with {execution.threads} "
+        f"thread{'s' * (execution.threads > 1)} (from a few timed steps; a shared machine may be slower)."
     )
+    print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
     print(f"To write: {_disk(left)}")
+    print(f"Memory: {_size(max(map(cost.memory, works)))} for the largest job, of {max(map(len, works))} networks.")
+    if len(works) > 1:
+        alone = [t / min(execution.threads, len(job)) for t, job in zip(seconds, works, strict=True)]
+        times = ", ".join(f"{k} take {_duration(_schedule(works, alone, k))}" for k in (1, 2, 8, 64) if k <= len(works))
+        print(f"Devices like this one, a job each at a time, bases first (experiments.sweep): {times}.")
 
 
-def print_states(runs: list[RunSpec], store: Store) -> list[RunSpec]:
-    """A table of ``runs``, a line a cohort; returns the runs that are not finished."""
+def print_states(runs: list[RunSpec], store: Store, numbered: bool = False) -> list[RunSpec]:
+    """A table of ``runs``, a line a job; returns the runs that are not finished."""
     states = {s.run_id: store.state(s) for s in runs}
     rows = []
-    for key in dict.fromkeys(map(cohort_key, runs)):
-        mine = [s for s in runs if cohort_key(s) == key]
-        counts = Counter(states[s.run_id] for s in mine)
-        first = mine[0]
+    for number, job in enumerate(jobs(runs)):
+        counts = Counter(states[s.run_id] for s in job)
+        first = job[0]
         reduced = f", {first.images_per_class} images a class" if first.images_per_class else ""
         what = f"{first.dataset['name']} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
         recipe = f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x {first.recipe.batch_size})"
-        rows.append([what, recipe, str(len(mine)), *(str(counts[s] or "-") for s in STATES)])
+        counted = (str(counts[s] or "-") for s in STATES)
+        rows.append([str(number), what, _treatments(job), recipe, str(len(job)), *counted])
     totals = Counter(states.values())
-    rows.append(["all", "", str(len(runs)), *(str(totals[s] or "-") for s in STATES)])
-    header = [
-        "cohort",
-        "network, recipe (steps x batch)",
-        "networks",
-        "done",
-        "training",
-        "failed",
-        "resume",
-        "missing",
-    ]
+    rows.append(["", "all", "", "", str(len(runs)), *(str(totals[s] or "-") for s in STATES)])
+    header = ["job", "data", "treatments", "network, recipe (steps x batch)", "networks"]
+    header += ["done", "training", "failed", "resume", "missing"]
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
-        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        cells = [c.ljust(w) if 1 <= i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells if numbered else cells[1:]).rstrip())
     return [s for s in runs if states[s.run_id] != "done"]
 
 
-def _estimate(left: list[RunSpec], store: Store, execution: Execution) -> float:
-    """Seconds to train ``left``: multiply-adds (backward counted twice) over a measured rate, shared prefixes once."""
-    total, rates = 0.0, {}
-    for key in dict.fromkeys(map(cohort_key, left)):
-        prefixes = {}
-        for spec in (s for s in left if cohort_key(s) == key):
-            flops, frozen = layer_flops(spec.network, spec.network.outputs), spec.cell.frozen
-            images = (spec.recipe.steps - store.step(spec)) * spec.recipe.batch_size
-            name = (str(spec.network), spec.recipe.precision)
-            if name not in rates:
-                rates[name] = _measured_rate(spec, execution)
-            total += 3 * sum(flops[frozen:]) * images / rates[name]
-            prefix = (name, spec.cell.source)
-            prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(flops[:frozen]) * images / rates[name])
-        total += sum(prefixes.values())
-    return total / execution.threads
+def _treatments(job: list[RunSpec]) -> str:
+    return " ".join(dict.fromkeys(s.cell.treatment for s in job))
+
+
+class _Cost:
+    """What training takes, from the multiply-adds of each layer and a few timed steps of each network."""
+
+    def __init__(self, store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution):
+        self.store, self.dataset, self.execution = store, dataset, execution
+        self._measured: dict[tuple, tuple[float, float]] = {}
+
+    def images(self, spec: RunSpec) -> int:
+        """Training images that the run still needs."""
+        return (spec.recipe.steps - self.store.step(spec)) * spec.recipe.batch_size
+
+    def seconds(self, job: list[RunSpec]) -> float:
+        """Seconds on one thread: training, backward counted twice, and validation; shared prefixes once."""
+        total, prefixes = 0.0, {}
+        for spec in job:
+            work, frozen, rate = [c.multiply_adds for c in _costs(spec)], spec.cell.frozen, self.measured(spec)[0]
+            train, steps = self.images(spec), spec.recipe.steps - self.store.step(spec)
+            evaluate = steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
+            total += sum(work[frozen:]) * (3 * train + evaluate) / rate
+            prefix = (str(spec.network), spec.cell.source)
+            prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate) / rate)
+        return total + sum(prefixes.values())
+
+    def memory(self, job: list[RunSpec]) -> float:
+        """Bytes: weights, momentum and gradients of every network; activations of those that train at once."""
+        trained = [8 * sum(layer.parameters for layer in _costs(s)[s.cell.frozen :]) for s in job]
+        at_once = sorted(self.measured(s)[1] * s.recipe.batch_size for s in job)[-self.execution.threads :]
+        return sum(map(_weights, job)) + sum(trained) + sum(at_once)
+
+    def measured(self, spec: RunSpec) -> tuple[float, float]:
+        """Multiply-adds a second in training, and bytes that autograd keeps for one image."""
+        key = (str(spec.network), spec.recipe.precision)
+        if key not in self._measured:
+            self._measured[key] = _measure(spec, self.execution)
+        return self._measured[key]
+
+
+def _schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> float:
+    """Seconds until all jobs are done: the longest job first, bases before transfers."""
+    total = 0.0
+    for generation in sorted({job[0].generation for job in works}):
+        free = [0.0] * devices
+        mine = [t for t, job in zip(seconds, works, strict=True) if job[0].generation == generation]
+        for t in sorted(mine, reverse=True):
+            heapq.heapreplace(free, free[0] + t)
+        total += max(free)
+    return total
 
 
 def _disk(left: list[RunSpec]) -> str:
     """Bytes that ``left`` will write: what stays, and at most how much beside it while they train."""
     stays = trains = 0
-    sizes = {}
     for spec in left:
-        key = str(spec.network)
-        if key not in sizes:
-            network = Network(spec.network, spec.network.outputs, np.zeros(3, np.float32))
-            sizes[key] = 4 * sum(p.numel() for p in network.parameters())
-        weights = sizes[key]
+        weights = _weights(spec)
         evaluations = -(-spec.recipe.steps // spec.recipe.eval_every)
         stays += weights + BYTES_PER_EVALUATION * evaluations + BYTES_PER_RUN
         trains += 2 * 2 * weights  # the two newest checkpoints, each with weights and momentum
@@ -110,24 +167,45 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _measured_rate(spec: RunSpec, execution: Execution) -> float:
-    """Multiply-adds a second of one network in training, from a few steps on random images."""
+def _costs(spec: RunSpec) -> list[LayerCost]:
+    return layer_costs(spec.network, spec.network.outputs)
+
+
+def _weights(spec: RunSpec) -> int:
+    """Bytes of the weights, as saved."""
+    return 4 * sum(layer.parameters for layer in _costs(spec))
+
+
+def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
+    """Multiply-adds a second of one network in training, and the bytes that autograd keeps for one image.
+
+    From a few steps on random images.
+    """
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
     network = Network(spec.network, spec.network.outputs, np.zeros(3, np.float32)).to(execution.device)
-    member = Member(spec, network)
+    member = Member(replace(spec, cell=Cell("B"), source=None), network)
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
     batch = Batch(*(x.to(execution.device) for x in (images, zeros, zeros, zeros, zeros.bool())), side)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    kept = {p.data_ptr(): 0 for p in network.parameters()}  # weights are no activations
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.data_ptr(), tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        member.train_step(batch, SharedPrefix(batch))  # warms up, too
     times = []
-    for _ in range(4):
+    for _ in range(3):
         began = time.perf_counter()
         member.train_step(batch, SharedPrefix(batch))
         member.loss_sum.item()  # waits for a GPU
         times.append(time.perf_counter() - began)
     torch.set_num_threads(threads)
-    return 3 * sum(layer_flops(spec.network, spec.network.outputs)) * size / statistics.median(times[1:])
+    work = 3 * sum(layer.multiply_adds for layer in _costs(spec)) * size
+    return work / statistics.median(times), sum(kept.values()) / size
 
 
 def _duration(seconds: float) -> str:

@@ -9,9 +9,10 @@ python -m experiments.run -m split=random-0,natural-manmade target=A,B hydra/lau
 """
 
 import logging
+from pathlib import Path
 
 from experiments.cli import command, dataset_of
-from experiments.plan import print_plan
+from experiments.plan import UnpackedImagenet, print_plan
 from transferability.config import Config
 from transferability.runner import ensure, execution_of, job_specs
 from transferability.store import Store
@@ -22,7 +23,8 @@ SHOWN = 8  # results named at the end
 
 
 def main(config: Config) -> None:
-    dataset = dataset_of(config)
+    planned = config.mode == "plan" and config.dataset.kind == "imagenet" and not Path(config.dataset.folder).exists()
+    dataset = UnpackedImagenet(config.dataset.name, config.dataset.image_size) if planned else dataset_of(config)
     specs = job_specs(study_specs(config, dataset), config.job)
     store, execution = Store(config.store), execution_of(config)
     if others := store.packed_otherwise(specs[0].dataset):
@@ -31,7 +33,7 @@ def main(config: Config) -> None:
             store.root, others, dataset.name,
         )  # fmt: skip
     if config.mode == "plan":
-        print_plan(specs, store, execution)
+        print_plan(specs, store, dataset, execution)
     else:
         ensure(specs, store, dataset, execution, config.sources)
         for spec in specs[:SHOWN]:

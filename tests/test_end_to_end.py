@@ -62,7 +62,8 @@ def test_the_study_is_the_papers_list(study):
 
 def test_plan_and_status_count(study):
     _, _, printed = study
-    assert "To train: 88 networks, 4,224 network-images" in printed["plan"]  # 88 x 8 steps x 6 images
+    assert "To train: 88 networks, 4,224 network-images, in 8 jobs" in printed["plan"]  # 88 x 8 steps x 6 images
+    assert "To read: 384 images, each for 11.0 networks." in printed["plan"]  # 8 jobs x 8 steps x 6 images
     assert "every network is finished" in printed["plan after"]
     assert printed["status"].splitlines()[-1].split() == ["all", "88", "88", *"----"]
 

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
 from transferability.config import NetworkConfig
-from transferability.network import Network, copy_layers, layer_flops
+from transferability.network import Network, copy_layers, layer_costs
 from transferability.stream import Batch
 
 
@@ -116,7 +116,9 @@ def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
         with torch.no_grad():
             assert network(batch_of(side, side)).shape == (2, 11)
     # conv1 of caffenet by hand: 55 x 55 outputs of 96 channels, 3 x 11 x 11 each; fc8: 4096 x 1000
-    flops = layer_flops(network_config("caffenet"), 1000)
+    costs = layer_costs(network_config("caffenet"), 1000)
+    flops = [c.multiply_adds for c in costs]
+    assert sum(c.parameters for c in costs) == 60_965_224
     assert (flops[0], flops[7]) == (55 * 55 * 96 * 363, 4_096_000)
     assert len(flops) == 8
 

@@ -6,6 +6,7 @@ differ in their numbers only. A network is ``input`` (subtract the mean, which b
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -188,17 +189,28 @@ def _initialise(layer: nn.Sequential, number: int, config: NetworkConfig, key: t
         layer.norm.reset_parameters()
 
 
-def layer_flops(config: NetworkConfig, outputs: int) -> list[int]:
-    """Multiply-adds of one image's forward pass through each layer (for time estimates)."""
-    flops, channels, size = [], 3, config.input_size
+@dataclass(frozen=True)
+class LayerCost:
+    """What a layer takes, for estimates and floors."""
+
+    multiply_adds: int  # of one image's forward pass
+    parameters: int
+
+
+def layer_costs(config: NetworkConfig, outputs: int) -> list[LayerCost]:
+    """The cost of each layer."""
+    costs, channels, size = [], 3, config.input_size
+    normed = 2 if config.normalisation == "batch" else 0  # scale and shift
     for i, out in enumerate(config.channels):
         size = (size + 2 * config.paddings[i] - config.kernels[i]) // config.strides[i] + 1
-        flops.append(size * size * out * channels // config.groups[i] * config.kernels[i] ** 2)
+        weights = out * channels // config.groups[i] * config.kernels[i] ** 2
+        costs.append(LayerCost(size * size * weights, weights + (1 + normed) * out))
         if i + 1 in config.pools:
             size = -(-(size - 3) // 2) + 1
         channels = out
     features = channels * size * size
-    for out in [*config.hidden, outputs]:
-        flops.append(features * out)
+    for i, out in enumerate([*config.hidden, outputs]):
+        weights = features * out
+        costs.append(LayerCost(weights, weights + (1 + normed * (i < len(config.hidden))) * out))
         features = out
-    return flops
+    return costs

@@ -1,0 +1,40 @@
+"""What a plan promises: bytes of memory, and hours on several devices."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+from experiments import plan
+from experiments.plan import UnpackedImagenet
+from tests.conftest import CPU
+from transferability.runner import make_cohorts
+from transferability.store import Store
+
+
+def test_hours_on_several_devices():
+    def job(generation):
+        return [SimpleNamespace(generation=generation)]
+
+    works, seconds = [job(0), job(0), job(0), job(1), job(1)], [4.0, 1.0, 2.0, 5.0, 1.0]
+    assert plan._schedule(works, seconds, 1) == 13
+    assert plan._schedule(works, seconds, 2) == 4 + 5  # 4 beside 1 + 2; then 5 beside 1
+    assert plan._schedule(works, seconds, 64) == 4 + 5
+
+
+def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
+    specs, store = [spec_of("baseB"), spec_of("R3B")], Store(tmp_path)
+    cost = plan._Cost(store, dataset, replace(CPU, threads=1))
+    (cohort,) = make_cohorts(specs, store, dataset, CPU)
+    base, random_filters = (list(m.network.parameters()) for m in cohort.members)
+    trained = sum(p.nbytes for p in random_filters if p.requires_grad)
+    added = sum(p.nbytes for p in random_filters) + 2 * trained  # weights; momentum and gradients
+    assert cost.memory(specs) - cost.memory(specs[:1]) == added
+    # 6 images of float32: at least the outputs of the five convolutions, at most a few times the whole network's
+    outputs = sum(c * side**2 for c, side in zip(specs[0].network.channels, (14, 7, 3, 3, 3), strict=True))
+    activations = cost.memory(specs[:1]) - 3 * sum(p.nbytes for p in base)
+    assert 4 * 6 * outputs <= activations <= 5 * 4 * 6 * outputs
+
+
+def test_imagenet_can_be_planned_before_it_is_packed():
+    imagenet = UnpackedImagenet("imagenet", 256)
+    assert len(imagenet.classes) == 1000 and imagenet.classes[0].wnid == "n01440764"
+    assert len(imagenet.val_rows(list(range(500)))) == 25_000
