@@ -88,12 +88,21 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
     return row
 
 
+def _encoding(dataset: PackedDataset) -> dict[str, str]:
+    """What figures and report say of images that are not as they were before packing."""
+    quality = dataset.meta["settings"].get("jpeg_quality")
+    return {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
+
+
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
     """What was run, for the report; nothing in it depends on when it was collected."""
     network, recipe = asdict(specs[-1].network), asdict(specs[-1].recipe)
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
+    encoding = _encoding(dataset)
     return {
-        "title": f"{dataset.name}, {network['name']} network, {recipe['name']} recipe",
+        "title": ", ".join(
+            [dataset.name, f"{network['name']} network", f"{recipe['name']} recipe", *encoding.values()]
+        ),
         "statistic": "top1",
         "statistic_label": "top-1 on all validation images of the task at the end of training",
         "dataset": {
@@ -104,7 +113,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
             "validation_images": int(dataset.meta["n_val"]),
             "image_size": dataset.image_size,
             "checksum": dataset.checksum,
-        },
+        }
+        | encoding,
         "network": network,
         "recipe": recipe,
         "device": sorted({p["device"] for p in provenance}),

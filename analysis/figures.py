@@ -7,6 +7,7 @@ Every mark is one network. A network that is missing from the study is never dro
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,10 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
         "curves": curves,
     }
     made = {name: make(tables) for name, make in makers.items()}
+    encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
+    label = f" Images: {encoding}." if encoding else ""
     return (
-        [drawing for drawing in made.values() if isinstance(drawing, Drawing)],
+        [replace(d, caption=f"{d.caption}{label}") for d in made.values() if isinstance(d, Drawing)],
         {name: why for name, why in made.items() if isinstance(why, str)},
     )
 

@@ -2,19 +2,27 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tests import crash
+from tests.conftest import SHRUNK, shrunk
+from transferability import pack as packing
 from transferability.config import DatasetConfig
 from transferability.datasets import FORMAT, open_dataset, verify
 from transferability.errors import UserError
@@ -218,11 +226,20 @@ CORRUPT = {
 }
 
 
+def rows_without(source, folder, path):
+    """Images and labels as packed where ``path`` is a (white) image, without the row of that image."""
+    path.unlink(missing_ok=True)
+    write(path, np.full((SIDE, SIDE, 3), 255, np.uint8))
+    whole = pack(config_of(source, folder))
+    others = whole.images[:, 0, 0, 0] < 250
+    assert others.sum() == len(others) - 1
+    return whole.images[others].tolist(), whole.labels[others].tolist()
+
+
 @pytest.mark.parametrize("name", CORRUPT)
 @pytest.mark.parametrize("where", ["train", "val"])
 def test_a_corrupt_image_stops_packing_or_is_left_out(tmp_path, name, where):
     source = make_source(tmp_path / "source")
-    without = pack(config_of(source, tmp_path / "without"))
     path = source / where / "bee" / name
     path.write_bytes(CORRUPT[name])
     message = refusal(config_of(source, tmp_path / "failed"))
@@ -230,12 +247,12 @@ def test_a_corrupt_image_stops_packing_or_is_left_out(tmp_path, name, where):
     packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
     assert list(packed.meta["skipped"]) == [str(path)] and packed.meta["skipped"][str(path)]
     assert packed.meta["n_train"] == 21 and packed.meta["n_val"] == 9
-    assert packed.checksum == without.checksum
+    assert (packed.images.tolist(), packed.labels.tolist()) == rows_without(source, tmp_path / "mended", path)
+    verify(packed)
 
 
 def test_a_corrupt_member_of_a_zip_file_is_a_corrupt_image(tmp_path):
     source = make_source(tmp_path / "source")
-    without = pack(config_of(source, tmp_path / "without"))
     write(source / "train" / "ant" / "bad.png", noise())
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
@@ -248,7 +265,8 @@ def test_a_corrupt_member_of_a_zip_file_is_a_corrupt_image(tmp_path):
         config_of(tmp_path / "z.zip", tmp_path / "failed")
     )
     packed = pack(config_of(tmp_path / "z.zip", tmp_path / "skipped", on_error="skip"))
-    assert packed.checksum == without.checksum and len(packed.meta["skipped"]) == 1
+    expected = rows_without(source, tmp_path / "mended", source / "train" / "ant" / "bad.png")
+    assert (packed.images.tolist(), packed.labels.tolist()) == expected and len(packed.meta["skipped"]) == 1
 
 
 def test_a_class_of_corrupt_images_only_is_refused(tmp_path):
@@ -415,12 +433,12 @@ def test_a_file_too_large_for_an_image_is_not_read(tmp_path):
 )
 def test_what_is_named_as_an_image_and_is_no_file(tmp_path, make, message):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
-    without = pack(config_of(source, tmp_path / "without"))
     path = source / "train" / "bee" / "x.jpg"
     make(path)
     assert f"{path} cannot be read ({message}" in refusal(config_of(source, tmp_path / "failed"))
     packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
-    assert list(packed.meta["skipped"]) == [str(path)] and packed.checksum == without.checksum
+    assert list(packed.meta["skipped"]) == [str(path)]
+    assert (packed.images.tolist(), packed.labels.tolist()) == rows_without(source, tmp_path / "mended", path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -588,6 +606,149 @@ def test_a_dataset_packed_before_sources_were_recorded_is_still_good(tmp_path):
     gained(source)
     assert pack(config).checksum == checksum
     verify(tmp_path / "packed")
+
+
+# --- stopped and continued ---
+
+ENCODINGS = ("raw", "jpeg")
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Points from which packing can go on, after every fourth image."""
+    monkeypatch.setattr(packing, "PIECE", 2)
+    monkeypatch.setattr(packing, "SAFE", 4)
+
+
+def stopped(source, folder, **settings):
+    """Packing that a corrupt image stops near its end; its progress and the settings to go on with."""
+    (source / "train" / "ant" / "0.png").write_bytes(b"")  # lies in row 20 of 30
+    with pytest.raises(UserError, match="on_error=skip"):
+        pack(config_of(source, folder, **settings))
+    progress = json.loads((folder.with_name(f".{folder.name}.partial") / "progress.json").read_text())
+    assert not folder.exists() and 4 <= progress["items"] < 30
+    return progress, config_of(source, folder, on_error="skip", **settings)
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(tmp_path, often, caplog, encoding):
+    caplog.set_level("INFO")
+    source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
+    progress, config = stopped(source, folder, encoding=encoding)
+    partial = tmp_path / ".packed.partial"
+    for name, size in progress["sizes"].items():
+        with open(partial / name, "ab") as file:
+            file.write(bytes(9999))  # what came after the safe point
+        assert (partial / name).stat().st_size > size
+    (partial / ".labels.npy.0123.tmp").write_text("left by a process that was killed")
+    pack(config)
+    assert f"goes on after {progress['items']} images" in caplog.text
+    assert not partial.exists()
+    pack(replace(config, folder=str(tmp_path / "whole")))
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert contents(folder).keys() == {*progress["sizes"], "labels.npy", "dataset.json"}
+    verify(folder)
+
+
+@pytest.mark.parametrize("change", ["seed", "encoding", "source", "cut", "opencv"])
+def test_a_partial_pack_of_something_else_is_not_continued(tmp_path, often, caplog, change):
+    caplog.set_level("INFO")
+    source, folder, partial = make_source(tmp_path / "source"), tmp_path / "packed", tmp_path / ".packed.partial"
+    progress, config = stopped(source, folder)
+    if change == "seed":
+        config = replace(config, seed=1)
+    elif change == "encoding":
+        config = replace(config, encoding="jpeg")
+    elif change == "source":
+        write(source / "train" / "ant" / "0.png", coded(0, 0, 0))
+    elif change == "cut":
+        os.truncate(partial / "images.npy", progress["sizes"]["images.npy"] - 1)
+    else:
+        (partial / "progress.json").write_text(json.dumps({**progress, "opencv": "4.0"}))
+    pack(config)
+    assert "goes on" not in caplog.text and not partial.exists()
+    pack(replace(config, folder=str(tmp_path / "whole")))
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_pack_that_only_lacks_its_last_renaming_gets_it(tmp_path, often):
+    source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
+    pack(config_of(source, folder))
+    whole, stamp = contents(folder), (folder / "images.npy").stat().st_mtime_ns
+    partial = folder.rename(tmp_path / ".packed.partial")
+    (partial / "progress.json").write_text("{}")
+    pack(config_of(source, folder))
+    assert contents(folder) == whole and (folder / "images.npy").stat().st_mtime_ns == stamp
+
+
+MANY = [*SHRUNK, "dataset.grammar.train_per_class=1300"]  # 10,440 images: two safe points
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The bytes of the many images, packed undisturbed."""
+    return contents(pack(shrunk(tmp_path_factory.mktemp("many"), *MANY[len(SHRUNK) :]).dataset).folder)
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGINT", "full disk"])
+def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_path, many, way):
+    log, data = tmp_path / "log", tmp_path / "data"
+    log.touch()
+    command = ["experiments.pack", [*MANY, *crash.places(tmp_path)], log]
+    room = {"RLIMIT_FSIZE": 6000 * 16 * 16 * 3} if way == "full disk" else {}
+    process = crash.start(*command, limits=room)
+    if way != "full disk":
+        deadline = time.monotonic() + 200
+        while not (data / ".procedural.partial" / "progress.json").exists():
+            assert process.is_alive() and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.005)
+        os.kill(process.pid, getattr(signal, way))
+    process.join(200)
+    assert process.exitcode == {"SIGKILL": -9, "SIGINT": 130, "full disk": 2}[way], log.read_text()
+    assert not (data / "procedural").exists()
+    if way == "full disk":
+        assert "cannot be written: File too large; make room and give the same command" in log.read_text()
+    process = crash.start(*command)
+    process.join(200)
+    assert process.exitcode == 0, log.read_text()
+    assert re.search(r"packing procedural goes on after (4,0|8,1)\d\d images", log.read_text())
+    assert contents(data / "procedural") == many
+    assert {p.name for p in data.iterdir()} == {"procedural", ".procedural.lock"}
+
+
+def test_what_is_written_already_counts_as_room(tmp_path, often, monkeypatch):
+    source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
+    progress, config = stopped(source, folder)
+    left = 30 * SIDE * SIDE * 3 - sum(p.stat().st_size for p in (tmp_path / ".packed.partial").iterdir())
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=left - 1))
+    with pytest.raises(UserError, match="GB free, the images need"):
+        pack(config)
+    assert json.loads((tmp_path / ".packed.partial" / "progress.json").read_text()) == progress
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=left))
+    assert len(pack(config).labels) == 29
+
+
+def test_without_a_terminal_lines_tell_rate_and_time_left(tmp_path, often, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(packing, "LOG_SECONDS", 0)
+    pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
+    lines = [r.getMessage() for r in caplog.records]
+    counts = [
+        int(re.search(r"packing some: +\d+% (\d+)/30 \[\d\d:\d\d<\d\d:\d\d, .*img.*\]", line)[1]) for line in lines
+    ]
+    assert counts == [*range(2, 31, 2)]
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_the_number_of_threads_does_not_matter(tmp_path, often, workers):
+    source = make_source(tmp_path / "source", n_train=40)
+    one = pack(config_of(source, tmp_path / "one"), workers)
+    assert one.checksum == pack(config_of(source, tmp_path / "packed"), 3).checksum
 
 
 # --- the opened dataset ---
@@ -817,6 +978,107 @@ def test_a_folder_that_holds_no_dataset_is_refused(tmp_path):
     open_dataset.cache_clear()
     with pytest.raises(UserError, match=r"images.npy is \(5, 4, 4, 3\)"):
         open_dataset(str(tmp_path / "cut"))
+
+
+# --- JPEG-compressed packs ---
+
+
+def photographs(root, count=3):
+    """Smooth pictures of 40x60 in two classes."""
+    draw = np.random.default_rng(0)
+    for subset in ("train", "val"):
+        for c in ("a", "b"):
+            for i in range(count):
+                small = draw.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+                write(root / subset / c / f"{i}.png", cv2.resize(small, (60, 40), interpolation=cv2.INTER_CUBIC))
+    return root
+
+
+def test_a_jpeg_pack_holds_files_that_any_program_reads(tmp_path):
+    source = photographs(tmp_path / "source")
+    raw = pack(config_of(source, tmp_path / "raw", image_size=32))
+    packed = pack(config_of(source, tmp_path / "jpeg", image_size=32, encoding="jpeg"))
+    assert {p.name for p in packed.folder.iterdir()} == {"jpegs.npy", "offsets.npy", "labels.npy", "dataset.json"}
+    assert packed.encoding == "jpeg q95 4:4:4" and raw.encoding is None
+    assert packed.labels.tolist() == raw.labels.tolist() and packed.n_train == 6
+    blob, offsets = np.load(packed.folder / "jpegs.npy"), np.load(packed.folder / "offsets.npy")
+    assert blob.ndim == 1 and offsets.shape == (13,) and offsets[0] == 0 and offsets[-1] == len(blob)
+    for row in range(12):
+        data = blob[offsets[row] : offsets[row + 1]].tobytes()
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == "JPEG" and [c[1:3] for c in image.layer] == [(1, 1)] * 3  # 4:4:4
+            pillows = np.asarray(image).astype(int)
+        assert np.abs(packed.images[row] - pillows).max() <= 2  # decoders may round differently
+        assert 0 < np.abs(packed.images[row] - raw.images[row].astype(int)).mean() < 3
+    some = np.array([7, 0, 7])
+    assert np.array_equal(packed.read_rows(some), np.stack([packed.images[int(i)] for i in some]))
+    assert np.array_equal(packed.images[2:5], packed.read_rows(np.arange(2, 5)))
+    assert np.array_equal(packed.images_on(torch.device("cpu")).numpy(), packed.images[:])
+    assert np.array_equal(
+        packed.mean_image(some), packed.images[some].mean(axis=0, dtype=np.float64).astype(np.float32)
+    )
+    assert packed.images.nbytes == raw.images.nbytes and len(packed.images) == 12
+    verify(packed)
+
+
+def test_another_quality_is_another_pack(tmp_path):
+    source = photographs(tmp_path / "source")
+    settings = [{}, {"encoding": "jpeg"}, {"encoding": "jpeg", "jpeg_quality": 60}]
+    packs = [pack(config_of(source, tmp_path / str(i), image_size=32, **s)) for i, s in enumerate(settings)]
+    assert len({p.checksum for p in packs}) == 3
+    assert (packs[2].folder / "jpegs.npy").stat().st_size < (packs[1].folder / "jpegs.npy").stat().st_size
+    assert "(encoding, jpeg_quality)" in refusal(config_of(source, packs[0].folder, image_size=32, encoding="jpeg"))
+    assert "(jpeg_quality)" in refusal(config_of(source, packs[2].folder, image_size=32, encoding="jpeg"))
+    assert not {"encoding", "jpeg_quality"} & packs[0].meta["settings"].keys(), "packs made before are raw"
+    for key, value in (("encoding", "png"), ("jpeg_quality", 0)):
+        with pytest.raises(UserError, match=f"dataset.{key}={value} is not possible"):
+            config_of(source, tmp_path, **{key: value}).check()
+
+
+JPEG_DAMAGE = [
+    (rewritten("jpegs.npy", lambda b: b[:-1]), "jpegs.npy cannot be read"),
+    (rewritten("jpegs.npy", lambda b: b + b"x"), r"jpegs.npy has \d+ bytes instead of \d+"),
+    (rewritten("offsets.npy", lambda b: b[:-8]), "offsets.npy cannot be read"),
+    (lambda folder: (folder / "offsets.npy").unlink(), "offsets.npy cannot be read .*No such file"),
+    (resaved("offsets.npy", lambda a: a[:-1]), r"offsets.npy is \(12,\) int64, but dataset.json says \(13,\)"),
+    (resaved("offsets.npy", lambda a: a + 1), "does not rise from 0"),
+    (resaved("offsets.npy", lambda a: a[[0, 2, 1, *range(3, 13)]]), "does not rise from 0"),
+    (resaved("offsets.npy", lambda a: a + (np.arange(13) == 12)), "but offsets.npy says"),
+    (resaved("offsets.npy", lambda a: a.astype(np.float64)), "float64, but dataset.json says"),
+    (lambda f: described(f, lambda d: d["settings"].update(encoding="heic")), "encoding heic"),
+    (lambda f: described(f, lambda d: d["settings"].pop("jpeg_quality")), "jpeg_quality None"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(JPEG_DAMAGE)), ids=lambda i: JPEG_DAMAGE[i][1][:40])
+def test_opening_a_jpeg_pack_checks_sizes_and_offsets(tmp_path, number):
+    damage, message = JPEG_DAMAGE[number]
+    pack(config_of(photographs(tmp_path / "source"), tmp_path / "packed", image_size=32, encoding="jpeg"))
+    damage(tmp_path / "packed")
+    open_dataset.cache_clear()
+    with pytest.raises(UserError, match=message) as error:
+        open_dataset(str(tmp_path / "packed"))
+    assert "\n" not in str(error.value) and str(error.value).endswith("; delete the folder and pack again")
+
+
+def test_a_damaged_jpeg_in_a_pack_is_named_when_it_is_read(tmp_path):
+    packed = pack(config_of(photographs(tmp_path / "source"), tmp_path / "packed", image_size=32, encoding="jpeg"))
+    at = 128 + int(packed.images.offsets[4])
+    rewritten("jpegs.npy", lambda b: b[:at] + b"no" + b[at + 2 :])(packed.folder)
+    open_dataset.cache_clear()
+    opened = open_dataset(str(packed.folder))
+    assert opened.read_rows(np.array([3, 5])).shape == (2, 32, 32, 3)
+    with pytest.raises(UserError, match=r"row 4 in jpegs.npy is no image any more; delete the folder"):
+        opened.read_rows(np.array([3, 4, 5]))
+    with pytest.raises(UserError, match=r"jpegs.npy or offsets.npy is not as packed \(SHA-256"):
+        verify(packed.folder)
+
+
+def test_verify_sees_an_offset_that_moved(tmp_path):
+    packed = pack(config_of(photographs(tmp_path / "source"), tmp_path / "packed", image_size=32, encoding="jpeg"))
+    resaved("offsets.npy", lambda a: a + (np.arange(13) == 6))(packed.folder)
+    with pytest.raises(UserError, match=r"jpegs.npy or offsets.npy is not as packed"):
+        verify(packed.folder)
 
 
 # --- real files ---

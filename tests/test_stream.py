@@ -1,10 +1,13 @@
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from transferability.stream import Stream
+from transferability.errors import UserError
+from transferability.pack import pack
+from transferability.stream import AHEAD, READERS, Stream
 
 CPU = torch.device("cpu")
 
@@ -79,3 +82,60 @@ def test_reduced_volume_takes_the_first_images_of_each_class(stream_of, dataset)
         assert np.array_equal(rows[dataset.labels[rows] == c], own)
     assert len(rows) == 9
     assert len(stream_of(images_per_class=3).val_rows) == 15
+
+
+@pytest.mark.parametrize("reshuffle", [True, False])
+@pytest.mark.parametrize(("start", "stop"), [(0, 13), (5, 6), (11, 40), (3, 3), (2, 4)])
+def test_batches_read_ahead_are_those_of_their_steps(stream_of, reshuffle, start, stop):
+    recipe = {"batch_size": 7, "reshuffle": reshuffle}  # 36 images: epochs end within batches
+    expected = stream_of(**recipe)
+    found = list(stream_of(**recipe).batches(start, stop))
+    assert len(found) == stop - start
+    for step, batch in zip(range(start, stop), found, strict=True):
+        alone = expected.batch(step)
+        for name in ("images", "labels", "top", "left", "mirror", "pixels"):
+            assert torch.equal(getattr(batch, name), getattr(alone, name)), (step, name)
+        assert np.array_equal(batch.images, expected._dataset.images[expected.rows(step)])
+
+
+def test_reading_ahead_ends_with_its_reader(stream_of):
+    before = threading.active_count()
+    batches = stream_of().batches(0, 10**9)
+    next(batches)
+    assert before < threading.active_count() <= before + READERS
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_ahead_is_raised_where_its_batch_is_asked_for(tmp_path, config):
+    dataset = pack(replace(config.dataset, folder=str(tmp_path / "packed"), encoding="jpeg"))
+    stream = Stream(dataset, [0, 2, 5], None, 0, replace(config.recipe, batch_size=4, reshuffle=False), 14, CPU)
+    bad = int(stream.rows(AHEAD + 2)[1])
+    at = 128 + int(dataset.images.offsets[bad])
+    with open(dataset.folder / "jpegs.npy", "r+b") as file:
+        file.seek(at)
+        file.write(b"no")
+    batches = stream.batches(0, 9)
+    for step in range(AHEAD + 2):
+        assert np.array_equal(next(batches).images, dataset.images[stream.rows(step)])
+    with pytest.raises(UserError, match=f"row {bad} in jpegs.npy"):
+        next(batches)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_gpu_gets_the_same_batches_while_it_is_busy(dataset, config, monkeypatch, resident):
+    """The GPU lags behind by hundreds of batches, whose buffers are given out again meanwhile."""
+    monkeypatch.setattr("transferability.stream.ON_DEVICE_BYTES", 1 << 30 if resident else 0)
+    recipe = replace(config.recipe, batch_size=7)
+    ours, theirs = (Stream(dataset, [0, 2, 5], None, 0, recipe, 14, torch.device(d)) for d in ("cpu", "cuda:0"))
+    assert (theirs._resident is not None) == resident
+    kept = []
+    for batch in theirs.batches(3, 300):
+        torch.cuda._sleep(2_000_000)
+        kept.append((batch.pixels.clone(), batch.labels.clone()))
+        del batch
+    for expected, (pixels, labels) in zip(ours.batches(3, 300), kept, strict=True):
+        assert torch.equal(pixels.cpu(), expected.pixels) and torch.equal(labels.cpu(), expected.labels)
+    for found, expected in zip(theirs.validation(), ours.validation(), strict=True):
+        assert torch.equal(found.pixels.cpu(), expected.pixels)

@@ -76,6 +76,8 @@ class DatasetConfig:
     source: str | None = None  # zip or folder with the original images
     resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
     on_error: str = "fail"  # fail | skip: what a corrupt image does
+    encoding: str = "raw"  # raw | jpeg: how images are stored; jpeg takes about a fifth, and changes them a little
+    jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
@@ -86,6 +88,8 @@ class DatasetConfig:
         _require(self.kind in kinds, "dataset.kind", self.kind, f"one of {', '.join(kinds)}")
         _require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
         _require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
+        _require(self.encoding in ("raw", "jpeg"), "dataset.encoding", self.encoding, "raw or jpeg")
+        _require(0 < self.jpeg_quality <= 100, "dataset.jpeg_quality", self.jpeg_quality, "1 to 100")
         _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
         _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
         plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
@@ -249,6 +253,8 @@ class Config:
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
     threads: int | None = None  # networks that train at the same moment on a CPU; null: one a core
     max_networks: int | None = None  # networks held in memory at once; null: the cohort, fewer if memory runs out
+    stacked: bool | None = None  # train networks of equal shape as one; null: on a GPU, where images are small
+    graphs: bool | None = None  # replay a step's passes as one CUDA graph; null: on a GPU
     checkpoint_seconds: float = 120.0
     out: str | None = None  # where analysis.collect writes its table
 

@@ -1,15 +1,23 @@
 """The one data format: a folder of ``images.npy``, ``labels.npy`` and ``dataset.json``.
 
 Rows are in a seeded shuffled order; the training images come first. Tasks and reduced-volume sets are index arrays.
+A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files one after the other, and ``offsets.npy`` in place of
+``images.npy``.
 """
 
 import hashlib
 import json
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
+import joblib
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
@@ -17,6 +25,7 @@ from numpy.lib.format import open_memmap
 from transferability.errors import UserError
 
 FORMAT = 1
+_HASHED = 1 << 26  # elements that are hashed at once
 _KEYS = {
     "name": str,
     "settings": dict,
@@ -43,9 +52,11 @@ class PackedDataset:
 
     Attributes:
         images: (N, H, W, 3) uint8, memory-mapped; rows 0..n_train-1 are training images, the rest validation.
+            Of a JPEG-compressed pack :class:`JpegRows`, which decodes the rows it is asked for.
         labels: (N,) int64, dataset class of each row.
         classes: a ClassInfo for each class.
-        checksum: SHA-256 of images, labels and class names.
+        encoding: None for raw pixels, else what a pixel went through, such as "jpeg q95 4:4:4".
+        checksum: SHA-256 of images (as they are stored), labels and class names.
     """
 
     def __init__(self, folder: Path):
@@ -57,7 +68,8 @@ class PackedDataset:
         self.image_size: int = self.meta["image_size"]
         self.classes = [_class_info(c, folder) for c in self.meta["classes"]]
         count = self.n_train + self.meta["n_val"]
-        self.images = _map(folder / "images.npy", np.uint8, (count, self.image_size, self.image_size, 3))
+        self.encoding = encoding_of(self.meta["settings"], folder)
+        self.images = open_images(folder, count, self.image_size, self.encoding)
         self.labels = np.array(_map(folder / "labels.npy", np.int64, (count,)))
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise _damaged(
@@ -90,21 +102,100 @@ class PackedDataset:
         """Validation rows of ``classes`` in file order."""
         return self.n_train + np.flatnonzero(np.isin(self.labels[self.n_train :], classes))
 
-    def read_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Whole images, (len(rows), H, W, 3) uint8."""
-        return self.images[rows]
+    def read_rows(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Whole images, (len(rows), H, W, 3) uint8; in ``out`` where it is given."""
+        if isinstance(self.images, JpegRows):
+            starts, ends = self.images.offsets[rows], self.images.offsets[rows + 1]
+            _announce(self.images.files, starts, ends - starts)
+            return self.images.decode(rows, out)
+        size = math.prod(self.images.shape[1:])
+        _announce(self.images, rows * size, np.full(len(rows), size))
+        return np.take(self.images, rows, axis=0, out=out, mode="clip")  # clip: the other modes fill ``out`` by a copy
 
     @lru_cache(maxsize=2)  # noqa: B019 (a dataset lives as long as the process)
     def images_on(self, device: torch.device) -> torch.Tensor:
         """All images on ``device``."""
-        return torch.from_numpy(np.array(self.images)).to(device)
+        return torch.from_numpy(self.read_rows(np.arange(len(self.labels)))).to(device)
 
     def mean_image(self, rows: np.ndarray) -> np.ndarray:
         """The mean of ``rows``, (H, W, 3) float32; exact sums, so the order of rows does not matter."""
         total = np.zeros(self.images.shape[1:], dtype=np.int64)
         for start in range(0, len(rows), 1024):
-            total += self.images[rows[start : start + 1024]].sum(axis=0, dtype=np.int64)
+            total += self.read_rows(rows[start : start + 1024]).sum(axis=0, dtype=np.int64)
         return (total / len(rows)).astype(np.float32)
+
+
+def open_images(folder: Path, count: int, side: int, encoding: str | None) -> "np.ndarray | JpegRows":
+    """The images of a pack, (count, side, side, 3) uint8, memory-mapped.
+
+    Raises:
+        UserError: their files are not of this size.
+    """
+    return JpegRows(folder, count, side) if encoding else _map(folder / "images.npy", np.uint8, (count, side, side, 3))
+
+
+class JpegRows:
+    """Images kept as JPEG files in one array; indexing decodes them, as if it were (N, H, W, 3) uint8.
+
+    Attributes:
+        files: (bytes,) uint8, memory-mapped.
+        offsets: (N+1,) int64; row i is ``files[offsets[i]:offsets[i + 1]]``.
+        shape, nbytes: those of the decoded array.
+    """
+
+    def __init__(self, folder: Path, count: int, side: int):
+        self.offsets = _map(folder / "offsets.npy", np.int64, (count + 1,))
+        if self.offsets[0] != 0 or (np.diff(self.offsets) <= 0).any():
+            raise _damaged(folder, "offsets.npy is damaged (it does not rise from 0)")
+        self.files = _map(folder / "jpegs.npy", np.uint8, (int(self.offsets[-1]),), "offsets.npy")
+        self.shape = (count, side, side, 3)
+        self.nbytes = math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        return self.decode(rows.reshape(-1)).reshape(*rows.shape, *self.shape[1:])
+
+    def decode(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The images of ``rows``, (len(rows), H, W, 3) uint8; in ``out`` where it is given.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        if out is None:
+            out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        parts = np.array_split(np.arange(len(rows)), joblib.cpu_count())
+        list(_decoders().map(lambda part: [self._decode(int(rows[i]), out[i]) for i in part], parts))
+        return out
+
+    def _decode(self, row: int, out: np.ndarray) -> None:
+        try:
+            image = cv2.imdecode(self.files[self.offsets[row] : self.offsets[row + 1]], cv2.IMREAD_COLOR)
+        except cv2.error:
+            image = None
+        if image is None or image.shape != out.shape:
+            raise _damaged(Path(self.files.filename).parent, f"row {row} in jpegs.npy is no image any more")
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+
+
+@lru_cache(maxsize=1)
+def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(joblib.cpu_count(), "decode")  # threads: OpenCV decodes without Python's lock
+
+
+def _announce(mapped: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Have the system read these bytes of a mapped file all at once: reading them by page faults waits for each."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return
+    with suppress(OSError):  # it is a hint
+        descriptor = os.open(mapped.filename, os.O_RDONLY)
+        try:
+            for start, length in zip((mapped.offset + starts).tolist(), lengths.tolist(), strict=True):
+                os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
 
 @lru_cache(maxsize=8)
@@ -137,19 +228,36 @@ def verify(dataset: PackedDataset | str | Path) -> None:
             raise _damaged(folder, f"the {part} in {file} are not those that were packed (SHA-256)")
     checksum = checksum_of(found.images, found.labels, classes)
     if checksum != found.checksum:
-        where = "images.npy is" if recorded else "images, labels or class names are"
+        files = "jpegs.npy or offsets.npy" if found.encoding else "images.npy"
+        where = f"{files} is" if recorded else "images, labels or class names are"
         raise _damaged(
             folder, f"{where} not as packed (SHA-256 {checksum[:12]}..., dataset.json says {found.checksum[:12]}...)"
         )
 
 
-def checksum_of(images: np.ndarray, labels: np.ndarray, classes: list[dict]) -> str:
-    """SHA-256 of all pixels in row order, all labels and the classes."""
+def checksum_of(images: np.ndarray | JpegRows, labels: np.ndarray, classes: list[dict]) -> str:
+    """SHA-256 of the classes, all labels, and all pixels in row order; of JPEG files their offsets and bytes."""
     digest = hashlib.sha256(json.dumps(classes, sort_keys=True).encode())
     digest.update(labels.astype("<i8").tobytes())
-    for start in range(0, len(images), 1024):
-        digest.update(np.ascontiguousarray(images[start : start + 1024]).data)
+    for array in (images.offsets, images.files) if isinstance(images, JpegRows) else (images,):
+        flat = array.reshape(-1)
+        for start in range(0, len(flat), _HASHED):
+            digest.update(np.ascontiguousarray(flat[start : start + _HASHED]).data)
     return digest.hexdigest()
+
+
+def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
+    """What the settings of a pack say that its pixels went through; None: nothing, they are raw.
+
+    Raises:
+        UserError: it is no encoding that there is.
+    """
+    kind, quality = settings.get("encoding", "raw"), settings.get("jpeg_quality")
+    if kind == "raw":
+        return None
+    if kind != "jpeg" or type(quality) is not int:
+        raise _damaged(folder, f"dataset.json is damaged (encoding {shown(kind)}, jpeg_quality {shown(quality)})")
+    return f"jpeg q{quality} 4:4:4"
 
 
 def part_checksums(labels: np.ndarray, classes: list[dict]) -> dict[str, str]:
@@ -215,8 +323,8 @@ def _class_info(values: Any, folder: Path) -> ClassInfo:
     return info
 
 
-def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """The array in ``path``, mapped read-only, if it is what dataset.json says; never unpickles anything."""
+def _map(path: Path, dtype: type, shape: tuple[int, ...], by: str = "dataset.json") -> np.ndarray:
+    """The array in ``path``, mapped read-only, if it is what the file ``by`` says; never unpickles anything."""
     try:
         array = open_memmap(path, mode="r")  # refuses object arrays, other formats, and files shorter than they claim
         size = path.stat().st_size
@@ -224,7 +332,7 @@ def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         raise _damaged(path.parent, f"{path.name} cannot be read ({shown(error)})") from error
     if array.shape != shape or array.dtype != dtype:
         raise _damaged(
-            path.parent, f"{path.name} is {array.shape} {array.dtype}, but dataset.json says {shape} {dtype.__name__}"
+            path.parent, f"{path.name} is {array.shape} {array.dtype}, but {by} says {shape} {dtype.__name__}"
         )
     if size != array.offset + array.nbytes:
         raise _damaged(path.parent, f"{path.name} has {size} bytes instead of {array.offset + array.nbytes}")

@@ -1,21 +1,31 @@
-"""Packing: any source into the one data format of ``datasets.py``. Atomic: the folder appears when it is whole."""
+"""Packing: any source into the one data format of ``datasets.py``. Atomic: the folder appears when it is whole.
 
+Until then the rows grow in a hidden folder beside it, ``.NAME.partial``. Every SAFE images they are forced to the disk,
+and ``progress.json`` says how far: the next try goes on there, if it is to pack the same.
+"""
+
+import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import shutil
+import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import joblib
 import numpy as np
 from filelock import FileLock
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from tqdm import tqdm
 
 from transferability.config import DatasetConfig
@@ -24,21 +34,29 @@ from transferability.datasets import (
     PackedDataset,
     and_more,
     checksum_of,
+    encoding_of,
     open_dataset,
+    open_images,
     part_checksums,
     shown,
 )
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.sources import Item, Source, open_source, reason
-from transferability.store import replacing, write_atomic
+from transferability.store import remove_leftovers, replacing, write_atomic
 
 log = logging.getLogger(__name__)
+SAFE = 4096  # images between two points from which packing can go on
+PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
+LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 _WHERE = ("folder", "source", "val_labels", "on_error")  # settings that do not change the images
+_JPEG = ("encoding", "jpeg_quality")  # not recorded of raw packs: those made before there was a choice are raw
 
 
-def pack(config: DatasetConfig) -> PackedDataset:
+def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
     """The packed dataset of ``config``; packs it if it is not there yet. Asking again costs nothing.
+
+    A try that was stopped or killed is continued, to the same bytes; ``workers`` threads (None: one a core) decode.
 
     Raises:
         UserError: the source is missing or empty, an image is corrupt (``on_error=fail``), a class has no training
@@ -48,14 +66,16 @@ def pack(config: DatasetConfig) -> PackedDataset:
     folder = Path(config.folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return _pack(config, folder)
+        return _pack(config, folder, workers or joblib.cpu_count())
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way = "make room and give the same command, or set" if full else "set"
         raise UserError(
-            f"{shown(folder)} cannot be written: {reason(error)}; set dataset.folder or data_dir"
+            f"{shown(folder)} cannot be written: {reason(error)}; {way} dataset.folder or data_dir"
         ) from error
 
 
-def _pack(config: DatasetConfig, folder: Path) -> PackedDataset:
+def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():
             dataset = open_packed(config)
@@ -65,16 +85,40 @@ def _pack(config: DatasetConfig, folder: Path) -> PackedDataset:
             raise UserError(f"{folder} exists and is no packed dataset: move it away, or set dataset.folder")
         source = open_source(config)
         _check_classes(source, config)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # left behind by a crash
-        partial.mkdir()
+        partial, what = folder.with_name(f".{folder.name}.partial"), _identity(source, config)
         try:
-            _write(source, config, partial)
+            if _described(partial / "dataset.json", what) is None:  # else it died just before the end of this function
+                _write(source, config, partial, what, workers)
+            (partial / "progress.json").unlink(missing_ok=True)
+            remove_leftovers(partial)
             os.replace(partial, folder)
             open_dataset.cache_clear()  # it may know an earlier dataset of this folder, deleted since
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not any((partial / name).exists() for name in ("progress.json", "dataset.json")):
+                shutil.rmtree(partial, ignore_errors=True)  # nothing to go on from
     return open_dataset(str(folder))
+
+
+def _identity(source: Source, config: DatasetConfig) -> dict[str, Any]:
+    """What two packings must have in common to end with the same bytes; begins the description of the dataset."""
+    what = {
+        "format": FORMAT,
+        "name": config.name,
+        "settings": _settings(config),
+        "source": config.source,
+        "source_files": _source_files(source),
+        "opencv": cv2.__version__,
+    }
+    return json.loads(json.dumps(what))
+
+
+def _described(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
+    """What the file says, if it is of a packing of ``what``."""
+    try:
+        found = json.loads(path.read_text())
+        return found if all(found[key] == value for key, value in what.items()) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def open_packed(config: DatasetConfig) -> PackedDataset:
@@ -100,7 +144,8 @@ def open_packed(config: DatasetConfig) -> PackedDataset:
 
 
 def _settings(config: DatasetConfig) -> dict:
-    return {k: v for k, v in asdict(config).items() if k not in _WHERE}
+    left_out = _WHERE + (_JPEG if config.encoding == "raw" else ())
+    return {k: v for k, v in asdict(config).items() if k not in left_out}
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
@@ -149,90 +194,193 @@ def _check_classes(source: Source, config: DatasetConfig) -> None:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """A full disk kills a program that writes through mmap, so look before."""
+    """Look before hours of packing; a disk that fills up later ends them in one line, and they go on after it."""
+    written = sum(path.stat().st_size for path in folder.iterdir())
     free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(f"{folder.parent} has {free / 1e9:.1f} GB free, the images need {size / 1e9:.1f}: set data_dir")
-
-
-def _write(source: Source, config: DatasetConfig, folder: Path) -> None:
-    """Write images, labels and description; corrupt images are left out and the rest packed anew."""
-    files, skipped = _source_files(source), {}
-    while True:
-        items = [
-            _shuffled([i for i in subset if i.name not in skipped], config.seed, name)
-            for name, subset in (("train", source.train), ("val", source.val))
-        ]
-        rows = items[0] + items[1]
-        shape = (len(rows), config.image_size, config.image_size, 3)
-        _check_room(folder, math.prod(shape))
-        images = open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        bad = {}
-        for row, (item, image, error) in enumerate(_decoded(rows, config)):
-            if error is None:
-                images[row] = image
-            elif config.on_error == "fail":
-                raise UserError(f"{item.name} {error}: mend or remove it, or set dataset.on_error=skip")
-            else:
-                bad[item.name] = error
-        if not bad:
-            break
-        skipped |= bad
-        log.warning("skipping %d corrupt images: %s", len(bad), ", ".join(sorted(bad)[:5]))
-        remaining = Source(
-            source.classes, *([i for i in s if i.name not in skipped] for s in (source.train, source.val))
+    if size - written > free:
+        raise UserError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free, the images need {(size - written) / 1e9:.1f}: set data_dir"
         )
-        _check_classes(remaining, config)
-    images.flush()
-    labels = np.array([item.label for item in rows], dtype=np.int64)
+
+
+def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int) -> None:
+    """Write images, labels and description into ``folder``, going on where an earlier try of the same was stopped."""
+    progress = _begin(folder, what)
+    safe, skipped = progress["items"], progress["skipped"]
+    train, val = (_shuffled(i, config.seed, name) for name, i in (("train", source.train), ("val", source.val)))
+    items = train + val
+    raw = len(items) * config.image_size**2 * 3
+    _check_room(folder, raw if config.encoding == "raw" else raw // 4)  # of photographs, at quality 95
+    with _Rows(folder, config, progress["sizes"]) as rows:
+        for done, good, bad in _counted(encoded(items[safe:], config, workers), config.name, safe, len(items)):
+            if bad and config.on_error == "fail":
+                name, error = bad[0]
+                raise UserError(f"{name} {error}: mend or remove it, or set dataset.on_error=skip")
+            rows.append(good)
+            skipped |= bad
+            if done - safe >= SAFE:
+                safe, state = done, {"items": done, "skipped": skipped, "sizes": rows.sync()}
+                write_atomic(folder / "progress.json", json.dumps({**what, **state}))
+        rows.finish()
+    if skipped:
+        log.warning("skipped %d corrupt images: %s", len(skipped), ", ".join(sorted(skipped)[:5]))
+        train, val = ([i for i in subset if i.name not in skipped] for subset in (train, val))
+        _check_classes(Source(source.classes, train, val), config)
+    labels = np.array([item.label for item in train + val], dtype=np.int64)
     with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, labels)
+    images = open_images(folder, len(labels), config.image_size, encoding_of(what["settings"], folder))
     classes = [asdict(c) for c in source.classes]
     description = {
-        "format": FORMAT,
-        "name": config.name,
-        "settings": _settings(config),
-        "source": config.source,
+        **what,
         "image_size": config.image_size,
-        "n_train": len(items[0]),
-        "n_val": len(items[1]),
+        "n_train": len(train),
+        "n_val": len(val),
         "classes": classes,
         "skipped": skipped,
-        "source_files": files,
         "part_checksums": part_checksums(labels, classes),
-        "checksum": checksum_of(images, labels, classes),
+        "checksum": checksum_of(images, labels, classes),  # of what the disk gives back
     }
     write_atomic(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
+
+
+def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
+    """How far an earlier try to pack ``what`` is safe on the disk; else an empty folder, and a start at 0."""
+    found = _described(folder / "progress.json", what)
+    if found and all((folder / n).exists() and (folder / n).stat().st_size >= s for n, s in found["sizes"].items()):
+        log.info("packing %s goes on after %s images", what["name"], f"{found['items']:,}")
+        return found
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return {"items": 0, "skipped": {}, "sizes": {}}
 
 
 def _shuffled(items: list[Item], seed: int, subset: str) -> list[Item]:
     return [items[i] for i in numpy_generator(seed, "pack", subset).permutation(len(items))]
 
 
-def _decoded(items: list[Item], config: DatasetConfig) -> Iterator[tuple[Item, np.ndarray | None, str | None]]:
-    """Every item with its image at the packed size, or with what is wrong with it, in order."""
-    size = (config.image_size, config.image_size)
+class _Growing:
+    """A .npy file that grows at its end. ``size``: its safe bytes, what follows is cut off; None: a new file."""
 
-    def load(item: Item) -> tuple[Item, np.ndarray | None, str | None]:
-        try:
-            image = item.load()
-        except ValueError as error:
-            return item, None, f"is corrupt ({reason(error)})"
-        except OSError as error:
-            return item, None, f"cannot be read ({reason(error)})"
-        if image.shape[:2] != size:
-            shrinks = min(image.shape[:2]) > config.image_size
-            area = config.resize == "area" and shrinks
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
-        return item, image, None
+    def __init__(self, path: Path, dtype: str, row: tuple[int, ...], size: int | None):
+        self.dtype, self.row = np.dtype(dtype), row
+        self.file = open(path, "wb" if size is None else "r+b")  # noqa: SIM115 (_Rows closes it)
+        if size is None:
+            self.file.write(self._header(0))
+        else:
+            self.file.truncate(size)
+            self.file.seek(size)
 
+    def __len__(self) -> int:
+        return (self.file.tell() - len(self._header(0))) // (self.dtype.itemsize * math.prod(self.row))
+
+    def _header(self, count: int) -> bytes:
+        """Of the same length for every count: numpy leaves room."""
+        out = io.BytesIO()
+        write_array_header_1_0(out, {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.row)})
+        return out.getvalue()
+
+    def finish(self) -> None:
+        header = self._header(len(self))
+        self.file.seek(0)
+        self.file.write(header)
+        self.file.seek(0, os.SEEK_END)
+
+
+class _Rows:
+    """The array files of a pack. ``sizes``: the safe bytes of each; empty: none is there yet."""
+
+    def __init__(self, folder: Path, config: DatasetConfig, sizes: dict[str, int]):
+        kinds = {"images.npy": ("|u1", (config.image_size, config.image_size, 3))}
+        if config.encoding == "jpeg":
+            kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
+        self.files = {name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()}
+        self.images, self.offsets = next(iter(self.files.values())), self.files.get("offsets.npy")
+        if self.offsets is not None and not len(self.offsets):
+            self.offsets.file.write(np.zeros(1, "<i8"))
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for growing in self.files.values():
+            growing.file.close()
+
+    def append(self, rows: list[np.ndarray]) -> None:
+        """Rows of pixels, or JPEG files."""
+        if self.offsets is not None:
+            self.offsets.file.write(len(self.images) + np.cumsum([row.nbytes for row in rows], dtype="<i8"))
+        self.images.file.writelines(rows)
+
+    def sync(self) -> dict[str, int]:
+        """Force everything to the disk; the bytes of each file."""
+        for growing in self.files.values():
+            growing.file.flush()
+            os.fsync(growing.file.fileno())
+        return {name: growing.file.tell() for name, growing in self.files.items()}
+
+    def finish(self) -> None:
+        """Write into every file how many rows it has got."""
+        for growing in self.files.values():
+            growing.finish()
+        self.sync()
+
+
+def encoded(
+    items: list[Item], config: DatasetConfig, workers: int
+) -> Iterator[tuple[list[np.ndarray], list[tuple[str, str]]]]:
+    """The rows of ``items`` as they are stored, in order, and what is wrong with the others: (name, why).
+
+    Comes in pieces of PIECE items, decoded by ``workers`` threads, a few pieces ahead. Threads, as all but the reading
+    of headers and handing over happens outside of Python's lock.
+    """
     cv2.setNumThreads(1)
-    workers = joblib.cpu_count()
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(items), desc=f"packing {config.name}", unit="img", disable=None) as bar,
-    ):
-        for start in range(0, len(items), 4096):  # bounded look-ahead: decoded images wait in memory
-            for result in pool.map(load, items[start : start + 4096]):
-                bar.update()
-                yield result
+    pieces = (items[i : i + PIECE] for i in range(0, len(items), PIECE))
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            ahead = deque(pool.submit(_piece, piece, config) for piece in islice(pieces, 2 * workers))
+            while ahead:
+                yield ahead.popleft().result()
+                ahead.extend(pool.submit(_piece, piece, config) for piece in islice(pieces, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _piece(items: list[Item], config: DatasetConfig) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
+    good, bad = [], []
+    for item in items:
+        try:
+            good.append(_stored(item.load(), config))
+        except ValueError as error:
+            bad.append((item.name, f"is corrupt ({reason(error)})"))
+        except OSError as error:
+            bad.append((item.name, f"cannot be read ({reason(error)})"))
+    return good, bad
+
+
+def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
+    """An image of any size as its row of the pack: pixels, or a JPEG file."""
+    size = (config.image_size, config.image_size)
+    if image.shape[:2] != size:
+        area = config.resize == "area" and min(image.shape[:2]) > config.image_size
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+    if config.encoding == "raw":
+        return np.ascontiguousarray(image)
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, *sampling])[1]
+
+
+def _counted(pieces: Iterator, name: str, first: int, total: int) -> Iterator[tuple[int, list, list]]:
+    """Each piece after the number of images done with it; a bar on the way, or lines where there is no terminal."""
+    done, began = first, time.monotonic()
+    said = began
+    with tqdm(total=total, initial=first, desc=f"packing {name}", unit="img", disable=None) as bar:
+        for good, bad in pieces:
+            done += len(good) + len(bad)
+            bar.update(len(good) + len(bad))
+            yield done, good, bad
+            if bar.disable and time.monotonic() - said >= LOG_SECONDS:
+                said = time.monotonic()
+                how = {"ncols": 0, "prefix": f"packing {name}", "unit": "img", "initial": first}
+                log.info(tqdm.format_meter(done, total, said - began, **how))

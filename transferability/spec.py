@@ -21,7 +21,7 @@ class RunSpec:
     """The full specification of one run. Two runs with equal specs are one run.
 
     Attributes:
-        dataset: name, image_size and checksum of the packed images.
+        dataset: name, image_size and checksum of the packed images; their encoding, where they are not raw pixels.
         split: its name.
         classes: dataset classes of the target task.
         images_per_class: training images used of each class; None for all.
@@ -130,8 +130,10 @@ def make_spec(
         reduced = images_per_class if cell.source == cell.target else None
         source = make_spec(Cell(cell.source), split, dataset, network, recipe, seed, reduced)
     classes = tasks[cell.target]
+    encoding = getattr(dataset, "encoding", None)
     return RunSpec(
-        dataset={"name": dataset.name, "image_size": dataset.image_size, "checksum": dataset.checksum},
+        dataset={"name": dataset.name, "image_size": dataset.image_size, "checksum": dataset.checksum}
+        | ({"encoding": encoding} if encoding else {}),
         split=split_name(split),
         classes=tuple(classes),
         images_per_class=images_per_class,

@@ -1,12 +1,15 @@
 """The stream of raw uint8 batches of one target task: one stream feeds every network of a cohort.
 
-Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t) alone.
+Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t) alone. The next batches
+are read, and copied to a GPU, while one is used.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,6 +20,8 @@ from transferability.datasets import PackedDataset
 from transferability.draws import numpy_generator
 
 ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GPU whole
+AHEAD = 3  # batches that are read before they are asked for
+READERS = 2  # threads that read them: a disk has the rows of the next batch to find while those of the last are copied
 
 
 @dataclass
@@ -77,8 +82,10 @@ class Stream:
         self._label_of = np.full(len(dataset.classes), -1)
         self._label_of[classes] = np.arange(len(classes))
         self._dataset = dataset
+        self._cached_order = -1, np.empty(0, np.int64)
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._resident = None
-        if device.type != "cpu" and dataset.images.nbytes <= ON_DEVICE_BYTES:
+        if self._copies is not None and dataset.images.nbytes <= ON_DEVICE_BYTES:
             self._resident = dataset.images_on(device)
 
     @cached_property
@@ -100,41 +107,77 @@ class Stream:
     def _order(self, epoch: int) -> np.ndarray:
         if not self.recipe.reshuffle:
             return np.arange(len(self.train_rows))
-        if getattr(self, "_cached_epoch", None) != epoch:
-            draw = numpy_generator(self.seed, "order", epoch)
-            self._cached_epoch, self._cached_order = epoch, draw.permutation(len(self.train_rows))
-        return self._cached_order
+        known, order = self._cached_order
+        if known != epoch:
+            order = numpy_generator(self.seed, "order", epoch).permutation(len(self.train_rows))
+            self._cached_order = epoch, order  # at once: the readers are several threads
+        return order
 
     def batch(self, step: int) -> Batch:
         """The training batch of step ``step``."""
+        return self._arrived(*self._send(*self._drawn(step)))
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The training batches of steps start..stop-1, read ahead."""
+        return self._read_ahead(self._drawn, range(start, stop))
+
+    def validation(self) -> Iterator[Batch]:
+        """Every validation image of the task once, centre crop, no mirror; read ahead."""
+        return self._read_ahead(self._centred, range(0, len(self.val_rows), self.recipe.eval_batch_size))
+
+    def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
+        """Rows, top, left and mirror of a training step."""
         size, room = self.recipe.batch_size, self._dataset.image_size - self.crop
         draw = numpy_generator(self.seed, "augment", step)
         top, left = draw.integers(0, room + 1, (2, size))
         mirror = (draw.random(size) < 0.5) & self.recipe.mirror
-        return self._assemble(self.rows(step), top, left, mirror)
+        return self.rows(step), top, left, mirror
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """The training batches of steps start..stop-1; the next is read while the last is used."""
-        with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(self.batch, start) if start < stop else None
-            for step in range(start, stop):
-                batch = following.result()
-                following = reader.submit(self.batch, step + 1) if step + 1 < stop else None
-                yield batch
+    def _centred(self, start: int) -> tuple[np.ndarray, ...]:
+        """Rows, top, left and mirror of the validation batch that begins with the ``start``-th image."""
+        rows = self.val_rows[start : start + self.recipe.eval_batch_size]
+        same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
+        return rows, same, same, np.zeros(len(rows), dtype=bool)
 
-    def validation(self) -> Iterator[Batch]:
-        """Every validation image of the task once, centre crop, no mirror."""
-        size, centre = self.recipe.eval_batch_size, (self._dataset.image_size - self.crop) // 2
-        for start in range(0, len(self.val_rows), size):
-            rows = self.val_rows[start : start + size]
-            same = np.full(len(rows), centre)
-            yield self._assemble(rows, same, same, np.zeros(len(rows), dtype=bool))
+    def _read_ahead(self, choose: Callable[[int], tuple[np.ndarray, ...]], keys: Iterable[int]) -> Iterator[Batch]:
+        """The batches that ``choose`` describes for each key; AHEAD more are being read while one is used."""
+        left = iter(keys)
+        with ThreadPoolExecutor(READERS) as readers:
+            coming = deque(readers.submit(lambda k: self._send(*choose(k)), key) for key in islice(left, AHEAD))
+            while coming:
+                sent = coming.popleft().result()
+                coming.extend(readers.submit(lambda k: self._send(*choose(k)), key) for key in islice(left, 1))
+                yield self._arrived(*sent)
 
-    def _assemble(self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray) -> Batch:
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+    def _send(
+        self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray
+    ) -> tuple[list[Tensor], torch.cuda.Event | None]:
+        """A batch on its way to the device: images (or their rows, where all images are there), labels and crops.
 
-        resident = self._resident
-        images = put(self._dataset.read_rows(rows)) if resident is None else resident[put(rows)]
-        labels = put(self._label_of[self._dataset.labels[rows]])
-        return Batch(images, labels, put(top), put(left), put(mirror), self.crop)
+        On a GPU nobody waits: the copies go from pinned memory, in a CUDA stream of their own, beside the computation,
+        and the event comes after them. A pinned buffer is dropped here while its copy may not have begun: torch's
+        allocator of pinned memory gives it away again only when the copies from it are done.
+        """
+        labels = self._label_of[self._dataset.labels[rows]]
+        if self._copies is None:
+            arrays = (self._dataset.read_rows(rows), labels, top, left, mirror)
+            return [torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays], None
+        with torch.cuda.stream(self._copies):
+            images = torch.from_numpy(rows) if self._resident is not None else self._read_pinned(rows)
+            host = [images, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (labels, top, left, mirror))]
+            return [t.pin_memory().to(self.device, non_blocking=True) for t in host], self._copies.record_event()
+
+    def _read_pinned(self, rows: np.ndarray) -> Tensor:
+        images = torch.empty((len(rows), *self._dataset.images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        self._dataset.read_rows(rows, out=images.numpy())
+        return images
+
+    def _arrived(self, sent: list[Tensor], event: torch.cuda.Event | None) -> Batch:
+        """The batch, for what the calling thread computes from now on; the host does not wait for the copies."""
+        if event is not None:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(event)
+            for tensor in sent:  # allocated for the copies: its memory must not go to the next ones while it is in use
+                tensor.record_stream(computing)
+        images, *others = sent
+        return Batch(images if self._resident is None else self._resident[images], *others, self.crop)
