@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from transferability.cells import UNTRAINED, Cell
-from transferability.cohort import initial_network
 from transferability.datasets import PackedDataset
 from transferability.draws import numpy_generator
+from transferability.member import initial_network
 from transferability.network import Network
 from transferability.runner import with_sources
 from transferability.spec import RunSpec

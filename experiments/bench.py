@@ -33,8 +33,9 @@ from torchvision.datasets import ImageFolder
 
 from experiments.cli import command, dataset_of
 from transferability import cells
-from transferability.cohort import Cohort, Execution, Member, train
+from transferability.cohort import Cohort, Execution, train
 from transferability.config import Config, NetworkConfig
+from transferability.member import Member
 from transferability.runner import execution_of, make_cohorts, with_sources
 from transferability.sources import FileTree
 from transferability.spec import RunSpec, make_spec
@@ -79,8 +80,9 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
     ticks = []
 
     def on_step(step: int, active: list[Member]) -> None:
-        ticks.append(_now(execution.device))
-        if len(ticks) > steps:
+        if step in (0, steps):  # no waiting for a GPU in between
+            ticks.append(now(execution.device))
+        if step == steps:
             raise _EnoughError
 
     for member in (m for c in cohorts for m in c.members):
@@ -90,7 +92,7 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
     return (ticks[-1] - ticks[0]) / steps
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -125,7 +127,7 @@ def plain_network(config: NetworkConfig, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def plain_batches(folder: Path, config: Config, mean: np.ndarray) -> Iterator[list[Tensor]]:
+def plain_batches(folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS) -> Iterator[list[Tensor]]:
     """Epoch after epoch of an ImageFolder; ``mean`` is the channels' mean, 0..255."""
     network, size = config.network, config.dataset.image_size
     files = ImageFolder(folder)
@@ -143,7 +145,7 @@ def plain_batches(folder: Path, config: Config, mean: np.ndarray) -> Iterator[li
         config.recipe.batch_size,
         shuffle=True,
         drop_last=True,
-        num_workers=WORKERS,
+        num_workers=workers,
         persistent_workers=True,
         pin_memory=torch.cuda.is_available(),
     )
@@ -162,7 +164,7 @@ def plain_training(
     optimiser = torch.optim.SGD(trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
     for step in range(1 + steps):
         if step == 1:
-            began = _now(device)
+            began = now(device)
         images, labels = next(batches)
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
@@ -171,7 +173,7 @@ def plain_training(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-    return (_now(device) - began) / steps
+    return (now(device) - began) / steps
 
 
 def export_images(config: Config, specs: list[RunSpec], folder: Path) -> str:
@@ -257,7 +259,7 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
 
     header = ["", "time (min to max)", "network-images/s"]
     lockstep = row(f"lockstep: one cohort, {threads} networks at a time", "lockstep")
-    _table(
+    table(
         f"1. Lockstep against the same code without it: bringing the {n} networks of one target task (BnB, BnB+,\n"
         "   AnB, AnB+ and RnB, every n) one training step further. Time, lockstep = 1.",
         header,
@@ -267,7 +269,7 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
             row(f"{threads} networks at a time, each with a stream of its own", "side"),
         ],
     )
-    _table(
+    table(
         f"2. Lockstep against a plain script: ImageFolder of {files}, torchvision transforms,\n"
         f"   a DataLoader with {WORKERS} workers, the same layers, requires_grad_(False) on the lowest n, SGD, one\n"
         f"   network after the other. The same {n} networks, one training step further. Time, lockstep = 1.",
@@ -278,7 +280,7 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
             row("plain script, told to use one torch thread", "plain 1"),
         ],
     )
-    _table(
+    table(
         f"3. The cost of a network as its cohort grows. The same {four} networks (BnB, BnB+, AnB, AnB+), in a random\n"
         "   order cut into cohorts of each size that train one after the other: every line trains the same mix.\n"
         f"   Time a network-image, cohorts of 1 = 1. A cohort of 1 keeps one core busy, larger ones {threads}.",
@@ -298,7 +300,7 @@ def print_memory(config: Config, specs: list[RunSpec], folder: Path, sizes: tupl
         rows.append([f"lockstep, a cohort of {size}", f"{_in_child(cohort_peak, config, chosen):,.0f}", ""])
     own, worker = _in_child(plain_peak, config, folder)
     rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
-    _table(
+    table(
         "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed images that it read,\n"
         "   which the system can take back; a worker's includes those that it shares with the script.",
         ["", "process", f"each of {WORKERS} workers"],
@@ -330,7 +332,7 @@ def _peak(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def _table(title: str, header: list[str], rows: list[list[str]]) -> None:
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     print(f"\n{title}\n")
     for r in [header, *rows]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from transferability.cells import Cell
-from transferability.cohort import Execution, Member, SharedPrefix
+from transferability.cohort import Execution
 from transferability.datasets import ClassInfo, PackedDataset
+from transferability.member import Member, SharedPrefix
 from transferability.network import LayerCost, Network, layer_costs
 from transferability.runner import jobs, with_sources
 from transferability.sources import imagenet_groups

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.conftest import CPU
-from transferability.cohort import Cohort, SharedPrefix, build_member, train
+from transferability.cohort import Cohort, train
+from transferability.member import SharedPrefix, build_member
 from transferability.network import Network
 from transferability.runner import make_cohorts
 from transferability.store import Store

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
 from transferability.config import NetworkConfig
-from transferability.network import Network, copy_layers, layer_costs
+from transferability.network import Network, activation, copy_layers, layer_costs, response_norm
 from transferability.stream import Batch
 
 
@@ -93,20 +94,25 @@ def test_lrn_is_caffes_formula(caffenet):
     for c in range(7):
         window = x[:, max(0, c - 2) : c + 3]
         wanted[:, c] = x[:, c] / (1 + 1e-4 / 5 * (window**2).sum(1)) ** 0.75
-    torch.testing.assert_close(caffenet.layers[0].norm(x), wanted, rtol=1e-12, atol=1e-12)
-    assert hasattr(caffenet.layers[1], "norm") and not hasattr(caffenet.layers[2], "norm")
+    torch.testing.assert_close(response_norm(x), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(response_norm(x.bfloat16()), wanted.bfloat16(), rtol=0.02, atol=0)
+    torch.testing.assert_close(response_norm(x), F.local_response_norm(x, 5))
+    torch.autograd.gradcheck(response_norm, x.requires_grad_())
+    parts = [(layer.activation.pool, layer.activation.norm) for layer in caffenet.layers[:5]]
+    assert parts == [(True, True), (True, True), (False, False), (False, False), (True, False)]
 
 
 def test_pooling_rounds_up_and_commutes_with_relu():
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     pool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
-    assert pool(x).shape[-1] == 4  # floor would give 3
+    found = activation(x, pool=True, norm=False)
+    assert found.shape[-1] == 4  # floor would give 3
+    assert torch.equal(found, pool(x.relu())) and (found > 0).any()  # the original's order
     weights = torch.randn(2, 3, 4, 4)
-    first = torch.autograd.grad((pool(x.relu()) * weights).sum(), x)[0]
-    second = torch.autograd.grad((pool(x).relu() * weights).sum(), x)[0]
-    assert torch.equal(pool(x.relu()), pool(x).relu())
-    positive = pool(x) > 0
-    assert positive.any() and torch.equal(first, second)
+    theirs, ours = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (pool(x.relu()), found))
+    assert torch.equal(theirs, ours)
+    full = activation(x.detach().clone(), pool=False, norm=True)
+    assert torch.equal(full, response_norm(x.relu()))
 
 
 def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
@@ -119,6 +125,7 @@ def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
     costs = layer_costs(network_config("caffenet"), 1000)
     flops = [c.multiply_adds for c in costs]
     assert sum(c.parameters for c in costs) == 60_965_224
+    assert (costs[0].computed, costs[0].passed, costs[4].passed) == (55 * 55 * 96, 27 * 27 * 96, 9216)
     assert (flops[0], flops[7]) == (55 * 55 * 96 * 363, 4_096_000)
     assert len(flops) == 8
 

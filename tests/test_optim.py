@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import shrunk
-from transferability.cohort import build_member
+from transferability.member import build_member
 from transferability.optim import learning_rate, make_optimiser, set_rate
 
 

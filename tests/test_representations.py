@@ -9,8 +9,8 @@ import torch
 
 from analysis.representations import cka, first_layer_filters, similarity, unit_gram, unit_grams
 from tests.conftest import CPU
-from transferability.cohort import SharedPrefix
 from transferability.draws import torch_generator
+from transferability.member import SharedPrefix
 from transferability.runner import make_cohorts
 from transferability.store import Store
 from transferability.stream import Stream

@@ -5,9 +5,11 @@ restart sees the same numbers.
 """
 
 import hashlib
+import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_of(*key: int | str) -> int:
@@ -22,3 +24,26 @@ def numpy_generator(*key: int | str) -> np.random.Generator:
 
 def torch_generator(*key: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed_of(*key))
+
+
+def uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers in [0, 1), float32: a function of ``seed`` (int64, one number) and the place alone, on every device.
+
+    SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's state would have to be
+    set from the host, this can be captured, fused and vectorised over networks.
+    """
+    z = seed + torch.arange(1, math.prod(shape) + 1, device=device) * _signed(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ _shifted(z, shift)) * _signed(factor)
+    z = z ^ _shifted(z, 31)
+    return (_shifted(z, 40).float() * 2**-24).reshape(shape)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """The logical right shift of int64 (torch's repeats the sign)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit number."""
+    return value - (1 << 64) if value >> 63 else value

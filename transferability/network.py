@@ -5,16 +5,27 @@ differ in their numbers only. A network is ``input`` (subtract the mean, which b
 ``layers[0..7]``, the paper's layers 1..8.
 """
 
+import logging
+import os
+import shutil
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.config import NetworkConfig
-from transferability.draws import seed_of, torch_generator
+from transferability.draws import seed_of, torch_generator, uniform
 from transferability.stream import Batch
+
+log = logging.getLogger(__name__)
 
 
 class Input(nn.Module):
@@ -26,28 +37,120 @@ class Input(nn.Module):
         self.scale = scale
 
     def forward(self, batch: Batch) -> Tensor:
-        """(B, 3, crop, crop) float32, channels last in memory."""
+        """(B, 3, crop, crop) float32, or autocast's type; channels last in memory."""
         mean = self.mean if self.mean.dim() == 1 else batch.view(self.mean)
         x = batch.pixels.float().sub_(mean).mul_(self.scale)
-        return x.permute(0, 3, 1, 2)
+        x = x.permute(0, 3, 1, 2)
+        if torch.is_autocast_enabled(x.device.type):  # once for all networks that share it
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return x
+
+
+def response_norm(x: Tensor) -> Tensor:
+    """Local response normalisation across channels, (..., C, H, W), as in CaffeNet: window 5, alpha 1e-4, beta 0.75.
+
+    Caffe divides alpha by the window. torch's own makes several passes over memory; these are plain operations that
+    one fused kernel can do. Computed in float32 at least.
+    """
+    channels, y = x.shape[-3], x.to(torch.promote_types(x.dtype, torch.float32))
+    squares = F.pad(y * y, (0, 0, 0, 0, 2, 2))
+    window = sum(squares.narrow(-3, i, channels) for i in range(5))
+    return (y * (1 + 1e-4 / 5 * window) ** -0.75).to(x.dtype)
+
+
+def activation(x: Tensor, pool: bool, norm: bool) -> Tensor:
+    """What follows a convolution, (B, C, H, W): 3x3/2 max-pool rounded up as Caffe's, ReLU, response normalisation.
+
+    The original computes ReLU before the max-pool. The two commute exactly (the largest of the rectified is the
+    rectified largest, and gradients agree), and pooling first touches a quarter of the values. ``x`` may be
+    overwritten.
+    """
+    x = F.max_pool2d(x, 3, 2, ceil_mode=True) if pool else x
+    x = F.relu_(x)
+    return response_norm(x) if norm else x
+
+
+def drop(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    """``x``, (B, units), with each value kept with probability 1-p and then scaled by 1/(1-p), as Caffe's dropout."""
+    return x * (uniform(seed, x.shape, x.device) >= p) / (1 - p)
+
+
+class Activation(nn.Module):
+    """:func:`activation`, as one kernel on a GPU."""
+
+    def __init__(self, pool: bool, norm: bool):
+        super().__init__()
+        self.pool, self.norm = pool, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        several = self.pool or self.norm
+        return (_fused(activation) if several and _can_fuse(x) else activation)(x, self.pool, self.norm)
+
+
+_plain = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Within the block nothing is fused: for what cannot be compiled (vmap), and to compare with."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _can_fuse(x: Tensor) -> bool:
+    return x.is_cuda and not _plain.get() and _has_compiler()
+
+
+@lru_cache(maxsize=1)
+def _has_compiler() -> bool:
+    """Whether torch.compile can work for a GPU: it needs triton and a C compiler."""
+    found = find_spec("triton") and any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
+    if not found:
+        log.warning("no triton or no C compiler: pooling and normalisation are not fused, training is slower")
+    return bool(found)
+
+
+@lru_cache(maxsize=2)
+def _fused(function: Callable) -> Callable:
+    """``function`` compiled for each shape it meets: each layer, in training, as frozen prefix and in validation."""
+    torch._dynamo.config.recompile_limit = 64  # beyond it torch would go back to single operations without a word
+    return torch.compile(function, dynamic=False)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """In float32 whatever the precision, as the other normalisation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """In float32 whatever the precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
 
 
 class Dropout(nn.Module):
     """Dropout whose mask is a function of (network, step) only. It stays on above and inside frozen layers.
 
     It stands at the entrance of the layer above, so that what a layer puts out can be shared before it is dropped.
+    The seed is a tensor: a captured CUDA graph reads a new one every step.
     """
 
     def __init__(self, p: float, name: str):
         super().__init__()
-        self.p, self.name, self.seed = p, name, None
+        self.p, self.name = p, name
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, units)."""
         if not self.training or self.p == 0:
             return x
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.p
-        return x * keep / (1 - self.p)
+        return (_fused(drop) if _can_fuse(x) else drop)(x, self.seed, self.p)
 
 
 class Network(nn.Module):
@@ -100,7 +203,7 @@ class Network(nn.Module):
         """Choose the dropout masks of this step."""
         for module in self.modules():
             if isinstance(module, Dropout):
-                module.seed = seed_of(*self.key, "dropout", module.name, step)
+                module.seed.fill_(seed_of(*self.key, "dropout", module.name, step))
 
     def drops_within(self, n: int) -> bool:
         """Whether the output of layer n depends on this network's own dropout masks, in training."""
@@ -130,11 +233,7 @@ def copy_layers(source: dict[str, Tensor], network: Network, n: int) -> list[str
 
 
 def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
-    """The layers, each everything between two chop points.
-
-    The original computes ReLU before the max-pool. The two commute exactly (the largest of the rectified is the
-    rectified largest, and gradients agree), and pooling first touches a quarter of the values.
-    """
+    """The layers, each everything between two chop points."""
     layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):
         number, kernel, stride, padding = i + 1, config.kernels[i], config.strides[i], config.paddings[i]
@@ -142,14 +241,10 @@ def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
         parts["conv"] = nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])
         size = (size + 2 * padding - kernel) // stride + 1
         if config.normalisation == "batch":
-            parts["norm"] = nn.BatchNorm2d(out)
-        if number in config.pools:
-            parts["pool"] = nn.MaxPool2d(3, 2, ceil_mode=True)
-            size = -(-(size - 3) // 2) + 1
-        parts["relu"] = nn.ReLU(inplace=True)
-        if config.normalisation == "lrn" and number in config.pools and number <= 2:
-            # As Caffe's, torch's divides alpha by the window.
-            parts["norm"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+            parts["norm"] = BatchNorm2d(out)
+        pool = number in config.pools
+        parts["activation"] = Activation(pool, config.normalisation == "lrn" and pool and number <= 2)
+        size = -(-(size - 3) // 2) + 1 if pool else size
         layers.append(nn.Sequential(parts))
         channels = out
     features = channels * size * size
@@ -162,7 +257,7 @@ def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
         parts["fc"] = nn.Linear(features, out)
         if i < len(config.hidden):
             if config.normalisation == "batch":
-                parts["norm"] = nn.BatchNorm1d(out)
+                parts["norm"] = BatchNorm1d(out)
             parts["relu"] = nn.ReLU(inplace=True)
         layers.append(nn.Sequential(parts))
         features = out
@@ -185,7 +280,7 @@ def _initialise(layer: nn.Sequential, number: int, config: NetworkConfig, key: t
     with torch.no_grad():
         main.weight.copy_(weight)
         main.bias.fill_(bias)
-    if hasattr(layer, "norm") and not isinstance(layer.norm, nn.LocalResponseNorm):
+    if hasattr(layer, "norm"):
         layer.norm.reset_parameters()
 
 
@@ -195,6 +290,8 @@ class LayerCost:
 
     multiply_adds: int  # of one image's forward pass
     parameters: int
+    computed: int  # values that its convolution or matrix product puts out, for one image
+    passed: int  # values that it hands on, after pooling
 
 
 def layer_costs(config: NetworkConfig, outputs: int) -> list[LayerCost]:
@@ -203,14 +300,14 @@ def layer_costs(config: NetworkConfig, outputs: int) -> list[LayerCost]:
     normed = 2 if config.normalisation == "batch" else 0  # scale and shift
     for i, out in enumerate(config.channels):
         size = (size + 2 * config.paddings[i] - config.kernels[i]) // config.strides[i] + 1
+        pooled = -(-(size - 3) // 2) + 1 if i + 1 in config.pools else size
         weights = out * channels // config.groups[i] * config.kernels[i] ** 2
-        costs.append(LayerCost(size * size * weights, weights + (1 + normed) * out))
-        if i + 1 in config.pools:
-            size = -(-(size - 3) // 2) + 1
-        channels = out
+        parameters = weights + (1 + normed) * out
+        costs.append(LayerCost(size * size * weights, parameters, size * size * out, pooled * pooled * out))
+        channels, size = out, pooled
     features = channels * size * size
     for i, out in enumerate([*config.hidden, outputs]):
         weights = features * out
-        costs.append(LayerCost(weights, weights + (1 + normed * (i < len(config.hidden))) * out))
+        costs.append(LayerCost(weights, weights + (1 + normed * (i < len(config.hidden))) * out, out, out))
         features = out
     return costs

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,16 +21,19 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from transferability.cohort import Cohort, Execution, Member, build_member, train
+from transferability.cohort import Cohort, Execution, train
 from transferability.config import Config
 from transferability.datasets import PackedDataset
+from transferability.devices import training_device
 from transferability.errors import UserError
+from transferability.member import Member, build_member
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.stream import Stream
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
+SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
 
 
 def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
@@ -70,7 +74,7 @@ def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
 
 
 def execution_of(config: Config) -> Execution:
-    """Device and threads of a configuration.
+    """Device and threads of a configuration. ``cuda`` without a number is any GPU: training claims a free one.
 
     Raises:
         UserError: the device does not exist.
@@ -80,11 +84,25 @@ def execution_of(config: Config) -> Execution:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device == torch.device("cuda"):
+            torch.cuda.init()  # a tensor would take memory on GPU 0 in every process
+        else:
+            torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
-    threads = config.threads or joblib.cpu_count()
-    return Execution(device, threads if device.type == "cpu" else 1, config.max_networks, config.checkpoint_seconds)
+    gpu = device.type == "cuda"
+    if config.graphs and not gpu:
+        raise UserError(f"graphs=true is not possible on device={device}: CUDA graphs need a GPU")
+    torch.backends.cudnn.benchmark = True  # the fastest kernel for each shape: a study has few shapes
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
+    return Execution(
+        device,
+        1 if gpu else config.threads or joblib.cpu_count(),
+        config.max_networks,
+        config.checkpoint_seconds,
+        stacked=gpu and config.network.input_size <= SMALL if config.stacked is None else config.stacked,
+        graphs=gpu if config.graphs is None else config.graphs,
+    )
 
 
 def ensure(
@@ -98,7 +116,7 @@ def ensure(
         sources: ``train`` trains missing base networks first; ``require`` makes a missing one an error.
 
     Raises:
-        UserError: networks failed, or one does not fit into memory; the message names them.
+        UserError: networks failed, or one does not fit into memory (the message names them); no GPU is free.
     """
     if sources == "require":
         _require_sources(specs, store)
@@ -110,6 +128,13 @@ def ensure(
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
         return
     store.check_locks()
+    with training_device(execution.device) as device:
+        _train_pending(pending, store, dataset, replace(execution, device=device))
+    _report_failures(pending, store)
+
+
+def _train_pending(pending: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution) -> None:
+    """Train what is not finished, wave after wave, and wait for what another process is training."""
     before = {s.run_id: store.failure(s) for s in pending}  # failures of earlier tries are tried again
     tried: set[str] = set()
     limit, told = execution.max_networks, False
@@ -135,7 +160,6 @@ def ensure(
                 log.info("waiting for %d runs that another process is training", len(ready))
                 told = True
             time.sleep(POLL_SECONDS)
-    _report_failures(pending, store)
 
 
 def _require_sources(specs: list[RunSpec], store: Store) -> None:
@@ -281,12 +305,17 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole; a second one stops at once."""
+    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole; a second one stops at once.
+
+    A handler of somebody else's stays: under Slurm submitit takes no notice of SIGTERM, because a preempted job that
+    ends by itself before Slurm kills it has failed for Slurm, and is not requeued.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: h for n, h in handlers.items() if h is signal.default_int_handler or not callable(h)}
 
     def restore(*_: object) -> None:
         for number, handler in before.items():

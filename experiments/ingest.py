@@ -1,0 +1,249 @@
+"""How fast images come in: packing them, reading them back, and what a cohort consumes.
+
+python -m experiments.ingest dataset.source=PATH     packs JPEG files from a folder or a zip (some, again and again)
+python -m experiments.ingest                         packs embedded images, enlarged
+
+Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds belong to the machine and
+its load. Only temporary files are written, below data_dir: that is the disk that is measured.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import product
+from pathlib import Path
+
+import cv2
+import joblib
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+
+from experiments.bench import table
+from experiments.cli import command
+from transferability.config import Config, DatasetConfig, RecipeConfig
+from transferability.datasets import JpegRows, PackedDataset
+from transferability.errors import UserError
+from transferability.pack import pack
+from transferability.sources import FileTree, open_source
+from transferability.stream import AHEAD, READERS, Stream
+
+IMAGENET = 1_281_167 + 50_000  # images
+SIDE, BATCH = 256, 256
+IMAGES, ROWS, READS, ROUNDS = 400, 16384, 1024, 3  # packed; of the pack that is read; read at once; of taking turns
+ENCODINGS = ("raw", "jpeg")
+WAYS = {
+    "faults": "page faults only",
+    "announced": "rows of the batch announced (WILLNEED)",
+    "ahead": f"announced, {AHEAD} batches ahead, {READERS} threads",
+}
+NEEDS = tuple(product((40_000, 60_000), (28, 60)))  # network-images/s of a GPU, networks of a cohort
+
+
+def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
+    """Fill a class folder with ``count`` links to at most 100 JPEG files; returns what they are."""
+    if config.source and config.kind not in ("cifar10", "cifar100"):
+        tree = FileTree(config.source)
+        names = tree.images("")
+        files = [tree.read(name) for name in names[:: -(-len(names) // 100)]]
+        what = "JPEG files of dataset.source"
+    else:
+        items = open_source(config).train
+        images = [cv2.resize(item.load(), (500, 375)) for item in items[:: -(-len(items) // 100)]]
+        files = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
+        what = "embedded images as JPEG files of 500x375"
+    for i in range(count):
+        path, original = folder / f"{i}.jpg", folder / f"{i % len(files)}.jpg"
+        if path == original:
+            path.write_bytes(files[i])
+        else:
+            os.link(original, path)
+    return f"{min(count, len(files))} {what}, {np.mean([len(f) for f in files]) / 1000:.0f} kB on average"
+
+
+def packing_rates(source: Path, folder: Path, side: int, rounds: int) -> dict[tuple[str, int], list[float]]:
+    """Images/s of packing ``source`` by (encoding, workers), a number a round; leaves ``folder``/raw and /jpeg."""
+    images, rates = len(list(source.rglob("*.jpg"))), {}
+    for _ in range(rounds):
+        for encoding, workers in product(ENCODINGS, dict.fromkeys((1, joblib.cpu_count()))):
+            packed = folder / encoding
+            shutil.rmtree(packed, ignore_errors=True)
+            config = DatasetConfig("folder", "ingest", str(packed), side, str(source), "linear", encoding=encoding)
+            began = time.perf_counter()
+            pack(config, workers)
+            rates.setdefault((encoding, workers), []).append(images / (time.perf_counter() - began))
+    return rates
+
+
+def enlarge(packed: Path, folder: Path, rows: int) -> None:
+    """Write ``folder``, a dataset of ``rows`` rows that repeat those of ``packed``, and force it to the disk."""
+    small = PackedDataset(packed)
+    which = np.arange(rows) % len(small.labels)
+    folder.mkdir()
+    if isinstance(small.images, JpegRows):
+        lengths = np.diff(small.images.offsets)[which]
+        np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+        shape, name, source = (int(lengths.sum()),), "jpegs.npy", small.images.files
+    else:
+        shape, name, source = (rows, *small.images.shape[1:]), "images.npy", small.images
+    large = open_memmap(folder / name, "w+", np.uint8, shape)
+    for start in range(0, len(large), len(source)):
+        large[start : start + len(source)] = source[: len(large) - start]
+    large.flush()
+    np.save(folder / "labels.npy", small.labels[which])
+    (folder / "dataset.json").write_text(json.dumps({**small.meta, "n_train": rows - 1, "n_val": 1}))
+
+
+def reading_rate(folder: Path, way: str, order: str, cold: bool, reads: int, batch: int, seed: int) -> float:
+    """Rows/s of reading ``reads`` training rows of the dataset in ``folder`` in batches."""
+    recipe = RecipeConfig("", reads // batch, batch, 1.0, "cosine", 1, batch, reshuffle=order == "random")
+    dataset = PackedDataset(folder)
+    stream = Stream(dataset, [0], None, seed, recipe, dataset.image_size, torch.device("cpu"))
+    steps = range(recipe.steps)
+    if cold:
+        _forget(folder)
+    else:
+        for step in steps:
+            dataset.read_rows(stream.rows(step))
+    began = time.perf_counter()
+    with closing(_read(stream, dataset, way, steps)) as batches:
+        read = sum(len(b) for b in batches)
+    return read / (time.perf_counter() - began)
+
+
+def _read(stream: Stream, dataset: PackedDataset, way: str, steps: range) -> Iterator:
+    if way == "ahead":
+        yield from stream.batches(steps.start, steps.stop)
+        return
+    out = np.empty((stream.recipe.batch_size, *dataset.images.shape[1:]), np.uint8)
+    for step in steps:
+        rows = stream.rows(step)
+        if way == "announced":
+            yield dataset.read_rows(rows, out)
+        elif isinstance(dataset.images, JpegRows):
+            yield dataset.images.decode(rows, out)
+        else:
+            yield np.take(dataset.images, rows, axis=0, out=out, mode="clip")
+
+
+def _forget(folder: Path) -> None:
+    """Have the system drop its copy of the files in memory; it keeps what is mapped and was touched."""
+    for path in folder.glob("*.npy"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def reading_rates(folder: Path, reads: int, batch: int, rounds: int) -> dict[tuple[str, str, str, bool], list[float]]:
+    """Rows/s by (encoding, order, way, cold), a number a round."""
+    states = (True, False) if hasattr(os, "posix_fadvise") else (False,)
+    rates = {}
+    for seed in range(rounds):
+        for encoding, cold, order, way in product(ENCODINGS, states, ("random", "file"), WAYS):
+            rate = reading_rate(folder / f"large-{encoding}", way, order, cold, reads, batch, seed)
+            rates.setdefault((encoding, order, way, cold), []).append(rate)
+    return rates
+
+
+def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict) -> None:
+    """Question 1."""
+    alone = rates["raw", 1]
+    rows = [
+        [
+            f"{encoding}, {workers} thread{'s' * (workers > 1)}",
+            _spread(a / b for a, b in zip(of, alone, strict=True)),
+            f"{statistics.median(of):,.0f}",
+            f"{IMAGENET / statistics.median(of) / 60:,.0f}",
+            f"{IMAGENET * sizes[encoding] / 1e9:,.0f}",
+        ]
+        for (encoding, workers), of in rates.items()
+    ]
+    table(
+        f"1. Packing {images} images ({files}).\n"
+        "   Reading, decoding, squashing, writing, checksum; so fast, ImageNet's 1,331,167 images would take so many\n"
+        "   minutes and become so many GB. Speed, raw with one thread = 1.",
+        ["", "speed (min to max)", "images/s", "ImageNet: minutes", "GB"],
+        rows,
+    )
+
+
+def print_reading(size: dict[str, float], batch: int, rates: dict) -> None:
+    """Question 2."""
+    for encoding in ENCODINGS:
+        rows = []
+        for (kind, order, way, cold), of in rates.items():
+            if kind == encoding:
+                plain = rates[kind, order, "faults", cold]
+                ratio = _spread(a / b for a, b in zip(of, plain, strict=True))
+                what = f"{'cold' if cold else 'warm'}, {order} order: {WAYS[way]}"
+                rows.append([what, ratio, f"{statistics.median(of):,.0f}"])
+        table(
+            f"2. Reading batches of {batch} rows from a pack of {size[encoding]:.1f} GB, {encoding}. Cold: not in\n"
+            "   memory. Speed, without announcement = 1.",
+            ["", "speed (min to max)", "rows/s"],
+            rows,
+        )
+
+
+def print_needs(rates: dict) -> None:
+    """Question 3."""
+    rows = []
+    for (encoding, order, way, cold), of in rates.items():
+        if way == "ahead":
+            have = statistics.median(of)
+            ratios = [f"{have / (rate / networks):.1f}" for rate, networks in NEEDS]
+            rows.append([f"{encoding}, {'cold' if cold else 'warm'}, {order} order", f"{have:,.0f}", *ratios])
+    table(
+        "3. Rows read ahead over rows that a cohort needs: above 1 the reader waits for the training. (Columns:\n"
+        "   network-images/s of the GPU / networks = rows/s.)",
+        ["", "rows/s", *(f"{rate // 1000}k / {networks} = {rate / networks:,.0f}" for rate, networks in NEEDS)],
+        rows,
+    )
+
+
+def _spread(ratios: Iterator[float]) -> str:
+    ratios = list(ratios)
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def ingest(
+    config: Config,
+    images: int = IMAGES,
+    rows: int = ROWS,
+    reads: int = READS,
+    side: int = SIDE,
+    batch: int = BATCH,
+    rounds: int = ROUNDS,
+) -> None:
+    """Print all tables.
+
+    Raises:
+        UserError: the source has no images, or data_dir has no room.
+    """
+    where = Path(config.data_dir)
+    where.mkdir(parents=True, exist_ok=True)
+    needed, free = 2 * (images + rows) * 3 * side**2, shutil.disk_usage(where).free
+    if needed > free:
+        raise UserError(
+            f"{where} has {free / 1e9:.1f} GB free, this needs {needed / 1e9:.1f} for a while: set data_dir"
+        )
+    with tempfile.TemporaryDirectory(prefix=".ingest-", dir=where) as name:
+        folder = Path(name)
+        (folder / "source" / "all").mkdir(parents=True)
+        files = make_files(config.dataset, folder / "source" / "all", images)
+        packing = packing_rates(folder / "source", folder, side, rounds)
+        sizes = {e: sum(f.stat().st_size for f in (folder / e).glob("*.npy")) / images for e in ENCODINGS}
+        print_packing(files, images, sizes, packing)
+        for encoding in ENCODINGS:
+            enlarge(folder / encoding, folder / f"large-{encoding}", rows)
+        rates = reading_rates(folder, reads, batch, rounds)
+        print_reading({e: sizes[e] * rows / 1e9 for e in ENCODINGS}, batch, rates)
+        print_needs(rates)
+
+
+if __name__ == "__main__":
+    command(ingest)()

@@ -1,0 +1,141 @@
+"""A GPU has one training process. The claims are those of real processes; the keys stand for GPUs."""
+
+import multiprocessing
+import os
+import signal
+import stat
+from pathlib import Path
+
+import joblib
+import pytest
+import torch
+
+from tests.conftest import CPU
+from transferability.devices import claim, training_device
+from transferability.errors import UserError
+
+KEYS = ["GPU-a", "GPU-b", "GPU-c"]
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.test_devices"])  # torch is imported once
+
+
+def own(folder: Path, keys: list[str], pipe) -> None:
+    """A process that claims a device, says which, and holds it until it is told to stop."""
+    try:
+        with claim(keys, folder) as place:
+            pipe.send(place)
+            pipe.recv()
+    except UserError as error:
+        pipe.send(str(error))
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """owner(keys): a process that wants one of them, and the end of the pipe on which it says which it got."""
+    started = []
+
+    def start(keys=KEYS):
+        here, there = PROCESSES.Pipe()
+        process = PROCESSES.Process(target=own, args=(tmp_path, keys, there))
+        process.start()
+        started.append((process, here))
+        return process, here
+
+    yield start
+    for process, _ in started:
+        process.kill()
+        process.join()
+
+
+def claimed(keys, folder) -> int:
+    with claim(keys, folder) as place:
+        return place
+
+
+def test_processes_share_no_device_and_one_too_many_is_told_so(owner):
+    processes = [owner() for _ in KEYS]
+    assert sorted(pipe.recv() for _, pipe in processes) == [0, 1, 2]
+    _, pipe = owner()
+    said = pipe.recv()
+    assert said.startswith("each GPU here (3) has a training process of yours") and "device=cuda:0" in said
+    processes[1][1].send("stop")
+    processes[1][0].join()
+    assert owner()[1].recv() in (0, 1, 2)
+
+
+def test_processes_that_start_at_once_share_no_device(owner):
+    """More of them than devices: each device has one owner, and the rest are refused."""
+    said = [pipe.recv() for _, pipe in [owner() for _ in range(7)]]
+    assert sorted(place for place in said if isinstance(place, int)) == [0, 1, 2]
+    assert sum("has a training process" in str(line) for line in said) == 4
+
+
+def test_a_device_is_free_when_its_owner_is_killed(owner, tmp_path):
+    processes = {pipe.recv(): process for process, pipe in [owner() for _ in KEYS]}
+    os.kill(processes[1].pid, signal.SIGKILL)
+    processes[1].join()
+    assert claimed(KEYS, tmp_path) == 1
+
+
+def test_the_same_device_under_another_number_is_recognised(owner, tmp_path):
+    """Slurm shows a job its own GPUs only, numbered from 0."""
+    assert owner(["GPU-b"])[1].recv() == 0
+    assert claimed(["GPU-b", "GPU-a"], tmp_path) == 1
+    with pytest.raises(UserError, match=r"each GPU here \(1\)"):
+        claimed(["GPU-b"], tmp_path)
+
+
+def test_a_claim_ends_with_its_block_also_by_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(BlockingIOError), claim(KEYS, tmp_path) as place:
+            assert place == 0 and claimed(KEYS, tmp_path) == 1
+            raise BlockingIOError("an error of the training, that of a lock or any other")
+    assert claimed(KEYS, tmp_path) == 0
+
+
+def test_a_worker_that_runs_many_jobs_claims_for_each(tmp_path):
+    """Two of joblib's processes, three jobs each, two devices: never refused: no two at once on one."""
+
+    def job(number: int) -> tuple[int, int]:
+        with claim(KEYS[:2], tmp_path) as place:
+            marker = tmp_path / f"in-use-{place}"
+            marker.touch(exist_ok=False)
+            joblib.hash(bytes(3_000_000))
+            marker.unlink()
+            return number, place
+
+    done = joblib.Parallel(n_jobs=2, batch_size=1)(joblib.delayed(job)(number) for number in range(6))
+    assert [number for number, _ in done] == list(range(6))
+
+
+def test_lock_files_are_the_owners_only_and_no_way_to_other_files(tmp_path):
+    claimed(KEYS, tmp_path)
+    path = tmp_path / f"transferability-{os.getuid()}-GPU-a.lock"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    path.unlink()
+    path.symlink_to(victim)
+    with pytest.raises(UserError, match="cannot be opened to claim a GPU"):
+        claimed(KEYS, tmp_path)
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda:1"])
+def test_a_device_that_was_named_is_not_claimed(name):
+    """``torch`` without CUDA could not even list GPUs; naming one is how to share it."""
+    with training_device(torch.device(name)) as first, training_device(torch.device(name)) as second:
+        assert first == second == torch.device(name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_any_gpu_becomes_one_with_a_number():
+    with training_device(torch.device("cuda")) as device:
+        assert device.type == "cuda" and device.index is not None
+        assert torch.ones(2, device=device).sum().item() == 2
+
+
+def test_training_on_the_cpu_leaves_no_claims(spec_of, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    trained([spec_of("baseB")], CPU)
+    assert not list(tmp_path.glob("transferability-*"))

@@ -1,0 +1,63 @@
+"""Which process trains on which GPU: a lock file each, held by the process that trains, freed when it dies."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from transferability.errors import UserError
+
+
+@contextmanager
+def training_device(device: torch.device) -> Iterator[torch.device]:
+    """The device to train on within the block: a GPU of its own for ``cuda`` without a number, else ``device`` itself.
+
+    Raises:
+        UserError: every GPU that this process sees has a training process of this user already.
+    """
+    if device.type != "cuda" or device.index is not None:
+        yield device
+        return
+    # By its UUID: under Slurm every process sees its own GPU as number 0.
+    keys = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    with claim(keys, Path(tempfile.gettempdir())) as number, torch.cuda.device(number):
+        yield torch.device("cuda", number)
+
+
+@contextmanager
+def claim(keys: list[str], folder: Path) -> Iterator[int]:
+    """The place in ``keys`` of the first that no other holds, by a lock on a file in ``folder`` within the block.
+
+    Raises:
+        UserError: all are held, or a lock file cannot be opened.
+    """
+    paths = [folder / f"transferability-{os.getuid()}-{key}.lock" for key in keys]
+    claimed = next(((place, file) for place, path in enumerate(paths) if (file := _lock(path)) is not None), None)
+    if claimed is None:
+        raise UserError(
+            f"each GPU here ({len(keys)}) has a training process of yours already: start at most one a GPU "
+            "(hydra.launcher.n_jobs), or set device=cuda:0 to share that one"
+        )
+    place, file = claimed
+    try:
+        yield place
+    finally:
+        os.close(file)
+
+
+def _lock(path: Path) -> int | None:
+    """The open lock file, or None if another holds it. The file stays: removed, it could be locked under two inodes."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened to claim a GPU: {error.strerror}; set device=cuda:0") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file

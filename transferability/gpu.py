@@ -1,0 +1,202 @@
+"""A training step on a GPU: a few large operations instead of thousands of small ones.
+
+Three ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as one; the forward and
+backward passes of all networks are captured once and replayed as one CUDA graph; one optimiser step updates all.
+"""
+
+from dataclasses import fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from transferability.member import Member, SharedPrefix, autocast, note_losses
+from transferability.network import plain_kernels
+from transferability.optim import set_rate
+from transferability.stream import Batch
+
+Work = list[tuple[Batch, list[Member]]]  # the batch of each stream, and the networks that see it
+WARM_UP = 3  # passes before a capture: kernels are compiled and chosen, libraries ask for their memory
+
+
+class Steps:
+    """Makes steps; what was built for a set of networks is kept as long as the same networks take part."""
+
+    def __init__(self, stacked: bool, graphs: bool):
+        self.stacked, self.graphs = stacked, graphs
+        self._networks, self._step = None, None
+
+    def __call__(self, work: Work) -> None:
+        """One training step of every network of ``work``; all stand at the same step of one recipe."""
+        networks = [[id(m) for m in members] for _, members in work]
+        if networks != self._networks:
+            self._step = None  # its memory first
+            self._networks, self._step = networks, _Step(work, self.stacked, self.graphs)
+        self._step([batch for batch, _ in work])
+
+
+class _Step:
+    """The step of one set of networks."""
+
+    def __init__(self, work: Work, stacked: bool, graphs: bool):
+        self.members = [m for _, members in work for m in members]
+        self.stacks = [_stacks(members, stacked) for _, members in work]
+        self.update = JointUpdate(self.members)
+        self.inputs = [_copy(batch) for batch, _ in work] if graphs else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batches: list[Batch]) -> None:
+        for m in self.members:
+            m.network.begin_step(m.step)
+        if self.inputs is None:
+            self.gradients(batches)
+        else:
+            self.read(batches)
+            if self.graph is None:
+                self.graph = self._capture()
+            self.graph.replay()
+        self.update()
+
+    def read(self, batches: list[Batch]) -> None:
+        """Copy ``batches`` to where a graph looks for them."""
+        for mine, batch in zip(self.inputs, batches, strict=True):
+            for own, given in zip(_tensors(mine), _tensors(batch), strict=True):
+                own.copy_(given, non_blocking=True)
+
+    def captured(self) -> None:
+        """What a graph captures: the passes over ``inputs``."""
+        self.gradients([replace(batch) for batch in self.inputs])  # crops are computed anew
+
+    def gradients(self, batches: list[Batch]) -> None:
+        """Loss and gradients of every network."""
+        for batch, stacks in zip(batches, self.stacks, strict=True):
+            shared = SharedPrefix(batch)
+            for stack in stacks:
+                stack.gradients(batch, shared)
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """The passes as one graph that reads ``inputs`` and writes every network's ``loss`` and gradients."""
+        statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]  # BatchNorm counts passes
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self.captured()
+        torch.cuda.current_stream().wait_stream(side)
+        for buffer, before in statistics:
+            buffer.copy_(before)
+        for m in self.members:
+            m.optimiser.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        # The thread that reads the next batch may ask for memory meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self.captured()
+        return graph
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    """What a batch was made of."""
+    return [value for f in fields(batch) if f.init and isinstance(value := getattr(batch, f.name), Tensor)]
+
+
+def _copy(batch: Batch) -> Batch:
+    values = {f.name: getattr(batch, f.name) for f in fields(batch) if f.init}
+    return Batch(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()})
+
+
+def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
+    """Networks of equal shape together; those that are trained whole must also see the same input."""
+    if not stacked:
+        return list(members)
+    alike: dict[tuple, list[Member]] = {}
+    for m in members:
+        n = m.network.frozen
+        alike.setdefault((n, str(m.spec.network), m.prefix_key(0) if n == 0 else None), []).append(m)
+    return [Stack(some) if len(some) > 1 else some[0] for some in alike.values()]
+
+
+class Stack:
+    """Networks with equally many frozen layers, whose trained layers run as one network with a dimension more.
+
+    Their parameters and buffers become views of stacked tensors: all that a ``Member`` does goes on working.
+    """
+
+    def __init__(self, members: list[Member]):
+        self.members, self.frozen = members, members[0].network.frozen
+        tops = [nn.Sequential(*m.network.layers[self.frozen :]) for m in members]
+        self.top = tops[0]
+        own = [dict(top.named_parameters()) for top in tops]
+        self.parameters = {name: _stacked([p[name] for p in own]).requires_grad_() for name in own[0]}
+        state = [dict(top.named_buffers()) for top in tops]
+        self.buffers = {name: _stacked([b[name] for b in state]) for name in state[0]}
+        for i in range(len(members)):
+            for mine, stacked in ((own[i], self.parameters), (state[i], self.buffers)):
+                for name, tensor in mine.items():
+                    tensor.data = stacked[name].detach()[i]
+        self._own = own
+
+    def gradients(self, batch: Batch, shared: SharedPrefix) -> None:
+        """The loss and the gradients of every network of the stack."""
+        with autocast(batch, self.members[0].spec.recipe):
+            inputs = [shared(m, self.frozen) for m in self.members]
+        one = all(x is inputs[0] for x in inputs)
+        x = inputs[0] if one else torch.stack(inputs)
+        # Autocast does not reach into vmap: here is what it does, to all but normalisation.
+        cast = {k: p if ".norm." in k else p.to(x.dtype) for k, p in self.parameters.items()}
+        with plain_kernels():
+            losses = vmap(self._loss, (0, 0, None if one else 0, None))(cast, self.buffers, x, batch.labels)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        losses.sum().backward()
+        for i, m in enumerate(self.members):
+            m.loss = losses[i].detach()
+            for name, parameter in self._own[i].items():
+                parameter.grad = self.parameters[name].grad[i]
+
+    def _loss(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(self.top, (parameters, buffers), (x,)).float(), labels)
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """One tensor with a dimension more, in which each keeps its order in memory (channels last)."""
+    first = tensors[0].detach()
+    out = torch.empty_strided(
+        (len(tensors), *first.shape), (first.numel(), *first.stride()), dtype=first.dtype, device=first.device
+    )
+    for i, tensor in enumerate(tensors):
+        out[i] = tensor.detach()
+    return out
+
+
+class JointUpdate:
+    """The optimiser step of many networks at once; each keeps its own optimiser's state, which is the same."""
+
+    def __init__(self, members: list[Member]):
+        self.members = members
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for m in members:
+            for group in m.optimiser.param_groups:
+                groups.setdefault((group["multiplier"], group["weight_decay"]), []).extend(group["params"])
+        self.optimiser = torch.optim.SGD(
+            [{"params": p, "multiplier": k[0], "weight_decay": k[1]} for k, p in groups.items()],
+            lr=members[0].spec.recipe.lr,
+            momentum=members[0].spec.recipe.momentum,
+            fused=True,
+        )
+        self.loss_sum, self.first_bad = (
+            torch.stack([getattr(m, k) for m in members]) for k in ("loss_sum", "first_bad")
+        )
+        for i, m in enumerate(members):
+            m.loss_sum, m.first_bad = self.loss_sum[i], self.first_bad[i]
+            for parameter in m.network.parameters():
+                if parameter.requires_grad:
+                    self.optimiser.state[parameter] = m.optimiser.state[parameter]
+
+    def __call__(self) -> None:
+        step = self.members[0].step
+        set_rate(self.optimiser, step, self.members[0].spec.recipe)
+        self.optimiser.step()
+        note_losses(torch.stack([m.loss for m in self.members]), self.loss_sum, self.first_bad, step)
+        for m in self.members:
+            m.step += 1
