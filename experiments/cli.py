@@ -3,11 +3,14 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +19,7 @@ from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.pack import open_packed, pack
 
+STOPPED = 130  # exit status after Ctrl-C
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -27,7 +31,14 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
         try:
             main(load(values))
         except (UserError, OmegaConfBaseException) as error:
-            sys.exit(_fail(str(error)))
+            status = _fail(str(error))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # the launcher goes on with the other jobs
+            sys.exit(status)
+        except Exception:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                traceback.print_exc()  # into the job's log: the launcher passes an error on without its origin
+            raise
 
     def run() -> None:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler prints many lines; ours prints one
@@ -35,10 +46,17 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             composed()
         except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-            sys.exit(_fail(f"{error} {cause or ''}"))
+            extra = "this launcher needs pip install '.[slurm]': " if "hydra/launcher/submitit_" in str(error) else ""
+            sys.exit(_fail(f"{extra}{error} {cause or ''}"))
+        except UserError as error:  # of a job, whose own line is in its log
+            sys.exit(_fail(str(error)))
+        except RuntimeError as error:
+            if not type(error).__module__.startswith("submitit."):
+                raise
+            sys.exit(_fail(str(error).partition("\n---")[0]))  # below the line is the job's log
         except KeyboardInterrupt:
             print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-            sys.exit(130)
+            sys.exit(STOPPED)
 
     return run
 

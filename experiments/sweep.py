@@ -1,19 +1,25 @@
-"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster; bases before what starts from them.
+"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster; bases before what needs them.
 
 python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper ...     8 processes, a GPU each
 python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper ... a Slurm job each
 
-Two Hydra multiruns of ``experiments.run``, of the jobs that are not finished: the same command again does what is missing.
+Two Hydra multiruns of ``experiments.run``, of the jobs that are not finished: given again it does what is missing.
 """
 
 import logging
+import pickletools
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
-from experiments.cli import command, dataset_of
+from experiments.cli import STOPPED, command, dataset_of
 from transferability.config import Config
 from transferability.errors import UserError
 from transferability.runner import jobs, with_sources
@@ -22,36 +28,106 @@ from transferability.store import Store
 from transferability.study import study_specs
 
 log = logging.getLogger(__name__)
+QUEUE_POLL_SECONDS = 5.0
+SHOWN = 5  # failed jobs named
 
 
 def main(config: Config) -> None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN or config.mode != "train":
+        raise UserError("experiments.sweep takes neither -m nor mode=plan: python -m experiments.run mode=plan")
     dataset, store = dataset_of(config), Store(config.store)  # packs the embedded images before the jobs ask for them
-    overrides = list(HydraConfig.get().overrides.task)
-    launcher = [o for o in HydraConfig.get().overrides.hydra if not o.startswith("hydra.mode=")]
-    study = jobs(with_sources(study_specs(config, dataset)))
-    for what, of_phase in (("bases", lambda s: s.generation == 0), ("transfers", lambda s: s.generation > 0)):
-        phase = {number: job for number, job in enumerate(study) if of_phase(job[0])}
-        left = [number for number, job in phase.items() if not _done(job, store)]
-        log.info("%s: %d of %d jobs to do", what, len(left), len(phase))
-        if left:
-            sources = ["sources=require"] if what == "transfers" else []
-            numbers = f"job={','.join(map(str, left))}"
-            subprocess.run([sys.executable, "-m", "experiments.run", "-m", *overrides, *launcher, *sources, numbers])
-        if failed := [number for number in left if not _done(study[number], store)]:
-            raise UserError(
-                f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {', '.join(map(str, failed))} "
-                f"(numbers as in mode=plan){_logs(store)}; the same command goes on with what is missing"
-            )
+    study = dict(enumerate(jobs(with_sources(study_specs(config, dataset)))))
+    bases = {number: job for number, job in study.items() if job[0].generation == 0}
+    transfers = {number: job for number, job in study.items() if job[0].generation > 0}
+    _train("bases", bases, store, [])
+    _train("transfers", transfers, store, ["sources=require"])
 
 
-def _done(job: list[RunSpec], store: Store) -> bool:
-    return all(store.is_done(spec) for spec in job)
+def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: list[str]) -> None:
+    """One multirun of the jobs of ``phase`` that are not finished, by their numbers.
+
+    Raises:
+        UserError: jobs did not finish; the message names them and their logs.
+    """
+
+    def unfinished() -> list[int]:
+        return [number for number, job in phase.items() if not all(store.is_done(spec) for spec in job)]
+
+    left = unfinished()
+    log.info("%s: %d of %d jobs to do", what, len(left), len(phase))
+    if not left:
+        return
+    launcher, given = HydraConfig.get().launcher, HydraConfig.get().overrides
+    overrides = [*given.task, *(o for o in given.hydra if not o.startswith("hydra.mode=")), *settings]
+    logs = None
+    if "submitit_folder" in launcher:
+        logs = _new_folder(store, what)
+        log.info("%s: logs in %s", what, logs)
+        overrides.append(f"hydra.launcher.submitit_folder='{logs}/%j'")
+    _multirun([*overrides, f"job={','.join(map(str, left))}"])
+    if launcher._target_.endswith(".SlurmLauncher"):
+        _wait_for_slurm(logs)
+    if failed := unfinished():
+        lines = [f"job={n} ({_describe(phase[n])}{_log_of(logs, n)})" for n in failed[:SHOWN]]
+        raise UserError(
+            f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}"
+            f"{'; ...' if len(failed) > SHOWN else ''}. The same command goes on with what is missing"
+        )
 
 
-def _logs(store: Store) -> str:
-    """Where a cluster's jobs have left their logs."""
-    folder = Path(store.root) / ".submitit"
-    return f"; their logs are in {folder}" if folder.exists() else ""
+def _multirun(overrides: list[str]) -> None:
+    """``experiments.run -m`` to its end. Its failures show in the store.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "experiments.run", "-m", *overrides])
+    # Ctrl-C reaches the multirun by itself; a SIGTERM to this process alone is passed on.
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.send_signal(signal.SIGINT)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        if process.wait() == STOPPED:
+            raise KeyboardInterrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _new_folder(store: Store, what: str) -> Path:
+    """A folder for the logs of one multirun."""
+    parent = store.root.absolute() / ".submitit"
+    parent.mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-", dir=parent))
+
+
+def _wait_for_slurm(logs: Path) -> None:
+    """Return when no job of this multirun is in the queue: the launcher leaves at the first that dies.
+
+    The name of a job's folder is its number in the queue.
+    """
+    if shutil.which("squeue") is None:
+        return
+    mine = {folder.name for folder in logs.iterdir()}
+    while True:
+        queue = subprocess.run(
+            ["squeue", "--me", "--noheader", "--array", "--format=%i"], capture_output=True, text=True
+        )
+        if queue.returncode == 0 and mine.isdisjoint(queue.stdout.split()):
+            return
+        time.sleep(QUEUE_POLL_SECONDS)
+
+
+def _describe(job: list[RunSpec]) -> str:
+    names = dict.fromkeys(f"{s.split} → {s.cell.target}, seed {s.seed}" for s in job)
+    return f"{' & '.join(names)}, {len(job)} network{'s' * (len(job) > 1)}"
+
+
+def _log_of(logs: Path | None, number: int) -> str:
+    """Where submitit has put the log of a job, if it began one: beside its pickled call, which holds its overrides."""
+    for call in logs.glob("*/*_submitted.pkl") if logs else []:
+        if any(value == f"job={number}" for _, value, _ in pickletools.genops(call.read_bytes())):
+            return "".join(f", log {path}" for path in sorted(call.parent.glob("*_log.*"))[:1])
+    return ""
 
 
 if __name__ == "__main__":

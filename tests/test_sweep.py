@@ -1,0 +1,97 @@
+"""A study as jobs of a launcher: bases first, only what is missing, failures named. tests/test_slurm.py has Slurm."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import experiments.sweep
+from experiments.cli import dataset_of
+from tests.conftest import CPU, SHRUNK, shrunk
+from tests.test_cli import run  # noqa: F401 a fixture
+from tests.test_store import contents, snapshot
+from transferability.runner import ensure
+from transferability.store import Store
+from transferability.study import study_specs
+
+ROOT = Path(__file__).parent.parent
+STUDY = [*SHRUNK, "split=random-0", "target=B", "study.treatments={random: [base, AnB]}", "study.layers=[3]"]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    """``python -m experiments.sweep`` in a process group of its own, as a terminal gives it."""
+    command = [sys.executable, "-m", "experiments.sweep", *STUDY, f"data_dir={folder}/data", f"store={folder}/runs"]
+    return subprocess.Popen(
+        [*command, *overrides], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status and standard error."""
+    errors = process.communicate(timeout=300)[1]
+    return process.returncode, errors
+
+
+def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(tmp_path):
+    length = ["recipe.steps=300", "recipe.eval_every=300"]
+    joblib = [*length, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = start(tmp_path, *joblib, "checkpoint_seconds=0")
+    deadline = time.monotonic() + 180
+    while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 2:
+        assert sweep.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(sweep.pid, signal.SIGINT)  # as Ctrl-C does
+    status, errors = finish(sweep)
+    assert status == 130 and "stopped; the same command goes on from the last checkpoint" in errors, errors
+    assert not list(tmp_path.glob("runs/*/DONE"))
+
+    status, errors = finish(start(tmp_path, *joblib))
+    assert status == 0 and errors.count("1 network: 300 steps of 6 images, 1 resumed") == 2, errors
+    assert re.findall(r"(\w+): (\d of \d) jobs to do", errors) == [("bases", "2 of 2"), ("transfers", "1 of 1")]
+
+    config = shrunk(tmp_path / "one", *STUDY[len(SHRUNK) :], *length)
+    dataset, alone = dataset_of(config), Store(config.store)
+    ensure(study_specs(config, dataset), alone, dataset, CPU)
+    assert contents(tmp_path / "runs") == contents(alone.root) and len(contents(alone.root)) == 3 * 3
+
+    before = snapshot(tmp_path / "runs")
+    status, errors = finish(start(tmp_path, *joblib))
+    assert status == 0 and "bases: 0 of 2 jobs to do" in errors and "transfers: 0 of 1 jobs to do" in errors
+    assert snapshot(tmp_path / "runs") == before, "nothing is done twice"
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_failed_base_is_named_and_stops_before_the_transfers(launcher, tmp_path):
+    if launcher == "submitit_local":
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
+    status, errors = finish(start(tmp_path, f"hydra/launcher={launcher}", "recipe.lr=1e30"))
+    line = errors.strip().splitlines()[-1]
+    assert status == 2 and "transfers" not in errors and "Traceback" not in errors, errors
+    assert line.startswith("error: 2 of 2 jobs of the bases did not finish: "), "one failure does not end the other job"
+    named = re.findall(r"job=(\d) \(random-0 → (\w), seed 0, 1 network(?:, log ([^)]+))?\)", line)
+    assert sorted(number for number, _, _ in named) == ["0", "1"] and {task for _, task, _ in named} == {"A", "B"}
+    for _, task, log in named:
+        assert bool(log) == (launcher == "submitit_local")
+        assert not log or f"base{task} failed at step" in Path(log).read_text()
+
+
+@pytest.mark.parametrize("override", ["mode=plan", "-m"])
+def test_a_sweep_is_neither_a_plan_nor_a_multirun(run, tmp_path, override):  # noqa: F811
+    status, errors = run(experiments.sweep.main, f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", override)
+    assert status == 2 and errors.strip().splitlines()[-1].startswith("error: experiments.sweep takes neither -m nor")
+    assert not (tmp_path / "data").exists()
+
+
+def test_slurm_without_the_extra_says_what_to_install():
+    hidden = "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None\n"
+    code = f"{hidden}import experiments.sweep as s; sys.argv[1:] = ['hydra/launcher=slurm']; s.command(s.main)()"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: this launcher needs pip install '.[slurm]': ")
