@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 OVERRIDES ?=
 OUT ?= figures/figures-procedural
+LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo test lint plan status collect figures report paper-figures results bench clean
+.PHONY: help setup demo test lint plan status sweep collect figures report paper-figures results
+.PHONY: bench bench-gpu bench-ingest bench-growth clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the virtual environment with the tested versions of everything
 
@@ -37,6 +39,9 @@ plan: setup ## what the study would train, skip and resume, and how long it take
 status: setup ## what the run store holds: finished, running, half-done
 	@$(RUN) experiments.status $(OVERRIDES)
 
+sweep: setup ## train the study as jobs: LAUNCHER=joblib (processes, a GPU each), slurm, or your own (docs/cluster.md)
+	@$(RUN) experiments.sweep hydra/launcher=$(LAUNCHER) $(OVERRIDES)
+
 collect: setup ## collect the study's results from the run store into tables in the folder OUT
 	@$(RUN) analysis.collect $(OVERRIDES) out=$(OUT)
 
@@ -52,10 +57,22 @@ paper-figures: setup ## the original's figures, tables and report from its publi
 	@$(RUN) analysis.report figures/paper
 
 results: setup ## draw the figures and write the reports in results/ again from their tables
-	@for study in results/*/; do $(RUN) analysis.figures $$study && $(RUN) analysis.report $$study || exit 1; done
+	@for study in $(dir $(wildcard results/*/about.json)); do \
+	  $(RUN) analysis.figures $$study && $(RUN) analysis.report $$study || exit 1; done
+	@for pair in $(wildcard results/comparisons/*/); do \
+	  $(RUN) analysis.compare $$pair/1-* $$pair/2-* $$pair || exit 1; done
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios
 	$(RUN) experiments.bench $(OVERRIDES)
+
+bench-gpu: setup ## CaffeNet on a GPU: correctness, speed against its limits and a plain script, hours of the original's study
+	@$(RUN) experiments.bench_gpu network=caffenet recipe=paper recipe.precision=bf16 $(OVERRIDES)
+
+bench-ingest: setup ## packing and reading images of ImageNet's size, beside what a cohort consumes
+	@$(RUN) experiments.ingest $(OVERRIDES)
+
+bench-growth: setup ## time and memory against frozen layers, image size, classes and images; hours of larger studies
+	@$(RUN) experiments.growth $(OVERRIDES)
 
 clean: ## remove the virtual environment and caches; data, runs and figures stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

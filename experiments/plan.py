@@ -4,6 +4,7 @@ import heapq
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -53,7 +54,7 @@ def print_plan(
     if not left:
         print("\nNothing to train: every network is finished.")
         return
-    cost = _Cost(store, dataset, execution)
+    cost = Cost(store, dataset, execution)
     works = [[s for s in job if s in left] for job in jobs(runs)]
     works = [job for job in works if job]
     images = sum(map(cost.images, left))
@@ -64,12 +65,14 @@ def print_plan(
         f"{_duration(sum(seconds) / execution.threads)} on {execution.device} with {execution.threads} "
         f"thread{'s' * (execution.threads > 1)} (from a few timed steps; a shared machine may be slower)."
     )
+    operations = 2 * sum(map(cost.multiply_adds, works))
+    print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
     print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
     print(f"To write: {_disk(left)}")
     print(f"Memory: {_size(max(map(cost.memory, works)))} for the largest job, of {max(map(len, works))} networks.")
     if len(works) > 1:
         alone = [t / min(execution.threads, len(job)) for t, job in zip(seconds, works, strict=True)]
-        times = ", ".join(f"{k} take {_duration(_schedule(works, alone, k))}" for k in (1, 2, 8, 64) if k <= len(works))
+        times = ", ".join(f"{k} take {_duration(schedule(works, alone, k))}" for k in (1, 2, 8, 64) if k <= len(works))
         print(f"Devices like this one, a job each at a time, bases first (experiments.sweep): {times}.")
 
 
@@ -100,7 +103,7 @@ def _treatments(job: list[RunSpec]) -> str:
     return " ".join(dict.fromkeys(s.cell.treatment for s in job))
 
 
-class _Cost:
+class Cost:
     """What training takes, from the multiply-adds of each layer and a few timed steps of each network."""
 
     def __init__(self, store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution):
@@ -112,15 +115,19 @@ class _Cost:
         return (spec.recipe.steps - self.store.step(spec)) * spec.recipe.batch_size
 
     def seconds(self, job: list[RunSpec]) -> float:
-        """Seconds on one thread: training, backward counted twice, and validation; shared prefixes once."""
+        """Seconds on one thread."""
+        return self.multiply_adds(job, lambda spec: 1 / self.measured(spec)[0])
+
+    def multiply_adds(self, job: list[RunSpec], weight: Callable[[RunSpec], float] = lambda spec: 1.0) -> float:
+        """Training, backward counted twice, and validation; shared prefixes once. Each network times its ``weight``."""
         total, prefixes = 0.0, {}
         for spec in job:
-            work, frozen, rate = [c.multiply_adds for c in _costs(spec)], spec.cell.frozen, self.measured(spec)[0]
+            work, frozen = [weight(spec) * c.multiply_adds for c in _costs(spec)], spec.cell.frozen
             train, steps = self.images(spec), spec.recipe.steps - self.store.step(spec)
             evaluate = steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
-            total += sum(work[frozen:]) * (3 * train + evaluate) / rate
+            total += sum(work[frozen:]) * (3 * train + evaluate)
             prefix = (str(spec.network), spec.cell.source)
-            prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate) / rate)
+            prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate))
         return total + sum(prefixes.values())
 
     def memory(self, job: list[RunSpec]) -> float:
@@ -137,7 +144,7 @@ class _Cost:
         return self._measured[key]
 
 
-def _schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> float:
+def schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> float:
     """Seconds until all jobs are done: the longest job first, bases before transfers."""
     total = 0.0
     for generation in sorted({job[0].generation for job in works}):

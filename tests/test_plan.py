@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from experiments import plan
 from experiments.plan import UnpackedImagenet
 from tests.conftest import CPU
+from transferability.network import layer_costs
 from transferability.runner import make_cohorts
 from transferability.store import Store
 
@@ -15,14 +16,14 @@ def test_hours_on_several_devices():
         return [SimpleNamespace(generation=generation)]
 
     works, seconds = [job(0), job(0), job(0), job(1), job(1)], [4.0, 1.0, 2.0, 5.0, 1.0]
-    assert plan._schedule(works, seconds, 1) == 13
-    assert plan._schedule(works, seconds, 2) == 4 + 5  # 4 beside 1 + 2; then 5 beside 1
-    assert plan._schedule(works, seconds, 64) == 4 + 5
+    assert plan.schedule(works, seconds, 1) == 13
+    assert plan.schedule(works, seconds, 2) == 4 + 5  # 4 beside 1 + 2; then 5 beside 1
+    assert plan.schedule(works, seconds, 64) == 4 + 5
 
 
 def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
     specs, store = [spec_of("baseB"), spec_of("R3B")], Store(tmp_path)
-    cost = plan._Cost(store, dataset, replace(CPU, threads=1))
+    cost = plan.Cost(store, dataset, replace(CPU, threads=1))
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
     base, random_filters = (list(m.network.parameters()) for m in cohort.members)
     trained = sum(p.nbytes for p in random_filters if p.requires_grad)
@@ -32,6 +33,17 @@ def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
     outputs = sum(c * side**2 for c, side in zip(specs[0].network.channels, (14, 7, 3, 3, 3), strict=True))
     activations = cost.memory(specs[:1]) - 3 * sum(p.nbytes for p in base)
     assert 4 * 6 * outputs <= activations <= 5 * 4 * 6 * outputs
+
+
+def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
+    cost = plan.Cost(Store(tmp_path), dataset, CPU)
+    layers = [c.multiply_adds for c in layer_costs(spec_of("baseB").network, 4)]
+    images, validated = 8 * 6, 2 * len(dataset.val_rows(list(spec_of("baseB").classes)))
+    assert cost.multiply_adds([spec_of("baseB")]) == sum(layers) * (3 * images + validated)
+    three = [spec_of(cell) for cell in ("A2B", "A5B", "B2B")]
+    tops = 2 * sum(layers[2:]) + sum(layers[5:])
+    prefixes = sum(layers[:5]) + sum(layers[:2])  # A to layer 5, for both; B to layer 2
+    assert cost.multiply_adds(three) == tops * (3 * images + validated) + prefixes * (images + validated)
 
 
 def test_imagenet_can_be_planned_before_it_is_packed():

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from transferability.config import NetworkConfig
 from transferability.draws import seed_of, torch_generator, uniform
@@ -233,12 +234,12 @@ def copy_layers(source: dict[str, Tensor], network: Network, n: int) -> list[str
 
 
 def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
-    """The layers, each everything between two chop points."""
+    """The layers, each everything between two chop points; their weights are still to be drawn."""
     layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):
         number, kernel, stride, padding = i + 1, config.kernels[i], config.strides[i], config.paddings[i]
         parts = OrderedDict()
-        parts["conv"] = nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])
+        parts["conv"] = skip_init(nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i])
         size = (size + 2 * padding - kernel) // stride + 1
         if config.normalisation == "batch":
             parts["norm"] = BatchNorm2d(out)
@@ -254,7 +255,7 @@ def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
         parts["flatten" if i == 0 else "drop"] = (
             nn.Flatten() if i == 0 else Dropout(config.dropout, f"drop{number - 1}")
         )
-        parts["fc"] = nn.Linear(features, out)
+        parts["fc"] = skip_init(nn.Linear, features, out)
         if i < len(config.hidden):
             if config.normalisation == "batch":
                 parts["norm"] = BatchNorm1d(out)
