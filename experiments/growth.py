@@ -31,7 +31,7 @@ from transferability.study import study_specs
 
 ROUNDS, STEPS = 3, 8
 PATCHES = (2, 4, 8)  # pixels a side of a terminal: images of 16, 32 and 64 pixels
-OUTPUTS = (10, 100, 1000, 10000)
+OUTPUTS = (20, 100, 1000, 10000)  # at least the classes of a task
 IMAGES = (30, 120, 480)  # a class
 SUSTAINED = (100, 170, 250)  # TFLOP/s
 STUDIES = {"paper": [0], "paper-complete": [0, 1, 2]}

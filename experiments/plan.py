@@ -191,7 +191,8 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     """
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
     network = Network(spec.network, spec.network.outputs, np.zeros(3, np.float32)).to(execution.device)
-    member = Member(replace(spec, cell=Cell("B"), source=None), network)
+    endless = replace(spec.recipe, steps=10**9)  # a recipe may have fewer steps than are timed
+    member = Member(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
     batch = Batch(*(x.to(execution.device) for x in (images, zeros, zeros, zeros, zeros.bool())), side)

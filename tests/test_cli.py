@@ -66,6 +66,7 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
         (["cell=baseall"], "split=random-0 has tasks A, B, not all"),
         (["network.input_size=17"], "the packed images of procedural are 16 pixels"),
         (["target=C"], "target=C is not a task"),
+        (["network.outputs=3"], "of random-0 has 4 classes"),
         (["device=cuda:99"], "device=cuda:99 is not here"),
         (["dataset=tiny_imagenet"], "no packed dataset in"),
         (["dataset=folder"], "dataset.name"),

@@ -700,15 +700,20 @@ def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_
     log.touch()
     command = ["experiments.pack", [*MANY, *crash.places(tmp_path)], log]
     room = {"RLIMIT_FSIZE": 6000 * 16 * 16 * 3} if way == "full disk" else {}
-    process = crash.start(*command, limits=room)
-    if way != "full disk":
-        deadline = time.monotonic() + 200
-        while not (data / ".procedural.partial" / "progress.json").exists():
-            assert process.is_alive() and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.005)
-        os.kill(process.pid, getattr(signal, way))
-    process.join(200)
-    assert process.exitcode == {"SIGKILL": -9, "SIGINT": 130, "full disk": 2}[way], log.read_text()
+    wanted = {"SIGKILL": -9, "SIGINT": 130, "full disk": 2}[way]
+    for _ in range(5):  # on a busy machine it may be done before the signal comes
+        shutil.rmtree(data, ignore_errors=True)
+        process = crash.start(*command, limits=room)
+        if way != "full disk":
+            deadline = time.monotonic() + 200
+            while not (data / ".procedural.partial" / "progress.json").exists():
+                assert process.is_alive() and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.005)
+            os.kill(process.pid, getattr(signal, way))
+        process.join(200)
+        if process.exitcode == wanted:
+            break
+    assert process.exitcode == wanted, log.read_text()
     assert not (data / "procedural").exists()
     if way == "full disk":
         assert "cannot be written: File too large; make room and give the same command" in log.read_text()

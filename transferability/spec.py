@@ -118,7 +118,7 @@ def make_spec(
     same task), a transfer's source is trained on the whole of the other task.
 
     Raises:
-        UserError: the split has no such task.
+        UserError: the split has no such task, or the network has too few outputs for it.
     """
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
@@ -130,6 +130,11 @@ def make_spec(
         reduced = images_per_class if cell.source == cell.target else None
         source = make_spec(Cell(cell.source), split, dataset, network, recipe, seed, reduced)
     classes = tasks[cell.target]
+    if network.outputs is not None and network.outputs < len(classes):
+        raise UserError(
+            f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has {len(classes)} "
+            "classes"
+        )
     encoding = getattr(dataset, "encoding", None)
     return RunSpec(
         dataset={"name": dataset.name, "image_size": dataset.image_size, "checksum": dataset.checksum}
