@@ -8,6 +8,7 @@ The study says which networks there should be: those that are not finished have 
 
 import statistics
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def _encoding(dataset: PackedDataset) -> dict[str, str]:
 
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
     """What was run, for the report; nothing in it depends on when it was collected."""
-    network, recipe = asdict(specs[-1].network), asdict(specs[-1].recipe)
+    usual = Counter(spec.recipe for spec in specs).most_common(1)[0][0]  # parts of a study may have their own
+    last = [spec for spec in specs if spec.recipe == usual][-1]
+    network, recipe = asdict(last.network), asdict(last.recipe)
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {

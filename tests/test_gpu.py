@@ -111,6 +111,12 @@ def test_one_update_of_all_networks_is_the_update_of_each(bases, dataset):
         assert [k for k in mine.tensors if not torch.equal(mine.tensors[k], other.tensors[k])] == []
 
 
+def test_a_step_without_networks_does_nothing(bases, dataset):
+    cohort = cohort_of(bases, dataset)
+    Steps(stacked=True, graphs=False)([(cohort.stream.batch(0), [])])
+    assert {m.step for m in cohort.members} == {0}
+
+
 def test_what_is_captured_reads_its_own_copy_of_the_batch(bases, dataset):
     cohort = cohort_of(bases, dataset)
     step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=False, graphs=True)

@@ -6,12 +6,16 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from analysis.collect import collect
+from analysis.figures import drawings
 from analysis.paper import published
-from tests.conftest import shrunk
+from tests.conftest import CPU, shrunk
 from transferability.datasets import ClassInfo
 from transferability.errors import UserError
-from transferability.runner import job_specs, jobs, with_sources
+from transferability.pack import pack
+from transferability.runner import ensure, job_specs, jobs, with_sources
 from transferability.sources import imagenet_groups
+from transferability.store import Store
 from transferability.study import study_specs
 
 ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
@@ -121,6 +125,21 @@ def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
     assert job_specs(specs, 11) == every[11] and job_specs(specs, None) == specs
     with pytest.raises(UserError, match="job=33 is not possible: the study has jobs 0 to 32"):
         job_specs(specs, 33)
+
+
+def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
+    parts = "study.parts.reduced_volume"
+    small = ["study=paper", "study.layers=[1,7]", f"{parts}.images_per_class=[1,5,12]"]
+    config = shrunk(tmp_path, *small, f"{parts}.recipe={{name: reduced, steps: 4, step_size: 2}}")
+    dataset, store = pack(config.dataset), Store(config.store)
+    specs = study_specs(config, dataset)
+    ensure(specs, store, dataset, CPU)
+    tables = collect(specs, store, dataset)
+    assert (tables.results.state == "done").all() and len(tables.results) == 8 + 8 + 16 + 4 + 8 + 2 + 4 + 1 + 2 + 3
+    assert tables.about["recipe"]["name"] == "demo" and set(tables.results.recipe) == {"demo", "reduced"}
+    made = {d.name: d for d in drawings(tables)[0]}
+    assert made.keys() >= {"accuracy", "distance", "decomposition", "volume"}
+    assert len(made["volume"].table) == 3 and "3 networks" in made["volume"].caption
 
 
 def test_settings_of_a_part_are_checked(tmp_path, dataset):

@@ -30,6 +30,8 @@ class Steps:
     def __call__(self, work: Work) -> None:
         """One training step of every network of ``work``; all stand at the same step of one recipe."""
         networks = [[id(m) for m in members] for _, members in work]
+        if not any(networks):  # those that are behind have failed; the others wait for their step
+            return
         if networks != self._networks:
             self._step = None  # its memory first
             self._networks, self._step = networks, _Step(work, self.stacked, self.graphs)
