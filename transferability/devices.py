@@ -19,12 +19,8 @@ def training_device(device: torch.device) -> Iterator[torch.device]:
     Raises:
         UserError: every GPU that this process sees has a training process of this user already.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or device.index is not None:
         yield device
-        return
-    if device.index is not None:
-        with torch.cuda.device(device):  # CUDA graphs and streams are made on the current device
-            yield device
         return
     # By its UUID: under Slurm every process sees its own GPU as number 0.
     keys = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]

@@ -56,7 +56,8 @@ class _Step:
         else:
             self.read(batches)
             if self.graph is None:
-                self.graph = self._capture()
+                with torch.cuda.device(self.inputs[0].images.device):  # graphs belong to the current device
+                    self.graph = self._capture()
             self.graph.replay()
         self.update()
 
