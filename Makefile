@@ -26,8 +26,8 @@ demo: setup ## train the whole study on the embedded images (minutes on two core
 	$(RUN) experiments.run $(OVERRIDES)
 	@$(MAKE) --no-print-directory figures report
 
-test: setup ## run the tests
-	$(RUN) pytest
+test: setup ## run the tests, two files at a time
+	$(RUN) pytest -n 2 --dist loadfile
 
 lint: setup ## check the style of the code
 	$(VENV)/bin/ruff check .

@@ -76,6 +76,7 @@ def _child(module: str, arguments: list[str], log: Path, point: int, limits: dic
     server_threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
     multiprocessing.set_start_method("fork", force=True)  # as in any fresh process
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
     os.chdir(ROOT)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)

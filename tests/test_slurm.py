@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 ROOT = Path(__file__).parent.parent
 STUDY = [*SHRUNK, "split=random-0", "target=B", "study.treatments={random: [base, AnB]}", "study.layers=[3]"]
-LONG = [*STUDY, "recipe.steps=500", "recipe.eval_every=250"]  # ten seconds or more where every step is saved
+LONG = [*STUDY, "recipe.steps=1500", "recipe.eval_every=750"]  # longer than a preemption takes; every step is saved
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
 
 
