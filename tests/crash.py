@@ -14,6 +14,7 @@ come from a fresh ``python -m`` that nobody disturbed.
 """
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import os
@@ -84,6 +85,8 @@ def _child(module: str, arguments: list[str], log: Path, point: int, limits: dic
     assert server_threads == 1, f"not safe to fork: the server has {server_threads} threads"
     if point:
         sys.addaudithook(_killer(str(log.parent), point))
+    if "RLIMIT_AS" in limits:
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX: every thread would reserve address space of its own
     for name, value in limits.items():
         _, hard = resource.getrlimit(getattr(resource, name))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
