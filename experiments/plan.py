@@ -55,8 +55,7 @@ def print_plan(
         print("\nNothing to train: every network is finished.")
         return
     cost = Cost(store, dataset, execution)
-    works = [[s for s in job if s in left] for job in jobs(runs)]
-    works = [job for job in works if job]
+    works = jobs(left)
     images = sum(map(cost.images, left))
     read = sum(max(map(cost.images, job)) for job in works)
     seconds = [cost.seconds(job) for job in works]

@@ -3,7 +3,7 @@
 ``conf/`` holds the values, Hydra composes them, :func:`load` checks them. A key that is not here is an error.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -298,8 +298,3 @@ def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
     out = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings), changes))
     out.check()
     return out
-
-
-def as_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values."""
-    return asdict(config)

@@ -121,18 +121,19 @@ def _fused(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False)
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """In float32 whatever the precision, as the other normalisation."""
+class _InFloat32:
+    """A normalisation that computes in float32 whatever the precision, as :func:`response_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype)
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """In float32 whatever the precision."""
+class BatchNorm2d(_InFloat32, nn.BatchNorm2d):
+    pass
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+
+class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
+    pass
 
 
 class Dropout(nn.Module):
