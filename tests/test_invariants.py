@@ -72,6 +72,25 @@ def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(cell, spec_of, har
     assert torch.equal(end["input.mean"], mean_of["input.mean"]), "the mean travels with layer 1 and is never trained"
 
 
+def test_random_filters_normalise_with_the_statistics_of_the_images(spec_of, hardest_store, dataset):
+    """BatchNorm of untrained layers does what it does in a trained network: every channel has mean 0 and variance 1."""
+    spec = spec_of("R5B", network=HARDEST)
+    stream = Stream(dataset, list(spec.classes), None, spec.seed, spec.recipe, spec.network.input_size, CPU.device)
+    network = build_member(spec, stream, None, None).network.eval()
+    network.load_state_dict(hardest_store.weights(spec))
+    x = torch.cat([network.input(stream.batch(step)) for step in range(20)])
+    with torch.no_grad():
+        for number, layer in enumerate(network.layers[:5], 1):
+            normalised = layer.norm(layer.conv(x)).transpose(0, 1).flatten(1)
+            near = 1e-4 if number == 1 else 0.2  # above, the batches were normalised one by one
+            assert normalised.mean(1).abs().max() < near and (normalised.var(1) - 1).abs().max() < 0.2
+            x = layer(x)
+    states = [hardest_store.weights(spec_of(f"R{n}B", network=HARDEST)) for n in (5, 7)]
+    assert all(equal(*(layer_state(state, number) for state in states)) for number in range(1, 6)), (
+        "chops of one network"
+    )
+
+
 def test_the_mean_of_a_transferred_network_is_its_sources(spec_of, hardest_store):
     a, b = (hardest_store.weights(spec_of(c, network=HARDEST))["input.mean"] for c in ("A1B", "B1B"))
     assert not torch.equal(a, b)

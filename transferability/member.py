@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from transferability.cells import UNTRAINED
 from transferability.config import RecipeConfig
@@ -152,10 +152,38 @@ def build_member(
 ) -> Member:
     """The network of ``spec`` with its optimiser, at step 0 or where its checkpoint was taken."""
     mean = stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
-    member = Member(spec, initial_network(spec, mean, source).to(stream.device))
+    network = initial_network(spec, mean, source).to(stream.device)
+    if spec.cell.source == UNTRAINED and checkpoint is None:
+        measure_statistics(network, stream)
+    member = Member(spec, network)
     if checkpoint:
         member.restore(checkpoint)
     return member
+
+
+def measure_statistics(network: Network, stream: Stream, batches: int = 20) -> None:
+    """Give the BatchNorm of frozen, untrained layers the statistics of the task's images; without BatchNorm, nothing.
+
+    Layers that were trained bring their statistics along. Untrained ones would keep those they are made with (mean 0,
+    variance 1) and normalise nothing. The mean over the first training batches, in float32.
+    """
+    frozen = network.layers[: network.frozen]
+    norms = [m for m in frozen.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    training, usual = network.training, norms[0].momentum
+    network.eval()  # without dropout
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    with torch.no_grad():
+        for step in range(batches):
+            x = network.input(stream.batch(step))
+            for layer in frozen:
+                x = layer(x)
+    for norm in norms:
+        norm.momentum = usual
+    network.train(training)
 
 
 def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
