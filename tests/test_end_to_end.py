@@ -178,7 +178,7 @@ def row(cell, treatment, n, top1, target="B", split="random-0", kind="random", i
     return dict.fromkeys(RESULTS) | {
         "dataset": "d", "split": split, "split_kind": kind, "cell": cell, "treatment": treatment, "target": target,
         "n": n, "seed": 0, "classes": 10, "images_per_class": images_per_class, "run": f"{split}-{cell}-{in_study}",
-        "state": "done", "top1": top1, "in_study": in_study, "val_images": 100, "recipe": "r",
+        "state": "done", "top1": top1, "in_study": in_study, "val_images": 100, "recipe": "r", "network": "small",
     }  # fmt: skip
 
 

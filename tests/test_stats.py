@@ -12,6 +12,7 @@ def network(split, target, treatment, n, accuracy, seed=0, kind="random", val_im
     return {
         "split": split, "split_kind": kind, "target": target, "treatment": treatment, "n": n, "seed": seed,
         "accuracy": accuracy, "val_images": val_images, "images_per_class": np.nan, "recipe": recipe,
+        "network": "small",
     }  # fmt: skip
 
 

@@ -147,6 +147,11 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
     config = shrunk(tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.network={dropout:0.25}")
     found = study_specs(config, dataset)
     assert {(s.recipe.lr, s.network.dropout) for s in with_sources(found)} == {(0.5, 0.25)}
+    longer = shrunk(tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.source_recipe={steps:9}")
+    found = [s for s in study_specs(longer, dataset) if s.source]
+    usual = longer.recipe
+    assert {(s.recipe.lr, s.recipe.steps) for s in found} == {(0.5, usual.steps)}
+    assert {(s.source.recipe.lr, s.source.recipe.steps) for s in found} == {(usual.lr, 9)} and usual.steps != 9
     with pytest.raises(UserError, match=r"recipe.lr=-1\.0 is not possible"):
         study_specs(shrunk(tmp_path, part, "+study.parts.x.recipe={lr:-1}"), dataset)
     for wrong in ("layers=[8]", "images_per_class=[0]"):

@@ -216,6 +216,7 @@ class StudyPart:
     images_per_class: list[int | None] | None = None  # of the target task; null: all
     recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
     network: dict[str, Any] | None = None  # settings that differ from the configured network
+    source_recipe: dict[str, Any] | None = None  # of the bases that layers are copied from, as recipe; null: as recipe
 
 
 @dataclass

@@ -111,11 +111,13 @@ def make_spec(
     recipe: RecipeConfig,
     seed: int,
     images_per_class: int | None = None,
+    source_recipe: RecipeConfig | None = None,
 ) -> RunSpec:
     """The specification of ``cell`` and, nested, of the base it starts from.
 
     ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it (its source is the
-    same task), a transfer's source is trained on the whole of the other task.
+    same task), a transfer's source is trained on the whole of the other task. ``source_recipe``: the
+    base's, where it is another one.
 
     Raises:
         UserError: the split has no such task, or the network has too few outputs for it.
@@ -128,7 +130,7 @@ def make_spec(
         if cell.source not in tasks:
             raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}")
         reduced = images_per_class if cell.source == cell.target else None
-        source = make_spec(Cell(cell.source), split, dataset, network, recipe, seed, reduced)
+        source = make_spec(Cell(cell.source), split, dataset, network, source_recipe or recipe, seed, reduced)
     classes = tasks[cell.target]
     if network.outputs is not None and network.outputs < len(classes):
         raise UserError(

@@ -49,6 +49,7 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
         return [wanted] if wanted in listed or not config.study.parts else []
 
     network, recipe = changed(config.network, part.network), changed(config.recipe, part.recipe)
+    source_recipe = recipe if part.source_recipe is None else changed(config.recipe, part.source_recipe)
     specs = []
     for seed in choose(config.seed, part.seeds):
         for split in choose(config.split, part.splits):
@@ -60,7 +61,7 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
                 chosen = _cells(part, split, targets, network.n_layers)
                 chosen = [c for c in chosen if config.cell in (None, str(c))]
             specs += [
-                make_spec(cell, split, dataset, network, recipe, seed, images)
+                make_spec(cell, split, dataset, network, recipe, seed, images, source_recipe)
                 for images in choose(config.images_per_class, part.images_per_class)
                 for cell in chosen
             ]
