@@ -117,7 +117,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
             "image_size": dataset.image_size,
             "checksum": dataset.checksum,
         }
-        | encoding,
+        | encoding
+        | ({"grammar": grammar} if (grammar := dataset.meta["settings"].get("grammar")) else {}),
         "network": network,
         "recipe": recipe,
         "device": sorted({p["device"] for p in provenance}),

@@ -78,15 +78,15 @@ def transition(networks: pd.DataFrame) -> Transition | None:
     if joint is None or joint.intervals(0.95)[-1].low <= 0:
         return None
     draws = joint.draws(DRAWS, numpy_generator(0, "transition"))
-    half, spread = zip(*(_shape(layers, draw) for draw in draws if draw.max() > 0), strict=True)
+    half, spread = zip(*(shape(layers, draw) for draw in draws if draw.max() > 0), strict=True)
     grown = _grown(joint.values)
     steps = np.diff(grown) / grown[-1]
     largest = int(steps.argmax())
     total = joint.intervals(0.95)[-1]
     return Transition(
         total=(total.value, total.low, total.high),
-        half_layer=_with_interval(_shape(layers, joint.values)[0], half),
-        spread=_with_interval(_shape(layers, joint.values)[1], spread),
+        half_layer=_with_interval(shape(layers, joint.values)[0], half),
+        spread=_with_interval(shape(layers, joint.values)[1], spread),
         largest_step=([0, *layers][largest], layers[largest], float(steps[largest])),
         layers=layers,
     )
@@ -160,8 +160,11 @@ def _grown(losses: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.maximum(isotonic_regression(losses).x, 0.0)])
 
 
-def _shape(layers: list[int], losses: np.ndarray) -> tuple[float, float]:
-    """(layer at which half of the loss has happened, number of steps over which it is spread)."""
+def shape(layers: list[int], losses: np.ndarray) -> tuple[float, float]:
+    """(layer at which half of the loss has happened, number of steps over which it is spread).
+
+    The loss is 0 at n = 0, is taken to grow with n, and must be above 0 somewhere.
+    """
     grown = _grown(losses)
     half = grown[-1] / 2
     after = int(np.searchsorted(grown, half))

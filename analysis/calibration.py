@@ -1,0 +1,194 @@
+"""Does the study measure what is true by construction? Embedded images whose tasks share rules up to a known level.
+
+python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} from the folders of analysis.collect in it
+
+Each of them is a study of natural/man-made with base, BnB and AnB on another dataset: another grammar
+(dataset.grammar.seed), or other levels that both families share (dataset.grammar.shared_levels). The more levels are
+shared, the higher the layer at which the features of one family stop to serve the other.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
+
+from analysis import draw
+from analysis.decomposition import shape
+from analysis.style import INK, Drawing, Mark, Panel, compose, save
+from analysis.tables import Tables, fail, write_csv
+from transferability.errors import UserError
+from transferability.store import remove_leftovers
+
+LOOKS = [("#e08214", "o"), ("#b2182b", "D"), ("#542788", "^"), ("#1f4e9c", "s")]  # by shared level
+NO_LOSS = 0.05  # of the base's accuracy: below it there is no layer at which half of the loss happens
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, int]:
+    """The finished networks of all studies below ``folder``, with ``shared`` and ``grammar``; the grammars' levels.
+
+    ``share`` is the accuracy as a share of that of the same task's base.
+
+    Raises:
+        UserError: there are none, or one is not of embedded images, or they are of different depths.
+    """
+    paths = sorted(path.parent for path in folder.glob("*/about.json"))
+    if not paths:
+        raise UserError(f"{folder} has no folders of analysis.collect")
+    parts, levels = [], set()
+    for path in paths:
+        tables = Tables.read(path)
+        grammar = tables.about["dataset"].get("grammar")
+        if grammar is None:
+            raise UserError(f"{path} is not a study of embedded images (dataset=procedural)")
+        levels.add(grammar["levels"])
+        networks = tables.networks[tables.networks.accuracy.notna()]
+        parts.append(networks.assign(shared=grammar["shared_levels"], grammar=grammar["seed"]))
+    if len(levels) > 1:
+        raise UserError(f"{folder} mixes grammars of {' and '.join(map(str, sorted(levels)))} levels")
+    networks = pd.concat(parts, ignore_index=True)
+    task = ["shared", "grammar", "target", "seed"]
+    base = networks[networks.treatment == "base"].groupby(task).accuracy.mean()
+    own = base.reindex(pd.MultiIndex.from_frame(networks[task])).to_numpy()
+    return networks.assign(share=networks.accuracy / own), levels.pop()
+
+
+def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
+    """For each shared level, grammar and task: where half of the specificity loss (BnB - AnB) has happened.
+
+    Returns:
+        A row a task: shared, grammar, target, seed, base (accuracy), loss (at the last n), half_layer (interpolated;
+        NaN where the loss never exceeds 5% of the base's accuracy).
+    """
+    rows = []
+    for key, own in networks.groupby(["shared", "grammar", "target", "seed"]):
+        curves = own.pivot_table(index="n", columns="treatment", values="accuracy")
+        if not {"BnB", "AnB", "base"} <= set(curves):
+            continue
+        loss = (curves.BnB - curves.AnB).dropna()
+        base = curves.base.dropna().iloc[0]
+        half = shape(list(loss.index), loss.to_numpy())[0] if loss.max() > NO_LOSS * base else np.nan
+        names = ("shared", "grammar", "target", "seed", "base", "loss", "half_layer")
+        rows.append(dict(zip(names, (*key, base, loss.iloc[-1], half), strict=True)))
+    if not rows:
+        raise UserError("no task has its base, BnB and AnB finished")
+    return pd.DataFrame(rows)
+
+
+def summary(tasks: pd.DataFrame) -> pd.DataFrame:
+    """By shared level: means over grammars of base, loss and half-loss layer, with Student's t over the grammars."""
+    rows = []
+    for shared, own in tasks.groupby("shared"):
+        by_grammar = own.groupby("grammar").half_layer.mean().dropna()
+        value, low, high = _t_interval(by_grammar)
+        counts = {"grammars": len(by_grammar), "tasks": int(own.half_layer.notna().sum()), "without loss": len(own)}
+        counts["without loss"] -= counts["tasks"]
+        means = {"base": own.base.mean(), "loss at the last n": own.loss.mean()}
+        rows.append({"shared levels": shared, **counts, **means, "half-loss layer": value, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def slope(tasks: pd.DataFrame) -> tuple[float, float, float, int]:
+    """Layers by which the half-loss layer moves for one more shared level: mean, 95% interval, number of grammars.
+
+    A least-squares slope for each grammar, Student's t over them.
+    """
+    means = tasks.groupby(["grammar", "shared"]).half_layer.mean().dropna().reset_index()
+    slopes = pd.Series(
+        [np.polyfit(own.shared, own.half_layer, 1)[0] for _, own in means.groupby("grammar") if len(own) > 1]
+    )
+    return *_t_interval(slopes), len(slopes)
+
+
+def _t_interval(values: pd.Series) -> tuple[float, float, float]:
+    count = len(values)
+    half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
+    return values.mean(), values.mean() - half, values.mean() + half
+
+
+def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
+    tasks = half_layers(networks)
+    table, moved = summary(tasks), slope(tasks)
+    looks = {
+        shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
+        for shared, (colour, marker) in zip(sorted(set(networks.shared)), LOOKS, strict=False)
+    }
+
+    def curves(treatment: str):
+        def paint(axes: Axes) -> None:
+            axes.axhline(1, color=INK, lw=0.8, ls=":")
+            for place, (shared, mark) in enumerate(looks.items()):
+                own = networks[(networks.shared == shared) & (networks.treatment == treatment)]
+                line = own.groupby("n").share.mean()
+                axes.plot([0, *line.index], [1, *line], color=mark.colour, lw=1.8, zorder=2)
+                shift = 0.14 * (place - (len(looks) - 1) / 2)
+                tips = [
+                    f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base" for r in own.itertuples()
+                ]
+                draw.scatter(axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips)
+            axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
+            draw.layer_axis(axes, networks.n.max())
+            axes.set_ylabel("Accuracy as a share of the base's")
+
+        return paint
+
+    def where(axes: Axes) -> None:
+        rng = {target: shift for target, shift in zip(sorted(set(tasks.target)), (-0.08, 0.08), strict=False)}
+        for row in table.itertuples():
+            mark = looks[row[1]]
+            own = tasks[tasks.shared == row[1]]
+            tips = [f"grammar {r.grammar}, target {r.target}: {r.half_layer:.2f}" for r in own.itertuples()]
+            x = own.shared + own.target.map(rng) - 0.2
+            draw.scatter(axes, x, own.half_layer, Mark("", mark.colour, mark.marker, False, size=22), tips)
+        middle, low, high = table["half-loss layer"], table.low, table.high
+        axes.errorbar(
+            table["shared levels"], middle, [middle - low, high - middle], color=INK, fmt="o-", lw=1.3, capsize=3
+        )
+        axes.set_xticks(sorted(looks))
+        axes.set_xlim(min(looks) - 0.5, max(looks) + 0.4)
+        axes.set_ylim(0, networks.n.max() + 0.5)
+        axes.set_xlabel(f"Levels that both tasks share (of {levels}, from below)")
+        axes.set_ylabel("Layer n by which half of it has happened")
+
+    grammars, seeds, absent = networks.grammar.nunique(), networks.seed.nunique(), int(tasks.half_layer.isna().sum())
+    remark = f"; {absent} lost less than {NO_LOSS:.0%} of the base's accuracy and have no mark" if absent else ""
+    return Drawing(
+        "calibration",
+        "Calibration: where transfer breaks, against where the tasks stop to share rules (embedded images)",
+        f"{len(networks)} networks: {grammars} grammars, two target tasks, {seeds} training "
+        f"{'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one of {len(tasks)} tasks{remark}); "
+        "lines: means; n = 0 is the base. Black: mean and 95% interval over grammars. One more shared level moves the "
+        f"half-loss layer by {moved[0]:.2f} [{moved[1]:.2f}, {moved[2]:.2f}] layers ({moved[3]} grammars). Accuracy: "
+        "top-1 on all validation images of the task at the end of training.",
+        [
+            Panel("AnB: frozen layers of the other task", curves("AnB")),
+            Panel("BnB: frozen own layers (control)", curves("BnB")),
+            Panel("Where half of the specificity loss (BnB − AnB) happens", where),
+        ],
+        list(looks.values()),
+        table,
+        columns=3,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder with one folder of analysis.collect for each dataset")
+    options = parser.parse_args()
+    try:
+        made = drawing(*read(options.folder))
+    except UserError as error:
+        fail(error)
+    remove_leftovers(options.folder)
+    write_csv(options.folder / "calibration.csv", made.table)
+    paths = save(compose(made), options.folder / made.name)
+    print(made.table.to_string(index=False, float_format="%.3f"))
+    print(made.caption)
+    for path in paths:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
