@@ -59,8 +59,7 @@ paper-figures: setup ## the original's figures, tables and report from its publi
 results: setup ## draw the figures and write the reports in results/ again from their tables
 	@for study in $(dir $(wildcard results/*/about.json)); do \
 	  $(RUN) analysis.figures $$study && $(RUN) analysis.report $$study || exit 1; done
-	@for pair in $(wildcard results/comparisons/*/); do \
-	  $(RUN) analysis.compare $$pair/1-* $$pair/2-* $$pair || exit 1; done
+	@for study in $(dir $(wildcard results/questions/*/about.json)); do $(RUN) analysis.questions $$study || exit 1; done
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios
 	$(RUN) experiments.bench $(OVERRIDES)

@@ -9,10 +9,9 @@ from analysis.stats import BLOCK
 from analysis.style import FAINT, PAPER, READINGS, Mark, with_tips
 
 
-def chance(axes: Axes, rows: pd.DataFrame, side: str) -> None:
-    chance = (1 / rows.classes).mean()
-    axes.axhline(chance, color=FAINT, lw=0.8, ls="--")
-    where = (0.01 if side == "left" else 0.99, chance)
+def chance(axes: Axes, height: float, side: str) -> None:
+    axes.axhline(height, color=FAINT, lw=0.8, ls="--")
+    where = (0.01 if side == "left" else 0.99, height)
     frame = axes.get_yaxis_transform()  # along the axes, at the height of the data
     axes.annotate("chance", where, (0, 3), frame, "offset points", fontsize=8, color=FAINT, ha=side)
 

@@ -221,7 +221,7 @@ def volume(tables: Tables) -> Drawing | str:
             for _, own in rows.groupby(["split", "target", "seed"]):
                 axes.plot(own.images_per_class, own.accuracy, color=mark.colour, lw=1, zorder=1)
             draw.scatter(axes, rows.images_per_class, rows.accuracy, mark, draw.tips_of(rows))
-            draw.chance(axes, rows, "right")
+            draw.chance(axes, (1 / rows.classes).mean(), "right")
             axes.set_xscale(scale)
             axes.xaxis.set_major_formatter("{x:.0f}")
             axes.set_xlabel(f"Training images a class ({scale} scale)")
@@ -395,7 +395,7 @@ def _distant_panel(axes: Axes, rows: pd.DataFrame) -> None:
 def _random_panel(axes: Axes, rows: pd.DataFrame) -> None:
     draw.curve(axes, rows, TREATMENTS["RnB"])
     draw.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
-    draw.chance(axes, rows, "left")
+    draw.chance(axes, (1 / rows.classes).mean(), "left")
     draw.layer_axis(axes, rows.n.max())
     axes.set_ylabel("Top-1 accuracy on the target task")
 

@@ -1,0 +1,362 @@
+"""Small studies that ask one question, each with one figure and one table, from the tables of analysis.collect alone.
+
+python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the question by what the study varies:
+
+volume      images a class of the target task: train from scratch, freeze n, or fine-tune n? (study=reduced)
+preserved   copied layers above the frozen ones: A3B~1 copies 4 and freezes 3 (study=preserved)
+longer      base networks with a longer recipe, beside AnB+ and BnB+ (study=longer)
+variants    everything else that differs between parts: kinds of network, recipes (study=random-filters, batchnorm)
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from scipy import stats
+
+from analysis import draw
+from analysis.stats import BLOCK, estimate, mean, minus
+from analysis.style import FAINT, INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, with_tips
+from analysis.tables import Tables, fail, write_csv
+from transferability.errors import UserError
+from transferability.store import remove_leftovers
+
+LOOKS = [(INK, "o", "-"), ("#d95f02", "s", "--"), ("#1b7837", "^", "-"), ("#7570b3", "D", "--"), ("#a6761d", "v", ":")]
+KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
+VARIANT = ["network", "recipe"]
+SAME = ["split", "split_kind", "cell", "treatment", "target", "n", "seed", "images_per_class"]
+
+
+def question(tables: Tables) -> Drawing:
+    """The figure of what the study varies.
+
+    Raises:
+        UserError: it varies nothing, or nothing of it is finished.
+    """
+    networks = tables.networks[tables.networks.accuracy.notna()]
+    treated = networks[networks.treatment != "base"]
+    if treated.images_per_class.nunique() > 1:
+        return volume(tables)
+    if treated.treatment.str.contains("~").any():
+        return preserved(tables)
+    if len(treated[VARIANT].drop_duplicates()) > 1:
+        return variants(tables)
+    if len(treated) and len(networks[VARIANT].drop_duplicates()) > 1:
+        return longer(tables)
+    raise UserError(
+        "nothing to compare: the finished networks differ neither in network, recipe or images a class, nor are there "
+        "preserved layers (A3B~1)"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+def variants(tables: Tables) -> Drawing:
+    """Kinds of network or recipe side by side: what is left of the own base's accuracy, a panel a treatment."""
+    networks = _with_share(tables.networks)
+    names = _variant_names(networks)
+    marks = {name: Mark(name, c, m, line=ls) for name, (c, m, ls) in zip(names.unique(), LOOKS, strict=False)}
+    if len(marks) < names.nunique():
+        raise UserError(f"{names.nunique()} kinds of network: the figure has room for {len(LOOKS)}")
+    networks = networks.assign(variant=names)
+    treated = networks[networks.treatment != "base"]
+
+    def panel(kind: str, treatment: str) -> Panel:
+        rows = networks[(networks.split_kind == kind) & networks.treatment.isin(["base", treatment])]
+
+        def paint(axes: Axes) -> None:
+            axes.axhline(1, color=INK, lw=0.8, ls=":")
+            for place, (name, mark) in enumerate(marks.items()):
+                own = rows[(rows.variant == name) & rows.share.notna()]
+                shift = 0.1 * (place - (len(marks) - 1) / 2)
+                line = own.groupby("n").share.mean()
+                axes.plot(line.index + shift, line, mark.line, color=mark.colour, lw=1.5, zorder=2)
+                own = own[own.treatment != "base"]
+                draw.scatter(axes, own.n + shift, own.share, mark, draw.tips_of(own))
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, 0.95), max(high, 1.02))
+            if (chance := (rows.share / rows.accuracy / rows.classes).mean()) > low:
+                draw.chance(axes, chance, "left")
+            axes.set_ylabel("Accuracy as a share of the base's")
+            draw.layer_axis(axes, rows.n.max())
+
+        label = TREATMENTS[treatment].label if treatment in TREATMENTS else treatment
+        return Panel(f"{label}\n({', '.join(rows.split.unique())})", paint)
+
+    shown = treated[treated.share.notna()][["split_kind", "treatment"]].drop_duplicates()
+    bases = networks[networks.treatment == "base"].groupby("variant", sort=False).accuracy.mean()
+    return Drawing(
+        "variants",
+        f"{', '.join(marks)}: what is left when layers are frozen or copied ({_where(tables)})",
+        f"{_counts(networks)} A mark is one network, lines are means, 1 is the base of the same kind. Mean accuracy of "
+        f"the bases: {'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {_statistic(tables)}",
+        [panel(*row) for row in shown.itertuples(index=False)],
+        list(marks.values()),
+        _variant_table(networks),
+        columns=2,
+    )
+
+
+def _variant_table(networks: pd.DataFrame) -> pd.DataFrame:
+    """For each variant, kind of split and treatment: means, and the loss against the first variant's, cell by cell.
+
+    ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed; its interval is
+    Student's t over the cells. Cells that start from one base share its luck: read a small difference with care.
+    """
+    done = networks[networks.accuracy.notna()]
+    names = list(done.variant.unique())
+    first = done[done.variant == names[0]]
+    rows = []
+    for (name, kind, treatment), own in done.groupby(["variant", "split_kind", "treatment"], sort=False):
+        values = {"networks": len(own), "accuracy": own.accuracy.mean(), "share of the base's": own.share.mean()}
+        row = {"variant": name, "splits": kind, "treatment": treatment, **values}
+        if name != names[0]:
+            both = own.merge(first, on=SAME, suffixes=("", "_first"))
+            column = "accuracy" if treatment == "base" else "over_base"
+            row |= {"against": names[0]} | _t_interval(both[column] - both[f"{column}_first"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _t_interval(differences: pd.Series) -> dict[str, float]:
+    centre, spread, count = differences.mean(), differences.std(), len(differences)
+    half = stats.t.ppf(0.975, count - 1) * spread / np.sqrt(count) if count > 1 else np.nan
+    return {"difference": centre, "low": centre - half, "high": centre + half, "sd": spread}
+
+
+def _with_share(networks: pd.DataFrame) -> pd.DataFrame:
+    """With ``over_base`` (accuracy minus that of the same task's and variant's base) and ``share`` (their ratio)."""
+    base = networks[networks.treatment == "base"].groupby(BLOCK, dropna=False).accuracy.mean()
+    own = base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
+    return networks.assign(over_base=networks.accuracy - own, share=networks.accuracy / own)
+
+
+def _variant_names(networks: pd.DataFrame) -> pd.Series:
+    """What tells the variants apart: the label of the network, of the recipe, or both."""
+    varied = [c for c in VARIANT if networks[c].nunique() > 1] or VARIANT
+    return networks[varied].agg(", ".join, axis=1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+def longer(tables: Tables) -> Drawing:
+    """Bases of several recipes as lines, AnB+ and BnB+ against n: is the boost of transfer only more training?"""
+    networks = tables.networks[tables.networks.accuracy.notna()]
+    tuned = networks[networks.treatment.isin(["BnB+", "AnB+"])]
+    usual = tuned.recipe.iloc[0]
+    bases = networks[networks.treatment == "base"]
+    recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
+    styles = dict(zip(recipes, [":", "--", "-."], strict=False))
+    tasks = list(tuned[["split", "target"]].drop_duplicates().itertuples(index=False, name=None))
+
+    def panel(split: str, target: str) -> Panel:
+        def paint(axes: Axes) -> None:
+            here = networks[(networks.split == split) & (networks.target == target)]
+            for recipe in recipes:
+                own = here[(here.treatment == "base") & (here.recipe == recipe)]
+                for row in own.itertuples():
+                    line = axes.axhline(row.accuracy, color=INK, lw=1.2, ls=styles[recipe])
+                    half = 1.96 * np.sqrt(row.accuracy * (1 - row.accuracy) / row.val_images)
+                    axes.axhspan(row.accuracy - half, row.accuracy + half, color=FAINT, alpha=0.12, lw=0)
+                    with_tips(line, [f"base, {recipe}: {row.accuracy:.3f} ± {half:.3f}"])
+            for treatment in ("BnB+", "AnB+"):
+                own = here[here.treatment == treatment]
+                line = own.groupby("n").accuracy.mean()
+                axes.plot(line.index, line, color=TREATMENTS[treatment].colour, lw=1.5)
+                draw.points(axes, own, TREATMENTS[treatment], offset=0)
+            draw.layer_axis(axes, networks.n.max(), first=1)
+            axes.set_ylabel("Top-1 accuracy on the target task")
+
+        return Panel(f"{split}, target {target}", paint)
+
+    marks = [Mark(f"base, recipe: {recipe}", INK, line=styles[recipe]) for recipe in recipes]
+    return Drawing(
+        "longer",
+        f"Fine-tuned transfer against base networks that are trained longer ({_where(tables)})",
+        f"{_counts(networks)} A mark is one network; grey: 95% intervals of each base from its validation images. "
+        f"AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. {_statistic(tables)}",
+        [panel(*task) for task in tasks],
+        [*marks, TREATMENTS["BnB+"], TREATMENTS["AnB+"]],
+        _longer_table(tuned, bases, recipes),
+        columns=2,
+    )
+
+
+def _longer_table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
+    """Mean over n of AnB+ and BnB+ minus each base; the interval is that of the validation images, or over tasks."""
+    rows = []
+    for treatment in ("BnB+", "AnB+"):
+        own = tuned[tuned.treatment == treatment]
+        means = own.groupby(["split", "target", "seed"]).accuracy.agg(["mean", "size"])
+        for recipe in recipes:
+            base = bases[bases.recipe == recipe].set_index(["split", "target", "seed"])
+            both = means.join(base[["accuracy", "val_images"]], how="inner")
+            found = _t_interval(both["mean"] - both.accuracy)
+            if len(both) == 1:
+                one = both.iloc[0]
+                half = 1.96 * np.sqrt(
+                    (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy)) / one.val_images
+                )
+                found |= {"low": found["difference"] - half, "high": found["difference"] + half}
+            rows.append(
+                {"treatment": treatment, "over the base of recipe": recipe, "tasks": len(both)}
+                | {"networks": int(both["size"].sum()), "mean": both["mean"].mean(), "base": both.accuracy.mean()}
+                | {key: found[key] for key in ("difference", "low", "high")}
+                | {"covers": "tasks" if len(both) > 1 else "validation images only"}
+            )
+    return pd.DataFrame(rows)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+def preserved(tables: Tables) -> Drawing:
+    """AnB~k: n frozen layers and k more, copied and fine-tuned (an unpublished plot of the original's authors)."""
+    networks = tables.networks
+    done = networks[networks.accuracy.notna()]
+    colours = ["#e08214", "#8073ac", "#35978f"]
+    kept = sorted(t for t in set(done.treatment) if "~" in t)
+    looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
+    for treatment, colour, marker in zip(kept, colours, "s^v", strict=False):
+        extra = treatment.split("~")[1]
+        label = f"{treatment}: n layers frozen, {extra} more copied and fine-tuned"
+        looks[treatment] = Mark(label, colour, marker, offset=0.1 * (1 + colours.index(colour)))
+    rows = []
+    for treatment in kept:
+        for n in sorted(set(done[done.treatment == treatment].n)):
+            if found := estimate(done, minus(mean(treatment, [n]), mean("AnB", [n]))):
+                rows.append({"treatment": treatment, "n": n, **vars(found), "covers": found.covers})
+    table = pd.DataFrame(rows).drop(columns="df")
+
+    def lines(axes: Axes) -> None:
+        axes.axhline(done[done.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
+        for treatment, mark in looks.items():
+            own = done[done.treatment == treatment]
+            line = own.groupby("n").accuracy.mean()
+            axes.plot(line.index, line, color=mark.colour, lw=1.5, zorder=2)
+            draw.points(axes, own, mark, offset=0)
+        draw.layer_axis(axes, done.n.max(), first=1)
+        axes.set_xlabel("Frozen layers n (of AnB+: copied)")
+        axes.set_ylabel("Top-1 accuracy on the target task")
+
+    def gains(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8)
+        for treatment in kept:
+            own = table[table.treatment == treatment]
+            draw.estimates(axes, own.assign(quantity=f"{treatment} - AnB"), looks[treatment])
+        draw.layer_axis(axes, done.n.max(), first=1)
+        axes.set_xlabel("Frozen layers n")
+        axes.set_ylabel("Accuracy minus AnB with the same n")
+
+    spread = "the spread between networks" if (table.covers == "networks").all() else "the validation images alone"
+    return Drawing(
+        "preserved",
+        f"Layers that are copied above the frozen ones: {_where(tables)}",
+        f"{_counts(networks)} A mark is one network, lines are means, dotted: base. Bars: 95% intervals from {spread}, "
+        f"each for itself. {_statistic(tables)}",
+        [Panel("Every network", lines), Panel("What copying more is worth", gains)],
+        list(looks.values()),
+        table,
+        columns=2,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+def volume(tables: Tables) -> Drawing:
+    """Scratch, freeze n, fine-tune n against the images a class of the target task: a grid for each kind of split."""
+    table = _volume_table(tables.networks)
+    limit = table["minus scratch"].abs().max()
+
+    def panel(kind: str) -> Panel:
+        rows = table[table.splits == kind]
+        columns = list(dict.fromkeys(rows.sort_values(["order", "n"]).arrangement))
+        volumes = sorted(set(rows["images a class"]), reverse=True)
+
+        def paint(axes: Axes) -> None:
+            axes.grid(False)
+            shown = rows.pivot(index="images a class", columns="arrangement", values="minus scratch")
+            axes.imshow(shown.loc[volumes, columns], cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+            for row in rows.itertuples():
+                x, y = columns.index(row.arrangement), volumes.index(row[rows.columns.get_loc("images a class") + 1])
+                dark = abs(row[rows.columns.get_loc("minus scratch") + 1]) > 0.6 * limit
+                text = f"{row.accuracy:.3f}"[1:] + ("*" if row.among_the_best and not row.best else "")
+                axes.text(x, y, text, ha="center", va="center", fontsize=8, color=PAPER if dark else "#222222")
+                if row.best:
+                    axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=INK, lw=2))
+            axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+            axes.set_yticks(range(len(volumes)), [str(v) for v in volumes])
+            axes.set_ylabel("Images a class")
+
+        splits = ", ".join(sorted(set(tables.networks[tables.networks.split_kind == kind].split)))
+        return Panel(f"{KINDS[kind].capitalize()} ({splits})", paint, 8.4, 2.9)
+
+    return Drawing(
+        "volume",
+        f"Little data: train from scratch, freeze n copied layers, or fine-tune them? {_where(tables)}",
+        f"{_counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than from "
+        "scratch on the same images. Framed: the best of a row; *: not to be told from it (95% interval of the "
+        f"validation images, not corrected for choosing the best). {_statistic(tables)}",
+        [panel(kind) for kind in KINDS if (table.splits == kind).any()],
+        [],
+        table.drop(columns="order"),
+    )
+
+
+def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of split, volume and arrangement: mean accuracy, difference from scratch, the best, its equals."""
+    done = networks[networks.accuracy.notna() & networks.images_per_class.notna()]
+    names = {"base": "scratch", "AnB": "freeze {}", "AnB+": "fine-tune {}"}
+    done = done[done.treatment.isin(names)]
+    keys = ["split_kind", "images_per_class", "treatment", "n"]
+    table = done.groupby(keys).agg(
+        accuracy=("accuracy", "mean"), networks=("accuracy", "size"), val_images=("val_images", "sum")
+    )
+    table = table.reset_index().rename(columns={"split_kind": "splits", "images_per_class": "images a class"})
+    table["images a class"] = table["images a class"].astype(int)
+    table["order"] = table.treatment.map(list(names).index)
+    table.insert(2, "arrangement", [names[t].format(n) for t, n in zip(table.treatment, table.n, strict=True)])
+    parts = []
+    for _, row in table.groupby(["splits", "images a class"]):
+        top = row.accuracy.max()
+        error = np.sqrt((row.accuracy * (1 - row.accuracy) + top * (1 - top)) / row.val_images)
+        scratch = row[row.treatment == "base"].accuracy.mean()
+        best = row.accuracy == top
+        equal = top - row.accuracy <= 1.96 * error
+        parts.append(row.assign(**{"minus scratch": row.accuracy - scratch, "best": best, "among_the_best": equal}))
+    return pd.concat(parts).drop(columns=["treatment", "val_images"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+def _where(tables: Tables) -> str:
+    return tables.about["dataset"]["name"]
+
+
+def _counts(networks: pd.DataFrame) -> str:
+    done, missing = int(networks.accuracy.notna().sum()), int(networks.accuracy.isna().sum())
+    tasks = len(networks[["split", "target"]].drop_duplicates())
+    text = f"{done} networks, {tasks} target {'task' if tasks == 1 else 'tasks'}, "
+    text += f"{(seeds := networks.seed.nunique())} {'seed' if seeds == 1 else 'seeds'}."
+    return text + (f" {missing} networks of the study are missing here." if missing else "")
+
+
+def _statistic(tables: Tables) -> str:
+    return f"Accuracy: {tables.about['statistic_label']}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder of analysis.collect")
+    options = parser.parse_args()
+    try:
+        made = question(Tables.read(options.folder))
+        remove_leftovers(options.folder)
+        write_csv(options.folder / f"{made.name}.csv", made.table)
+        paths = save(compose(made), options.folder / made.name)
+    except UserError as error:
+        fail(error)
+    print(made.table.to_string(index=False, float_format="%.4f", na_rep=""))
+    for path in paths:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The small studies: each question finds its figure, and its table has numbers known by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import questions
+from analysis.style import compose, save
+from analysis.tables import RESULTS, Tables
+from transferability.errors import UserError
+
+
+def row(cell, treatment, n, top1, target="B", **values):
+    """A finished network; ``values`` replace the usual ones."""
+    usual = {
+        "dataset": "d", "split": "random-0", "split_kind": "random", "cell": cell, "treatment": treatment, "n": n,
+        "target": target, "seed": 0, "classes": 10, "val_images": 2500, "state": "done", "top1": top1,
+        "in_study": True, "network": "small", "recipe": "demo", "images_per_class": np.nan,
+    }  # fmt: skip
+    return dict.fromkeys(RESULTS) | usual | values
+
+
+def tables_of(rows) -> Tables:
+    about = {"title": "t", "statistic": "top1", "statistic_label": "top-1", "dataset": {"name": "d"}}
+    return Tables(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
+
+
+def drawn(made, folder) -> None:
+    assert all(path.stat().st_size > 8_000 for path in save(compose(made), folder / made.name))
+
+
+def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp_path):
+    rows = []
+    for name, base, left in (("kaiming", 0.8, 0.5), ("caffe", 0.6, 0.25)):
+        for target, more in (("A", 0.0), ("B", 0.02)):
+            rows.append(row(f"base{target}", "base", 0, base, target, network=name))
+            rows += [row(f"R{n}{target}", "RnB", n, base * left + more, target, network=name) for n in (1, 2)]
+    rows.append(row("R3B", "RnB", 3, np.nan, network="caffe", state="missing"))
+    made = questions.question(tables_of(rows))
+    assert (
+        made.name == "variants" and "10 networks" not in made.caption and "12 networks, 2 target tasks" in made.caption
+    )
+    assert "1 networks of the study are missing" in made.caption
+    table = made.table.set_index(["variant", "treatment"])
+    assert table.accuracy[("kaiming", "RnB")] == pytest.approx(0.41)
+    assert table["share of the base's"][("caffe", "RnB")] == pytest.approx((0.25 + 0.17 / 0.6) / 2)
+    # accuracy minus base: caffe 0.15 - 0.6 = -0.45, kaiming 0.4 - 0.8 = -0.4, on both tasks and for both n
+    assert table.difference[("caffe", "RnB")] == pytest.approx(-0.05) and table["sd"][("caffe", "RnB")] < 1e-9
+    assert table.difference[("caffe", "base")] == pytest.approx(-0.2)
+    drawn(made, tmp_path)
+
+
+def test_a_longer_base_is_set_against_fine_tuned_transfer(tmp_path):
+    rows = [row("baseB", "base", 0, 0.5), row("baseB", "base", 0, 0.58, recipe="twice as long")]
+    rows += [row(f"A{n}B+", "AnB+", n, 0.58 + 0.01 * n) for n in (1, 2, 3)]
+    rows += [row(f"B{n}B+", "BnB+", n, 0.56) for n in (1, 2, 3)]
+    made = questions.question(tables_of(rows))
+    table = made.table.set_index(["treatment", "over the base of recipe"])
+    assert made.name == "longer" and table.difference[("AnB+", "demo")] == pytest.approx(0.1)
+    assert table.difference[("AnB+", "twice as long")] == pytest.approx(0.02)
+    assert table.difference[("BnB+", "twice as long")] == pytest.approx(-0.02)
+    half = 1.96 * ((0.6 * 0.4 + 0.58 * 0.42) / 2500) ** 0.5  # a single task: the validation images
+    assert table.high[("AnB+", "twice as long")] == pytest.approx(0.02 + half)
+    assert set(table.covers) == {"validation images only"}
+    drawn(made, tmp_path)
+
+
+def test_preserved_layers_are_worth_what_they_add_to_frozen_ones(tmp_path):
+    rows = [row("baseB", "base", 0, 0.5)]
+    rows += [row(f"A{n}B", "AnB", n, 0.5 - 0.05 * n) for n in (1, 2, 3)]
+    rows += [row(f"A{n}B~1", "AnB~1", n, 0.5 - 0.05 * n + 0.02 * n) for n in (1, 2)]
+    rows += [row("A1B~2", "AnB~2", 1, 0.51)]
+    made = questions.question(tables_of(rows))
+    found = made.table.set_index(["treatment", "n"]).value
+    assert made.name == "preserved" and len(found) == 3
+    assert found.tolist() == pytest.approx([0.02, 0.04, 0.06])
+    drawn(made, tmp_path)
+
+
+def test_the_grid_of_little_data_frames_the_best_and_marks_its_equals(tmp_path):
+    rows = []
+    for kind, split, gain in (("random", "random-0", 0.1), ("natural-manmade", "natural-manmade", -0.1)):
+        for images, scratch in ((10, 0.2), (100, 0.5)):
+            usual = {"images_per_class": images, "split": split, "split_kind": kind}
+            rows.append(row("baseB", "base", 0, scratch, **usual))
+            rows += [row(f"A{n}B", "AnB", n, scratch + gain * n / 2, **usual) for n in (1, 2)]
+            rows += [row(f"A{n}B+", "AnB+", n, scratch + gain * n / 2 + 0.01, **usual) for n in (1, 2)]
+    made = questions.question(tables_of(rows))
+    assert made.name == "volume" and len(made.panels) == 2 and len(made.table) == 20
+    table = made.table.set_index(["splits", "images a class", "arrangement"])
+    near, far = table.loc[("random", 10)], table.loc[("natural-manmade", 100)]
+    assert near.index[near.best].tolist() == ["fine-tune 2"] and far.index[far.best].tolist() == ["scratch"]
+    assert near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
+    # 0.01 is within 1.96 sqrt(0.3 x 0.7 + 0.31 x 0.69) / 50 = 0.026; 0.05 is not
+    assert near.among_the_best.to_dict() == {
+        "scratch": False, "freeze 1": False, "freeze 2": True, "fine-tune 1": False, "fine-tune 2": True
+    }  # fmt: skip
+    drawn(made, tmp_path)
+
+
+def test_a_study_that_varies_nothing_is_one_clear_line():
+    with pytest.raises(UserError, match="nothing to compare"):
+        questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5)]))
+
+
+def test_more_kinds_than_the_figure_can_tell_apart_is_one_clear_line():
+    rows = [row("A1B", "AnB", 1, 0.5, network=f"kind {i}") for i in range(6)]
+    with pytest.raises(UserError, match="6 kinds of network: the figure has room for 5"):
+        questions.question(tables_of(rows))
