@@ -218,7 +218,7 @@ def preserved(tables: Tables) -> Drawing:
     looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
     for treatment, colour, marker in zip(kept, colours, "s^v", strict=False):
         extra = treatment.split("~")[1]
-        label = f"{treatment}: n layers frozen, {extra} more copied and fine-tuned"
+        label = f"{treatment}: {extra} more copied, fine-tuned"
         looks[treatment] = Mark(label, colour, marker, offset=0.1 * (1 + colours.index(colour)))
     rows = []
     for treatment in kept:
@@ -264,7 +264,7 @@ def preserved(tables: Tables) -> Drawing:
 def volume(tables: Tables) -> Drawing:
     """Scratch, freeze n, fine-tune n against the images a class of the target task: a grid for each kind of split."""
     table = _volume_table(tables.networks)
-    limit = table["minus scratch"].abs().max()
+    limit = 1.4 * table["minus scratch"].abs().max()  # text and frames stay readable on the strongest colour
 
     def panel(kind: str) -> Panel:
         rows = table[table.splits == kind]
