@@ -56,46 +56,49 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
-    """For each shared level, grammar and task: where half of the specificity loss (BnB - AnB) has happened.
+    """For each shared level, grammar and seed: where half of the specificity loss (BnB - AnB) has happened.
+
+    The loss is the mean of both directions: where one of the two bases is the better one, its layers serve the other
+    task better, and the other way round worse, whatever the tasks share.
 
     Returns:
-        A row a task: shared, grammar, target, seed, base (accuracy), loss (at the last n), half_layer (interpolated;
-        NaN where the loss never exceeds 5% of the base's accuracy).
+        A row a grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer (interpolated; NaN
+        where the loss never exceeds 5% of the base's accuracy).
     """
     rows = []
-    for key, own in networks.groupby(["shared", "grammar", "target", "seed"]):
+    for key, own in networks.groupby(["shared", "grammar", "seed"]):
         curves = own.pivot_table(index="n", columns="treatment", values="accuracy")
-        if not {"BnB", "AnB", "base"} <= set(curves):
+        loss = (curves.BnB - curves.AnB).dropna() if {"BnB", "AnB", "base"} <= set(curves) else []
+        if not len(loss) or own.target.nunique() < 2 or own[["target", "treatment", "n"]].duplicated().any():
             continue
-        loss = (curves.BnB - curves.AnB).dropna()
-        base = curves.base.dropna().iloc[0]
+        base = curves.base[0]
         half = shape(list(loss.index), loss.to_numpy())[0] if loss.max() > NO_LOSS * base else np.nan
-        names = ("shared", "grammar", "target", "seed", "base", "loss", "half_layer")
+        names = ("shared", "grammar", "seed", "base", "loss", "half_layer")
         rows.append(dict(zip(names, (*key, base, loss.iloc[-1], half), strict=True)))
     if not rows:
-        raise UserError("no task has its base, BnB and AnB finished")
+        raise UserError("no grammar has its bases, BnB and AnB finished in both directions")
     return pd.DataFrame(rows)
 
 
-def summary(tasks: pd.DataFrame) -> pd.DataFrame:
+def summary(grammars: pd.DataFrame) -> pd.DataFrame:
     """By shared level: means over grammars of base, loss and half-loss layer, with Student's t over the grammars."""
     rows = []
-    for shared, own in tasks.groupby("shared"):
-        by_grammar = own.groupby("grammar").half_layer.mean().dropna()
-        value, low, high = _t_interval(by_grammar)
-        counts = {"grammars": len(by_grammar), "tasks": int(own.half_layer.notna().sum()), "without loss": len(own)}
-        counts["without loss"] -= counts["tasks"]
+    for shared, own in grammars.groupby("shared"):
+        by_grammar = own.groupby("grammar").half_layer.mean()
+        found = by_grammar.dropna()
+        value, low, high = _t_interval(found)
+        counts = {"grammars": len(by_grammar), "without loss": len(by_grammar) - len(found)}
         means = {"base": own.base.mean(), "loss at the last n": own.loss.mean()}
         rows.append({"shared levels": shared, **counts, **means, "half-loss layer": value, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
-def slope(tasks: pd.DataFrame) -> tuple[float, float, float, int]:
+def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
     """Layers by which the half-loss layer moves for one more shared level: mean, 95% interval, number of grammars.
 
     A least-squares slope for each grammar, Student's t over them.
     """
-    means = tasks.groupby(["grammar", "shared"]).half_layer.mean().dropna().reset_index()
+    means = grammars.groupby(["grammar", "shared"]).half_layer.mean().dropna().reset_index()
     slopes = pd.Series(
         [np.polyfit(own.shared, own.half_layer, 1)[0] for _, own in means.groupby("grammar") if len(own) > 1]
     )
@@ -109,8 +112,8 @@ def _t_interval(values: pd.Series) -> tuple[float, float, float]:
 
 
 def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
-    tasks = half_layers(networks)
-    table, moved = summary(tasks), slope(tasks)
+    found = half_layers(networks)
+    table, moved = summary(found), slope(found)
     looks = {
         shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
         for shared, (colour, marker) in zip(sorted(set(networks.shared)), LOOKS, strict=False)
@@ -135,13 +138,11 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
         return paint
 
     def where(axes: Axes) -> None:
-        rng = {target: shift for target, shift in zip(sorted(set(tasks.target)), (-0.08, 0.08), strict=False)}
-        for row in table.itertuples():
-            mark = looks[row[1]]
-            own = tasks[tasks.shared == row[1]]
-            tips = [f"grammar {r.grammar}, target {r.target}: {r.half_layer:.2f}" for r in own.itertuples()]
-            x = own.shared + own.target.map(rng) - 0.2
-            draw.scatter(axes, x, own.half_layer, Mark("", mark.colour, mark.marker, False, size=22), tips)
+        for row in found.itertuples():
+            mark = looks[row.shared]
+            tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
+            x = row.shared - 0.2 + 0.04 * row.grammar
+            draw.scatter(axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips)
         middle, low, high = table["half-loss layer"], table.low, table.high
         axes.errorbar(
             table["shared levels"], middle, [middle - low, high - middle], color=INK, fmt="o-", lw=1.3, capsize=3
@@ -152,16 +153,18 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
         axes.set_xlabel(f"Levels that both tasks share (of {levels}, from below)")
         axes.set_ylabel("Layer n by which half of it has happened")
 
-    grammars, seeds, absent = networks.grammar.nunique(), networks.seed.nunique(), int(tasks.half_layer.isna().sum())
-    remark = f"; {absent} lost less than {NO_LOSS:.0%} of the base's accuracy and have no mark" if absent else ""
+    grammars, seeds, absent = networks.grammar.nunique(), networks.seed.nunique(), int(found.half_layer.isna().sum())
+    remark = (
+        f"; {absent} lost less than {NO_LOSS:.0%} of the base's accuracy at every n and have no mark" if absent else ""
+    )
     return Drawing(
         "calibration",
         "Calibration: where transfer breaks, against where the tasks stop to share rules (embedded images)",
-        f"{len(networks)} networks: {grammars} grammars, two target tasks, {seeds} training "
-        f"{'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one of {len(tasks)} tasks{remark}); "
-        "lines: means; n = 0 is the base. Black: mean and 95% interval over grammars. One more shared level moves the "
-        f"half-loss layer by {moved[0]:.2f} [{moved[1]:.2f}, {moved[2]:.2f}] layers ({moved[3]} grammars). Accuracy: "
-        "top-1 on all validation images of the task at the end of training.",
+        f"{len(networks)} networks: {grammars} grammars, both directions, {seeds} training "
+        f"{'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one grammar, mean of both directions"
+        f"{remark}); lines: means; n = 0 is the base. Black: mean and 95% interval over grammars. One more shared "
+        f"level moves the half-loss layer by {moved[0]:.2f} [{moved[1]:.2f}, {moved[2]:.2f}] layers ({moved[3]} "
+        "grammars). Accuracy: top-1 on all validation images of the task at the end of training.",
         [
             Panel("AnB: frozen layers of the other task", curves("AnB")),
             Panel("BnB: frozen own layers (control)", curves("BnB")),

@@ -38,15 +38,15 @@ def test_the_half_loss_layer_is_found_and_moves_with_the_shared_level(tmp_path):
             study(tmp_path, shared, grammar, breaks_at=2 * shared + late)
     networks, levels = calibration.read(tmp_path)
     assert levels == 4 and len(networks) == 2 * 3 * 2 * 15
-    tasks = calibration.half_layers(networks)
-    assert len(tasks) == 12 and tasks.loss.tolist() == pytest.approx([0.6] * 12) and (tasks.base == BASE).all()
+    found = calibration.half_layers(networks)
+    assert len(found) == 6 and found.loss.tolist() == pytest.approx([0.6] * 6) and (found.base == BASE).all()
     # A step between n - 1 and n: half of it is interpolated half-way. Later grammars break one layer later.
-    assert tasks.half_layer.tolist() == pytest.approx((2 * tasks.shared + tasks.grammar - 0.5).tolist())
-    table = calibration.summary(tasks).set_index("shared levels")
+    assert found.half_layer.tolist() == pytest.approx((2 * found.shared + found.grammar - 0.5).tolist())
+    table = calibration.summary(found).set_index("shared levels")
     assert table["half-loss layer"].tolist() == pytest.approx([2.0, 4.0, 6.0])
     half = 12.7062 * 0.5  # Student's t with one degree of freedom, standard error of 1.5 and 2.5
     assert (table.low[1], table.high[1]) == (pytest.approx(2 - half, abs=1e-3), pytest.approx(2 + half, abs=1e-3))
-    assert calibration.slope(tasks) == (pytest.approx(2.0), pytest.approx(2.0), pytest.approx(2.0), 2)
+    assert calibration.slope(found) == (pytest.approx(2.0), pytest.approx(2.0), pytest.approx(2.0), 2)
     made = calibration.drawing(networks, levels)
     assert (
         "180 networks: 2 grammars" in made.caption and "moves the half-loss layer by 2.00 [2.00, 2.00]" in made.caption
@@ -54,13 +54,25 @@ def test_the_half_loss_layer_is_found_and_moves_with_the_shared_level(tmp_path):
     assert all(path.stat().st_size > 10_000 for path in save(compose(made), tmp_path / "calibration"))
 
 
+def test_directions_are_averaged_before_the_layer_is_sought(tmp_path):
+    """A base that is better than the other makes AnB better in one direction and worse in the other."""
+    study(tmp_path, 1, 0, breaks_at=4)
+    path = tmp_path / "shared1-grammar0" / "results.csv"
+    table = pd.read_csv(path)
+    transfers = table.treatment == "AnB"
+    table.loc[transfers & (table.target == "A"), "top1"] += 0.1
+    table.loc[transfers & (table.target == "B"), "top1"] -= 0.1
+    table.to_csv(path, index=False)
+    assert calibration.half_layers(calibration.read(tmp_path)[0]).half_layer.tolist() == pytest.approx([3.5])
+
+
 def test_a_task_without_a_loss_has_no_layer_of_half_loss(tmp_path):
     study(tmp_path, 1, 0, breaks_at=3)
     study(tmp_path, 3, 0, breaks_at=8)
     table = calibration.summary(calibration.half_layers(calibration.read(tmp_path)[0])).set_index("shared levels")
-    assert table["without loss"].to_dict() == {1: 0, 3: 2}
+    assert table["without loss"].to_dict() == {1: 0, 3: 1}
     assert table["half-loss layer"].isna().to_dict() == {1: False, 3: True}
-    assert "2 lost less than 5%" in calibration.drawing(*calibration.read(tmp_path)).caption
+    assert "1 lost less than 5%" in calibration.drawing(*calibration.read(tmp_path)).caption
 
 
 def test_what_is_no_calibration_is_one_clear_line(tmp_path):
