@@ -7,7 +7,7 @@ LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo test lint plan status sweep collect figures report paper-figures results
+.PHONY: help setup demo test lint plan status sweep collect figures report question calibration paper-figures results
 .PHONY: bench bench-gpu bench-ingest bench-growth clean
 
 help: ## list the targets
@@ -51,6 +51,17 @@ figures: collect ## collect, and draw every figure into OUT as PDF, SVG and PNG
 report: collect ## collect, and write OUT/report.html: figures, claims and numbers in one page
 	@$(RUN) analysis.report $(OUT)
 
+question: collect ## collect a small study (OVERRIDES=study=random-filters), and draw its one figure into OUT
+	@$(RUN) analysis.questions $(OUT)
+
+CALIBRATION = study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250 \
+  dataset.grammar.shared_levels=1,2,3 dataset.grammar.seed=0,1,2 $(OVERRIDES)
+
+calibration: setup ## train and draw the calibration on embedded images, where the truth is known: 270 networks, 2 hours
+	@$(RUN) experiments.run -m $(CALIBRATION)
+	@$(RUN) analysis.collect -m $(CALIBRATION) 'out=figures/calibration/$${dataset.name}'
+	@$(RUN) analysis.calibration figures/calibration
+
 paper-figures: setup ## the original's figures, tables and report from its published numbers, without training
 	@$(RUN) analysis.paper figures/paper
 	@$(RUN) analysis.figures figures/paper
@@ -59,6 +70,7 @@ paper-figures: setup ## the original's figures, tables and report from its publi
 results: setup ## draw the figures and write the reports in results/ again from their tables
 	@for study in $(dir $(wildcard results/*/about.json)); do \
 	  $(RUN) analysis.figures $$study && $(RUN) analysis.report $$study || exit 1; done
+	@$(RUN) analysis.calibration results/calibration
 	@for study in $(dir $(wildcard results/questions/*/about.json)); do $(RUN) analysis.questions $$study || exit 1; done
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios

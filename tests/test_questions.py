@@ -45,9 +45,23 @@ def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp
     assert table.accuracy[("kaiming", "RnB")] == pytest.approx(0.41)
     assert table["share of the base's"][("caffe", "RnB")] == pytest.approx((0.25 + 0.17 / 0.6) / 2)
     # accuracy minus base: caffe 0.15 - 0.6 = -0.45, kaiming 0.4 - 0.8 = -0.4, on both tasks and for both n
-    assert table.difference[("caffe", "RnB")] == pytest.approx(-0.05) and table["sd"][("caffe", "RnB")] < 1e-9
+    found = table.loc[("caffe", "RnB")]
+    assert (found.difference, found.low, found.high, found.tasks) == (*[pytest.approx(-0.05)] * 3, 2)
     assert table.difference[("caffe", "base")] == pytest.approx(-0.2)
     drawn(made, tmp_path)
+
+
+def test_the_dip_of_bnb_is_measured_in_each_variant():
+    rows = []
+    for name, middle in (("none", 0.7), ("BatchNorm", 0.8)):
+        for target, more in (("A", 0.01), ("B", 0.03)):
+            rows.append(row(f"base{target}", "base", 0, 0.8, target, network=name))
+            values = {1: 0.8, 2: 0.8, 3: 0.1, 4: middle - more, 5: middle - more, 6: 0.2, 7: 0.8}
+            rows += [row(f"{target}{n}{target}", "BnB", n, v, target, network=name) for n, v in values.items()]
+    table = questions.question(tables_of(rows)).table.set_index(["variant", "treatment"])
+    assert table.dip[("none", "BnB")] == pytest.approx(0.12) and table.dip[("BatchNorm", "BnB")] == pytest.approx(0.02)
+    half = 12.7062 * 0.01  # Student's t with one degree of freedom: two tasks, 0.01 from their mean
+    assert table["dip low"][("none", "BnB")] == pytest.approx(0.12 - half, abs=1e-4)
 
 
 def test_a_longer_base_is_set_against_fine_tuned_transfer(tmp_path):

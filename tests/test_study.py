@@ -127,6 +127,27 @@ def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
         job_specs(specs, 33)
 
 
+@pytest.mark.parametrize(
+    ("study", "count"),
+    [
+        ("random-filters", 5 * 2 * 2 * 8),  # kinds, targets, seeds, base and R1..R7
+        ("batchnorm", 2 * 2 * 2 * (1 + 21)),
+        ("longer", 2 * 2 * (2 + 14)),
+        ("preserved", 2 * 2 * (1 + 14 + 6 + 5)),
+        ("reduced", 4 * 2 * (1 + 14)),
+        ("precision", 2 * 2 * (1 + 35 + 1 + 7)),
+        ("calibration", 2 * (1 + 14)),
+    ],
+)
+def test_the_small_studies_have_the_networks_that_they_say(tmp_path, dataset, study, count):
+    specs = study_specs(shrunk(tmp_path, f"study={study}"), dataset)
+    assert len(specs) == count
+    if study == "reduced":
+        assert {(s.recipe.steps, s.source.recipe.name) for s in specs if s.source} == {
+            (steps, "demo") for steps in (6250, 4000, 2500)
+        }
+
+
 def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
     parts = "study.parts.reduced_volume"
     small = ["study=paper", "study.layers=[1,7]", f"{parts}.images_per_class=[1,5,12]"]
