@@ -1,4 +1,4 @@
-# Settings for any target: make report OVERRIDES="dataset=tiny_imagenet recipe=tiny_imagenet" OUT=figures/tiny
+# Settings for any target: make report OVERRIDES="dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet" OUT=figures/tiny
 PYTHON ?= python3
 VENV ?= .venv
 OVERRIDES ?=

@@ -144,7 +144,7 @@ def test_the_small_studies_have_the_networks_that_they_say(tmp_path, dataset, st
     assert len(specs) == count
     if study == "reduced":
         assert {(s.recipe.steps, s.source.recipe.name) for s in specs if s.source} == {
-            (steps, "demo") for steps in (6250, 4000, 2500)
+            (steps, "demo") for steps in (5000, 3000, 2000)
         }
 
 
