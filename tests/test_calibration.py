@@ -64,6 +64,9 @@ def test_directions_are_averaged_before_the_layer_is_sought(tmp_path):
     table.loc[transfers & (table.target == "B"), "top1"] -= 0.1
     table.to_csv(path, index=False)
     assert calibration.half_layers(calibration.read(tmp_path)[0]).half_layer.tolist() == pytest.approx([3.5])
+    table[table.target == "A"].to_csv(path, index=False)
+    with pytest.raises(UserError, match="both directions"):
+        calibration.half_layers(calibration.read(tmp_path)[0])
 
 
 def test_a_task_without_a_loss_has_no_layer_of_half_loss(tmp_path):
