@@ -106,7 +106,7 @@ def test_the_grid_of_little_data_frames_the_best_and_marks_its_equals(tmp_path):
     table = made.table.set_index(["splits", "images a class", "arrangement"])
     near, far = table.loc[("random", 10)], table.loc[("natural-manmade", 100)]
     assert near.index[near.best].tolist() == ["fine-tune 2"] and far.index[far.best].tolist() == ["scratch"]
-    assert near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
+    assert near.accuracy["freeze 2"] == pytest.approx(0.3) and near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
     # 0.02 is within 1.96 sqrt(0.3 x 0.7 + 0.32 x 0.68) / 50 = 0.0256; 0.05 is not
     assert near.among_the_best.to_dict() == {
         "scratch": False, "freeze 1": False, "freeze 2": True, "fine-tune 1": False, "fine-tune 2": True
