@@ -45,6 +45,7 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
     makers: dict[str, Callable[[Tables], Drawing | str]] = {
         "accuracy": accuracy,
         "distance": distance,
+        "dissimilar": dissimilar,
         "decomposition": decomposition,
         "volume": volume,
         "filters": filters,
@@ -154,6 +155,60 @@ def distance(tables: Tables) -> Drawing | str:
         [*panels, Panel("Relative to base", relative_panel)],
         marks + [mark for _, mark, _ in relative] + ([PUBLISHED] if faint else []),
         table,
+        columns=3,
+    )
+
+
+def dissimilar(tables: Tables) -> Drawing | str:
+    """All treatments between natural and man-made, where the study has more than the paper's AnB."""
+    rows = tables.networks[tables.networks.split_kind == "natural-manmade"]
+    there = [t for t in (*MAIN, "RnB") if _finished(rows, t)]
+    if not set(there) - {"AnB"}:
+        return "nothing but AnB between natural and man-made, which is in the figure distance"
+    parts = decompose(tables.networks)
+    looks = {
+        "specificity loss": Mark("similar tasks", "#b2182b", "D", offset=-0.06),
+        "specificity loss, dissimilar tasks": Mark("natural/man-made", "#e08214", "h", offset=0.06),
+    }
+
+    def target_panel(target: str) -> Callable[[Axes], None]:
+        def paint(axes: Axes) -> None:
+            own = rows[rows.target == target]
+            axes.axhline(own[own.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
+            draw.points(axes, own[own.treatment == "base"], TREATMENTS["base"])
+            for treatment in there:
+                line = _mean_line(own, treatment)
+                axes.plot(line.index, line, color=TREATMENTS[treatment].colour, lw=1.3, zorder=1)
+                draw.points(axes, own[own.treatment == treatment], TREATMENTS[treatment])
+            draw.chance(axes, (1 / own.classes).mean(), "left")
+            draw.layer_axis(axes, rows.n.max())
+            axes.set_ylabel("Top-1 accuracy on the target task")
+
+        return paint
+
+    def losses(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8)
+        for quantity, mark in looks.items():
+            draw.estimates(axes, parts[parts.quantity == quantity], mark)
+        axes.legend(
+            handles=[axes.plot([], [], "-", color=m.colour, label=m.label)[0] for m in looks.values()], fontsize=8
+        )
+        draw.layer_axis(axes, rows.n.max(), first=1)
+        axes.set_ylabel("Specificity loss: BnB − AnB")
+
+    titles = {"A": "Target A: natural, layers from man-made", "B": "Target B: man-made, layers from natural"}
+    panels = [Panel(titles[t], target_panel(t)) for t in sorted(set(rows.target))]
+    if (parts.quantity == "specificity loss, dissimilar tasks").any():
+        panels.append(Panel("Specificity loss", losses))
+    return Drawing(
+        "dissimilar",
+        f"Dissimilar tasks, all treatments: {_data(tables)}",
+        f"{_counts(rows)} A mark is one network, lines are means. The tasks have {_classes(rows)} classes, so their "
+        "accuracies are not to be compared with each other. Bars on the right: 95% intervals, so wide that all of one "
+        f"colour hold together. {_statistic(tables)}",
+        panels,
+        [TREATMENTS[t] for t in ("base", *there)],
+        rows.groupby(["target", "treatment", "n"]).accuracy.agg(["mean", "size"]).reset_index(),
         columns=3,
     )
 
@@ -336,11 +391,11 @@ def curves(tables: Tables) -> Drawing | str:
     rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
     rows["group"] = [treatment for treatment, _ in cell_names(rows)]
     panels, used = [], set()
-    order = ["base", *MAIN, DISTANT + "AnB", "RnB"]
+    order = ["base", *MAIN, "RnB", *(DISTANT + treatment for treatment in (*MAIN, "RnB"))]
     for name in sorted(set(rows.group), key=lambda group: (group not in order, *[group != o for o in order], group)):
         own = rows[rows.group == name]
         used |= set(own.n)
-        title = name.replace(DISTANT + "AnB", "AnB, natural/man-made")
+        title = f"{name.removeprefix(DISTANT)}, natural/man-made" if name.startswith(DISTANT) else name
         panels.append(Panel(f"{title}: accuracy", _curve_panel(own, {"val_top1": "-"}, "Validation top-1"), 4.2, 2.9))
         columns = {"train_loss": "-", "val_loss": "--"}
         panels.append(Panel(f"{title}: loss", _curve_panel(own, columns, "Loss (dashed: validation)"), 4.2, 2.9))
@@ -460,6 +515,10 @@ def _counts(rows: pd.DataFrame) -> str:
     text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
     text += f"{count('target', 'target task', 'target tasks')}, {count('seed', 'seed', 'seeds')}."
     return text + (f" {missing} networks of the study are missing here." if missing else "")
+
+
+def _classes(rows: pd.DataFrame) -> str:
+    return " and ".join(str(own.classes.iloc[0]) for _, own in rows.groupby("target"))
 
 
 def _statistic(tables: Tables) -> str:

@@ -115,7 +115,8 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
     rows = networks[networks.accuracy.notna()]
     cells = cell_names(rows)
     named = {cell[0] for weights in contrasts for cell in weights} | {"base"}
-    rows = rows[[c[0] in named for c in cells]] if "RnB" in named else rows[[c[0] != "RnB" for c in cells]]
+    random = any(name.endswith("RnB") for name in named)
+    rows = rows[[c[0] in named if random else not c[0].endswith("RnB") for c in cells]]
     cells = cell_names(rows)
     if not {c for w in contrasts for c in w} <= set(cells):
         return None

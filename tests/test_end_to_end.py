@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.collect import collect
+from analysis.decomposition import decompose
 from analysis.figures import accuracy, distance, drawings
 from analysis.paper import published
 from analysis.style import compose, render, save
@@ -185,6 +186,31 @@ def row(cell, treatment, n, top1, target="B", split="random-0", kind="random", i
 def tables_of(*rows) -> Tables:
     about = {"title": "t", "statistic": "top1", "statistic_label": "top-1", "dataset": {"name": "d"}}
     return Tables(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
+
+
+def test_all_treatments_between_dissimilar_tasks_have_a_figure_and_a_specificity_loss_of_their_own():
+    rows = []
+    for split, kind, loss in (("random-0", "random", 0.1), ("natural-manmade", "natural-manmade", 0.3)):
+        for target, base in (("A", 0.8), ("B", 0.6)):
+            rows.append(row(f"base{target}", "base", 0, base, target, split, kind))
+            rows += [row(f"X{n}{target}", "BnB", n, base - 0.05, target, split, kind) for n in (1, 2)]
+            rows += [row(f"X{n}{target}", "AnB", n, base - 0.05 - loss * n / 2, target, split, kind) for n in (1, 2)]
+            rows += [row(f"R{n}{target}", "RnB", n, 0.1 + 0.3 * (target == "A"), target, split, kind) for n in (1, 2)]
+    tables = tables_of(*rows)
+    losses = decompose(tables.networks).set_index(["quantity", "n"])
+    assert losses.value[("specificity loss", 2)] == pytest.approx(0.1)
+    assert losses.value[("specificity loss, dissimilar tasks", 2)] == pytest.approx(0.3)
+    width = losses.high[("specificity loss", 2)] - losses.low[("specificity loss", 2)]
+    assert width < 1e-6, "random filters, which differ by 0.3 between tasks, are no noise of the others"
+    made = {drawing.name: drawing for drawing in drawings(tables)[0]}
+    titles = [panel.title.split(":")[0] for panel in made["dissimilar"].panels]
+    assert titles == ["Target A", "Target B", "Specificity loss"]
+    axes = render(made["dissimilar"].panels[0]).axes[0]
+    assert {round(y, 3) for collection in axes.collections for _, y in collection.get_offsets()} == {
+        0.8, 0.75, 0.6, 0.45, 0.4
+    }  # fmt: skip
+    only = tables_of(*[r for r in rows if r["treatment"] in ("base", "AnB")])
+    assert "nothing but AnB" in drawings(only)[1]["dissimilar"]
 
 
 def test_only_bases_of_the_study_are_baselines():
