@@ -93,7 +93,7 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     _, tables, printed = study
     lines = printed["figures"].splitlines()
     drawn = [Path(line) for line in lines if "not drawn" not in line]
-    assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["volume"]
+    assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["dissimilar", "volume"]
     figures = ("design", "accuracy", "distance", "decomposition", "filters", "similarity", "curves")
     assert [p.name for p in drawn] == [f"{f}.{kind}" for f in figures for kind in ("pdf", "svg", "png")]
     assert printed["report"].splitlines()[-1] == f"report: {tables.resolve()}/report.html"

@@ -21,7 +21,7 @@ IMAGE = '"><img src=x onerror=window.hacked=1>'
 DATASET = f"D {SCRIPT} {IMAGE} & 'x' {{{{ 7 * 7 }}}} {'long' * 20}"
 SPLIT = f"{IMAGE}\n{SCRIPT} a & b 'c' \"d\" #222222 url(#e)"
 CLASSES = [SCRIPT, IMAGE, "a & b", 'it\'s "quoted"', "two\nlines", "</p></details>"]
-FIGURES = {"accuracy", "distance", "decomposition", "volume", "filters", "similarity", "curves"}
+FIGURES = {"accuracy", "distance", "dissimilar", "decomposition", "volume", "filters", "similarity", "curves"}
 ARGUMENTS = "--no-sandbox --disable-background-networking --disable-component-update --disable-sync".split()  # noqa: SIM905
 PAGES = """import sys; from pathlib import Path; from analysis.report import page; from analysis.tables import Tables
 for folder in map(Path, sys.argv[1:]): (folder / "page.html").write_text(page(Tables.read(folder)), encoding="utf-8")"""
