@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy import stats
 
 from analysis import draw
 from analysis.decomposition import shape
+from analysis.stats import t_interval
 from analysis.style import INK, Drawing, Mark, Panel, compose, save
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
@@ -86,7 +86,7 @@ def summary(grammars: pd.DataFrame) -> pd.DataFrame:
     for shared, own in grammars.groupby("shared"):
         by_grammar = own.groupby("grammar").half_layer.mean()
         found = by_grammar.dropna()
-        value, low, high = _t_interval(found)
+        value, low, high = t_interval(found)
         counts = {"grammars": len(by_grammar), "without loss": len(by_grammar) - len(found)}
         means = {"base": own.base.mean(), "loss at the last n": own.loss.mean()}
         rows.append({"shared levels": shared, **counts, **means, "half-loss layer": value, "low": low, "high": high})
@@ -102,13 +102,7 @@ def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
     slopes = pd.Series(
         [np.polyfit(own.shared, own.half_layer, 1)[0] for _, own in means.groupby("grammar") if len(own) > 1]
     )
-    return *_t_interval(slopes), len(slopes)
-
-
-def _t_interval(values: pd.Series) -> tuple[float, float, float]:
-    count = len(values)
-    half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
-    return values.mean(), values.mean() - half, values.mean() + half
+    return *t_interval(slopes), len(slopes)
 
 
 def drawing(networks: pd.DataFrame, levels: int) -> Drawing:

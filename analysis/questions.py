@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from scipy import stats
 
 from analysis import draw
-from analysis.stats import BLOCK, estimate, mean, minus
+from analysis.stats import BLOCK, estimate, mean, minus, t_interval
 from analysis.style import FAINT, INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, with_tips
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
@@ -120,20 +119,17 @@ def _variant_table(networks: pd.DataFrame) -> pd.DataFrame:
             both = own.merge(first, on=SAME, suffixes=("", "_first"))
             column = "accuracy" if treatment == "base" else "over_base"
             by_task = (both[column] - both[f"{column}_first"]).groupby([both[c] for c in TASK], dropna=False).mean()
-            row |= {"against": names[0], "tasks": len(by_task)} | _t_interval(by_task)
+            row |= {"against": names[0], "tasks": len(by_task)} | _difference(by_task)
         if treatment == "BnB" and set(DIP) <= set(own.n):
             dips = own.pivot_table(index=[c for c in TASK if own[c].notna().any()], columns="n", values="accuracy")
-            found = _t_interval(dips[list(DIP)] @ pd.Series(DIP))
+            found = _difference(dips[list(DIP)] @ pd.Series(DIP))
             row |= {"dip": found["difference"], "dip low": found["low"], "dip high": found["high"]}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _t_interval(differences: pd.Series) -> dict[str, float]:
-    """The mean of one value a task with its 95% interval; none of a single task."""
-    centre, count = differences.mean(), len(differences)
-    half = stats.t.ppf(0.975, count - 1) * differences.std() / np.sqrt(count) if count > 1 else np.nan
-    return {"difference": centre, "low": centre - half, "high": centre + half}
+def _difference(by_task: pd.Series) -> dict[str, float]:
+    return dict(zip(("difference", "low", "high"), t_interval(by_task), strict=True))
 
 
 def _with_share(networks: pd.DataFrame) -> pd.DataFrame:
@@ -202,7 +198,7 @@ def _longer_table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) 
         for recipe in recipes:
             base = bases[bases.recipe == recipe].set_index(["split", "target", "seed"])
             both = means.join(base[["accuracy", "val_images"]], how="inner")
-            found = _t_interval(both["mean"] - both.accuracy)
+            found = _difference(both["mean"] - both.accuracy)
             if len(both) == 1:
                 one = both.iloc[0]
                 half = 1.96 * np.sqrt(

@@ -74,6 +74,13 @@ class Joint:
         return stats.multivariate_t(self.values, self.covariance, df=self.df).rvs(count, random_state=generator)
 
 
+def t_interval(values: pd.Series) -> tuple[float, float, float]:
+    """The mean of independent values with its 95% interval (Student's t); of a single value there is no interval."""
+    centre, count = float(values.mean()), len(values)
+    half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
+    return centre, centre - half, centre + half
+
+
 def cell_names(networks: pd.DataFrame) -> pd.Series:
     """The cell of every network: (treatment, n), with DISTANT before treatments between dissimilar tasks."""
     distant = (networks.split_kind == "natural-manmade") & (networks.treatment != "base")
