@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 from analysis import draw
 from analysis.decomposition import shape
-from analysis.stats import t_interval
+from analysis.stats import base_accuracy, t_interval
 from analysis.style import INK, Drawing, Mark, Panel, compose, save
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
@@ -45,14 +45,11 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
             raise UserError(f"{path} is not a study of embedded images (dataset=procedural)")
         levels.add(grammar["levels"])
         networks = tables.networks[tables.networks.accuracy.notna()]
-        parts.append(networks.assign(shared=grammar["shared_levels"], grammar=grammar["seed"]))
+        share = networks.accuracy / base_accuracy(networks)
+        parts.append(networks.assign(shared=grammar["shared_levels"], grammar=grammar["seed"], share=share))
     if len(levels) > 1:
         raise UserError(f"{folder} mixes grammars of {' and '.join(map(str, sorted(levels)))} levels")
-    networks = pd.concat(parts, ignore_index=True)
-    task = ["shared", "grammar", "target", "seed"]
-    base = networks[networks.treatment == "base"].groupby(task).accuracy.mean()
-    own = base.reindex(pd.MultiIndex.from_frame(networks[task])).to_numpy()
-    return networks.assign(share=networks.accuracy / own), levels.pop()
+    return pd.concat(parts, ignore_index=True), levels.pop()
 
 
 def half_layers(networks: pd.DataFrame) -> pd.DataFrame:

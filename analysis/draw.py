@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from analysis.stats import BLOCK
+from analysis.stats import BLOCK, base_accuracy
 from analysis.style import FAINT, PAPER, READINGS, Mark, with_tips
 
 
@@ -18,8 +18,7 @@ def chance(axes: Axes, height: float, side: str) -> None:
 
 def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy minus that of the base on the same task, split, seed and volume."""
-    base = rows[rows.treatment == "base"].groupby(BLOCK, dropna=False).accuracy.mean()
-    return rows.assign(accuracy=rows.accuracy - base.reindex(pd.MultiIndex.from_frame(rows[BLOCK])).to_numpy())
+    return rows.assign(accuracy=rows.accuracy - base_accuracy(rows))
 
 
 def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:

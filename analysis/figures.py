@@ -97,7 +97,7 @@ def accuracy(tables: Tables) -> Drawing | str:
     caption = (
         f"{_counts(rows)} Every network: a mark is one, shifted sideways for clarity. Means: bars of one standard "
         "deviation between networks (of a single network: the 95% interval of its validation images). How the paper "
-        f"reads the lines: {readings}.{legend} {_statistic(tables)}"
+        f"reads the lines: {readings}.{legend} {statistic(tables)}"
     )
     return Drawing(
         "accuracy",
@@ -151,7 +151,7 @@ def distance(tables: Tables) -> Drawing | str:
         "distance",
         f"Frozen layers of similar tasks, of dissimilar tasks, and of no task: {_data(tables)}",
         f"{_counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines are means."
-        f"{legend} {_statistic(tables)}",
+        f"{legend} {statistic(tables)}",
         [*panels, Panel("Relative to base", relative_panel)],
         marks + [mark for _, mark, _ in relative] + ([PUBLISHED] if faint else []),
         table,
@@ -205,7 +205,7 @@ def dissimilar(tables: Tables) -> Drawing | str:
         f"Dissimilar tasks, all treatments: {_data(tables)}",
         f"{_counts(rows)} A mark is one network, lines are means. The tasks have {_classes(rows)} classes, so their "
         "accuracies are not to be compared with each other. Bars on the right: 95% intervals, so wide that all of one "
-        f"colour hold together. {_statistic(tables)}",
+        f"colour hold together. {statistic(tables)}",
         panels,
         [TREATMENTS[t] for t in ("base", *there)],
         rows.groupby(["target", "treatment", "n"]).accuracy.agg(["mean", "size"]).reset_index(),
@@ -289,7 +289,7 @@ def volume(tables: Tables) -> Drawing | str:
     return Drawing(
         "volume",
         f"Base networks trained on a part of the images: {_data(tables)}",
-        f"{_counts(rows)} A mark is one network.{remark} {_statistic(tables)}",
+        f"{_counts(rows)} A mark is one network.{remark} {statistic(tables)}",
         [Panel("Linear", panel("linear")), Panel("Logarithmic", panel("log"))],
         [mark],
         rows[["cell", "images_per_class", "top1", "top1_mean_best10"]],
@@ -521,7 +521,7 @@ def _classes(rows: pd.DataFrame) -> str:
     return " and ".join(str(own.classes.iloc[0]) for _, own in rows.groupby("target"))
 
 
-def _statistic(tables: Tables) -> str:
+def statistic(tables: Tables) -> str:
     return f"Accuracy: {tables.about['statistic_label']}."
 
 

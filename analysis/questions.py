@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from analysis import draw
-from analysis.stats import BLOCK, estimate, mean, minus, t_interval
+from analysis.figures import statistic
+from analysis.stats import base_accuracy, estimate, mean, minus, t_interval
 from analysis.style import FAINT, INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, with_tips
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
@@ -92,7 +93,7 @@ def variants(tables: Tables) -> Drawing:
         "variants",
         f"{', '.join(marks)}: what is left when layers are frozen or copied ({_where(tables)})",
         f"{_counts(networks)} A mark is one network, lines are means, 1 is the base of the same kind. Mean accuracy of "
-        f"the bases: {'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {_statistic(tables)}",
+        f"the bases: {'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {statistic(tables)}",
         [panel(*row) for row in shown.itertuples(index=False)],
         list(marks.values()),
         _variant_table(networks),
@@ -134,8 +135,7 @@ def _difference(by_task: pd.Series) -> dict[str, float]:
 
 def _with_share(networks: pd.DataFrame) -> pd.DataFrame:
     """With ``over_base`` (accuracy minus that of the same task's and variant's base) and ``share`` (their ratio)."""
-    base = networks[networks.treatment == "base"].groupby(BLOCK, dropna=False).accuracy.mean()
-    own = base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
+    own = base_accuracy(networks)
     return networks.assign(over_base=networks.accuracy - own, share=networks.accuracy / own)
 
 
@@ -181,7 +181,7 @@ def longer(tables: Tables) -> Drawing:
         "longer",
         f"Fine-tuned transfer against base networks that are trained longer ({_where(tables)})",
         f"{_counts(networks)} A mark is one network; grey: 95% intervals of each base from its validation images. "
-        f"AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. {_statistic(tables)}",
+        f"AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. {statistic(tables)}",
         [panel(*task) for task in tasks],
         [*marks, TREATMENTS["BnB+"], TREATMENTS["AnB+"]],
         _longer_table(tuned, bases, recipes),
@@ -258,7 +258,7 @@ def preserved(tables: Tables) -> Drawing:
         "preserved",
         f"Layers that are copied above the frozen ones: {_where(tables)}",
         f"{_counts(networks)} A mark is one network, lines are means, dotted: base. Bars: 95% intervals from {spread}, "
-        f"each for itself. {_statistic(tables)}",
+        f"each for itself. {statistic(tables)}",
         [Panel("Every network", lines), Panel("What copying more is worth", gains)],
         list(looks.values()),
         table,
@@ -300,7 +300,7 @@ def volume(tables: Tables) -> Drawing:
         f"Little data: train from scratch, freeze n copied layers, or fine-tune them? {_where(tables)}",
         f"{_counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than from "
         "scratch on the same images. Framed: the best of a row; *: not to be told from it (95% interval of the "
-        f"validation images, not corrected for choosing the best). {_statistic(tables)}",
+        f"validation images, not corrected for choosing the best). {statistic(tables)}",
         [panel(kind) for kind in KINDS if (table.splits == kind).any()],
         [],
         table.drop(columns="order"),
@@ -342,10 +342,6 @@ def _counts(networks: pd.DataFrame) -> str:
     text = f"{done} networks, {tasks} target {'task' if tasks == 1 else 'tasks'}, "
     text += f"{(seeds := networks.seed.nunique())} {'seed' if seeds == 1 else 'seeds'}."
     return text + (f" {missing} networks of the study are missing here." if missing else "")
-
-
-def _statistic(tables: Tables) -> str:
-    return f"Accuracy: {tables.about['statistic_label']}."
 
 
 def main() -> None:

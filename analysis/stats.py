@@ -74,6 +74,12 @@ class Joint:
         return stats.multivariate_t(self.values, self.covariance, df=self.df).rvs(count, random_state=generator)
 
 
+def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
+    """For every network the accuracy of the base of its block; NaN where there is none."""
+    base = networks[networks.treatment == "base"].groupby(BLOCK, dropna=False).accuracy.mean()
+    return base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
+
+
 def t_interval(values: pd.Series) -> tuple[float, float, float]:
     """The mean of independent values with its 95% interval (Student's t); of a single value there is no interval."""
     centre, count = float(values.mean()), len(values)
