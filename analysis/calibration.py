@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from analysis import draw
 from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
-from analysis.style import INK, Drawing, Mark, Panel, compose, save
+from analysis.style import INK, Drawing, Mark, Panel, compose, save, tell_apart
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
@@ -107,7 +107,7 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
     table, moved = summary(found), slope(found)
     looks = {
         shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
-        for shared, (colour, marker) in zip(sorted(set(networks.shared)), LOOKS, strict=False)
+        for shared, (colour, marker) in tell_apart(sorted(set(networks.shared)), LOOKS, "shared levels").items()
     }
 
     def curves(treatment: str):

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from analysis import draw
 from analysis.figures import statistic
 from analysis.stats import base_accuracy, estimate, mean, minus, t_interval
-from analysis.style import FAINT, INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, with_tips
+from analysis.style import FAINT, INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, tell_apart, with_tips
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
@@ -59,9 +59,8 @@ def variants(tables: Tables) -> Drawing:
     """Kinds of network or recipe side by side: what is left of the own base's accuracy, a panel a treatment."""
     networks = _with_share(tables.networks)
     names = _variant_names(networks)
-    marks = {name: Mark(name, c, m, line=ls) for name, (c, m, ls) in zip(names.unique(), LOOKS, strict=False)}
-    if len(marks) < names.nunique():
-        raise UserError(f"{names.nunique()} kinds of network: the figure has room for {len(LOOKS)}")
+    looks = tell_apart(names.unique(), LOOKS, "kinds of network")
+    marks = {name: Mark(name, colour, marker, line=line) for name, (colour, marker, line) in looks.items()}
     networks = networks.assign(variant=names)
     treated = networks[networks.treatment != "base"]
 
@@ -115,7 +114,8 @@ def _variant_table(networks: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, kind, treatment), own in done.groupby(["variant", "split_kind", "treatment"], sort=False):
         values = {"networks": len(own), "accuracy": own.accuracy.mean(), "share of the base's": own.share.mean()}
-        row = {"variant": name, "splits": kind, "treatment": treatment, **values}
+        by_n = {f"share at n={n}": share for n, share in own.groupby("n").share.mean().items() if n > 0}
+        row = {"variant": name, "splits": kind, "treatment": treatment, **values, **by_n}
         if name != names[0]:
             both = own.merge(first, on=SAME, suffixes=("", "_first"))
             column = "accuracy" if treatment == "base" else "over_base"
@@ -153,7 +153,7 @@ def longer(tables: Tables) -> Drawing:
     usual = tuned.recipe.iloc[0]
     bases = networks[networks.treatment == "base"]
     recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
-    styles = dict(zip(recipes, [":", "--", "-."], strict=False))
+    styles = tell_apart(recipes, [":", "--", "-."], "recipes")
     tasks = list(tuned[["split", "target"]].drop_duplicates().itertuples(index=False, name=None))
 
     def panel(split: str, target: str) -> Panel:
@@ -219,18 +219,19 @@ def preserved(tables: Tables) -> Drawing:
     """AnB~k: n frozen layers and k more, copied and fine-tuned (an unpublished plot of the original's authors)."""
     networks = tables.networks
     done = networks[networks.accuracy.notna()]
-    colours = ["#e08214", "#8073ac", "#35978f"]
     kept = sorted(t for t in set(done.treatment) if "~" in t)
     looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
-    for treatment, colour, marker in zip(kept, colours, "s^v", strict=False):
-        extra = treatment.split("~")[1]
-        label = f"{treatment}: {extra} more copied, fine-tuned"
-        looks[treatment] = Mark(label, colour, marker, offset=0.1 * (1 + colours.index(colour)))
+    kinds = tell_apart(kept, [("#e08214", "s", 0.1), ("#8073ac", "^", 0.2), ("#35978f", "v", 0.3)], "preserved depths")
+    for treatment, (colour, marker, offset) in kinds.items():
+        label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
+        looks[treatment] = Mark(label, colour, marker, offset=offset)
     rows = []
     for treatment in kept:
         for n in sorted(set(done[done.treatment == treatment].n)):
             if found := estimate(done, minus(mean(treatment, [n]), mean("AnB", [n]))):
                 rows.append({"treatment": treatment, "n": n, **vars(found), "covers": found.covers})
+    if not rows:
+        raise UserError("preserved layers are compared with AnB of the same n: none is finished in the same task")
     table = pd.DataFrame(rows).drop(columns="df")
 
     def lines(axes: Axes) -> None:

@@ -2,7 +2,7 @@
 for equal tables."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from transferability.errors import UserError
 from transferability.store import replacing
 
 matplotlib.use("Agg")
@@ -98,6 +99,17 @@ RC = {
     "pdf.fonttype": 42,
     "savefig.dpi": 150,
 }
+
+
+def tell_apart(names: Sequence, looks: Sequence, what: str) -> dict:
+    """A look for each of ``names``, in their order.
+
+    Raises:
+        UserError: there are more of them than looks.
+    """
+    if len(names) > len(looks):
+        raise UserError(f"{len(names)} {what}: the figure has room for {len(looks)}; collect fewer")
+    return dict(zip(names, looks, strict=False))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,13 @@ def test_a_task_without_a_loss_has_no_layer_of_half_loss(tmp_path):
     assert "1 lost less than 5%" in calibration.drawing(*calibration.read(tmp_path)).caption
 
 
+def test_more_shared_levels_than_the_figure_can_tell_apart_is_one_clear_line(tmp_path):
+    for shared in range(1, 6):
+        study(tmp_path, shared, 0, breaks_at=3, levels=6)
+    with pytest.raises(UserError, match="5 shared levels: the figure has room for 4"):
+        calibration.drawing(*calibration.read(tmp_path))
+
+
 def test_what_is_no_calibration_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="has no folders"):
         calibration.read(tmp_path)

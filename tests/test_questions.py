@@ -44,6 +44,7 @@ def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp
     table = made.table.set_index(["variant", "treatment"])
     assert table.accuracy[("kaiming", "RnB")] == pytest.approx(0.41)
     assert table["share of the base's"][("caffe", "RnB")] == pytest.approx((0.25 + 0.17 / 0.6) / 2)
+    assert table["share at n=2"][("kaiming", "RnB")] == pytest.approx((0.5 + 0.42 / 0.8) / 2)
     # accuracy minus base: caffe 0.15 - 0.6 = -0.45, kaiming 0.4 - 0.8 = -0.4, on both tasks and for both n
     found = table.loc[("caffe", "RnB")]
     assert (found.difference, found.low, found.high, found.tasks) == (*[pytest.approx(-0.05)] * 3, 2)
@@ -119,7 +120,19 @@ def test_a_study_that_varies_nothing_is_one_clear_line():
         questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5)]))
 
 
-def test_more_kinds_than_the_figure_can_tell_apart_is_one_clear_line():
+def test_more_than_a_figure_can_tell_apart_is_one_clear_line():
     rows = [row("A1B", "AnB", 1, 0.5, network=f"kind {i}") for i in range(6)]
     with pytest.raises(UserError, match="6 kinds of network: the figure has room for 5"):
+        questions.question(tables_of(rows))
+    rows = [row("baseB", "base", 0, 0.5, recipe=f"recipe {i}") for i in range(4)]
+    with pytest.raises(UserError, match="4 recipes: the figure has room for 3"):
+        questions.question(tables_of([*rows, row("A1B+", "AnB+", 1, 0.5, recipe="recipe 0")]))
+    rows = [row(f"A1B~{k}", f"AnB~{k}", 1, 0.5) for k in range(1, 5)]
+    with pytest.raises(UserError, match="4 preserved depths: the figure has room for 3"):
+        questions.question(tables_of([*rows, row("A1B", "AnB", 1, 0.5)]))
+
+
+def test_preserved_layers_without_anb_to_compare_with_are_one_clear_line():
+    rows = [row("baseB", "base", 0, 0.5), row("A1B~1", "AnB~1", 1, 0.5), row("A2B", "AnB", 2, 0.5)]
+    with pytest.raises(UserError, match="compared with AnB of the same n"):
         questions.question(tables_of(rows))
