@@ -3,7 +3,8 @@
 Each claim is one difference between cells, fixed here before any study is looked at, and a threshold that the
 difference must exceed: 0, or a share of the bases' mean accuracy. A claim about several layers is about their mean:
 one test, not one a layer. The verdict is by the 95% interval of the linear model (``stats``): *supported* if it lies
-above the threshold, *contradicted* if below, else *inconclusive*.
+above the threshold, *contradicted* if below, else *inconclusive*. The model takes treatments to act alike on all tasks;
+``above`` says in how many tasks the difference, taken alone, is above the threshold.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.stats import BASE, DISTANT, Weights, available, estimate, mean, minus
+from analysis.stats import BASE, DISTANT, Weights, available, by_task, estimate, mean, minus
 
 ALL = range(1, 8)
 NO_LOSS = 0.03  # of the base's accuracy: a smaller loss counts as none
@@ -134,7 +135,7 @@ CLAIMS = [
 
 
 def assess(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row a claim: statement, difference, effect, interval, threshold, layers, networks, tasks, covers, verdict.
+    """A row a claim: the statement, its verdict, the difference with its interval, and what it rests on.
 
     A claim that the study has no networks for has the verdict "not tested".
     """
@@ -149,6 +150,7 @@ def _assess(claim: Claim, networks: pd.DataFrame) -> dict:
     if found is None:
         return row
     random = any(treatment == "RnB" for treatment, _ in weights)
+    alone = by_task(networks, weights)
     threshold = claim.threshold * _base_accuracy(networks, random)
     verdict = "supported" if found.low > threshold else "contradicted" if found.high < threshold else "inconclusive"
     return {
@@ -157,6 +159,7 @@ def _assess(claim: Claim, networks: pd.DataFrame) -> dict:
         "low": found.low,
         "high": found.high,
         "threshold": threshold,
+        "above": f"{sum(value > threshold for value in alone)} of {len(alone)} tasks" if alone else "",
         "layers": " ".join(map(str, study.used)),
         "networks": found.networks,
         "tasks": found.tasks,

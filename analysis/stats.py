@@ -150,6 +150,18 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
     return Joint(carried @ accuracy, covariance, df, [_carriers(rows, cells, blocks, w) for w in contrasts])
 
 
+def by_task(networks: pd.DataFrame, weights: Weights) -> list[float]:
+    """The difference in each block alone, of those that have all of its cells: does it agree from task to task?"""
+    done = networks[networks.accuracy.notna()]
+    found = []
+    for _, own in done.groupby(BLOCK, dropna=False):
+        accuracy = own.accuracy.groupby(cell_names(own)).mean()
+        named = [cell for cell in weights if weights[cell]]
+        if set(named) <= set(accuracy.index):
+            found.append(float(sum(weights[cell] * accuracy[cell] for cell in named)))
+    return found
+
+
 def _carriers(rows: pd.DataFrame, cells: pd.Series, blocks: pd.Series, weights: Weights) -> pd.DataFrame:
     """The networks of the cells that a difference names; of the bases those of the other networks' tasks."""
     named = np.array([bool(weights.get(c)) for c in cells])

@@ -113,6 +113,9 @@ def test_claims_turn_with_the_data(networks):
     assert mirrored["AnB declines with n"] == "contradicted"
     assert mirrored["Transfer and fine-tuning beat the base"] == "contradicted"
     assert mirrored["Dissimilar tasks transfer worse"] == "contradicted"
+    above = assess(networks).set_index("statement").above
+    assert above["AnB declines with n"] == "8 of 8 tasks", "four random splits, both directions"
+    assert above["Dissimilar tasks transfer worse"] == "", "no task is both"
     bases = assess(networks[networks.treatment == "base"])
     assert (bases.verdict == "not tested").all()
 

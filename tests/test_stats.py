@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.stats import BASE, DISTANT, available, estimate, estimate_jointly, mean, minus
+from analysis.stats import BASE, DISTANT, available, by_task, estimate, estimate_jointly, mean, minus
 
 
 def network(split, target, treatment, n, accuracy, seed=0, kind="random", val_images=1000, recipe="r"):
@@ -48,6 +48,15 @@ def test_differences_are_within_tasks_also_where_the_study_is_incomplete():
     means = rows.groupby("treatment").accuracy.mean()
     assert means["AnB+"] - means["BnB+"] == pytest.approx(0.41)
     assert estimate(rows, minus(mean("AnB+", [3]), mean("BnB+", [3]))).value == pytest.approx(0.01)
+
+
+def test_a_difference_in_each_task_alone():
+    rows = study(CELLS, [0.5, 0.6, 0.7])
+    rows.loc[(rows.split == "random-1") & (rows.treatment == "AnB+"), "accuracy"] -= 0.1
+    rows = rows[~((rows.split == "random-2") & (rows.treatment == "BnB"))]
+    found = by_task(rows, minus(mean("AnB+", [3]), mean("BnB", [3])))
+    assert found == pytest.approx([0.05, -0.05]), "the third task has no BnB"
+    assert len(by_task(rows, minus(mean("AnB+", [3]), {BASE: 1.0}))) == 3
 
 
 def test_what_cannot_be_told_is_none():
