@@ -1,6 +1,7 @@
 """Does the study measure what is true by construction? Embedded images whose tasks share rules up to a known level.
 
-python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} from the folders of analysis.collect in it
+python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} and half_layers.csv, a row a grammar, from
+                                         the folders of analysis.collect in it
 
 Each of them is a study of natural/man-made with base, BnB and AnB on another dataset: another grammar
 (dataset.grammar.seed), or other levels that both families share (dataset.grammar.shared_levels). The more levels are
@@ -172,12 +173,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder with one folder of analysis.collect for each dataset")
     options = parser.parse_args()
     try:
-        made = drawing(*read(options.folder))
+        networks, levels = read(options.folder)
+        made, by_grammar = drawing(networks, levels), half_layers(networks)
     except UserError as error:
         fail(error)
     remove_leftovers(options.folder)
     write_csv(options.folder / "calibration.csv", made.table)
+    write_csv(options.folder / "half_layers.csv", by_grammar)
     paths = save(compose(made), options.folder / made.name)
+    print(by_grammar.to_string(index=False, float_format="%.3f"))
     print(made.table.to_string(index=False, float_format="%.3f"))
     print(made.caption)
     for path in paths:

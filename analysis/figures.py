@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from analysis import design, draw
 from analysis.decomposition import decompose
 from analysis.paper import published
-from analysis.stats import BLOCK, DISTANT, cell_names
+from analysis.stats import BLOCK, DISTANT
 from analysis.style import (
     BY_LAYER,
     DISSIMILAR,
@@ -95,7 +95,7 @@ def accuracy(tables: Tables) -> Drawing | str:
     marks = [TREATMENTS[t] for t in ("base", *there)]
     readings = "; ".join(READINGS[t] for t in ("base", *there))
     caption = (
-        f"{_counts(rows)} Every network: a mark is one, shifted sideways for clarity. Means: bars of one standard "
+        f"{counts(rows)} Every network: a mark is one, shifted sideways for clarity. Means: bars of one standard "
         "deviation between networks (of a single network: the 95% interval of its validation images). How the paper "
         f"reads the lines: {readings}.{legend} {statistic(tables)}"
     )
@@ -150,7 +150,7 @@ def distance(tables: Tables) -> Drawing | str:
     return Drawing(
         "distance",
         f"Frozen layers of similar tasks, of dissimilar tasks, and of no task: {_data(tables)}",
-        f"{_counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines are means."
+        f"{counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines are means."
         f"{legend} {statistic(tables)}",
         [*panels, Panel("Relative to base", relative_panel)],
         marks + [mark for _, mark, _ in relative] + ([PUBLISHED] if faint else []),
@@ -203,7 +203,7 @@ def dissimilar(tables: Tables) -> Drawing | str:
     return Drawing(
         "dissimilar",
         f"Dissimilar tasks, all treatments: {_data(tables)}",
-        f"{_counts(rows)} A mark is one network, lines are means. The tasks have {_classes(rows)} classes, so their "
+        f"{counts(rows)} A mark is one network, lines are means. The tasks have {_classes(rows)} classes, so their "
         "accuracies are not to be compared with each other. Bars on the right: 95% intervals, so wide that all of one "
         f"colour hold together. {statistic(tables)}",
         panels,
@@ -251,9 +251,9 @@ def decomposition(tables: Tables) -> Drawing | str:
     return Drawing(
         "decomposition",
         f"Two reasons why frozen layers cost accuracy, and what fine-tuning gives: {_data(tables)}",
-        f"{_counts(networks[networks.split_kind.isin(NEAR) & (networks.treatment != 'RnB')])} Differences within tasks "
+        f"{counts(networks[networks.split_kind.isin(NEAR) & (networks.treatment != 'RnB')])} Differences within tasks "
         "by a linear model (an effect for each task, and one for each treatment and n). Bars: 95% intervals from "
-        f"{source}, so wide that all of one colour hold together."
+        f"{source}, so wide that all of one quantity hold together."
         + (" Faint dashed: the same for the paper's published numbers." if len(theirs) else ""),
         [Panel(title, panel(q)) for title, q in drawn if q],
         [looks[q] for q in losses + gains] + ([PUBLISHED] if len(theirs) else []),
@@ -289,7 +289,7 @@ def volume(tables: Tables) -> Drawing | str:
     return Drawing(
         "volume",
         f"Base networks trained on a part of the images: {_data(tables)}",
-        f"{_counts(rows)} A mark is one network.{remark} {statistic(tables)}",
+        f"{counts(rows)} A mark is one network.{remark} {statistic(tables)}",
         [Panel("Linear", panel("linear")), Panel("Logarithmic", panel("log"))],
         [mark],
         rows[["cell", "images_per_class", "top1", "top1_mean_best10"]],
@@ -320,8 +320,8 @@ def filters(tables: Tables) -> Drawing | str:
         "filters",
         f"The filters of layer 1: {_data(tables)}",
         f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each filter is scaled by "
-        "its own largest weight; grey is 0. Filters that look like edges and colours whatever the task are what the "
-        "paper set out to explain.",
+        "its own largest weight; grey is 0. On photographs such filters come to look like edges and colours whatever "
+        "the task, which is what the paper set out to explain.",
         panels,
         columns=3,
     )
@@ -337,21 +337,18 @@ def similarity(tables: Tables) -> Drawing | str:
         ("bases", True): Mark("base A and base B, natural/man-made", "#e08214", "h", offset=0.06),
         ("other seed", False): Mark("one task, two seeds", "#1f4e9c", "s"),
         ("other seed", True): Mark("one task, two seeds", "#1f4e9c", "s"),
-        ("untrained", False): Mark("two untrained networks", "#8a9a00", "^"),
-        ("untrained", True): Mark("two untrained networks", "#8a9a00", "^"),
+        ("untrained", False): Mark("two untrained networks, similar tasks", "#8a9a00", "^"),
+        ("untrained", True): Mark("two untrained networks, natural/man-made", "#8a9a00", "v", filled=False, line="--"),
     }
     parts = decompose(tables.networks)
-    losses = {
-        "specificity loss": Mark("BnB − AnB, random split", "#b2182b", "D", offset=-0.06),
-        "transfer loss, dissimilar tasks": Mark("base − AnB, natural/man-made", "#e08214", "h", offset=0.06),
-    }
+    losses = {"transfer loss": looks["bases", False], "transfer loss, dissimilar tasks": looks["bases", True]}
     last = int(pairs.layer.max())
 
     def alike(axes: Axes) -> None:
         for key, rows in pairs.groupby(["pair", "distant"]):
             mark = looks[key]
             mean = rows.groupby("layer").cka.mean()
-            axes.plot(mean.index, mean, color=mark.colour, lw=1.4, zorder=1)
+            axes.plot(mean.index, mean, mark.line, color=mark.colour, lw=1.4, zorder=1)
             tips = [f"{r.a} and {r.b}, {r.split}, layer {r.layer}: CKA {r.cka:.3f}" for r in rows.itertuples()]
             draw.scatter(axes, rows.layer + mark.offset, rows.cka, mark, tips)
         axes.set_ylim(min(0, pairs.cka.min() - 0.03), 1.02)
@@ -364,7 +361,7 @@ def similarity(tables: Tables) -> Drawing | str:
         for quantity, mark in losses.items():
             draw.estimates(axes, parts[parts.quantity == quantity], mark)
         draw.layer_axis(axes, last, first=1)
-        axes.set_ylabel("Loss in top-1 accuracy")
+        axes.set_ylabel("Transfer loss: base − AnB")
 
     panels = [Panel("How alike two networks see the same images", alike)]
     if parts.quantity.isin(losses).any():
@@ -375,8 +372,8 @@ def similarity(tables: Tables) -> Drawing | str:
         f"Do layers transfer where the two networks are alike? {_data(tables)}",
         f"Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
         f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of networks. Untrained "
-        "networks show how much the images alone make networks alike. Loses: BnB − AnB, "
-        "and base − AnB between natural and man-made, with intervals that hold together with 95%.",
+        "networks show how much the images alone make networks alike. Right: what AnB loses between the same "
+        "tasks, with intervals that hold together with 95%.",
         panels,
         list(used),
         pairs.drop(columns=["distant", "run_a", "run_b"]),
@@ -389,9 +386,10 @@ def curves(tables: Tables) -> Drawing | str:
     if tables.curves.empty:
         return "not collected, as no network is finished, or its evaluations are not published"
     rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
-    rows["group"] = [treatment for treatment, _ in cell_names(rows)]
+    distant = (rows.split_kind == "natural-manmade").map({True: DISTANT, False: ""})
+    rows["group"] = distant + rows.treatment
     panels, used = [], set()
-    order = ["base", *MAIN, "RnB", *(DISTANT + treatment for treatment in (*MAIN, "RnB"))]
+    order = [near + treatment for near in ("", DISTANT) for treatment in ("base", *MAIN, "RnB")]
     for name in sorted(set(rows.group), key=lambda group: (group not in order, *[group != o for o in order], group)):
         own = rows[rows.group == name]
         used |= set(own.n)
@@ -504,16 +502,12 @@ def _data(tables: Tables) -> str:
     return f"{about['dataset']['name']}{reduced}, {about['network']['name']} network"
 
 
-def _counts(rows: pd.DataFrame) -> str:
-    """How many networks of how many splits, directions and seeds; how many are missing."""
+def counts(rows: pd.DataFrame) -> str:
+    """How many networks of which splits, how many target tasks and seeds; how many are missing."""
     done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
-
-    def count(column: str, one: str, many: str) -> str:
-        number = rows[column].nunique()
-        return f"{number} {one if number == 1 else many}"
-
+    tasks, seeds = len(rows[["split", "target"]].drop_duplicates()), rows.seed.nunique()
     text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
-    text += f"{count('target', 'target task', 'target tasks')}, {count('seed', 'seed', 'seeds')}."
+    text += f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} {'seed' if seeds == 1 else 'seeds'}."
     return text + (f" {missing} networks of the study are missing here." if missing else "")
 
 

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from analysis import draw
-from analysis.figures import statistic
+from analysis.figures import counts, statistic
 from analysis.stats import base_accuracy, estimate, mean, minus, t_interval
-from analysis.style import FAINT, INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, tell_apart, with_tips
+from analysis.style import INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, tell_apart
 from analysis.tables import Tables, fail, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
@@ -71,9 +71,9 @@ def variants(tables: Tables) -> Drawing:
             axes.axhline(1, color=INK, lw=0.8, ls=":")
             for place, (name, mark) in enumerate(marks.items()):
                 own = rows[(rows.variant == name) & rows.share.notna()]
-                shift = 0.1 * (place - (len(marks) - 1) / 2)
+                shift = 0.08 * (place - (len(marks) - 1) / 2)
                 line = own.groupby("n").share.mean()
-                axes.plot(line.index + shift, line, mark.line, color=mark.colour, lw=1.5, zorder=2)
+                axes.plot(line.index + shift * (line.index > 0), line, mark.line, color=mark.colour, lw=1.5, zorder=2)
                 own = own[own.treatment != "base"]
                 draw.scatter(axes, own.n + shift, own.share, mark, draw.tips_of(own))
             low, high = axes.get_ylim()
@@ -90,8 +90,9 @@ def variants(tables: Tables) -> Drawing:
     bases = networks[networks.treatment == "base"].groupby("variant", sort=False).accuracy.mean()
     return Drawing(
         "variants",
-        f"{', '.join(marks)}: what is left when layers are frozen or copied ({_where(tables)})",
-        f"{_counts(networks)} A mark is one network, lines are means, 1 is the base of the same kind. Mean accuracy of "
+        f"{len(marks)} kinds of network: what is left when layers are frozen or copied ({_where(tables)})",
+        f"{counts(networks)} A mark is one network, shifted sideways for clarity, lines are means, 1 is the base of "
+        "the same kind. Mean accuracy of "
         f"the bases: {'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {statistic(tables)}",
         [panel(*row) for row in shown.itertuples(index=False)],
         list(marks.values()),
@@ -147,55 +148,63 @@ def _variant_names(networks: pd.DataFrame) -> pd.Series:
 
 # ----------------------------------------------------------------------------------------------------------------------
 def longer(tables: Tables) -> Drawing:
-    """Bases of several recipes as lines, AnB+ and BnB+ against n: is the boost of transfer only more training?"""
+    """Bases of several recipes at n = 0, AnB+ and BnB+ against n: is the boost of transfer only more training?"""
     networks = tables.networks[tables.networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(["BnB+", "AnB+"])]
     usual = tuned.recipe.iloc[0]
     bases = networks[networks.treatment == "base"]
     recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
-    styles = tell_apart(recipes, [":", "--", "-."], "recipes")
+    looks = tell_apart(recipes, [(INK, "o", ":"), ("#8a5a00", "s", "--"), ("#1b7837", "^", "-.")], "recipes")
+    marks = {r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()}
+    lowest, highest = networks.accuracy.min(), networks.accuracy.max()
     tasks = list(tuned[["split", "target"]].drop_duplicates().itertuples(index=False, name=None))
 
     def panel(split: str, target: str) -> Panel:
         def paint(axes: Axes) -> None:
             here = networks[(networks.split == split) & (networks.target == target)]
-            for recipe in recipes:
+            for place, (recipe, mark) in enumerate(marks.items()):
                 own = here[(here.treatment == "base") & (here.recipe == recipe)]
-                for row in own.itertuples():
-                    line = axes.axhline(row.accuracy, color=INK, lw=1.2, ls=styles[recipe])
-                    half = 1.96 * np.sqrt(row.accuracy * (1 - row.accuracy) / row.val_images)
-                    axes.axhspan(row.accuracy - half, row.accuracy + half, color=FAINT, alpha=0.12, lw=0)
-                    with_tips(line, [f"base, {recipe}: {row.accuracy:.3f} ± {half:.3f}"])
+                half = 1.96 * np.sqrt(own.accuracy * (1 - own.accuracy) / own.val_images)
+                x = 0.2 * (place - (len(marks) - 1) / 2) + 0.06 * (own.seed - own.seed.mean())
+                axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
+                axes.errorbar(x, own.accuracy, half, color=mark.colour, fmt="none", lw=1)
+                draw.scatter(axes, x, own.accuracy, mark, draw.tips_of(own))
             for treatment in ("BnB+", "AnB+"):
                 own = here[here.treatment == treatment]
                 line = own.groupby("n").accuracy.mean()
-                axes.plot(line.index, line, color=TREATMENTS[treatment].colour, lw=1.5)
-                draw.points(axes, own, TREATMENTS[treatment], offset=0)
-            draw.layer_axis(axes, networks.n.max(), first=1)
+                axes.plot(line.index + TREATMENTS[treatment].offset, line, color=TREATMENTS[treatment].colour, lw=1.5)
+                draw.points(axes, own, TREATMENTS[treatment])
+            draw.layer_axis(axes, networks.n.max())
+            margin = 0.1 * (highest - lowest) + 0.01
+            axes.set_ylim(lowest - margin, highest + margin)
             axes.set_ylabel("Top-1 accuracy on the target task")
 
         return Panel(f"{split}, target {target}", paint)
 
-    marks = [Mark(f"base, recipe: {recipe}", INK, line=styles[recipe]) for recipe in recipes]
     return Drawing(
         "longer",
         f"Fine-tuned transfer against base networks that are trained longer ({_where(tables)})",
-        f"{_counts(networks)} A mark is one network; grey: 95% intervals of each base from its validation images. "
-        f"AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. {statistic(tables)}",
+        f"{counts(networks)} A mark is one network, lines are means; bars: 95% intervals of each base from its "
+        f"validation images. AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. "
+        f"{statistic(tables)}",
         [panel(*task) for task in tasks],
-        [*marks, TREATMENTS["BnB+"], TREATMENTS["AnB+"]],
+        [*marks.values(), TREATMENTS["BnB+"], TREATMENTS["AnB+"]],
         _longer_table(tuned, bases, recipes),
         columns=2,
     )
 
 
 def _longer_table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
-    """Mean over n of AnB+ and BnB+ minus each base; the interval is that of the validation images, or over tasks."""
+    """Mean over n of AnB+ and BnB+, and the longer bases, minus each base.
+
+    The interval is Student's t over tasks (split, target, seed), or of a single task that of the validation images.
+    """
+    above = {treatment: tuned[tuned.treatment == treatment] for treatment in ("BnB+", "AnB+")}
+    above |= {f"base, {recipe}": bases[bases.recipe == recipe] for recipe in recipes[1:]}
     rows = []
-    for treatment in ("BnB+", "AnB+"):
-        own = tuned[tuned.treatment == treatment]
+    for name, own in above.items():
         means = own.groupby(["split", "target", "seed"]).accuracy.agg(["mean", "size"])
-        for recipe in recipes:
+        for recipe in recipes[: 1 if name.startswith("base") else None]:
             base = bases[bases.recipe == recipe].set_index(["split", "target", "seed"])
             both = means.join(base[["accuracy", "val_images"]], how="inner")
             found = _difference(both["mean"] - both.accuracy)
@@ -206,7 +215,7 @@ def _longer_table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) 
                 )
                 found |= {"low": found["difference"] - half, "high": found["difference"] + half}
             rows.append(
-                {"treatment": treatment, "over the base of recipe": recipe, "tasks": len(both)}
+                {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
                 | {"networks": int(both["size"].sum()), "mean": both["mean"].mean(), "base": both.accuracy.mean()}
                 | found
                 | {"covers": "tasks" if len(both) > 1 else "validation images only"}
@@ -221,7 +230,9 @@ def preserved(tables: Tables) -> Drawing:
     done = networks[networks.accuracy.notna()]
     kept = sorted(t for t in set(done.treatment) if "~" in t)
     looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
-    kinds = tell_apart(kept, [("#e08214", "s", 0.1), ("#8073ac", "^", 0.2), ("#35978f", "v", 0.3)], "preserved depths")
+    kinds = tell_apart(
+        kept, [("#e08214", "s", -0.06), ("#8073ac", "^", -0.18), ("#35978f", "v", -0.3)], "preserved depths"
+    )
     for treatment, (colour, marker, offset) in kinds.items():
         label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
         looks[treatment] = Mark(label, colour, marker, offset=offset)
@@ -239,8 +250,8 @@ def preserved(tables: Tables) -> Drawing:
         for treatment, mark in looks.items():
             own = done[done.treatment == treatment]
             line = own.groupby("n").accuracy.mean()
-            axes.plot(line.index, line, color=mark.colour, lw=1.5, zorder=2)
-            draw.points(axes, own, mark, offset=0)
+            axes.plot(line.index + mark.offset, line, color=mark.colour, lw=1.5, zorder=2)
+            draw.points(axes, own, mark)
         draw.layer_axis(axes, done.n.max(), first=1)
         axes.set_xlabel("Frozen layers n (of AnB+: copied)")
         axes.set_ylabel("Top-1 accuracy on the target task")
@@ -258,7 +269,7 @@ def preserved(tables: Tables) -> Drawing:
     return Drawing(
         "preserved",
         f"Layers that are copied above the frozen ones: {_where(tables)}",
-        f"{_counts(networks)} A mark is one network, lines are means, dotted: base. Bars: 95% intervals from {spread}, "
+        f"{counts(networks)} A mark is one network, lines are means, dotted: base. Bars: 95% intervals from {spread}, "
         f"each for itself. {statistic(tables)}",
         [Panel("Every network", lines), Panel("What copying more is worth", gains)],
         list(looks.values()),
@@ -299,7 +310,7 @@ def volume(tables: Tables) -> Drawing:
     return Drawing(
         "volume",
         f"Little data: train from scratch, freeze n copied layers, or fine-tune them? {_where(tables)}",
-        f"{_counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than from "
+        f"{counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than from "
         "scratch on the same images. Framed: the best of a row; *: not to be told from it (95% interval of the "
         f"validation images, not corrected for choosing the best). {statistic(tables)}",
         [panel(kind) for kind in KINDS if (table.splits == kind).any()],
@@ -335,14 +346,6 @@ def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
 # ----------------------------------------------------------------------------------------------------------------------
 def _where(tables: Tables) -> str:
     return tables.about["dataset"]["name"]
-
-
-def _counts(networks: pd.DataFrame) -> str:
-    done, missing = int(networks.accuracy.notna().sum()), int(networks.accuracy.isna().sum())
-    tasks = len(networks[["split", "target"]].drop_duplicates())
-    text = f"{done} networks, {tasks} target {'task' if tasks == 1 else 'tasks'}, "
-    text += f"{(seeds := networks.seed.nunique())} {'seed' if seeds == 1 else 'seeds'}."
-    return text + (f" {missing} networks of the study are missing here." if missing else "")
 
 
 def main() -> None:

@@ -40,11 +40,11 @@ class Mark:
 
 
 TREATMENTS = {
-    "base": Mark("base B: trained on B from scratch", INK, "o", filled=False, line=":"),
-    "BnB": Mark("BnB: B's own layers, frozen", "#1f4e9c", "o", offset=-0.18),
-    "BnB+": Mark("BnB+: B's own layers, fine-tuned", "#7fb2e5", "P", offset=-0.06, size=60),
-    "AnB": Mark("AnB: A's layers, frozen", "#b2182b", "D", offset=0.06),
-    "AnB+": Mark("AnB+: A's layers, fine-tuned", "#ef8a7a", "P", offset=0.18, size=60),
+    "base": Mark("base: trained from scratch", INK, "o", filled=False, line=":"),
+    "BnB": Mark("BnB: own layers, frozen", "#1f4e9c", "o", offset=-0.18),
+    "BnB+": Mark("BnB+: own layers, fine-tuned", "#7fb2e5", "P", offset=-0.06, size=60),
+    "AnB": Mark("AnB: the other task's layers, frozen", "#b2182b", "D", offset=0.06),
+    "AnB+": Mark("AnB+: the other task's layers, fine-tuned", "#ef8a7a", "P", offset=0.18, size=60),
     "RnB": Mark("RnB: random, untrained layers, frozen", "#8a9a00", "^"),
 }
 READINGS = {  # the paper's five readings of its figure 2, as conditions

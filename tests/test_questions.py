@@ -38,7 +38,9 @@ def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp
     rows.append(row("R3B", "RnB", 3, np.nan, network="caffe", state="missing"))
     made = questions.question(tables_of(rows))
     assert (
-        made.name == "variants" and "10 networks" not in made.caption and "12 networks, 2 target tasks" in made.caption
+        made.name == "variants"
+        and "10 networks" not in made.caption
+        and "12 networks: random-0; 2 target tasks" in made.caption
     )
     assert "1 networks of the study are missing" in made.caption
     table = made.table.set_index(["variant", "treatment"])
@@ -74,6 +76,7 @@ def test_a_longer_base_is_set_against_fine_tuned_transfer(tmp_path):
     assert made.name == "longer" and table.difference[("AnB+", "demo")] == pytest.approx(0.1)
     assert table.difference[("AnB+", "twice as long")] == pytest.approx(0.02)
     assert table.difference[("BnB+", "twice as long")] == pytest.approx(-0.02)
+    assert table.difference[("base, twice as long", "demo")] == pytest.approx(0.08) and len(table) == 5
     half = 1.96 * ((0.6 * 0.4 + 0.58 * 0.42) / 2500) ** 0.5  # a single task: the validation images
     assert table.high[("AnB+", "twice as long")] == pytest.approx(0.02 + half)
     assert set(table.covers) == {"validation images only"}
