@@ -237,10 +237,11 @@ def preserved(tables: Tables) -> Drawing:
         label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
         looks[treatment] = Mark(label, colour, marker, offset=offset)
     rows = []
-    for treatment in kept:
-        for n in sorted(set(done[done.treatment == treatment].n)):
-            if found := estimate(done, minus(mean(treatment, [n]), mean("AnB", [n]))):
-                rows.append({"treatment": treatment, "n": n, **vars(found), "covers": found.covers})
+    compared = [(treatment, n) for treatment in kept for n in sorted(set(done[done.treatment == treatment].n))]
+    for treatment, n in compared:
+        difference = minus(mean(treatment, [n]), mean("AnB", [n]))
+        if found := estimate(done, difference, 1 - 0.05 / len(compared)):
+            rows.append({"treatment": treatment, "n": n, **vars(found), "covers": found.covers})
     if not rows:
         raise UserError("preserved layers are compared with AnB of the same n: none is finished in the same task")
     table = pd.DataFrame(rows).drop(columns="df")
@@ -269,8 +270,8 @@ def preserved(tables: Tables) -> Drawing:
     return Drawing(
         "preserved",
         f"Layers that are copied above the frozen ones: {_where(tables)}",
-        f"{counts(networks)} A mark is one network, lines are means, dotted: base. Bars: 95% intervals from {spread}, "
-        f"each for itself. {statistic(tables)}",
+        f"{counts(networks)} A mark is one network, lines are means, dotted: base. Bars: intervals from {spread}, "
+        f"so wide that all of them hold together with 95%. {statistic(tables)}",
         [Panel("Every network", lines), Panel("What copying more is worth", gains)],
         list(looks.values()),
         table,

@@ -92,6 +92,8 @@ def test_preserved_layers_are_worth_what_they_add_to_frozen_ones(tmp_path):
     found = made.table.set_index(["treatment", "n"]).value
     assert made.name == "preserved" and len(found) == 3
     assert found.tolist() == pytest.approx([0.02, 0.04, 0.06])
+    half = 2.3940 * ((0.47 * 0.53 + 0.45 * 0.55) / 2500) ** 0.5  # three differences that hold together: 1 - 0.05 / 3
+    assert made.table.high[0] == pytest.approx(0.02 + half, abs=1e-5)
     drawn(made, tmp_path)
 
 
