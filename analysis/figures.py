@@ -335,8 +335,8 @@ def similarity(tables: Tables) -> Drawing | str:
     looks = {
         ("bases", False): Mark("base A and base B, similar tasks", "#b2182b", "D", offset=-0.06),
         ("bases", True): Mark("base A and base B, natural/man-made", "#e08214", "h", offset=0.06),
-        ("other seed", False): Mark("one task, two seeds", "#1f4e9c", "s"),
-        ("other seed", True): Mark("one task, two seeds", "#1f4e9c", "s"),
+        ("other seed", False): Mark("one task, two seeds, similar tasks", "#1f4e9c", "s"),
+        ("other seed", True): Mark("one task, two seeds, natural/man-made", "#1f4e9c", "o", filled=False, line="--"),
         ("untrained", False): Mark("two untrained networks, similar tasks", "#8a9a00", "^"),
         ("untrained", True): Mark("two untrained networks, natural/man-made", "#8a9a00", "v", filled=False, line="--"),
     }
