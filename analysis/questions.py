@@ -156,7 +156,8 @@ def longer(tables: Tables) -> Drawing:
     recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
     looks = tell_apart(recipes, [(INK, "o", ":"), ("#8a5a00", "s", "--"), ("#1b7837", "^", "-.")], "recipes")
     marks = {r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()}
-    lowest, highest = networks.accuracy.min(), networks.accuracy.max()
+    half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
+    shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
     tasks = list(tuned[["split", "target"]].drop_duplicates().itertuples(index=False, name=None))
 
     def panel(split: str, target: str) -> Panel:
@@ -164,10 +165,9 @@ def longer(tables: Tables) -> Drawing:
             here = networks[(networks.split == split) & (networks.target == target)]
             for place, (recipe, mark) in enumerate(marks.items()):
                 own = here[(here.treatment == "base") & (here.recipe == recipe)]
-                half = 1.96 * np.sqrt(own.accuracy * (1 - own.accuracy) / own.val_images)
                 x = 0.2 * (place - (len(marks) - 1) / 2) + 0.06 * (own.seed - own.seed.mean())
                 axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
-                axes.errorbar(x, own.accuracy, half, color=mark.colour, fmt="none", lw=1)
+                axes.errorbar(x, own.accuracy, half[own.index], color=mark.colour, fmt="none", lw=1)
                 draw.scatter(axes, x, own.accuracy, mark, draw.tips_of(own))
             for treatment in ("BnB+", "AnB+"):
                 own = here[here.treatment == treatment]
@@ -175,11 +175,10 @@ def longer(tables: Tables) -> Drawing:
                 axes.plot(line.index + TREATMENTS[treatment].offset, line, color=TREATMENTS[treatment].colour, lw=1.5)
                 draw.points(axes, own, TREATMENTS[treatment])
             draw.layer_axis(axes, networks.n.max())
-            margin = 0.1 * (highest - lowest) + 0.01
-            axes.set_ylim(lowest - margin, highest + margin)
+            axes.set_ylim(shown.min() - 0.01, shown.max() + 0.01)
             axes.set_ylabel("Top-1 accuracy on the target task")
 
-        return Panel(f"{split}, target {target}", paint)
+        return Panel(f"{split}, target {target}", paint, 5.4)
 
     return Drawing(
         "longer",
