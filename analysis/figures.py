@@ -198,14 +198,15 @@ def dissimilar(tables: Tables) -> Drawing | str:
 
     titles = {"A": "Target A: natural, layers from man-made", "B": "Target B: man-made, layers from natural"}
     panels = [Panel(titles[t], target_panel(t)) for t in sorted(set(rows.target))]
+    bars = ""
     if (parts.quantity == "specificity loss, dissimilar tasks").any():
         panels.append(Panel("Specificity loss", losses))
+        bars = " Bars on the right: 95% intervals, so wide that all of one colour hold together."
     return Drawing(
         "dissimilar",
         f"Dissimilar tasks, all treatments: {_data(tables)}",
         f"{counts(rows)} A mark is one network, lines are means. The tasks have {_classes(rows)} classes, so their "
-        "accuracies are not to be compared with each other. Bars on the right: 95% intervals, so wide that all of one "
-        f"colour hold together. {statistic(tables)}",
+        f"accuracies are not to be compared with each other.{bars} {statistic(tables)}",
         panels,
         [TREATMENTS[t] for t in ("base", *there)],
         rows.groupby(["target", "treatment", "n"]).accuracy.agg(["mean", "size"]).reset_index(),
@@ -437,6 +438,8 @@ def _layer_mark(n: int) -> Mark:
 def _distant_panel(axes: Axes, rows: pd.DataFrame) -> None:
     for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
         own = rows[rows.target == target]
+        if own.empty:
+            continue
         draw.curve(axes, own, DISSIMILAR, style)
         draw.points(axes, own[own.treatment == "base"], TREATMENTS["base"])
         axes.plot([], [], style, color=DISSIMILAR.colour, label=f"target: {name}")

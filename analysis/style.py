@@ -157,11 +157,17 @@ def compose(drawing: Drawing) -> Figure:
         lines = [*textwrap.wrap(drawing.title, characters), *textwrap.wrap(drawing.caption, characters)]
         figure.suptitle("\n".join(lines), fontsize=9, x=0.02, ha="left")
         if drawing.marks:
-            handles = [_handle(mark) for mark in drawing.marks]
-            figure.legend(
-                handles=handles, loc="outside lower center", ncols=min(len(handles), max(2, int(size[0] / 3)))
-            )
+            _legend(figure, [_handle(mark) for mark in drawing.marks])
     return figure
+
+
+def _legend(figure: Figure, handles: list[plt.Line2D]) -> None:
+    """Below the panels, in as many columns as fit."""
+    for columns in range(min(len(handles), max(2, int(figure.get_figwidth() / 3))), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
 
 
 def render(panel: Panel) -> Figure:
