@@ -92,7 +92,7 @@ def test_a_stacked_training_ends_where_one_by_one_ends(bases, dataset):
         apart[str(a.spec.cell)] = max(relative(state[k], other[k]) for k in state)
         losses = [[m["train_loss"] for m in x.metrics] for x in (a, b)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    # Now and then rounding decides which of two equal pixels a max-pool takes, and one network goes another way.
+    # Sums in another order can grow apart where a max-pool or ReLU decides: seen with torch 2.11, 0.006 in one of nine.
     assert max(apart.values()) < 0.02 and sum(v > 1e-3 for v in apart.values()) <= 1, apart
 
 
