@@ -86,7 +86,9 @@ def _child(module: str, arguments: list[str], log: Path, point: int, limits: dic
     if point:
         sys.addaudithook(_killer(str(log.parent), point))
     if "RLIMIT_AS" in limits:
-        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX: every thread would reserve address space of its own
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(-8, 1)  # M_ARENA_MAX: every thread would reserve address space of its own
+        allocator.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: freed tensors leave the address space, not holes in the heap
     for name, value in limits.items():
         _, hard = resource.getrlimit(getattr(resource, name))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
