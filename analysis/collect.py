@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.representations import first_layer_filters, similarity
+from analysis.representations import activity, first_layer_filters, similarity
 from analysis.tables import RESULTS, Tables, names, read_csv
 from experiments.cli import command, dataset_of
 from transferability.config import Config
@@ -27,11 +27,14 @@ from transferability.store import Store
 from transferability.study import study_specs
 
 
-def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset, known: pd.DataFrame | None = None) -> Tables:
+def collect(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, known: dict[str, pd.DataFrame] | None = None
+) -> Tables:
     """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study`` False if not asked.
 
-    ``known``: an earlier table of similarities, which are costly and only computed where they are new.
+    ``known``: earlier tables of what is costly, by name (similarity, activity): only computed where it is new.
     """
+    known = known or {}
     asked = {spec.run_id for spec in specs}
     every = with_sources(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
@@ -43,7 +46,8 @@ def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset, known: p
         pd.DataFrame(rows, columns=RESULTS),
         pd.DataFrame(curves),
         first_layer_filters(every, store),
-        similarity(every, store, dataset, known=known),
+        similarity(every, store, dataset, known=known.get("similarity")),
+        activity(every, store, dataset, known=known.get("activity")),
     )
 
 
@@ -131,8 +135,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
 def main(config: Config) -> None:
     dataset, store = dataset_of(config), Store(config.store)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
-    earlier = folder / "similarity.csv"
-    known = read_csv(earlier) if earlier.exists() else None
+    earlier = {name: folder / f"{name}.csv" for name in ("similarity", "activity")}
+    known = {name: read_csv(path) for name, path in earlier.items() if path.exists()}
     tables = collect(study_specs(config, dataset), store, dataset, known)
     tables.write(folder)
     table = tables.results

@@ -21,7 +21,9 @@ from analysis.stats import BLOCK, DISTANT
 from analysis.style import (
     BY_LAYER,
     DISSIMILAR,
+    FAINT,
     INK,
+    KINDS_OF_NETWORK,
     PUBLISHED,
     READINGS,
     TREATMENTS,
@@ -30,9 +32,10 @@ from analysis.style import (
     Panel,
     compose,
     save,
+    tell_apart,
     with_tips,
 )
-from analysis.tables import Tables, fail
+from analysis.tables import Tables, fail, kinds
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
 
@@ -50,6 +53,7 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
         "volume": volume,
         "filters": filters,
         "similarity": similarity,
+        "activity": activity,
         "curves": curves,
     }
     made = {name: make(tables) for name, make in makers.items()}
@@ -378,6 +382,67 @@ def similarity(tables: Tables) -> Drawing | str:
         panels,
         list(used),
         pairs.drop(columns=["distant", "run_a", "run_b"]),
+        columns=2,
+    )
+
+
+def activity(tables: Tables) -> Drawing | str:
+    """What random filters leave of the differences between images, and what becomes of the units above them."""
+    if tables.activity.empty:
+        return "not collected, as no network with random filters is finished, or its weights are not published"
+    networks = tables.networks.drop(columns="images")
+    rows = tables.activity.merge(networks.assign(kind=kinds(networks)), on="run")
+    random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values("n")
+    random = random.drop_duplicates([*BLOCK, "layer"], keep="last")  # a task's random layers are the same for every n
+    each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])
+    each["silent"] = rows[rows.layer > rows.n].groupby("run").silent.max()
+    each["cosine of layer n"] = rows[rows.layer == rows.n].set_index("run").cosine
+    looks = tell_apart(rows.kind.unique(), KINDS_OF_NETWORK, "kinds of network")
+    several = len(looks) > 1
+    marks = {k: Mark(k if several else "random filters", colour, marker) for k, (colour, marker, _) in looks.items()}
+
+    def shift(kind: str) -> float:
+        return 0.08 * (list(marks).index(kind) - (len(marks) - 1) / 2)
+
+    def alike(axes: Axes) -> None:
+        for kind, mark in marks.items():
+            own, bases = random[random.kind == kind], rows[(rows.kind == kind) & (rows.treatment == "base")]
+            for part, line in ((own, "-"), (bases, "--")):
+                mean = part.groupby("layer").cosine.mean()
+                axes.plot(mean.index + shift(kind), mean, line, color=mark.colour, lw=1.3, zorder=2)
+            tips = [f"{r.kind}, {r.split}, task {r.target}, seed {r.seed}, layer {r.layer}: {r.cosine:.3f}"
+                    for r in own.itertuples()]  # fmt: skip
+            draw.scatter(axes, own.layer + shift(kind), own.cosine, mark, tips)
+        draw.layer_axis(axes, rows.layer.max(), first=1)
+        axes.set_xlabel("Layer")
+        axes.set_ylabel("Mean cosine between two images' outputs")
+
+    def off(axes: Axes) -> None:
+        for kind, mark in marks.items():
+            own = each[(each.kind == kind) & each.silent.notna()]
+            mean = own.groupby("n").silent.mean()
+            axes.plot(mean.index + shift(kind), mean, color=mark.colour, lw=1.3, zorder=2)
+            tips = [f"{r.cell}, {r.kind}, {r.split}, seed {r.seed}: {r.silent:.3f} silent, top-1 {r.accuracy:.3f}"
+                    for r in own.itertuples()]  # fmt: skip
+            draw.scatter(axes, own.n + shift(kind), own.silent, mark, tips)
+        axes.set_ylim(-0.03, 1.03)
+        draw.layer_axis(axes, each.n.max())
+        axes.set_xlabel("Random layers below (0: base)")
+        axes.set_ylabel("Silent units of the most silent trained layer")
+
+    return Drawing(
+        "activity",
+        "What random filters leave for the layers above: "
+        + (f"{len(marks)} kinds of network ({tables.about['dataset']['name']})" if several else _data(tables)),
+        "Left: the outputs of random layers for two different images, as the cosine between them (1: a layer gives "
+        f"all images one direction), a mean over pairs of {int(rows.images.max())} validation images of the task; a "
+        "mark is one task's random layers, a solid line their mean, a dashed line that of the trained bases. "
+        "Right: the share of values of a trained hidden layer that are 0 for every one of these images, in the "
+        "layer where it is largest; a mark is one network. Above seven random layers there is only the classifier, "
+        "which has no such units.",
+        [Panel("Do random layers tell images apart?", alike), Panel("Does what is trained above them respond?", off)],
+        [*marks.values(), Mark("dashed: the trained bases", FAINT, line="--")],
+        each.groupby(["kind", "n"], sort=False)[["cosine of layer n", "silent", "accuracy"]].mean().reset_index(),
         columns=2,
     )
 

@@ -1,6 +1,7 @@
 """Small studies that ask one question, each with one figure and one table, from the tables of analysis.collect alone.
 
-python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the question by what the study varies:
+python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the question by what the study varies
+                                         (with random filters also the figure "activity", of what becomes of them):
 
 volume      images a class of the target task: train from scratch, freeze n, or fine-tune n? (study=reduced)
 preserved   copied layers above the frozen ones: A3B~1 copies 4 and freezes 3 (study=preserved)
@@ -17,16 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from analysis import draw
-from analysis.figures import counts, statistic
+from analysis.figures import activity, counts, statistic
 from analysis.stats import base_accuracy, estimate, mean, minus, t_interval
-from analysis.style import INK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, tell_apart
-from analysis.tables import Tables, fail, write_csv
+from analysis.style import INK, KINDS_OF_NETWORK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, tell_apart
+from analysis.tables import VARIANT, Tables, fail, kinds, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
 
-LOOKS = [(INK, "o", "-"), ("#d95f02", "s", "--"), ("#1b7837", "^", "-"), ("#7570b3", "D", "--"), ("#a6761d", "v", ":")]
 KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
-VARIANT = ["network", "recipe"]
 DIP = {1: 1 / 3, 2: 1 / 3, 7: 1 / 3, 4: -1 / 2, 5: -1 / 2}  # weights of BnB's accuracy at n, as in claims.py
 TASK = ["split", "target", "seed", "images_per_class"]
 SAME = [*TASK, "split_kind", "cell", "treatment", "n"]
@@ -58,8 +57,8 @@ def question(tables: Tables) -> Drawing:
 def variants(tables: Tables) -> Drawing:
     """Kinds of network or recipe side by side: what is left of the own base's accuracy, a panel a treatment."""
     networks = _with_share(tables.networks)
-    names = _variant_names(networks)
-    looks = tell_apart(names.unique(), LOOKS, "kinds of network")
+    names = kinds(networks)
+    looks = tell_apart(names.unique(), KINDS_OF_NETWORK, "kinds of network")
     marks = {name: Mark(name, colour, marker, line=line) for name, (colour, marker, line) in looks.items()}
     networks = networks.assign(variant=names)
     treated = networks[networks.treatment != "base"]
@@ -138,12 +137,6 @@ def _with_share(networks: pd.DataFrame) -> pd.DataFrame:
     """With ``over_base`` (accuracy minus that of the same task's and variant's base) and ``share`` (their ratio)."""
     own = base_accuracy(networks)
     return networks.assign(over_base=networks.accuracy - own, share=networks.accuracy / own)
-
-
-def _variant_names(networks: pd.DataFrame) -> pd.Series:
-    """What tells the variants apart: the label of the network, of the recipe, or both."""
-    varied = [c for c in VARIANT if networks[c].nunique() > 1] or VARIANT
-    return networks[varied].agg(", ".join, axis=1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -353,10 +346,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of analysis.collect")
     options = parser.parse_args()
     try:
-        made = question(Tables.read(options.folder))
+        tables = Tables.read(options.folder)
+        made, why = question(tables), activity(tables)
         remove_leftovers(options.folder)
         write_csv(options.folder / f"{made.name}.csv", made.table)
         paths = save(compose(made), options.folder / made.name)
+        paths += save(compose(why), options.folder / why.name) if isinstance(why, Drawing) else []
     except UserError as error:
         fail(error)
     print(made.table.to_string(index=False, float_format="%.4f", na_rep=""))

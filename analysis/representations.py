@@ -1,6 +1,7 @@
-"""What the networks of a study look like inside: the filters of layer 1, and how similar two networks' layers are.
+"""What the networks of a study look like inside: the filters of layer 1, how similar two networks' layers are, and what
+random filters leave of the differences between images.
 
-Both read finished base networks from the store; untrained networks are drawn again from their seeds.
+All read finished networks from the store; untrained networks are drawn again from their seeds.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from transferability.stream import Stream
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
-IMAGES = 1000  # for similarity; twice as many change the values of the demo by about 0.02 at most
+ACTIVITY = ["run", "layer", "cosine", "silent", "images"]
+IMAGES = 1000  # twice as many change the similarities of the demo by about 0.02 at most
 BLOCK = 4096  # features that are float64 at the same moment
 
 
@@ -88,15 +90,12 @@ def similarity(
         splits.setdefault(split, []).extend(bases)
     for split, bases in splits.items():
         classes = sorted({c for spec in with_sources(specs) if spec.split == split for c in spec.classes})
-        stream = _stream(bases[0], dataset, classes)
-        if len(stream.val_rows) > images:
-            draw = numpy_generator("similarity", images)
-            stream.val_rows = np.sort(draw.choice(stream.val_rows, images, replace=False))
+        stream = _stream(bases[0], dataset, classes, images)
         for pair, a, b in _pairs(bases):
             names = str(a.cell), str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")
             identity = {"pair": pair, "images": len(stream.val_rows), "run_a": a.run_id, "run_b": b.run_id}
-            values = _known(known, identity)
-            if not values:
+            values = _known(known, identity).get("cka", [])
+            if not len(values):
                 networks = [_network(spec, store, start=pair == "untrained") for spec in (a, b)]
                 values = list(_compare(networks, stream))
             rows += [
@@ -106,11 +105,63 @@ def similarity(
     return pd.DataFrame(rows, columns=SIMILARITY)
 
 
-def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> list[float]:
-    """The values of a pair, layer by layer, from an earlier table; none if it is not there."""
+def activity(
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    images: int = IMAGES,
+    known: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """How much alike all images look to the layers of networks with random filters, and which units never respond.
+
+    Deep random layers with ReLU map all images to nearly one direction (Schoenholz et al. 2017, *Deep Information
+    Propagation*). What is trained above them then gets nearly the same gradient from every image, and whole layers
+    of it can end where no image switches a unit on, nothing passes and nothing is learned any more (Lu et al. 2020,
+    *Dying ReLU and Initialization*).
+
+    Args:
+        images: at most so many validation images, drawn from those of the network's task; centre crop, no mirror.
+        known: an earlier result; what it has of these very runs is not computed again.
+
+    Returns:
+        A row a layer below the classifier, of every finished network with random filters and the base of its task:
+        run, layer (from 1), cosine (mean over pairs of images of the cosine between the layer's outputs; 1: all images
+        give one direction; NaN where fewer than two give anything), silent (share of the layer's values that are 0 for
+        every image), images (how many were used).
+    """
+    finished = [spec for spec in specs if store.is_done(spec)]
+    random = [spec for spec in finished if spec.cell.source == UNTRAINED]
+    theirs = {replace(spec, cell=Cell(spec.cell.target)).run_id for spec in random}
+    shown = [*random, *(spec for spec in finished if spec.run_id in theirs)]
+
+    def measure(spec: RunSpec) -> pd.DataFrame:
+        stream = _stream(spec, dataset, list(spec.classes), images)
+        identity = {"run": spec.run_id, "images": len(stream.val_rows)}
+        earlier = _known(known, identity)
+        layers = map(spread, layer_outputs(_network(spec, store), stream))
+        found = earlier if len(earlier) else pd.DataFrame(layers, columns=["cosine", "silent"])
+        return found.assign(layer=range(1, len(found) + 1), **identity)[ACTIVITY]
+
+    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:  # cores change no number
+        measured = list(pool.map(measure, shown))
+    return pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=ACTIVITY)
+
+
+def spread(outputs: Tensor) -> tuple[float, float]:
+    """Mean cosine of two images' outputs, (images, features), and the share of features that are 0 for all images."""
+    norms = outputs.norm(dim=1)
+    seen = norms > 0
+    count = int(seen.sum())
+    together = (torch.where(seen, 1 / norms, 0) @ outputs).double().square().sum().item()  # no copy of the outputs
+    cosine = (together - count) / (count * (count - 1)) if count > 1 else float("nan")
+    return cosine, (outputs.amax(0) == 0).double().mean().item()
+
+
+def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFrame:
+    """The rows of these runs and images, layer by layer, from an earlier table; none if they are not there."""
     if table is None or table.empty or set(identity) - set(table.columns):
-        return []
-    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer").cka.tolist()
+        return pd.DataFrame()
+    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer")
 
 
 def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:
@@ -122,16 +173,21 @@ def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:
 
 
 def unit_grams(network: Network, stream: Stream) -> Iterator[Tensor]:
-    """:func:`unit_gram` of each layer below the classifier on the stream's validation images, one after the other.
+    """:func:`unit_gram` of each layer below the classifier on the stream's validation images, one after the other."""
+    return map(unit_gram, layer_outputs(network, stream))
 
-    Holds the features of one layer for all images, and of the next while they are computed.
+
+def layer_outputs(network: Network, stream: Stream) -> Iterator[Tensor]:
+    """(images, features) of each layer below the classifier on the stream's validation images, one after the other.
+
+    Holds the outputs of one layer for all images, and of the next while they are computed.
     """
     network.eval().requires_grad_(False)
     below = map(network.input, stream.validation())
     for layer in network.layers[:-1]:
-        features = torch.cat([layer(x) for x in below])
-        yield unit_gram(features.flatten(1))
-        below = features.split(stream.recipe.eval_batch_size)
+        outputs = torch.cat([layer(x) for x in below])
+        yield outputs.flatten(1)
+        below = outputs.split(stream.recipe.eval_batch_size)
 
 
 def unit_gram(features: Tensor) -> Tensor:
@@ -185,7 +241,7 @@ def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
 
 
 def _network(spec: RunSpec, store: Store, start: bool = False) -> Network:
-    """A finished base, or the same at the start of its training."""
+    """A finished network, or a base at the start of its training."""
     weights = store.weights(spec)
     network = initial_network(spec, weights["input.mean"].numpy())
     if not start:
@@ -193,6 +249,10 @@ def _network(spec: RunSpec, store: Store, start: bool = False) -> Network:
     return network
 
 
-def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int]) -> Stream:
-    crop = spec.network.input_size
-    return Stream(dataset, classes, None, spec.seed, spec.recipe, crop, torch.device("cpu"))
+def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int], images: int) -> Stream:
+    """The validation images of ``classes``, or so many drawn from them."""
+    stream = Stream(dataset, classes, None, spec.seed, spec.recipe, spec.network.input_size, torch.device("cpu"))
+    if len(stream.val_rows) > images:
+        draw = numpy_generator("similarity", images)
+        stream.val_rows = np.sort(draw.choice(stream.val_rows, images, replace=False))
+    return stream

@@ -56,6 +56,14 @@ READINGS = {  # the paper's five readings of its figure 2, as conditions
 }
 DISSIMILAR = Mark("AnB between natural and man-made", "#e08214", "h")
 PUBLISHED = Mark("faint: the paper's means", FAINT, line="--")
+KINDS_OF_NETWORK = [  # colour, marker, line
+    (INK, "o", "-"),
+    ("#d95f02", "s", "--"),
+    ("#1b7837", "^", "-"),
+    ("#7570b3", "D", "--"),
+    ("#a6761d", "v", ":"),
+    ("#c51b7d", "X", "-."),
+]
 BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]  # n = 1..7
 
 # The same colours on a dark page; what is not here is readable on both.

@@ -40,8 +40,9 @@ RESULTS = [
     "seconds",  # this network's share of its cohort's time
     "in_study",  # False: only lends its layers to a network of the study
 ]
+VARIANT = ["network", "recipe"]  # labels of what a study may vary
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
-OTHERS = ("curves", "filters", "similarity")  # tables that a study may have beside its results
+OTHERS = ("curves", "filters", "similarity", "activity")  # tables that a study may have beside its results
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Tables:
         curves: a row an evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
         filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
         similarity: a row a layer of a pair of networks, see ``representations.similarity``.
+        activity: a row a layer of a network, see ``representations.activity``.
     """
 
     about: dict[str, Any]
@@ -61,6 +63,7 @@ class Tables:
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     filters: pd.DataFrame = field(default_factory=pd.DataFrame)
     similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    activity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def write(self, folder: Path) -> None:
         """Write the folder.
@@ -149,6 +152,12 @@ def names(table: pd.DataFrame) -> list[str]:
         + (f" {row.images_per_class:.0f} images a class" if volume and row.images_per_class > 0 else "")
         for row in table.itertuples()
     ]
+
+
+def kinds(networks: pd.DataFrame) -> pd.Series:
+    """What tells kinds of network apart, a text a row: the label of the network, of the recipe, or both."""
+    varied = [c for c in VARIANT if networks[c].nunique() > 1] or VARIANT
+    return networks[varied].agg(", ".join, axis=1)
 
 
 def fail(error: UserError) -> None:

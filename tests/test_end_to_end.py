@@ -94,11 +94,11 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     lines = printed["figures"].splitlines()
     drawn = [Path(line) for line in lines if "not drawn" not in line]
     assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["dissimilar", "volume"]
-    figures = ("design", "accuracy", "distance", "decomposition", "filters", "similarity", "curves")
+    figures = ("design", "accuracy", "distance", "decomposition", "filters", "similarity", "activity", "curves")
     assert [p.name for p in drawn] == [f"{f}.{kind}" for f in figures for kind in ("pdf", "svg", "png")]
     assert printed["report"].splitlines()[-1] == f"report: {tables.resolve()}/report.html"
     assert len(pd.read_csv(tables / "claims.csv")) == len(printed["report"].splitlines()) - 2
-    for name in ("results", "curves", "filters", "similarity"):
+    for name in ("results", "curves", "filters", "similarity", "activity"):
         (tmp_path / f"{name}.csv").write_bytes((tables / f"{name}.csv").read_bytes())
     (tmp_path / "about.json").write_bytes((tables / "about.json").read_bytes())
     run("analysis.figures", str(tmp_path))
@@ -293,7 +293,7 @@ def test_no_text_overlaps_at_any_size_of_study(study, layers):
     tables = Tables.read(study[1])
     for part in (tables, published()):
         own = Tables(part.about, part.results[part.results.n.isin([0, *layers])], part.curves, part.filters,
-                     part.similarity)  # fmt: skip
+                     part.similarity, part.activity)  # fmt: skip
         for drawing in drawings(own)[0]:
             figure = compose(drawing)
             assert not overlapping(figure), drawing.name

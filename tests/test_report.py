@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures import NEAR
+from analysis.figures import NEAR, activity
 from analysis.paper import published
-from analysis.representations import SIMILARITY
+from analysis.representations import ACTIVITY, SIMILARITY
 from analysis.tables import RESULTS, Tables
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -21,7 +21,9 @@ IMAGE = '"><img src=x onerror=window.hacked=1>'
 DATASET = f"D {SCRIPT} {IMAGE} & 'x' {{{{ 7 * 7 }}}} {'long' * 20}"
 SPLIT = f"{IMAGE}\n{SCRIPT} a & b 'c' \"d\" #222222 url(#e)"
 CLASSES = [SCRIPT, IMAGE, "a & b", 'it\'s "quoted"', "two\nlines", "</p></details>"]
-FIGURES = {"accuracy", "distance", "dissimilar", "decomposition", "volume", "filters", "similarity", "curves"}
+FIGURES = {"accuracy", "distance", "dissimilar", "decomposition", "volume"}
+INSIDE = {"filters", "similarity", "activity", "curves"}  # of weights, which are not published
+FIGURES |= INSIDE
 ARGUMENTS = "--no-sandbox --disable-background-networking --disable-component-update --disable-sync".split()  # noqa: SIM905
 PAGES = """import sys; from pathlib import Path; from analysis.report import page; from analysis.tables import Tables
 for folder in map(Path, sys.argv[1:]): (folder / "page.html").write_text(page(Tables.read(folder)), encoding="utf-8")"""
@@ -102,7 +104,10 @@ def made_up() -> Tables:
     pairs = [(SPLIT, "bases"), (SPLIT, "untrained"), ("natural-manmade", "bases"), (SPLIT, "other seed")]
     layers = pd.DataFrame({"layer": range(1, 8), "cka": np.linspace(0.9, 0.2, 7)})
     similarity = pd.DataFrame(pairs, columns=["split", "pair"]).merge(layers, how="cross")
-    return Tables(about, study[RESULTS], curves, filters, similarity.reindex(columns=SIMILARITY, fill_value=0))
+    similarity = similarity.reindex(columns=SIMILARITY, fill_value=0)
+    measured = pd.DataFrame({"layer": range(1, 8), "cosine": np.linspace(0.8, 1, 7), "silent": 0.5, "images": 100})
+    activity = study.loc[study.split == "all", ["run"]].merge(measured, how="cross")
+    return Tables(about, study[RESULTS], curves, filters, similarity, activity[ACTIVITY])
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +169,7 @@ def test_a_figure_is_drawn_or_the_page_says_why_not(visit, name):
         absent = tab.eval_on_selector_all("#missing li", "all => all.map(item => item.textContent)")
     reasons = dict(line.removeprefix("No figure ").split(": ") for line in absent)
     made_up = FIGURES - {"dissimilar"}  # it has nothing but AnB between dissimilar tasks, as the paper
-    expected = {"made up": made_up, "paper": made_up - {"filters", "similarity", "curves"}, "bases": set()}[name]
+    expected = {"made up": made_up, "paper": made_up - INSIDE, "bases": set()}[name]
     assert drawn == expected | {"design"} and set(reasons) == FIGURES - expected
     assert all(len(why) > 15 for why in reasons.values())
 
@@ -298,3 +303,17 @@ def test_the_page_is_well_formed_for_a_screen_reader(visit, name):
         ids = tab.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
         assert len(ids) == len(set(ids))
         assert len(targets := tab.evaluate(TARGETS)) > 8 and set(targets) <= {f"#{one}" for one in ids}
+
+
+def test_activity_looks_at_random_layers_and_at_what_is_trained_above_them():
+    """Silent units of random layers do not count, nor do those above the base's: the largest share above layer n."""
+    tables = made_up()
+    whole = tables.networks[(tables.networks.split == "all") & tables.networks.images_per_class.isna()]
+    networks = whole.set_index("cell").loc[["baseall", "R2all", "R7all"]]
+    silent = [[0.1, 0.3, 0.2, 0, 0, 0, 0], [0.9, 0.8, 0.1, 0.6, 0.5, 0, 0], [1, 1, 1, 1, 1, 1, 1]]
+    layers = pd.DataFrame({"layer": range(1, 8), "cosine": np.linspace(0.4, 1, 7), "images": 100})
+    tables.activity = pd.concat([layers.assign(run=r, silent=s) for r, s in zip(networks.run, silent, strict=True)])
+    table = activity(tables).table.set_index("n")
+    assert table.silent.to_dict() == pytest.approx({0: 0.3, 2: 0.6, 7: np.nan}, nan_ok=True)
+    assert table["cosine of layer n"].to_dict() == pytest.approx({0: np.nan, 2: 0.5, 7: 1}, nan_ok=True)
+    assert table.accuracy.tolist() == networks.accuracy.tolist()

@@ -1,4 +1,4 @@
-"""First-layer filters and the similarity of layers: the estimator against its definition, the tables against runs."""
+"""First-layer filters, similarity and activity of layers: estimators against definitions, tables against runs."""
 
 from itertools import permutations
 
@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.representations import cka, first_layer_filters, similarity, unit_gram, unit_grams
+from analysis.representations import (
+    activity,
+    cka,
+    first_layer_filters,
+    layer_outputs,
+    similarity,
+    spread,
+    unit_gram,
+    unit_grams,
+)
 from tests.conftest import CPU
 from transferability.draws import torch_generator
 from transferability.member import SharedPrefix
@@ -16,6 +25,7 @@ from transferability.store import Store
 from transferability.stream import Stream
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
+ACTIVITY = ["run", "layer", "cosine", "silent", "images"]
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
 TOLERANCE = {"abs": 1e-12}
 
@@ -288,3 +298,56 @@ def test_what_is_known_of_the_same_runs_is_not_computed_again(store, dataset, ra
     other = marked.assign(run_a="another run")
     assert similarity(random_0, store, dataset, known=other).equals(first), "another run's values are not"
     assert similarity(random_0, store, dataset, 20, marked).cka.gt(-2).all(), "nor those on other images"
+
+
+# The table of activity
+
+
+def test_mean_cosine_and_silent_features_by_hand():
+    outputs = torch.tensor([[1.0, 0, 0, 0], [0, 2, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0]])
+    cosine, silent = spread(outputs)  # the last image gives nothing, and has no direction
+    assert cosine == pytest.approx((0 + 2 * 0.5**0.5) / 3) and silent == 0.5
+    assert spread(torch.ones(5, 3)) == (pytest.approx(1), 0)
+    nothing = spread(torch.zeros(5, 3))
+    assert np.isnan(nothing[0]) and nothing[1] == 1
+
+
+def test_activity_is_of_random_filters_and_the_bases_of_their_tasks(spec_of, trained, dataset):
+    specs = [spec_of(cell) for cell in ("baseA", "baseB", "A1B", "R2B", "R5B")]
+    store = trained(specs)
+    assert len(activity(specs[:3], store, dataset)) == 0, "no random filters"
+    table = activity(specs, store, dataset).set_index(["run", "layer"])
+    shown = [specs[1], *specs[3:]]
+    assert sorted(table.index) == sorted((spec.run_id, layer) for spec in shown for layer in range(1, 8))
+    base, second, fifth = (table.loc[spec.run_id] for spec in shown)
+    assert second.cosine[2] == pytest.approx(fifth.cosine[2], abs=1e-6), "random layers are those of one network"
+    assert abs(second.cosine[3] - fifth.cosine[3]) > 1e-3 < abs(base.cosine[1] - fifth.cosine[1])
+    assert set(table.images) == {4 * 5}, "of the own task"
+
+
+def test_activity_is_that_of_the_stored_networks(spec_of, trained, dataset):
+    """Against cosines pair by pair, of a network that the training code makes."""
+    spec = spec_of("R3A")
+    store = trained([spec])
+    table = activity([spec], store, dataset)
+    (cohort,) = make_cohorts([spec], store, dataset, CPU)
+    (member,) = cohort.members
+    member.network.load_state_dict(store.weights(spec))
+    images = Stream(dataset, list(spec.classes), None, 0, spec.recipe, 14, CPU.device)
+    for row, outputs in zip(table.itertuples(), layer_outputs(member.network, images), strict=True):
+        seen = [image for image in outputs.double() if image.any()]
+        pairs = [torch.cosine_similarity(a, b, dim=0).item() for a, b in permutations(seen, 2)]
+        assert row.cosine == pytest.approx(np.mean(pairs), abs=1e-5)
+        assert row.silent == pytest.approx((outputs == 0).all(0).double().mean().item())
+    assert 0 < table.silent.max() < 1 and list(table.columns) == ACTIVITY
+
+
+def test_known_activity_is_not_computed_again(spec_of, trained, dataset):
+    spec = spec_of("R3A")
+    store = trained([spec])
+    first = activity([spec], store, dataset)
+    marked = first.assign(cosine=-2.0)
+    assert activity([spec], store, dataset, known=marked).equals(marked), "taken from the table"
+    assert activity([spec], store, dataset, known=marked.assign(run="another run")).equals(first)
+    fewer = activity([spec], store, dataset, 10, marked)
+    assert set(fewer.images) == {10} and (fewer.cosine > 0).all(), "nor those on other images"
