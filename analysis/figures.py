@@ -397,6 +397,7 @@ def activity(tables: Tables) -> Drawing | str:
     each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])
     each["silent"] = rows[rows.layer > rows.n].groupby("run").silent.max()
     each["cosine of layer n"] = rows[rows.layer == rows.n].set_index("run").cosine
+    measured = ["cosine of layer n", "silent", "accuracy"]
     looks = tell_apart(rows.kind.unique(), KINDS_OF_NETWORK, "kinds of network")
     several = len(looks) > 1
     marks = {k: Mark(k if several else "random filters", colour, marker) for k, (colour, marker, _) in looks.items()}
@@ -442,7 +443,7 @@ def activity(tables: Tables) -> Drawing | str:
         "which has no such units.",
         [Panel("Do random layers tell images apart?", alike), Panel("Does what is trained above them respond?", off)],
         [*marks.values(), Mark("dashed: the trained bases", FAINT, line="--")],
-        each.groupby(["kind", "n"], sort=False)[["cosine of layer n", "silent", "accuracy"]].mean().reset_index(),
+        pd.concat([each[each.kind == kind].groupby(["kind", "n"])[measured].mean().reset_index() for kind in marks]),
         columns=2,
     )
 

@@ -83,7 +83,8 @@ def variants(tables: Tables) -> Drawing:
             draw.layer_axis(axes, rows.n.max())
 
         label = TREATMENTS[treatment].label if treatment in TREATMENTS else treatment
-        return Panel(f"{label}\n({', '.join(rows.split.unique())})", paint)
+        width = 4.6 if len(shown) > 1 else 7.4  # inches; alone it has the legend's width
+        return Panel(f"{label}\n({', '.join(rows.split.unique())})", paint, width)
 
     shown = treated[treated.share.notna()][["split_kind", "treatment"]].drop_duplicates()
     bases = networks[networks.treatment == "base"].groupby("variant", sort=False).accuracy.mean()
@@ -347,14 +348,15 @@ def main() -> None:
     options = parser.parse_args()
     try:
         tables = Tables.read(options.folder)
-        made, why = question(tables), activity(tables)
+        made = question(tables)
+        drawn = [made, *(d for d in [activity(tables)] if isinstance(d, Drawing))]
         remove_leftovers(options.folder)
         write_csv(options.folder / f"{made.name}.csv", made.table)
-        paths = save(compose(made), options.folder / made.name)
-        paths += save(compose(why), options.folder / why.name) if isinstance(why, Drawing) else []
+        paths = [path for drawing in drawn for path in save(compose(drawing), options.folder / drawing.name)]
     except UserError as error:
         fail(error)
-    print(made.table.to_string(index=False, float_format="%.4f", na_rep=""))
+    for drawing in drawn:
+        print(drawing.table.to_string(index=False, float_format="%.4f", na_rep=""), end="\n\n")
     for path in paths:
         print(path)
 

@@ -126,8 +126,8 @@ def test_a_study_that_varies_nothing_is_one_clear_line():
 
 
 def test_more_than_a_figure_can_tell_apart_is_one_clear_line():
-    rows = [row("A1B", "AnB", 1, 0.5, network=f"kind {i}") for i in range(6)]
-    with pytest.raises(UserError, match="6 kinds of network: the figure has room for 5"):
+    rows = [row("A1B", "AnB", 1, 0.5, network=f"kind {i}") for i in range(7)]
+    with pytest.raises(UserError, match="7 kinds of network: the figure has room for 6"):
         questions.question(tables_of(rows))
     rows = [row("baseB", "base", 0, 0.5, recipe=f"recipe {i}") for i in range(4)]
     with pytest.raises(UserError, match="4 recipes: the figure has room for 3"):

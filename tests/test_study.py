@@ -130,7 +130,7 @@ def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
 @pytest.mark.parametrize(
     ("study", "count"),
     [
-        ("random-filters", 5 * 2 * 2 * 8),  # kinds, targets, seeds, base and R1..R7
+        ("random-filters", 6 * 2 * 2 * 8),  # kinds, targets, seeds, base and R1..R7
         ("batchnorm", 2 * 2 * 2 * (1 + 21)),
         ("longer", 2 * 2 * (2 + 14)),
         ("preserved", 2 * 2 * (1 + 14 + 6 + 5)),
