@@ -137,9 +137,11 @@ def activity(
     def measure(spec: RunSpec) -> pd.DataFrame:
         stream = _stream(spec, dataset, list(spec.classes), images)
         identity = {"run": spec.run_id, "images": len(stream.val_rows)}
-        earlier = _known(known, identity)
-        layers = map(spread, layer_outputs(_network(spec, store), stream))
-        found = earlier if len(earlier) else pd.DataFrame(layers, columns=["cosine", "silent"])
+        found = _known(known, identity)
+        if found.empty:
+            found = pd.DataFrame(
+                map(spread, layer_outputs(_network(spec, store), stream)), columns=["cosine", "silent"]
+            )
         return found.assign(layer=range(1, len(found) + 1), **identity)[ACTIVITY]
 
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:  # cores change no number
