@@ -26,6 +26,7 @@ from transferability.errors import UserError
 from transferability.store import remove_leftovers
 
 KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
+KINDS_OF_SPLIT = [("#b2182b", "D", "-"), ("#e08214", "h", "--"), ("#1f4e9c", "s", "-"), ("#8a9a00", "^", "--")]
 DIP = {1: 1 / 3, 2: 1 / 3, 7: 1 / 3, 4: -1 / 2, 5: -1 / 2}  # weights of BnB's accuracy at n, as in claims.py
 TASK = ["split", "target", "seed", "images_per_class"]
 SAME = [*TASK, "split_kind", "cell", "treatment", "n"]
@@ -274,9 +275,16 @@ def preserved(tables: Tables) -> Drawing:
 
 # ----------------------------------------------------------------------------------------------------------------------
 def volume(tables: Tables) -> Drawing:
-    """Scratch, freeze n, fine-tune n against the images a class of the target task: a grid for each kind of split."""
+    """Scratch, freeze n, fine-tune n against the images a class of the target task: a grid for each kind of split.
+
+    And whether to freeze or to fine-tune, over all n.
+    """
     table = _volume_table(tables.networks)
+    either = _freeze_minus_fine_tune(table)
     limit = 1.4 * table["minus scratch"].abs().max()  # text and frames stay readable on the strongest colour
+    shown = [kind for kind in KINDS if (table.splits == kind).any()]
+    looks = tell_apart(shown, KINDS_OF_SPLIT, "kinds of split")
+    marks = {k: Mark(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()}
 
     def panel(kind: str) -> Panel:
         rows = table[table.splits == kind]
@@ -301,15 +309,32 @@ def volume(tables: Tables) -> Drawing:
         splits = ", ".join(sorted(set(tables.networks[tables.networks.split_kind == kind].split)))
         return Panel(f"{KINDS[kind].capitalize()} ({splits})", paint, 8.4, 2.9)
 
+    def freeze_or_tune(axes: Axes) -> None:
+        volumes = sorted(set(either["images a class"]))
+        axes.axhline(0, color=INK, lw=0.8)
+        for kind, mark in marks.items():
+            own = either[either.splits == kind]
+            x = own["images a class"].map(volumes.index) + 0.08 * shown.index(kind)
+            axes.plot(x, own.difference, mark.line, color=mark.colour, lw=1.3, zorder=2)
+            axes.vlines(x, own.low, own.high, color=mark.colour, lw=1, zorder=2)
+            tips = [f"{KINDS[kind]}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in own.itertuples()]
+            draw.scatter(axes, x, own.difference, mark, tips)
+        axes.set_xticks(range(len(volumes)), [str(v) for v in volumes])
+        axes.set_xlim(-0.4, len(volumes) - 0.6)
+        axes.set_xlabel("Images a class")
+        axes.set_ylabel("Frozen minus fine-tuned")
+
     return Drawing(
         "volume",
         f"Little data: train from scratch, freeze n copied layers, or fine-tune them? {_where(tables)}",
         f"{counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than from "
         "scratch on the same images. Framed: the best of a row; *: not to be told from it (95% interval of the "
-        f"validation images, not corrected for choosing the best). {statistic(tables)}",
-        [panel(kind) for kind in KINDS if (table.splits == kind).any()],
-        [],
-        table.drop(columns="order"),
+        "validation images, not corrected for choosing the best). Last: above 0 it is better to freeze the copied "
+        "layers, below to fine-tune them (mean over n, 95% interval of the validation images, as if all n failed on "
+        f"the same ones). {statistic(tables)}",
+        [*map(panel, shown)] + [Panel("Freeze or fine-tune?", freeze_or_tune, 8.4, 2.9)] * bool(len(either)),
+        list(marks.values()),
+        pd.concat([table.drop(columns=["order", "treatment", "val_images"]), either]),
     )
 
 
@@ -334,7 +359,25 @@ def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
         best = row.accuracy == top
         equal = top - row.accuracy <= 1.96 * error
         parts.append(row.assign(**{"minus scratch": row.accuracy - scratch, "best": best, "among_the_best": equal}))
-    return pd.concat(parts).drop(columns=["treatment", "val_images"])
+    return pd.concat(parts)
+
+
+def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of split and volume: AnB minus AnB+, averaged over n, with an interval that is not too narrow.
+
+    The networks of one task share its validation images, so the mean over n may be no surer than one n is.
+    """
+    done = table.assign(variance=table.accuracy * (1 - table.accuracy) / table.val_images)
+    rows = []
+    for (kind, images), own in done.groupby(["splits", "images a class"]):
+        frozen, tuned = (own[own.treatment == treatment] for treatment in ("AnB", "AnB+"))
+        both = frozen.merge(tuned, on="n", suffixes=("", "_tuned"))
+        difference = (both.accuracy - both.accuracy_tuned).mean()
+        half = 1.96 * (both.variance + both.variance_tuned).mean() ** 0.5
+        row = {"splits": kind, "images a class": images, "arrangement": "freeze - fine-tune, mean over n"}
+        row |= {"networks": (both.networks + both.networks_tuned).sum(), "best": False, "among_the_best": False}
+        rows.append(row | {"difference": difference, "low": difference - half, "high": difference + half})
+    return pd.DataFrame(rows).dropna(subset="difference")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

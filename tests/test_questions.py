@@ -108,15 +108,20 @@ def test_the_grid_of_little_data_frames_the_best_and_marks_its_equals(tmp_path):
                     values = {n: scratch + gain * n / 2 + extra + more for n in (1, 2)}
                     rows += [row(f"A{n}B{sign}", treatment, n, v, **usual, val_images=1250) for n, v in values.items()]
     made = questions.question(tables_of(rows))
-    assert made.name == "volume" and len(made.panels) == 2 and len(made.table) == 20
+    assert made.name == "volume" and len(made.panels) == 3 and len(made.table) == 20 + 4
     table = made.table.set_index(["splits", "images a class", "arrangement"])
     near, far = table.loc[("random", 10)], table.loc[("natural-manmade", 100)]
     assert near.index[near.best].tolist() == ["fine-tune 2"] and far.index[far.best].tolist() == ["scratch"]
     assert near.accuracy["freeze 2"] == pytest.approx(0.3) and near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
     # 0.02 is within 1.96 sqrt(0.3 x 0.7 + 0.32 x 0.68) / 50 = 0.0256; 0.05 is not
     assert near.among_the_best.to_dict() == {
-        "scratch": False, "freeze 1": False, "freeze 2": True, "fine-tune 1": False, "fine-tune 2": True
+        "scratch": False, "freeze 1": False, "freeze 2": True, "fine-tune 1": False, "fine-tune 2": True,
+        "freeze - fine-tune, mean over n": False,
     }  # fmt: skip
+    either = near.loc["freeze - fine-tune, mean over n"]
+    assert either.difference == pytest.approx(-0.02) and either.networks == 8
+    half = 1.96 * ((0.25 * 0.75 + 0.27 * 0.73 + 0.3 * 0.7 + 0.32 * 0.68) / 2 / 2500) ** 0.5
+    assert (either.low, either.high) == (pytest.approx(-0.02 - half), pytest.approx(-0.02 + half))
     drawn(made, tmp_path)
 
 
