@@ -397,7 +397,7 @@ def activity(tables: Tables) -> Drawing | str:
     each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])
     each["silent"] = rows[rows.layer > rows.n].groupby("run").silent.max()
     each["cosine of layer n"] = rows[rows.layer == rows.n].set_index("run").cosine
-    measured = ["cosine of layer n", "silent", "accuracy"]
+    measured = ["cosine of layer n", "silent", "train_loss", "accuracy"]
     looks = tell_apart(rows.kind.unique(), KINDS_OF_NETWORK, "kinds of network")
     several = len(looks) > 1
     marks = {k: Mark(k if several else "random filters", colour, marker) for k, (colour, marker, _) in looks.items()}
@@ -429,7 +429,7 @@ def activity(tables: Tables) -> Drawing | str:
         axes.set_ylim(-0.03, 1.03)
         draw.layer_axis(axes, each.n.max())
         axes.set_xlabel("Random layers below (0: base)")
-        axes.set_ylabel("Silent units of the most silent trained layer")
+        axes.set_ylabel("Silent share of the most silent trained layer")
 
     return Drawing(
         "activity",
@@ -437,10 +437,11 @@ def activity(tables: Tables) -> Drawing | str:
         + (f"{len(marks)} kinds of network ({tables.about['dataset']['name']})" if several else _data(tables)),
         "Left: the outputs of random layers for two different images, as the cosine between them (1: a layer gives "
         f"all images one direction), a mean over pairs of {int(rows.images.max())} validation images of the task; a "
-        "mark is one task's random layers, a solid line their mean, a dashed line that of the trained bases. "
+        "mark is the random layers of one task and seed (the same for all kinds with one initialisation and "
+        "normalisation), a solid line their mean, a dashed line that of the trained bases. "
         "Right: the share of values of a trained hidden layer that are 0 for every one of these images, in the "
         "layer where it is largest; a mark is one network. Above seven random layers there is only the classifier, "
-        "which has no such units.",
+        "which cannot fall silent.",
         [Panel("Do random layers tell images apart?", alike), Panel("Does what is trained above them respond?", off)],
         [*marks.values(), Mark("dashed: the trained bases", FAINT, line="--")],
         pd.concat([each[each.kind == kind].groupby(["kind", "n"])[measured].mean().reset_index() for kind in marks]),

@@ -330,8 +330,8 @@ def volume(tables: Tables) -> Drawing:
         f"{counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than from "
         "scratch on the same images. Framed: the best of a row; *: not to be told from it (95% interval of the "
         "validation images, not corrected for choosing the best). Last: above 0 it is better to freeze the copied "
-        "layers, below to fine-tune them (mean over n, 95% interval of the validation images, as if all n failed on "
-        f"the same ones). {statistic(tables)}",
+        "layers, below to fine-tune them (mean over n; the 95% interval is as wide as that of a single n, as all n "
+        f"share the validation images). {statistic(tables)}",
         [*map(panel, shown)] + [Panel("Freeze or fine-tune?", freeze_or_tune, 8.4, 2.9)] * bool(len(either)),
         list(marks.values()),
         pd.concat([table.drop(columns=["order", "treatment", "val_images"]), either]),
@@ -363,7 +363,7 @@ def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of split and volume: AnB minus AnB+, averaged over n, with an interval that is not too narrow.
+    """A row a kind of split and volume: AnB minus AnB+, averaged over n, with the interval of a single n.
 
     The networks of one task share its validation images, so the mean over n may be no surer than one n is.
     """

@@ -150,7 +150,10 @@ def activity(
 
 
 def spread(outputs: Tensor) -> tuple[float, float]:
-    """Mean cosine of two images' outputs, (images, features), and the share of features that are 0 for all images."""
+    """Mean cosine of two images' outputs, (images, features), and the share of features that are 0 for all.
+
+    ``outputs`` are those of a ReLU, at least 0.
+    """
     norms = outputs.norm(dim=1)
     seen = norms > 0
     count = int(seen.sum())

@@ -156,8 +156,9 @@ def names(table: pd.DataFrame) -> list[str]:
 
 def kinds(networks: pd.DataFrame) -> pd.Series:
     """What tells kinds of network apart, a text a row: the label of the network, of the recipe, or both."""
-    varied = [c for c in VARIANT if networks[c].nunique() > 1] or VARIANT
-    return networks[varied].agg(", ".join, axis=1)
+    pairs = networks[VARIANT].drop_duplicates()
+    enough = [[column] for column in VARIANT if len(pairs) > 1 and pairs[column].is_unique]
+    return networks[enough[0] if enough else VARIANT].agg(", ".join, axis=1)
 
 
 def fail(error: UserError) -> None:
