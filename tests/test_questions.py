@@ -6,7 +6,7 @@ import pytest
 
 from analysis import questions
 from analysis.style import compose, save
-from analysis.tables import RESULTS, Tables
+from analysis.tables import RESULTS, Tables, kinds
 from transferability.errors import UserError
 
 
@@ -52,6 +52,20 @@ def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp
     assert (found.difference, found.low, found.high, found.tasks) == (*[pytest.approx(-0.05)] * 3, 2)
     assert table.difference[("caffe", "base")] == pytest.approx(-0.2)
     drawn(made, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "names"),
+    [
+        ([("plain", "demo"), ("batch", "rate 0.2")], ["plain", "batch"]),
+        ([("small", "once"), ("small", "twice")], ["once", "twice"]),
+        ([("a", "x"), ("a", "y"), ("b", "x")], ["a, x", "a, y", "b, x"]),
+        ([("small", "demo")], ["small, demo"]),
+    ],
+)
+def test_kinds_of_network_are_named_by_what_tells_them_apart(pairs, names):
+    networks = pd.DataFrame(pairs * 2, columns=["network", "recipe"])
+    assert kinds(networks).tolist() == names * 2
 
 
 def test_the_dip_of_bnb_is_measured_in_each_variant():
