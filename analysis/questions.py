@@ -391,10 +391,9 @@ def main() -> None:
     options = parser.parse_args()
     try:
         tables = Tables.read(options.folder)
-        made = question(tables)
-        drawn = [made, *(d for d in [activity(tables)] if isinstance(d, Drawing))]
+        drawn = [d for d in (question(tables), activity(tables)) if isinstance(d, Drawing)]
         remove_leftovers(options.folder)
-        write_csv(options.folder / f"{made.name}.csv", made.table)
+        write_csv(options.folder / f"{drawn[0].name}.csv", drawn[0].table)
         paths = [path for drawing in drawn for path in save(compose(drawing), options.folder / drawing.name)]
     except UserError as error:
         fail(error)
