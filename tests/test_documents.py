@@ -1,0 +1,75 @@
+"""What the documents say can be followed: every link has a target, every command's settings are ones that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.cli import CONF
+from transferability.config import load
+
+ROOT = CONF.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a page's headings, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(document: Path) -> list[str]:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", document.read_text()) if not link.startswith("http")]
+    found = []
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+def commands(document: Path) -> list[str]:
+    """Each ``python -m experiments.X`` or ``make`` line of a page, with its shell variables replaced."""
+    variables, found = {}, []
+    for line in document.read_text().splitlines():
+        if assigned := re.match(r'(\w+)="(.*)"', line):
+            variables[assigned[1]] = assigned[2]
+        for command in [line, *re.findall(r"`([^`]+)`", line)]:
+            if re.match(r"python -m experiments\.|make ", command):
+                found.append(re.sub(r"\$(\w+)", lambda use: variables[use[1]], command))
+    return found
+
+
+def overrides(command: str) -> list[str]:
+    """The settings a command gives, also inside OVERRIDES="...", but not Hydra's own and study=NAME."""
+    words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
+    return [part for word in words for part in word.split() if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_have_targets(document):
+    assert broken(document) == []
+
+
+def test_a_link_to_nowhere_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A heading, so: `x`\n[a](#a-heading-so-x) [b](#b) [c](gone.png) [d](https://example.org) [e](page.md#gone)"
+    )
+    assert broken(page) == ["#b", "gone.png", "page.md#gone"]
+
+
+COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document) if overrides(command)})
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_settings_exist(command):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        load(compose("config", overrides(command)))
