@@ -7,9 +7,11 @@ volume      images a class of the target task: train from scratch, freeze n, or 
 preserved   copied layers above the frozen ones: A3B~1 copies 4 and freezes 3 (study=preserved)
 longer      base networks with a longer recipe, beside AnB+ and BnB+ (study=longer)
 variants    everything else that differs between parts: kinds of network, recipes (study=random-filters, batchnorm)
+replicates  splits and seeds: do losses and gains at one n hold for other classes? (study=replicates)
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,23 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from analysis import draw
+from analysis.decomposition import QUANTITIES, decompose
 from analysis.figures import activity, counts, statistic
+from analysis.paper import published
 from analysis.stats import base_accuracy, estimate, mean, minus, t_interval
-from analysis.style import INK, KINDS_OF_NETWORK, PAPER, TREATMENTS, Drawing, Mark, Panel, compose, save, tell_apart
+from analysis.style import (
+    FAINT,
+    INK,
+    KINDS_OF_NETWORK,
+    PAPER,
+    TREATMENTS,
+    Drawing,
+    Mark,
+    Panel,
+    compose,
+    save,
+    tell_apart,
+)
 from analysis.tables import VARIANT, Tables, fail, kinds, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
@@ -28,6 +44,8 @@ from transferability.store import remove_leftovers
 KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
 KINDS_OF_SPLIT = [("#b2182b", "D", "-"), ("#e08214", "h", "--"), ("#1f4e9c", "s", "-"), ("#8a9a00", "^", "--")]
 DIP = {1: 1 / 3, 2: 1 / 3, 7: 1 / 3, 4: -1 / 2, 5: -1 / 2}  # weights of BnB's accuracy at n, as in claims.py
+REPLICATED = ("co-adaptation loss", "specificity loss", "retraining gain", "gain over base", "gain over control")
+MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
 TASK = ["split", "target", "seed", "images_per_class"]
 SAME = [*TASK, "split_kind", "cell", "treatment", "n"]
 
@@ -48,9 +66,11 @@ def question(tables: Tables) -> Drawing:
         return variants(tables)
     if len(treated) and len(networks[VARIANT].drop_duplicates()) > 1:
         return longer(tables)
+    if len(treated[["split", "seed"]].drop_duplicates()) > 1:
+        return replicates(tables)
     raise UserError(
-        "nothing to compare: the finished networks differ neither in network, recipe or images a class, nor are there "
-        "preserved layers (A3B~1)"
+        "nothing to compare: the finished networks differ neither in network, recipe, images a class, split or seed, "
+        "nor are there preserved layers (A3B~1)"
     )
 
 
@@ -378,6 +398,80 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
         row |= {"networks": (both.networks + both.networks_tuned).sum(), "best": False, "among_the_best": False}
         rows.append(row | {"difference": difference, "low": difference - half, "high": difference + half})
     return pd.DataFrame(rows).dropna(subset="difference")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+def replicates(tables: Tables) -> Drawing:
+    """Losses and gains of every target task, and their mean over splits and seeds: a panel an n."""
+    networks = tables.networks[tables.networks.accuracy.notna() & (tables.networks.split_kind != "natural-manmade")]
+    tasks = _task_differences(networks)
+    if tasks.empty:
+        raise UserError("several splits or seeds, but none has two of base, BnB, BnB+, AnB, AnB+ finished in one task")
+    table = _replicates_table(tasks)
+    looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
+    marks = {split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()}
+    quantities = list(dict.fromkeys(table.quantity))
+
+    def panel(n: int) -> Panel:
+        def paint(axes: Axes) -> None:
+            axes.axhline(0, color=INK, lw=0.8)
+            for (split, target), own in tasks[tasks.n == n].groupby(["split", "target"]):
+                shift = 0.1 * (list(marks).index(split) - (len(marks) - 1) / 2)
+                tips = [f"{r.quantity}, {split}, seed {r.seed}: {r.difference:+.3f}" for r in own.itertuples()]
+                mark = replace(marks[split], filled=target == "A")
+                draw.scatter(axes, own.quantity.map(quantities.index) + shift, own.difference, mark, tips)
+            own = table[table.n == n]
+            x = own.quantity.map(quantities.index) + 0.33
+            axes.vlines(x, own.low, own.high, color=INK, lw=1.2)
+            tips = [f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in own.itertuples()]
+            draw.scatter(axes, x, own.difference, MEAN, tips)
+            axes.hlines(own.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
+            names = [f"{name}\n{own[own.quantity == name].compared.iloc[0]}" for name in quantities]
+            axes.set_xticks(range(len(quantities)), names, fontsize=8)
+            axes.set_ylabel("Difference in top-1 accuracy")
+
+        return Panel(f"n = {n}", paint, 8.4, 4.2)
+
+    return Drawing(
+        "replicates",
+        f"Do losses and gains hold for other splits? {_where(tables)}",
+        f"{counts(networks)} A coloured mark is one target task, filled: A, hollow: B. Large: the mean over splits and "
+        "seeds with its 95% interval (Student's t; the two directions of a split, whose networks "
+        f"start from the same two bases, count as one). {statistic(tables)}",
+        [panel(n) for n in sorted(set(table.n))],
+        [*marks.values(), MEAN, Mark("the paper's means", FAINT, line="--")],
+        table,
+    )
+
+
+def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
+    """A row a quantity, n and target task."""
+    parts = []
+    for n in sorted(set(networks[networks.n > 0].n)):
+        rows = networks[(networks.n == n) | (networks.treatment == "base")]
+        accuracy = rows.pivot_table(index=["split", "seed", "target"], columns="treatment", values="accuracy")
+        for name in REPLICATED:
+            first, second = QUANTITIES[name]
+            if {first, second} <= set(accuracy.columns):
+                found = (accuracy[first] - accuracy[second]).dropna().rename("difference").reset_index()
+                parts.append(found.assign(n=n, quantity=name, compared=f"{first} − {second}"))
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def _replicates_table(tasks: pd.DataFrame) -> pd.DataFrame:
+    """A row an n and quantity: the mean over splits and seeds with both directions, and the published study's value."""
+    paper = decompose(published().networks).set_index(["quantity", "n"]).value
+    rows = []
+    for (n, name, compared), own in tasks.groupby(["n", "quantity", "compared"], sort=False):
+        whole = own.pivot_table(index=["split", "seed"], columns="target", values="difference").dropna()
+        row = {"n": n, "quantity": name, "compared": compared, "splits and seeds": len(whole)}
+        above = int((own.difference > 0).sum())
+        rows.append(
+            row
+            | _difference(whole.mean(axis=1))
+            | {"tasks above 0": f"{above} of {len(own)}", "paper": paper.get((name, n), np.nan)}
+        )
+    return pd.DataFrame(rows)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

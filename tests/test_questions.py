@@ -139,6 +139,33 @@ def test_the_grid_of_little_data_frames_the_best_and_marks_its_equals(tmp_path):
     drawn(made, tmp_path)
 
 
+def test_replicates_count_splits_not_directions(tmp_path):
+    rows = []
+    for split, gains in (("random-0", (0.03, -0.01)), ("random-1", (0.04, 0.02)), ("random-2", (0.5, None))):
+        for target, gain in zip("AB", gains, strict=True):
+            rows.append(row(f"base{target}", "base", 0, 0.4, target, split=split))
+            rows.append(row(f"{target}7{target}", "BnB", 7, 0.39, target, split=split))
+            if gain is not None:
+                rows += [row(f"x7{target}+", "AnB+", 7, 0.4 + gain, target, split=split)]
+    rows.append(row("A7B", "AnB", 7, 0.1, split="natural-manmade", split_kind="natural-manmade"))
+    made = questions.question(tables_of(rows))
+    table = made.table.set_index("quantity")
+    assert made.name == "replicates" and list(table.index) == ["co-adaptation loss", "gain over base"]
+    found = table.loc["gain over base"]  # random-2, of one direction, is shown but not counted
+    half = 12.7062 * 0.01  # Student's t with one degree of freedom: 0.01 and 0.03 are 0.01 from their mean
+    assert found[["difference", "low", "high"]].tolist() == pytest.approx([0.02, 0.02 - half, 0.02 + half], abs=1e-5)
+    assert found["splits and seeds"] == 2 and found["tasks above 0"] == "4 of 5"
+    assert found.paper == pytest.approx(0.0135, abs=1e-4)  # decompose(published): AnB+ - base at n = 7
+    assert table.difference["co-adaptation loss"] == pytest.approx(0.01)
+    drawn(made, tmp_path)
+
+
+def test_replicates_without_two_treatments_are_one_clear_line():
+    rows = [row("A7B", "AnB", 7, 0.4, split=split) for split in ("random-0", "random-1")]
+    with pytest.raises(UserError, match="finished in one task"):
+        questions.question(tables_of(rows))
+
+
 def test_a_study_that_varies_nothing_is_one_clear_line():
     with pytest.raises(UserError, match="nothing to compare"):
         questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5)]))

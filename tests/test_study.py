@@ -134,6 +134,7 @@ def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
         ("batchnorm", 2 * 2 * 2 * (1 + 21)),
         ("longer", 2 * 2 * (2 + 14)),
         ("preserved", 2 * 2 * (1 + 14 + 6 + 5)),
+        ("replicates", 4 * 2 * (1 + 4)),
         ("reduced", 4 * 2 * (1 + 14)),
         ("precision", 2 * 2 * (1 + 35 + 1 + 7)),
         ("calibration", 2 * (1 + 14)),
