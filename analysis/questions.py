@@ -439,7 +439,7 @@ def replicates(tables: Tables) -> Drawing:
         "seeds with its 95% interval (Student's t; the two directions of a split, whose networks "
         f"start from the same two bases, count as one). {statistic(tables)}",
         [panel(n) for n in sorted(set(table.n))],
-        [*marks.values(), MEAN, Mark("the paper's means", FAINT, line="--")],
+        [*marks.values(), MEAN, Mark("the paper, within tasks", FAINT, line="--")],
         table,
     )
 
