@@ -32,15 +32,13 @@ def broken(document: Path) -> list[str]:
 
 
 def commands(document: Path) -> list[str]:
-    """Each ``python -m experiments.X`` or ``make`` line of a page, with its shell variables replaced."""
-    variables, found = {}, []
-    for line in document.read_text().splitlines():
-        if assigned := re.match(r'(\w+)="(.*)"', line):
-            variables[assigned[1]] = assigned[2]
-        for command in [line, *re.findall(r"`([^`]+)`", line)]:
-            if re.match(r"python -m experiments\.|make ", command):
-                found.append(re.sub(r"\$(\w+)", lambda use: variables[use[1]], command))
-    return found
+    """Each ``python -m experiments.X`` or ``make`` command of a page, with its shell variables replaced."""
+    text = document.read_text()
+    variables = dict(re.findall(r'^(\w+)="(.*)"', text, re.MULTILINE))
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = [" ".join(command.split()) for command in re.findall(r"`([^`]+)`", prose)]  # may wrap over lines
+    found = [line for line in [*text.splitlines(), *inline] if re.match(r"python -m experiments\.|make ", line)]
+    return [re.sub(r"\$(\w+)", lambda use: variables[use[1]], command) for command in found]
 
 
 def overrides(command: str) -> list[str]:
@@ -60,6 +58,12 @@ def test_a_link_to_nowhere_is_found(tmp_path):
         "# A heading, so: `x`\n[a](#a-heading-so-x) [b](#b) [c](gone.png) [d](https://example.org) [e](page.md#gone)"
     )
     assert broken(page) == ["#b", "gone.png", "page.md#gone"]
+
+
+def test_a_command_that_wraps_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('```\nT="seed=1"\nmake demo OVERRIDES="$T"\n```\nThen `make figures\nOVERRIDES="seed=2"` draws.')
+    assert [overrides(command) for command in commands(page)] == [["seed=1"], ["seed=2"]]
 
 
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document) if overrides(command)})
