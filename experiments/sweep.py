@@ -39,15 +39,19 @@ def main(config: Config) -> None:
     study = dict(enumerate(jobs(with_sources(study_specs(config, dataset)))))
     bases = {number: job for number, job in study.items() if job[0].generation == 0}
     transfers = {number: job for number, job in study.items() if job[0].generation > 0}
-    _train("bases", bases, store, [])
-    _train("transfers", transfers, store, ["sources=require"])
+    failed = _train("bases", bases, store, [])
+    ready = {n: job for n, job in transfers.items() if all(store.is_done(spec.source) for spec in job)}
+    failed += _train("transfers", ready, store, ["sources=require"])
+    if failed:
+        waiting = len(transfers) - len(ready)
+        wait = f"; {waiting} jobs that start from missing bases were not begun" if waiting else ""
+        raise UserError(f"{'; '.join(failed)}{wait}. The same command goes on with what is missing")
 
 
-def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: list[str]) -> None:
+def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: list[str]) -> list[str]:
     """One multirun of the jobs of ``phase`` that are not finished, by their numbers.
 
-    Raises:
-        UserError: jobs did not finish; the message names them and their logs.
+    Returns what did not finish, in one message with the jobs and their logs; an empty list where all did.
     """
 
     def unfinished() -> list[int]:
@@ -56,7 +60,7 @@ def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: l
     left = unfinished()
     log.info("%s: %d of %d jobs to do", what, len(left), len(phase))
     if not left:
-        return
+        return []
     launcher, given = HydraConfig.get().launcher, HydraConfig.get().overrides
     overrides = [*given.task, *(o for o in given.hydra if not o.startswith("hydra.mode=")), *settings]
     logs = None
@@ -67,12 +71,11 @@ def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: l
     _multirun([*overrides, f"job={','.join(map(str, left))}"])
     if launcher._target_.endswith(".SlurmLauncher"):
         _wait_for_slurm(logs)
-    if failed := unfinished():
-        lines = [f"job={n} ({_describe(phase[n])}{_log_of(logs, n)})" for n in failed[:SHOWN]]
-        raise UserError(
-            f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}"
-            f"{'; ...' if len(failed) > SHOWN else ''}. The same command goes on with what is missing"
-        )
+    if not (failed := unfinished()):
+        return []
+    lines = [f"job={n} ({_describe(phase[n])}{_log_of(logs, n)})" for n in failed[:SHOWN]]
+    more = "; ..." if len(failed) > SHOWN else ""
+    return [f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}{more}"]
 
 
 def _multirun(overrides: list[str]) -> None:

@@ -67,18 +67,31 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_failed_base_is_named_and_stops_before_the_transfers(launcher, tmp_path):
+def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path):
     if launcher == "submitit_local":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
     status, errors = finish(start(tmp_path, f"hydra/launcher={launcher}", "recipe.lr=1e30"))
     line = errors.strip().splitlines()[-1]
-    assert status == 2 and "transfers" not in errors and "Traceback" not in errors, errors
+    assert status == 2 and "transfers: 0 of 0 jobs to do" in errors and "Traceback" not in errors, errors
+    assert "; 1 jobs that start from missing bases were not begun. The same command" in line
     assert line.startswith("error: 2 of 2 jobs of the bases did not finish: "), "one failure does not end the other job"
     named = re.findall(r"job=(\d) \(random-0 → (\w), seed 0, 1 network(?:, log ([^)]+))?\)", line)
     assert sorted(number for number, _, _ in named) == ["0", "1"] and {task for _, task, _ in named} == {"A", "B"}
     for _, task, log in named:
         assert bool(log) == (launcher == "submitit_local")
         assert not log or f"base{task} failed at step" in Path(log).read_text()
+
+
+def test_a_network_that_nothing_starts_from_does_not_stop_the_transfers(tmp_path):
+    """The random-filter network of a part has a rate at which it fails."""
+    parts = "+study.parts={usual:{},fails:{treatments:{random:[RnB]},recipe:{lr:1e30}}}"
+    status, errors = finish(start(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", parts))
+    assert status == 2 and "Traceback" not in errors, errors
+    line = errors.strip().splitlines()[-1]
+    assert re.fullmatch(r"error: 1 of 3 jobs of the bases did not finish: job=\d \(random-0 → B, .*is missing", line)
+    assert "not begun" not in line
+    store = Store(tmp_path / "runs")
+    assert {str(spec.cell) for spec in store.specs() if store.is_done(spec)} == {"baseA", "baseB", "A3B"}
 
 
 @pytest.mark.parametrize("override", ["mode=plan", "-m"])
