@@ -598,6 +598,17 @@ def test_packing_again_notices_a_source_that_changed(tmp_path, change, zipped):
     assert open_packed(config).checksum == checksum, "training goes on with what was packed"
 
 
+def test_a_source_may_be_spelled_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_of(make_source(tmp_path / "source", n_train=2, n_val=1), tmp_path / "packed")
+    checksum = pack(config).checksum
+    make_source(tmp_path / "other", n_train=2, n_val=1)
+    for spelled in ("source", "./source/", "other/../source"):
+        assert open_packed(replace(config, source=spelled)).checksum == checksum
+    with pytest.raises(UserError, match=r"was packed from .*/source, not from dataset.source=other"):
+        open_packed(replace(config, source="other"))
+
+
 def test_a_dataset_packed_before_sources_were_recorded_is_still_good(tmp_path):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
     config = config_of(source, tmp_path / "packed")
@@ -639,7 +650,7 @@ def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(tmp_path, oft
     caplog.set_level("INFO")
     source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
     progress, config = stopped(source, folder, encoding=encoding)
-    partial = tmp_path / ".packed.partial"
+    config, partial = replace(config, source=f"{config.source}/"), tmp_path / ".packed.partial"
     for name, size in progress["sizes"].items():
         with open(partial / name, "ab") as file:
             file.write(bytes(9999))  # what came after the safe point

@@ -116,7 +116,8 @@ def _described(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     """What the file says, if it is of a packing of ``what``."""
     try:
         found = json.loads(path.read_text())
-        return found if all(found[key] == value for key, value in what.items()) else None
+        same = _same_source(found, what) and all(found[k] == v for k, v in what.items() if k != "source")
+        return found if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -130,7 +131,7 @@ def open_packed(config: DatasetConfig) -> PackedDataset:
     dataset = open_dataset(config.folder)
     wanted, found = _settings(config), dataset.meta["settings"]
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-    if config.source and dataset.meta.get("source", config.source) != config.source:
+    if config.source and not _same_source(dataset.meta, {"source": config.source}):
         raise UserError(
             f"{config.folder} was packed from {dataset.meta['source']}, not from dataset.source={config.source}: set "
             "dataset.name to pack this beside it, or delete the folder"
@@ -141,6 +142,12 @@ def open_packed(config: DatasetConfig) -> PackedDataset:
             "beside it, or delete the folder"
         )
     return dataset
+
+
+def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two descriptions name one folder or file, however they spell it; one that names none fits any."""
+    names = [found for what in (first, second) if (found := what.get("source"))]
+    return len({os.path.realpath(os.path.expanduser(name)) for name in names}) <= 1
 
 
 def _settings(config: DatasetConfig) -> dict:
