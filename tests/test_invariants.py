@@ -127,6 +127,19 @@ def test_rule_3_neither_order_nor_threads_change_a_number(spec_of, trained, hard
         assert other.metrics(spec) == hardest_store.metrics(spec)
 
 
+def test_rule_3_torchs_own_threads_do_not_change_the_statistics_of_untrained_layers(spec_of, dataset, tmp_path):
+    """BatchNorm sums over a batch in as many parts as there are threads; four cores or one make the same network."""
+    spec, states = spec_of("R5B", network={"normalisation": "batch"}, recipe={"batch_size": 64}), []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        (cohort,) = make_cohorts([spec], Store(tmp_path), dataset, CPU)
+        assert torch.get_num_threads() == threads
+        states.append(cohort.members[0].network.state_dict())
+    torch.set_num_threads(before)
+    assert equal(states[0], states[1]) and equal(states[0], states[2])
+
+
 class Stop(Exception):
     pass
 

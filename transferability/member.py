@@ -171,7 +171,8 @@ def measure_statistics(network: Network, stream: Stream, batches: int = 20) -> N
     norms = [m for m in frozen.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    training, usual = network.training, norms[0].momentum
+    training, usual, threads = network.training, norms[0].momentum, torch.get_num_threads()
+    torch.set_num_threads(1)  # as in training: sums are then added in one order on any machine
     network.eval()  # without dropout
     for norm in norms:
         norm.momentum = None  # the mean over all batches
@@ -184,6 +185,7 @@ def measure_statistics(network: Network, stream: Stream, batches: int = 20) -> N
     for norm in norms:
         norm.momentum = usual
     network.train(training)
+    torch.set_num_threads(threads)
 
 
 def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
