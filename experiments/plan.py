@@ -46,11 +46,15 @@ class UnpackedImagenet:
 
 
 def print_plan(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution
+    specs: list[RunSpec],
+    study: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset | UnpackedImagenet,
+    execution: Execution,
 ) -> None:
-    """What ``experiments.run`` would train, skip and resume for ``specs``."""
-    runs = with_sources(specs)
-    left = print_states(runs, store, numbered=True)
+    """What ``experiments.run`` would train, skip and resume for ``specs``, which are of ``study``."""
+    numbers = {s.run_id: number for number, job in enumerate(jobs(with_sources(study))) for s in job}
+    left = print_states(with_sources(specs), store, numbers)
     if not left:
         print("\nNothing to train: every network is finished.")
         return
@@ -66,7 +70,8 @@ def print_plan(
     )
     operations = 2 * sum(map(cost.multiply_adds, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
-    print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
+    if read:  # else only the last evaluations' results are to be written
+        print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
     print(f"To write: {_disk(left)}")
     print(f"Memory: {_size(max(map(cost.memory, works)))} for the largest job, of {max(map(len, works))} networks.")
     if len(works) > 1:
@@ -75,18 +80,19 @@ def print_plan(
         print(f"Devices like this one, a job each at a time, bases first (experiments.sweep): {times}.")
 
 
-def print_states(runs: list[RunSpec], store: Store, numbered: bool = False) -> list[RunSpec]:
-    """A table of ``runs``, a line a job; returns the runs that are not finished."""
+def print_states(runs: list[RunSpec], store: Store, numbers: dict[str, int] | None = None) -> list[RunSpec]:
+    """A table of ``runs``, a line a job, with the ``numbers`` of the runs' jobs; returns the runs not finished."""
     states = {s.run_id: store.state(s) for s in runs}
     rows = []
-    for number, job in enumerate(jobs(runs)):
+    for job in jobs(runs):
         counts = Counter(states[s.run_id] for s in job)
         first = job[0]
         reduced = f", {first.images_per_class} images a class" if first.images_per_class else ""
         what = f"{first.dataset['name']} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
         recipe = f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x {first.recipe.batch_size})"
         counted = (str(counts[s] or "-") for s in STATES)
-        rows.append([str(number), what, _treatments(job), recipe, str(len(job)), *counted])
+        number = str(numbers[first.run_id]) if numbers else ""
+        rows.append([number, what, _treatments(job), recipe, str(len(job)), *counted])
     totals = Counter(states.values())
     rows.append(["", "all", "", "", str(len(runs)), *(str(totals[s] or "-") for s in STATES)])
     header = ["job", "data", "treatments", "network, recipe (steps x batch)", "networks"]
@@ -94,7 +100,7 @@ def print_states(runs: list[RunSpec], store: Store, numbered: bool = False) -> l
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
         cells = [c.ljust(w) if 1 <= i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells if numbered else cells[1:]).rstrip())
+        print("  ".join(cells if numbers else cells[1:]).rstrip())
     return [s for s in runs if states[s.run_id] != "done"]
 
 

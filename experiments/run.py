@@ -25,7 +25,8 @@ SHOWN = 8  # results named at the end
 def main(config: Config) -> None:
     planned = config.mode == "plan" and config.dataset.kind == "imagenet" and not Path(config.dataset.folder).exists()
     dataset = UnpackedImagenet(config.dataset.name, config.dataset.image_size) if planned else dataset_of(config)
-    specs = job_specs(study_specs(config, dataset), config.job)
+    study = study_specs(config, dataset)
+    specs = job_specs(study, config.job)
     store, execution = Store(config.store), execution_of(config)
     if others := store.packed_otherwise(specs[0].dataset):
         log.warning(
@@ -33,7 +34,7 @@ def main(config: Config) -> None:
             store.root, others, dataset.name,
         )  # fmt: skip
     if config.mode == "plan":
-        print_plan(specs, store, dataset, execution)
+        print_plan(specs, study, store, dataset, execution)
     else:
         ensure(specs, store, dataset, execution, config.sources)
         for spec in specs[:SHOWN]:

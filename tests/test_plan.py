@@ -46,6 +46,26 @@ def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
     assert cost.multiply_adds(three) == tops * (3 * images + validated) + prefixes * (images + validated)
 
 
+def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_path, capsys):
+    study = [spec_of(cell) for cell in ("baseA", "baseB", "A3A", "A3B")]
+    plan.print_plan(study[-1:], study, Store(tmp_path), dataset, CPU)
+    header, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert header.split()[0] == "job"
+    assert [(line.split()[0], line.split()[4].rstrip(",")) for line in lines[:2]] == [("0", "A"), ("3", "B")]
+
+
+def test_runs_that_lack_nothing_but_their_end_can_be_planned(spec_of, dataset, tmp_path, capsys):
+    """Killed after the last step's checkpoint: no image is to be read."""
+    store, spec = Store(tmp_path), spec_of("baseB")
+    (cohort,) = make_cohorts([spec], store, dataset, CPU)
+    cohort.members[0].step = spec.recipe.steps
+    store.claim(spec).release()
+    store.save_checkpoint(spec, cohort.members[0].checkpoint())
+    plan.print_plan([spec], [spec], store, dataset, CPU)
+    out = capsys.readouterr().out
+    assert "To train: 1 networks, 0 network-images" in out and "To read" not in out
+
+
 def test_imagenet_can_be_planned_before_it_is_packed():
     imagenet = UnpackedImagenet("imagenet", 256)
     assert len(imagenet.classes) == 1000 and imagenet.classes[0].wnid == "n01440764"
