@@ -14,14 +14,13 @@ from transferability.store import Store
 
 def main(config: Config) -> None:
     runs, damaged = Store(config.store).verify()
-    dataset = dataset_of(config)
     try:
-        verify(dataset)
+        verify(dataset_of(config))
     except UserError as error:
         damaged.append(str(error))
     for line in damaged:
         print(f"damaged: {line}", file=sys.stderr)
-    print(f"{runs} runs in {config.store} and {dataset.name} read: {len(damaged) or 'nothing'} damaged")
+    print(f"{runs} runs in {config.store} and {config.dataset.name} read: {len(damaged) or 'nothing'} damaged")
     if damaged:
         sys.exit(1)
 

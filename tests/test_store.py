@@ -177,3 +177,12 @@ def test_cohorts_of_different_recipes_and_tasks_train_side_by_side_only_as_bases
     assert torch.equal(
         together.weights(specs[0])["layers.0.conv.weight"], alone.weights(specs[0])["layers.0.conv.weight"]
     )
+
+
+def test_the_state_of_somebody_elses_run_can_be_asked_for(tmp_path, spec_of):
+    """Its lock cannot be opened, here because it is a folder: root may open every file."""
+    store, spec = Store(tmp_path), spec_of("baseB")
+    store.claim(spec).release()
+    (store.folder(spec) / ".lock").unlink(missing_ok=True)
+    (store.folder(spec) / ".lock").mkdir()
+    assert store.state(spec) == "missing"

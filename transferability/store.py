@@ -135,6 +135,8 @@ class Store:
                     pass
             except Timeout:
                 return "training"
+            except OSError:  # another user's run: whether it is being trained cannot be asked
+                pass
         if (folder / "FAILED").exists():
             return "failed"
         return "half" if any((folder / name).exists() for name in CHECKPOINTS) else "missing"
@@ -248,7 +250,7 @@ class Store:
 
     def verify(self) -> tuple[int, list[str]]:
         """Read every file of every run: how many runs there are, and a line for each thing that is damaged."""
-        damaged, folders = [], sorted(path for path in self.root.glob("*") if path.is_dir())
+        damaged, folders = [], sorted(path for path in self.root.glob("[!.]*") if path.is_dir())
         for folder in folders:
             try:
                 if (folder / "spec.json").exists():
