@@ -5,6 +5,7 @@ processes are real ones, forked by ``tests/crash.py``.
 """
 
 import gc
+import logging
 import os
 import re
 import shutil
@@ -125,6 +126,26 @@ def test_a_second_stop_does_not_wait_for_the_step(number, command, tmp_path):
     print(f"the process ended {time.monotonic() - began:.1f} s after the second signal")
     assert process.exitcode == -number, "killed by the signal itself: nothing was waited for"
     assert not store.verify()[1] and {store.state(s) for s in store.specs()} == {"missing"}
+
+
+def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_path):
+    """It comes with the last evaluation of the base: what is finished is kept, the next network is not begun."""
+
+    class Interrupt(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "step 8/8" in record.getMessage():
+                signal.raise_signal(signal.SIGINT)
+
+    log, interrupt, store = logging.getLogger("transferability.runner"), Interrupt(), Store(tmp_path)
+    log.setLevel("INFO")
+    log.addHandler(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ensure([spec_of("B3B")], store, dataset, CPU)
+    finally:
+        log.removeHandler(interrupt)
+        log.setLevel("NOTSET")
+    assert store.state(spec_of("baseB")) == "done" and store.state(spec_of("B3B")) == "missing"
 
 
 # Several processes

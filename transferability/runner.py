@@ -296,11 +296,12 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
     began = time.monotonic()
     with bar, logging_redirect_tqdm(), _stop_requests() as stop:
         train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), fail, on_step, stop)
-    seconds = time.monotonic() - began
-    finished = [m for cohort in cohorts for m in cohort.members]
-    for m in finished:
-        store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
-    log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
+        seconds = time.monotonic() - began
+        for m in (m for cohort in cohorts for m in cohort.members):
+            store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
+        log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
+        if stop.is_set():  # asked for after the last step
+            raise KeyboardInterrupt
 
 
 @contextmanager
