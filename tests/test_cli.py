@@ -40,6 +40,17 @@ def run(monkeypatch, capsys):
         ("network.kernels=[3]", "one number a convolutional layer"),
         ("network.normalisation=group", "none, lrn or batch"),
         ("network.dropout=1", "below 1"),
+        ("network.strides=[0,1,1,1,1]", r"network.strides=\[0, 1, 1, 1, 1\] is not possible: numbers above 0"),
+        ("network.hidden=[0,8]", r"network.hidden=\[0, 8\]"),
+        ("network.paddings=[-1,0,0,0,0]", "at least 0"),
+        ("network.groups=[1,4,1,1,1]", "they divide the channels of a layer"),
+        ("network.pools=[6]", "layers from 1 to 5"),
+        ("network.outputs=0", "a number above 0, or null"),
+        ("network.input_size=3", "too small for small: nothing is left of an image after layer 2"),
+        ("recipe.lr=inf", "recipe.lr=inf"),
+        ("recipe.weight_decay=-1", "a number from 0 on"),
+        ("+recipe={schedule:step,step_size:-2}", "recipe.step_size=-2"),
+        ("+recipe={schedule:step,step_size:2,gamma:0}", "recipe.gamma=0"),
         ("study.layers=[0,3]", "n goes from 1 to 7"),
         ("study.layers=[8]", "n goes from 1 to 7"),
         ("mode=dry", "train or plan"),
@@ -66,6 +77,12 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
         (["cell=baseall"], "split=random-0 has tasks A, B, not all"),
         (["network.input_size=17"], "the packed images of procedural are 16 pixels"),
         (["target=C"], "target=C is not a task"),
+        (["target=A", "split=random-0", "cell=A3B"], "cell=A3B is not of target=A"),
+        (["split=random-00"], "split=random-00 is not known"),
+        (["images_per_class=13"], "no class of the task has more than 12 training images"),
+        (["+study.parts.x.network={input_size:17}"], "the packed images of procedural are 16 pixels"),
+        (["network.normalisation=batch", "recipe.batch_size=1"], "recipe.batch_size=1 is not possible"),
+        (["stacked=true", "device=cpu"], "stacked=true is not possible on device=cpu"),
         (["network.outputs=3"], "of random-0 has 4 classes"),
         (["device=cuda:99"], "device=cuda:99 is not here"),
         (["dataset=tiny_imagenet"], "no packed dataset in"),
@@ -104,6 +121,9 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, r
     status, errors = run(experiments.verify.main, *where)
     assert status == 1 and len(errors.splitlines()) == 2
     assert str(weights) in errors and "images.npy is not as packed" in errors
+    unpacked = ["dataset=tiny_imagenet", *where[-4:]]
+    status, errors = run(experiments.verify.main, *unpacked)
+    assert status == 1 and str(weights) in errors and "no packed dataset in" in errors, "nothing found is lost"
     shutil.rmtree(tmp_path / "data")
     main = [*where, "dataset.grammar.noise=0.3", "mode=plan"]
     done = subprocess.run([sys.executable, "-m", "experiments.run", *main], cwd=ROOT, capture_output=True, text=True)

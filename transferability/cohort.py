@@ -31,7 +31,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Execution:
-    """How to execute; none of it changes a result on a CPU in float32."""
+    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU, changes a result."""
 
     device: torch.device
     threads: int = 1  # networks at the same moment on a CPU

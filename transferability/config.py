@@ -3,6 +3,7 @@
 ``conf/`` holds the values, Hydra composes them, :func:`load` checks them. A key that is not here is an error.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,7 +133,18 @@ class NetworkConfig:
     def n_layers(self) -> int:
         return len(self.channels) + len(self.hidden) + 1
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Pixels a side that each convolution puts out, and that are left after its max-pool, where it has one."""
+        sizes, size = [], self.input_size
+        for i, kernel in enumerate(self.kernels):
+            convolved = (size + 2 * self.paddings[i] - kernel) // self.strides[i] + 1
+            size = -(-(convolved - 3) // 2) + 1 if i + 1 in self.pools else convolved
+            sizes.append((convolved, size))
+        return sizes
+
     def check(self) -> None:
+        _require(bool(self.channels), "network.channels", self.channels, "at least one convolutional layer")
         for key in ("kernels", "strides", "paddings", "groups"):
             values = getattr(self, key)
             _require(
@@ -141,6 +153,20 @@ class NetworkConfig:
                 values,
                 "one number a convolutional layer",
             )
+        for key in ("channels", "kernels", "strides", "groups", "hidden"):
+            _require(min(getattr(self, key), default=1) > 0, f"network.{key}", getattr(self, key), "numbers above 0")
+        _require(min(self.paddings) >= 0, "network.paddings", self.paddings, "at least 0")
+        inputs = [3, *self.channels]
+        for i, groups in enumerate(self.groups):
+            divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
+            _require(divides, "network.groups", self.groups, f"they divide the channels of a layer, here {inputs}")
+        layers = range(1, len(self.channels) + 1)
+        _require(set(self.pools) <= set(layers), "network.pools", self.pools, f"layers from 1 to {layers[-1]}")
+        _require(self.outputs is None or self.outputs > 0, "network.outputs", self.outputs, "a number above 0, or null")
+        for number, (convolved, _) in enumerate(self.sizes, 1):
+            fits = convolved > 0 and (number not in self.pools or convolved >= 2)
+            wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
+            _require(fits, "network.input_size", self.input_size, wanted)
         _require(
             self.normalisation in ("none", "lrn", "batch"),
             "network.normalisation",
@@ -190,10 +216,15 @@ class RecipeConfig:
     def check(self) -> None:
         for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
             _require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
-        _require(self.lr > 0, "recipe.lr", self.lr, "a number above 0")
+        _require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
         _require(self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine")
         if self.schedule == "step":
-            _require(bool(self.step_size), "recipe.step_size", self.step_size, "schedule=step needs it")
+            needed = self.step_size is not None and self.step_size > 0
+            _require(needed, "recipe.step_size", self.step_size, "schedule=step needs a number above 0")
+            _require(0 < self.gamma < math.inf, "recipe.gamma", self.gamma, "a number above 0")
+        for key in ("weight_decay", "bias_lr_multiplier", "copied_lr_multiplier"):
+            value = getattr(self, key)
+            _require(0 <= value < math.inf, f"recipe.{key}", value, "a number from 0 on")
         _require(
             0 <= self.warmup_steps < self.steps,
             "recipe.warmup_steps",

@@ -236,20 +236,18 @@ def copy_layers(source: dict[str, Tensor], network: Network, n: int) -> list[str
 
 def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
     """The layers, each everything between two chop points; their weights are still to be drawn."""
-    layers, channels, size = [], 3, config.input_size
+    layers, channels = [], 3
     for i, out in enumerate(config.channels):
         number, kernel, stride, padding = i + 1, config.kernels[i], config.strides[i], config.paddings[i]
         parts = OrderedDict()
         parts["conv"] = skip_init(nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i])
-        size = (size + 2 * padding - kernel) // stride + 1
         if config.normalisation == "batch":
             parts["norm"] = BatchNorm2d(out)
         pool = number in config.pools
         parts["activation"] = Activation(pool, config.normalisation == "lrn" and pool and number <= 2)
-        size = -(-(size - 3) // 2) + 1 if pool else size
         layers.append(nn.Sequential(parts))
         channels = out
-    features = channels * size * size
+    features = channels * config.sizes[-1][1] ** 2
     for i, out in enumerate([*config.hidden, outputs]):
         number = len(config.channels) + i + 1
         parts = OrderedDict()
@@ -298,16 +296,14 @@ class LayerCost:
 
 def layer_costs(config: NetworkConfig, outputs: int) -> list[LayerCost]:
     """The cost of each layer."""
-    costs, channels, size = [], 3, config.input_size
+    costs, channels = [], 3
     normed = 2 if config.normalisation == "batch" else 0  # scale and shift
-    for i, out in enumerate(config.channels):
-        size = (size + 2 * config.paddings[i] - config.kernels[i]) // config.strides[i] + 1
-        pooled = -(-(size - 3) // 2) + 1 if i + 1 in config.pools else size
+    for i, (out, (size, pooled)) in enumerate(zip(config.channels, config.sizes, strict=True)):
         weights = out * channels // config.groups[i] * config.kernels[i] ** 2
         parameters = weights + (1 + normed) * out
         costs.append(LayerCost(size * size * weights, parameters, size * size * out, pooled * pooled * out))
-        channels, size = out, pooled
-    features = channels * size * size
+        channels = out
+    features = channels * config.sizes[-1][1] ** 2
     for i, out in enumerate([*config.hidden, outputs]):
         weights = features * out
         costs.append(LayerCost(weights, weights + (1 + normed * (i < len(config.hidden))) * out, out, out))

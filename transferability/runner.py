@@ -91,8 +91,9 @@ def execution_of(config: Config) -> Execution:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
     gpu = device.type == "cuda"
-    if config.graphs and not gpu:
-        raise UserError(f"graphs=true is not possible on device={device}: CUDA graphs need a GPU")
+    for key in ("graphs", "stacked"):
+        if getattr(config, key) and not gpu:  # on a CPU stacking would change results in their last digits
+            raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
     torch.backends.cudnn.benchmark = True  # the fastest kernel for each shape: a study has few shapes
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
     return Execution(
@@ -116,7 +117,8 @@ def ensure(
         sources: ``train`` trains missing base networks first; ``require`` makes a missing one an error.
 
     Raises:
-        UserError: networks failed, or one does not fit into memory (the message names them); no GPU is free.
+        UserError: networks failed, or one does not fit into memory (the message names them); no GPU is free; there
+            are too few images a class.
     """
     if sources == "require":
         _require_sources(specs, store)
@@ -127,6 +129,8 @@ def ensure(
     if len(done) == len(pending):
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
         return
+    for classes, images in {(s.classes, s.images_per_class) for s in pending if s.images_per_class}:
+        dataset.train_rows(list(classes), images)  # too few are named before anything is trained
     store.check_locks()
     with training_device(execution.device) as device:
         _train_pending(pending, store, dataset, replace(execution, device=device))
@@ -344,6 +348,8 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "cohort_networks": cohort_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
         "threads": execution.threads,
+        "stacked": execution.stacked,
+        "graphs": execution.graphs,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

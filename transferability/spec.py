@@ -120,7 +120,7 @@ def make_spec(
     base's, where it is another one.
 
     Raises:
-        UserError: the split has no such task, or the network has too few outputs for it.
+        UserError: the split has no such task, or the network does not fit the task, its images or its recipe.
     """
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
@@ -137,6 +137,13 @@ def make_spec(
             f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has {len(classes)} "
             "classes"
         )
+    if network.input_size > dataset.image_size:
+        raise UserError(
+            f"network.input_size={network.input_size} is not possible: the packed images of {dataset.name} are "
+            f"{dataset.image_size} pixels a side (dataset.image_size)"
+        )
+    if network.normalisation == "batch" and recipe.batch_size == 1:
+        raise UserError("recipe.batch_size=1 is not possible with network.normalisation=batch")
     encoding = getattr(dataset, "encoding", None)
     return RunSpec(
         dataset={"name": dataset.name, "image_size": dataset.image_size, "checksum": dataset.checksum}

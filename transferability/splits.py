@@ -10,7 +10,7 @@ import yaml
 from transferability.datasets import PackedDataset, and_more, shown
 from transferability.errors import UserError
 
-_RANDOM = re.compile(r"random-([0-9]{1,18})")
+_RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
 
 
 def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:

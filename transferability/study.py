@@ -19,11 +19,6 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
     Raises:
         UserError: an impossible split, task or cell, or a choice that leaves nothing.
     """
-    if config.network.input_size > dataset.image_size:
-        raise UserError(
-            f"network.input_size={config.network.input_size} is not possible: the packed images of {dataset.name} are "
-            f"{dataset.image_size} pixels a side (dataset.image_size)"
-        )
     specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
     if not specs:
         keys = ("split", "target", "seed", "cell", "images_per_class")
@@ -57,6 +52,8 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
             targets = choose(config.target, ["all"] if split_kind(split) == "all" else part.targets)
             if config.cell and not config.study.parts:
                 chosen = [cells.parse(config.cell, network.n_layers)]
+                if config.target not in (None, chosen[0].target):
+                    raise UserError(f"cell={config.cell} is not of target={config.target}: leave one of them away")
             else:
                 chosen = _cells(part, split, targets, network.n_layers)
                 chosen = [c for c in chosen if config.cell in (None, str(c))]
