@@ -28,7 +28,7 @@ NO_LOSS = 0.05  # of the base's accuracy: below it there is no layer at which ha
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, int]:
-    """The finished networks of all studies below ``folder``, with ``shared`` and ``grammar``; the grammars' levels.
+    """The networks of all studies below ``folder``, with ``shared`` and ``grammar``; the grammars' levels.
 
     ``share`` is the accuracy as a share of that of the same task's base.
 
@@ -45,7 +45,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
         if grammar is None:
             raise UserError(f"{path} is not a study of embedded images (dataset=procedural)")
         levels.add(grammar["levels"])
-        networks = tables.networks[tables.networks.accuracy.notna()]
+        networks = tables.networks
         share = networks.accuracy / base_accuracy(networks)
         parts.append(networks.assign(shared=grammar["shared_levels"], grammar=grammar["seed"], share=share))
     if len(levels) > 1:
@@ -61,16 +61,19 @@ def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer (interpolated; NaN
-        where the loss never exceeds 5% of the base's accuracy).
+        where the loss never exceeds 5% of the base's accuracy). A grammar that lacks a network has no row.
     """
-    rows = []
+    rows, layers = [], sorted(set(networks[networks.treatment == "AnB"].n))
     for key, own in networks.groupby(["shared", "grammar", "seed"]):
-        curves = own.pivot_table(index="n", columns="treatment", values="accuracy")
-        loss = (curves.BnB - curves.AnB).dropna() if {"BnB", "AnB", "base"} <= set(curves) else []
-        if not len(loss) or own.target.nunique() < 2 or own[["target", "treatment", "n"]].duplicated().any():
+        if own[["target", "treatment", "n"]].duplicated().any():
+            raise UserError(f"shared level {key[0]}, grammar {key[1]}, seed {key[2]}: several networks of one cell")
+        accuracy = own.set_index(["treatment", "n", "target"]).accuracy.unstack().reindex(columns=["A", "B"])
+        curves = accuracy.mean(axis=1, skipna=False).unstack("treatment").reindex([0, *layers])
+        curves = curves.reindex(columns=["base", "BnB", "AnB"])
+        base, loss = curves.base[0], (curves.BnB - curves.AnB)[layers]
+        if np.isnan(base) or loss.isna().any():
             continue
-        base = curves.base[0]
-        half = shape(list(loss.index), loss.to_numpy())[0] if loss.max() > NO_LOSS * base else np.nan
+        half = shape(layers, loss.to_numpy())[0] if loss.max() > NO_LOSS * base else np.nan
         names = ("shared", "grammar", "seed", "base", "loss", "half_layer")
         rows.append(dict(zip(names, (*key, base, loss.iloc[-1], half), strict=True)))
     if not rows:
@@ -104,7 +107,8 @@ def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
 
 
 def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
-    found = half_layers(networks)
+    found, studies = half_layers(networks), len(networks[["shared", "grammar", "seed"]].drop_duplicates())
+    missing, networks = int(networks.accuracy.isna().sum()), networks[networks.accuracy.notna()]
     table, moved = summary(found), slope(found)
     looks = {
         shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
@@ -149,14 +153,20 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
     remark = (
         f"; {absent} lost less than {NO_LOSS:.0%} of the base's accuracy at every n and have no mark" if absent else ""
     )
+    remark += f"; {studies - len(found)} lack a network and have no mark" if len(found) < studies else ""
+    slopes = (
+        f" One more shared level moves the half-loss layer by {moved[0]:.2f} [{moved[1]:.2f}, {moved[2]:.2f}] layers "
+        f"({moved[3]} grammars)."
+    )
     return Drawing(
         "calibration",
         "Calibration: where transfer breaks, against where the tasks stop to share rules (embedded images)",
-        f"{len(networks)} networks: {grammars} grammars, both directions, {seeds} training "
+        f"{len(networks)} networks{f' ({missing} are missing)' if missing else ''}: {grammars} grammars, both "
+        f"directions, {seeds} training "
         f"{'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one grammar, mean of both directions"
-        f"{remark}); lines: means; n = 0 is the base. Black: mean and 95% interval over grammars. One more shared "
-        f"level moves the half-loss layer by {moved[0]:.2f} [{moved[1]:.2f}, {moved[2]:.2f}] layers ({moved[3]} "
-        "grammars). Accuracy: top-1 on all validation images of the task at the end of training.",
+        f"{remark}); lines: means; n = 0 is the base. Black: mean and 95% interval over grammars."
+        f"{slopes if moved[3] > 1 else ''} Accuracy: top-1 on all validation images of the task at the end of "
+        "training.",
         [
             Panel("AnB: frozen layers of the other task", curves("AnB")),
             Panel("BnB: frozen own layers (control)", curves("BnB")),

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from analysis import design, draw
 from analysis.decomposition import decompose
 from analysis.paper import published
-from analysis.stats import BLOCK, DISTANT
+from analysis.stats import BLOCK, DISTANT, base_accuracy
 from analysis.style import (
     BY_LAYER,
     DISSIMILAR,
@@ -35,12 +35,13 @@ from analysis.style import (
     tell_apart,
     with_tips,
 )
-from analysis.tables import Tables, fail, kinds
+from analysis.tables import Tables, fail, kinds, mixed
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
 
 NEAR = ("random", "user")  # kinds of split between similar tasks
 MAIN = ("BnB", "BnB+", "AnB", "AnB+")
+OF_ONE_KIND = ("accuracy", "distance", "dissimilar", "decomposition")  # figures of means over all networks
 
 
 def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
@@ -56,7 +57,8 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
         "activity": activity,
         "curves": curves,
     }
-    made = {name: make(tables) for name, make in makers.items()}
+    why = mixed(tables.networks)
+    made = {name: why if why and name in OF_ONE_KIND else make(tables) for name, make in makers.items()}
     encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
     label = f" Images: {encoding}." if encoding else ""
     return (
@@ -68,7 +70,7 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
 def accuracy(tables: Tables) -> Drawing | str:
     """Top-1 accuracy against n on random (or the user's) splits: every network, and the means (paper, figure 2)."""
     networks = tables.networks
-    rows = networks[networks.split_kind.isin(NEAR) & (networks.treatment != "RnB")]
+    rows = _with_treated(networks[networks.split_kind.isin(NEAR) & networks.treatment.isin(["base", *MAIN])])
     there = [t for t in MAIN if _finished(rows, t)]
     if not there:
         return "no network with copied layers on a random split"
@@ -88,7 +90,7 @@ def accuracy(tables: Tables) -> Drawing | str:
         draw.shade(axes, curves)
         for treatment, line in curves.items():
             mark = TREATMENTS[treatment]
-            if treatment == "base":
+            if treatment == "base" and len(line):
                 axes.axhline(line.iloc[0], color=mark.colour, lw=0.8, ls=":")
             axes.plot(line.index + mark.offset / 2 * (line.index > 0), line, color=mark.colour, lw=1.6, zorder=2)
             draw.bars(axes, rows[rows.treatment == treatment], mark)
@@ -155,7 +157,7 @@ def distance(tables: Tables) -> Drawing | str:
         "distance",
         f"Frozen layers of similar tasks, of dissimilar tasks, and of no task: {_data(tables)}",
         f"{counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines are means."
-        f"{legend} {statistic(tables)}",
+        f"{legend}{_without_base(shown)} {statistic(tables)}",
         [*panels, Panel("Relative to base", relative_panel)],
         marks + [mark for _, mark, _ in relative] + ([PUBLISHED] if faint else []),
         table,
@@ -472,7 +474,7 @@ def curves(tables: Tables) -> Drawing | str:
     return Drawing(
         "curves",
         f"Training and validation as they went: {_data(tables)}",
-        f"{rows.run.nunique()} networks; a line is the mean over splits, directions and seeds for one n. The training "
+        f"{counts(tables.networks)} A line is the mean over splits, directions and seeds for one n. The training "
         "loss is the mean since the evaluation before; it is that of the network in training (with dropout, if any).",
         panels,
         marks,
@@ -581,6 +583,11 @@ def counts(rows: pd.DataFrame) -> str:
     return text + (f" {missing} networks of the study are missing here." if missing else "")
 
 
+def _without_base(rows: pd.DataFrame) -> str:
+    count = int((rows.accuracy.notna() & np.isnan(base_accuracy(rows))).sum())
+    return f" {count} networks have no finished base and are not in the panel relative to base." if count else ""
+
+
 def _classes(rows: pd.DataFrame) -> str:
     return " and ".join(str(own.classes.iloc[0]) for _, own in rows.groupby("target"))
 
@@ -605,7 +612,7 @@ def _mean_table(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
 def _relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
     relative = draw.relative_to_base(rows)
     done = relative[(relative.treatment == treatment) & relative.accuracy.notna()]
-    plain = rows[rows.treatment == treatment].groupby("n").accuracy.mean()
+    plain = rows.loc[done.index].groupby("n").accuracy.mean()
     table = done.groupby("n").accuracy.agg(["mean", "std", "size"]).reset_index()
     table.columns = ["n", "mean minus base", "standard deviation", "networks"]
     table.insert(0, "networks of", label)

@@ -66,7 +66,8 @@ def question(tables: Tables) -> Drawing:
         return variants(tables)
     if len(treated) and len(networks[VARIANT].drop_duplicates()) > 1:
         return longer(tables)
-    if len(treated[["split", "seed"]].drop_duplicates()) > 1:
+    near = treated[treated.split_kind != "natural-manmade"]
+    if len(near[["split", "seed"]].drop_duplicates()) > 1:
         return replicates(tables)
     raise UserError(
         "nothing to compare: the finished networks differ neither in network, recipe, images a class, split or seed, "
@@ -142,7 +143,7 @@ def _variant_table(networks: pd.DataFrame) -> pd.DataFrame:
             both = own.merge(first, on=SAME, suffixes=("", "_first"))
             column = "accuracy" if treatment == "base" else "over_base"
             by_task = (both[column] - both[f"{column}_first"]).groupby([both[c] for c in TASK], dropna=False).mean()
-            row |= {"against": names[0], "tasks": len(by_task)} | _difference(by_task)
+            row |= {"against": names[0], "tasks": by_task.count()} | _difference(by_task)
         if treatment == "BnB" and set(DIP) <= set(own.n):
             dips = own.pivot_table(index=[c for c in TASK if own[c].notna().any()], columns="n", values="accuracy")
             found = _difference(dips[list(DIP)] @ pd.Series(DIP))
@@ -166,6 +167,8 @@ def longer(tables: Tables) -> Drawing:
     """Bases of several recipes at n = 0, AnB+ and BnB+ against n: is the boost of transfer only more training?"""
     networks = tables.networks[tables.networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(["BnB+", "AnB+"])]
+    if tuned.empty:
+        raise UserError("bases of several recipes, but neither BnB+ nor AnB+ is finished, which they are compared with")
     usual = tuned.recipe.iloc[0]
     bases = networks[networks.treatment == "base"]
     recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
@@ -198,7 +201,7 @@ def longer(tables: Tables) -> Drawing:
     return Drawing(
         "longer",
         f"Fine-tuned transfer against base networks that are trained longer ({_where(tables)})",
-        f"{counts(networks)} A mark is one network, lines are means; bars: 95% intervals of each base from its "
+        f"{counts(tables.networks)} A mark is one network, lines are means; bars: 95% intervals of each base from its "
         f"validation images. AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. "
         f"{statistic(tables)}",
         [panel(*task) for task in tasks],
@@ -360,13 +363,14 @@ def volume(tables: Tables) -> Drawing:
 
 def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
     """A row a kind of split, volume and arrangement: mean accuracy, difference from scratch, the best, its equals."""
-    done = networks[networks.accuracy.notna() & networks.images_per_class.notna()]
+    done = _with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
     names = {"base": "scratch", "AnB": "freeze {}", "AnB+": "fine-tune {}"}
     done = done[done.treatment.isin(names)]
     keys = ["split_kind", "images_per_class", "treatment", "n"]
-    table = done.groupby(keys).agg(
-        accuracy=("accuracy", "mean"), networks=("accuracy", "size"), val_images=("val_images", "sum")
-    )
+    table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
+    images = done.drop_duplicates([*keys, "split", "target"])  # seeds share them
+    table["val_images"] = images.groupby(keys).val_images.sum()
+    table["minus scratch"] = done.groupby(keys).over_base.mean()
     table = table.reset_index().rename(columns={"split_kind": "splits", "images_per_class": "images a class"})
     table["images a class"] = table["images a class"].astype(int)
     table["order"] = table.treatment.map(list(names).index)
@@ -375,10 +379,9 @@ def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
     for _, row in table.groupby(["splits", "images a class"]):
         top = row.accuracy.max()
         error = np.sqrt((row.accuracy * (1 - row.accuracy) + top * (1 - top)) / row.val_images)
-        scratch = row[row.treatment == "base"].accuracy.mean()
         best = row.accuracy == top
         equal = top - row.accuracy <= 1.96 * error
-        parts.append(row.assign(**{"minus scratch": row.accuracy - scratch, "best": best, "among_the_best": equal}))
+        parts.append(row.assign(best=best, among_the_best=equal))
     return pd.concat(parts)
 
 
@@ -403,14 +406,17 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
 # ----------------------------------------------------------------------------------------------------------------------
 def replicates(tables: Tables) -> Drawing:
     """Losses and gains of every target task, and their mean over splits and seeds: a panel an n."""
-    networks = tables.networks[tables.networks.accuracy.notna() & (tables.networks.split_kind != "natural-manmade")]
-    tasks = _task_differences(networks)
+    compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
+    own = tables.networks[tables.networks.treatment.isin(compared)]
+    networks = own[own.split_kind != "natural-manmade"]
+    tasks = _task_differences(networks[networks.accuracy.notna()])
     if tasks.empty:
         raise UserError("several splits or seeds, but none has two of base, BnB, BnB+, AnB, AnB+ finished in one task")
     table = _replicates_table(tasks)
     looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
     marks = {split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()}
-    quantities = list(dict.fromkeys(table.quantity))
+    labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
+    quantities = list(labels)
 
     def panel(n: int) -> Panel:
         def paint(axes: Axes) -> None:
@@ -426,8 +432,7 @@ def replicates(tables: Tables) -> Drawing:
             tips = [f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in own.itertuples()]
             draw.scatter(axes, x, own.difference, MEAN, tips)
             axes.hlines(own.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
-            names = [f"{name}\n{own[own.quantity == name].compared.iloc[0]}" for name in quantities]
-            axes.set_xticks(range(len(quantities)), names, fontsize=8)
+            axes.set_xticks(range(len(quantities)), labels.values(), fontsize=8)
             axes.set_ylabel("Difference in top-1 accuracy")
 
         return Panel(f"n = {n}", paint, 8.4, 4.2)
@@ -439,7 +444,7 @@ def replicates(tables: Tables) -> Drawing:
         "seeds with its 95% interval (Student's t; the two directions of a split, whose networks "
         f"start from the same two bases, count as one). {statistic(tables)}",
         [panel(n) for n in sorted(set(table.n))],
-        [*marks.values(), MEAN, Mark("the paper, within tasks", FAINT, line="--")],
+        [*marks.values(), MEAN, Mark("the paper's published numbers", FAINT, line="--")],
         table,
     )
 

@@ -21,7 +21,7 @@ from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design_drawing, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
-from analysis.tables import Tables, fail, names, write_csv
+from analysis.tables import Tables, fail, mixed, names, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers, write_atomic
 
@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
     tables = Tables.read(folder)
     remove_leftovers(folder)
     for name, compute in (("claims", assess), ("decomposition", decompose), ("boosts", boosts)):
-        write_csv(folder / f"{name}.csv", compute(tables.networks))
+        write_csv(folder / f"{name}.csv", compute(_comparable(tables)))
     path = folder / "report.html"
     write_atomic(path, page(tables))
     return path
@@ -51,7 +51,7 @@ def write_report(folder: Path) -> Path:
 def page(tables: Tables) -> str:
     """The whole page; every name that comes from a dataset or a table is escaped."""
     made, absent = drawings(tables)
-    networks, is_paper = tables.networks, tables.is_paper
+    networks, is_paper = _comparable(tables), tables.is_paper
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -71,6 +71,7 @@ def page(tables: Tables) -> str:
         others=[_figure(drawing) for drawing in made if drawing.name not in FIRST],
         absent=absent,
         claims=claims,
+        mixed=mixed(tables.networks),
         verdicts=Counter(claim["verdict"] for claim in claims),
         transition=transition(networks),
         their_transition=None if is_paper else transition(published().networks),
@@ -81,6 +82,11 @@ def page(tables: Tables) -> str:
         missing=names(missing),
         results=tables.results,
     )
+
+
+def _comparable(tables: Tables) -> pd.DataFrame:
+    """The networks, or none where means over them would mix what the study varies."""
+    return tables.networks.iloc[:0] if mixed(tables.networks) else tables.networks
 
 
 def _counts(tables: Tables) -> dict[str, Any]:

@@ -161,6 +161,13 @@ def kinds(networks: pd.DataFrame) -> pd.Series:
     return networks[enough[0] if enough else VARIANT].agg(", ".join, axis=1)
 
 
+def mixed(networks: pd.DataFrame) -> str | None:
+    """Why a mean over the networks of a treatment would mix what a study varies; None where it does not."""
+    treated = networks[networks.treatment != "base"]
+    varied = [column for column in (*VARIANT, "images_per_class") if treated[column].nunique(dropna=False) > 1]
+    return f"the networks differ in {' and '.join(varied)}: `make question` compares them" if varied else None
+
+
 def fail(error: UserError) -> None:
     """End a command with one line and status 2."""
     print(f"error: {error}", file=sys.stderr)

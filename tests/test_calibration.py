@@ -69,6 +69,21 @@ def test_directions_are_averaged_before_the_layer_is_sought(tmp_path):
         calibration.half_layers(calibration.read(tmp_path)[0])
 
 
+def test_a_grammar_that_lacks_a_network_has_no_mark_and_is_counted(tmp_path):
+    for grammar in (0, 1):
+        study(tmp_path, 1, grammar, breaks_at=4)
+    path = tmp_path / "shared1-grammar1" / "results.csv"
+    table = pd.read_csv(path)
+    one = table.index[(table.treatment == "AnB") & (table.target == "A") & (table.n == 6)]
+    table.loc[one, ["top1", "state"]] = [float("nan"), "missing"]
+    table.to_csv(path, index=False)
+    networks, levels = calibration.read(tmp_path)
+    assert calibration.half_layers(networks).grammar.tolist() == [0]
+    caption = calibration.drawing(networks, levels).caption
+    assert "59 networks (1 are missing): 2 grammars" in caption and "1 lack a network and have no mark" in caption
+    assert "nan" not in caption and "One more shared level" not in caption
+
+
 def test_a_task_without_a_loss_has_no_layer_of_half_loss(tmp_path):
     study(tmp_path, 1, 0, breaks_at=3)
     study(tmp_path, 3, 0, breaks_at=8)

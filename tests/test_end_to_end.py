@@ -231,6 +231,22 @@ def test_only_bases_of_the_study_are_baselines():
     assert drawn == pytest.approx([-0.3, 0.1])
 
 
+def test_what_a_study_varies_is_not_averaged_away():
+    """Networks from 10 and from 100 images a class have no common mean; the small studies' figure compares them."""
+    networks = [row("baseB", "base", 0, 0.4), row("A1B", "AnB", 1, 0.3)]
+    made, absent = drawings(tables_of(*networks, row("A1B", "AnB", 1, 0.2, images_per_class=10)))
+    assert {"accuracy", "distance", "dissimilar", "decomposition"} <= absent.keys()
+    assert absent["accuracy"] == "the networks differ in images_per_class: `make question` compares them"
+    made, absent = drawings(tables_of(*networks, row("baseB", "base", 0, 0.9, images_per_class=10)))
+    (found,) = (drawing for drawing in made if drawing.name == "accuracy")
+    assert "2 networks" in found.caption, "a base that nothing is compared with is no part of the mean"
+
+
+def test_a_study_whose_bases_are_not_its_own_is_drawn():
+    (found,) = (d for d in drawings(tables_of(row("A1B", "AnB", 1, 0.3)))[0] if d.name == "accuracy")
+    compose(found)
+
+
 def test_figures_have_the_panels_that_the_study_has():
     mine = {"split": "mine", "kind": "user"}
     tables = tables_of(row("baseB", "base", 0, 0.5, **mine), row("A3B", "AnB", 3, 0.6, **mine))

@@ -127,16 +127,68 @@ def test_the_grid_of_little_data_frames_the_best_and_marks_its_equals(tmp_path):
     near, far = table.loc[("random", 10)], table.loc[("natural-manmade", 100)]
     assert near.index[near.best].tolist() == ["fine-tune 2"] and far.index[far.best].tolist() == ["scratch"]
     assert near.accuracy["freeze 2"] == pytest.approx(0.3) and near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
-    # 0.02 is within 1.96 sqrt(0.3 x 0.7 + 0.32 x 0.68) / 50 = 0.0256; 0.05 is not
+    # 0.02 is within 1.96 sqrt((0.3 x 0.7 + 0.32 x 0.68) / 1250) = 0.036, of both seeds' images once; 0.05 is not
     assert near.among_the_best.to_dict() == {
         "scratch": False, "freeze 1": False, "freeze 2": True, "fine-tune 1": False, "fine-tune 2": True,
         "freeze - fine-tune, mean over n": False,
     }  # fmt: skip
     either = near.loc["freeze - fine-tune, mean over n"]
     assert either.difference == pytest.approx(-0.02) and either.networks == 8
-    half = 1.96 * ((0.25 * 0.75 + 0.27 * 0.73 + 0.3 * 0.7 + 0.32 * 0.68) / 2 / 2500) ** 0.5
+    half = 1.96 * ((0.25 * 0.75 + 0.27 * 0.73 + 0.3 * 0.7 + 0.32 * 0.68) / 2 / 1250) ** 0.5
     assert (either.low, either.high) == (pytest.approx(-0.02 - half), pytest.approx(-0.02 + half))
     drawn(made, tmp_path)
+
+
+def test_better_than_scratch_is_said_of_networks_of_one_task():
+    """Target A is easier, and its network from scratch at 10 images is missing."""
+    rows = []
+    for target, easier in (("A", 0.2), ("B", 0.0)):
+        for images in (10, 100):
+            usual = {"images_per_class": images, "target": target}
+            rows += [row(f"base{target}", "base", 0, 0.3 + easier, **usual)] * ((target, images) != ("A", 10))
+            rows.append(row(f"x1{target}", "AnB", 1, 0.35 + easier, **usual))
+    table = questions.question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    assert table["minus scratch"].loc[10, "freeze 1"] == pytest.approx(0.05)
+    assert table.networks.loc[10, "freeze 1"] == 2 and table.networks.loc[10, "scratch"] == 1
+
+
+def test_a_missing_network_neither_counts_as_a_task_nor_goes_unsaid():
+    rows = []
+    for name, above in (("kaiming", 0.0), ("caffe", 0.1)):
+        for seed in (0, 1, 2):
+            rows.append(row("baseB", "base", 0, 0.5, seed=seed, network=name))
+            rows.append(row("A1B", "AnB", 1, 0.5 + above + 0.01 * seed * (above > 0), seed=seed, network=name))
+    rows[-2] |= {"top1": np.nan, "state": "missing"}  # caffe's base of seed 2
+    made = questions.question(tables_of(rows))
+    found = made.table.set_index(["variant", "treatment"]).loc[("caffe", "AnB")]
+    half = 12.7062 * 0.005  # Student's t with one degree of freedom: 0.10 and 0.11
+    assert found.tasks == 2 and (found.low, found.high) == pytest.approx((0.105 - half, 0.105 + half), abs=1e-5)
+    assert "1 networks of the study are missing here" in made.caption
+
+
+def test_every_question_says_what_is_missing():
+    gone = {"top1": np.nan, "state": "missing"}
+    bases = [row("baseB", "base", 0, 0.5, recipe=recipe) for recipe in ("demo", "twice")]
+    longer = questions.question(tables_of([*bases, row("A1B+", "AnB+", 1, 0.5), row("A2B+", "AnB+", 2, 0.5) | gone]))
+    both = [row("baseB", "base", 0, 0.5, split=split) for split in ("random-0", "random-1")]
+    both += [row("B7B", "BnB", 7, 0.5, split=split) for split in ("random-0", "random-1")]
+    others = [row("R7B", "RnB", 7, 0.5), row("A7B", "AnB", 7, 0.5) | gone]
+    replicates = questions.question(tables_of([*both, *others]))
+    for made, name, count in ((longer, "longer", 3), (replicates, "replicates", 4)):
+        assert made.name == name and f"{count} networks: " in made.caption, "random filters are not compared here"
+        assert "1 networks of the study are missing here" in made.caption
+    with pytest.raises(UserError, match=r"neither BnB\+ nor AnB\+ is finished"):
+        questions.question(tables_of([*bases, row("A1B", "AnB", 1, 0.5)]))
+
+
+def test_replicates_of_two_n_name_what_one_of_them_lacks():
+    rows = []
+    for split in ("random-0", "random-1"):
+        rows += [row("baseB", "base", 0, 0.4, split=split), row("A7B+", "AnB+", 7, 0.45, split=split)]
+        rows += [row(f"B{n}B+", "BnB+", n, 0.42, split=split) for n in (6, 7)]
+    made = questions.question(tables_of(rows))
+    assert len(made.panels) == 2 and len(made.table) == 1 + 3
+    compose(made)
 
 
 def test_replicates_count_splits_not_directions(tmp_path):
@@ -169,6 +221,9 @@ def test_replicates_without_two_treatments_are_one_clear_line():
 def test_a_study_that_varies_nothing_is_one_clear_line():
     with pytest.raises(UserError, match="nothing to compare"):
         questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5)]))
+    distant = row("A1B", "AnB", 1, 0.5, split="natural-manmade", split_kind="natural-manmade")
+    with pytest.raises(UserError, match="nothing to compare"):
+        questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5), distant]))
 
 
 def test_more_than_a_figure_can_tell_apart_is_one_clear_line():
