@@ -81,7 +81,7 @@ def transition(networks: pd.DataFrame) -> Transition | None:
     if joint is None or joint.intervals(0.95)[-1].low <= 0:
         return None
     draws = joint.draws(DRAWS, numpy_generator(0, "transition"))
-    half, spread = zip(*(shape(layers, draw) for draw in draws if draw.max() > 0), strict=True)
+    half, spread = zip(*(shape(layers, draw) for draw in draws if _grown(draw)[-1] > 0), strict=True)
     grown = _grown(joint.values)
     steps = np.diff(grown) / grown[-1]
     largest = int(steps.argmax())
@@ -99,7 +99,8 @@ def boosts(networks: pd.DataFrame) -> pd.DataFrame:
     """The paper's table 1: how much higher AnB+ is than base and BnB+ (the control), averaged over ranges of n.
 
     ``difference of means``: the paper's way, over the networks there are, whatever their tasks. ``within tasks``: the
-    same by the linear model, which compares networks of one task, with its 95% interval. ``bases``: mean accuracy of
+    same by the linear model, which compares networks of one task (or, where no task has both, each with its base) over
+    the n that both have, with its 95% interval. ``bases``: mean accuracy of
     the bases of the tasks on which the AnB+ networks, and the controls, were trained: where they differ, a difference
     of means contains the difference between tasks.
     """
@@ -111,9 +112,10 @@ def boosts(networks: pd.DataFrame) -> pd.DataFrame:
             here = done[done.n.between(first, last)]
             transfer = here[here.treatment == "AnB+"]
             controls = bases if control == "base" else here[here.treatment == control]
-            weights = {BASE: 1.0} if control == "base" else mean(control, sorted(set(controls.n)))
-            possible = len(transfer) and len(controls)
-            found = estimate(networks, minus(mean("AnB+", sorted(set(transfer.n))), weights)) if possible else None
+            layers = sorted(set(transfer.n) if control == "base" else set(transfer.n) & set(controls.n))
+            weights = {BASE: 1.0} if control == "base" else mean(control, layers)
+            possible = len(layers) and len(controls)
+            found = estimate(networks, minus(mean("AnB+", layers), weights)) if possible else None
             rows.append(
                 {
                     "over": control,

@@ -1,9 +1,10 @@
 """Differences between networks, with intervals: one linear model for every figure, table and claim.
 
 The accuracy of a network is that of its task (one effect for each split, target task, seed, volume, kind of network and
-recipe: the *block*) plus that of its cell (treatment and n), plus noise. A difference between cells is then always one
-within tasks, also where the study is not complete, and the noise is estimated from all networks together (the two-way
-analysis of variance without interaction). Cells of dissimilar tasks (natural/man-made) have effects of their own.
+recipe: the *block*) plus that of its cell (treatment and n), plus noise. A difference between cells is then one within
+tasks, also where the study is not complete (or, where no task has all of it, one relative to bases), and the noise is
+estimated from all networks together (the two-way analysis of variance without interaction). Cells of dissimilar tasks
+(natural/man-made) have effects of their own.
 
 Where every cell was trained once there is no spread between networks to see. What is left is the binomial error of
 the validation images, counted as if each network had images of its own (cautious: images in common make differences
@@ -81,8 +82,8 @@ def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
 
 
 def t_interval(values: pd.Series) -> tuple[float, float, float]:
-    """The mean of independent values with its 95% interval (Student's t); of a single value there is no interval."""
-    centre, count = float(values.mean()), len(values)
+    """The mean of independent values, without NaN, with its 95% interval (Student's t); of one there is no interval."""
+    centre, count = float(values.mean()), int(values.count())
     half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
     return centre, centre - half, centre + half
 
@@ -118,8 +119,10 @@ def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95)
 def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint | None:
     """Differences between cells by least squares on block and cell.
 
-    Networks with random filters, whose spread is of another size, take part only where a contrast names them, and
-    then with the bases and the other cells of the contrast alone.
+    All networks tell what a task is worth, with two exceptions, in which the bases and the networks that the contrasts
+    name do so alone. Networks with random filters, whose spread is of another size, take part only where a contrast
+    names them. And where no task has all cells of a difference, it compares tasks, each relative to its base: what
+    other treatments lose there need not be what these lose.
 
     Args:
         networks: with the columns of ``tables.RESULTS`` and ``accuracy``; unfinished ones are left out.
@@ -127,13 +130,15 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
     """
     rows = networks[networks.accuracy.notna()]
     cells = cell_names(rows)
-    named = {cell[0] for weights in contrasts for cell in weights} | {"base"}
-    random = any(name.endswith("RnB") for name in named)
-    rows = rows[[c[0] in named if random else not c[0].endswith("RnB") for c in cells]]
-    cells = cell_names(rows)
     if not {c for w in contrasts for c in w} <= set(cells):
         return None
     blocks = rows[BLOCK].astype(object).fillna("all").agg(tuple, axis=1)
+    named = {cell[0] for weights in contrasts for cell in weights} | {"base"}
+    of_task = [set(own) for _, own in cells.groupby(blocks)]
+    within = all(any({c for c in w if w[c]} <= own for own in of_task) for w in contrasts)
+    alone = not within or any(name.endswith("RnB") for name in named)
+    kept = [c[0] in named if alone else not c[0].endswith("RnB") for c in cells]
+    rows, cells, blocks = rows[kept], cells[kept], blocks[kept]
     design = pd.concat([_indicators(blocks), _indicators(cells)], axis=1)
     wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
     inverse = np.linalg.pinv(design.to_numpy())

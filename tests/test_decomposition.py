@@ -1,6 +1,7 @@
 """Where and how suddenly specificity arises, on losses whose answer is known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.claims import assess
@@ -79,6 +80,33 @@ def test_boosts_count_only_layers_that_are_there():
     assert table.loc[("base", "1–7"), "AnB+ networks"] == 8 and table.loc[("BnB+", "5–7"), "controls"] == 4
     assert table["within tasks"].to_numpy() == pytest.approx([0.04] * 3 + [0.03] * 3, abs=1e-4)
     assert table["difference of means"].to_numpy() == pytest.approx([0.04] * 3 + [0.03] * 3, abs=1e-4)
+
+
+def test_boosts_compare_the_same_layers():
+    """BnB+ at n = 1 alone, and AnB+ that gains with n."""
+    rows = with_losses([0.0] * 7, noise=1e-5)
+    rows.loc[rows.treatment == "AnB+", "accuracy"] += 0.01 * rows.n
+    table = boosts(rows[(rows.treatment != "BnB+") | (rows.n == 1)]).set_index(["over", "n"])
+    assert table.loc[("BnB+", "1–7"), "within tasks"] == pytest.approx(0.03 + 0.01, abs=1e-4)
+    assert np.isnan(table.loc[("BnB+", "5–7"), "within tasks"])
+
+
+def test_a_loss_that_may_be_none_after_the_first_layers_has_a_place():
+    """Some draws never rise above 0 in the end: they have no half."""
+    rows = with_losses([0.02, -0.01, -0.01, 0.0, 0.0, 0.0, 0.012], noise=0.01, tasks=6)
+    found = transition(rows)
+    assert found and np.isfinite([*found.half_layer, *found.spread]).all()
+
+
+def test_thresholds_are_shares_of_the_bases_in_the_claim():
+    """Between natural and man-made accuracies are lower; claims about random splits do not ask them."""
+    near = with_losses([0.0] * 7, noise=1e-5)
+    far = near[near.treatment.isin(["base", "AnB"])].assign(split_kind="natural-manmade")
+    far["accuracy"], far["split"] = far.accuracy - 0.3, "natural-manmade " + far.split
+    own, both = (assess(rows).set_index("statement").threshold for rows in (near, pd.concat([near, far])))
+    claim = "Layers 1 and 2 transfer without loss (less than 3% of the base's accuracy)"
+    assert own[claim] == pytest.approx(-0.03 * near[near.treatment == "base"].accuracy.mean())
+    assert both[claim] == own[claim]
 
 
 def test_a_claim_about_some_layers_is_tested_on_those_of_them_that_are_there():

@@ -60,13 +60,17 @@ def test_means_worked_out_by_hand(networks, kind, treatment, n, target, mean):
 
 
 def test_the_printed_table_of_boosts_is_a_difference_of_means_over_different_tasks(networks):
-    """The paper's table 1 to the printed digit; within tasks the boost is smaller, over BnB+ by a factor of four."""
+    """The paper's table 1 to the printed digit; within tasks the boost over base is smaller.
+
+    No task has AnB+ and BnB+: relative to their own bases, which is all that can be compared, they are equal.
+    """
     table = boosts(networks)
     assert table["difference of means"].to_numpy() == pytest.approx(table["printed in the paper"].to_numpy(), abs=5e-4)
     assert len(table) == 2 * len(TABLE1)
     over_base, over_selffer = table[table.over == "base"].iloc[0], table[table.over == "BnB+"].iloc[0]
     assert over_base["within tasks"] == pytest.approx(0.0114, abs=5e-5)
-    assert over_selffer["within tasks"] == pytest.approx(0.0031, abs=5e-5)
+    assert over_selffer["within tasks"] == pytest.approx(0.0001, abs=5e-5)
+    assert over_selffer.low < -0.002 and over_selffer.high > 0.002
     fine_tuned = networks[networks.accuracy.notna() & networks.treatment.isin(["AnB+", "BnB+"])]
     assert set(zip(fine_tuned.treatment, fine_tuned.target, strict=True)) == {("AnB+", "B"), ("BnB+", "A")}
 
@@ -94,7 +98,9 @@ def test_the_three_questions(networks):
 def test_the_papers_conclusions_follow_from_its_own_numbers(networks):
     table = assess(networks)
     assert len(table) == len(CLAIMS)
-    assert (table.verdict == "supported").all(), table[table.verdict != "supported"].statement.tolist()
+    open_ones = table[table.verdict != "supported"]
+    assert open_ones.difference.tolist() == ["AnB+ minus BnB+, mean over n"]
+    assert open_ones.verdict.tolist() == ["inconclusive"] and open_ones.above.tolist() == ["0 of 0 tasks"]
     single = table[table.covers == "validation images only"]
     assert single.statement.str.startswith("Random filters").all() and len(single) == 2
 
@@ -115,7 +121,7 @@ def test_claims_turn_with_the_data(networks):
     assert mirrored["Dissimilar tasks transfer worse"] == "contradicted"
     above = assess(networks).set_index("statement").above
     assert above["AnB declines with n"] == "8 of 8 tasks", "four random splits, both directions"
-    assert above["Dissimilar tasks transfer worse"] == "", "no task is both"
+    assert above["Dissimilar tasks transfer worse"] == "0 of 0 tasks", "no task is both"
     bases = assess(networks[networks.treatment == "base"])
     assert (bases.verdict == "not tested").all()
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.stats import BASE, DISTANT, available, by_task, estimate, estimate_jointly, mean, minus
+from analysis.stats import BASE, DISTANT, available, by_task, estimate, estimate_jointly, mean, minus, t_interval
 
 
 def network(split, target, treatment, n, accuracy, seed=0, kind="random", val_images=1000, recipe="r"):
@@ -48,6 +48,27 @@ def test_differences_are_within_tasks_also_where_the_study_is_incomplete():
     means = rows.groupby("treatment").accuracy.mean()
     assert means["AnB+"] - means["BnB+"] == pytest.approx(0.41)
     assert estimate(rows, minus(mean("AnB+", [3]), mean("BnB+", [3]))).value == pytest.approx(0.01)
+
+
+def test_where_no_task_has_both_sides_other_treatments_have_no_say():
+    """AnB and BnB lose less on the tasks of AnB+: that is no part of what AnB+ and BnB+ gain over their bases."""
+    cells = {BASE: 0.0, ("AnB+", 3): 0.03, ("BnB+", 3): 0.02, ("AnB", 3): -0.05, ("BnB", 3): -0.02}
+    rows = study(cells, [0.2, 0.25, 0.6, 0.65])
+    easy = rows.split.isin(["random-2", "random-3"])
+    rows.loc[easy & rows.treatment.isin(["AnB", "BnB"]), "accuracy"] += 0.01
+    difference = minus(mean("AnB+", [3]), mean("BnB+", [3]))
+    both = estimate(rows, difference)
+    assert both.value == pytest.approx(0.01) and both.high > both.low + 0.001, "the noise is that of all networks"
+    apart = rows[~((rows.treatment == "AnB+") & ~easy) & ~((rows.treatment == "BnB+") & easy)]
+    found = estimate(apart, difference)
+    assert (found.value, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01), abs=1e-9)
+    assert by_task(apart, difference) == []
+
+
+def test_the_t_interval_counts_values_not_gaps():
+    found = t_interval(pd.Series([0.01, 0.02, 0.03, np.nan]))
+    half = 4.302653 * 0.01 / 3**0.5  # Student's t with two degrees of freedom
+    assert found == pytest.approx((0.02, 0.02 - half, 0.02 + half), abs=1e-6)
 
 
 def test_a_difference_in_each_task_alone():
