@@ -259,8 +259,8 @@ def decomposition(tables: Tables) -> Drawing | str:
         "decomposition",
         f"Two reasons why frozen layers cost accuracy, and what fine-tuning gives: {_data(tables)}",
         f"{counts(networks[networks.split_kind.isin(NEAR) & (networks.treatment != 'RnB')])} Differences within tasks "
-        "by a linear model (an effect for each task, and one for each treatment and n). Bars: 95% intervals from "
-        f"{source}, so wide that all of one quantity hold together."
+        "by a linear model (an effect for each task, and one for each treatment and n; where no task has both sides, "
+        f"relative to bases). Bars: 95% intervals from {source}, so wide that all of one quantity hold together."
         + (" Faint dashed: the same for the paper's published numbers." if len(theirs) else ""),
         [Panel(title, panel(q)) for title, q in drawn if q],
         [looks[q] for q in losses + gains] + ([PUBLISHED] if len(theirs) else []),
