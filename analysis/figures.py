@@ -197,7 +197,9 @@ def dissimilar(tables: Tables) -> Drawing | str:
         for quantity, mark in looks.items():
             draw.estimates(axes, parts[parts.quantity == quantity], mark)
         axes.legend(
-            handles=[axes.plot([], [], "-", color=m.colour, label=m.label)[0] for m in looks.values()], fontsize=8
+            handles=[axes.plot([], [], "-", color=m.colour, label=m.label)[0] for m in looks.values()],
+            loc="upper left",
+            fontsize=8,
         )
         draw.layer_axis(axes, rows.n.max(), first=1)
         axes.set_ylabel("Specificity loss: BnB − AnB")
