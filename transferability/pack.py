@@ -116,8 +116,8 @@ def _described(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     """What the file says, if it is of a packing of ``what``."""
     try:
         found = json.loads(path.read_text())
-        same = _same_source(found, what) and all(found[k] == v for k, v in what.items() if k != "source")
-        return found if same else None
+        same = all(found[key] == value for key, value in what.items() if key != "source")
+        return found if same and _same_source(found, what) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -147,7 +147,7 @@ def open_packed(config: DatasetConfig) -> PackedDataset:
 def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Whether two descriptions name one folder or file, however they spell it; one that names none fits any."""
     names = [found for what in (first, second) if (found := what.get("source"))]
-    return len({os.path.realpath(os.path.expanduser(name)) for name in names}) <= 1
+    return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
 
 
 def _settings(config: DatasetConfig) -> dict:
