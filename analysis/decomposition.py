@@ -100,9 +100,9 @@ def boosts(networks: pd.DataFrame) -> pd.DataFrame:
 
     ``difference of means``: the paper's way, over the networks there are, whatever their tasks. ``within tasks``: the
     same by the linear model, which compares networks of one task (or, where no task has both, each with its base) over
-    the n that both have, with its 95% interval. ``bases``: mean accuracy of
-    the bases of the tasks on which the AnB+ networks, and the controls, were trained: where they differ, a difference
-    of means contains the difference between tasks.
+    the n that both have, with its 95% interval. ``bases``: mean accuracy of the bases of the tasks on which the AnB+
+    networks, and the controls, were trained: where they differ, a difference of means contains the difference between
+    tasks.
     """
     done = networks[networks.accuracy.notna() & networks.split_kind.isin(["random", "user"])]
     bases = done[done.treatment == "base"]

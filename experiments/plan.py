@@ -15,7 +15,7 @@ from torch import Tensor
 from transferability.cells import Cell
 from transferability.cohort import Execution
 from transferability.datasets import ClassInfo, PackedDataset
-from transferability.member import Member, SharedPrefix
+from transferability.member import Member, SharedPrefix, one_thread
 from transferability.network import LayerCost, Network, layer_costs
 from transferability.runner import jobs, with_sources
 from transferability.sources import imagenet_groups
@@ -201,23 +201,21 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
     batch = Batch(*(x.to(execution.device) for x in (images, zeros, zeros, zeros, zeros.bool())), side)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     kept = {p.data_ptr(): 0 for p in network.parameters()}  # weights are no activations
 
     def keep(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.data_ptr(), tensor.nbytes)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        member.train_step(batch, SharedPrefix(batch))  # warms up, too
     times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        member.train_step(batch, SharedPrefix(batch))
-        member.loss_sum.item()  # waits for a GPU
-        times.append(time.perf_counter() - began)
-    torch.set_num_threads(threads)
+    with one_thread():
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            member.train_step(batch, SharedPrefix(batch))  # warms up, too
+        for _ in range(3):
+            began = time.perf_counter()
+            member.train_step(batch, SharedPrefix(batch))
+            member.loss_sum.item()  # waits for a GPU
+            times.append(time.perf_counter() - began)
     work = 3 * sum(layer.multiply_adds for layer in _costs(spec)) * size
     return work / statistics.median(times), sum(kept.values()) / size
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -171,13 +173,12 @@ def measure_statistics(network: Network, stream: Stream, batches: int = 20) -> N
     norms = [m for m in frozen.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    training, usual, threads = network.training, norms[0].momentum, torch.get_num_threads()
-    torch.set_num_threads(1)  # as in training: sums are then added in one order on any machine
+    training, usual = network.training, norms[0].momentum
     network.eval()  # without dropout
     for norm in norms:
         norm.momentum = None  # the mean over all batches
         norm.train()
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():  # as in training: sums are then added in one order on any machine
         for step in range(batches):
             x = network.input(stream.batch(step))
             for layer in frozen:
@@ -185,7 +186,17 @@ def measure_statistics(network: Network, stream: Stream, batches: int = 20) -> N
     for norm in norms:
         norm.momentum = usual
     network.train(training)
-    torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block this thread's operations run on one intra-operation thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
