@@ -3,7 +3,8 @@
 python -m analysis.collect                      the study of the configuration, to the folder figures/figures-procedural
 python -m analysis.collect dataset=tiny_imagenet recipe=tiny_imagenet out=FOLDER
 
-The study says which networks there should be: those that are not finished have rows too, with state "missing".
+The study says which networks there should be: those that are not finished have rows too, with state "missing". What the
+folder has of networks whose weights are no longer in the store is kept, so a study can grow where its weights are not.
 """
 
 import statistics
@@ -16,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.representations import activity, first_layer_filters, similarity
-from analysis.tables import RESULTS, Tables, names, read_csv
+from analysis.tables import RESULTS, Tables, names
 from experiments.cli import command, dataset_of
 from transferability.config import Config
 from transferability.datasets import PackedDataset
@@ -26,29 +27,70 @@ from transferability.splits import split_kind
 from transferability.store import Store
 from transferability.study import study_specs
 
+# What a finished network's row has beside what its spec says.
+MEASURED = ["state", "top1", "top1_mean_best10", "evaluations", "val_loss", "train_loss", "images", "seconds"]
 
-def collect(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, known: dict[str, pd.DataFrame] | None = None
-) -> Tables:
+
+def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier: Tables | None = None) -> Tables:
     """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study`` False if not asked.
 
-    ``known``: earlier tables of what is costly, by name (similarity, activity): only computed where it is new.
+    ``earlier``: of these networks; what it has of runs that the store lacks is kept, and what is costly (similarity,
+    activity) is only computed where it is new.
     """
-    known = known or {}
+    earlier = earlier or Tables({}, pd.DataFrame(columns=RESULTS))
     asked = {spec.run_id for spec in specs}
     every = with_sources(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
     rows = [_row(s, store) | {"val_images": val_images[s.classes], "in_study": s.run_id in asked} for s in every]
     done = [s for s in every if store.is_done(s)]
     curves = [{"run": s.run_id, **evaluation} for s in done if s.run_id in asked for evaluation in store.metrics(s)]
-    return Tables(
+    tables = Tables(
         _about(every, [store.provenance(s) for s in done], dataset),
         pd.DataFrame(rows, columns=RESULTS),
         pd.DataFrame(curves),
         first_layer_filters(every, store),
-        similarity(every, store, dataset, known=known.get("similarity")),
-        activity(every, store, dataset, known=known.get("activity")),
+        similarity(every, store, dataset, known=earlier.similarity),
+        activity(every, store, dataset, known=earlier.activity),
     )
+    return _keep(tables, earlier)
+
+
+def _keep(tables: Tables, earlier: Tables) -> Tables:
+    """``tables`` with what ``earlier`` has of their runs and they lack, by id: one id, one result."""
+    results, known = tables.results, earlier.results[earlier.results.state == "done"].set_index("run")
+    kept = (results.state == "missing") & results.run.isin(known.index)
+    if not kept.any():
+        return tables
+    results = results.astype({name: object for name in MEASURED})
+    results.loc[kept, MEASURED] = known.loc[results.run[kept], MEASURED].to_numpy()
+    results = results.infer_objects()
+
+    def joined(name: str, runs: list[str], rows: list[str], of: pd.Series) -> pd.DataFrame:
+        """The earlier rows of these runs that are in no new table, and the new ones."""
+        old, new = getattr(earlier, name), getattr(tables, name)
+        old = old[old[runs].isin(set(of)).all(axis=1)] if len(old) else old
+        both = pd.concat([table for table in (old, new) if len(table)] or [new])
+        return both.drop_duplicates([*runs, *rows], keep="last", ignore_index=True) if len(both) else both
+
+    both = [tables.about, earlier.about]
+    union = {name: sorted({*both[0][name], *both[1][name]}) for name in ("device", "versions", "commit")}
+    return Tables(
+        tables.about | union | {"finished": max(filter(None, (about["finished"] for about in both)))},
+        results,
+        joined("curves", ["run"], ["step"], results.run[results.in_study]),
+        _first_filters(results, tables.filters, earlier.filters),
+        joined("similarity", ["run_a", "run_b"], ["pair", "layer"], results.run),
+        joined("activity", ["run"], ["layer"], results.run),
+    )
+
+
+def _first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """The table that shows the bases which :func:`first_layer_filters` would choose if all weights were there."""
+    bases = results[(results.treatment == "base") & (results.state == "done")]
+    if bases.empty:
+        return new
+    chosen = bases.groupby(["split", "seed"], sort=False).size().idxmax()
+    return next((t for t in (new, old) if len(t) and (t.split.iloc[0], t.seed.iloc[0]) == chosen), new)
 
 
 def means(networks: pd.DataFrame) -> str:
@@ -135,13 +177,16 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
 def main(config: Config) -> None:
     dataset, store = dataset_of(config), Store(config.store)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
-    earlier = {name: folder / f"{name}.csv" for name in ("similarity", "activity")}
-    known = {name: read_csv(path) for name, path in earlier.items() if path.exists()}
-    tables = collect(study_specs(config, dataset), store, dataset, known)
+    whole = all((folder / name).exists() for name in ("results.csv", "about.json"))
+    earlier = Tables.read(folder) if whole else None
+    specs = study_specs(config, dataset)
+    tables = collect(specs, store, dataset, earlier)
     tables.write(folder)
     table = tables.results
     missing = table[table.state == "missing"]
     print(f"{folder}/results.csv: {len(table)} networks, {len(missing)} missing")
+    if kept := len(table) - len(missing) - sum(map(store.is_done, with_sources(specs))):
+        print(f"{kept} of them are not in the store {config.store}: kept as {folder} had them")
     if len(missing) < len(table):
         print(f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n")
     if len(missing):

@@ -69,12 +69,12 @@ class Tables:
         """Write the folder.
 
         Raises:
-            UserError: the folder knows more finished networks than these tables: nothing is overwritten.
+            UserError: the folder has more finished networks, so those of another study: nothing is overwritten.
         """
         finished = int((self.results.state == "done").sum())
         if (folder / "results.csv").exists() and (known := _finished(folder)) > finished:
             raise UserError(
-                f"{folder}/results.csv has {known} finished networks, the store {finished}: nothing is overwritten; "
+                f"{folder}/results.csv has {known} finished networks, this study {finished}: nothing is overwritten; "
                 "draw what is there with `python -m analysis.report`, or choose another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Tables:
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
         except (json.JSONDecodeError, pd.errors.ParserError) as error:
-            raise UserError(f"{folder} is damaged ({error}): collect it again") from None
+            raise UserError(f"{folder} is damaged ({error}): remove it and collect again") from None
         if absent := [c for c in RESULTS if c not in results]:
             raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: collect it again")
         others = {n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}

@@ -1,6 +1,7 @@
 """The miniature study from nothing to figures: plan, train, resume, collect, draw."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,13 +115,53 @@ def test_tables_do_not_depend_on_when_they_are_collected(study, tmp_path):
         assert path.read_bytes() == (tables / path.name).read_bytes(), path.name
 
 
-def test_tables_of_more_networks_are_not_overwritten(study, tmp_path):
+def test_tables_of_another_study_are_not_overwritten(study, tmp_path):
     folder, tables, _ = study
     before = (tables / "results.csv").read_bytes()
-    command = [sys.executable, "-m", "analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}"]
-    done = subprocess.run([*command, f"out={tables}"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "has 88 finished networks, the store 0" in done.stderr
+    of = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", "study.layers=[1,2]"]
+    command = [sys.executable, "-m", "analysis.collect", *of, f"out={tables}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "has 88 finished networks, this study 28: nothing is overwritten" in done.stderr
     assert (tables / "results.csv").read_bytes() == before
+
+
+def test_tables_outlive_the_weights(study, tmp_path):
+    folder, tables, _ = study
+    kept = shutil.copytree(tables, tmp_path / "kept")
+    of = [*SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}/none"]
+    printed = run("analysis.collect", *of, f"out={kept}")
+    assert "88 networks, 0 missing" in printed and f"88 of them are not in the store {tmp_path}/none" in printed
+    for path in kept.iterdir():
+        assert path.read_bytes() == (tables / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("first", ["random-0", "natural-manmade"])
+def test_a_study_trained_in_two_places_has_the_tables_of_one_trained_in_one(study, tmp_path, first):
+    folder, tables, _ = study
+    for part in (True, False):
+        for path in (folder / "runs").iterdir():
+            if path.is_dir() and (first in path.name) == part:
+                shutil.copytree(path, tmp_path / f"runs-{part}" / path.name)
+        of = [*SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}/runs-{part}"]
+        run("analysis.collect", *of, f"out={tmp_path}/tables")
+    assert not any(path.name in {p.name for p in (tmp_path / "runs-True").iterdir()} for path in
+                   (tmp_path / "runs-False").iterdir())  # fmt: skip
+    for name in ("results", "curves", "filters", "similarity", "activity"):
+        found, wanted = [sorted((at / f"{name}.csv").read_text().splitlines()) for at in (tmp_path / "tables", tables)]
+        assert found == wanted, name
+    about, one = Tables.read(tmp_path / "tables").about, Tables.read(tables).about
+    assert about == one
+
+
+def test_what_the_store_has_comes_before_what_the_folder_had(study, tmp_path):
+    folder, tables, _ = study
+    shutil.copytree(tables, tmp_path / "t")
+    results = pd.read_csv(tables / "results.csv")
+    results.assign(top1=0.123).to_csv(tmp_path / "t/results.csv", index=False)
+    shutil.copytree(folder / "runs" / results.run[0], tmp_path / "runs" / results.run[0])
+    run("analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}/runs", f"out={tmp_path}/t")
+    top1 = Tables.read(tmp_path / "t").results.top1
+    assert top1[0] == pytest.approx(results.top1[0], abs=1e-6) != 0.123 and (top1[1:] == 0.123).all()
 
 
 def test_missing_networks_are_named_and_marked(study, tmp_path):
