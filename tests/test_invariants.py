@@ -2,6 +2,7 @@
 
 import ast
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,5 +250,8 @@ def test_metrics_of_a_run_say_how_it_was_trained(spec_of, hardest_store):
     assert [m["step"] for m in metrics] == [4, 8]
     assert all(set(m) == {"step", "lr", "train_loss", "val_loss", "val_top1"} for m in metrics)
     assert all(0 <= m["val_top1"] <= 1 and m["train_loss"] > 0 for m in metrics)
-    assert hardest_store.provenance(spec)["images"] == 8 * 6
+    made = hardest_store.provenance(spec)
+    assert made["images"] == 8 * 6
+    assert made["device"].startswith(f"cpu, {platform.machine()}, ")
+    assert made["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     assert json.loads((hardest_store.folder(spec) / "spec.json").read_text()) == spec.to_dict()

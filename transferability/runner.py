@@ -4,6 +4,7 @@ import datetime
 import gc
 import logging
 import platform
+import re
 import signal
 import subprocess
 import threading
@@ -346,7 +347,7 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "seconds": round(member.seconds, 3),
         "images": member.step * member.spec.recipe.batch_size,
         "cohort_networks": cohort_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "threads": execution.threads,
         "stacked": execution.stacked,
         "graphs": execution.graphs,
@@ -356,6 +357,14 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "commit": _commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _cpu() -> str:
+    """The kind of processor, as another kind may order sums differently: "cpu, x86_64, AMD EPYC, AVX512"."""
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
+    named = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    name = named[1] if named else platform.processor()
+    return ", ".join(filter(None, ["cpu", platform.machine(), name, torch.backends.cpu.get_cpu_capability()]))
 
 
 @lru_cache(maxsize=1)
