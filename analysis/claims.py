@@ -18,6 +18,7 @@ from analysis.stats import BASE, DISTANT, Weights, available, by_task, estimate_
 ALL = range(1, 8)
 NO_LOSS = 0.03  # of the base's accuracy: a smaller loss counts as none
 NEAR_CHANCE = 0.9  # of the base's accuracy: a larger loss counts as a collapse
+AROUND, MIDDLE = (1, 2, 7), (4, 5)  # the layers between which the paper sees BnB dip
 
 Layers = Callable[[str, range | tuple], list[int]]  # the values of n in a range for which a treatment is there
 
@@ -76,12 +77,12 @@ CLAIMS = [
     Claim(
         "BnB dips in the middle: layers 4 and 5 are co-adapted",
         "BnB at n = 1, 2, 7 minus BnB at n = 4, 5",
-        lambda s: _minus(s.mean("BnB", (1, 2, 7)), s.mean("BnB", (4, 5))),
+        lambda s: _minus(s.mean("BnB", AROUND), s.mean("BnB", MIDDLE)),
     ),
     Claim(
         "Own layers recover by fine-tuning: BnB+ beats BnB in the middle",
         "BnB+ minus BnB, n = 4, 5",
-        lambda s: _minus(s.mean("BnB+", (4, 5), "BnB"), s.mean("BnB", (4, 5), "BnB+")),
+        lambda s: _minus(s.mean("BnB+", MIDDLE, "BnB"), s.mean("BnB", MIDDLE, "BnB+")),
     ),
     Claim(
         f"BnB+ is back at the base (at most {NO_LOSS:.0%} of the base's accuracy below)",

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from analysis import draw
+from analysis.claims import AROUND, MIDDLE
 from analysis.decomposition import QUANTITIES, decompose
 from analysis.figures import activity, counts, statistic
 from analysis.paper import published
@@ -43,7 +44,7 @@ from transferability.store import remove_leftovers
 
 KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
 KINDS_OF_SPLIT = [("#b2182b", "D", "-"), ("#e08214", "h", "--"), ("#1f4e9c", "s", "-"), ("#8a9a00", "^", "--")]
-DIP = {1: 1 / 3, 2: 1 / 3, 7: 1 / 3, 4: -1 / 2, 5: -1 / 2}  # weights of BnB's accuracy at n, as in claims.py
+DIP = {n: weight for (_, n), weight in minus(mean("BnB", AROUND), mean("BnB", MIDDLE)).items()}  # of BnB's accuracy
 REPLICATED = ("co-adaptation loss", "specificity loss", "retraining gain", "gain over base", "gain over control")
 MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
 TASK = ["split", "target", "seed", "images_per_class"]
