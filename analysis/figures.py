@@ -168,10 +168,11 @@ def distance(tables: Tables) -> Drawing | str:
 def dissimilar(tables: Tables) -> Drawing | str:
     """All treatments between natural and man-made, where the study has more than the paper's AnB."""
     rows = tables.networks[tables.networks.split_kind == "natural-manmade"]
-    there = [t for t in (*MAIN, "RnB") if _finished(rows, t)]
+    copied = [t for t in MAIN if _finished(rows, t)]
+    there = [*copied, *(["RnB"] if _finished(rows, "RnB") else [])]
     if not set(there) - {"AnB"}:
         return "nothing but AnB between natural and man-made, which is in the figure distance"
-    parts = decompose(tables.networks)
+    relative, parts = draw.relative_to_base(rows), decompose(tables.networks)
     looks = {
         "specificity loss": Mark("similar tasks", "#b2182b", "D", offset=-0.06),
         "specificity loss, dissimilar tasks": Mark("natural/man-made", "#e08214", "h", offset=0.06),
@@ -179,18 +180,22 @@ def dissimilar(tables: Tables) -> Drawing | str:
 
     def target_panel(target: str) -> Callable[[Axes], None]:
         def paint(axes: Axes) -> None:
-            own = rows[rows.target == target]
-            axes.axhline(own[own.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
+            own = relative[relative.target == target]
+            axes.axhline(0, color=INK, lw=0.8, ls=":")
             draw.points(axes, own[own.treatment == "base"], TREATMENTS["base"])
-            for treatment in there:
+            for treatment in copied:
                 line = _mean_line(own, treatment)
                 axes.plot(line.index, line, color=TREATMENTS[treatment].colour, lw=1.3, zorder=1)
                 draw.points(axes, own[own.treatment == treatment], TREATMENTS[treatment])
-            draw.chance(axes, (1 / own.classes).mean(), "left")
             draw.layer_axis(axes, rows.n.max())
-            axes.set_ylabel("Top-1 accuracy on the target task")
+            axes.set_ylabel("Top-1 accuracy minus base of the same task")
 
         return paint
+
+    def random(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8, ls=":")
+        _by_target(axes, relative[relative.treatment.isin(["base", "RnB"])], TREATMENTS["RnB"])
+        axes.set_ylabel("Top-1 accuracy minus base of the same task")
 
     def losses(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8)
@@ -205,20 +210,25 @@ def dissimilar(tables: Tables) -> Drawing | str:
         axes.set_ylabel("Specificity loss: BnB − AnB")
 
     titles = {"A": "Target A: natural, layers from man-made", "B": "Target B: man-made, layers from natural"}
-    panels = [Panel(titles[t], target_panel(t)) for t in sorted(set(rows.target))]
+    panels = [Panel(titles[t], target_panel(t)) for t in sorted(set(rows.target)) if copied]
+    if "RnB" in there:
+        panels.append(Panel("Random, untrained layers", random))
     bars = ""
     if (parts.quantity == "specificity loss, dissimilar tasks").any():
         panels.append(Panel("Specificity loss", losses))
-        bars = " Bars on the right: 95% intervals, so wide that all of one colour hold together."
+        bars = " Bars: 95% intervals, so wide that all of one colour hold together."
     return Drawing(
         "dissimilar",
         f"Dissimilar tasks, all treatments: {_data(tables)}",
-        f"{counts(rows)} A mark is one network, lines are means. The tasks have {_classes(rows)} classes, so their "
-        f"accuracies are not to be compared with each other.{bars} {statistic(tables)}",
+        f"{counts(rows)} A mark is one network, minus the base of its task and seed; lines are means. The tasks have "
+        f"{_classes(rows)} classes, so their differences are not of one size.{bars}{_without_base(rows)} "
+        f"{statistic(tables)}",
         panels,
         [TREATMENTS[t] for t in ("base", *there)],
-        rows.groupby(["target", "treatment", "n"]).accuracy.agg(["mean", "size"]).reset_index(),
-        columns=3,
+        pd.concat(
+            [_relative_table(own, t, f"{t}, target {target}") for target, own in rows.groupby("target") for t in there]
+        ),
+        columns=2 if len(panels) == 4 else 3,
     )
 
 
@@ -507,16 +517,19 @@ def _layer_mark(n: int) -> Mark:
 
 
 def _distant_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    _by_target(axes, rows, DISSIMILAR)
+    draw.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
+    axes.set_ylabel("Top-1 accuracy on the target task")
+
+
+def _by_target(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+    """A curve for each direction between natural and man-made."""
     for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
-        own = rows[rows.target == target]
-        if own.empty:
-            continue
-        draw.curve(axes, own, DISSIMILAR, style)
-        draw.points(axes, own[own.treatment == "base"], TREATMENTS["base"])
-        axes.plot([], [], style, color=DISSIMILAR.colour, label=f"target: {name}")
+        if (rows.target == target).any():
+            draw.curve(axes, rows[rows.target == target], mark, style)
+            axes.plot([], [], style, color=mark.colour, label=f"target: {name}")
     axes.legend(loc="lower left", fontsize=8)
     draw.layer_axis(axes, rows.n.max())
-    axes.set_ylabel("Top-1 accuracy on the target task")
 
 
 def _random_panel(axes: Axes, rows: pd.DataFrame) -> None:
@@ -587,7 +600,7 @@ def counts(rows: pd.DataFrame) -> str:
 
 def _without_base(rows: pd.DataFrame) -> str:
     count = int((rows.accuracy.notna() & np.isnan(base_accuracy(rows))).sum())
-    return f" {count} networks have no finished base and are not in the panel relative to base." if count else ""
+    return f" {count} networks have no finished base and are not drawn relative to it." if count else ""
 
 
 def _classes(rows: pd.DataFrame) -> str:
