@@ -75,7 +75,7 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
     both = [tables.about, earlier.about]
     union = {name: sorted({*both[0][name], *both[1][name]}) for name in ("device", "versions", "commit")}
     return Tables(
-        tables.about | union | {"finished": max(filter(None, (about["finished"] for about in both)))},
+        tables.about | union | {"finished": max(filter(None, (about["finished"] for about in both)), default=None)},
         results,
         joined("curves", ["run"], ["step"], results.run[results.in_study]),
         _first_filters(results, tables.filters, earlier.filters),
