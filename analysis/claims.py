@@ -1,6 +1,6 @@
 """The paper's claims as statements that a study can support or contradict.
 
-Each claim is one difference between cells, fixed here before any study is looked at, and a threshold that the
+Each claim is one difference between cells, fixed here and not after a look at a study, and a threshold that the
 difference must exceed: 0, or a share of the mean accuracy of the bases in it. A claim about several layers is about
 their mean: one test, not one a layer. The verdict is by the 95% interval of the linear model (``stats``): *supported*
 if it lies above the threshold, *contradicted* if below, else *inconclusive*. The model takes treatments to act alike on
@@ -97,7 +97,7 @@ CLAIMS = [
         lambda s: _minus(s.mean("AnB", (3, 4, 5)), s.mean("AnB", (6, 7))),
     ),
     Claim(
-        "What AnB loses at layers 6 and 7 is specificity: BnB does not lose it",
+        "What AnB loses at layers 6 and 7 is specificity: BnB loses less",
         "BnB minus AnB, n = 6, 7",
         lambda s: _minus(s.mean("BnB", (6, 7), "AnB"), s.mean("AnB", (6, 7), "BnB")),
     ),
