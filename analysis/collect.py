@@ -72,10 +72,12 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
         both = pd.concat([table for table in (old, new) if len(table)] or [new])
         return both.drop_duplicates([*runs, *rows], keep="last", ignore_index=True) if len(both) else both
 
-    both = [tables.about, earlier.about]
-    union = {name: sorted({*both[0][name], *both[1][name]}) for name in ("device", "versions", "commit")}
+    abouts = [tables.about, earlier.about]
+    union = {
+        name: sorted({value for about in abouts for value in about[name]}) for name in ("device", "versions", "commit")
+    }
     return Tables(
-        tables.about | union | {"finished": max(filter(None, (about["finished"] for about in both)), default=None)},
+        tables.about | union | {"finished": max(filter(None, (about["finished"] for about in abouts)), default=None)},
         results,
         joined("curves", ["run"], ["step"], results.run[results.in_study]),
         _first_filters(results, tables.filters, earlier.filters),
