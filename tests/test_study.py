@@ -138,7 +138,7 @@ def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
         ("reduced", 4 * 2 * (1 + 14)),
         ("precision", 2 * 2 * (1 + 35 + 1 + 7)),
         ("calibration", 2 * (1 + 14)),
-        ("tiny-imagenet", 2 * 36 + 2 * (1 + 7 * 3) + 2 * 36),
+        ("tiny-imagenet", 2 * 36 + 2 * 22 + 2 * 29),
     ],
 )
 def test_the_small_studies_have_the_networks_that_they_say(tmp_path, dataset, study, count):
