@@ -214,7 +214,8 @@ def test_similarity_is_of_the_layers_that_training_evaluates(mean, spec_of, trai
                 member.logits(batch, SharedPrefix(batch))
             grams.append([unit_gram(torch.cat(values)) for values in outputs[:7]])
         wanted = [cka(a, b) for a, b in zip(*grams, strict=True)]
-        assert table[table.pair == pair].cka.to_numpy() == pytest.approx(wanted, abs=1e-9)
+        found = table[table.pair == pair].cka.to_numpy()
+        assert found == pytest.approx(wanted, abs=1e-6)  # of float32 sums, whose order may differ
 
 
 def test_images_are_a_draw_of_both_tasks_validation_images(spec_of, store, dataset, random_0, monkeypatch):
