@@ -33,8 +33,9 @@ from transferability import cells, stream
 from transferability.cohort import Cohort, Execution, evaluate
 from transferability.config import Config, DatasetConfig, load
 from transferability.gpu import Steps
+from transferability.kernels import activation, plain_kernels
 from transferability.member import Member, SharedPrefix
-from transferability.network import Activation, activation, layer_costs, plain_kernels
+from transferability.network import Activation, layer_costs
 from transferability.pack import pack
 from transferability.runner import execution_of, jobs
 from transferability.spec import RunSpec, make_spec

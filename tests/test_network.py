@@ -6,7 +6,8 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
 from transferability.config import NetworkConfig
-from transferability.network import Network, activation, copy_layers, layer_costs, response_norm
+from transferability.kernels import activation, response_norm
+from transferability.network import Network, copy_layers, layer_costs
 from transferability.stream import Batch
 
 

@@ -1,10 +1,11 @@
-"""Which process trains on which GPU: a lock file each, held by the process that trains, freed when it dies."""
+"""Which process trains on which GPU: a lock file each, held by the process that trains, freed when it dies; streams."""
 
 import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -61,3 +62,14 @@ def _lock(path: Path) -> int | None:
         os.close(file)
         return None
     return file
+
+
+@lru_cache
+def cuda_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
+    """The CUDA stream of this process for one purpose on one GPU (``device`` has a number).
+
+    torch hands streams out from a pool of 32 in turn, so that one made for every use would some day be the one that
+    does something else; and its own stream for captures belongs for ever to the GPU of the first capture: captured on
+    another GPU, a graph is empty, and its replays leave every result as it was, without a word.
+    """
+    return torch.cuda.Stream(device)

@@ -32,7 +32,11 @@ def uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tenso
     SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's state would have to be
     set from the host, this can be captured, fused and vectorised over networks.
     """
-    z = seed + torch.arange(1, math.prod(shape) + 1, device=device) * _signed(0x9E3779B97F4A7C15)
+    golden = 0x9E3779B97F4A7C15
+    # seed + golden * place modulo 2^64, with no product of a place and a large number: a compiler takes a function of
+    # places alone for an index, and computes it with 32 bits.
+    places = torch.arange(1, math.prod(shape) + 1, device=device)
+    z = (seed * _signed(pow(golden, -1, 1 << 64)) + places) * _signed(golden)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = (z ^ _shifted(z, shift)) * _signed(factor)
     z = z ^ _shifted(z, 31)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from transferability.devices import cuda_stream
+from transferability.kernels import plain_kernels
 from transferability.member import Member, SharedPrefix, autocast, note_losses
-from transferability.network import plain_kernels
 from transferability.optim import set_rate
 from transferability.stream import Batch
 
@@ -56,8 +57,7 @@ class _Step:
         else:
             self.read(batches)
             if self.graph is None:
-                with torch.cuda.device(self.inputs[0].images.device):  # graphs belong to the current device
-                    self.graph = self._capture()
+                self.graph = self._capture(self.inputs[0].images.device)
             self.graph.replay()
         self.update()
 
@@ -78,23 +78,23 @@ class _Step:
             for stack in stacks:
                 stack.gradients(batch, shared)
 
-    def _capture(self) -> torch.cuda.CUDAGraph:
+    def _capture(self, device: torch.device) -> torch.cuda.CUDAGraph:
         """The passes as one graph that reads ``inputs`` and writes every network's ``loss`` and gradients."""
         statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]  # BatchNorm counts passes
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
+        side, graph = cuda_stream(device, "capture"), torch.cuda.CUDAGraph()
+        with torch.cuda.device(device):  # graphs belong to the current one
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self.captured()
+            torch.cuda.current_stream().wait_stream(side)
+            for buffer, before in statistics:
+                buffer.copy_(before)
+            for m in self.members:
+                m.optimiser.zero_grad(set_to_none=True)
+            # The thread that reads the next batch may ask for memory meanwhile.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self.captured()
-        torch.cuda.current_stream().wait_stream(side)
-        for buffer, before in statistics:
-            buffer.copy_(before)
-        for m in self.members:
-            m.optimiser.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        # The thread that reads the next batch may ask for memory meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self.captured()
         return graph
 
 

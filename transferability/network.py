@@ -5,28 +5,18 @@ differ in their numbers only. A network is ``input`` (subtract the mean, which b
 ``layers[0..7]``, the paper's layers 1..8.
 """
 
-import logging
-import os
-import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from transferability.config import NetworkConfig
-from transferability.draws import seed_of, torch_generator, uniform
+from transferability.draws import seed_of, torch_generator
+from transferability.kernels import activated, can_fuse, convolved, dropped
 from transferability.stream import Batch
-
-log = logging.getLogger(__name__)
 
 
 class Input(nn.Module):
@@ -47,78 +37,28 @@ class Input(nn.Module):
         return x
 
 
-def response_norm(x: Tensor) -> Tensor:
-    """Local response normalisation across channels, (..., C, H, W), as in CaffeNet: window 5, alpha 1e-4, beta 0.75.
+class Convolution(nn.Sequential):
+    """A convolutional layer: ``conv``, perhaps ``norm``, ``activation``.
 
-    Caffe divides alpha by the window. torch's own makes several passes over memory; these are plain operations that
-    one fused kernel can do. Computed in float32 at least.
+    On a GPU the bias is added where pooling and ReLU are computed; below a normalisation by the convolution, as ever.
     """
-    channels, y = x.shape[-3], x.to(torch.promote_types(x.dtype, torch.float32))
-    squares = F.pad(y * y, (0, 0, 0, 0, 2, 2))
-    window = sum(squares.narrow(-3, i, channels) for i in range(5))
-    return (y * (1 + 1e-4 / 5 * window) ** -0.75).to(x.dtype)
 
-
-def activation(x: Tensor, pool: bool, norm: bool) -> Tensor:
-    """What follows a convolution, (B, C, H, W): 3x3/2 max-pool rounded up as Caffe's, ReLU, response normalisation.
-
-    The original computes ReLU before the max-pool. The two commute exactly (the largest of the rectified is the
-    rectified largest, and gradients agree), and pooling first touches a quarter of the values. ``x`` may be
-    overwritten.
-    """
-    x = F.max_pool2d(x, 3, 2, ceil_mode=True) if pool else x
-    x = F.relu_(x)
-    return response_norm(x) if norm else x
-
-
-def drop(x: Tensor, seed: Tensor, p: float) -> Tensor:
-    """``x``, (B, units), with each value kept with probability 1-p and then scaled by 1/(1-p), as Caffe's dropout."""
-    return x * (uniform(seed, x.shape, x.device) >= p) / (1 - p)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W)."""
+        if hasattr(self, "norm") or not can_fuse(x):
+            return super().forward(x)
+        return self.activation(convolved(x, self.conv), self.conv.bias)
 
 
 class Activation(nn.Module):
-    """:func:`activation`, as one kernel on a GPU."""
+    """:func:`activation`, on a GPU in few kernels."""
 
     def __init__(self, pool: bool, norm: bool):
         super().__init__()
         self.pool, self.norm = pool, norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        several = self.pool or self.norm
-        return (_fused(activation) if several and _can_fuse(x) else activation)(x, self.pool, self.norm)
-
-
-_plain = ContextVar("plain", default=False)
-
-
-@contextmanager
-def plain_kernels() -> Iterator[None]:
-    """Within the block nothing is fused: for what cannot be compiled (vmap), and to compare with."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
-
-
-def _can_fuse(x: Tensor) -> bool:
-    return x.is_cuda and not _plain.get() and _has_compiler()
-
-
-@lru_cache(maxsize=1)
-def _has_compiler() -> bool:
-    """Whether torch.compile can work for a GPU: it needs triton and a C compiler."""
-    found = find_spec("triton") and any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
-    if not found:
-        log.warning("no triton or no C compiler: pooling and normalisation are not fused, training is slower")
-    return bool(found)
-
-
-@lru_cache(maxsize=2)
-def _fused(function: Callable) -> Callable:
-    """``function`` compiled for each shape it meets: each layer, in training, as frozen prefix and in validation."""
-    torch._dynamo.config.recompile_limit = 64  # beyond it torch would go back to single operations without a word
-    return torch.compile(function, dynamic=False)
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return activated(x, bias, self.pool, self.norm)
 
 
 class _InFloat32:
@@ -152,7 +92,7 @@ class Dropout(nn.Module):
         """(B, units)."""
         if not self.training or self.p == 0:
             return x
-        return (_fused(drop) if _can_fuse(x) else drop)(x, self.seed, self.p)
+        return dropped(x, self.seed, self.p)
 
 
 class Network(nn.Module):
@@ -245,7 +185,7 @@ def _layers(config: NetworkConfig, outputs: int) -> list[nn.Sequential]:
             parts["norm"] = BatchNorm2d(out)
         pool = number in config.pools
         parts["activation"] = Activation(pool, config.normalisation == "lrn" and pool and number <= 2)
-        layers.append(nn.Sequential(parts))
+        layers.append(Convolution(parts))
         channels = out
     features = channels * config.sizes[-1][1] ** 2
     for i, out in enumerate([*config.hidden, outputs]):
