@@ -32,6 +32,7 @@ SHRUNK = [
     "recipe.warmup_steps=2",
     "recipe.mirror=true",
     "threads=2",
+    "device=cpu",  # what is compared byte for byte
 ]
 CPU = Execution(torch.device("cpu"), threads=2)
 

@@ -18,6 +18,7 @@ TINY = [
     "dataset.image_size=16",
     "network={input_size: 16, channels: [4, 4, 4, 4, 4], hidden: [8, 8]}",
     "recipe.batch_size=4",
+    "device=cpu",
 ]
 
 

@@ -78,8 +78,9 @@ class Member:
     def checkpoint(self) -> Checkpoint:
         tensors = dict(self.network.state_dict())
         for name, parameter in self.network.named_parameters():
-            if parameter in self.optimiser.state:
-                tensors[f"momentum.{name}"] = self.optimiser.state[parameter]["momentum_buffer"]
+            momentum = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:  # recipe.momentum=0 has none
+                tensors[f"momentum.{name}"] = momentum
         return Checkpoint({**tensors, "loss_sum": self.loss_sum}, self.step, self.metrics, self.seconds)
 
     def restore(self, checkpoint: Checkpoint) -> None:
