@@ -35,9 +35,9 @@ def test_the_tables_come_out_and_nothing_stays(tmp_path, capsys):
                 rows = re.findall(rf"^ +{state}, {order} order: .*\) +[\d,]+$", out, re.M)
                 assert len(rows) == 2 * len(ingest.WAYS)
                 assert (
-                    len(re.findall(rf"^ +{encoding}, {state}, {order} order +[\d,]+( +\d+\.\d){{4}}$", out, re.M)) == 1
+                    len(re.findall(rf"^ +{encoding}, {state}, {order} order +[\d,]+( +\d+\.\d){{5}}$", out, re.M)) == 1
                 )
-    assert "40k / 28 = 1,429" in out and "60k / 60 = 1,000" in out
+    assert "40k / 28 = 1,429" in out and "60k / 60 = 1,000" in out and "23k / 1 = 23,000" in out
     assert list((tmp_path / "data").iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import torch
 
 from transferability.errors import UserError
 from transferability.pack import pack
-from transferability.stream import AHEAD, READERS, Stream
+from transferability.stream import READERS, Stream
 
 CPU = torch.device("cpu")
 
@@ -102,7 +102,7 @@ def test_reading_ahead_ends_with_its_reader(stream_of):
     before = threading.active_count()
     batches = stream_of().batches(0, 10**9)
     next(batches)
-    assert before < threading.active_count() <= before + READERS
+    assert before < threading.active_count() <= before + READERS["cpu"]
     batches.close()
     assert threading.active_count() == before
 
@@ -110,13 +110,13 @@ def test_reading_ahead_ends_with_its_reader(stream_of):
 def test_what_goes_wrong_ahead_is_raised_where_its_batch_is_asked_for(tmp_path, config):
     dataset = pack(replace(config.dataset, folder=str(tmp_path / "packed"), encoding="jpeg"))
     stream = Stream(dataset, [0, 2, 5], None, 0, replace(config.recipe, batch_size=4, reshuffle=False), 14, CPU)
-    bad = int(stream.rows(AHEAD + 2)[1])
+    bad = int(stream.rows(READERS["cpu"] + 3)[1])
     at = 128 + int(dataset.images.offsets[bad])
     with open(dataset.folder / "jpegs.npy", "r+b") as file:
         file.seek(at)
         file.write(b"no")
     batches = stream.batches(0, 9)
-    for step in range(AHEAD + 2):
+    for step in range(READERS["cpu"] + 3):
         assert np.array_equal(next(batches).images, dataset.images[stream.rows(step)])
     with pytest.raises(UserError, match=f"row {bad} in jpegs.npy"):
         next(batches)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import cv2
 import joblib
@@ -71,6 +72,7 @@ class PackedDataset:
         self.encoding = encoding_of(self.meta["settings"], folder)
         self.images = open_images(folder, count, self.image_size, self.encoding)
         self.labels = np.array(_map(folder / "labels.npy", np.int64, (count,)))
+        self._images_on: WeakValueDictionary[torch.device, torch.Tensor] = WeakValueDictionary()
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise _damaged(
                 folder,
@@ -112,10 +114,13 @@ class PackedDataset:
         _announce(self.images, rows * size, np.full(len(rows), size))
         return np.take(self.images, rows, axis=0, out=out, mode="clip")  # clip: the other modes fill ``out`` by a copy
 
-    @lru_cache(maxsize=2)  # noqa: B019 (a dataset lives as long as the process)
     def images_on(self, device: torch.device) -> torch.Tensor:
-        """All images on ``device``."""
-        return torch.from_numpy(self.read_rows(np.arange(len(self.labels)))).to(device)
+        """All images on ``device``, the same for all who ask; gone when nobody holds them: a process may move on."""
+        images = self._images_on.get(device)
+        if images is None:
+            images = torch.from_numpy(self.read_rows(np.arange(len(self.labels)))).to(device)
+            self._images_on[device] = images
+        return images
 
     def mean_image(self, rows: np.ndarray) -> np.ndarray:
         """The mean of ``rows``, (H, W, 3) float32; exact sums, so the order of rows does not matter."""
