@@ -25,7 +25,7 @@ from tests.conftest import CPU, SHRUNK
 from transferability.cohort import train
 from transferability.errors import UserError
 from transferability.network import Network
-from transferability.runner import ensure, make_cohorts
+from transferability.runner import _is_out_of_memory, ensure, make_cohorts
 from transferability.store import Store
 
 RUN = "experiments.run"
@@ -303,6 +303,31 @@ def test_memory_that_runs_out_splits_the_cohort(command, tmp_path):
         shutil.copytree(base, tmp_path / "set" / base.name)
     said = end(crash.start(RUN, command(*LARGE, f"store={tmp_path}/set", "max_networks=6"), log, limits=ROOM), log, 2)
     assert "with 6 networks held at once: set max_networks=3, or null" in last_line(said)
+
+
+GPU_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),  # pinned memory
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
+]
+
+
+@pytest.mark.parametrize("error", GPU_MEMORY, ids=lambda e: str(e)[:30])
+def test_memory_of_a_gpu_runs_out_in_many_words(error):
+    """What torch and its libraries say, also where the end of a capture fails because of it."""
+    assert _is_out_of_memory(error)
+    try:
+        try:
+            raise error
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    except RuntimeError as end_of_capture:
+        assert _is_out_of_memory(end_of_capture)
+    for other in ("CUDA error: an illegal memory access was encountered", "mat1 and mat2 shapes cannot be multiplied"):
+        assert not _is_out_of_memory(RuntimeError(other))
 
 
 def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):

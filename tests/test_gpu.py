@@ -1,15 +1,21 @@
 """How a step runs on a GPU, as far as it runs without one: the same numbers as one network after another."""
 
+import gc
+import weakref
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import CPU
-from transferability.cohort import train
+from tests.conftest import CPU, shrunk
+from transferability.cohort import SAVING, train
+from transferability.devices import cuda_stream
 from transferability.gpu import Stack, Steps, _Step
 from transferability.member import SharedPrefix
-from transferability.runner import make_cohorts
+from transferability.runner import execution_of, make_cohorts
 from transferability.store import Store
 
 CELLS = ["B2B", "A2B", "R2B", "B3B+", "A3B+", "A5B+", "B7B", "A7B", "A6B~1"]
@@ -174,3 +180,157 @@ def test_a_stacked_network_that_explodes_leaves_and_the_others_do_not_notice(bas
     for m in cohort.members:
         state, other = m.network.state_dict(), calm[m.spec.run_id].network.state_dict()
         assert max(relative(state[k], other[k]) for k in state) < 1e-3
+
+
+class Cuda:
+    """torch.cuda of a machine with two GPUs, as far as a capture uses it; notes (current GPU, GPU of the capture)."""
+
+    def __init__(self, monkeypatch):
+        self.current, self.captures, self.default = 0, [], None
+        cuda = self
+
+        class Stream:
+            def __init__(self, device=None):
+                self.device = torch.device("cuda", cuda.current) if device is None else device
+
+            def wait_stream(self, other):
+                pass
+
+        class CUDAGraph:
+            def replay(self):
+                pass
+
+        @contextmanager
+        def graph(graph, stream=None, capture_error_mode="global"):
+            cuda.default = cuda.default or Stream()  # as torch's own: made once in a process
+            cuda.captures.append((cuda.current, (stream or cuda.default).device.index))
+            yield
+
+        for name, value in {
+            **{"Stream": Stream, "CUDAGraph": CUDAGraph, "graph": graph, "current_stream": lambda *a: Stream()},
+            **{"stream": lambda stream: nullcontext(), "device": lambda device: nullcontext()},
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        cuda_stream.cache_clear()
+
+
+def test_a_process_that_goes_to_another_gpu_captures_there(bases, dataset, monkeypatch):
+    cuda = Cuda(monkeypatch)
+    for cuda.current in (1, 0):
+        cohort = cohort_of(bases, dataset)
+        step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=False, graphs=True)
+        step._capture(torch.device("cuda", cuda.current))
+    assert cuda.captures == [(1, 1), (0, 0)]
+    here = cuda_stream(torch.device("cuda", 0), "capture")
+    assert here is cuda_stream(torch.device("cuda", 0), "capture") is not cuda_stream(torch.device("cuda", 0), "copies")
+    cuda_stream.cache_clear()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_without_momentum_networks_are_saved_and_go_on(spec_of, dataset, tmp_path, stacked):
+    spec = spec_of("baseB", recipe={"momentum": 0.0})
+    one, other = (make_cohorts([spec, spec], Store(tmp_path), dataset, CPU)[0] for _ in range(2))
+    for cohort in (one, other):
+        for m in cohort.members:
+            m.network.train()
+    steps = [Steps(stacked, False) for _ in range(3)]
+    for step in range(2):
+        steps[0]([(one.stream.batch(step), one.members)])
+    steps[1]([(other.stream.batch(0), other.members)])
+    saved = [m.checkpoint() for m in other.members]
+    assert not any(name.startswith("momentum") for name in saved[0].tensors)
+    for m, checkpoint in zip(other.members, saved, strict=True):
+        m.restore(checkpoint)
+    steps[2]([(other.stream.batch(1), other.members)])
+    for a, b in zip(one.members, other.members, strict=True):
+        assert all(map(torch.equal, a.network.state_dict().values(), b.network.state_dict().values()))
+
+
+class OneAfterAnother(TorchDispatchMode):
+    """Fails at an operation that waits for a GPU, or whose result has no fixed size: none can be captured."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waits = ("_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "lift_fresh", "is_nonzero")
+        assert not any(name in str(func) for name in waits), func
+        # What torch's documentation of use_deterministic_algorithms lists and a CNN could meet.
+        # Stacked pools add with scatter_add, which torch makes the same every time where it is asked to.
+        varies = ("scatter_reduce", "index_add", "put_", "bincount", "cumsum", "adaptive_", "upsample")
+        assert not any(name in str(func) for name in varies), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_what_is_captured_waits_for_nothing_and_is_the_same_every_time(bases, dataset, stacked, precision):
+    def of(spec):
+        return replace(spec, recipe=replace(spec.recipe, precision=precision))
+
+    cohort = cohort_of(bases, dataset)
+    for m in cohort.members:
+        m.spec = of(m.spec)
+        m.network.train().begin_step(0)
+    step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=stacked, graphs=True)
+    with OneAfterAnother():
+        step.captured()
+    step.update()
+
+    def layout(t):  # torch's fused SGD on a GPU refuses what differs, but for sizes of 1
+        return [(n, s) for n, s in zip(t.shape, t.stride(), strict=True) if n != 1]
+
+    for m in cohort.members:
+        trained = [p for p in m.network.parameters() if p.requires_grad]
+        assert len(trained) > 1
+        for p in trained:
+            assert layout(p) == layout(p.grad) == layout(m.optimiser.state[p]["momentum_buffer"])
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(5.0, [6, 67]), (0.0, list(range(1, 101)))])
+def test_checkpoints_take_a_few_percent_of_the_time(spec_of, dataset, tmp_path, monkeypatch, asked, expected):
+    """A step takes a second of this clock, a checkpoint two; but 0 is after every step, whatever it costs."""
+    now, saved = [0.0], []
+
+    def later(seconds=1e-3):
+        now[0] += seconds
+        return now[0]
+
+    monkeypatch.setattr("transferability.cohort.time.monotonic", later)
+
+    (cohort,) = make_cohorts(
+        [spec_of("baseB", recipe={"steps": 100, "eval_every": 100})], Store(tmp_path), dataset, CPU
+    )
+
+    def save(member):
+        saved.append(member.step)
+        later(2.0)
+
+    execution = replace(CPU, checkpoint_seconds=asked)
+    train([cohort], execution, save, lambda m, why: None, lambda step, active: later(1.0))
+    assert SAVING == 30 and saved == expected
+
+
+def test_images_stay_on_a_device_as_long_as_somebody_holds_them(dataset):
+    """A process that trains on another GPU next must leave no memory behind."""
+    held = dataset.images_on(CPU.device)
+    assert dataset.images_on(CPU.device) is held and np.array_equal(held.numpy(), dataset.images)
+    gone = weakref.ref(held)
+    del held
+    gc.collect()
+    assert gone() is None and len(dataset._images_on) == 0
+
+
+def test_the_tests_train_on_the_cpu_whatever_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert execution_of(shrunk(tmp_path)).device == torch.device("cpu")
+
+
+def test_every_time_the_same_is_for_the_whole_process_and_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    try:
+        assert execution_of(shrunk(tmp_path, "device=cuda", "deterministic=true")).deterministic
+        assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.benchmark
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        assert not execution_of(shrunk(tmp_path)).deterministic
+    assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.benchmark
+    assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction

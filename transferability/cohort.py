@@ -20,6 +20,8 @@ from transferability.member import Member, SharedPrefix
 from transferability.optim import learning_rate
 from transferability.stream import Batch, Stream
 
+SAVING = 30  # times what the last checkpoints took, at least, until the next: they never take more than 3% of the time
+
 
 @dataclass
 class Cohort:
@@ -36,9 +38,10 @@ class Execution:
     device: torch.device
     threads: int = 1  # networks at the same moment on a CPU
     max_networks: int | None = None
-    checkpoint_seconds: float = 120.0
+    checkpoint_seconds: float = 120.0  # between checkpoints, or longer (SAVING); 0: after every step
     stacked: bool = False  # train networks of equal shape as one stack, see gpu.py
     graphs: bool = False  # replay the passes of a step as one CUDA graph
+    deterministic: bool = False  # on a GPU: the same bits every time
 
 
 def train(
@@ -67,7 +70,7 @@ def train(
     recipe = cohorts[0].members[0].spec.recipe
     start = min(m.step for cohort in cohorts for m in cohort.members)
     streams = [c.stream.batches(start, recipe.steps) for c in cohorts]
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), execution.checkpoint_seconds
     for m in _members(cohorts):
         m.network.train()
     with _workers(execution) as run:
@@ -80,7 +83,7 @@ def train(
             advance([(next(batches), members) for batches, members in zip(streams, active, strict=True)])
             stopping = stop is not None and stop.is_set()
             evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
-            saving = stopping or time.monotonic() - saved > execution.checkpoint_seconds
+            saving = stopping or time.monotonic() - saved > pause
             if evaluating or saving:
                 _drop_failed(cohorts, fail)
             if evaluating:
@@ -90,9 +93,12 @@ def train(
                 m.seconds += (time.monotonic() - began) / len(stepped)
             on_step(step, stepped)
             if saving:
+                began = time.monotonic()
                 for m in _members(cohorts):
                     save(m)
                 saved = time.monotonic()
+                if execution.checkpoint_seconds:
+                    pause = max(execution.checkpoint_seconds, SAVING * (saved - began))
             if stopping:
                 raise KeyboardInterrupt
             if not _members(cohorts):

@@ -287,7 +287,8 @@ class Config:
     max_networks: int | None = None  # networks held in memory at once; null: the cohort, fewer if memory runs out
     stacked: bool | None = None  # train networks of equal shape as one; null: on a GPU, where images are small
     graphs: bool | None = None  # replay a step's passes as one CUDA graph; null: on a GPU
-    checkpoint_seconds: float = 120.0
+    deterministic: bool = False  # on a GPU: the same bits every time, by kernels that may be slower
+    checkpoint_seconds: float = 120.0  # between checkpoints, at least 30 times what the last took; 0: after every step
     out: str | None = None  # where analysis.collect writes its table
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 import datetime
 import gc
 import logging
+import os
 import platform
 import re
 import signal
@@ -95,8 +96,7 @@ def execution_of(config: Config) -> Execution:
     for key in ("graphs", "stacked"):
         if getattr(config, key) and not gpu:  # on a CPU stacking would change results in their last digits
             raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
-    torch.backends.cudnn.benchmark = True  # the fastest kernel for each shape: a study has few shapes
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
+    _choose_kernels(gpu and config.deterministic)
     return Execution(
         device,
         1 if gpu else config.threads or joblib.cpu_count(),
@@ -104,7 +104,21 @@ def execution_of(config: Config) -> Execution:
         config.checkpoint_seconds,
         stacked=gpu and config.network.input_size <= SMALL if config.stacked is None else config.stacked,
         graphs=gpu if config.graphs is None else config.graphs,
+        deterministic=gpu and config.deterministic,
     )
+
+
+def _choose_kernels(deterministic: bool) -> None:
+    """Which kernels torch may choose on a GPU, for the whole process."""
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
+    # Long sums of bf16 products are cut into parts: each part would be rounded to bf16 (fc6 sums 9,216).
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    # The fastest for each shape, of which a study has few. Which one that is, is a matter of time: other bits each run.
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what was not written
 
 
 def ensure(
@@ -205,9 +219,19 @@ def _report_failures(pending: list[RunSpec], store: Store) -> None:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    cpu = ("can't allocate memory", "not enough memory", "Cannot allocate memory")  # torch's allocators, and mmap
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in cpu)
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "Cannot allocate memory"),  # torch's allocators, and mmap
+    *("out of memory", "_ALLOC_FAILED"),  # CUDA's, for pinned memory too; those of cuBLAS and cuDNN
+    *("unable to find an engine", "Unable to find a valid cuDNN"),  # cuDNN, where none has room to work in
+)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it, or what it came of, is: the end of a capture that ran out of memory has an error of its own."""
+    if error is None:
+        return False
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(words in str(error) for words in OUT_OF_MEMORY) or _is_out_of_memory(error.__context__)
 
 
 def _smaller_limit(networks: int, execution: Execution) -> int:
@@ -351,6 +375,7 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "threads": execution.threads,
         "stacked": execution.stacked,
         "graphs": execution.graphs,
+        "deterministic": execution.deterministic,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
