@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from transferability.devices import cuda_stream
-from transferability.kernels import plain_kernels
+from transferability.kernels import fused
 from transferability.member import Member, SharedPrefix, autocast, note_losses
 from transferability.optim import set_rate
 from transferability.stream import Batch
@@ -147,7 +147,7 @@ class Stack:
         x = inputs[0] if one else torch.stack(inputs)
         # Autocast does not reach into vmap: here is what it does, to all but normalisation.
         cast = {k: p if ".norm." in k else p.to(x.dtype) for k, p in self.parameters.items()}
-        with plain_kernels():
+        with fused(False):
             losses = vmap(self._loss, (0, 0, None if one else 0, None))(cast, self.buffers, x, batch.labels)
         for parameter in self.parameters.values():
             parameter.grad = None

@@ -56,14 +56,14 @@ def drop(x: Tensor, seed: Tensor, p: float) -> Tensor:
 
 def activated(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
     """:func:`activation` of ``x`` + ``bias``, (B, C, H, W); on a GPU without a pass over memory for the bias."""
-    if can_fuse(x) and (pool or norm or bias is not None):
+    if fuses(x) and (pool or norm or bias is not None):
         return Activated.apply(x, bias, pool, norm)
     return activation(x if bias is None else x + bias.to(x.dtype)[:, None, None], pool, norm)
 
 
 def dropped(x: Tensor, seed: Tensor, p: float) -> Tensor:
     """:func:`drop`."""
-    return (_fused(drop) if can_fuse(x) else drop)(x, seed, p)
+    return (_compiled(drop) if fuses(x) else drop)(x, seed, p)
 
 
 class Activated(torch.autograd.Function):
@@ -71,18 +71,18 @@ class Activated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
-        y, place = _fused(pooled)(x, bias) if pool else (_fused(rectified)(x, bias), None)
+        y, place = _compiled(pooled)(x, bias) if pool else (_compiled(rectified)(x, bias), None)
         ctx.save_for_backward(y, place)
         ctx.size, ctx.norm = x.shape[-2:], norm
-        return _fused(response_normed)(y) if norm else y
+        return _compiled(response_normed)(y) if norm else y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         y, place = ctx.saved_tensors
-        gradient = _fused(response_norm_gradient if ctx.norm else relu_gradient)(gradient, y)
+        gradient = _compiled(response_norm_gradient if ctx.norm else relu_gradient)(gradient, y)
         # The bias gradient before pooling spreads it: a quarter of the values, of the same sum.
-        of_bias = _fused(bias_gradient)(gradient) if ctx.needs_input_grad[1] else None
-        return gradient if place is None else _fused(pool_gradient)(gradient, place, *ctx.size), of_bias, None, None
+        of_bias = _compiled(bias_gradient)(gradient) if ctx.needs_input_grad[1] else None
+        return gradient if place is None else _compiled(pool_gradient)(gradient, place, *ctx.size), of_bias, None, None
 
 
 def rectified(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -181,7 +181,7 @@ def convolved(x: Tensor, conv: nn.Conv2d) -> Tensor:
     side, grown = stride * (size + cells - 1), stride * cells
     weight = F.pixel_unshuffle(F.pad(conv.weight, (0, grown - kernel, 0, grown - kernel)), stride)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(_fused(unshuffled)(x, stride, padding, side), weight, groups=conv.groups)
+    return F.conv2d(_compiled(unshuffled)(x, stride, padding, side), weight, groups=conv.groups)
 
 
 def unshuffled(x: Tensor, stride: int, padding: int, side: int) -> Tensor:
@@ -190,23 +190,25 @@ def unshuffled(x: Tensor, stride: int, padding: int, side: int) -> Tensor:
     return F.pixel_unshuffle(x, stride).contiguous(memory_format=torch.channels_last)
 
 
-# Whether there is a compiler.
+# Whether kernels are fused.
 
-_plain = ContextVar("plain", default=False)
+_choice: ContextVar[bool | None] = ContextVar("choice", default=None)
 
 
 @contextmanager
-def plain_kernels() -> Iterator[None]:
-    """Within the block nothing is fused: for what cannot be compiled (vmap), and to compare with."""
-    token = _plain.set(True)
+def fused(choice: bool) -> Iterator[None]:
+    """Within the block kernels are fused, or nothing is: for what cannot be compiled (vmap), and to compare the two."""
+    token = _choice.set(choice)
     try:
         yield
     finally:
-        _plain.reset(token)
+        _choice.reset(token)
 
 
-def can_fuse(x: Tensor) -> bool:
-    return x.is_cuda and not _plain.get() and compiles(x.device)
+def fuses(x: Tensor) -> bool:
+    """Whether what is computed from ``x`` is computed by fused kernels: on a GPU, where something can be compiled."""
+    choice = _choice.get()
+    return x.is_cuda and compiles(x.device) if choice is None else choice
 
 
 @lru_cache
@@ -226,7 +228,7 @@ def compiles(device: torch.device) -> bool:
 
 
 @lru_cache
-def _fused(function: Callable) -> Callable:
+def _compiled(function: Callable) -> Callable:
     """``function`` compiled for each shape it meets: each layer, in training, as frozen prefix and in validation."""
     torch._dynamo.config.recompile_limit = 64  # beyond it torch would go back to single operations without a word
     return torch.compile(function, dynamic=False)

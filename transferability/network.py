@@ -15,7 +15,7 @@ from torch.nn.utils import skip_init
 
 from transferability.config import NetworkConfig
 from transferability.draws import seed_of, torch_generator
-from transferability.kernels import activated, can_fuse, convolved, dropped
+from transferability.kernels import activated, convolved, dropped, fuses
 from transferability.stream import Batch
 
 
@@ -45,7 +45,7 @@ class Convolution(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W)."""
-        if hasattr(self, "norm") or not can_fuse(x):
+        if hasattr(self, "norm") or not fuses(x):
             return super().forward(x)
         return self.activation(convolved(x, self.conv), self.conv.bias)
 
