@@ -196,18 +196,24 @@ def _small(b: Bench) -> dict:
     return asdict(load(compose("config", ["network=medium"])).network)
 
 
-def whole_training(b: Bench, rate: float, bandwidth: float) -> None:
-    """Networks that are trained whole: nothing is shared but the batch; against the floor, and where the time goes."""
-    names = ["baseB", "B1B+", "B2B+", "B3B+"]
-    network, size = b.config.network, b.config.recipe.batch_size
+def least(config: Config) -> tuple[float, float]:
+    """Operations of a training step of a network that is trained whole, and the bytes that it moves at least."""
+    network, size = config.network, config.recipe.batch_size
     costs = layer_costs(network, network.outputs)
     # Backward is twice forward, but nobody asks for the gradient of the image.
     operations = 2 * size * (3 * sum(c.multiply_adds for c in costs) - costs[0].multiply_adds)
     # Values are two bytes. What a convolution puts out is read by the activation, its gradient by two products; what a
-    # layer hands on is read by two products, its gradient by the activation. Weights: read as bf16 copies,
-    # updated in float32.
+    # layer hands on is read by two products, its gradient by the activation. Weights: read as bf16 copies, updated in
+    # float32.
     values = size * (2 * 3 * network.input_size**2 + sum(5 * c.computed + 5 * c.passed for c in costs))
-    moved = 2 * values + sum(c.parameters for c in costs) * (6 + 2 * 3 + 4 * 6)
+    return operations, 2 * values + sum(c.parameters for c in costs) * (6 + 2 * 3 + 4 * 6)
+
+
+def whole_training(b: Bench, rate: float, bandwidth: float) -> None:
+    """Networks that are trained whole: nothing is shared but the batch; against the floor, and where the time goes."""
+    names = ["baseB", "B1B+", "B2B+", "B3B+"]
+    network, size = b.config.network, b.config.recipe.batch_size
+    operations, moved = least(b.config)
     floor = max(operations / rate, moved / bandwidth)
     on_gpu, cohort, rows = b.device.type == "cuda", b.cohort(names), []
     ways = [("one operation after another", False, False, False), ("the same, fused", True, False, False)]
@@ -440,7 +446,12 @@ def _median(function: Callable[[], object], b: Bench, times: int = 10) -> float:
 def main(config: Config) -> None:
     toy = config.device == "cpu"
     if not toy and execution_of(config).device.type != "cuda":
-        print("No GPU here: nothing was measured. device=cpu rehearses every part at toy size.")
+        operations, moved = least(config)
+        print(
+            "No GPU here: nothing was measured. device=cpu rehearses every part at toy size.\n"
+            f"Counted: a step of {config.network.name} trained whole, batches of {config.recipe.batch_size}, needs "
+            f"{operations / 1e12:.2f} TFLOP and moves at least {moved / 1e9:.2f} GB."
+        )
         return
     size = TOY if toy else FULL
     if toy:

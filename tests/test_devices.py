@@ -5,13 +5,14 @@ import os
 import signal
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import pytest
 import torch
 
 from tests.conftest import CPU
-from transferability.devices import claim, training_device
+from transferability.devices import claim, training_device, visible_gpus
 from transferability.errors import UserError
 
 KEYS = ["GPU-a", "GPU-b", "GPU-c"]
@@ -126,6 +127,19 @@ def test_a_device_that_was_named_is_not_claimed(name):
     """``torch`` without CUDA could not even list GPUs; naming one is how to share it."""
     with training_device(torch.device(name)) as first, training_device(torch.device(name)) as second:
         assert first == second == torch.device(name)
+
+
+def test_slices_of_a_gpu_are_devices_of_their_own(monkeypatch):
+    """Also where the driver gives both the UUID of the whole."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid="GPU-a"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["GPU-a"]
+    slices = []
+    for told in ("MIG-GPU-a/1/0", "MIG-GPU-a/2/0", "MIG-5f1c,MIG-77aa"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+        slices += visible_gpus()
+    assert slices == ["MIG-GPU-a-1-0", "MIG-GPU-a-2-0", "MIG-5f1c"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

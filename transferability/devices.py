@@ -23,10 +23,20 @@ def training_device(device: torch.device) -> Iterator[torch.device]:
     if device.type != "cuda" or device.index is not None:
         yield device
         return
-    # By its UUID: under Slurm every process sees its own GPU as number 0.
-    keys = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-    with claim(keys, Path(tempfile.gettempdir())) as number, torch.cuda.device(number):
+    with claim(visible_gpus(), Path(tempfile.gettempdir())) as number, torch.cuda.device(number):
         yield torch.device("cuda", number)
+
+
+def visible_gpus() -> list[str]:
+    """A name for each GPU that this process sees, the same in every process, fit for a file.
+
+    The UUID: under Slurm every process sees its own GPU as number 0. Of slices of a GPU (MIG) a process sees one, the
+    one that it was told to use; whether its UUID there is the slice's or the whole GPU's differs by driver.
+    """
+    told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if told.startswith("MIG-"):
+        return [told.partition(",")[0].replace("/", "-")]
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
 
 
 @contextmanager
