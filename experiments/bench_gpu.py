@@ -199,7 +199,7 @@ def _small(b: Bench) -> dict:
 def least(config: Config) -> tuple[float, float]:
     """Operations of a training step of a network that is trained whole, and the bytes that it moves at least."""
     network, size = config.network, config.recipe.batch_size
-    costs = layer_costs(network, network.outputs)
+    costs = layer_costs(network, network.outputs or 1000)  # ImageNet's classes
     # Backward is twice forward, but nobody asks for the gradient of the image.
     operations = 2 * size * (3 * sum(c.multiply_adds for c in costs) - costs[0].multiply_adds)
     # Values are two bytes. What a convolution puts out is read by the activation, its gradient by two products; what a

@@ -118,6 +118,10 @@ def test_a_failed_check_is_an_error_and_no_number_passes(capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_ends_well(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["bench_gpu"])
+    monkeypatch.setattr("sys.argv", ["bench_gpu", "network=caffenet", "recipe=paper"])
     command(bench_gpu.main)()
-    assert capsys.readouterr().out.startswith("No GPU here: nothing was measured.")
+    said = capsys.readouterr().out
+    assert said.startswith("No GPU here: nothing was measured.")
+    # 724,406,816 multiply-adds and 60,965,224 parameters; layer 1 has 105,415,200 of the former and no gradient below.
+    operations = 2 * 256 * (3 * 724_406_816 - 105_415_200) / 1e12
+    assert f"needs {operations:.2f} TFLOP and moves at least 4.71 GB" in said
