@@ -1,22 +1,13 @@
 """Where images come from: every kind of dataset as a list of classes and of images to pack."""
 
 import csv
-import errno
 import io
-import logging
-import lzma
-import os
 import posixpath
 import re
-import stat
 import unicodedata
 import warnings
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
@@ -25,23 +16,19 @@ import numpy as np
 import yaml
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from transferability.archives import FileTree, reason
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo, and_more, shown
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.procedural import FAMILIES, make_grammar
 
-log = logging.getLogger(__name__)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of a bad image our own line says what is wrong
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes that decode() refuses, and of damaged EXIF
 
 REFERENCE = files("transferability.reference")
 MAX_PIXELS = 89_478_485  # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
-MAX_BYTES = 256 << 20  # of one file
-NO_IMAGE_HERE = (".avif", ".gif", ".heic", ".jfif", ".jp2")  # images that torchvision's list does not have
-_ZIP_ERRORS = (KeyError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -76,157 +63,13 @@ def open_source(config: DatasetConfig) -> Source:
     if config.kind in ("cifar10", "cifar100"):
         return _cifar(config)
     tree = FileTree(config.source)
+    if not any(map(tree.is_image, tree.names)):
+        raise UserError(f"dataset.source={shown(config.source)} has no images in it")
     return {"tiny_imagenet": _tiny_imagenet, "imagenet": _imagenet, "folder": _folder}[config.kind](tree, config)
 
 
-class FileTree:
-    """The image files of a folder or a zip file, by path relative to it; sorted, whatever the disk's order."""
-
-    def __init__(self, source: str):
-        try:
-            self.source = Path(source).expanduser()
-        except RuntimeError as error:
-            raise UserError(f"dataset.source={shown(source)}: {error}") from error
-        if not os.path.exists(self.source):
-            raise UserError(f"dataset.source={shown(source)} does not exist")
-        self._zip = None
-        if self.source.is_dir():
-            below = len(os.path.join(self.source, ""))
-            names = [path[below:] for path in _files_below(str(self.source))]
-        else:
-            self._zip = _open_zip(self.source)
-            names = [i.filename for i in self._zip.infolist() if not i.is_dir()]
-        # ._x.jpg and __MACOSX (macOS) and .ipynb_checkpoints hold what looks like images and classes
-        names = {n for n in names if not n.startswith((".", "__MACOSX/")) and "/." not in n}  # zips can repeat a name
-        self.names, self._known = sorted(names), names
-        if not self.images(""):
-            raise UserError(f"dataset.source={shown(source)} has no images in it ({', '.join(IMG_EXTENSIONS)})")
-        endings = Counter(e for e in (posixpath.splitext(n)[1].lower() for n in self.names) if e in NO_IMAGE_HERE)
-        for ending, count in sorted(endings.items()):
-            log.warning("%s: %d files *%s are left out; to use them, convert them to PNG", shown(source), count, ending)
-
-    def images(self, under: str) -> list[str]:
-        """Image files below the folder ``under`` ('' for all)."""
-        return [n for n in self.names if n.startswith(under) and n.lower().endswith(IMG_EXTENSIONS)]
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a listed file (so a name in somebody's list never leads outside); OSError if not to be had."""
-        if name not in self._known:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        if self._zip is None:
-            return _read_file(self.source / name)
-        info = self._zip.getinfo(name)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise OSError("a symbolic link in a zip file; zip what it points to")
-        _check_bytes(info.file_size)
-        try:
-            with self._zip.open(info) as file:
-                return file.read(info.file_size)  # no more than was claimed, whatever comes out
-        except _ZIP_ERRORS as error:
-            raise OSError(f"zip: {error}") from error
-
-    def size(self, name: str) -> int:
-        """The bytes of a file; -1 where there is none (a link that leads nowhere)."""
-        if name not in self._known:
-            return -1
-        if self._zip is not None:
-            return self._zip.getinfo(name).file_size
-        try:
-            return os.stat(self.source / name).st_size
-        except OSError:
-            return -1
-
-    def text(self, name: str) -> str:
-        try:
-            return self.read(name).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{shown(self.source / name)} cannot be read: {reason(error)}") from error
-
-    def item(self, label: int, name: str) -> Item:
-        return Item(label, shown(f"{self.source}/{name}"), lambda: decode(self.read(name)), lambda: self.size(name))
-
-    def find(self, *names: str) -> str | None:
-        """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of one of ``names``."""
-        prefixes = {""} | {f"{p}/" for n in self.names for p in map(str, PurePosixPath(n).parents) if p != "."}
-        for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
-            if any(f"{prefix}{name}" in self._entries for name in names):
-                return prefix
-        return None
-
-    @cached_property
-    def _entries(self) -> set[str]:
-        """All files, and all folders with images below (ILSVRC also has a train/ of annotations)."""
-        return set(self.names) | {str(p) for n in self.images("") for p in PurePosixPath(n).parents}
-
-
-def _files_below(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Every file below ``folder``, through links too (train/ is often one to another disk), but not in circles."""
-    try:
-        status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            log.warning("%s is left out: it is a link to a folder that it lies in", shown(folder))
-            return
-        with os.scandir(folder) as entries:
-            entries = list(entries)
-    except OSError as error:
-        raise UserError(f"{shown(folder)} cannot be read: {reason(error)}") from error
-    for entry in entries:
-        if not _is_folder(entry):
-            yield entry.path
-        elif not entry.name.startswith(".") and entry.name != "lost+found":  # may be shut, and hold no images
-            yield from _files_below(entry.path, above | {here})
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    """The zip file, if every entry's name is one of a file below it and none needs a password."""
-    try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise zipfile.BadZipFile
-        archive = zipfile.ZipFile(path)
-    except OSError as error:
-        raise UserError(f"dataset.source={shown(path)} cannot be read: {reason(error)}") from error
-    except _ZIP_ERRORS as error:
-        raise UserError(
-            f"dataset.source={shown(path)} is neither a folder nor a zip file, or the file is cut off: get it again"
-        ) from error
-    for entry in archive.infolist():
-        if re.match(r"([A-Za-z]:)?[/\\]", entry.filename) or ".." in re.split(r"[/\\]", entry.filename):
-            wrong = "points outside it: a zip of images has names such as CLASS/IMAGE; make it again"
-        elif entry.flag_bits & 1:
-            wrong = "is encrypted: unzip it with its password and give the folder"
-        else:
-            continue
-        archive.close()
-        raise UserError(f"dataset.source={shown(path)}: the entry {shown(entry.filename)} {wrong}")
-    return archive
-
-
-def _read_file(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for ever otherwise
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("a pipe, folder or device, not a file")
-        _check_bytes(status.st_size)
-        return file.read()
-
-
-def _check_bytes(size: int) -> None:
-    if size > MAX_BYTES:
-        raise OSError(f"{size:,} bytes, one image may have {MAX_BYTES:,}")
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without the path that OSErrors repeat, in one line."""
-    return shown(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)
+def _item(tree: FileTree, label: int, name: str) -> Item:
+    return Item(label, shown(f"{tree.source}/{name}"), lambda: decode(tree.read(name)), lambda: tree.size(name))
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -332,7 +175,7 @@ def _tiny_imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     for name, wnid in train + val:
         if wnid not in index:
             raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} is not in wnids.txt")
-    train, val = ([tree.item(index[wnid], name) for name, wnid in subset] for subset in (train, val))
+    train, val = ([_item(tree, index[wnid], name) for name, wnid in subset] for subset in (train, val))
     return Source(classes, train, val)
 
 
@@ -350,7 +193,7 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
             "dataset=folder"
         )
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
-    train = [tree.item(index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in train_names]
+    train = [_item(tree, index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in train_names]
     val_names = tree.images(f"{root}val/")
     flat = [n for n in val_names if "/" not in n.removeprefix(f"{root}val/")]
     wnid_of = _flat_val_wnids(flat, config) if flat else {}
@@ -359,7 +202,7 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
         wnid = wnid_of.get(name) or name.removeprefix(f"{root}val/").split("/")[0]
         if wnid not in index:
             raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} has no training folder")
-        val.append(tree.item(index[wnid], name))
+        val.append(_item(tree, index[wnid], name))
     return Source([ClassInfo(w, w, groups.get(w)) for w in wnids], train, val)
 
 
@@ -413,11 +256,11 @@ def _folder(tree: FileTree, config: DatasetConfig) -> Source:
             found = by_class[name]
             order = numpy_generator(config.seed, "held out", name).permutation(len(found))
             cut = max(1, round(config.val_fraction * len(found)))
-            val += [tree.item(label, found[i]) for i in sorted(order[:cut])]
-            train += [tree.item(label, found[i]) for i in sorted(order[cut:])]
+            val += [_item(tree, label, found[i]) for i in sorted(order[:cut])]
+            train += [_item(tree, label, found[i]) for i in sorted(order[cut:])]
         else:
-            train += [tree.item(label, n) for n in by_class[name]]
-            val += [tree.item(label, n) for n in val_by_class.get(name, [])]
+            train += [_item(tree, label, n) for n in by_class[name]]
+            val += [_item(tree, label, n) for n in val_by_class.get(name, [])]
     return Source([ClassInfo(n) for n in names], train, val)
 
 
