@@ -161,10 +161,11 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
             "classes": len(dataset.classes),
             "class_names": [c.name for c in dataset.classes],
             "training_images": dataset.n_train,
-            "validation_images": int(dataset.meta["n_val"]),
+            "validation_images": dataset.n_val,
             "image_size": dataset.image_size,
             "checksum": dataset.checksum,
         }
+        | ({"test_images": dataset.n_test} if dataset.n_test else {})
         | encoding
         | ({"grammar": grammar} if (grammar := dataset.meta["settings"].get("grammar")) else {}),
         "network": network,

@@ -97,7 +97,8 @@ def enlarge(packed: Path, folder: Path, rows: int) -> None:
         large[start : start + len(source)] = source[: len(large) - start]
     large.flush()
     np.save(folder / "labels.npy", small.labels[which])
-    (folder / "dataset.json").write_text(json.dumps({**small.meta, "n_train": rows - 1, "n_val": 1}))
+    description = {key: value for key, value in small.meta.items() if key != "n_test"}
+    (folder / "dataset.json").write_text(json.dumps({**description, "n_train": rows - 1, "n_val": 1}))
 
 
 def reading_rate(folder: Path, way: str, order: str, cold: bool, reads: int, batch: int, seed: int) -> float:

@@ -15,10 +15,11 @@ def main(config: Config) -> None:
     groups = Counter(c.group for c in dataset.classes if c.group)
     kinds = f" ({', '.join(f'{n} {g}' for g, n in groups.items())})" if groups else ""
     skipped = dataset.meta["skipped"]
+    counts = f"{dataset.n_train} training{',' if dataset.n_test else ' and'} {dataset.n_val} validation"
+    tests = f" and {dataset.n_test} test" if dataset.n_test else ""
     print(
-        f"{dataset.folder}: {len(dataset.classes)} classes{kinds}, {dataset.n_train} training and "
-        f"{len(dataset.labels) - dataset.n_train} validation images of {dataset.image_size}x{dataset.image_size}, "
-        f"checksum {dataset.checksum[:12]}"
+        f"{dataset.folder}: {len(dataset.classes)} classes{kinds}, {counts}{tests} images of "
+        f"{dataset.image_size}x{dataset.image_size}, checksum {dataset.checksum[:12]}"
     )
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")

@@ -564,8 +564,8 @@ def emptied(source):
 CHANGES = {
     gained: r"\(9 images of \d+ bytes then, 10 images of \d+ bytes now\)",
     lost: r"\(9 images of \d+ bytes then, 8 images of \d+ bytes now\)",
-    renamed: r"\(9 images of \d+ bytes, of other names or sizes\)",
-    moved: r"\(9 images of \d+ bytes, of other names or sizes\)",
+    renamed: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts\)",
+    moved: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts\)",
     edited: r"\(9 images of \d+ bytes then, 9 images of \d+ bytes now\)",
     emptied: r"has no images in it",
 }
@@ -1095,6 +1095,109 @@ def test_verify_sees_an_offset_that_moved(tmp_path):
     resaved("offsets.npy", lambda a: a + (np.arange(13) == 6))(packed.folder)
     with pytest.raises(UserError, match=r"jpegs.npy or offsets.npy is not as packed"):
         verify(packed.folder)
+
+
+# --- a test part ---
+
+
+def own_folder(root, count=20, classes=("ant", "bee")):
+    for label, c in enumerate(classes):
+        for i in range(count):
+            write(root / c / f"{i:02d}.png", coded(label, 0, i))
+    return root
+
+
+def numbers(packed, rows):
+    """(class, number) of each image, as coded() wrote them."""
+    return sorted(zip(packed.labels[rows].tolist(), packed.images[rows][:, 0, 0, 2].tolist(), strict=True))
+
+
+def three_parts(packed):
+    every = list(range(len(packed.classes)))
+    return [
+        numbers(packed, rows) for rows in (packed.train_rows(every), packed.val_rows(every), packed.test_rows(every))
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_a_share_of_each_class_is_held_out_for_test(tmp_path, encoding):
+    source = own_folder(tmp_path / "source")
+    settings = {"encoding": encoding, "jpeg_quality": 100}
+    without = pack(config_of(source, tmp_path / "without", **settings))
+    packed = pack(config_of(source, tmp_path / "packed", test_fraction=0.2, **settings))
+    assert (packed.n_train, packed.n_val, packed.n_test) == (28, 4, 8) and packed.meta["n_test"] == 8
+    train, val, test = three_parts(packed)
+    assert [label for label, _ in test] == [0] * 4 + [1] * 4 and [label for label, _ in val] == [0, 0, 1, 1]
+    assert sorted(train + val + test) == sorted(three_parts(without)[0] + three_parts(without)[1])
+    assert val == three_parts(without)[1], "validation is what it would be without"
+    assert packed.train_rows([0, 1]).tolist() == list(range(28)) and packed.val_rows([0, 1]).tolist() == [
+        28,
+        29,
+        30,
+        31,
+    ]
+    assert packed.test_rows([0, 1]).tolist() == list(range(32, 40)) and packed.val_rows([1]).tolist() == [
+        row for row in range(28, 32) if packed.labels[row] == 1
+    ]
+    assert np.array_equal(packed.images_on(torch.device("cpu")).numpy(), packed.images[:])
+    verify(packed)
+    again = pack(config_of(source, tmp_path / "again", test_fraction=0.2, **settings))
+    assert again.checksum == packed.checksum
+    other = pack(config_of(source, tmp_path / "other", test_fraction=0.2, seed=1, **settings))
+    assert three_parts(other)[2] != test
+    if encoding == "raw":
+        own_folder(source, classes=("ant", "bee", "cat"))
+        more = pack(config_of(source, tmp_path / "more", test_fraction=0.2))
+        assert [pair for pair in three_parts(more)[2] if pair[0] < 2] == test, "the share of a class is its own"
+
+
+def test_a_share_for_test_comes_from_the_training_images_where_validation_has_a_folder(tmp_path):
+    packed = pack(config_of(make_source(tmp_path / "source", n_train=10), tmp_path / "packed", test_fraction=0.1))
+    assert (packed.n_train, packed.n_val, packed.n_test) == (27, 9, 3)
+    assert (packed.images[packed.test_rows([0, 1, 2])][:, 0, 0, 1] == 0).all()
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(UserError, match=f"dataset.test_fraction={wrong} is not possible"):
+            config_of("x", tmp_path, test_fraction=wrong).check()
+
+
+def test_a_class_that_a_share_for_test_empties_is_named(tmp_path):
+    source = own_folder(tmp_path / "source", count=2)
+    assert "class 'ant' and 1 more" in refusal(config_of(source, tmp_path / "packed", test_fraction=0.1))
+
+
+def test_a_test_part_of_embedded_images(tmp_path):
+    packed = pack(shrunk(tmp_path, "+dataset.test_fraction=0.25").dataset)
+    assert (packed.n_train, packed.n_val, packed.n_test) == (72, 40, 24)
+    assert np.bincount(packed.labels[packed.test_rows(list(range(8)))]).tolist() == [3] * 8
+
+
+def test_packs_without_a_test_part_are_what_they_were(tmp_path):
+    """Checksums, and what the description holds, of packs made before there were test parts."""
+    plain = pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
+    assert plain.checksum == "583d2f7a84225e290f27b5f4d9b5ecf4ed24a4aa1889f46f5bfc54e0621c392a"
+    held_out = pack(config_of(own_folder(tmp_path / "own"), tmp_path / "held-out", val_fraction=0.3, seed=5))
+    assert held_out.checksum == "ac7186f98be419a83edce9617f2cf3166870ddafd3d0a656318298d44527dfa0"
+    assert held_out.n_test == 0 and held_out.test_rows([0, 1]).tolist() == []
+    settings = ["kind", "name", "image_size", "resize", "val_fraction", "seed", "grammar"]
+    assert list(plain.meta["settings"]) == settings
+    ends = ["image_size", "n_train", "n_val", "classes", "skipped", "part_checksums", "checksum"]
+    assert list(plain.meta) == ["format", "name", "settings", "source", "source_files", "opencv", *ends]
+
+
+def test_a_pack_with_a_test_part_goes_on_to_the_same_bytes(tmp_path, often):
+    source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
+    _, config = stopped(source, folder, test_fraction=0.3)
+    pack(config)
+    pack(replace(config, folder=str(tmp_path / "whole")))
+    assert contents(folder) == contents(tmp_path / "whole") and open_dataset(str(folder)).n_test == 5
+
+
+@pytest.mark.parametrize("value", [0, -1, "3", True, None])
+def test_a_number_of_test_images_that_is_none_is_damage(tmp_path, value):
+    pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
+    redescribed(n_test=value)(tmp_path / "packed")
+    with pytest.raises(UserError, match="n_test is a number above 0, or absent"):
+        open_dataset(str(tmp_path / "packed"))
 
 
 # --- real files ---

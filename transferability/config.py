@@ -80,6 +80,7 @@ class DatasetConfig:
     encoding: str = "raw"  # raw | jpeg: how images are stored; jpeg takes about a fifth, and changes them a little
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
+    test_fraction: float = 0.0  # the share of each class held out for test, of what a val folder leaves; 0: none
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
     grammar: GrammarConfig | None = None
@@ -93,6 +94,7 @@ class DatasetConfig:
         _require(0 < self.jpeg_quality <= 100, "dataset.jpeg_quality", self.jpeg_quality, "1 to 100")
         _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
         _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
+        _require(0 <= self.test_fraction < 1, "dataset.test_fraction", self.test_fraction, "at least 0 and below 1")
         plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
         _require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
         if self.kind == "procedural":

@@ -1,6 +1,7 @@
 """The one data format: a folder of ``images.npy``, ``labels.npy`` and ``dataset.json``.
 
-Rows are in a seeded shuffled order; the training images come first. Tasks and reduced-volume sets are index arrays.
+Rows are in a seeded shuffled order: the training images, the validation images and, where there are any, the test
+images, on which nothing is ever trained or chosen. Tasks and reduced-volume sets are index arrays.
 A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files one after the other, and ``offsets.npy`` in place of
 ``images.npy``.
 """
@@ -52,7 +53,7 @@ class PackedDataset:
     """A packed dataset, opened read-only.
 
     Attributes:
-        images: (N, H, W, 3) uint8, memory-mapped; rows 0..n_train-1 are training images, the rest validation.
+        images: (N, H, W, 3) uint8, memory-mapped: n_train training images, n_val of validation, n_test of test.
             Of a JPEG-compressed pack :class:`JpegRows`, which decodes the rows it is asked for.
         labels: (N,) int64, dataset class of each row.
         classes: a ClassInfo for each class.
@@ -66,9 +67,11 @@ class PackedDataset:
         self.name: str = self.meta["name"]
         self.checksum: str = self.meta["checksum"]
         self.n_train: int = self.meta["n_train"]
+        self.n_val: int = self.meta["n_val"]
+        self.n_test: int = self.meta.get("n_test", 0)
         self.image_size: int = self.meta["image_size"]
         self.classes = [_class_info(c, folder) for c in self.meta["classes"]]
-        count = self.n_train + self.meta["n_val"]
+        count = self.n_train + self.n_val + self.n_test
         self.encoding = encoding_of(self.meta["settings"], folder)
         self.images = open_images(folder, count, self.image_size, self.encoding)
         self.labels = np.array(_map(folder / "labels.npy", np.int64, (count,)))
@@ -88,7 +91,7 @@ class PackedDataset:
         Raises:
             UserError: no class has that many.
         """
-        rows = np.flatnonzero(np.isin(self.labels[: self.n_train], classes))
+        rows = self._rows(classes, 0, self.n_train)
         if images_per_class is None:
             return rows
         labels = self.labels[rows]
@@ -102,7 +105,14 @@ class PackedDataset:
 
     def val_rows(self, classes: list[int]) -> np.ndarray:
         """Validation rows of ``classes`` in file order."""
-        return self.n_train + np.flatnonzero(np.isin(self.labels[self.n_train :], classes))
+        return self._rows(classes, self.n_train, self.n_train + self.n_val)
+
+    def test_rows(self, classes: list[int]) -> np.ndarray:
+        """Test rows of ``classes`` in file order; none where the pack has no test part."""
+        return self._rows(classes, self.n_train + self.n_val, len(self.labels))
+
+    def _rows(self, classes: list[int], start: int, stop: int) -> np.ndarray:
+        return start + np.flatnonzero(np.isin(self.labels[start:stop], classes))
 
     def read_rows(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Whole images, (len(rows), H, W, 3) uint8; in ``out`` where it is given."""
@@ -313,6 +323,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, f"dataset.json is damaged ({wrong[0]} is not a {_KEYS[wrong[0]].__name__})")
     if min(meta["n_train"], meta["n_val"], meta["image_size"]) < 1:
         raise _damaged(folder, "dataset.json is damaged (n_train, n_val and image_size are numbers above 0)")
+    if type(meta.get("n_test", 1)) is not int or meta.get("n_test", 1) < 1:
+        raise _damaged(folder, "dataset.json is damaged (n_test is a number above 0, or absent)")
     if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
         raise _damaged(folder, f"dataset.json is damaged (name {shown(meta['name'])} is no name of a folder)")
     return meta

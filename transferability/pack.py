@@ -13,10 +13,10 @@ import math
 import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,12 @@ from transferability.sources import Item, Source, open_source, reason
 from transferability.store import remove_leftovers, replacing, write_atomic
 
 log = logging.getLogger(__name__)
+PARTS = ("train", "val", "test")  # of a source, in the order of the rows
 SAFE = 4096  # images between two points from which packing can go on
 PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
-_WHERE = ("folder", "source", "val_labels", "on_error")  # settings that do not change the images
+_WHERE = ("folder", "source", "val_labels", "on_error")  # settings that do not change what an image is
+_LATER = {"test_fraction": 0.0}  # not recorded where they are so, as of packs made before them
 _JPEG = ("encoding", "jpeg_quality")  # not recorded of raw packs: those made before there was a choice are raw
 
 
@@ -152,7 +154,7 @@ def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 def _settings(config: DatasetConfig) -> dict:
     left_out = _WHERE + (_JPEG if config.encoding == "raw" else ())
-    return {k: v for k, v in asdict(config).items() if k not in left_out}
+    return {k: v for k, v in asdict(config).items() if k not in left_out and v != _LATER.get(k, ...)}
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
@@ -165,7 +167,7 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
         if found == recorded:
             return
         now, then = (f"{files.get('images')} images of {files.get('bytes')} bytes" for files in (found, recorded))
-        differ = f"{then} then, {now} now" if now != then else f"{then}, of other names or sizes"
+        differ = f"{then} then, {now} now" if now != then else f"{then}, of other names or sizes, or in other parts"
     except UserError as error:
         differ = str(error)
     raise UserError(
@@ -176,27 +178,30 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
 
 def _source_files(source: Source) -> dict | None:
     """What tells a source that gained, lost or changed files, without reading them; None if it is made of no files."""
-    digest, total, items = hashlib.sha256(), 0, [*source.train, *source.val]
+    digest, total, items = hashlib.sha256(), 0, [item for items in source.parts.values() for item in items]
     if not all(item.size for item in items):
         return None
     for item in items:
         size = item.size()
         total += max(size, 0)
         digest.update(repr((source.classes[item.label].name, item.name, size)).encode())
-    digest.update(str(len(source.train)).encode())
+    digest.update(" ".join(str(len(items)) for items in [*source.parts.values()][:-1]).encode())
     return {"images": len(items), "bytes": total, "digest": digest.hexdigest()[:16]}
 
 
-def _check_classes(source: Source, config: DatasetConfig) -> None:
+def _check_classes(source: Source, config: DatasetConfig, left_out: dict[str, str] | None = None) -> None:
+    """Whether each class has images of each part; ``left_out``: of those that do not count any more, the reason."""
     where = shown(config.source or config.name)
     if not source.classes:
         raise UserError(f"{where} has no classes")
-    for subset, items in (("training", source.train), ("validation", source.val)):
-        present = {item.label for item in items}
-        empty = [c.name for i, c in enumerate(source.classes) if i not in present]
-        if empty:
+    for part, items in source.parts.items():
+        labels = {item.label for item in items if item.name not in (left_out or ())}
+        if empty := [i for i in range(len(source.classes)) if i not in labels]:
+            names = [source.classes[i].name for i in empty]
+            lost = [item.name for item in items if item.label == empty[0]]
+            why = f"the {len(lost)} it had are left out, the first {lost[0]} {left_out[lost[0]]}; " if lost else ""
             raise UserError(
-                f"class {empty[0]!r}{and_more(empty)} of {where} has no {subset} images: add some, or leave it out"
+                f"class {names[0]!r}{and_more(names)} of {where} has no {part} images: {why}add some, or leave it out"
             )
 
 
@@ -214,8 +219,8 @@ def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, 
     """Write images, labels and description into ``folder``, going on where an earlier try of the same was stopped."""
     progress = _begin(folder, what)
     safe, skipped = progress["items"], progress["skipped"]
-    train, val = (_shuffled(i, config.seed, name) for name, i in (("train", source.train), ("val", source.val)))
-    items = train + val
+    source = _shuffled(source, config.seed)
+    items = [item for items in source.parts.values() for item in items]
     raw = len(items) * config.image_size**2 * 3
     _check_room(folder, raw if config.encoding == "raw" else raw // 4)  # of photographs, at quality 95
     with _Rows(folder, config, progress["sizes"]) as rows:
@@ -230,10 +235,13 @@ def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, 
                 write_atomic(folder / "progress.json", json.dumps({**what, **state}))
         rows.finish()
     if skipped:
-        log.warning("skipped %d corrupt images: %s", len(skipped), ", ".join(sorted(skipped)[:5]))
-        train, val = ([i for i in subset if i.name not in skipped] for subset in (train, val))
-        _check_classes(Source(source.classes, train, val), config)
-    labels = np.array([item.label for item in train + val], dtype=np.int64)
+        lost = Counter(source.classes[item.label].name for item in items if item.name in skipped)
+        listed = ", ".join(f"{count} of class {shown(name)}" for name, count in sorted(lost.items()))
+        name, why = min(skipped.items())
+        log.warning("skipped %d corrupt images (%s); the first: %s %s", len(skipped), listed, name, why)
+        _check_classes(source, config, skipped)
+        source = _without(source, skipped)
+    labels = np.array([item.label for items in source.parts.values() for item in items], dtype=np.int64)
     with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, labels)
     images = open_images(folder, len(labels), config.image_size, encoding_of(what["settings"], folder))
@@ -241,8 +249,9 @@ def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, 
     description = {
         **what,
         "image_size": config.image_size,
-        "n_train": len(train),
-        "n_val": len(val),
+        "n_train": len(source.train),
+        "n_val": len(source.val),
+        **({"n_test": len(source.test)} if source.test else {}),
         "classes": classes,
         "skipped": skipped,
         "part_checksums": part_checksums(labels, classes),
@@ -262,8 +271,16 @@ def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     return {"items": 0, "skipped": {}, "sizes": {}}
 
 
-def _shuffled(items: list[Item], seed: int, subset: str) -> list[Item]:
-    return [items[i] for i in numpy_generator(seed, "pack", subset).permutation(len(items))]
+def _shuffled(source: Source, seed: int) -> Source:
+    def of(items: list[Item], part: str) -> list[Item]:
+        return [items[i] for i in numpy_generator(seed, "pack", part).permutation(len(items))]
+
+    return replace(source, **{part: of(getattr(source, part), part) for part in PARTS})
+
+
+def _without(source: Source, names: Collection[str]) -> Source:
+    """The images of other names."""
+    return replace(source, **{p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS})
 
 
 class _Growing:

@@ -6,8 +6,9 @@ import posixpath
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
@@ -43,11 +44,18 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset before packing."""
+    """A dataset before packing. ``held_out``: ``val`` is a share of the training images, not a folder of its own."""
 
     classes: list[ClassInfo]
     train: list[Item]
     val: list[Item]
+    test: list[Item] = field(default_factory=list)
+    held_out: bool = False
+
+    @property
+    def parts(self) -> dict[str, list[Item]]:
+        """What each part is called -> its images, in the order in which they are packed."""
+        return {"training": self.train, "validation": self.val} | ({"test": self.test} if self.test else {})
 
 
 def open_source(config: DatasetConfig) -> Source:
@@ -56,6 +64,11 @@ def open_source(config: DatasetConfig) -> Source:
     Raises:
         UserError: the source is missing, empty or not of the stated kind.
     """
+    source = _open(config)
+    return _with_test(source, config) if config.test_fraction else source
+
+
+def _open(config: DatasetConfig) -> Source:
     if config.kind == "procedural":
         return _procedural(config)
     if config.source is None:
@@ -261,7 +274,32 @@ def _folder(tree: FileTree, config: DatasetConfig) -> Source:
         else:
             train += [_item(tree, label, n) for n in by_class[name]]
             val += [_item(tree, label, n) for n in val_by_class.get(name, [])]
-    return Source([ClassInfo(n) for n in names], train, val)
+    return Source([ClassInfo(n) for n in names], train, val, held_out=held_out)
+
+
+def _with_test(source: Source, config: DatasetConfig) -> Source:
+    """Take ``test_fraction`` of each class out of its training images; validation stays as it would be without."""
+    if source.test:
+        raise UserError(
+            f"dataset.test_fraction={config.test_fraction}, but {shown(config.source)} has a folder of test images: "
+            "set it to 0"
+        )
+    train, test = [], []
+    held_out = Counter(item.label for item in source.val if source.held_out)
+    for label, (name, found) in enumerate(_training_by_class(source)):
+        order = numpy_generator(config.seed, "held out for test", name).permutation(len(found))
+        cut = max(1, round(config.test_fraction * (len(found) + held_out[label])))
+        test += [found[i] for i in sorted(order[:cut])]
+        train += [found[i] for i in sorted(order[cut:])]
+    return replace(source, train=train, test=test)
+
+
+def _training_by_class(source: Source) -> list[tuple[str, list[Item]]]:
+    """The wnid or name of each class, and its training images."""
+    items = [[] for _ in source.classes]
+    for item in source.train:
+        items[item.label].append(item)
+    return [(c.wnid or c.name, found) for c, found in zip(source.classes, items, strict=True)]
 
 
 def _is_class(tree: FileTree, folder: str) -> bool:
