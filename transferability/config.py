@@ -79,6 +79,9 @@ class DatasetConfig:
     on_error: str = "fail"  # fail | skip: what a corrupt image does
     encoding: str = "raw"  # raw | jpeg: how images are stored; jpeg takes about a fifth, and changes them a little
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
+    parts: dict[str, str] | None = (
+        None  # kind=folder: of train, val, test the folder; {}: all are classes; null: by name
+    )
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     test_fraction: float = 0.0  # the share of each class held out for test, of what a val folder leaves; 0: none
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
@@ -95,6 +98,9 @@ class DatasetConfig:
         _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
         _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
         _require(0 <= self.test_fraction < 1, "dataset.test_fraction", self.test_fraction, "at least 0 and below 1")
+        if self.parts:
+            known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
+            _require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")
         plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
         _require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
         if self.kind == "procedural":

@@ -42,15 +42,15 @@ from transferability.datasets import (
 )
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
+from transferability.layouts import PARTS
 from transferability.sources import Item, Source, open_source, reason
 from transferability.store import remove_leftovers, replacing, write_atomic
 
 log = logging.getLogger(__name__)
-PARTS = ("train", "val", "test")  # of a source, in the order of the rows
 SAFE = 4096  # images between two points from which packing can go on
 PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
-_WHERE = ("folder", "source", "val_labels", "on_error")  # settings that do not change what an image is
+_WHERE = ("folder", "source", "parts", "val_labels", "on_error")  # settings that do not change what an image is
 _LATER = {"test_fraction": 0.0}  # not recorded where they are so, as of packs made before them
 _JPEG = ("encoding", "jpeg_quality")  # not recorded of raw packs: those made before there was a choice are raw
 

@@ -2,12 +2,10 @@
 
 import csv
 import io
-import posixpath
 import re
-import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -20,9 +18,10 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from transferability.archives import FileTree, reason
 from transferability.config import DatasetConfig
-from transferability.datasets import ClassInfo, and_more, shown
+from transferability.datasets import ClassInfo, shown
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
+from transferability.layouts import layout_of, require_images
 from transferability.procedural import FAMILIES, make_grammar
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of a bad image our own line says what is wrong
@@ -76,8 +75,8 @@ def _open(config: DatasetConfig) -> Source:
     if config.kind in ("cifar10", "cifar100"):
         return _cifar(config)
     tree = FileTree(config.source)
-    if not any(map(tree.is_image, tree.names)):
-        raise UserError(f"dataset.source={shown(config.source)} has no images in it")
+    if config.kind != "folder":
+        require_images(tree)
     return {"tiny_imagenet": _tiny_imagenet, "imagenet": _imagenet, "folder": _folder}[config.kind](tree, config)
 
 
@@ -104,7 +103,10 @@ def decode(data: bytes) -> np.ndarray:
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
     except Image.UnidentifiedImageError as error:
-        raise ValueError("not an image") from error
+        heif = data[4:8] == b"ftyp"
+        raise ValueError(
+            "HEIF, which is not decoded here: convert it to PNG or JPEG" if heif else "not an image"
+        ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
@@ -243,38 +245,26 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
 
 
 def _folder(tree: FileTree, config: DatasetConfig) -> Source:
-    """Any folder of class folders; with train/ and val/ above them, or with a share of each class held out."""
-    root = tree.find("train")
-    beside = () if root is None else (f"{root}{v}/" for v in ("val", "validation", "test"))
-    under = next((folder for folder in beside if tree.images(folder)), None)
-    held_out = root is None or (under is None and _is_class(tree, f"{root}train/"))
-    if held_out:
-        by_class = _by_class(tree, _above_classes(tree))
-        _check_names(by_class, config)
-    else:
-        by_class = _by_class(tree, f"{root}train/")
-        if under is None:
-            raise UserError(f"dataset.source={config.source} has train/ but no images in val/, validation/ or test/")
-        val_by_class = _by_class(tree, under)
-        _check_names([*by_class, *val_by_class], config)
-        if extra := sorted(val_by_class.keys() - by_class.keys()):
-            raise UserError(
-                f"class {extra[0]!r}{and_more(extra)} has validation images but no training images in "
-                f"{shown(config.source)}: add some, or take its folder away"
-            )
-    names = sorted(by_class)
+    """Any folder of class folders; with parts such as train/ and val/ above them, or with a share held out."""
+    layout = layout_of(tree, config.parts)
+    names = sorted(layout.train)
+    train, val, test = (
+        [_item(tree, label, n) for label, name in enumerate(names) for n in (part or {}).get(name, [])]
+        for part in (layout.train, layout.val, layout.test)
+    )
+    source = Source([ClassInfo(n) for n in names], train, val, test)
+    return source if layout.val is not None else _with_validation(source, config)
+
+
+def _with_validation(source: Source, config: DatasetConfig) -> Source:
+    """Hold out ``val_fraction`` of each class."""
     train, val = [], []
-    for label, name in enumerate(names):
-        if held_out:
-            found = by_class[name]
-            order = numpy_generator(config.seed, "held out", name).permutation(len(found))
-            cut = max(1, round(config.val_fraction * len(found)))
-            val += [_item(tree, label, found[i]) for i in sorted(order[:cut])]
-            train += [_item(tree, label, found[i]) for i in sorted(order[cut:])]
-        else:
-            train += [_item(tree, label, n) for n in by_class[name]]
-            val += [_item(tree, label, n) for n in val_by_class.get(name, [])]
-    return Source([ClassInfo(n) for n in names], train, val, held_out=held_out)
+    for name, found in _training_by_class(source):
+        order = numpy_generator(config.seed, "held out", name).permutation(len(found))
+        cut = max(1, round(config.val_fraction * len(found)))
+        val += [found[i] for i in sorted(order[:cut])]
+        train += [found[i] for i in sorted(order[cut:])]
+    return replace(source, train=train, val=val, held_out=True)
 
 
 def _with_test(source: Source, config: DatasetConfig) -> Source:
@@ -282,7 +272,7 @@ def _with_test(source: Source, config: DatasetConfig) -> Source:
     if source.test:
         raise UserError(
             f"dataset.test_fraction={config.test_fraction}, but {shown(config.source)} has a folder of test images: "
-            "set it to 0"
+            "set it to 0, or name the other folders in dataset.parts"
         )
     train, test = [], []
     held_out = Counter(item.label for item in source.val if source.held_out)
@@ -300,48 +290,3 @@ def _training_by_class(source: Source) -> list[tuple[str, list[Item]]]:
     for item in source.train:
         items[item.label].append(item)
     return [(c.wnid or c.name, found) for c, found in zip(source.classes, items, strict=True)]
-
-
-def _is_class(tree: FileTree, folder: str) -> bool:
-    """Whether images lie right in ``folder``: CIFAR-100, for one, has a class called train."""
-    return any("/" not in name.removeprefix(folder) for name in tree.images(folder))
-
-
-def _above_classes(tree: FileTree) -> str:
-    """The folder whose folders are the classes: one that wraps them all, as most zip files have, is no class."""
-    above = [posixpath.dirname(posixpath.dirname(name)) for name in tree.images("")]
-    common = posixpath.commonpath(above)
-    return f"{common}/" if common else ""
-
-
-def _by_class(tree: FileTree, under: str) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for name in tree.images(under):
-        parts = name.removeprefix(under).split("/")
-        if len(parts) < 2:
-            raise UserError(f"{shown(tree.source / name)} lies outside a class folder: images belong in CLASS/IMAGE")
-        out.setdefault(parts[0], []).append(name)
-    return out
-
-
-def _check_names(names: Iterable[str], config: DatasetConfig) -> None:
-    """Names must survive a text file, and look different if they are. (Cat and cat do: handwriting has a and A.)"""
-    alike: dict[str, str] = {}
-    for name in sorted(set(names)):
-        if not _is_text(name):
-            raise UserError(f"{shown(config.source)}: the name of class {shown(name)} is not UTF-8: rename its folder")
-        other = alike.setdefault(unicodedata.normalize("NFC", name), name)
-        if other != name:
-            raise UserError(
-                f"{shown(config.source)}: the class folders {other!a} and {name!a} look the same, but are "
-                "written with different Unicode characters: give them one name, or two that differ"
-            )
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name from the disk was valid UTF-8 (Python keeps other bytes as lone surrogates)."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
