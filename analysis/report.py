@@ -21,7 +21,7 @@ from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design_drawing, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
-from analysis.tables import Tables, fail, mixed, names, write_csv
+from analysis.tables import Tables, fail, mixed, names, read_csv, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers, write_atomic
 
@@ -238,7 +238,7 @@ def main() -> None:
     except UserError as error:
         fail(error)
     print("The paper's claims on this study (claims.csv has differences and intervals):")
-    for claim in pd.read_csv(options.folder / "claims.csv").itertuples():
+    for claim in read_csv(options.folder / "claims.csv").itertuples():
         print(f"  {claim.verdict:<12}  {claim.statement}")
     print(f"report: {path.resolve()}")
 

@@ -41,6 +41,11 @@ RESULTS = [
     "in_study",  # False: only lends its layers to a network of the study
 ]
 VARIANT = ["network", "recipe"]  # labels of what a study may vary
+# Columns of text in any of the tables: a name that looks like a number, a date or a truth value is a name all the same.
+TEXTS = (
+    *("dataset", "split", "split_kind", "cell", "treatment", "source", "target", "network", "recipe", "run", "state"),
+    *("pair", "a", "b", "run_a", "run_b", "statement", "difference", "verdict", "layers", "above", "covers"),
+)
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
 OTHERS = ("curves", "filters", "similarity", "activity")  # tables that a study may have beside its results
 
@@ -128,10 +133,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """What :func:`write_csv` wrote; only empty fields are missing values ("NA" is a name)."""
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    texts = table.select_dtypes(["object", "string"]).columns
-    return table.assign(**{name: table[name].map(_without_apostrophe) for name in texts})
+    """What :func:`write_csv` wrote: TEXTS are text whatever they hold; only empty fields are missing values."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    return table.assign(**{name: table[name].map(_without_apostrophe) for name in TEXTS if name in table})
 
 
 def _is_formula(value: object) -> bool:
@@ -175,4 +179,4 @@ def fail(error: UserError) -> None:
 
 
 def _finished(folder: Path) -> int:
-    return int((pd.read_csv(folder / "results.csv", usecols=["state"]).state == "done").sum())
+    return int((read_csv(folder / "results.csv").state == "done").sum())

@@ -1,0 +1,64 @@
+"""Tables are read as they were written, whatever the names in them look like."""
+
+import pandas as pd
+import pytest
+
+from analysis.figures import drawings
+from analysis.paper import published
+from analysis.report import write_report
+from analysis.tables import RESULTS, TEXTS, Tables, read_csv, write_csv
+
+NUMBERS = (
+    "1e3",
+    "true",
+    "False",
+    "007",
+    "2024",
+    "NA",
+    "nan",
+    "None",
+    "inf",
+    "-inf",
+    "1_000",
+    "2024-01-01",
+    "0x10",
+    "1.50",
+)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_column_of_text_is_text_whatever_it_holds(tmp_path, name):
+    texts = {column: [name, name] for column in TEXTS}
+    write_csv(tmp_path / "t.csv", pd.DataFrame({**texts, "seed": [0, 1], "top1": [0.5, None]}))
+    table = read_csv(tmp_path / "t.csv")
+    assert {column: table[column].tolist() for column in TEXTS} == texts
+    assert table.seed.tolist() == [0, 1] and table.top1[0] == 0.5 and table.top1.isna()[1]
+
+
+def test_an_empty_text_is_a_missing_value(tmp_path):
+    write_csv(tmp_path / "t.csv", pd.DataFrame({"source": ["", "A", None]}))
+    assert read_csv(tmp_path / "t.csv").source.isna().tolist() == [True, False, True]
+
+
+def named(name) -> Tables:
+    """A part of the paper's numbers, whose split, network and recipe have this name."""
+    study = published().results
+    study = study[study.split.isin(["random-0", "random-1"]) & (study.state == "done")].reset_index(drop=True)
+    user = study.split == "random-0"
+    study = study.assign(split=study.split.where(~user, name), split_kind=study.split_kind.where(~user, "user"))
+    study = study.assign(network=name, recipe=name, dataset=name, run=[f"run-{i}" for i in study.index])
+    curves = study[["run"]].assign(step=1, train_loss=2.0, val_loss=3.0, val_top1=0.2, lr=0.1)
+    return Tables(published().about | {"published": False}, study[RESULTS], curves)
+
+
+@pytest.mark.parametrize("name", ["1e3", "true", "NA"])
+def test_figures_and_report_of_names_that_look_like_numbers(tmp_path, name):
+    tables = named(name)
+    tables.write(tmp_path)
+    again = Tables.read(tmp_path)
+    for column in ("split", "network", "recipe", "dataset", "cell", "run"):
+        assert again.results[column].tolist() == tables.results[column].tolist()
+    made, _ = drawings(again)
+    assert {"accuracy", "curves"} <= {drawing.name for drawing in made}
+    assert f">{name}<" in write_report(tmp_path).read_text()
+    tables.write(tmp_path)
