@@ -21,6 +21,7 @@ from analysis.tables import RESULTS, Tables, names
 from experiments.cli import command, dataset_of
 from transferability.config import Config
 from transferability.datasets import PackedDataset
+from transferability.duplicates import sentence
 from transferability.runner import with_sources
 from transferability.spec import RunSpec
 from transferability.splits import split_kind
@@ -143,6 +144,13 @@ def _encoding(dataset: PackedDataset) -> dict[str, str]:
     return {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
 
 
+def _duplicates(dataset: PackedDataset) -> dict[str, str]:
+    """What the report says of equal pictures."""
+    found, dropped = dataset.meta.get("duplicates"), dataset.meta["settings"].get("duplicates") == "drop"
+    how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
+    return {"duplicates": f"equal pictures: {sentence(found, names=False)} ({how})"} if found else {}
+
+
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
     """What was run, for the report; nothing in it depends on when it was collected."""
     usual = Counter(spec.recipe for spec in specs).most_common(1)[0][0]  # parts of a study may have their own
@@ -166,6 +174,7 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
             "checksum": dataset.checksum,
         }
         | ({"test_images": dataset.n_test} if dataset.n_test else {})
+        | _duplicates(dataset)
         | encoding
         | ({"grammar": grammar} if (grammar := dataset.meta["settings"].get("grammar")) else {}),
         "network": network,

@@ -1,20 +1,27 @@
 """The networks of a study: the original's list to the last one, and how a study is chosen from."""
 
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis.collect import collect
 from analysis.figures import drawings
 from analysis.paper import published
+from analysis.report import page
 from tests.conftest import CPU, shrunk
-from transferability.datasets import ClassInfo
+from transferability.cells import parse
+from transferability.config import DatasetConfig
+from transferability.datasets import ClassInfo, open_dataset
 from transferability.errors import UserError
 from transferability.pack import pack
 from transferability.runner import ensure, job_specs, jobs, with_sources
 from transferability.sources import imagenet_groups
+from transferability.spec import make_spec
 from transferability.store import Store
 from transferability.study import study_specs
 
@@ -180,3 +187,36 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
     for wrong in ("layers=[8]", "images_per_class=[0]"):
         with pytest.raises(UserError, match=f"study.parts.x.{wrong[:6]}"):
             shrunk(tmp_path, f"+study.parts.x.{wrong}")
+
+
+def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part(tmp_path, config):
+    """A folder of four classes, of which training has one picture twice and a quarter is held out for test."""
+    for value in range(4 * 8):
+        image = np.random.default_rng(value).integers(0, 256, (16, 16, 3), np.uint8)
+        path = tmp_path / "own" / f"c{value // 8}" / f"{value}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "own" / "c3" / "again.png").write_bytes((tmp_path / "own" / "c3" / "31.png").read_bytes())
+    settings = {"kind": "folder", "name": "own", "image_size": 16, "source": str(tmp_path / "own")}
+    dataset = pack(DatasetConfig(**settings, folder=str(tmp_path / "packed"), test_fraction=0.25))
+    assert (dataset.n_train, dataset.n_val, dataset.n_test) == (21, 4, 8)
+    specs = [make_spec(parse(cell), "random-0", dataset, config.network, config.recipe, 0) for cell in ("baseA", "A2B")]
+    store = Store(tmp_path / "runs")
+    ensure(specs, store, dataset, CPU)
+    tables = collect(specs, store, dataset)
+    about = tables.about["dataset"]
+    assert (about["training_images"], about["validation_images"], about["test_images"]) == (21, 4, 8)
+    assert about["duplicates"].startswith("equal pictures: 1 ") and "/" not in about["duplicates"]
+    assert set(tables.results.val_images) == {2}
+    text = page(tables)
+    assert "21 training and 4 validation images of 16x16 pixels, and 8 test images that nothing here has seen" in text
+    assert about["duplicates"] in text
+    other = np.array(dataset.images)  # other test images, the same everything: the same networks
+    other[25:] = 255 - other[25:]
+    shutil.copytree(tmp_path / "packed", tmp_path / "changed")
+    np.save(tmp_path / "changed" / "images.npy", other)
+    again = Store(tmp_path / "again")
+    ensure(specs, again, open_dataset(str(tmp_path / "changed")), CPU)
+    for spec in specs:
+        for name in ("weights.safetensors", "metrics.jsonl"):
+            assert (store.folder(spec) / name).read_bytes() == (again.folder(spec) / name).read_bytes()

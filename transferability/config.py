@@ -84,6 +84,7 @@ class DatasetConfig:
     )
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     test_fraction: float = 0.0  # the share of each class held out for test, of what a val folder leaves; 0: none
+    duplicates: str = "keep"  # keep (and say so) | drop | fail: what equal pictures do, see duplicates.py
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
     grammar: GrammarConfig | None = None
@@ -98,6 +99,8 @@ class DatasetConfig:
         _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
         _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
         _require(0 <= self.test_fraction < 1, "dataset.test_fraction", self.test_fraction, "at least 0 and below 1")
+        ways = ("keep", "drop", "fail")
+        _require(self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail")
         if self.parts:
             known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
             _require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")

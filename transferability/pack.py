@@ -6,10 +6,8 @@ and ``progress.json`` says how far: the next try goes on there, if it is to pack
 
 import errno
 import hashlib
-import io
 import json
 import logging
-import math
 import os
 import shutil
 import time
@@ -25,7 +23,6 @@ import cv2
 import joblib
 import numpy as np
 from filelock import FileLock
-from numpy.lib.format import write_array_header_1_0
 from tqdm import tqdm
 
 from transferability.config import DatasetConfig
@@ -41,8 +38,10 @@ from transferability.datasets import (
     shown,
 )
 from transferability.draws import numpy_generator
+from transferability.duplicates import HASH, counted, equal_pictures, pixel_hash, sentence, superfluous
 from transferability.errors import UserError
 from transferability.layouts import PARTS
+from transferability.rows import HASHES, Piece, Rows
 from transferability.sources import Item, Source, open_source, reason
 from transferability.store import remove_leftovers, replacing, write_atomic
 
@@ -51,7 +50,7 @@ SAFE = 4096  # images between two points from which packing can go on
 PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 _WHERE = ("folder", "source", "parts", "val_labels", "on_error")  # settings that do not change what an image is
-_LATER = {"test_fraction": 0.0}  # not recorded where they are so, as of packs made before them
+_LATER = {"test_fraction": (0.0,), "duplicates": ("keep", "fail")}  # not recorded where they change nothing
 _JPEG = ("encoding", "jpeg_quality")  # not recorded of raw packs: those made before there was a choice are raw
 
 
@@ -81,6 +80,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():
             dataset = open_packed(config)
+            _judge(dataset.meta.get("duplicates"), config)
             _check_source_unchanged(config, dataset)
             return dataset
         if folder.exists():
@@ -91,7 +91,8 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
         try:
             if _described(partial / "dataset.json", what) is None:  # else it died just before the end of this function
                 _write(source, config, partial, what, workers)
-            (partial / "progress.json").unlink(missing_ok=True)
+            for name in ("progress.json", HASHES):
+                (partial / name).unlink(missing_ok=True)
             remove_leftovers(partial)
             os.replace(partial, folder)
             open_dataset.cache_clear()  # it may know an earlier dataset of this folder, deleted since
@@ -154,7 +155,7 @@ def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 def _settings(config: DatasetConfig) -> dict:
     left_out = _WHERE + (_JPEG if config.encoding == "raw" else ())
-    return {k: v for k, v in asdict(config).items() if k not in left_out and v != _LATER.get(k, ...)}
+    return {k: v for k, v in asdict(config).items() if k not in left_out and v not in _LATER.get(k, ())}
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
@@ -178,7 +179,7 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
 
 def _source_files(source: Source) -> dict | None:
     """What tells a source that gained, lost or changed files, without reading them; None if it is made of no files."""
-    digest, total, items = hashlib.sha256(), 0, [item for items in source.parts.values() for item in items]
+    digest, total, items = hashlib.sha256(), 0, source.items
     if not all(item.size for item in items):
         return None
     for item in items:
@@ -218,18 +219,15 @@ def _check_room(folder: Path, size: int) -> None:
 def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int) -> None:
     """Write images, labels and description into ``folder``, going on where an earlier try of the same was stopped."""
     progress = _begin(folder, what)
-    safe, skipped = progress["items"], progress["skipped"]
-    source = _shuffled(source, config.seed)
-    items = [item for items in source.parts.values() for item in items]
+    source, dropped = _distinct(_shuffled(source, config.seed), config, workers)
+    skipped, items = progress["skipped"], source.items
     raw = len(items) * config.image_size**2 * 3
     _check_room(folder, raw if config.encoding == "raw" else raw // 4)  # of photographs, at quality 95
-    with _Rows(folder, config, progress["sizes"]) as rows:
-        for done, good, bad in _counted(encoded(items[safe:], config, workers), config.name, safe, len(items)):
-            if bad and config.on_error == "fail":
-                name, error = bad[0]
-                raise UserError(f"{name} {error}: mend or remove it, or set dataset.on_error=skip")
-            rows.append(good)
-            skipped |= bad
+    with Rows(folder, config, progress["sizes"]) as rows:
+        safe = progress["items"]
+        for done, piece in _counted(encoded(items[safe:], config, workers), config.name, safe, len(items)):
+            skipped |= _bad(piece, config)
+            rows.append(piece)
             if done - safe >= SAFE:
                 safe, state = done, {"items": done, "skipped": skipped, "sizes": rows.sync()}
                 write_atomic(folder / "progress.json", json.dumps({**what, **state}))
@@ -241,29 +239,79 @@ def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, 
         log.warning("skipped %d corrupt images (%s); the first: %s %s", len(skipped), listed, name, why)
         _check_classes(source, config, skipped)
         source = _without(source, skipped)
-    labels = np.array([item.label for items in source.parts.values() for item in items], dtype=np.int64)
+    equal = counted(equal_pictures(source, np.load(folder / HASHES)))
+    _judge(equal, config)
+    _describe(source, folder, what, skipped, dropped or equal)
+
+
+def _describe(source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], equal: dict) -> None:
+    """Write the labels, and last the description: with it the dataset is whole."""
+    labels = np.array([item.label for item in source.items], dtype=np.int64)
     with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, labels)
-    images = open_images(folder, len(labels), config.image_size, encoding_of(what["settings"], folder))
+    images = open_images(folder, len(labels), what["settings"]["image_size"], encoding_of(what["settings"], folder))
     classes = [asdict(c) for c in source.classes]
     description = {
         **what,
-        "image_size": config.image_size,
+        "image_size": what["settings"]["image_size"],
         "n_train": len(source.train),
         "n_val": len(source.val),
         **({"n_test": len(source.test)} if source.test else {}),
         "classes": classes,
         "skipped": skipped,
+        **({"duplicates": equal} if equal else {}),
         "part_checksums": part_checksums(labels, classes),
         "checksum": checksum_of(images, labels, classes),  # of what the disk gives back
     }
     write_atomic(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
 
 
+def _distinct(source: Source, config: DatasetConfig, workers: int) -> tuple[Source, dict[str, Any]]:
+    """``source`` as ``duplicates`` wants it, and what was found; to drop or refuse, every image is read beforehand."""
+    if config.duplicates == "keep":
+        return source, {}
+    read = encoded(source.items, replace(config, encoding="raw"), workers)
+    hashes, bad = [], {}
+    for _, piece in _counted(read, f"{config.name}: comparing", 0, len(source.items)):
+        bad |= _bad(piece, config)
+        hashes += piece.hashes
+    groups = equal_pictures(_without(source, bad), np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH))
+    found = counted(groups)
+    _judge(found, config)
+    left_out = superfluous(groups)
+    if left_out:
+        log.warning("%s: %d images dropped, of equal pictures: %s", config.name, len(left_out), sentence(found))
+        _check_classes(source, config, left_out)
+    return _without(source, left_out), found
+
+
+def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
+    if equal and config.duplicates == "fail":
+        raise UserError(
+            f"{shown(config.source)} has equal pictures: {sentence(equal)}: take them away, or set "
+            "dataset.duplicates=drop, or keep"
+        )
+    if equal and config.duplicates == "keep":
+        log.warning(
+            "%s has equal pictures: %s; copies flatter accuracy, or mislead it: dataset.duplicates=drop takes them out",
+            config.name,
+            sentence(equal),
+        )
+
+
+def _bad(piece: Piece, config: DatasetConfig) -> dict[str, str]:
+    """What is wrong with images, by name; an error if they are not to be skipped."""
+    if piece.bad and config.on_error == "fail":
+        name, error = piece.bad[0]
+        raise UserError(f"{name} {error}: mend or remove it, or set dataset.on_error=skip")
+    return dict(piece.bad)
+
+
 def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     """How far an earlier try to pack ``what`` is safe on the disk; else an empty folder, and a start at 0."""
     found = _described(folder / "progress.json", what)
-    if found and all((folder / n).exists() and (folder / n).stat().st_size >= s for n, s in found["sizes"].items()):
+    sizes = found["sizes"] if found else {}
+    if HASHES in sizes and all((folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()):
         log.info("packing %s goes on after %s images", what["name"], f"{found['items']:,}")
         return found
     shutil.rmtree(folder, ignore_errors=True)
@@ -283,77 +331,8 @@ def _without(source: Source, names: Collection[str]) -> Source:
     return replace(source, **{p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS})
 
 
-class _Growing:
-    """A .npy file that grows at its end. ``size``: its safe bytes, what follows is cut off; None: a new file."""
-
-    def __init__(self, path: Path, dtype: str, row: tuple[int, ...], size: int | None):
-        self.dtype, self.row = np.dtype(dtype), row
-        self.file = open(path, "wb" if size is None else "r+b")  # noqa: SIM115 (_Rows closes it)
-        if size is None:
-            self.file.write(self._header(0))
-        else:
-            self.file.truncate(size)
-            self.file.seek(size)
-
-    def __len__(self) -> int:
-        return (self.file.tell() - len(self._header(0))) // (self.dtype.itemsize * math.prod(self.row))
-
-    def _header(self, count: int) -> bytes:
-        """Of the same length for every count: numpy leaves room."""
-        out = io.BytesIO()
-        write_array_header_1_0(out, {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.row)})
-        return out.getvalue()
-
-    def finish(self) -> None:
-        header = self._header(len(self))
-        self.file.seek(0)
-        self.file.write(header)
-        self.file.seek(0, os.SEEK_END)
-
-
-class _Rows:
-    """The array files of a pack. ``sizes``: the safe bytes of each; empty: none is there yet."""
-
-    def __init__(self, folder: Path, config: DatasetConfig, sizes: dict[str, int]):
-        kinds = {"images.npy": ("|u1", (config.image_size, config.image_size, 3))}
-        if config.encoding == "jpeg":
-            kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
-        self.files = {name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()}
-        self.images, self.offsets = next(iter(self.files.values())), self.files.get("offsets.npy")
-        if self.offsets is not None and not len(self.offsets):
-            self.offsets.file.write(np.zeros(1, "<i8"))
-
-    def __enter__(self) -> "_Rows":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for growing in self.files.values():
-            growing.file.close()
-
-    def append(self, rows: list[np.ndarray]) -> None:
-        """Rows of pixels, or JPEG files."""
-        if self.offsets is not None:
-            self.offsets.file.write(len(self.images) + np.cumsum([row.nbytes for row in rows], dtype="<i8"))
-        self.images.file.writelines(rows)
-
-    def sync(self) -> dict[str, int]:
-        """Force everything to the disk; the bytes of each file."""
-        for growing in self.files.values():
-            growing.file.flush()
-            os.fsync(growing.file.fileno())
-        return {name: growing.file.tell() for name, growing in self.files.items()}
-
-    def finish(self) -> None:
-        """Write into every file how many rows it has got."""
-        for growing in self.files.values():
-            growing.finish()
-        self.sync()
-
-
-def encoded(
-    items: list[Item], config: DatasetConfig, workers: int
-) -> Iterator[tuple[list[np.ndarray], list[tuple[str, str]]]]:
-    """The rows of ``items`` as they are stored, in order, and what is wrong with the others: (name, why).
+def encoded(items: list[Item], config: DatasetConfig, workers: int) -> Iterator[Piece]:
+    """``items`` in order, read and squashed.
 
     Comes in pieces of PIECE items, decoded by ``workers`` threads, a few pieces ahead. Threads, as all but the reading
     of headers and handing over happens outside of Python's lock.
@@ -370,40 +349,49 @@ def encoded(
             pool.shutdown(cancel_futures=True)
 
 
-def _piece(items: list[Item], config: DatasetConfig) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
-    good, bad = [], []
+def _piece(items: list[Item], config: DatasetConfig) -> Piece:
+    piece = Piece()
     for item in items:
         try:
-            good.append(_stored(item.load(), config))
+            image = _squashed(item.load(), config)
+            row, key = _stored(image, config), pixel_hash(image)
         except ValueError as error:
-            bad.append((item.name, f"is corrupt ({reason(error)})"))
+            piece.bad.append((item.name, f"is corrupt ({reason(error)})"))
         except OSError as error:
-            bad.append((item.name, f"cannot be read ({reason(error)})"))
-    return good, bad
+            piece.bad.append((item.name, f"cannot be read ({reason(error)})"))
+        else:
+            piece.rows.append(row)
+            piece.hashes.append(key)
+    return piece
 
 
-def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """An image of any size as its row of the pack: pixels, or a JPEG file."""
+def _squashed(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
+    """An image of any size at the size of the pack."""
     size = (config.image_size, config.image_size)
     if image.shape[:2] != size:
         area = config.resize == "area" and min(image.shape[:2]) > config.image_size
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(image)
+
+
+def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
+    """A squashed image as its row of the pack: pixels, or a JPEG file."""
     if config.encoding == "raw":
-        return np.ascontiguousarray(image)
+        return image
     sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, *sampling])[1]
 
 
-def _counted(pieces: Iterator, name: str, first: int, total: int) -> Iterator[tuple[int, list, list]]:
+def _counted(pieces: Iterator[Piece], name: str, first: int, total: int) -> Iterator[tuple[int, Piece]]:
     """Each piece after the number of images done with it; a bar on the way, or lines where there is no terminal."""
     done, began = first, time.monotonic()
     said = began
     with tqdm(total=total, initial=first, desc=f"packing {name}", unit="img", disable=None) as bar:
-        for good, bad in pieces:
-            done += len(good) + len(bad)
-            bar.update(len(good) + len(bad))
-            yield done, good, bad
+        for piece in pieces:
+            done += len(piece.rows) + len(piece.bad)
+            bar.update(len(piece.rows) + len(piece.bad))
+            yield done, piece
             if bar.disable and time.monotonic() - said >= LOG_SECONDS:
                 said = time.monotonic()
                 how = {"ncols": 0, "prefix": f"packing {name}", "unit": "img", "initial": first}

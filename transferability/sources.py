@@ -56,6 +56,10 @@ class Source:
         """What each part is called -> its images, in the order in which they are packed."""
         return {"training": self.train, "validation": self.val} | ({"test": self.test} if self.test else {})
 
+    @property
+    def items(self) -> list[Item]:
+        return [*self.train, *self.val, *self.test]
+
 
 def open_source(config: DatasetConfig) -> Source:
     """The images that ``config`` names.
