@@ -74,7 +74,7 @@ class DatasetConfig:
     name: str  # names the packed folder and the runs
     folder: str  # the packed dataset
     image_size: int  # pixels a side, as packed (squashed: the aspect ratio is not kept)
-    source: str | None = None  # zip or folder with the original images
+    source: str | None = None  # folder, zip or tar file with the original images
     resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
     on_error: str = "fail"  # fail | skip: what a corrupt image does
     encoding: str = "raw"  # raw | jpeg: how images are stored; jpeg takes about a fifth, and changes them a little
