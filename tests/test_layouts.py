@@ -161,6 +161,12 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         (classes("val/") + classes("test/"), "are named as parts, but there is no train/"),
         (flat("train/") + flat("test/"), "train/0.png lies outside a class folder"),
         (flat("ant/train/") + flat("ant/test/") + flat("bee/train/") + flat("bee/test/"), "parts inside other folders"),
+        (classes("P/") + classes("P/P/"), "P/P/ lies beside class folders and holds folders of their names (ant, bee)"),
+        (classes() + classes("augmented/"), "augmented/ lies beside class folders and holds folders of their names"),
+        (flat("images/") + flat("annotations/trimaps/"), "annotations/ is named as what holds images"),
+        (flat("train/images/") + flat("val/images/"), "train/images/ is named as what holds images"),
+        (flat("train/") + flat("test1/"), "train/ is named as a part of a dataset"),
+        (flat("train2017/") + flat("val2017/"), "train2017/0.png lies outside a class folder"),
         (classes() + flat("test/"), "test/ is named as a part of a dataset"),
         (classes() + classes("Val/"), "Val/ is named as a part of a dataset"),
     ],
@@ -194,6 +200,37 @@ def test_a_picture_beside_the_classes_is_refused_wherever_it_lies(tmp_path):
     for i, below in enumerate(("", "ds/", "home/ds/")):
         root = made(tmp_path / str(i), *classes(below), f"{below}preview.png")
         assert f"{below}preview.png lies outside a class folder: images belong in CLASS/IMAGE" in refusal(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "fine"),
+    [
+        (("steam train", "test tube", "validation stamp", "photo"), True),
+        (("true", "false", "007", "1e3", "NA"), True),
+        (("Cat", "cat"), True),
+        (("ant", "ant "), False),
+        (("big cat", "big\u00a0cat"), False),
+        (("bee", "bee\u200b"), False),
+    ],
+)
+def test_names_of_classes_may_be_odd_but_not_look_the_same(tmp_path, names, fine):
+    root = made(tmp_path, *classes("train/", names=names), *classes("val/", 1, names=names))
+    if fine:
+        assert counts(root) == [dict.fromkeys(names, 3), dict.fromkeys(names, 1), {}]
+    else:
+        assert "look the same, but are written with different Unicode characters or spaces" in refusal(root)
+
+
+def test_what_may_be_meant_otherwise_is_told(tmp_path, caplog):
+    root = made(tmp_path / "folds", *classes("fold1/"), *classes("fold2/"))
+    assert counts(root) == [{"fold1": 5, "fold2": 5}, {"fold1": 1, "fold2": 1}, {}]
+    root = made(tmp_path / "flowers", *flat("jpg/"))
+    assert counts(root) == [{"jpg": 2}, {"jpg": 1}, {}]
+    assert [line.partition(": ")[2] for line in lines(caplog)] == [
+        "all class folders hold folders of the same names (ant, bee ...): the classes are fold1, fold2 ..., the upper "
+        "ones",
+        "there is one class only, jpg: a task needs at least two",
+    ]
 
 
 # --- datasets as they are published ---

@@ -75,20 +75,20 @@ class FileTree:
         if not os.path.exists(self.source):
             raise UserError(f"dataset.source={shown(source)} does not exist")
         self._files = _Folder(self.source) if self.source.is_dir() else _open_archive(self.source)
-        folders = {str(p) for n in self._files.names for p in PurePosixPath(n).parents} | set(self._files.folders)
-        folders.discard(".")
-        self.names = sorted(n for n in self._files.names if not _of_the_system(n))
-        self.folders = sorted(f for f in folders if not _of_the_system(f))
+        folders = _with_those_above({posixpath.dirname(n) for n in self._files.names} | set(self._files.folders))
+        system = {path: own for path in (*self._files.names, *folders) if (own := _of_the_system(path))}
+        self.names = sorted(n for n in self._files.names if n not in system)
+        self.folders = sorted(f for f in folders if f not in system)
         self._known, self._sniffed = set(self.names), {}
-        if system := {own for name in (*self._files.names, *folders) if (own := _of_the_system(name))}:
-            kinds = Counter(_kind_of_system(name) for name in system).most_common(5)
+        if owned := set(system.values()):
+            kinds = Counter(_kind_of_system(name) for name in owned).most_common(5)
             listed = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(kinds))
             log.warning(
                 "%s: %d files and folders that the system or an editor put there are left out (%s%s)",
                 shown(source),
-                len(system),
+                len(owned),
                 listed,
-                " ..." if sum(count for _, count in kinds) < len(system) else "",
+                " ..." if sum(count for _, count in kinds) < len(owned) else "",
             )
 
     def is_image(self, name: str) -> bool:
@@ -124,7 +124,7 @@ class FileTree:
 
     def find(self, *names: str) -> str | None:
         """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of one of ``names``."""
-        prefixes = {""} | {f"{p}/" for n in self.names for p in map(str, PurePosixPath(n).parents) if p != "."}
+        prefixes = ["", *(f"{folder}/" for folder in self.folders)]
         for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
             if any(f"{prefix}{name}" in self._entries for name in names):
                 return prefix
@@ -133,7 +133,13 @@ class FileTree:
     @cached_property
     def _entries(self) -> set[str]:
         """All files, and all folders with images below (ILSVRC also has a train/ of annotations)."""
-        return set(self.names) | {str(p) for n in self.images("") for p in PurePosixPath(n).parents}
+        return set(self.names) | _with_those_above({posixpath.dirname(n) for n in self.images("")})
+
+
+def _with_those_above(folders: set[str]) -> set[str]:
+    """Folders and all that they lie in, but for the top."""
+    every = {str(above) for folder in folders for above in PurePosixPath(folder, "x").parents}
+    return every - {"."}
 
 
 def _of_the_system(path: str) -> str | None:

@@ -24,6 +24,8 @@ _WORD = re.compile(
 )
 PARTS = ("train", "val", "test")  # in the order of the rows of a pack
 _WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
+# Folders that hold images or what belongs to them, in lower case; no class is called so.
+HOLDERS = {"images", "imgs", "jpegimages", "annotations", "labels", "masks", "trimaps"}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -56,7 +58,8 @@ def layout_of(tree: FileTree, stated: dict[str, str] | None = None) -> Layout:
 
 
 def require_images(tree: FileTree) -> None:
-    """
+    """See that there are any.
+
     Raises:
         UserError: there are none; says what is there.
     """
@@ -99,10 +102,12 @@ class _Folders:
     def __init__(self, tree: FileTree):
         self.tree, self.images, self.below, self.own = tree, tree.images(""), {}, {}
         for name in self.images:
-            *folders, _ = name.split("/")
-            for depth, folder in enumerate(folders):
-                self.below.setdefault("".join(f"{f}/" for f in folders[:depth]), set()).add(folder)
-            self.own.setdefault("".join(f"{f}/" for f in folders), []).append(name)
+            folder, slash, _ = name.rpartition("/")
+            self.own.setdefault(folder + slash, []).append(name)
+        for path in self.own:
+            parts = path.split("/")[:-1]
+            for depth, folder in enumerate(parts):
+                self.below.setdefault("".join(f"{part}/" for part in parts[:depth]), set()).add(folder)
 
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
@@ -250,11 +255,12 @@ def _above_classes(folders: _Folders) -> str:
 def _layout(folders: _Folders, parts: dict[str, str], stated: bool) -> Layout:
     """The classes of each part; a found (not stated) part of images without classes is left out."""
     source = shown(folders.tree.source)
-    if not parts:
-        classes = folders.classes(_above_classes(folders))
-        _check_names(classes, source)
-        return Layout(classes)
-    train = folders.classes(parts["train"])
+    at = parts["train"] if parts else _above_classes(folders)
+    train = folders.classes(at)
+    if not stated:
+        _check_that_they_are_classes(folders, at, parts)
+    if len(train) == 1:
+        log.warning("%s: there is one class only, %s: a task needs at least two", source, shown(min(train)))
     without = [
         p for p in ("test", "pred") if p in parts and not stated and _unlabelled(folders.folders(parts[p]), train)
     ]
@@ -266,9 +272,37 @@ def _layout(folders: _Folders, parts: dict[str, str], stated: bool) -> Layout:
                 f"class {extra[0]!r}{and_more(extra)} has {_WORDS[part]} images but no training images in {source}: "
                 "add some, or take its folder away"
             )
-    if not stated:
+    if parts and not stated:
         _say_what_lacks(folders, parts, without, held_out)
     return Layout(train, held_out.get("val"), held_out.get("test"))
+
+
+def _check_that_they_are_classes(folders: _Folders, at: str, parts: dict[str, str]) -> None:
+    """Look into folders that would be classes; one line where they look like something else, too.
+
+    Raises:
+        UserError: a folder that would be a class holds the others once more, or holds what is not of one class.
+    """
+    below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
+    found = {part: path.rstrip("/") for part, path in parts.items()}
+    for name, inner in below.items():
+        if len(inner & below.keys()) > 1:
+            again = ", ".join(sorted(inner & below.keys())[:2])
+            raise _unsure(
+                folders, f"{at}{name}/ lies beside class folders and holds folders of their names ({again})", found
+            )
+        if name.casefold() in HOLDERS:
+            raise _unsure(
+                folders, f"{at}{name}/ is named as what holds images, or belongs to them, not as a class", found
+            )
+    inner = set.intersection(*below.values())
+    if len(below) > 1 and len(inner) > 1:
+        log.warning(
+            "%s: all class folders hold folders of the same names (%s ...): the classes are %s ..., the upper ones",
+            shown(folders.tree.source),
+            shown(", ".join(sorted(inner)[:2])),
+            shown(", ".join(sorted(below)[:2])),
+        )
 
 
 def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
@@ -304,12 +338,18 @@ def _check_names(names: Iterable[str], source: str) -> None:
     for name in sorted(set(names)):
         if not _is_text(name):
             raise UserError(f"{source}: the name of class {shown(name)} is not UTF-8: rename its folder")
-        other = alike.setdefault(unicodedata.normalize("NFC", name), name)
+        other = alike.setdefault(_looks(name), name)
         if other != name:
             raise UserError(
                 f"{source}: the class folders {other!a} and {name!a} look the same, but are "
-                "written with different Unicode characters: give them one name, or two that differ"
+                "written with different Unicode characters or spaces: give them one name, or two that differ"
             )
+
+
+def _looks(name: str) -> str:
+    """One spelling of an accent, any space, and nothing that cannot be seen."""
+    seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
 
 
 def _is_text(name: str) -> bool:
