@@ -191,6 +191,25 @@ def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
             config_of(root, parts=wrong).check()
 
 
+def test_a_test_folder_taken_for_validation_is_the_pack_it_was(tmp_path):
+    """As it was read before there were test parts, and as ``dataset.parts`` still reads it."""
+    root = made(tmp_path / "old", *classes("train/", 5), *classes("test/", 2))
+    packed = pack(config_of(root, folder=str(tmp_path / "packed"), parts={"train": "train", "val": "test"}))
+    (root / "test").rename(root / "val")
+    assert pack(config_of(root, folder=str(tmp_path / "again"))).checksum == packed.checksum
+    assert packed.n_test == 0 and "parts" not in packed.meta["settings"]
+
+
+def test_what_a_test_folder_may_not_be(tmp_path):
+    root = made(tmp_path, *classes("train/", 5, ("ant", "bee", "cat")), *classes("val/", 1, ("ant", "bee", "cat")))
+    made(root, *classes("test/"))
+    with pytest.raises(UserError, match=r"class 'cat' of .* has no test images: add some, or leave it out"):
+        pack(config_of(root, folder=str(tmp_path / "packed")))
+    assert "dataset.test_fraction=0.2, but " in refusal(root, test_fraction=0.2)
+    made(root, *classes("test/", names=("dog",)))
+    assert "class 'dog' has test images but no training images" in refusal(root)
+
+
 def test_the_user_may_say_that_all_folders_are_classes(tmp_path):
     root = made(tmp_path, *flat("train/", 4), *flat("test/", 4))
     assert counts(root, parts={}) == [{"train": 3, "test": 3}, {"train": 1, "test": 1}, {}]

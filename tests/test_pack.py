@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+import experiments.pack
 from tests import crash
 from tests.conftest import SHRUNK, shrunk
 from transferability import pack as packing
@@ -1165,8 +1166,13 @@ def test_a_class_that_a_share_for_test_empties_is_named(tmp_path):
     assert "class 'ant' and 1 more" in refusal(config_of(source, tmp_path / "packed", test_fraction=0.1))
 
 
-def test_a_test_part_of_embedded_images(tmp_path):
-    packed = pack(shrunk(tmp_path, "+dataset.test_fraction=0.25").dataset)
+def test_a_test_part_of_embedded_images(tmp_path, capsys):
+    config = shrunk(tmp_path, "+dataset.test_fraction=0.25")
+    experiments.pack.main(config)
+    assert ": 8 classes (4 natural, 4 man-made), 72 training, 40 validation and 24 test images of 16x16, checksum " in (
+        capsys.readouterr().out
+    )
+    packed = pack(config.dataset)
     assert (packed.n_train, packed.n_val, packed.n_test) == (72, 40, 24)
     assert np.bincount(packed.labels[packed.test_rows(list(range(8)))]).tolist() == [3] * 8
 

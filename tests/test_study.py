@@ -209,7 +209,7 @@ def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part
     assert about["duplicates"].startswith("equal pictures: 1 ") and "/" not in about["duplicates"]
     assert set(tables.results.val_images) == {2}
     text = page(tables)
-    assert "21 training and 4 validation images of 16x16 pixels, and 8 test images that nothing here has seen" in text
+    assert "21 training and 4 validation images of 16x16 pixels, and 8 test images that no network has seen" in text
     assert about["duplicates"] in text
     other = np.array(dataset.images)  # other test images, the same everything: the same networks
     other[25:] = 255 - other[25:]

@@ -79,9 +79,7 @@ class DatasetConfig:
     on_error: str = "fail"  # fail | skip: what a corrupt image does
     encoding: str = "raw"  # raw | jpeg: how images are stored; jpeg takes about a fifth, and changes them a little
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
-    parts: dict[str, str] | None = (
-        None  # kind=folder: of train, val, test the folder; {}: all are classes; null: by name
-    )
+    parts: dict[str, str] | None = None  # kind=folder: folders of train, val, test; {}: all are classes; null: by name
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     test_fraction: float = 0.0  # the share of each class held out for test, of what a val folder leaves; 0: none
     duplicates: str = "keep"  # keep (and say so) | drop | fail: what equal pictures do, see duplicates.py

@@ -216,15 +216,18 @@ def _inner(folders: _Folders, at: str) -> str:
 
 
 def _unsure(folders: _Folders, what: str, parts: dict[str, str]) -> UserError:
-    parts = parts if "train" in parts else {"train": "FOLDER", "val": "FOLDER"}
-    plain = re.compile(r"[\w./-]+")
-    quoted = {part: path if plain.fullmatch(path) else repr(path) for part, path in parts.items()}
-    listed = ", ".join(f"{part}: {quoted[part]}" for part in PARTS if part in parts)
+    wanted = _setting(parts if "train" in parts else {"train": "FOLDER", "val": "FOLDER"})
     return UserError(
         f"dataset.source={shown(folders.tree.source)}: {shown(what)}; take it away or rename it, or say which folders "
-        f'are which, "dataset.parts={{{shown(listed)}}}" (what is not named is left out), or that all are classes, '
-        '"dataset.parts={}"'
+        f'are which, {wanted} (what is not named is left out), or that all are classes, "dataset.parts={{}}"'
     )
+
+
+def _setting(parts: dict[str, str]) -> str:
+    """``dataset.parts`` as one writes it on a command line."""
+    quoted = {part: path if re.fullmatch(r"[\w./-]+", path) else repr(path) for part, path in parts.items()}
+    listed = ", ".join(f"{part}: {quoted[part]}" for part in PARTS if part in parts)
+    return f'"dataset.parts={{{shown(listed)}}}"'
 
 
 def _stated_parts(folders: _Folders, parts: dict[str, str]) -> dict[str, str]:
@@ -261,9 +264,8 @@ def _layout(folders: _Folders, parts: dict[str, str], stated: bool) -> Layout:
         _check_that_they_are_classes(folders, at, parts)
     if len(train) == 1:
         log.warning("%s: there is one class only, %s: a task needs at least two", source, shown(min(train)))
-    without = [
-        p for p in ("test", "pred") if p in parts and not stated and _unlabelled(folders.folders(parts[p]), train)
-    ]
+    guessed = [] if stated else [part for part in ("test", "pred") if part in parts]
+    without = [part for part in guessed if _unlabelled(folders.folders(parts[part]), train)]
     held_out = {part: folders.classes(parts[part]) for part in ("val", "test") if part in parts and part not in without}
     _check_names([name for classes in (train, *held_out.values()) for name in classes], source)
     for part, classes in held_out.items():
@@ -315,10 +317,10 @@ def _say_what_lacks(folders: _Folders, parts: dict[str, str], without: list[str]
     source = shown(folders.tree.source)
     if not held_out:
         others = f" (those in {', '.join(shown(parts[p]) for p in without)} have no classes)" if without else ""
-        at = shown(parts["train"].rstrip("/"))
         raise UserError(
-            f"dataset.source={source} has {at}/ but no images in val/, valid/, validation/ or dev/{others}: add them, "
-            f'or hold out a share of the training images, "dataset.parts={{train: {at}}}"'
+            f"dataset.source={source} has {shown(parts['train'])} but no images in val/, valid/, validation/ or dev/"
+            f"{others}: add them, or hold out a share of the training images, "
+            f"{_setting({'train': parts['train'].rstrip('/')})}"
         )
     for part in without:
         count = sum(name.startswith(parts[part]) for name in folders.images)
