@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,14 @@ def test_other_convolutions_stay_as_they_are():
         x = torch.randn(2, conv.in_channels, 9, 9)
         bare = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
         assert torch.equal(kernels.convolved(x, conv), bare)
+
+
+def test_a_function_is_compiled_for_many_shapes_in_every_thread():
+    """Backward passes on a GPU have a thread of their own, where torch would stop at eight shapes."""
+    with torch.compiler.set_stance("force_eager"), ThreadPoolExecutor(1) as thread:
+        gradient = thread.submit(kernels._compiled(kernels.relu_gradient), torch.ones(2), torch.tensor([1.0, -1.0]))
+        assert gradient.result().tolist() == [1, 0]
+        assert thread.submit(lambda: torch._dynamo.config.recompile_limit).result() == kernels.SHAPES == 64
 
 
 @CXX

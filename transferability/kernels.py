@@ -20,6 +20,7 @@ from transferability.draws import uniform
 log = logging.getLogger(__name__)
 ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalisation; Caffe divides alpha by the window
 WINDOW = 5
+SHAPES = 64  # for which one function may be compiled
 CHANNELS = 8  # a tensor core reads so many bf16 values at once
 
 
@@ -230,5 +231,13 @@ def compiles(device: torch.device) -> bool:
 @lru_cache
 def _compiled(function: Callable) -> Callable:
     """``function`` compiled for each shape it meets: each layer, in training, as frozen prefix and in validation."""
-    torch._dynamo.config.recompile_limit = 64  # beyond it torch would go back to single operations without a word
-    return torch.compile(function, dynamic=False)
+    compiled = torch.compile(function, dynamic=False)
+
+    def call(*values: object) -> object:
+        # Beyond so many shapes torch goes back to single operations without a word. Such a setting belongs to a thread
+        # (torch 2.15), and backward passes on a GPU have their own.
+        if torch._dynamo.config.recompile_limit < SHAPES:
+            torch._dynamo.config.recompile_limit = SHAPES
+        return compiled(*values)
+
+    return call
