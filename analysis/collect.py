@@ -7,6 +7,7 @@ The study says which networks there should be: those that are not finished have 
 folder has of networks whose weights are no longer in the store is kept, so a study can grow where its weights are not.
 """
 
+import hashlib
 import statistics
 import sys
 from collections import Counter
@@ -111,6 +112,7 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
         "treatment": spec.cell.treatment,
         "source": spec.cell.source or "",
         "target": spec.cell.target,
+        "task": _task(spec),
         "n": spec.cell.n,
         "copied": spec.cell.copied,
         "frozen": spec.cell.frozen,
@@ -136,6 +138,11 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
             "seconds": provenance["seconds"],
         }
     return row
+
+
+def _task(spec: RunSpec) -> str:
+    """What a task is in the tables: how many classes it has, and a digest of which."""
+    return f"{len(spec.classes)} classes, {hashlib.sha256(repr(spec.classes).encode()).hexdigest()[:12]}"
 
 
 def _encoding(dataset: PackedDataset) -> dict[str, str]:

@@ -285,14 +285,14 @@ def volume(tables: Tables) -> Drawing | str:
     """Base networks trained on fewer images a class, linear and logarithmic (paper, supplement)."""
     networks = tables.networks
     rows = networks[(networks.treatment == "base") & networks.images_per_class.notna()].sort_values("images_per_class")
-    rows = rows.groupby(["split", "target", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
+    rows = rows.groupby(["task", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
     if rows.empty:
         return "no base network at more than one number of images a class"
     mark = Mark("base: trained from scratch", INK, "o", filled=False)
 
     def panel(scale: str) -> Callable[[Axes], None]:
         def paint(axes: Axes) -> None:
-            for _, own in rows.groupby(["split", "target", "seed"]):
+            for _, own in rows.groupby(["task", "seed"]):
                 axes.plot(own.images_per_class, own.accuracy, color=mark.colour, lw=1, zorder=1)
             draw.scatter(axes, rows.images_per_class, rows.accuracy, mark, draw.tips_of(rows))
             draw.chance(axes, (1 / rows.classes).mean(), "right")
@@ -592,7 +592,7 @@ def _data(tables: Tables) -> str:
 def counts(rows: pd.DataFrame) -> str:
     """How many networks of which splits, how many target tasks and seeds; how many are missing."""
     done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
-    tasks, seeds = len(rows[["split", "target"]].drop_duplicates()), rows.seed.nunique()
+    tasks, seeds = rows.task.nunique(), rows.seed.nunique()
     text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
     text += f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} {'seed' if seeds == 1 else 'seeds'}."
     return text + (f" {missing} networks of the study are missing here." if missing else "")

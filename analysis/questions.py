@@ -47,8 +47,8 @@ KINDS_OF_SPLIT = [("#b2182b", "D", "-"), ("#e08214", "h", "--"), ("#1f4e9c", "s"
 DIP = {n: weight for (_, n), weight in minus(mean("BnB", AROUND), mean("BnB", MIDDLE)).items()}  # of BnB's accuracy
 REPLICATED = ("co-adaptation loss", "specificity loss", "retraining gain", "gain over base", "gain over control")
 MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
-TASK = ["split", "target", "seed", "images_per_class"]
-SAME = [*TASK, "split_kind", "cell", "treatment", "n"]
+TASK = ["task", "seed", "images_per_class"]
+SAME = [*TASK, "split", "split_kind", "cell", "treatment", "n"]
 
 
 def question(tables: Tables) -> Drawing:
@@ -129,7 +129,7 @@ def _variant_table(networks: pd.DataFrame) -> pd.DataFrame:
 
     ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed, averaged over n.
     ``dip`` is how much lower BnB lies in the middle, n = 4, 5, than at n = 1, 2, 7 (the paper's sign of co-adaptation).
-    Intervals are Student's t over tasks (split, target, seed): networks of one task start from one base and share its
+    Intervals are Student's t over tasks (classes, seed): networks of one task start from one base and share its
     luck.
     """
     done = networks[networks.accuracy.notna()]
@@ -177,11 +177,11 @@ def longer(tables: Tables) -> Drawing:
     marks = {r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()}
     half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
     shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
-    tasks = list(tuned[["split", "target"]].drop_duplicates().itertuples(index=False, name=None))
+    tasks = list(tuned[["split", "target", "task"]].drop_duplicates("task").itertuples(index=False, name=None))
 
-    def panel(split: str, target: str) -> Panel:
+    def panel(split: str, target: str, task: str) -> Panel:
         def paint(axes: Axes) -> None:
-            here = networks[(networks.split == split) & (networks.target == target)]
+            here = networks[networks.task == task]
             for place, (recipe, mark) in enumerate(marks.items()):
                 own = here[(here.treatment == "base") & (here.recipe == recipe)]
                 x = 0.2 * (place - (len(marks) - 1) / 2) + 0.06 * (own.seed - own.seed.mean())
@@ -215,15 +215,15 @@ def longer(tables: Tables) -> Drawing:
 def _longer_table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
     """Mean over n of AnB+ and BnB+, and the longer bases, minus each base.
 
-    The interval is Student's t over tasks (split, target, seed), or of a single task that of the validation images.
+    The interval is Student's t over tasks (classes, seed), or of a single task that of the validation images.
     """
     above = {treatment: tuned[tuned.treatment == treatment] for treatment in ("BnB+", "AnB+")}
     above |= {f"base, {recipe}": bases[bases.recipe == recipe] for recipe in recipes[1:]}
     rows = []
     for name, own in above.items():
-        means = own.groupby(["split", "target", "seed"]).accuracy.agg(["mean", "size"])
+        means = own.groupby(["task", "seed"]).accuracy.agg(["mean", "size"])
         for recipe in recipes[: 1 if name.startswith("base") else None]:
-            base = bases[bases.recipe == recipe].set_index(["split", "target", "seed"])
+            base = bases[bases.recipe == recipe].set_index(["task", "seed"])
             both = means.join(base[["accuracy", "val_images"]], how="inner")
             found = _difference(both["mean"] - both.accuracy)
             if len(both) == 1:
@@ -369,7 +369,7 @@ def _volume_table(networks: pd.DataFrame) -> pd.DataFrame:
     done = done[done.treatment.isin(names)]
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
-    images = done.drop_duplicates([*keys, "split", "target"])  # seeds share them
+    images = done.drop_duplicates([*keys, "task"])  # seeds share them
     table["val_images"] = images.groupby(keys).val_images.sum()
     table["minus scratch"] = done.groupby(keys).over_base.mean()
     table = table.reset_index().rename(columns={"split_kind": "splits", "images_per_class": "images a class"})

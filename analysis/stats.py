@@ -1,10 +1,10 @@
 """Differences between networks, with intervals: one linear model for every figure, table and claim.
 
-The accuracy of a network is that of its task (one effect for each split, target task, seed, volume, kind of network and
-recipe: the *block*) plus that of its cell (treatment and n), plus noise. A difference between cells is then one within
-tasks, also where the study is not complete (or, where no task has all of it, one relative to bases), and the noise is
-estimated from all networks together (the two-way analysis of variance without interaction). Cells of dissimilar tasks
-(natural/man-made) have effects of their own.
+The accuracy of a network is that of its task (one effect for each target task, known by its classes, seed, volume, kind
+of network and recipe: the *block*) plus that of its cell (treatment and n), plus noise. A difference between cells is
+then one within tasks, also where the study is not complete (or, where no task has all of it, one relative to bases),
+and the noise is estimated from all networks together (the two-way analysis of variance without interaction). Cells of
+dissimilar tasks (natural/man-made) have effects of their own.
 
 Where every cell was trained once there is no spread between networks to see. What is left is the binomial error of
 the validation images, counted as if each network had images of its own (cautious: images in common make differences
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-BLOCK = ["split", "target", "seed", "images_per_class", "network", "recipe"]
+BLOCK = ["task", "seed", "images_per_class", "network", "recipe"]
 DISTANT = "distant "  # before the treatment of cells between dissimilar tasks
 
 Cell = tuple[str, int]  # a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
@@ -32,7 +32,7 @@ class Estimate:
 
     Attributes:
         networks: how many networks carry weight in it.
-        tasks: how many blocks (split, target task, seed) they belong to.
+        tasks: how many blocks (target task, seed) they belong to.
         df: degrees of freedom of the noise; 0: the interval is about validation images only.
     """
 

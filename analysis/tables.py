@@ -20,6 +20,7 @@ RESULTS = [
     "treatment",  # base, BnB, BnB+, AnB, AnB+, RnB, AnB~1 ...
     "source",
     "target",
+    "task",  # the classes of the target task: what a network is of, whatever its split is called
     "n",
     "copied",
     "frozen",
@@ -70,6 +71,11 @@ class Tables:
     similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
     activity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    def __post_init__(self) -> None:
+        """Of tables that do not say the classes (the paper's, and older ones) a task is its split and target."""
+        known = self.results.reindex(columns=["task"]).task.astype(object)
+        self.results = self.results.assign(task=known.fillna(self.results.split + " " + self.results.target))
+
     def write(self, folder: Path) -> None:
         """Write the folder.
 
@@ -105,7 +111,7 @@ class Tables:
             raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
         except (json.JSONDecodeError, pd.errors.ParserError) as error:
             raise UserError(f"{folder} is damaged ({error}): remove it and collect again") from None
-        if absent := [c for c in RESULTS if c not in results]:
+        if absent := [c for c in RESULTS if c not in results and c != "task"]:
             raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: collect it again")
         others = {n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}
         return cls(about, results, **others)

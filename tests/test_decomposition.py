@@ -102,7 +102,7 @@ def test_thresholds_are_shares_of_the_bases_in_the_claim():
     """Between natural and man-made accuracies are lower; claims about random splits do not ask them."""
     near = with_losses([0.0] * 7, noise=1e-5)
     far = near[near.treatment.isin(["base", "AnB"])].assign(split_kind="natural-manmade")
-    far["accuracy"], far["split"] = far.accuracy - 0.3, "natural-manmade " + far.split
+    far["accuracy"], far["task"] = far.accuracy - 0.3, "natural-manmade " + far.task
     own, both = (assess(rows).set_index("statement").threshold for rows in (near, pd.concat([near, far])))
     claim = "Layers 1 and 2 transfer without loss (less than 3% of the base's accuracy)"
     assert own[claim] == pytest.approx(-0.03 * near[near.treatment == "base"].accuracy.mean())

@@ -10,9 +10,9 @@ from analysis.stats import BASE, DISTANT, available, by_task, estimate, estimate
 
 def network(split, target, treatment, n, accuracy, seed=0, kind="random", val_images=1000, recipe="r"):
     return {
-        "split": split, "split_kind": kind, "target": target, "treatment": treatment, "n": n, "seed": seed,
-        "accuracy": accuracy, "val_images": val_images, "images_per_class": np.nan, "recipe": recipe,
-        "network": "small",
+        "split": split, "split_kind": kind, "target": target, "task": f"{split} {target}", "treatment": treatment,
+        "n": n, "seed": seed, "accuracy": accuracy, "val_images": val_images, "images_per_class": np.nan,
+        "recipe": recipe, "network": "small",
     }  # fmt: skip
 
 
@@ -113,10 +113,21 @@ def test_dissimilar_tasks_have_effects_of_their_own():
     near = study({BASE: 0.0, ("AnB", 3): -0.05}, [0.5, 0.6])
     far = study({BASE: 0.0, ("AnB", 3): -0.2}, [0.3, 0.4]).assign(split="natural-manmade", split_kind="natural-manmade")
     far["target"] = far.groupby("treatment").cumcount().map({0: "A", 1: "B"})
+    far["task"] = far.split + " " + far.target
     rows = pd.concat([near, far], ignore_index=True)
     assert estimate(rows, minus({BASE: 1.0}, mean("AnB", [3]))).value == pytest.approx(0.05)
     assert estimate(rows, minus({BASE: 1.0}, mean(DISTANT + "AnB", [3]))).value == pytest.approx(0.2)
     assert estimate(rows, minus(mean("AnB", [3]), mean(DISTANT + "AnB", [3]))).value == pytest.approx(0.15)
+
+
+def test_a_task_is_its_classes_whatever_its_split_is_called():
+    """Two splits of one name are four tasks, and one that goes by two names is one."""
+    rows = study(CELLS, [0.4, 0.5, 0.6, 0.7], 0.01, np.random.default_rng(6))
+    difference = minus(mean("AnB", [3]), {BASE: 1.0})
+    wanted = estimate(rows, difference)
+    assert estimate(rows.assign(split="mine"), difference) == wanted and (wanted.tasks, wanted.df) == (4, 20 - 4 - 4)
+    renamed = rows.assign(split=[f"{split}-{n}" for split, n in zip(rows.split, rows.n, strict=True)])
+    assert estimate(renamed, difference) == wanted
 
 
 def test_the_order_of_networks_does_not_matter():

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from analysis.collect import collect
+from analysis.draw import relative_to_base
 from analysis.figures import drawings
 from analysis.paper import published
 from analysis.report import page
+from analysis.stats import BASE, estimate
 from tests.conftest import CPU, shrunk
 from transferability.cells import parse
 from transferability.config import DatasetConfig
@@ -220,3 +222,45 @@ def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part
     for spec in specs:
         for name in ("weights.safetensors", "metrics.jsonl"):
             assert (store.folder(spec) / name).read_bytes() == (again.folder(spec) / name).read_bytes()
+
+
+def own_splits(folder, dataset, files: dict[str, tuple[list[int], list[int]]]) -> str:
+    """study.splits=[...] of files with the classes of A and B, by their numbers."""
+    for path, tasks in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        lists = zip("AB", ([dataset.classes[i].name for i in classes] for classes in tasks), strict=True)
+        (folder / path).write_text("".join(f"{task}: {names}\n" for task, names in lists))
+    return f"study.splits=[{','.join(str(folder / path) for path in files)}]"
+
+
+def test_two_splits_of_one_name_are_refused(tmp_path, dataset):
+    """In tables and figures they would be one."""
+    splits = own_splits(tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([0, 1], [2, 4])})
+    with pytest.raises(UserError, match="two splits of the name mine, with other classes in task B: rename one"):
+        study_specs(shrunk(tmp_path, splits), dataset)
+    only = "study.treatments={user:[AnB]}"  # of the task that they share, from layers of two that they do not
+    with pytest.raises(UserError, match="two splits of the name mine, with other classes in task B"):
+        study_specs(shrunk(tmp_path, splits, only, "target=A"), dataset)
+    same = own_splits(tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([1, 0], [3, 2])})
+    alone = study_specs(shrunk(tmp_path, f"split={tmp_path}/a/mine.yaml"), dataset)
+    assert study_specs(shrunk(tmp_path, same), dataset) == alone
+
+
+def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
+    files = {"one.yaml": ([0, 1], [2, 3]), "two.yaml": ([4, 5], [2, 3]), "three.yaml": ([2, 3], [0, 1])}
+    splits = own_splits(tmp_path, dataset, files)
+    config = shrunk(tmp_path, splits, "study.layers=[3]", "study.treatments={user:[base,BnB,AnB]}")
+    specs, store = study_specs(config, dataset), Store(config.store)
+    assert len(with_sources(specs)) == len({spec.id for spec in specs}) == len(specs)
+    assert Counter(str(spec.cell) for spec in specs if spec.split == "one") == dict.fromkeys(
+        ["baseA", "baseB", "A3A", "B3B", "B3A", "A3B"], 1
+    )
+    assert sorted(str(spec.cell) for spec in specs if spec.split == "two") == ["A3A", "A3B", "B3A", "baseA"]
+    assert len([spec for spec in specs if spec.split == "three"]) == 6, "fresh layers are drawn under the cell's name"
+    ensure(specs, store, dataset, CPU)
+    tables = collect(specs, store, dataset)
+    assert (tables.results.state == "done").all() and tables.results.task.nunique() == 3
+    joint = estimate(tables.networks, {("BnB", 3): 1.0, BASE: -1.0})
+    assert (joint.networks, joint.tasks) == (10, 3)
+    relative = relative_to_base(tables.networks)
+    assert relative.accuracy.notna().all(), "AnB of the second split is compared with its task's base, of the first"

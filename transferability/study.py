@@ -1,10 +1,10 @@
 """A study: the runs that together make the figures."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from transferability import cells
 from transferability.config import Config, StudyConfig, StudyPart, changed
-from transferability.datasets import PackedDataset
+from transferability.datasets import PackedDataset, shown
 from transferability.errors import UserError
 from transferability.spec import RunSpec, make_spec
 from transferability.splits import split_kind, tasks_of
@@ -17,14 +17,34 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
     that are no part of the study themselves are not listed; the runner finds them.
 
     Raises:
-        UserError: an impossible split, task or cell, or a choice that leaves nothing.
+        UserError: an impossible split, task or cell, two splits of one name, or a choice that leaves nothing.
     """
     specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
     if not specs:
         keys = ("split", "target", "seed", "cell", "images_per_class")
         chosen = " ".join(f"{key}={value}" for key in keys if (value := getattr(config, key)) is not None)
         raise UserError(f"study={config.study.name} has no networks{f' with {chosen}' if chosen else ''}")
-    return list({s.run_id: s for s in specs}.values())
+    _check_names(specs)
+    return _each_once(specs)
+
+
+def _check_names(specs: list[RunSpec]) -> None:
+    """Runs, tables and figures name a split as its file is named: one name, two tasks."""
+    classes: dict[tuple[str, str], tuple[int, ...]] = {}
+    for spec in specs + [spec.source for spec in specs if spec.source]:
+        if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
+            raise UserError(
+                f"the study has two splits of the name {shown(spec.split)}, with other classes in task "
+                f"{spec.cell.target}: rename one of the files"
+            )
+
+
+def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
+    """Two splits can have a task in common: its networks, equal in all but the split's name, are those of the first."""
+    first: dict[str, RunSpec] = {}
+    for spec in specs:
+        first.setdefault(spec.id, spec)
+    return [replace(s, source=first.get(s.source.id, s.source)) if s.source else s for s in first.values()]
 
 
 def _parts(study: StudyConfig) -> list[StudyPart]:
