@@ -10,10 +10,12 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from transferability import stopping
 from transferability.config import Config, load
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
@@ -29,6 +31,8 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def composed(values: DictConfig) -> None:
         try:
+            if _of_joblib(HydraConfig.get()):
+                stopping.listen_as_worker()
             main(load(values))
         except (UserError, OmegaConfBaseException) as error:
             status = _fail(str(error))
@@ -39,6 +43,10 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 traceback.print_exc()  # into the job's log: the launcher passes an error on without its origin
             raise
+        except KeyboardInterrupt:
+            if not stopping.asked():
+                raise
+            # joblib would kill the other workers; the launcher knows by itself that it was asked to stop
 
     def run() -> None:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler prints many lines; ours prints one
@@ -49,21 +57,41 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             extra = "this launcher needs pip install '.[slurm]': " if "hydra/launcher/submitit_" in str(error) else ""
             sys.exit(_fail(f"{extra}{error} {cause or ''}"))
         except UserError as error:  # of a job, whose own line is in its log
-            sys.exit(_fail(str(error)))
+            if not stopping.asked():
+                sys.exit(_fail(str(error)))
         except RuntimeError as error:
             if not type(error).__module__.startswith("submitit."):
                 raise
             sys.exit(_fail(str(error).partition("\n---")[0]))  # below the line is the job's log
         except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-            sys.exit(STOPPED)
+            sys.exit(_stopped())
+        if stopping.asked():
+            sys.exit(_stopped())
 
     return run
+
+
+class Listen(Callback):
+    """In a multirun of joblib a request to stop goes to its workers. (Other launchers' jobs hear it by themselves.)"""
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        if _of_joblib(config.hydra):
+            stopping.listen_as_launcher()
+
+
+def _of_joblib(configuration: DictConfig) -> bool:
+    """Whether this is a multirun of joblib."""
+    return configuration.mode == RunMode.MULTIRUN and configuration.launcher._target_.endswith(".JoblibLauncher")
 
 
 def dataset_of(config: Config) -> PackedDataset:
     """The packed dataset; the embedded one is made on first use."""
     return pack(config.dataset) if config.dataset.kind == "procedural" else open_packed(config.dataset)
+
+
+def _stopped() -> int:
+    print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+    return STOPPED
 
 
 def _fail(message: str) -> int:

@@ -85,11 +85,11 @@ def _multirun(overrides: list[str]) -> None:
         KeyboardInterrupt: it was stopped.
     """
     process = subprocess.Popen([sys.executable, "-m", "experiments.run", "-m", *overrides])
-    # Ctrl-C reaches the multirun by itself; a SIGTERM to this process alone is passed on.
-    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.send_signal(signal.SIGINT)}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on, each counts alone.
+    other = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
+    before = {n: signal.signal(n, lambda n, _: process.send_signal(other[n])) for n in other}
     try:
-        if process.wait() == STOPPED:
+        if process.wait() in (STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
     finally:
         for number, handler in before.items():

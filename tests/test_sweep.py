@@ -66,6 +66,28 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(tmp_path):
     assert snapshot(tmp_path / "runs") == before, "nothing is done twice"
 
 
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM to the sweep alone"])
+def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
+    """Long before the first regular checkpoint, in processes at different steps; jobs in the queue stay there."""
+    endless = ["study.seeds=[0,1]", "recipe.steps=100000", "recipe.eval_every=50000", "recipe.warmup_steps=0"]
+    sweep = start(tmp_path, *endless, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "threads=1")
+    for line in sweep.stderr:
+        if "steps of 6 images" in line and len(list(tmp_path.glob("runs/*/spec.json"))) == 3:
+            break
+    time.sleep(1)
+    if way == "Ctrl-C":
+        os.killpg(sweep.pid, signal.SIGINT)
+    else:
+        sweep.terminate()
+    status, errors = finish(sweep)
+    assert status == 130 and "Traceback" not in errors and "error" not in errors.lower(), errors
+    saved = [int(step) for step in re.findall(r"1 network: stopped, saved 1 at step (\d+) of 100000", errors)]
+    store = Store(tmp_path / "runs")
+    assert sorted(store.step(spec) for spec in store.specs()) == sorted(saved) and len(saved) == 3 and min(saved) > 0
+    assert not store.verify()[1] and not list(tmp_path.glob("runs/*/.*tmp*"))
+    assert errors.endswith("stopped; the same command goes on from the last checkpoint\n")
+
+
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path):
     if launcher == "submitit_local":

@@ -6,12 +6,8 @@ import logging
 import os
 import platform
 import re
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +26,7 @@ from transferability.devices import training_device
 from transferability.errors import UserError
 from transferability.member import Member, build_member
 from transferability.spec import RunSpec
+from transferability.stopping import check, stop_requests
 from transferability.store import Store
 from transferability.stream import Stream
 
@@ -158,6 +155,7 @@ def _train_pending(pending: list[RunSpec], store: Store, dataset: PackedDataset,
     tried: set[str] = set()
     limit, told = execution.max_networks, False
     while ready := _ready(pending, store, before, tried):
+        check()
         claimed = _claim_wave(ready, store, execution, limit)
         if claimed:
             tried |= {s.run_id for s, _ in claimed}
@@ -323,8 +321,13 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
         log.warning("%s %s failed at step %d, rate %.3g", member.spec.split, member.spec.cell, why["step"], why["lr"])
 
     began = time.monotonic()
-    with bar, logging_redirect_tqdm(), _stop_requests() as stop:
-        train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), fail, on_step, stop)
+    with bar, logging_redirect_tqdm(), stop_requests() as stop:
+        try:
+            train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), fail, on_step, stop)
+        except KeyboardInterrupt:
+            if stop.is_set():  # everything was saved
+                log.info("%s: stopped, saved %s", label, _where([m for c in cohorts for m in c.members]))
+            raise
         seconds = time.monotonic() - began
         for m in (m for cohort in cohorts for m in cohort.members):
             store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
@@ -333,35 +336,11 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
             raise KeyboardInterrupt
 
 
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole; a second one stops at once.
-
-    A handler of somebody else's stays: under Slurm submitit takes no notice of SIGTERM, because a preempted job that
-    ends by itself before Slurm kills it has failed for Slurm, and is not requeued.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread hears signals
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {n: h for n, h in handlers.items() if h is signal.default_int_handler or not callable(h)}
-
-    def restore(*_: object) -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def request(*_: object) -> None:
-        stop.set()
-        for number in before:  # Python's own handler would wait for the threads; a death at any moment is safe
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        restore()
+def _where(members: list[Member]) -> str:
+    """How many networks there are, and at which step they stand."""
+    steps = sorted({m.step for m in members})
+    at = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    return f"{len(members)} at {at} of {members[0].spec.recipe.steps}" if members else "none: all have failed"
 
 
 def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:

@@ -1,0 +1,105 @@
+"""Ctrl-C and SIGTERM: a training step ends whole and is saved, in one process or in all workers of a launcher."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ASKED = "TRANSFERABILITY_STOP"  # in the environment of workers that start after the signal
+_asked: threading.Event | None = None  # of a launcher and its workers, for as long as the process lives
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole; a second one stops at once.
+
+    Each of the two counts alone: where a group of processes gets a signal, and one of them passes it on, it passes on
+    the other one. A handler of somebody else's stays: under Slurm submitit takes no notice of SIGTERM, because a
+    preempted job that ends by itself before Slurm kills it has failed for Slurm, and is not requeued.
+    """
+    if _asked is not None:
+        yield _asked
+        return
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {n: h for n, h in handlers.items() if h is signal.default_int_handler or not callable(h)}
+
+    def request(number: int, *_: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # Python's own handler would wait for threads; any death is safe
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def asked() -> bool:
+    """Whether this launcher, or worker of one, was asked to stop."""
+    return _asked is not None and _asked.is_set()
+
+
+def check() -> None:
+    """In a launcher or a worker, which are not interrupted wherever they are: end here if they were asked to.
+
+    Raises:
+        KeyboardInterrupt: they were.
+    """
+    if asked():
+        raise KeyboardInterrupt
+
+
+def listen_as_launcher() -> None:
+    """From now on the first Ctrl-C or SIGTERM is passed on to the worker processes; a second one kills them and this.
+
+    Joblib kills its workers as soon as an exception reaches it. So none does: this process waits until they have saved.
+    """
+    global _asked
+    stop = _asked = threading.Event()
+
+    def request(number: int, *_: object) -> None:
+        signal.signal(number, kill)
+        os.environ[_ASKED] = "1"
+        stop.set()
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGTERM)
+
+    def kill(number: int, *_: object) -> None:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+        os._exit(128 + number)
+
+    for number in SIGNALS:
+        signal.signal(number, request)
+    # Workers inherit what is blocked here: a signal that comes while they start waits until they listen. It is another
+    # thread that hears it for this process, and the main one that handles it.
+    resource_tracker.ensure_running()  # unblocks both when it starts
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def listen_as_worker() -> None:
+    """From now on a signal lets the job under way save and end, and those that follow not begin.
+
+    Raises:
+        KeyboardInterrupt: there was one already.
+    """
+    global _asked
+    if _asked is None:
+        stop = _asked = threading.Event()
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: stop.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if os.environ.get(_ASKED):
+            stop.set()
+    check()
