@@ -191,6 +191,35 @@ def test_an_edited_specification_is_named_and_nothing_is_trained_over_it(whole, 
     assert crash.files(store.root) == before
 
 
+def test_folders_that_are_no_runs_stop_nobody(whole, spec_of, dataset, tmp_path, caplog):
+    """A copy of a run, and a run of a program that knows one key more: each is named, the others are read."""
+    store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
+    wanted = store.specs()
+    assert not caplog.messages and store.verify() == (len(wanted), [])
+    for copy in ("copy of baseB", f"another-{spec.id}", f"{spec.run_id} copy"):
+        shutil.copytree(store.folder(spec), store.root / copy)
+    newer = shutil.copytree(store.folder(spec), store.root / "newer-0123456789ab") / "spec.json"
+    newer.write_text(json.dumps(json.loads(newer.read_text()) | {"recipe": {"a_new_key": 1}}))
+    (store.root / "notes").mkdir()
+    assert store.specs() == wanted
+    assert len(caplog.messages) == 4 and caplog.text.count(" is a copy of ") == 3 and "a_new_key" in caplog.text
+    assert store.packed_otherwise(spec.dataset) == 0
+    ensure([spec], store, dataset, CPU)
+    runs, damaged = store.verify()
+    assert runs == len(wanted) + 4 and len(damaged) == 4
+    assert sum(f"is a copy of {spec.run_id}: move it out of the store" in line for line in damaged) == 3
+
+
+def test_runs_of_a_hidden_name_are_read_too(spec_of, trained, dataset, tmp_path):
+    """dataset.name=.x is possible."""
+    spec = spec_of("baseB")
+    store = trained([replace(spec, dataset=spec.dataset | {"name": ".x"})])
+    assert store.verify() == (1, [])
+    (folder,) = store.root.glob(".x-*")
+    flip(folder / "weights.safetensors", -1)
+    assert store.verify()[0] == 1 and str(folder / "weights.safetensors") in store.verify()[1][0]
+
+
 # Disks
 
 MANY = ["split=random-0", "cell=baseB", "recipe.steps=240"]

@@ -31,6 +31,7 @@ from transferability.spec import RunSpec
 log = logging.getLogger(__name__)
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
 RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")  # what DONE vouches for
+_RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -142,12 +143,14 @@ class Store:
         return "half" if any((folder / name).exists() for name in CHECKPOINTS) else "missing"
 
     def specs(self) -> list[RunSpec]:
-        """The specification of every run in the store, by folder name.
-
-        Raises:
-            UserError: a ``spec.json`` cannot be read, or is not that of its folder.
-        """
-        return [self._spec_in(path) for path in sorted(self.root.glob("*/spec.json"))]
+        """The specification of every run in the store, by folder name; folders that are none are named and left out."""
+        found = []
+        for path in sorted(self.root.glob("*/spec.json")):
+            try:
+                found.append(self._spec_in(path))
+            except UserError as error:
+                log.warning("left out: %s", error)
+        return found
 
     def packed_otherwise(self, dataset: dict[str, Any]) -> int:
         """How many runs are of a dataset of this name that was packed from other images or at another size."""
@@ -250,7 +253,7 @@ class Store:
 
     def verify(self) -> tuple[int, list[str]]:
         """Read every file of every run: how many runs there are, and a line for each thing that is damaged."""
-        damaged, folders = [], sorted(path for path in self.root.glob("[!.]*") if path.is_dir())
+        damaged, folders = [], sorted({path.parent for name in _RUN for path in self.root.glob(f"*/{name}")})
         for folder in folders:
             try:
                 if (folder / "spec.json").exists():
@@ -286,6 +289,8 @@ class Store:
             spec = RunSpec.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{path} cannot be read ({error}): move its folder out of the store") from error
+        if spec.run_id != path.parent.name and self.folder(spec).exists():
+            raise UserError(f"{path.parent} is a copy of {spec.run_id}: move it out of the store")
         if spec.id != path.parent.name.rpartition("-")[2]:
             raise UserError(f"{path} was changed: it is of a run {spec.id}; restore it or move its folder away")
         return spec
