@@ -43,16 +43,16 @@ sweep: setup ## train the study as jobs: LAUNCHER=joblib (processes, a GPU each)
 	@$(RUN) experiments.sweep hydra/launcher=$(LAUNCHER) $(OVERRIDES)
 
 collect: setup ## collect the study's results from the run store into tables in the folder OUT
-	@$(RUN) analysis.collect $(OVERRIDES) out=$(OUT)
+	@$(RUN) analysis.collect $(OVERRIDES) "out='$(OUT)'"
 
 figures: collect ## collect, and draw every figure into OUT as PDF, SVG and PNG
-	@$(RUN) analysis.figures $(OUT)
+	@$(RUN) analysis.figures "$(OUT)"
 
 report: collect ## collect, and write OUT/report.html: figures, claims and numbers in one page
-	@$(RUN) analysis.report $(OUT)
+	@$(RUN) analysis.report "$(OUT)"
 
 question: collect ## collect a small study (OVERRIDES=study=random-filters), and draw its one figure into OUT
-	@$(RUN) analysis.questions $(OUT)
+	@$(RUN) analysis.questions "$(OUT)"
 
 CALIBRATION = study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250 \
   dataset.grammar.shared_levels=1,2,3 dataset.grammar.seed=0,1,2 $(OVERRIDES)

@@ -1,6 +1,7 @@
 """The tables of one study: a folder of CSV files and ``about.json``, all that figures, claims and the report read."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ TEXTS = (
     *("pair", "a", "b", "run_a", "run_b", "statement", "difference", "verdict", "layers", "above", "covers"),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
+_WAY_BACK = "move the folder away and collect again (which needs the networks' folders in the store)"
 OTHERS = ("curves", "filters", "similarity", "activity")  # tables that a study may have beside its results
 
 
@@ -109,10 +111,10 @@ class Tables:
             results = read_csv(folder / "results.csv")
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
-        except (json.JSONDecodeError, pd.errors.ParserError) as error:
-            raise UserError(f"{folder} is damaged ({error}): remove it and collect again") from None
+        except ValueError as error:
+            raise UserError(f"{folder}/about.json is damaged ({error}): {_WAY_BACK}") from None
         if absent := [c for c in RESULTS if c not in results and c != "task"]:
-            raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: collect it again")
+            raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: {_WAY_BACK}")
         others = {n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}
         return cls(about, results, **others)
 
@@ -139,8 +141,20 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """What :func:`write_csv` wrote: TEXTS are text whatever they hold; only empty fields are missing values."""
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    """What :func:`write_csv` wrote: TEXTS are text whatever they hold; only empty fields are missing values.
+
+    Raises:
+        UserError: it is no such table, as after some spreadsheets.
+    """
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    except ValueError as error:  # of pandas' parser, or of an encoding
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {_WAY_BACK}") from None
+    if len(table.columns) == 1 and re.search(r"[;\t]", table.columns[0]):
+        raise UserError(
+            f"{path} is not separated by commas, as a spreadsheet may save it: save it from there with commas, points "
+            f"in numbers and UTF-8, or {_WAY_BACK}"
+        )
     return table.assign(**{name: table[name].map(_without_apostrophe) for name in TEXTS if name in table})
 
 
@@ -185,4 +199,5 @@ def fail(error: UserError) -> None:
 
 
 def _finished(folder: Path) -> int:
-    return int((read_csv(folder / "results.csv").state == "done").sum())
+    table = read_csv(folder / "results.csv")
+    return int((table.state == "done").sum()) if "state" in table else 0

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,13 @@ def test_commands_are_found():
 def test_commands_settings_exist(command):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         load(compose("config", overrides(command)))
+
+
+@pytest.mark.parametrize("target", ["report", "figures", "question"])
+def test_a_folder_with_a_space_is_one_folder_to_make(target):
+    ask = ["make", "--dry-run", "--no-print-directory", target, "OUT=my figures (1)"]
+    lines = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    words = [word for line in lines if " analysis." in line for word in shlex.split(line) if "my" in word]
+    assert words == ["out='my figures (1)'", "my figures (1)"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert load(compose("config", words[:1])).out == "my figures (1)"

@@ -18,6 +18,7 @@ from analysis.style import compose, render, save
 from analysis.tables import RESULTS, Tables, names
 from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.datasets import open_dataset
+from transferability.errors import UserError
 from transferability.runner import ensure
 from transferability.store import Store
 from transferability.study import study_specs
@@ -321,6 +322,29 @@ def test_tables_survive_writing_and_reading(tmp_path):
     published().write(tmp_path)
     text = (tmp_path / "results.csv").read_text()
     assert ",25000," in text and "25000.0" not in text, "whole numbers stay whole beside missing ones"
+
+
+@pytest.mark.parametrize("name", ["results", "curves"])
+def test_a_table_that_is_none_has_a_way_back(name, tmp_path):
+    """Semicolons, tabs, another encoding, nothing: collecting again reads it too, so that is no advice."""
+    good = Tables(published().about, published().results, pd.DataFrame({"run": ["ü"], "step": [1]}))
+    good.write(tmp_path)
+    path = tmp_path / f"{name}.csv"
+    text = path.read_text()
+    for damage in (text.replace(",", ";"), text.replace(",", "\t")):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=f"{name}.csv is not separated by commas.*or move the folder away and coll"):
+            Tables.read(tmp_path)
+    path.write_bytes((text + "é").encode("latin-1"))
+    with pytest.raises(UserError, match=f"{name}.csv is damaged .*: move the folder away and collect again"):
+        Tables.read(tmp_path)
+    path.write_text("")
+    with pytest.raises(UserError, match=f"{name}.csv is damaged .No columns.*: move the folder away and collect again"):
+        Tables.read(tmp_path)
+    path.write_text(text)
+    (tmp_path / "results.csv").write_text((tmp_path / "results.csv").read_text().replace("split_kind", "kind"))
+    with pytest.raises(UserError, match="lacks the column 'split_kind': move the folder away"):
+        Tables.read(tmp_path)
 
 
 def visible_texts(figure) -> list:
