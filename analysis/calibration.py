@@ -19,7 +19,7 @@ from analysis import draw
 from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
 from analysis.style import INK, Drawing, Mark, Panel, compose, save, tell_apart
-from analysis.tables import Tables, fail, write_csv
+from analysis.tables import Tables, tool, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
 
@@ -182,11 +182,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder with one folder of analysis.collect for each dataset")
     options = parser.parse_args()
-    try:
-        networks, levels = read(options.folder)
-        made, by_grammar = drawing(networks, levels), half_layers(networks)
-    except UserError as error:
-        fail(error)
+    networks, levels = read(options.folder)
+    made, by_grammar = drawing(networks, levels), half_layers(networks)
     remove_leftovers(options.folder)
     write_csv(options.folder / "calibration.csv", made.table)
     write_csv(options.folder / "half_layers.csv", by_grammar)
@@ -199,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tool(main)()

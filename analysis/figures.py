@@ -35,8 +35,7 @@ from analysis.style import (
     tell_apart,
     with_tips,
 )
-from analysis.tables import Tables, fail, kinds, mixed
-from transferability.errors import UserError
+from analysis.tables import Tables, kinds, mixed, tool
 from transferability.store import remove_leftovers
 
 NEAR = ("random", "user")  # kinds of split between similar tasks
@@ -675,10 +674,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
     options = parser.parse_args()
-    try:
-        paths, absent = write_figures(options.folder)
-    except UserError as error:
-        fail(error)
+    paths, absent = write_figures(options.folder)
     for path in paths:
         print(path)
     for name, why in absent.items():
@@ -686,4 +682,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tool(main)()

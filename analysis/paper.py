@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables import RESULTS, Tables, fail, names
+from analysis.tables import RESULTS, Tables, names, tool
 from transferability import cells
-from transferability.errors import UserError
 
 # ILSVRC 2012 has 50 validation images a class.
 VAL_PER_CLASS = 50
@@ -96,10 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the tables go")
     options = parser.parse_args()
-    try:
-        published().write(options.folder)
-    except UserError as error:
-        fail(error)
+    published().write(options.folder)
     results = published().results
     missing = results[results.state == "missing"]
     print(f"{options.folder}: {len(results) - len(missing)} networks with published logs, {len(missing)} without:")
@@ -107,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tool(main)()

@@ -38,7 +38,7 @@ from analysis.style import (
     save,
     tell_apart,
 )
-from analysis.tables import VARIANT, Tables, fail, kinds, write_csv
+from analysis.tables import VARIANT, Tables, kinds, tool, write_csv
 from transferability.errors import UserError
 from transferability.store import remove_leftovers
 
@@ -489,14 +489,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder of analysis.collect")
     options = parser.parse_args()
-    try:
-        tables = Tables.read(options.folder)
-        drawn = [d for d in (question(tables), activity(tables)) if isinstance(d, Drawing)]
-        remove_leftovers(options.folder)
-        write_csv(options.folder / f"{drawn[0].name}.csv", drawn[0].table)
-        paths = [path for drawing in drawn for path in save(compose(drawing), options.folder / drawing.name)]
-    except UserError as error:
-        fail(error)
+    tables = Tables.read(options.folder)
+    drawn = [d for d in (question(tables), activity(tables)) if isinstance(d, Drawing)]
+    remove_leftovers(options.folder)
+    write_csv(options.folder / f"{drawn[0].name}.csv", drawn[0].table)
+    paths = [path for drawing in drawn for path in save(compose(drawing), options.folder / drawing.name)]
     for drawing in drawn:
         print(drawing.table.to_string(index=False, float_format="%.4f", na_rep=""), end="\n\n")
     for path in paths:
@@ -504,4 +501,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tool(main)()

@@ -21,8 +21,7 @@ from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design_drawing, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
-from analysis.tables import Tables, fail, mixed, names, read_csv, write_csv
-from transferability.errors import UserError
+from analysis.tables import Tables, mixed, names, read_csv, tool, write_csv
 from transferability.store import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -233,10 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
     options = parser.parse_args()
-    try:
-        path = write_report(options.folder)
-    except UserError as error:
-        fail(error)
+    path = write_report(options.folder)
     print("The paper's claims on this study (claims.csv has differences and intervals):")
     for claim in read_csv(options.folder / "claims.csv").itertuples():
         print(f"  {claim.verdict:<12}  {claim.statement}")
@@ -244,4 +240,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tool(main)()

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from transferability.errors import UserError
 from transferability.store import write_atomic
+from transferability.terminal import output
 
 # A row a network. The published numbers of the paper have the same columns (analysis/paper.py).
 RESULTS = [
@@ -90,7 +92,10 @@ class Tables:
                 f"{folder}/results.csv has {known} finished networks, this study {finished}: nothing is overwritten; "
                 "draw what is there with `python -m analysis.report`, or choose another folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the folder {folder} cannot be made: {error.strerror}; choose another one") from error
         write_csv(folder / "results.csv", self.results[RESULTS])
         for name in OTHERS:
             if len(table := getattr(self, name)):
@@ -111,6 +116,8 @@ class Tables:
             results = read_csv(folder / "results.csv")
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise UserError(f"{folder}/about.json is damaged ({error}): {_WAY_BACK}") from None
         if absent := [c for c in RESULTS if c not in results and c != "task"]:
@@ -192,10 +199,19 @@ def mixed(networks: pd.DataFrame) -> str | None:
     return f"the networks differ in {' and '.join(varied)}: `make question` compares them" if varied else None
 
 
-def fail(error: UserError) -> None:
-    """End a command with one line and status 2."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+def tool(main: Callable[[], None]) -> Callable[[], None]:
+    """The command line around ``main``: what a user can cause ends in one line and status 2."""
+
+    def run() -> None:
+        with output():
+            try:
+                main()
+            except UserError as error:
+                with output():
+                    print(f"error: {error}", file=sys.stderr)
+                sys.exit(2)
+
+    return run
 
 
 def _finished(folder: Path) -> int:

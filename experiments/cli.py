@@ -20,9 +20,11 @@ from transferability.config import Config, load
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.pack import open_packed, pack
+from transferability.terminal import output
 
 STOPPED = 130  # exit status after Ctrl-C
-CONF = Path(__file__).resolve().parent.parent / "conf"
+HERE = Path(__file__).resolve().parent
+CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # installed; a checkout
 
 
 def command(main: Callable[[Config], None]) -> Callable[[], None]:
@@ -33,7 +35,8 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
         try:
             if _of_joblib(HydraConfig.get()):
                 stopping.listen_as_worker()
-            main(load(values))
+            with output():  # also that of a job in a process of its own
+                main(load(values))
         except (UserError, OmegaConfBaseException) as error:
             status = _fail(str(error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -49,6 +52,10 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             # joblib would kill the other workers; the launcher knows by itself that it was asked to stop
 
     def run() -> None:
+        with output():
+            compose_and_run()
+
+    def compose_and_run() -> None:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler prints many lines; ours prints one
         try:
             composed()
@@ -90,11 +97,13 @@ def dataset_of(config: Config) -> PackedDataset:
 
 
 def _stopped() -> int:
-    print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+    with output():
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
     return STOPPED
 
 
 def _fail(message: str) -> int:
     line = re.sub(r"\s+", " ", message).strip()
-    print(f"error: {line}", file=sys.stderr)
+    with output():
+        print(f"error: {line}", file=sys.stderr)
     return 2

@@ -10,6 +10,7 @@ from transferability.config import Config
 from transferability.datasets import verify
 from transferability.errors import UserError
 from transferability.store import Store
+from transferability.terminal import output
 
 
 def main(config: Config) -> None:
@@ -18,9 +19,10 @@ def main(config: Config) -> None:
         verify(dataset_of(config))
     except UserError as error:
         damaged.append(str(error))
-    for line in damaged:
-        print(f"damaged: {line}", file=sys.stderr)
-    print(f"{runs} runs in {config.store} and {config.dataset.name} read: {len(damaged) or 'nothing'} damaged")
+    with output():  # the status tells it, too
+        for line in damaged:
+            print(f"damaged: {line}", file=sys.stderr)
+        print(f"{runs} runs in {config.store} and {config.dataset.name} read: {len(damaged) or 'nothing'} damaged")
     if damaged:
         sys.exit(1)
 

@@ -375,7 +375,8 @@ def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left half-written: our temporary files, and those of safetensors itself."""
     for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
-        left.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or in a folder that cannot be written, as the next one to write will say
+            left.unlink()
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -1,0 +1,70 @@
+"""What surrounds every command: readers that go, folders that cannot be made, an installation."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from analysis import figures, paper, questions, report
+from analysis.tables import tool
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("command", "unbuffered", "both", "status"),
+    [
+        ("analysis.paper {0}", "", False, 0),
+        ("experiments.status data_dir={0} store={0}", "1", False, 0),
+        ("experiments.verify data_dir={0} store={0} dataset=cifar10", "1", True, 1),  # nothing is packed
+        ("analysis.figures {0}", "1", True, 2),
+    ],
+)
+def test_a_reader_that_has_gone_is_no_error(command, unbuffered, both, status, tmp_path):
+    """COMMAND | true, and COMMAND 2>&1 | true."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", *command.format(tmp_path).split()], cwd=ROOT, text=True, stdout=write,
+        stderr=write if both else subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == status and not done.stderr, done.stderr
+    assert (tmp_path / "about.json").exists() == command.startswith("analysis.paper")
+
+
+@pytest.mark.parametrize("module", [figures, paper, questions, report])
+def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        monkeypatch.setattr(sys, "argv", ["command", str(folder)])
+        with pytest.raises(SystemExit) as ended:
+            tool(module.main)()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and line.startswith("error: ") and str(folder) in line
+    assert (tmp_path / "file").read_text() == "" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_installation_has_its_configuration(tmp_path):
+    """Not only one that is editable."""
+    pytest.importorskip("setuptools", minversion="77")
+    files = ("pyproject.toml", "README.md", "transferability", "experiments", "analysis", "conf")
+    for name in files:
+        (tmp_path / "tree").mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / "tree" / name)
+    build = "import sys, setuptools.build_meta as b; b.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=tmp_path / "tree", capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.status", f"store={tmp_path}/runs", "study=paper"], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout == f"{tmp_path}/runs holds no runs yet\n"
+    assert {p.name for p in ROOT.glob("conf/**/*.yaml")} == {p.name for p in tmp_path.glob("site/**/*.yaml")} - {
+        p.name for p in ROOT.glob("transferability/reference/*.yaml")
+    }
