@@ -9,12 +9,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.overrides import as_typed, how_to_quote
 from transferability import stopping
 from transferability.config import Config, load
 from transferability.datasets import PackedDataset
@@ -56,9 +57,12 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             compose_and_run()
 
     def compose_and_run() -> None:
+        sys.argv[1:] = as_typed(sys.argv[1:])
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler prints many lines; ours prints one
         try:
             composed()
+        except OverrideParseException as error:
+            sys.exit(_fail(how_to_quote(error)))
         except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
             extra = "this launcher needs pip install '.[slurm]': " if "hydra/launcher/submitit_" in str(error) else ""

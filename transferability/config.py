@@ -4,12 +4,15 @@
 """
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from transferability.errors import UserError
+
+_PATHS = ("folder", "source", "val_labels")  # of the dataset
 
 
 def _require(condition: bool, key: str, value: Any, wanted: str) -> None:
@@ -321,12 +324,50 @@ class Config:
 def load(composed: DictConfig) -> Config:
     """The typed configuration for what Hydra composed.
 
+    A path may begin with ``~``.
+
     Raises:
         UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)
     """
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    typed = OmegaConf.merge(OmegaConf.structured(Config), composed)
+    _check_texts(typed, composed)
+    config = OmegaConf.to_object(typed)
+    for part, prefix, keys in ((config, "", ("data_dir", "store", "out")), (config.dataset, "dataset.", _PATHS)):
+        for key in keys:
+            if (path := getattr(part, key)) is not None:
+                setattr(part, key, expanded(path, prefix + key))
     config.check()
     return config
+
+
+def expanded(path: str, key: str) -> str:
+    """``path`` with the home folder that its ``~`` or ``~user`` stands for.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise UserError(f"{key}={path}: there is no home folder {path.split('/')[0]}; of a name as it is: ./{path}")
+    return found
+
+
+OmegaConf.register_new_resolver("expanded", expanded, replace=True)  # for what Hydra itself writes (conf/config.yaml)
+
+
+def _check_texts(typed: Any, read: Any, above: str = "") -> None:
+    """A text that was read as a number or truth value (2024.10, 1e3, true) is not what was written any more."""
+    for key in range(len(typed)) if isinstance(typed, ListConfig) else typed:
+        if OmegaConf.is_missing(typed, key) or (isinstance(read, DictConfig) and key not in read):
+            continue
+        where = f"{above}[{key}]" if isinstance(typed, ListConfig) else f"{above}.{key}".removeprefix(".")
+        if isinstance(typed[key], str) and isinstance(read[key], (bool, float)):
+            raise UserError(
+                f"{where} was read as {str(read[key]).lower()}, a {type(read[key]).__name__}, but it is a text: put it "
+                "in quotes, on a command line such as 'dataset.name=\"2024.10\"'"
+            )
+        if isinstance(typed[key], (DictConfig, ListConfig)):
+            _check_texts(typed[key], read[key], where)
 
 
 def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
@@ -337,6 +378,8 @@ def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
     """
     if not changes:
         return settings
-    out = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings), changes))
+    typed = OmegaConf.merge(OmegaConf.structured(settings), changes)
+    _check_texts(typed, OmegaConf.create(changes))
+    out = OmegaConf.to_object(typed)
     out.check()
     return out

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from transferability.config import expanded
 from transferability.datasets import PackedDataset, and_more, shown
 from transferability.errors import UserError
 
@@ -72,6 +73,7 @@ def split_name(split: str) -> str:
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     if split_kind(path.stem) != "user":
         raise UserError(f"split={shown(path)}: runs would be named as those of split={path.stem}: rename the file")
+    path = Path(expanded(str(path), "split"))
     try:  # names as they are written: YAML's own types would turn class 010 into 8, and class no into False
         lists = yaml.BaseLoader(path.read_text()).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

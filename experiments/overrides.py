@@ -1,0 +1,81 @@
+"""Settings on the command line that are text: what was typed, though Hydra would read a number or a list in it."""
+
+import re
+import shlex
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString, Sweep
+from hydra.errors import HydraException, OverrideParseException
+
+from transferability.config import Config
+
+_SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
+_PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")  # a,b: one value, or a sweep over several
+
+
+def as_typed(words: list[str]) -> list[str]:
+    """The words of a command line, values of text settings in Hydra's quotes where it would not read them as text.
+
+    In a multirun (-m) commas separate the values of a sweep, as Hydra has it.
+    """
+    multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
+    return [_as_typed(word, multirun) for word in words]
+
+
+def how_to_quote(error: OverrideParseException) -> str:
+    """What to write instead of an override that Hydra cannot parse."""
+    key, equals, value = error.override.partition("=")
+    if not equals:
+        return f"{error.override!r} is no setting: write KEY=VALUE"
+    if value.startswith("["):
+        return f"{error.override} cannot be read: write elements with special characters in quotes, {key}=['...','...']"
+    return f"{error.override} cannot be read: a value with special characters needs quotes, {quoted(f'{key}=', value)}"
+
+
+def quoted(key: str, value: str) -> str:
+    """The setting as a shell wants to have it, the value in quotes for Hydra."""
+    return shlex.quote(key + _in_quotes(value))
+
+
+def _as_typed(word: str, multirun: bool) -> str:
+    match = _SETTING.fullmatch(word)
+    if not match or match[2] not in _texts(Config):
+        return word
+    key, _, value = match.groups()
+    values = value.split(",") if multirun and _PLAIN_LIST.fullmatch(value) else [value]
+    return key + ",".join(one if _is_text(one, multirun) else _in_quotes(one) for one in values)
+
+
+def _is_text(value: str, multirun: bool) -> bool:
+    """Whether Hydra reads a text here (it may have quotes), nothing (null), or a sweep where there can be one."""
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException:
+        return False
+    return isinstance(read, (str, QuotedString, type(None))) or (multirun and isinstance(read, Sweep))
+
+
+def _in_quotes(value: str) -> str:
+    return QuotedString(value, Quote.single if '"' in value else Quote.double).with_quotes()
+
+
+@lru_cache
+def _texts(schema: type, above: str = "") -> frozenset[str]:
+    """The keys of all settings that are text, or text or null."""
+    found: set[str] = set()
+    types = get_type_hints(schema)
+    for key in (f.name for f in fields(schema)):
+        kinds = _alternatives(types[key])
+        if str in kinds:
+            found.add(above + key)
+        for kind in filter(is_dataclass, kinds):
+            found |= _texts(kind, f"{above}{key}.")
+    return frozenset(found)
+
+
+def _alternatives(kind: Any) -> tuple:
+    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
