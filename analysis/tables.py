@@ -12,7 +12,7 @@ import pandas as pd
 
 from transferability.errors import UserError
 from transferability.store import write_atomic
-from transferability.terminal import output
+from transferability.terminal import in_utf8, output
 
 # A row a network. The published numbers of the paper have the same columns (analysis/paper.py).
 RESULTS = [
@@ -203,6 +203,7 @@ def tool(main: Callable[[], None]) -> Callable[[], None]:
     """The command line around ``main``: what a user can cause ends in one line and status 2."""
 
     def run() -> None:
+        in_utf8()
         with output():
             try:
                 main()

@@ -21,7 +21,7 @@ from transferability.config import Config, load
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.pack import open_packed, pack
-from transferability.terminal import output
+from transferability.terminal import in_utf8, output
 
 STOPPED = 130  # exit status after Ctrl-C
 HERE = Path(__file__).resolve().parent
@@ -53,6 +53,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             # joblib would kill the other workers; the launcher knows by itself that it was asked to stop
 
     def run() -> None:
+        in_utf8()
         with output():
             compose_and_run()
 

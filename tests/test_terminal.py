@@ -1,5 +1,6 @@
 """What surrounds every command: readers that go, folders that cannot be made, an installation."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,7 +8,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from analysis import figures, paper, questions, report
 from analysis.tables import tool
@@ -47,6 +50,38 @@ def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, t
         (line,) = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2 and line.startswith("error: ") and str(folder) in line
     assert (tmp_path / "file").read_text() == "" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_locale_changes_nothing(tmp_path):
+    """Names of classes, settings and what is printed are UTF-8 under a locale that has no such letters."""
+    draw = np.random.default_rng(0)
+    for name in ("café", "猫", "bee"):
+        (tmp_path / "naïve" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "naïve" / name / f"{i}.png")
+    said = []
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for data, environment in (("one", {"PYTHONUTF8": "1"}), ("two", plain)):
+        words = [
+            "dataset=folder",
+            "dataset.name=größe",
+            f"dataset.source={tmp_path}/naïve",
+            f"data_dir={tmp_path}/data",
+        ]
+        ask = [
+            sys.executable,
+            "-m",
+            "experiments.pack",
+            *words,
+            "dataset.image_size=16",
+            f"dataset.folder={tmp_path}/{data}",
+        ]
+        done = subprocess.run(ask, cwd=ROOT, capture_output=True, env={**os.environ, **environment})
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.decode().replace(data, ""))
+    one, two = (json.loads((tmp_path / data / "dataset.json").read_bytes()) for data in ("one", "two"))
+    assert one == two and [c["name"] for c in one["classes"]] == ["bee", "café", "猫"]
+    assert said[0] == said[1]
 
 
 def test_an_installation_has_its_configuration(tmp_path):

@@ -8,6 +8,16 @@ from contextlib import contextmanager
 from typing import TextIO
 
 
+def in_utf8() -> None:
+    """Start the command again in Python's UTF-8 mode where the locale is another one.
+
+    Names of classes come from the disk: in Latin-1 they would be others, and so would a dataset's checksum.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # also of the processes that this one starts
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 @contextmanager
 def output() -> Iterator[None]:
     """Within the block, and when the process ends, no printing is an error; if its reader has gone the block ends."""
