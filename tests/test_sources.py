@@ -282,9 +282,34 @@ def test_a_folder_that_wraps_the_classes_is_no_class(tmp_path):
         archive = zipped(root, tmp_path / f"{i}.zip", below)
         assert found("folder", archive)[0] == ["ant", "bee"]
         assert pack(config_of("folder", archive, tmp_path / f"packed-{i}")).checksum == plain.checksum
-    deep = class_folders(tmp_path / "deep", {"ant": 4, "bee/young": 4, "bee/old": 4})
+    deep = class_folders(tmp_path / "deep", {"ant/all": 4, "bee/young": 4, "bee/old": 4})
     names, train, val = found("folder", deep)
     assert names == ["ant", "bee"] and len(train + val) == 12
+
+
+def test_a_dataset_inside_itself_is_no_class(tmp_path):
+    """It would be one of the images of all others, and its validation images training images of theirs."""
+    root = class_folders(tmp_path / "plants", {"rust": 4, "scab": 4, "plants/rust": 4, "plants/scab": 4})
+    for source in (root, zipped(root, tmp_path / "plants.zip"), zipped(root, tmp_path / "wrapped.zip", "home/")):
+        assert "plants/ lies beside class folders and holds folders of their names (rust, scab)" in refusal(
+            "folder", source
+        )
+    other = class_folders(tmp_path / "other", {"rust": 4, "scab": 4, "more/wilt": 4, "more/spot": 4})
+    wanted = "more/ has only folders in it, but rust/ and 1 more beside it images"
+    assert wanted in refusal("folder", other) and "dataset.parts={}" in refusal("folder", other)
+    for name in ("train", "val"):
+        class_folders(tmp_path / "split", {"rust": 4, "scab": 4}, name)
+    class_folders(tmp_path / "split", {"val/rust": 4}, "val")
+    assert "'val' has validation images but no training images" in refusal("folder", tmp_path / "split")
+
+
+def test_a_class_of_one_image_is_told_so(tmp_path):
+    root = class_folders(tmp_path / "one", {"ant": 4, "bee": 1, "wasp": 1})
+    assert "class 'bee' and 1 more of" in refusal("folder", root) and "has one image: it takes two" in refusal(
+        "folder", root
+    )
+    root = class_folders(class_folders(tmp_path / "two", {"ant": 1, "bee": 1}, "train"), {"ant": 1, "bee": 1}, "val")
+    assert found("folder", root)[0] == ["ant", "bee"], "nothing is held out of it"
 
 
 def test_a_class_may_be_called_train(tmp_path):

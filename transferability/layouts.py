@@ -297,6 +297,10 @@ def _check_that_they_are_classes(folders: _Folders, at: str, parts: dict[str, st
             raise _unsure(
                 folders, f"{at}{name}/ is named as what holds images, or belongs to them, not as a class", found
             )
+    flat = [name for name in below if folders.stray(f"{at}{name}/")]
+    if deeper := [name for name in below if name not in flat] if flat else []:
+        beside = f"{flat[0]}/{and_more(flat)} beside it images"
+        raise _unsure(folders, f"{at}{deeper[0]}/{and_more(deeper)} has only folders in it, but {beside}", found)
     inner = set.intersection(*below.values())
     if len(below) > 1 and len(inner) > 1:
         log.warning(

@@ -263,7 +263,13 @@ def _folder(tree: FileTree, config: DatasetConfig) -> Source:
 def _with_validation(source: Source, config: DatasetConfig) -> Source:
     """Hold out ``val_fraction`` of each class."""
     train, val = [], []
-    for name, found in _training_by_class(source):
+    by_class = _training_by_class(source)
+    if single := [name for name, found in by_class if len(found) == 1]:
+        raise UserError(
+            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: it takes two, one to "
+            "train on and one held out to validate; add some, or leave it out"
+        )
+    for name, found in by_class:
         order = numpy_generator(config.seed, "held out", name).permutation(len(found))
         cut = max(1, round(config.val_fraction * len(found)))
         val += [found[i] for i in sorted(order[:cut])]
