@@ -287,6 +287,29 @@ def test_a_folder_that_wraps_the_classes_is_no_class(tmp_path):
     assert names == ["ant", "bee"] and len(train + val) == 12
 
 
+@pytest.mark.parametrize("below", ["./", "./pets/", ".\\", "pets\\"])
+def test_a_zip_may_spell_its_paths_otherwise(below, tmp_path):
+    """As ``zip -r a.zip ./*`` elsewhere, and programs of Windows do; the checksum is that of the folder."""
+    root = class_folders(tmp_path / "pets", {"ant": 4, "bee": 4})
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        for path in sorted(root.rglob("*")):
+            name = below + path.relative_to(root).as_posix() + "/" * path.is_dir()
+            out.writestr(
+                name.replace("/", "\\") if "\\" in below else name, b"" if path.is_dir() else path.read_bytes()
+            )
+    assert found("folder", tmp_path / "a.zip")[0] == ["ant", "bee"]
+    packed = [
+        pack(config_of("folder", source, tmp_path / f"packed-{source.stem}")) for source in (root, tmp_path / "a.zip")
+    ]
+    assert packed[0].checksum == packed[1].checksum
+
+
+def test_a_backslash_beside_slashes_is_one(tmp_path):
+    root = class_folders(tmp_path / "pets", {"ant": 4, "b\\ee": 4})
+    for source in (root, zipped(root, tmp_path / "a.zip")):
+        assert found("folder", source)[0] == ["ant", "b\\ee"]
+
+
 def test_a_dataset_inside_itself_is_no_class(tmp_path):
     """It would be one of the images of all others, and its validation images training images of theirs."""
     root = class_folders(tmp_path / "plants", {"rust": 4, "scab": 4, "plants/rust": 4, "plants/scab": 4})

@@ -257,15 +257,20 @@ class _Zip:
 
     def __init__(self, path: Path):
         self.archive, self.entries, self.folders = zipfile.ZipFile(path), {}, []
+        entries = self.archive.infolist()
+        slashes = any("/" in entry.filename for entry in entries)
         try:
-            for entry in self.archive.infolist():
-                name = _entry_name(path, entry.filename)
+            for entry in entries:
+                # CLASS\IMAGE where some program of Windows wrote it; elsewhere a backslash is a character of a name.
+                of_windows = entry.create_system == 0 or not slashes
+                name = entry.filename.replace("\\", "/") if of_windows else entry.filename
+                folder, name = name.endswith("/"), _entry_name(path, name)
                 if entry.flag_bits & 1:
                     raise UserError(
                         f"dataset.source={shown(path)}: the entry {shown(entry.filename)} is encrypted: unzip it with "
                         "its password and give the folder"
                     )
-                if entry.is_dir():
+                if folder:
                     self.folders.append(name)
                 else:
                     self.entries[name] = entry  # a name that is there twice is the last of them

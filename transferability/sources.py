@@ -18,7 +18,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from transferability.archives import FileTree, reason
 from transferability.config import DatasetConfig
-from transferability.datasets import ClassInfo, shown
+from transferability.datasets import ClassInfo, and_more, shown
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.layouts import layout_of, require_images
