@@ -106,6 +106,32 @@ def test_tiny_imagenet_as_a_folder_and_as_a_zip_file(tmp_path):
     assert sorted(value) == sorted([10 * c + i for c in range(4) for i in range(3)] + list(range(100, 108)))
 
 
+@pytest.mark.parametrize("below", ["", "images/"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_sorted_val_of_tiny_imagenet_is_the_same_dataset(below, listed, tmp_path):
+    """val/WNID/IMAGE, as it is often made for an ImageFolder, with or without the list that it was made by."""
+    root = tiny_imagenet(tmp_path / "official")
+    list_path = Path("val", "val_annotations.txt")
+    with open(root / list_path, "a") as file:
+        for i in range(8, 12):  # val_10 comes after val_9
+            write(root / "val" / "images" / f"val_{i}.JPEG", 100 + i)
+            file.write(f"val_{i}.JPEG\t{WNIDS[i % 4]}\t0\t32\t44\t62\n")
+    official = pack(config_of("tiny_imagenet", root, tmp_path / "packed"))
+    again = shutil.copytree(root, tmp_path / "sorted")
+    for line in (again / list_path).read_text().splitlines():
+        name, wnid = line.split("\t")[:2]
+        (again / "val" / wnid / below).mkdir(parents=True, exist_ok=True)
+        (again / "val" / "images" / name).rename(again / "val" / wnid / below / name)
+    (again / "val" / "images").rmdir()
+    if not listed:
+        (again / list_path).unlink()
+    for source in (again, zipped(again, tmp_path / "sorted.zip")):
+        assert pack(config_of("tiny_imagenet", source, tmp_path / f"p-{source.name}")).checksum == official.checksum
+    (again / "val" / WNIDS[0]).rename(again / "val" / "n00000001")
+    if not listed:
+        assert "its class n00000001 is not in wnids.txt" in refusal("tiny_imagenet", again)
+
+
 def test_what_is_not_tiny_imagenet_is_refused(tmp_path):
     write(tmp_path / "other" / "cat" / "x.png")
     assert "no wnids.txt" in refusal("tiny_imagenet", tmp_path / "other")

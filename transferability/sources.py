@@ -178,7 +178,10 @@ def _cifar(config: DatasetConfig) -> Source:
 
 
 def _tiny_imagenet(tree: FileTree, config: DatasetConfig) -> Source:
-    """The official layout: wnids.txt, train/WNID/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt."""
+    """The official layout: wnids.txt, train/WNID/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt.
+
+    Or val/WNID/*.JPEG, as it is often sorted.
+    """
     root = tree.find("wnids.txt")
     if root is None:
         raise UserError(f"dataset.source={config.source} has no wnids.txt: it is not Tiny-ImageNet's zip or folder")
@@ -187,15 +190,26 @@ def _tiny_imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
     classes = [ClassInfo(words.get(w, w).split(",")[0], w, groups.get(w)) for w in wnids]
     train = [(n, n.removeprefix(f"{root}train/").split("/")[0]) for n in tree.images(f"{root}train/")]
-    lines = [line.split("\t") for line in tree.text(f"{root}val/val_annotations.txt").splitlines() if line.strip()]
-    if bad := next((line for line in lines if len(line) < 2), None):
-        raise UserError(f"{config.source}/{root}val/val_annotations.txt: {shown(bad[0])!r} is not `IMAGE tab WNID ...`")
-    val = [(f"{root}val/images/{name}", wnid) for name, wnid, *_ in lines]
+    val = _tiny_imagenet_val(tree, f"{root}val/")
     for name, wnid in train + val:
         if wnid not in index:
             raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} is not in wnids.txt")
     train, val = ([_item(tree, index[wnid], name) for name, wnid in subset] for subset in (train, val))
     return Source(classes, train, val)
+
+
+def _tiny_imagenet_val(tree: FileTree, under: str) -> list[tuple[str, str]]:
+    """The file and wnid of each validation image, in the order of the official list: val_0, val_1, val_2 ..."""
+    images, listed = tree.images(under), f"{under}val_annotations.txt"
+    sorted_to = {n: n.removeprefix(under).split("/")[0] for n in images if re.match(r"n\d{8}/", n.removeprefix(under))}
+    if sorted_to and tree.size(listed) < 0:
+        number = {n: [int(digits) for digits in re.findall(r"\d+", posixpath.basename(n))] for n in sorted_to}
+        return sorted(sorted_to.items(), key=lambda pair: (number[pair[0]], pair[0]))
+    lines = [line.split("\t") for line in tree.text(listed).splitlines() if line.strip()]
+    if bad := next((line for line in lines if len(line) < 2), None):
+        raise UserError(f"{shown(tree.source / listed)}: {shown(bad[0])!r} is not `IMAGE tab WNID ...`")
+    place = {posixpath.basename(n): n for n in sorted_to}
+    return [(place.get(name, f"{under}images/{name}"), wnid) for name, wnid, *_ in lines]
 
 
 def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
