@@ -331,9 +331,7 @@ HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 def test_images_that_cannot_be_decoded_are_errors_or_counted_a_class_at_a_time(tmp_path, caplog):
     photos = {"ant/x": HEIF, "ant/y.heif": HEIF, "bee/z.HEIC": HEIF}
     root = made(tmp_path / "own", *classes("train/"), *classes("val/"), **{f"train/{p}": d for p, d in photos.items()})
-    with pytest.raises(
-        UserError, match=r"ant/x is corrupt \(HEIF, which is not decoded here: convert it to PNG or JPEG\)"
-    ):
+    with pytest.raises(UserError, match=r"ant/x is not supported \(HEIF: convert it to PNG or JPEG\)"):
         pack(config_of(root, folder=str(tmp_path / "packed")))
     packed = pack(config_of(root, folder=str(tmp_path / "packed"), on_error="skip"))
     assert len(packed.labels) == 12 and len(packed.meta["skipped"]) == 3
@@ -346,7 +344,7 @@ def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path)
     root = made(tmp_path / "heif", *classes(), **cats)
     with pytest.raises(
         UserError,
-        match=r"'cat' .* no training images: the 3 it had are left out, the first .*cat/..heif is corrupt .HEIF",
+        match=r"'cat' .* no training images: the 3 it had are left out, the first .*cat/..heif is not supported .HEIF",
     ):
         pack(config_of(root, folder=folder, on_error="skip"))
     root = made(tmp_path / "pages", *classes(), **{f"cat/{i}": b"<html>" for i in range(4)})

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transferability import sources
+from transferability import decoding, sources
 from transferability.cells import Cell, expand, parse
 from transferability.config import DatasetConfig, NetworkConfig, RecipeConfig
 from transferability.datasets import FORMAT, ClassInfo, PackedDataset, shown
@@ -439,9 +439,9 @@ def test_a_damaged_image_is_an_image_or_one_clear_line(kind, changes, data):
         damaged[at % len(damaged)] = value
     cut = data.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "MAX_PIXELS", 1 << 20)
+        patch.setattr(decoding, "MAX_PIXELS", 1 << 20)
         try:
-            image = sources.decode(bytes(damaged[:cut]))
+            image = decoding.decode(bytes(damaged[:cut]))
         except ValueError as error:
             assert one_line(error)
         else:
@@ -451,7 +451,7 @@ def test_a_damaged_image_is_an_image_or_one_clear_line(kind, changes, data):
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_bytes_that_are_no_image_are_one_clear_line(content):
     with pytest.raises(ValueError) as error:
-        sources.decode(content)
+        decoding.decode(content)
     assert one_line(error.value)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from transferability import archives
 from transferability.config import DatasetConfig
+from transferability.decoding import _warn_of_dark_images, decode
 from transferability.errors import UserError
 from transferability.pack import pack
 from transferability.sources import REFERENCE, cifar_groups, imagenet_groups, open_source
@@ -354,7 +355,7 @@ def test_a_dataset_inside_itself_is_no_class(tmp_path):
 
 def test_a_class_of_one_image_is_told_so(tmp_path):
     root = class_folders(tmp_path / "one", {"ant": 4, "bee": 1, "wasp": 1})
-    assert "class 'bee' and 1 more of" in refusal("folder", root) and "has one image: it takes two" in refusal(
+    assert "class 'bee' and 1 more of" in refusal("folder", root) and "has one image: with it held out" in refusal(
         "folder", root
     )
     root = class_folders(class_folders(tmp_path / "two", {"ant": 1, "bee": 1}, "train"), {"ant": 1, "bee": 1}, "val")
@@ -785,3 +786,56 @@ def test_the_classes_of_the_real_tiny_imagenet():
     assert Counter(item.label for item in source.train) == dict.fromkeys(range(200), 500)
     assert Counter(item.label for item in source.val) == dict.fromkeys(range(200), 50)
     assert source.train[0].load().shape == source.val[-1].load().shape == (64, 64, 3)
+
+
+# --- what image files say beside their pixels ---
+
+
+def file_of(image: np.ndarray, kind: str, orientation: int | None = None) -> bytes:
+    """An image file without loss, that says how it is to be turned."""
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[274] = orientation or 1
+    how = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif, "lossless": True}
+    Image.fromarray(image).save(out, kind, **(how if orientation else {}))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_ignored_or_applied_in_every_format(kind, orientation):
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    data = file_of(image, kind, orientation)
+    assert (decode(data) == image).all()
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert np.array_equal(decode(data, upright=True), upright)
+
+
+def test_orientation_is_a_setting_of_the_pack(tmp_path):
+    for name in ("ant", "bee"):
+        for i in range(4):
+            (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+            image = np.full((SIDE, SIDE, 3), i, np.uint8)
+            image[0] = 200
+            (tmp_path / "own" / name / f"{i}.png").write_bytes(file_of(image, "PNG", 6))
+    plain = pack(config_of("folder", tmp_path / "own", tmp_path / "plain"))
+    turned = pack(config_of("folder", tmp_path / "own", tmp_path / "turned", orientation="apply"))
+    assert (plain.images[:, 0] == 200).all() and (turned.images[:, :, -1] == 200).all()
+    assert "orientation" not in plain.meta["settings"] and turned.meta["settings"]["orientation"] == "apply"
+
+
+def test_images_that_are_not_read_are_not_called_corrupt(tmp_path, caplog):
+    draw, root = np.random.default_rng(0), class_folders(tmp_path / "own", {"ant": 4, "bee": 4})
+    for values, what in (
+        (draw.random((8, 8)).astype(np.float32), "TIFF of 32 bits a value, floating point"),
+        (draw.integers(0, 4096, (8, 8)).astype(np.int32), "TIFF of 32 bits a value with signs"),
+    ):
+        (root / "ant" / "odd.tif").write_bytes(file_of(values, "TIFF"))
+        message = refused_packing("folder", root, tmp_path / "packed")
+        assert f"ant/odd.tif is not supported ({what}; 8 and 16 are: convert it)" in message
+    few, many = draw.integers(0, 4096, (16, 16)).astype(np.uint16), draw.integers(0, 65536, (16, 16)).astype(np.uint16)
+    _warn_of_dark_images.cache_clear()
+    for kind in ("TIFF", "PNG"):
+        assert (decode(file_of(many, kind))[..., 0] == many >> 8).all() and not caplog.messages
+    for kind in ("TIFF", "PNG"):
+        assert (decode(file_of(few, kind))[..., 0] == few >> 8).all()
+    assert caplog.text.count("of images with 16 bits a value the highest 8 are packed, and some use 12 bits") == 1

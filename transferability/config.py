@@ -88,6 +88,9 @@ class DatasetConfig:
     duplicates: str = "keep"  # keep (and say so) | drop | fail: what equal pictures do, see duplicates.py
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
+    orientation: str = (
+        "ignore"  # ignore | apply: what EXIF or TIFF say of how to turn an image; the original ignored it
+    )
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
@@ -95,6 +98,8 @@ class DatasetConfig:
         _require(self.kind in kinds, "dataset.kind", self.kind, f"one of {', '.join(kinds)}")
         _require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
         _require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
+        known = ("ignore", "apply")
+        _require(self.orientation in known, "dataset.orientation", self.orientation, "ignore or apply")
         _require(self.encoding in ("raw", "jpeg"), "dataset.encoding", self.encoding, "raw or jpeg")
         _require(0 < self.jpeg_quality <= 100, "dataset.jpeg_quality", self.jpeg_quality, "1 to 100")
         _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")

@@ -25,6 +25,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from transferability.archives import reason
 from transferability.config import DatasetConfig
 from transferability.datasets import (
     FORMAT,
@@ -37,12 +38,13 @@ from transferability.datasets import (
     part_checksums,
     shown,
 )
+from transferability.decoding import UnsupportedError
 from transferability.draws import numpy_generator
 from transferability.duplicates import HASH, counted, equal_pictures, pixel_hash, sentence, superfluous
 from transferability.errors import UserError
 from transferability.layouts import PARTS
 from transferability.rows import HASHES, Piece, Rows
-from transferability.sources import Item, Source, open_source, reason
+from transferability.sources import Item, Source, open_source
 from transferability.store import remove_leftovers, replacing, write_atomic
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ SAFE = 4096  # images between two points from which packing can go on
 PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 _WHERE = ("folder", "source", "parts", "val_labels", "on_error")  # settings that do not change what an image is
-_LATER = {"test_fraction": (0.0,), "duplicates": ("keep", "fail")}  # not recorded where they change nothing
+# Not recorded where they change nothing: as before there was a choice.
+_LATER = {"test_fraction": (0.0,), "duplicates": ("keep", "fail"), "orientation": ("ignore",)}
 _JPEG = ("encoding", "jpeg_quality")  # not recorded of raw packs: those made before there was a choice are raw
 
 
@@ -355,6 +358,8 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
         try:
             image = _squashed(item.load(), config)
             row, key = _stored(image, config), pixel_hash(image)
+        except UnsupportedError as error:
+            piece.bad.append((item.name, f"is not supported ({reason(error)})"))
         except ValueError as error:
             piece.bad.append((item.name, f"is corrupt ({reason(error)})"))
         except OSError as error:

@@ -1,34 +1,28 @@
 """Where images come from: every kind of dataset as a list of classes and of images to pack."""
 
 import csv
-import io
+import posixpath
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 import yaml
-from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from transferability.archives import FileTree, reason
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo, and_more, shown
+from transferability.decoding import decode
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.layouts import layout_of, require_images
 from transferability.procedural import FAMILIES, make_grammar
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of a bad image our own line says what is wrong
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes that decode() refuses, and of damaged EXIF
-
 REFERENCE = files("transferability.reference")
-MAX_PIXELS = 89_478_485  # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
 
 
 @dataclass(frozen=True)
@@ -84,44 +78,9 @@ def _open(config: DatasetConfig) -> Source:
     return {"tiny_imagenet": _tiny_imagenet, "imagenet": _imagenet, "folder": _folder}[config.kind](tree, config)
 
 
-def _item(tree: FileTree, label: int, name: str) -> Item:
-    return Item(label, shown(f"{tree.source}/{name}"), lambda: decode(tree.read(name)), lambda: tree.size(name))
-
-
-def decode(data: bytes) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB; the first of an animation, without transparency.
-
-    OpenCV decodes (as Caffe did; EXIF rotation ignored, as then). Pillow reads the header first, so that an image
-    which claims to be huge is refused before anything is allocated. A JPEG that does not end as one is decoded by
-    Pillow too, which refuses truncated files where OpenCV fills in grey.
-
-    Raises:
-        ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
-    """
-    if not data:
-        raise ValueError("empty file")
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            if header.width * header.height > MAX_PIXELS:
-                raise Image.DecompressionBombError  # as Pillow does itself from twice as many pixels on
-            if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
-                header.load()
-    except Image.UnidentifiedImageError as error:
-        heif = data[4:8] == b"ftyp"
-        raise ValueError(
-            "HEIF, which is not decoded here: convert it to PNG or JPEG" if heif else "not an image"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # damaged files make Pillow raise almost anything
-        raise ValueError(reason(error)) from error
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ValueError(f"OpenCV: {error.err}") from error
-    if image is None:
-        raise ValueError("not a whole image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def _item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
+    upright, where = config.orientation == "apply", shown(f"{tree.source}/{name}")
+    return Item(label, where, lambda: decode(tree.read(name), upright), lambda: tree.size(name))
 
 
 def imagenet_groups() -> dict[str, str]:
@@ -194,7 +153,7 @@ def _tiny_imagenet(tree: FileTree, config: DatasetConfig) -> Source:
     for name, wnid in train + val:
         if wnid not in index:
             raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} is not in wnids.txt")
-    train, val = ([_item(tree, index[wnid], name) for name, wnid in subset] for subset in (train, val))
+    train, val = ([_item(tree, config, index[wnid], name) for name, wnid in subset] for subset in (train, val))
     return Source(classes, train, val)
 
 
@@ -226,7 +185,7 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
             "dataset=folder"
         )
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
-    train = [_item(tree, index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in train_names]
+    train = [_item(tree, config, index[n.removeprefix(f"{root}train/").split("/")[0]], n) for n in train_names]
     val_names = tree.images(f"{root}val/")
     flat = [n for n in val_names if "/" not in n.removeprefix(f"{root}val/")]
     wnid_of = _flat_val_wnids(flat, config) if flat else {}
@@ -235,7 +194,7 @@ def _imagenet(tree: FileTree, config: DatasetConfig) -> Source:
         wnid = wnid_of.get(name) or name.removeprefix(f"{root}val/").split("/")[0]
         if wnid not in index:
             raise UserError(f"{shown(tree.source / name)}: its class {shown(wnid)} has no training folder")
-        val.append(_item(tree, index[wnid], name))
+        val.append(_item(tree, config, index[wnid], name))
     return Source([ClassInfo(w, w, groups.get(w)) for w in wnids], train, val)
 
 
@@ -267,7 +226,7 @@ def _folder(tree: FileTree, config: DatasetConfig) -> Source:
     layout = layout_of(tree, config.parts)
     names = sorted(layout.train)
     train, val, test = (
-        [_item(tree, label, n) for label, name in enumerate(names) for n in (part or {}).get(name, [])]
+        [_item(tree, config, label, n) for label, name in enumerate(names) for n in (part or {}).get(name, [])]
         for part in (layout.train, layout.val, layout.test)
     )
     source = Source([ClassInfo(n) for n in names], train, val, test)
@@ -280,8 +239,8 @@ def _with_validation(source: Source, config: DatasetConfig) -> Source:
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
-            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: it takes two, one to "
-            "train on and one held out to validate; add some, or leave it out"
+            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: with it held out to "
+            "validate there are no training images; add some, or leave it out"
         )
     for name, found in by_class:
         order = numpy_generator(config.seed, "held out", name).permutation(len(found))
