@@ -47,7 +47,20 @@ RESULTS = [
 VARIANT = ["network", "recipe"]  # labels of what a study may vary
 # Columns of text in any of the tables: a name that looks like a number, a date or a truth value is a name all the same.
 TEXTS = (
-    *("dataset", "split", "split_kind", "cell", "treatment", "source", "target", "network", "recipe", "run", "state"),
+    *(
+        "dataset",
+        "split",
+        "split_kind",
+        "task",
+        "cell",
+        "treatment",
+        "source",
+        "target",
+        "network",
+        "recipe",
+        "run",
+        "state",
+    ),
     *("pair", "a", "b", "run_a", "run_b", "statement", "difference", "verdict", "layers", "above", "covers"),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
@@ -78,7 +91,9 @@ class Tables:
     def __post_init__(self) -> None:
         """Of tables that do not say the classes (the paper's, and older ones) a task is its split and target."""
         known = self.results.reindex(columns=["task"]).task.astype(object)
-        self.results = self.results.assign(task=known.fillna(self.results.split + " " + self.results.target))
+        self.results = self.results.assign(
+            task=known.fillna(self.results.split.astype(str) + " " + self.results.target)
+        )
 
     def write(self, folder: Path) -> None:
         """Write the folder.

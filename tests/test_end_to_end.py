@@ -324,6 +324,26 @@ def test_tables_survive_writing_and_reading(tmp_path):
     assert ",25000," in text and "25000.0" not in text, "whole numbers stay whole beside missing ones"
 
 
+@pytest.mark.parametrize("split", ["007", "1e3", "mine"])
+def test_an_empty_store_keeps_the_filters_of_any_split(split, study, tmp_path):
+    """What a folder has of networks that the store lacks is kept, also where a split is named like a number."""
+    folder, _, _ = study
+    config = shrunk(folder)
+    dataset = open_dataset(config.dataset.folder)
+    lists = [[info.name for info in dataset.classes[i : i + 3]] for i in (0, 3)]
+    (tmp_path / f"{split}.yaml").write_text(f"A: {lists[0]}\nB: {lists[1]}\n")
+    config = shrunk(folder, f"split={tmp_path}/{split}.yaml", "study.treatments={user:[base]}")
+    specs = study_specs(config, dataset)
+    ensure(specs, Store(tmp_path / "full"), dataset, CPU)
+    whole = collect(specs, Store(tmp_path / "full"), dataset)
+    whole.write(tmp_path / "tables")
+    again = collect(specs, Store(tmp_path / "empty"), dataset, Tables.read(tmp_path / "tables"))
+    assert len(whole.filters) and set(again.filters.split) == {split}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
+    again.write(tmp_path / "tables")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")} == before
+
+
 @pytest.mark.parametrize("name", ["results", "curves"])
 def test_a_table_that_is_none_has_a_way_back(name, tmp_path):
     """Semicolons, tabs, another encoding, nothing: collecting again reads it too, so that is no advice."""
