@@ -96,6 +96,8 @@ def both(count):
         ("train2017", "val2017"),
         ("my data train", "my data val"),
         ("trainset", "valset"),
+        ("traindata", "valdata"),
+        ("DATATrain", "DATAVal"),
         ("home/me/train", "home/me/val"),
     ],
 )
@@ -169,6 +171,9 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         (flat("train2017/") + flat("val2017/"), "train2017/0.png lies outside a class folder"),
         (classes() + flat("test/"), "test/ is named as a part of a dataset"),
         (classes() + classes("Val/"), "Val/ is named as a part of a dataset"),
+        (flat("train80/") + flat("test20/"), "test20/, train80/ would be the classes"),
+        (flat("1_train/") + flat("2_val/") + flat("3_test/"), "1_train/, 2_val/, 3_test/ would be the classes"),
+        (classes("x/train1/") + classes("x/test2/") + classes("x/z/"), "x/test2/, x/train1/, x/z/ would be the"),
     ],
 )  # fmt: skip
 def test_folders_that_look_like_parts_are_never_classes(tmp_path, paths, what):
@@ -225,6 +230,7 @@ def test_a_picture_beside_the_classes_is_refused_wherever_it_lies(tmp_path):
     ("names", "fine"),
     [
         (("steam train", "test tube", "validation stamp", "photo"), True),
+        (("strain", "contest", "valley"), True),
         (("true", "false", "007", "1e3", "NA"), True),
         (("Cat", "cat"), True),
         (("ant", "ant "), False),

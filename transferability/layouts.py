@@ -19,9 +19,9 @@ from transferability.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_WORD = re.compile(
-    r"(?<![a-z])(?:(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])"
-)
+_KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
+_WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
+_GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
 PARTS = ("train", "val", "test")  # in the order of the rows of a pack
 _WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
 # Folders that hold images or what belongs to them, in lower case; no class is called so.
@@ -151,7 +151,7 @@ def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
-        if len(words := list(_WORD.finditer(text))) == 1:
+        if len(words := list(_WORD.finditer(text)) or list(_GLUED.finditer(text))) == 1:
             found[name] = (text[: words[0].start()], text[words[0].end() :]), list(_WORDS)[words[0].lastindex - 1]
     kinds = Counter(frame for frame, _ in set(found.values()))
     sure = {name: kind for name, (frame, kind) in found.items() if frame == ("", "") or kinds[frame] > 1}
@@ -283,7 +283,8 @@ def _check_that_they_are_classes(folders: _Folders, at: str, parts: dict[str, st
     """Look into folders that would be classes; one line where they look like something else, too.
 
     Raises:
-        UserError: a folder that would be a class holds the others once more, or holds what is not of one class.
+        UserError: the folders that would be classes look like parts, or one of them holds the others once more, or
+            what is not of one class.
     """
     below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
     found = {part: path.rstrip("/") for part, path in parts.items()}
@@ -302,7 +303,13 @@ def _check_that_they_are_classes(folders: _Folders, at: str, parts: dict[str, st
         beside = f"{flat[0]}/{and_more(flat)} beside it images"
         raise _unsure(folders, f"{at}{deeper[0]}/{and_more(deeper)} has only folders in it, but {beside}", found)
     inner = set.intersection(*below.values())
-    if len(below) > 1 and len(inner) > 1:
+    same = len(below) > 1 and len(inner) > 1
+    words = [_WORD.search(name.casefold()) for name in below]
+    kinds = {list(_WORDS)[word.lastindex - 1] for word in words if word}
+    if "train" in kinds and len(kinds) > 1 and (same or all(words)):
+        would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
+        raise _unsure(folders, f"{would} would be the classes, but look like parts of a dataset", found)
+    if same:
         log.warning(
             "%s: all class folders hold folders of the same names (%s ...): the classes are %s ..., the upper ones",
             shown(folders.tree.source),
