@@ -24,8 +24,9 @@ _WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?!
 _GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
 PARTS = ("train", "val", "test")  # in the order of the rows of a pack
 _WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
-# Folders that hold images or what belongs to them, in lower case; no class is called so.
-HOLDERS = {"images", "imgs", "jpegimages", "annotations", "labels", "masks", "trimaps"}
+# Folders that hold images, and what belongs to them, in lower case; no class is called so.
+BELONGINGS = {"annotations", "labels", "masks", "trimaps"}
+HOLDERS = {"images", "imgs", "jpegimages", *BELONGINGS}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -298,6 +299,8 @@ def _check_that_they_are_classes(folders: _Folders, at: str, parts: dict[str, st
             raise _unsure(
                 folders, f"{at}{name}/ is named as what holds images, or belongs to them, not as a class", found
             )
+        if others := sorted(folder for folder in inner if folder.casefold() in BELONGINGS):
+            raise _unsure(folders, f"{at}{name}/{others[0]}/ is named as what belongs to images, not as images", found)
     flat = [name for name in below if folders.stray(f"{at}{name}/")]
     if deeper := [name for name in below if name not in flat] if flat else []:
         beside = f"{flat[0]}/{and_more(flat)} beside it images"
