@@ -175,6 +175,8 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         (flat("1_train/") + flat("2_val/") + flat("3_test/"), "1_train/, 2_val/, 3_test/ would be the classes"),
         (classes("x/train1/") + classes("x/test2/") + classes("x/z/"), "x/test2/, x/train1/, x/z/ would be the"),
         (flat("ant/images/") + flat("ant/masks/") + flat("bee/images/"), "ant/masks/ is named as what belongs to"),
+        (classes("ds/train/") + classes("ds/val/") + classes("ds/ds/train/"), "ds/ds/ lies beside ds/train/, ds/val/"),
+        (flat("trainA/") + flat("trainB/") + flat("testA/") + flat("testB/"), '={train: FOLDER, val: FOLDER}"'),
     ],
 )  # fmt: skip
 def test_folders_that_look_like_parts_are_never_classes(tmp_path, paths, what):

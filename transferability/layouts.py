@@ -194,12 +194,12 @@ def _checked(folders: _Folders, root: str, named: dict[str, str]) -> dict[str, s
     stated = {part: path for part, path in paths.items() if part != "pred"}
     if twice := [part for part, count in Counter(named.values()).items() if count > 1]:
         both = " and ".join(f"{root}{name}/" for name, part in named.items() if part == twice[0])
-        raise _unsure(folders, f"{both} are both named as {_WORDS[twice[0]]} images", stated)
+        raise _unsure(folders, f"{both} are both named as {_WORDS[twice[0]]} images", {})
     inside = tuple(f"{path}/" for path in paths.values())
     if outside := [name for name in folders.images if not name.startswith(inside)]:
-        beside = outside[0].removeprefix(root) if outside[0].startswith(root) else outside[0]
-        folder, below, _ = beside.partition("/")
-        what = f"{folder}{below} lies beside {', '.join(sorted(f'{path}/' for path in paths.values()))} and is none"
+        above = root if outside[0].startswith(root) else ""
+        beside = above + "".join(outside[0].removeprefix(above).partition("/")[:2])
+        what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
         raise _unsure(folders, what, stated)
     if "train" not in paths:
         raise _unsure(folders, f"{', '.join(inside)} are named as parts, but there is no train/", stated)
