@@ -109,6 +109,7 @@ class DatasetConfig:
         _require(self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail")
         if self.parts:
             known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
+            known = known and all(isinstance(folder, str) for folder in self.parts.values())
             _require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")
         plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
         _require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
