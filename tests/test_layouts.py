@@ -1,6 +1,7 @@
 """Folders as people really have them: never a silent wrong dataset."""
 
 import io
+import os
 import tarfile
 import zipfile
 from collections import Counter
@@ -365,7 +366,31 @@ def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path)
     assert "class cat has no images" in refusal(root)
 
 
+@pytest.mark.parametrize("name", ["cat", "train/cat", "val", "dev.d"])
+def test_a_link_in_place_of_a_class_or_a_part_that_leads_nowhere_is_an_error(tmp_path, name):
+    under = "train/" if name == "train/cat" else ""
+    root = made(tmp_path / "own", *classes(under), *(classes("val/") if under else []))
+    (root / name).symlink_to("/nowhere/at all")
+    message = f"{name} is a link that is not followed or leads nowhere: put there what it points to, or take it away"
+    assert message in refusal(root)
+    for archive in (tarred(root), linked(root)):
+        assert message in refusal(archive)
+
+
 # --- archives ---
+
+
+def linked(root):
+    """A zip file that has the links as links (``zip -y``)."""
+    with zipfile.ZipFile(root.with_suffix(".zip"), "w") as out:
+        for path in sorted(root.rglob("*")):
+            info = zipfile.ZipInfo(str(path.relative_to(root)))
+            if path.is_symlink():
+                info.create_system, info.external_attr = 3, 0o120777 << 16
+                out.writestr(info, os.readlink(path))
+            elif path.is_file():
+                out.writestr(info, path.read_bytes())
+    return root.with_suffix(".zip")
 
 
 def zipped(root, into=None):
@@ -423,10 +448,10 @@ def test_a_tar_file_whose_names_lead_outside_is_refused(tmp_path, name):
 def test_links_in_a_tar_file(tmp_path, caplog):
     hard = entry("bee/again.png", type=tarfile.LNKTYPE, linkname="ant/0.png")
     soft = entry("bee/soft.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
-    folder = entry("cat", type=tarfile.SYMTYPE, linkname="ant")
+    folder = entry("ant/more", type=tarfile.SYMTYPE, linkname="../bee")
     archive = added(tmp_path / "t.tar", (hard, b""), (soft, b""), (folder, b""))
     source = open_source(config_of(archive))
-    assert lines(caplog)[0] == f"{archive}: the symbolic link cat is left out: archive what it points to"
+    assert lines(caplog)[0] == f"{archive}: the symbolic link ant/more is left out: archive what it points to"
     items = {item.name: item for item in source.train + source.val}
     assert np.array_equal(items[f"{archive}/bee/again.png"].load(), items[f"{archive}/ant/0.png"].load())
     with pytest.raises(OSError, match="a symbolic link or no file in a tar file; archive what it points to"):

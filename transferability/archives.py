@@ -116,6 +116,10 @@ class FileTree:
         """The bytes of a file; -1 where there is none (a link that leads nowhere)."""
         return self._files.size(name) if name in self._known else -1
 
+    def is_lost(self, name: str) -> bool:
+        """Whether a listed file is a link that leads nowhere, or one in an archive, which is not followed."""
+        return self._files.is_lost(name)
+
     def text(self, name: str) -> str:
         try:
             return self.read(name).decode()
@@ -195,6 +199,9 @@ class _Folder:
             return os.stat(self.root / name).st_size
         except OSError:
             return -1
+
+    def is_lost(self, name: str) -> bool:
+        return not os.path.exists(self.root / name)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -308,6 +315,9 @@ class _Zip:
     def size(self, name: str) -> int:
         return self.entries[name].file_size
 
+    def is_lost(self, name: str) -> bool:
+        return self._is_link(self.entries[name])
+
 
 class _Tar:
     """The files of a tar file; a compressed one is unpacked into a temporary file, to be read in any order."""
@@ -351,6 +361,9 @@ class _Tar:
 
     def size(self, name: str) -> int:
         return self.entries[name][1]
+
+    def is_lost(self, name: str) -> bool:
+        return self.entries[name][0] < 0
 
 
 def _uncompressed(path: Path) -> BinaryIO:

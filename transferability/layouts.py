@@ -50,6 +50,7 @@ def layout_of(tree: FileTree, stated: dict[str, str] | None = None) -> Layout:
         if others := [n for n in tree.names if not n.lower().endswith(TEXTS) and not tree.is_image(n)]:
             log.warning("%s: %s are no images and left out", shown(tree.source), _counted(others))
         folders = _Folders(tree)
+        _check_links(folders, others)
         parts = _found_parts(folders) if stated is None else _stated_parts(folders, stated)
         return _layout(folders, parts, stated is not None)
     except UserError as error:
@@ -74,6 +75,17 @@ def require_images(tree: FileTree) -> None:
     else:
         what = f"but {_counted(tree.names)}" if tree.names else "and no files"
     raise UserError(f"dataset.source={shown(tree.source)} has no images in it, {what}")
+
+
+def _check_links(folders: "_Folders", names: list[str]) -> None:
+    """A link that stands where folders are may be a class or a part; one beside the images of a class is a file."""
+    for name in names:
+        above = name[: name.rfind("/") + 1]
+        if not folders.stray(above) and folders.tree.is_lost(name):
+            raise UserError(
+                f"{shown(folders.tree.source / name)} is a link that is not followed or leads nowhere: put there what "
+                "it points to, or take it away"
+            )
 
 
 def _counted(names: list[str]) -> str:
