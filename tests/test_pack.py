@@ -565,8 +565,8 @@ def emptied(source):
 CHANGES = {
     gained: r"\(9 images of \d+ bytes then, 10 images of \d+ bytes now\)",
     lost: r"\(9 images of \d+ bytes then, 8 images of \d+ bytes now\)",
-    renamed: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts\)",
-    moved: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts\)",
+    renamed: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts \(see dataset.parts\)\)",
+    moved: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts \(see dataset.parts\)\)",
     edited: r"\(9 images of \d+ bytes then, 9 images of \d+ bytes now\)",
     emptied: r"has no images in it",
 }

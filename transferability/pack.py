@@ -171,7 +171,8 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
         if found == recorded:
             return
         now, then = (f"{files.get('images')} images of {files.get('bytes')} bytes" for files in (found, recorded))
-        differ = f"{then} then, {now} now" if now != then else f"{then}, of other names or sizes, or in other parts"
+        other = f"{then}, of other names or sizes, or in other parts (see dataset.parts)"
+        differ = f"{then} then, {now} now" if now != then else other
     except UserError as error:
         differ = str(error)
     raise UserError(
