@@ -24,7 +24,7 @@ def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
 def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
     """One treatment and its base at n = 0: marks, thin lines, and the mean where there are several networks."""
     treated = rows[rows.treatment != "base"]
-    groups = [own.sort_values("n") for _, own in rows.groupby(BLOCK, dropna=False)]
+    groups = [own.sort_values("n", kind="stable") for _, own in rows.groupby(BLOCK, dropna=False)]
     thin = len(groups) > 1
     for own in groups:
         axes.plot(

@@ -283,7 +283,8 @@ def decomposition(tables: Tables) -> Drawing | str:
 def volume(tables: Tables) -> Drawing | str:
     """Base networks trained on fewer images a class, linear and logarithmic (paper, supplement)."""
     networks = tables.networks
-    rows = networks[(networks.treatment == "base") & networks.images_per_class.notna()].sort_values("images_per_class")
+    rows = networks[(networks.treatment == "base") & networks.images_per_class.notna()]
+    rows = rows.sort_values("images_per_class", kind="stable")
     rows = rows.groupby(["task", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
     if rows.empty:
         return "no base network at more than one number of images a class"
@@ -405,7 +406,7 @@ def activity(tables: Tables) -> Drawing | str:
         return "not collected, as no network with random filters is finished, or its weights are not published"
     networks = tables.networks.drop(columns="images")
     rows = tables.activity.merge(networks.assign(kind=kinds(networks)), on="run")
-    random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values("n")
+    random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values("n", kind="stable")
     random = random.drop_duplicates([*BLOCK, "layer"], keep="last")  # a task's random layers are the same for every n
     each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])
     each["silent"] = rows[rows.layer > rows.n].groupby("run").silent.max()

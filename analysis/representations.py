@@ -166,7 +166,7 @@ def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFr
     """The rows of these runs and images, layer by layer, from an earlier table; none if they are not there."""
     if table is None or table.empty or set(identity) - set(table.columns):
         return pd.DataFrame()
-    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer")
+    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer", kind="stable")
 
 
 def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:

@@ -1,8 +1,14 @@
 """Tables are read as they were written, whatever the names in them look like."""
 
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
+import analysis
 from analysis.figures import drawings
 from analysis.paper import published
 from analysis.report import write_report
@@ -38,6 +44,25 @@ def test_a_column_of_text_is_text_whatever_it_holds(tmp_path, name):
 def test_an_empty_text_is_a_missing_value(tmp_path):
     write_csv(tmp_path / "t.csv", pd.DataFrame({"source": ["", "A", None]}))
     assert read_csv(tmp_path / "t.csv").source.isna().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("exact", [0.0133125, -0.0049375, 0.1398265, 1.0000005])
+def test_a_number_between_two_of_six_digits_is_written_alike_on_every_processor(tmp_path, exact):
+    noise = np.array([-1e-15, 0, 1e-15])  # of sums in another order
+    write_csv(tmp_path / "t.csv", pd.DataFrame({"effect": exact + noise}))
+    assert len(set((tmp_path / "t.csv").read_text().split()[1:])) == 1
+
+
+def test_sorting_keeps_the_order_of_equals():
+    """Of the default sort it depends on the processor, and so would what a figure draws on top."""
+    calls = [
+        (path.name, node.lineno, ast.unparse(node))
+        for path in sorted(Path(analysis.__file__).parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("sort_values", "argsort")
+    ]
+    columns = [c for c in calls if not re.search(r"\(\[.*,.*\]", c[2])]  # several columns are always sorted so
+    assert len(columns) >= 4 and [c for c in columns if "kind='stable'" not in c[2]] == []
 
 
 def named(name) -> Tables:
