@@ -21,7 +21,7 @@ from analysis.stats import base_accuracy, t_interval
 from analysis.style import INK, Drawing, Mark, Panel, compose, save, tell_apart
 from analysis.tables import Tables, tool, write_csv
 from transferability.errors import UserError
-from transferability.store import remove_leftovers
+from transferability.files import remove_leftovers
 
 LOOKS = [("#e08214", "o"), ("#b2182b", "D"), ("#542788", "^"), ("#1f4e9c", "s")]  # by shared level
 NO_LOSS = 0.05  # of the base's accuracy: below it there is no layer at which half of the loss happens

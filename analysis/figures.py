@@ -36,7 +36,7 @@ from analysis.style import (
     with_tips,
 )
 from analysis.tables import Tables, kinds, mixed, tool
-from transferability.store import remove_leftovers
+from transferability.files import remove_leftovers
 
 NEAR = ("random", "user")  # kinds of split between similar tasks
 MAIN = ("BnB", "BnB+", "AnB", "AnB+")

@@ -40,7 +40,7 @@ from analysis.style import (
 )
 from analysis.tables import VARIANT, Tables, kinds, tool, write_csv
 from transferability.errors import UserError
-from transferability.store import remove_leftovers
+from transferability.files import remove_leftovers
 
 KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
 KINDS_OF_SPLIT = [("#b2182b", "D", "-"), ("#e08214", "h", "--"), ("#1f4e9c", "s", "-"), ("#8a9a00", "^", "--")]

@@ -22,7 +22,7 @@ from analysis.figures import design_drawing, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
 from analysis.tables import Tables, mixed, names, read_csv, tool, write_csv
-from transferability.store import remove_leftovers, write_atomic
+from transferability.files import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"

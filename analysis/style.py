@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from transferability.errors import UserError
-from transferability.store import replacing
+from transferability.files import replacing
 
 matplotlib.use("Agg")
 

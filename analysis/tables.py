@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from transferability.errors import UserError
-from transferability.store import write_atomic
+from transferability.files import write_atomic
 from transferability.terminal import in_utf8, output
 
 # A row a network. The published numbers of the paper have the same columns (analysis/paper.py).

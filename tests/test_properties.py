@@ -25,9 +25,9 @@ from PIL import Image
 from transferability import decoding, sources
 from transferability.cells import Cell, expand, parse
 from transferability.config import DatasetConfig, NetworkConfig, RecipeConfig
-from transferability.datasets import FORMAT, ClassInfo, PackedDataset, shown
+from transferability.datasets import FORMAT, ClassInfo, PackedDataset
 from transferability.draws import numpy_generator, seed_of
-from transferability.errors import UserError
+from transferability.errors import UserError, shown
 from transferability.runner import with_sources
 from transferability.spec import RunSpec
 from transferability.splits import tasks_of

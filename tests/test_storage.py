@@ -16,10 +16,11 @@ from safetensors import safe_open
 
 from tests import crash
 from tests.conftest import CPU, SHRUNK
+from transferability.checkpoints import CHECKPOINTS
 from transferability.cohort import train
 from transferability.errors import UserError
 from transferability.runner import ensure, make_cohorts
-from transferability.store import CHECKPOINTS, Store
+from transferability.store import Store
 
 NEWEST, PREVIOUS = CHECKPOINTS
 

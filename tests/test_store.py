@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from tests.conftest import CPU, SHRUNK
+from transferability.checkpoints import Checkpoint
 from transferability.errors import UserError
+from transferability.files import write_atomic
 from transferability.runner import ensure, with_sources
-from transferability.store import Checkpoint, Store, write_atomic
+from transferability.store import Store
 
 ROOT = Path(__file__).parent.parent
 

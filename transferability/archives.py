@@ -22,8 +22,7 @@ from typing import BinaryIO
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from transferability.datasets import and_more, shown
-from transferability.errors import UserError
+from transferability.errors import UserError, and_more, shown
 
 log = logging.getLogger(__name__)
 

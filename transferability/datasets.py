@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from transferability.errors import UserError
+from transferability.errors import UserError, shown
 
 FORMAT = 1
 _HASHED = 1 << 26  # elements that are hashed at once
@@ -281,19 +281,6 @@ def part_checksums(labels: np.ndarray, classes: list[dict]) -> dict[str, str]:
         "classes": hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest(),
         "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
     }
-
-
-def shown(text: Any) -> str:
-    """A name from the disk, fit for one line of a message: line ends, control and undecodable characters escaped."""
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def and_more(names: list) -> str:
-    """What follows the first of ``names`` in a message."""
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _require_packed(folder: Path) -> None:

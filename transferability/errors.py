@@ -1,5 +1,20 @@
-"""Errors that a user can cause and mend."""
+"""Errors that a user can cause and mend, and how names are written in their messages."""
+
+from typing import Any
 
 
 class UserError(Exception):
     """Something the user can put right. The message says what is wrong, where, and what to do, in one line."""
+
+
+def shown(text: Any) -> str:
+    """A name from the disk, fit for one line of a message: line ends, control and undecodable characters escaped."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def and_more(names: list) -> str:
+    """What follows the first of ``names`` in a message."""
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

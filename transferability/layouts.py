@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transferability.archives import TEXTS, FileTree
-from transferability.datasets import and_more, shown
-from transferability.errors import UserError
+from transferability.errors import UserError, and_more, shown
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.cells import UNTRAINED
+from transferability.checkpoints import Checkpoint
 from transferability.config import RecipeConfig
 from transferability.draws import seed_of
 from transferability.network import Network, copy_layers
 from transferability.optim import learning_rate, make_optimiser, set_rate
 from transferability.spec import RunSpec
-from transferability.store import Checkpoint
 from transferability.stream import Batch, Stream
 
 EXPLODED = 1e4  # a loss above it never comes back

@@ -30,22 +30,20 @@ from transferability.config import DatasetConfig
 from transferability.datasets import (
     FORMAT,
     PackedDataset,
-    and_more,
     checksum_of,
     encoding_of,
     open_dataset,
     open_images,
     part_checksums,
-    shown,
 )
 from transferability.decoding import UnsupportedError
 from transferability.draws import numpy_generator
 from transferability.duplicates import HASH, counted, equal_pictures, pixel_hash, sentence, superfluous
-from transferability.errors import UserError
+from transferability.errors import UserError, and_more, shown
+from transferability.files import remove_leftovers, replacing, write_atomic
 from transferability.layouts import PARTS
 from transferability.rows import HASHES, Piece, Rows
 from transferability.sources import Item, Source, open_source
-from transferability.store import remove_leftovers, replacing, write_atomic
 
 log = logging.getLogger(__name__)
 SAFE = 4096  # images between two points from which packing can go on

@@ -19,6 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from transferability import checkpoints
 from transferability.cohort import Cohort, Execution, train
 from transferability.config import Config
 from transferability.datasets import PackedDataset
@@ -137,7 +138,7 @@ def ensure(
     pending = with_sources(specs)
     done = [s for s in pending if store.is_done(s)]
     for spec in done:
-        store.drop_checkpoints(spec)
+        checkpoints.drop(store.folder(spec))
     if len(done) == len(pending):
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
         return

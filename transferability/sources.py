@@ -15,10 +15,10 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from transferability.archives import FileTree, reason
 from transferability.config import DatasetConfig
-from transferability.datasets import ClassInfo, and_more, shown
+from transferability.datasets import ClassInfo
 from transferability.decoding import decode
 from transferability.draws import numpy_generator
-from transferability.errors import UserError
+from transferability.errors import UserError, and_more, shown
 from transferability.layouts import layout_of, require_images
 from transferability.procedural import FAMILIES, make_grammar
 

@@ -8,8 +8,8 @@ import numpy as np
 import yaml
 
 from transferability.config import expanded
-from transferability.datasets import PackedDataset, and_more, shown
-from transferability.errors import UserError
+from transferability.datasets import PackedDataset
+from transferability.errors import UserError, and_more, shown
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
 

@@ -12,11 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +21,15 @@ import safetensors.torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from transferability import checkpoints
+from transferability.checkpoints import CHECKPOINTS, Checkpoint
 from transferability.errors import UserError
+from transferability.files import plain, remove_leftovers, replacing, write_atomic
 from transferability.spec import RunSpec
 
 log = logging.getLogger(__name__)
-CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
 RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")  # what DONE vouches for
 _RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
-_UMASK = os.umask(0)
-os.umask(_UMASK)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a run stands: tensors by name, the next step, the metrics so far and the seconds spent."""
-
-    tensors: dict[str, Tensor]
-    step: int
-    metrics: list[dict[str, Any]]
-    seconds: float
 
 
 class Store:
@@ -140,7 +126,7 @@ class Store:
                 pass
         if (folder / "FAILED").exists():
             return "failed"
-        return "half" if any((folder / name).exists() for name in CHECKPOINTS) else "missing"
+        return "half" if checkpoints.any_in(folder) else "missing"
 
     def specs(self) -> list[RunSpec]:
         """The specification of every run in the store, by folder name; folders that are none are named and left out."""
@@ -158,52 +144,14 @@ class Store:
         return sum(other["name"] == dataset["name"] and other != dataset for other in others)
 
     def save_checkpoint(self, spec: RunSpec, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint; the one before it is kept, for the case that this one is damaged on disk."""
-        newest, previous = (self.folder(spec) / name for name in CHECKPOINTS)
-        tensors = _plain(checkpoint.tensors)
-        header = {
-            "run": spec.run_id,
-            "step": str(checkpoint.step),
-            "metrics": json.dumps(checkpoint.metrics),
-            "seconds": repr(checkpoint.seconds),
-        }
-        header["sha256"] = _digest(tensors, header)
-        with replacing(newest) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata=header)
-            if newest.exists():
-                os.replace(newest, previous)
+        checkpoints.save(self.folder(spec), spec.run_id, checkpoint)
 
     def load_checkpoint(self, spec: RunSpec) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None if there is none, and the run starts from the beginning.
-
-        Raises:
-            UserError: a checkpoint of another run.
-        """
-        for name in CHECKPOINTS:
-            path = self.folder(spec) / name
-            if not path.exists():
-                continue
-            try:
-                header, tensors = _open(path)
-            except ValueError as error:
-                log.warning("%s is damaged (%s): going on from an earlier state", path, error)
-                continue
-            if header["run"] != spec.run_id:
-                raise UserError(f"{path} belongs to {header['run']}: delete it to train this run from the start")
-            return Checkpoint(tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"]))
-        return None
+        return checkpoints.load(self.folder(spec), spec.run_id)
 
     def step(self, spec: RunSpec) -> int:
         """Training steps that are safe: all of a finished run, those of the checkpoint, or 0."""
-        if self.is_done(spec):
-            return spec.recipe.steps
-        for name in CHECKPOINTS:
-            try:
-                with safetensors.safe_open(self.folder(spec) / name, framework="pt") as file:
-                    return int(file.metadata()["step"])
-            except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
-                continue  # absent or damaged
-        return 0
+        return spec.recipe.steps if self.is_done(spec) else checkpoints.saved_step(self.folder(spec))
 
     def finish(
         self, spec: RunSpec, weights: dict[str, Tensor], metrics: list[dict], provenance: dict[str, Any]
@@ -211,17 +159,11 @@ class Store:
         """Write the results of a finished run; the marker last, then drop the checkpoints."""
         folder = self.folder(spec)
         with replacing(folder / "weights.safetensors") as temporary:
-            safetensors.torch.save_file(_plain(weights), temporary, metadata={"run": spec.run_id})
+            safetensors.torch.save_file(plain(weights), temporary, metadata={"run": spec.run_id})
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
         write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
-        self.drop_checkpoints(spec)
-
-    def drop_checkpoints(self, spec: RunSpec) -> None:
-        """Remove what a finished run does not need, where it is still there and can be removed."""
-        for name in CHECKPOINTS:
-            with suppress(OSError):
-                (self.folder(spec) / name).unlink()
+        checkpoints.drop(folder)
 
     def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
         """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
@@ -262,13 +204,7 @@ class Store:
                     self._check_file(folder, name)
             except UserError as error:
                 damaged.append(str(error))
-            for name in CHECKPOINTS:
-                try:
-                    _open(folder / name)
-                except FileNotFoundError:
-                    continue
-                except ValueError as error:
-                    damaged.append(f"{folder / name} is damaged ({error}): training goes on from an earlier state")
+            damaged += checkpoints.damaged(folder)
         return len(folders), damaged
 
     def _check_file(self, folder: Path, name: str) -> Path:
@@ -333,33 +269,6 @@ def _measure(path: Path) -> dict[str, Any]:
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and tensors of a checkpoint.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not as it was written.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from error
-    if header.pop("sha256", None) != _digest(tensors, header):
-        raise ValueError("its SHA-256 differs")
-    return header, tensors
-
-
-def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
-    """SHA-256 of names, types, shapes and values of the tensors, and of the header."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(-1).numpy())
-    return digest.hexdigest()
-
-
 def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
     """Paths of the fields in which two specifications differ, labels left out."""
     if isinstance(wanted, dict) and isinstance(found, dict):
@@ -370,50 +279,6 @@ def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
         return out
     is_label = where.removeprefix("source.") in _LABELS
     return [] if wanted == found or is_label else [f"{where} (wanted {wanted}, found {found})"]
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written: our temporary files, and those of safetensors itself."""
-    for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
-        with suppress(OSError):  # gone, or in a folder that cannot be written, as the next one to write will say
-            left.unlink()
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a whole text file or nothing (see :func:`replacing`)."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces ``path``, on disk, when the block ends well.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for its owner only
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except (OSError, safetensors.SafetensorError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"{path} cannot be written ({why}): what was there before is kept") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU in standard memory order, as safetensors stores them."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _json(values: Any) -> str:

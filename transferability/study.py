@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 
 from transferability import cells
 from transferability.config import Config, StudyConfig, StudyPart, changed
-from transferability.datasets import PackedDataset, shown
-from transferability.errors import UserError
+from transferability.datasets import PackedDataset
+from transferability.errors import UserError, shown
 from transferability.spec import RunSpec, make_spec
 from transferability.splits import split_kind, tasks_of
 

@@ -1,0 +1,134 @@
+"""How a crash is survived: where each network stands is written now and then, and training goes on from there.
+
+The folder of a run that trains holds ``checkpoint.safetensors`` and the one before it, each with a SHA-256 of its own:
+of the two, the newest that is whole counts. How often they are written: ``cohort.train``.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from transferability.errors import UserError
+from transferability.files import plain, replacing
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run stands: tensors by name, the next step, the metrics so far and the seconds spent."""
+
+    tensors: dict[str, Tensor]
+    step: int
+    metrics: list[dict[str, Any]]
+    seconds: float
+
+
+def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint; the one before it is kept, for the case that this one is damaged on disk."""
+    newest, previous = (folder / name for name in CHECKPOINTS)
+    tensors = plain(checkpoint.tensors)
+    header = {
+        "run": run_id,
+        "step": str(checkpoint.step),
+        "metrics": json.dumps(checkpoint.metrics),
+        "seconds": repr(checkpoint.seconds),
+    }
+    header["sha256"] = _digest(tensors, header)
+    with replacing(newest) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata=header)
+        if newest.exists():
+            os.replace(newest, previous)
+
+
+def load(folder: Path, run_id: str) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there is none, and the run starts from the beginning.
+
+    Raises:
+        UserError: a checkpoint of another run.
+    """
+    for name in CHECKPOINTS:
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            header, tensors = _open(path)
+        except ValueError as error:
+            log.warning("%s is damaged (%s): going on from an earlier state", path, error)
+            continue
+        if header["run"] != run_id:
+            raise UserError(f"{path} belongs to {header['run']}: delete it to train this run from the start")
+        return Checkpoint(tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"]))
+    return None
+
+
+def saved_step(folder: Path) -> int:
+    """Training steps that are safe; 0 without a checkpoint."""
+    for name in CHECKPOINTS:
+        try:
+            with safetensors.safe_open(folder / name, framework="pt") as file:
+                return int(file.metadata()["step"])
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+            continue  # absent or damaged
+    return 0
+
+
+def any_in(folder: Path) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any((folder / name).exists() for name in CHECKPOINTS)
+
+
+def drop(folder: Path) -> None:
+    """Remove what a finished run does not need, where it is still there and can be removed."""
+    for name in CHECKPOINTS:
+        with suppress(OSError):
+            (folder / name).unlink()
+
+
+def damaged(folder: Path) -> Iterator[str]:
+    """A line for each checkpoint that is not as it was written."""
+    for name in CHECKPOINTS:
+        try:
+            _open(folder / name)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            yield f"{folder / name} is damaged ({error}): training goes on from an earlier state"
+
+
+def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not as it was written.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if header.pop("sha256", None) != _digest(tensors, header):
+        raise ValueError("its SHA-256 differs")
+    return header, tensors
+
+
+def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values of the tensors, and of the header."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(-1).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""Files that are written whole or not at all: to a temporary file, fsync, rename."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import safetensors
+from torch import Tensor
+
+from transferability.errors import UserError
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written: our temporary files, and those of safetensors itself."""
+    for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
+        with suppress(OSError):  # gone, or in a folder that cannot be written, as the next one to write will say
+            left.unlink()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole text file or nothing (see :func:`replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces ``path``, on disk, when the block ends well.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for its owner only
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except (OSError, safetensors.SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path} cannot be written ({why}): what was there before is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU in standard memory order, as safetensors stores them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
