@@ -105,7 +105,7 @@ def means(networks: pd.DataFrame) -> str:
 
 def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
     row = {
-        "dataset": spec.dataset["name"],
+        "dataset": spec.dataset.name,
         "split": spec.split,
         "split_kind": split_kind(spec.split),
         "cell": str(spec.cell),

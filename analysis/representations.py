@@ -18,7 +18,7 @@ from transferability.cells import UNTRAINED, Cell
 from transferability.datasets import PackedDataset
 from transferability.draws import numpy_generator
 from transferability.member import initial_network
-from transferability.network import Network
+from transferability.networks.chain import Chain
 from transferability.runner import with_sources
 from transferability.spec import RunSpec
 from transferability.store import Store
@@ -50,7 +50,7 @@ def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     networks["untrained"] = initial_network(random, networks[str(bases[-1].cell)].input.mean.numpy())
     tables = []
     for name, network in networks.items():
-        weight = network.layers[0].conv.weight.detach().permute(0, 2, 3, 1)
+        weight = network.weight(1).detach().permute(0, 2, 3, 1)
         place = np.indices(weight.shape[:3]).reshape(3, -1).T
         table = pd.DataFrame(place, columns=["filter", "row", "column"])
         table[["split", "seed", "network"]] = split, seed, name
@@ -169,7 +169,7 @@ def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFr
     return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer", kind="stable")
 
 
-def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:
+def _compare(networks: list[Chain], stream: Stream) -> Iterator[float]:
     """:func:`cka` of two networks, layer by layer. One thread each, as in training: cores do not change a number."""
     both = [unit_grams(network, stream) for network in networks]
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -177,12 +177,12 @@ def _compare(networks: list[Network], stream: Stream) -> Iterator[float]:
             yield cka(*pool.map(next, both))
 
 
-def unit_grams(network: Network, stream: Stream) -> Iterator[Tensor]:
+def unit_grams(network: Chain, stream: Stream) -> Iterator[Tensor]:
     """:func:`unit_gram` of each layer below the classifier on the stream's validation images, one after the other."""
     return map(unit_gram, layer_outputs(network, stream))
 
 
-def layer_outputs(network: Network, stream: Stream) -> Iterator[Tensor]:
+def layer_outputs(network: Chain, stream: Stream) -> Iterator[Tensor]:
     """(images, features) of each layer below the classifier on the stream's validation images, one after the other.
 
     Holds the outputs of one layer for all images, and of the next while they are computed.
@@ -245,7 +245,7 @@ def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
     return [(pair, a, b) for pair, both in pairs.items() for a, b in both]
 
 
-def _network(spec: RunSpec, store: Store, start: bool = False) -> Network:
+def _network(spec: RunSpec, store: Store, start: bool = False) -> Chain:
     """A finished network, or a base at the start of its training."""
     weights = store.weights(spec)
     network = initial_network(spec, weights["input.mean"].numpy())

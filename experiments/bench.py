@@ -34,8 +34,9 @@ from torchvision.datasets import ImageFolder
 from experiments.cli import command, dataset_of
 from transferability import cells
 from transferability.cohort import Cohort, Execution, train
-from transferability.config import Config, NetworkConfig
+from transferability.config import Config
 from transferability.member import Member
+from transferability.networks.eight_layer import EightLayerConfig
 from transferability.runner import execution_of, make_cohorts, with_sources
 from transferability.sources import FileTree
 from transferability.spec import RunSpec, make_spec
@@ -101,7 +102,7 @@ def now(device: torch.device) -> float:
 # The plain script: what one would write to train one network with torch and torchvision alone.
 
 
-def plain_network(config: NetworkConfig, outputs: int) -> nn.Sequential:
+def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
     """The same 8 layers as ``network.Network``, in the order of the paper: convolution, ReLU, pool."""
     layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):

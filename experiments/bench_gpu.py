@@ -36,7 +36,7 @@ from transferability.cohort import SAVING, Cohort, Execution, evaluate
 from transferability.config import Config, DatasetConfig, RecipeConfig, load
 from transferability.gpu import Steps
 from transferability.kernels import fused
-from transferability.network import layer_costs
+from transferability.networks.chain import layer_costs
 from transferability.pack import pack
 from transferability.runner import execution_of, jobs
 from transferability.spec import RunSpec, make_spec
@@ -199,7 +199,7 @@ def _small(b: Bench) -> dict:
 def least(config: Config) -> tuple[float, float]:
     """Operations of a training step of a network that is trained whole, and the bytes that it moves at least."""
     network, size = config.network, config.recipe.batch_size
-    costs = layer_costs(network, network.outputs or 1000)  # ImageNet's classes
+    costs = layer_costs(replace(network, outputs=network.outputs or 1000))  # ImageNet's classes
     # Backward is twice forward, but nobody asks for the gradient of the image.
     operations = 2 * size * (3 * sum(c.multiply_adds for c in costs) - costs[0].multiply_adds)
     # Values are two bytes. What a convolution puts out is read by the activation, its gradient by two products; what a

@@ -16,7 +16,7 @@ from transferability.cells import Cell
 from transferability.cohort import Execution
 from transferability.datasets import ClassInfo, PackedDataset
 from transferability.member import Member, SharedPrefix, one_thread
-from transferability.network import LayerCost, Network, layer_costs
+from transferability.networks.chain import Chain, LayerCost, layer_costs
 from transferability.runner import jobs, with_sources
 from transferability.sources import imagenet_groups
 from transferability.spec import RunSpec
@@ -36,6 +36,7 @@ class UnpackedImagenet:
     name: str
     image_size: int
     checksum: str = "not packed"
+    encoding: str | None = None
 
     @cached_property
     def classes(self) -> list[ClassInfo]:
@@ -88,7 +89,7 @@ def print_states(runs: list[RunSpec], store: Store, numbers: dict[str, int] | No
         counts = Counter(states[s.run_id] for s in job)
         first = job[0]
         reduced = f", {first.images_per_class} images a class" if first.images_per_class else ""
-        what = f"{first.dataset['name']} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
+        what = f"{first.dataset.name} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
         recipe = f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x {first.recipe.batch_size})"
         counted = (str(counts[s] or "-") for s in STATES)
         number = str(numbers[first.run_id]) if numbers else ""
@@ -131,7 +132,7 @@ class Cost:
             train, steps = self.images(spec), spec.recipe.steps - self.store.step(spec)
             evaluate = steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
             total += sum(work[frozen:]) * (3 * train + evaluate)
-            prefix = (str(spec.network), spec.cell.source)
+            prefix = (spec.network, spec.cell.source)
             prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate))
         return total + sum(prefixes.values())
 
@@ -143,7 +144,7 @@ class Cost:
 
     def measured(self, spec: RunSpec) -> tuple[float, float]:
         """Multiply-adds a second in training, and bytes that autograd keeps for one image."""
-        key = (str(spec.network), spec.recipe.precision)
+        key = (spec.network, spec.recipe.precision)
         if key not in self._measured:
             self._measured[key] = _measure(spec, self.execution)
         return self._measured[key]
@@ -180,8 +181,8 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _costs(spec: RunSpec) -> list[LayerCost]:
-    return layer_costs(spec.network, spec.network.outputs)
+def _costs(spec: RunSpec) -> tuple[LayerCost, ...]:
+    return layer_costs(spec.network)
 
 
 def _weights(spec: RunSpec) -> int:
@@ -195,7 +196,7 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     From a few steps on random images.
     """
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
-    network = Network(spec.network, spec.network.outputs, np.zeros(3, np.float32)).to(execution.device)
+    network = Chain(spec.network, np.zeros(3, np.float32)).to(execution.device)
     endless = replace(spec.recipe, steps=10**9)  # a recipe may have fewer steps than are timed
     member = Member(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)

@@ -1,6 +1,7 @@
 """The bench runs and prints its tables; what it compares is the same computation."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from experiments import bench
 from experiments.cli import CONF, dataset_of
 from transferability.config import Config, load
-from transferability.network import Network
+from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
 TINY = [
@@ -69,7 +70,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
     names = ["dataset=folder", "dataset.name=x"]
     config = config_of(*names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}")
     mean = np.array([100, 110, 120], np.float32)
-    ours = Network(config.network, 5, mean).eval()
+    ours = Chain(replace(config.network, outputs=5), mean).eval()
     plain = bench.plain_network(config.network, 5).eval()
     with torch.no_grad():
         for own, given in zip(plain.parameters(), ours.parameters(), strict=True):

@@ -38,7 +38,7 @@ def test_n_0_is_the_base_itself():
 @pytest.mark.parametrize("text", ["A8B", "A9B+", "R0B", "R8B", "A0B~1", "A7B~1", "A6B~2"])
 def test_n_outside_the_network_is_one_clear_line(text):
     with pytest.raises(UserError, match=text) as error:
-        parse(text)
+        parse(text, n_layers=8)
     assert "\n" not in str(error.value)
 
 

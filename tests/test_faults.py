@@ -24,7 +24,7 @@ from tests import crash
 from tests.conftest import CPU, SHRUNK
 from transferability.cohort import train
 from transferability.errors import UserError
-from transferability.network import Network
+from transferability.networks.chain import Chain
 from transferability.runner import _is_out_of_memory, ensure, make_cohorts
 from transferability.store import Store
 
@@ -362,4 +362,4 @@ def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):
 
 def _networks() -> int:
     gc.collect()
-    return sum(type(o) is Network for o in gc.get_objects())
+    return sum(type(o) is Chain for o in gc.get_objects())

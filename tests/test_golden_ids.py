@@ -7,7 +7,6 @@ import pytest
 
 from tests.conftest import shrunk
 from transferability.cells import parse
-from transferability.config import NetworkConfig, RecipeConfig
 from transferability.datasets import ClassInfo
 from transferability.spec import RunSpec, make_spec
 
@@ -15,6 +14,7 @@ DATASET = SimpleNamespace(
     name="golden",
     checksum="0" * 64,
     image_size=16,
+    encoding=None,
     classes=[ClassInfo(f"c{i}", None, "natural" if i < 5 else "man-made") for i in range(10)],
 )
 
@@ -54,8 +54,8 @@ def test_specs_survive_json(settings):
 def _other(value):
     if isinstance(value, bool):
         return not value
-    if isinstance(value, list):
-        return [*value[:-1], value[-1] + 1]
+    if isinstance(value, tuple):
+        return (*value[:-1], value[-1] + 1)
     if isinstance(value, str):
         return value + "x"
     return 7 if value is None else value + 1
@@ -64,7 +64,7 @@ def _other(value):
 @pytest.mark.parametrize("part", ["network", "recipe"])
 def test_every_setting_that_counts_changes_the_id_of_a_run_and_of_what_starts_from_it(part, settings):
     base, transfer = spec(settings, "baseA"), spec(settings, "A3B")
-    for field in fields({"network": NetworkConfig, "recipe": RecipeConfig}[part]):
+    for field in fields(getattr(base, part)):
         changed = replace(getattr(base, part), **{field.name: _other(getattr(getattr(base, part), field.name))})
         other = replace(base, **{part: changed})
         of_other = replace(transfer, source=other)
@@ -84,11 +84,11 @@ def test_what_else_counts(settings):
         spec(settings, "A3B+"),
         spec(settings, "A4B"),
         spec(settings, "B3A"),
-        replace(base, dataset={**base.dataset, "checksum": "1" * 64}),
+        replace(base, dataset=replace(base.dataset, checksum="1" * 64)),
     ]
     assert len({s.id for s in [base, *others]}) == 8
     assert spec(settings, "A0B").id == spec(settings, "baseB").id
-    assert replace(base, dataset={**base.dataset, "name": "renamed"}).id == base.id
+    assert replace(base, dataset=replace(base.dataset, name="renamed")).id == base.id
 
 
 def test_reduced_volume_reaches_the_source_of_a_selffer_only(settings):

@@ -71,9 +71,9 @@ def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path,
     assert "encoding" not in spec("baseB", dataset).dataset
     mine = spec("B2B", compressed)
     assert mine.dataset == mine.source.dataset
-    assert mine.dataset["encoding"] == "jpeg q90 4:4:4"
+    assert mine.dataset.encoding == "jpeg q90 4:4:4"
     assert RunSpec.from_dict(mine.to_dict()) == mine
-    without = replace(mine, dataset={k: v for k, v in mine.dataset.items() if k != "encoding"})
+    without = replace(mine, dataset=replace(mine.dataset, encoding=None))
     assert len({mine.id, without.id, spec("B2B", dataset).id}) == 3
     for of, labelled in ((compressed, True), (dataset, False)):
         specs, store = [spec("baseB", of), spec("B2B", of)], Store(tmp_path / f"runs-{labelled}")

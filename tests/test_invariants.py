@@ -12,7 +12,7 @@ import torch
 from tests.conftest import CPU
 from transferability.cohort import Cohort, train
 from transferability.member import SharedPrefix, build_member
-from transferability.network import Network
+from transferability.networks.chain import Chain
 from transferability.runner import make_cohorts
 from transferability.store import Store
 from transferability.stream import Stream
@@ -229,7 +229,7 @@ def test_shared_prefixes_keep_apart_what_differs(spec_of, trained, dataset):
 
 def test_the_layers_cover_every_parameter_exactly_once(spec_of):
     spec = spec_of("A3B", network=HARDEST)
-    network = Network(spec.network, 5, torch.zeros(3).numpy())
+    network = Chain(spec.network, torch.zeros(3).numpy())
     of_layers = [p for layer in network.layers for p in layer.parameters()]
     assert len(of_layers) == len(set(of_layers)) == len(list(network.parameters()))
     assert set(of_layers) == set(network.parameters())

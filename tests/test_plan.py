@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from experiments import plan
 from experiments.plan import UnpackedImagenet
 from tests.conftest import CPU
-from transferability.network import layer_costs
+from transferability.networks.chain import layer_costs
 from transferability.runner import make_cohorts
 from transferability.store import Store
 
@@ -37,7 +37,7 @@ def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
 
 def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
     cost = plan.Cost(Store(tmp_path), dataset, CPU)
-    layers = [c.multiply_adds for c in layer_costs(spec_of("baseB").network, 4)]
+    layers = [c.multiply_adds for c in layer_costs(spec_of("baseB").network)]
     images, validated = 8 * 6, 2 * len(dataset.val_rows(list(spec_of("baseB").classes)))
     assert cost.multiply_adds([spec_of("baseB")]) == sum(layers) * (3 * images + validated)
     three = [spec_of(cell) for cell in ("A2B", "A5B", "B2B")]

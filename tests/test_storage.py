@@ -214,7 +214,7 @@ def test_folders_that_are_no_runs_stop_nobody(whole, spec_of, dataset, tmp_path,
 def test_runs_of_a_hidden_name_are_read_too(spec_of, trained, dataset, tmp_path):
     """dataset.name=.x is possible."""
     spec = spec_of("baseB")
-    store = trained([replace(spec, dataset=spec.dataset | {"name": ".x"})])
+    store = trained([replace(spec, dataset=replace(spec.dataset, name=".x"))])
     assert store.verify() == (1, [])
     (folder,) = store.root.glob(".x-*")
     flip(folder / "weights.safetensors", -1)

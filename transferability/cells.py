@@ -66,8 +66,8 @@ class Cell:
         return f"{self.source}{self.n}{self.target}{self._suffix}"
 
 
-def parse(text: str, n_layers: int = 8) -> Cell:
-    """The cell that ``text`` names, for networks of ``n_layers`` layers.
+def parse(text: str, n_layers: int | None = None) -> Cell:
+    """The cell that ``text`` names, for networks of ``n_layers`` layers; None: of any depth.
 
     Raises:
         UserError: not a cell, or n outside 1..n_layers-1 (0 is the base itself).
@@ -80,9 +80,10 @@ def parse(text: str, n_layers: int = 8) -> Cell:
     source, n, target, plus, extra = match[1], int(match[2]), match[3], bool(match[4]), int(match[5] or 0)
     if n == 0 and source != UNTRAINED and not extra:
         return Cell(target=target)
-    if not 1 <= n < n_layers:
-        raise UserError(f"{text!r}: n={n} is outside 1..{n_layers - 1}, the layers below the classifier")
-    if n + extra >= n_layers:
+    if n < 1 or (n_layers and n >= n_layers):
+        last = n_layers - 1 if n_layers else ""
+        raise UserError(f"{text!r}: n={n} is outside 1..{last}, the layers below the classifier")
+    if n_layers and n + extra >= n_layers:
         raise UserError(f"{text!r}: {n}+{extra} layers cannot be copied, the classifier is layer {n_layers}")
     if source == UNTRAINED:
         if plus or extra:
@@ -91,7 +92,7 @@ def parse(text: str, n_layers: int = 8) -> Cell:
     return Cell(target, source, copied=n + extra, frozen=0 if plus else n)
 
 
-def expand(treatment: str, target: str, layers: list[int], n_layers: int = 8) -> list[Cell]:
+def expand(treatment: str, target: str, layers: list[int], n_layers: int | None = None) -> list[Cell]:
     """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1`` ...) for one target task.
 
     In a treatment B stands for the target task and A for the other one, as in the paper.

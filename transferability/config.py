@@ -10,14 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from transferability.errors import UserError
+from transferability.errors import UserError, require
+from transferability.identity import label
+from transferability.networks import NetworkConfig, config_class
 
 _PATHS = ("folder", "source", "val_labels")  # of the dataset
-
-
-def _require(condition: bool, key: str, value: Any, wanted: str) -> None:
-    if not condition:
-        raise UserError(f"{key}={value} is not possible: {wanted}")
 
 
 @dataclass
@@ -39,7 +36,7 @@ class GrammarConfig:
     val_per_class: int = 100
 
     def check(self) -> None:
-        _require(self.families == 2, "dataset.grammar.families", self.families, "there are two families")
+        require(self.families == 2, "dataset.grammar.families", self.families, "there are two families")
         counts = (
             "classes_per_family",
             "symbols",
@@ -50,10 +47,10 @@ class GrammarConfig:
             "val_per_class",
         )
         for key in counts:
-            _require(getattr(self, key) > 0, f"dataset.grammar.{key}", getattr(self, key), "a number above 0")
+            require(getattr(self, key) > 0, f"dataset.grammar.{key}", getattr(self, key), "a number above 0")
         for key in ("noise", "shift", "brightness"):
-            _require(getattr(self, key) >= 0, f"dataset.grammar.{key}", getattr(self, key), "at least 0")
-        _require(
+            require(getattr(self, key) >= 0, f"dataset.grammar.{key}", getattr(self, key), "at least 0")
+        require(
             0 <= self.shared_levels < self.levels,
             "dataset.grammar.shared_levels",
             self.shared_levels,
@@ -61,7 +58,7 @@ class GrammarConfig:
         )
         classes = self.families * self.classes_per_family
         for key, symbols in (("symbols", self.symbols), ("classes_per_family", classes)):
-            _require(
+            require(
                 symbols * self.rules <= self.symbols**4,
                 f"dataset.grammar.{key}",
                 getattr(self, key),
@@ -95,29 +92,29 @@ class DatasetConfig:
 
     def check(self) -> None:
         kinds = ("procedural", "tiny_imagenet", "cifar10", "cifar100", "imagenet", "folder")
-        _require(self.kind in kinds, "dataset.kind", self.kind, f"one of {', '.join(kinds)}")
-        _require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
-        _require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
+        require(self.kind in kinds, "dataset.kind", self.kind, f"one of {', '.join(kinds)}")
+        require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
+        require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
         known = ("ignore", "apply")
-        _require(self.orientation in known, "dataset.orientation", self.orientation, "ignore or apply")
-        _require(self.encoding in ("raw", "jpeg"), "dataset.encoding", self.encoding, "raw or jpeg")
-        _require(0 < self.jpeg_quality <= 100, "dataset.jpeg_quality", self.jpeg_quality, "1 to 100")
-        _require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
-        _require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
-        _require(0 <= self.test_fraction < 1, "dataset.test_fraction", self.test_fraction, "at least 0 and below 1")
+        require(self.orientation in known, "dataset.orientation", self.orientation, "ignore or apply")
+        require(self.encoding in ("raw", "jpeg"), "dataset.encoding", self.encoding, "raw or jpeg")
+        require(0 < self.jpeg_quality <= 100, "dataset.jpeg_quality", self.jpeg_quality, "1 to 100")
+        require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
+        require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
+        require(0 <= self.test_fraction < 1, "dataset.test_fraction", self.test_fraction, "at least 0 and below 1")
         ways = ("keep", "drop", "fail")
-        _require(self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail")
+        require(self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail")
         if self.parts:
             known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
             known = known and all(isinstance(folder, str) for folder in self.parts.values())
-            _require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")
+            require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")
         plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
-        _require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
+        require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
         if self.kind == "procedural":
-            _require(self.grammar is not None, "dataset.grammar", None, "kind=procedural needs a grammar")
+            require(self.grammar is not None, "dataset.grammar", None, "kind=procedural needs a grammar")
             self.grammar.check()
             side = self.grammar.patch * 2**self.grammar.levels
-            _require(
+            require(
                 self.image_size == side,
                 "dataset.image_size",
                 self.image_size,
@@ -125,95 +122,11 @@ class DatasetConfig:
             )
 
 
-@dataclass
-class NetworkConfig:
-    """The family of 8-layer networks (paper section 3; CaffeNet's ``train.prototxt``), see ``network.py``."""
-
-    name: str
-    input_size: int  # pixels a side of the crop
-    channels: list[int]  # a number a convolutional layer
-    kernels: list[int]
-    strides: list[int]
-    paddings: list[int]
-    groups: list[int]
-    pools: list[int]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
-    hidden: list[int]  # units of the fully connected layers before the classifier
-    outputs: int | None = None  # units of the classifier; null: the number of classes of the task
-    normalisation: str = "none"  # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
-    initialisation: str = "kaiming"  # kaiming | caffe (Gaussian of weight_std, constant bias)
-    weight_std: list[float] = field(default_factory=list)  # initialisation=caffe: a number a layer
-    bias: list[float] = field(default_factory=list)  # initialisation=caffe: a number a layer
-    dropout: float = 0.0  # after each hidden fully connected layer, in training, frozen or not
-    mean: str = "channel"  # image | channel: what is subtracted from the input; it belongs to the network
-    input_scale: float = 1.0  # factor after the subtraction
-
-    @property
-    def n_layers(self) -> int:
-        return len(self.channels) + len(self.hidden) + 1
-
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """Pixels a side that each convolution puts out, and that are left after its max-pool, where it has one."""
-        sizes, size = [], self.input_size
-        for i, kernel in enumerate(self.kernels):
-            convolved = (size + 2 * self.paddings[i] - kernel) // self.strides[i] + 1
-            size = -(-(convolved - 3) // 2) + 1 if i + 1 in self.pools else convolved
-            sizes.append((convolved, size))
-        return sizes
-
-    def check(self) -> None:
-        _require(bool(self.channels), "network.channels", self.channels, "at least one convolutional layer")
-        for key in ("kernels", "strides", "paddings", "groups"):
-            values = getattr(self, key)
-            _require(
-                len(values) == len(self.channels),
-                f"network.{key}",
-                values,
-                "one number a convolutional layer",
-            )
-        for key in ("channels", "kernels", "strides", "groups", "hidden"):
-            _require(min(getattr(self, key), default=1) > 0, f"network.{key}", getattr(self, key), "numbers above 0")
-        _require(min(self.paddings) >= 0, "network.paddings", self.paddings, "at least 0")
-        inputs = [3, *self.channels]
-        for i, groups in enumerate(self.groups):
-            divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
-            _require(divides, "network.groups", self.groups, f"they divide the channels of a layer, here {inputs}")
-        layers = range(1, len(self.channels) + 1)
-        _require(set(self.pools) <= set(layers), "network.pools", self.pools, f"layers from 1 to {layers[-1]}")
-        _require(self.outputs is None or self.outputs > 0, "network.outputs", self.outputs, "a number above 0, or null")
-        for number, (convolved, _) in enumerate(self.sizes, 1):
-            fits = convolved > 0 and (number not in self.pools or convolved >= 2)
-            wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
-            _require(fits, "network.input_size", self.input_size, wanted)
-        _require(
-            self.normalisation in ("none", "lrn", "batch"),
-            "network.normalisation",
-            self.normalisation,
-            "none, lrn or batch",
-        )
-        _require(
-            self.initialisation in ("kaiming", "caffe"),
-            "network.initialisation",
-            self.initialisation,
-            "kaiming or caffe",
-        )
-        if self.initialisation == "caffe":
-            for key in ("weight_std", "bias"):
-                _require(
-                    len(getattr(self, key)) == self.n_layers,
-                    f"network.{key}",
-                    getattr(self, key),
-                    f"initialisation=caffe needs one number for each of the {self.n_layers} layers",
-                )
-        _require(0 <= self.dropout < 1, "network.dropout", self.dropout, "at least 0 and below 1")
-        _require(self.mean in ("image", "channel"), "network.mean", self.mean, "image or channel")
-
-
-@dataclass(unsafe_hash=True)  # recipes are never changed, and group runs into cohorts
+@dataclass(frozen=True)
 class RecipeConfig:
     """How a network is trained. The learning rate is a pure function of the step, see ``optim.py``."""
 
-    name: str
+    name: str = label()
     steps: int
     batch_size: int
     lr: float
@@ -233,24 +146,24 @@ class RecipeConfig:
 
     def check(self) -> None:
         for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
-            _require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
-        _require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
-        _require(self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine")
+            require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
+        require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
+        require(self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine")
         if self.schedule == "step":
             needed = self.step_size is not None and self.step_size > 0
-            _require(needed, "recipe.step_size", self.step_size, "schedule=step needs a number above 0")
-            _require(0 < self.gamma < math.inf, "recipe.gamma", self.gamma, "a number above 0")
+            require(needed, "recipe.step_size", self.step_size, "schedule=step needs a number above 0")
+            require(0 < self.gamma < math.inf, "recipe.gamma", self.gamma, "a number above 0")
         for key in ("weight_decay", "bias_lr_multiplier", "copied_lr_multiplier"):
             value = getattr(self, key)
-            _require(0 <= value < math.inf, f"recipe.{key}", value, "a number from 0 on")
-        _require(
+            require(0 <= value < math.inf, f"recipe.{key}", value, "a number from 0 on")
+        require(
             0 <= self.warmup_steps < self.steps,
             "recipe.warmup_steps",
             self.warmup_steps,
             f"at least 0 and below steps={self.steps}",
         )
-        _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "at least 0 and below 1")
-        _require(self.precision in ("float32", "bf16"), "recipe.precision", self.precision, "float32 or bf16")
+        require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "at least 0 and below 1")
+        require(self.precision in ("float32", "bf16"), "recipe.precision", self.precision, "float32 or bf16")
 
 
 @dataclass
@@ -260,7 +173,7 @@ class StudyPart:
     splits: list[str] | None = None
     targets: list[str] | None = None  # A and B; splits of the kind "all" have the task "all" instead
     seeds: list[int] | None = None
-    layers: list[int] | None = None  # the values of n
+    layers: list[int] | None = None  # the values of n; null for the study as well: every layer below the classifier
     treatments: dict[str, list[str]] | None = None  # for each kind of split: random, natural-manmade, user, all
     images_per_class: list[int | None] | None = None  # of the target task; null: all
     recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
@@ -276,7 +189,7 @@ class StudyConfig:
     splits: list[str]
     targets: list[str]
     seeds: list[int]
-    layers: list[int]
+    layers: list[int] | None
     treatments: dict[str, list[str]]
     images_per_class: list[int | None] = field(default_factory=lambda: [None])
     parts: dict[str, StudyPart] = field(default_factory=dict)
@@ -313,18 +226,18 @@ class Config:
         self.dataset.check()
         self.network.check()
         self.recipe.check()
-        _require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
-        _require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
+        require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
+        require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
         for key in ("threads", "max_networks", "images_per_class"):
             value = getattr(self, key)
-            _require(value is None or value > 0, key, value, "a number above 0, or null")
+            require(value is None or value > 0, key, value, "a number above 0, or null")
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {f"study.parts.{name}": part for name, part in self.study.parts.items()}
         for where, part in parts.items():
             for n in part.layers or []:
-                _require(n in inner, f"{where}.layers", n, f"n goes from 1 to {inner[-1]} for {self.network.name}")
+                require(n in inner, f"{where}.layers", n, f"n goes from 1 to {inner[-1]} for {self.network.name}")
             for count in part.images_per_class or []:
-                _require(count is None or count > 0, f"{where}.images_per_class", count, "a number above 0, or null")
+                require(count is None or count > 0, f"{where}.images_per_class", count, "a number above 0, or null")
 
 
 def load(composed: DictConfig) -> Config:
@@ -335,7 +248,7 @@ def load(composed: DictConfig) -> Config:
     Raises:
         UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)
     """
-    typed = OmegaConf.merge(OmegaConf.structured(Config), composed)
+    typed = OmegaConf.merge(_schema(composed), composed)
     _check_texts(typed, composed)
     config = OmegaConf.to_object(typed)
     for part, prefix, keys in ((config, "", ("data_dir", "store", "out")), (config.dataset, "dataset.", _PATHS)):
@@ -344,6 +257,15 @@ def load(composed: DictConfig) -> Config:
                 setattr(part, key, expanded(path, prefix + key))
     config.check()
     return config
+
+
+def _schema(composed: DictConfig) -> DictConfig:
+    """The types of all keys. Networks and recipes are frozen, their schemas are not yet."""
+    schema = OmegaConf.structured(Config)
+    for key, kind in (("network", config_class(composed.network)), ("recipe", RecipeConfig)):
+        schema[key] = OmegaConf.structured(kind)
+        OmegaConf.set_readonly(schema[key], False)
+    return schema
 
 
 def expanded(path: str, key: str) -> str:

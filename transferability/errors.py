@@ -7,6 +7,13 @@ class UserError(Exception):
     """Something the user can put right. The message says what is wrong, where, and what to do, in one line."""
 
 
+def require(condition: bool, key: str, value: Any, wanted: str) -> None:
+    """A setting that has to be ``wanted``: one message for all that are not."""
+    if not condition:
+        value = list(value) if isinstance(value, tuple) else value  # as it was written
+        raise UserError(f"{key}={value} is not possible: {wanted}")
+
+
 def shown(text: Any) -> str:
     """A name from the disk, fit for one line of a message: line ends, control and undecodable characters escaped."""
     text = str(text)

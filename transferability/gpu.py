@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from transferability.devices import cuda_stream
 from transferability.kernels import fused
 from transferability.member import Member, SharedPrefix, autocast, note_losses
+from transferability.networks.chain import NORMALISATION, roles
 from transferability.optim import set_rate
 from transferability.stream import Batch
 
@@ -115,7 +116,7 @@ def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
     alike: dict[tuple, list[Member]] = {}
     for m in members:
         n = m.network.frozen
-        alike.setdefault((n, str(m.spec.network), m.prefix_key(0) if n == 0 else None), []).append(m)
+        alike.setdefault((n, m.spec.network, m.prefix_key(0) if n == 0 else None), []).append(m)
     return [Stack(some) if len(some) > 1 else some[0] for some in alike.values()]
 
 
@@ -137,7 +138,7 @@ class Stack:
             for mine, stacked in ((own[i], self.parameters), (state[i], self.buffers)):
                 for name, tensor in mine.items():
                     tensor.data = stacked[name].detach()[i]
-        self._own = own
+        self._own, self._roles = own, roles(self.top)
 
     def gradients(self, batch: Batch, shared: SharedPrefix) -> None:
         """The loss and the gradients of every network of the stack."""
@@ -146,7 +147,7 @@ class Stack:
         one = all(x is inputs[0] for x in inputs)
         x = inputs[0] if one else torch.stack(inputs)
         # Autocast does not reach into vmap: here is what it does, to all but normalisation.
-        cast = {k: p if ".norm." in k else p.to(x.dtype) for k, p in self.parameters.items()}
+        cast = {k: p if self._roles[k] == NORMALISATION else p.to(x.dtype) for k, p in self.parameters.items()}
         with fused(False):
             losses = vmap(self._loss, (0, 0, None if one else 0, None))(cast, self.buffers, x, batch.labels)
         for parameter in self.parameters.values():

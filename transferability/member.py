@@ -1,22 +1,23 @@
 """One network of a cohort: its weights, its optimiser, where it stands, and how it makes a step."""
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from transferability.cells import UNTRAINED
 from transferability.checkpoints import Checkpoint
 from transferability.config import RecipeConfig
 from transferability.draws import seed_of
-from transferability.network import Network, copy_layers
+from transferability.identity import described
+from transferability.networks.chain import BatchNorm, Chain, copy_layers
 from transferability.optim import learning_rate, make_optimiser, set_rate
 from transferability.spec import RunSpec
 from transferability.stream import Batch, Stream
@@ -27,7 +28,7 @@ EXPLODED = 1e4  # a loss above it never comes back
 class Member:
     """One network of a cohort: its weights, its optimiser and where it stands."""
 
-    def __init__(self, spec: RunSpec, network: Network):
+    def __init__(self, spec: RunSpec, network: Chain):
         self.spec, self.network = spec, network
         self.optimiser = make_optimiser(network, spec.cell.copied, spec.recipe)
         self.step = 0  # the next training step
@@ -129,7 +130,7 @@ class SharedPrefix:
             return self._outputs[key]
 
 
-def initial_network(spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None) -> Network:
+def initial_network(spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None) -> Chain:
     """The network of ``spec`` at step 0, on the CPU.
 
     Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network under
@@ -141,7 +142,7 @@ def initial_network(spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] |
         source: the state of the base whose layers are copied.
     """
     task, cell = seed_of(*spec.classes), spec.cell
-    network = Network(spec.network, spec.network.outputs, mean, (spec.seed, str(cell), task))
+    network = Chain(spec.network, mean, (spec.seed, str(cell), task))
     if cell.source == UNTRAINED:
         network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
@@ -164,14 +165,14 @@ def build_member(
     return member
 
 
-def measure_statistics(network: Network, stream: Stream, batches: int = 20) -> None:
+def measure_statistics(network: Chain, stream: Stream, batches: int = 20) -> None:
     """Give the BatchNorm of frozen, untrained layers the statistics of the task's images; without BatchNorm, nothing.
 
     Layers that were trained bring their statistics along. Untrained ones would keep those they are made with (mean 0,
     variance 1) and normalise nothing. The mean over the first training batches, in float32.
     """
     frozen = network.layers[: network.frozen]
-    norms = [m for m in frozen.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in frozen.modules() if isinstance(m, BatchNorm)]
     if not norms:
         return
     training, usual = network.training, norms[0].momentum
@@ -205,9 +206,10 @@ def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
     return torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def _prefix_digests(network: Network) -> list[bytes]:
+def _prefix_digests(network: Chain) -> list[bytes]:
     """For each depth 0..frozen, a digest of everything at or below it, settings that are no tensors among it."""
-    running, out = hashlib.sha256(repr(replace(network.config, name="")).encode()), []
+    settings = described(network.config, labels=False)
+    running, out = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()), []
     for module in (network.input, *network.layers[: network.frozen]):
         for name, tensor in module.state_dict().items():
             running.update(name.encode())

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from transferability.config import RecipeConfig
+from transferability.networks.chain import BIAS, WEIGHT, Chain, roles
 
 
 def learning_rate(step: int, recipe: RecipeConfig) -> float:
@@ -21,7 +22,7 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
     return rate * min(1.0, (step + 1) / (recipe.warmup_steps + 1))
 
 
-def make_optimiser(network: nn.Module, copied: int, recipe: RecipeConfig) -> torch.optim.SGD:
+def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.optim.SGD:
     """SGD over every parameter that is not frozen.
 
     Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2 and 0).
@@ -31,12 +32,12 @@ def make_optimiser(network: nn.Module, copied: int, recipe: RecipeConfig) -> tor
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for index, layer in enumerate(network.layers):
         of_layer = recipe.copied_lr_multiplier if index < copied else 1.0
+        role = roles(layer)
         for name, parameter in layer.named_parameters():
             if not parameter.requires_grad:
                 continue
-            is_bias = name.endswith("bias") and not name.startswith("norm")
-            multiplier = of_layer * (recipe.bias_lr_multiplier if is_bias else 1.0)
-            decay = recipe.weight_decay if parameter.dim() > 1 else 0.0
+            multiplier = of_layer * (recipe.bias_lr_multiplier if role[name] == BIAS else 1.0)
+            decay = recipe.weight_decay if role[name] == WEIGHT else 0.0
             groups.setdefault((multiplier, decay), []).append(parameter)
     return torch.optim.SGD(
         [

@@ -45,7 +45,7 @@ def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
 def cohort_key(spec: RunSpec) -> tuple:
     """Runs with the same key see the same stream of batches."""
     crop = spec.network.input_size
-    return (spec.dataset["checksum"], spec.classes, spec.images_per_class, spec.seed, spec.recipe, crop)
+    return (spec.dataset.checksum, spec.classes, spec.images_per_class, spec.seed, spec.recipe, crop)
 
 
 def jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:

@@ -2,18 +2,30 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from transferability import cells
 from transferability.cells import Cell
-from transferability.config import NetworkConfig, RecipeConfig
+from transferability.config import RecipeConfig
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
+from transferability.identity import as_text, described, label, later
+from transferability.networks import NetworkConfig, config_class
 from transferability.splits import split_name, tasks_of
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Images:
+    """The packed images of a run: which they are, and where they are not raw pixels what they went through."""
+
+    name: str = label()
+    image_size: int
+    checksum: str
+    encoding: str | None = later(None)
 
 
 @dataclass(frozen=True)
@@ -21,56 +33,42 @@ class RunSpec:
     """The full specification of one run. Two runs with equal specs are one run.
 
     Attributes:
-        dataset: name, image_size and checksum of the packed images; their encoding, where they are not raw pixels.
-        split: its name.
+        dataset: the packed images.
+        split: its name; what counts are the classes.
         classes: dataset classes of the target task.
         images_per_class: training images used of each class; None for all.
         cell: the network of the study, such as A3B+.
         source: the run whose layers are copied; None where nothing is copied.
     """
 
-    dataset: dict[str, Any]
-    split: str
+    dataset: Images
+    split: str = label()
     classes: tuple[int, ...]
     images_per_class: int | None
-    cell: Cell
+    cell: Cell = as_text()
     network: NetworkConfig
     recipe: RecipeConfig
     seed: int
     source: "RunSpec | None" = None
+    format: int = field(default=FORMAT, init=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the source's specification nested."""
-        network = asdict(self.network)
-        recipe = asdict(self.recipe)
-        return {
-            "format": FORMAT,
-            "dataset": dict(self.dataset),
-            "split": self.split,
-            "classes": list(self.classes),
-            "images_per_class": self.images_per_class,
-            "cell": str(self.cell),
-            "network": network,
-            "recipe": recipe,
-            "seed": self.seed,
-            "source": self.source.to_dict() if self.source else None,
-        }
+        """JSON's values, the source's specification nested."""
+        return described(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
-        """The inverse of :meth:`to_dict`."""
-        network = NetworkConfig(**values["network"])
-        return cls(
-            dataset=values["dataset"],
-            split=values["split"],
-            classes=tuple(values["classes"]),
-            images_per_class=values["images_per_class"],
-            cell=cells.parse(values["cell"], network.n_layers),
-            network=network,
-            recipe=RecipeConfig(**values["recipe"]),
-            seed=values["seed"],
-            source=cls.from_dict(values["source"]) if values["source"] else None,
-        )
+        """The inverse of :meth:`to_dict`, also of one that went through JSON."""
+        network = config_class(values["network"])(**values["network"])
+        parts = {
+            "dataset": Images(**values["dataset"]),
+            "classes": tuple(values["classes"]),
+            "cell": cells.parse(values["cell"], network.n_layers),
+            "network": network,
+            "recipe": RecipeConfig(**values["recipe"]),
+            "source": cls.from_dict(values["source"]) if values["source"] else None,
+        }
+        return cls(**{k: v for k, v in values.items() if k != "format"} | parts)
 
     @cached_property
     def id(self) -> str:
@@ -78,29 +76,19 @@ class RunSpec:
 
         ``network.name`` and ``recipe.name`` are labels: the numbers they stand for are what counts.
         """
-        values = _without_labels(self.to_dict())
+        values = described(self, labels=False)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def run_id(self) -> str:
         """The run's folder: readable, then the hash."""
-        return f"{self.dataset['name']}-{self.split}-{self.cell}-s{self.seed}-{self.id}"
+        return f"{self.dataset.name}-{self.split}-{self.cell}-s{self.seed}-{self.id}"
 
     @property
     def generation(self) -> int:
         """0 for a run that copies nothing, else one more than its source's."""
         return self.source.generation + 1 if self.source else 0
-
-
-def _without_labels(spec: dict[str, Any]) -> dict[str, Any]:
-    out = {**spec, "dataset": {k: v for k, v in spec["dataset"].items() if k != "name"}}
-    for part in ("network", "recipe"):
-        out[part] = {k: v for k, v in spec[part].items() if k != "name"}
-    del out["split"]  # the classes say it
-    if spec["source"]:
-        out["source"] = _without_labels(spec["source"])
-    return out
 
 
 def make_spec(
@@ -142,12 +130,10 @@ def make_spec(
             f"network.input_size={network.input_size} is not possible: the packed images of {dataset.name} are "
             f"{dataset.image_size} pixels a side (dataset.image_size)"
         )
-    if network.normalisation == "batch" and recipe.batch_size == 1:
+    if network.normalises_batches and recipe.batch_size == 1:
         raise UserError("recipe.batch_size=1 is not possible with network.normalisation=batch")
-    encoding = getattr(dataset, "encoding", None)
     return RunSpec(
-        dataset={"name": dataset.name, "image_size": dataset.image_size, "checksum": dataset.checksum}
-        | ({"encoding": encoding} if encoding else {}),
+        dataset=Images(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
         split=split_name(split),
         classes=tuple(classes),
         images_per_class=images_per_class,

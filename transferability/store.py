@@ -25,7 +25,8 @@ from transferability import checkpoints
 from transferability.checkpoints import CHECKPOINTS, Checkpoint
 from transferability.errors import UserError
 from transferability.files import plain, remove_leftovers, replacing, write_atomic
-from transferability.spec import RunSpec
+from transferability.identity import labels_in
+from transferability.spec import Images, RunSpec
 
 log = logging.getLogger(__name__)
 RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")  # what DONE vouches for
@@ -138,10 +139,10 @@ class Store:
                 log.warning("left out: %s", error)
         return found
 
-    def packed_otherwise(self, dataset: dict[str, Any]) -> int:
+    def packed_otherwise(self, images: Images) -> int:
         """How many runs are of a dataset of this name that was packed from other images or at another size."""
         others = (spec.dataset for spec in self.specs())
-        return sum(other["name"] == dataset["name"] and other != dataset for other in others)
+        return sum(other.name == images.name and other != images for other in others)
 
     def save_checkpoint(self, spec: RunSpec, checkpoint: Checkpoint) -> None:
         checkpoints.save(self.folder(spec), spec.run_id, checkpoint)
@@ -238,13 +239,12 @@ class Store:
             found = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): move the folder away to train the run again") from None
-        if differing := _differences(json.loads(_json(spec.to_dict())), found):
+        if differing := _differences(spec.to_dict(), found, labels_in(spec)):
             raise UserError(
                 f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: move the folder away"
             )
 
 
-_LABELS = ("dataset.name", "network.name", "recipe.name", "split")
 _NO_LOCKS = "two processes could train one run at once; put the store on a local disk, NFS or Lustre with flock"
 
 
@@ -269,16 +269,15 @@ def _measure(path: Path) -> dict[str, Any]:
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _differences(wanted: Any, found: Any, where: str = "") -> list[str]:
-    """Paths of the fields in which two specifications differ, labels left out."""
+def _differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> list[str]:
+    """Paths of the fields in which two specifications differ, ``labels`` left out."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         out = []
         for key in sorted(wanted.keys() | found.keys()):
             path = f"{where}.{key}" if where else key
-            out += _differences(wanted.get(key, "(absent)"), found.get(key, "(absent)"), path)
+            out += _differences(wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path)
         return out
-    is_label = where.removeprefix("source.") in _LABELS
-    return [] if wanted == found or is_label else [f"{where} (wanted {wanted}, found {found})"]
+    return [] if wanted == found or where in labels else [f"{where} (wanted {wanted}, found {found})"]
 
 
 def _json(values: Any) -> str:

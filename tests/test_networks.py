@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,21 +7,16 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
-from transferability.config import NetworkConfig
+from transferability.config import changed, load
 from transferability.kernels import activation, response_norm
-from transferability.network import Network, copy_layers, layer_costs
+from transferability.networks import NetworkConfig
+from transferability.networks.chain import Chain, copy_layers, layer_costs
 from transferability.stream import Batch
 
 
 def network_config(name: str, **values) -> NetworkConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", [f"network={name}"]).network
-    return NetworkConfig(
-        **{
-            **{k: list(v) if hasattr(v, "__iter__") and not isinstance(v, str) else v for k, v in composed.items()},
-            **values,
-        }
-    )
+        return changed(load(compose("config", [f"network={name}", "study.layers=null"])).network, values)
 
 
 def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
@@ -29,7 +26,7 @@ def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
     return Batch(images, zeros, zeros, zeros, zeros.bool(), crop)
 
 
-def outputs(network: Network, batch: Batch) -> list[torch.Tensor]:
+def outputs(network: Chain, batch: Batch) -> list[torch.Tensor]:
     """The output of the input and of every layer."""
     x = network.input(batch)
     out = [x]
@@ -40,9 +37,8 @@ def outputs(network: Network, batch: Batch) -> list[torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def caffenet() -> Network:
-    config = network_config("caffenet")
-    return Network(config, 1000, np.full((256, 256, 3), 120.0, np.float32))
+def caffenet() -> Chain:
+    return Chain(network_config("caffenet"), np.full((256, 256, 3), 120.0, np.float32))
 
 
 def test_caffenet_has_the_papers_shapes_and_parameters(caffenet):
@@ -118,12 +114,12 @@ def test_pooling_rounds_up_and_commutes_with_relu():
 
 def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
     for name, side in (("small", 32), ("medium", 64)):
-        network = Network(network_config(name), 11, np.zeros(3, np.float32)).eval()
+        network = Chain(network_config(name, outputs=11), np.zeros(3, np.float32)).eval()
         assert len(network.layers) == 8
         with torch.no_grad():
             assert network(batch_of(side, side)).shape == (2, 11)
     # conv1 of caffenet by hand: 55 x 55 outputs of 96 channels, 3 x 11 x 11 each; fc8: 4096 x 1000
-    costs = layer_costs(network_config("caffenet"), 1000)
+    costs = layer_costs(network_config("caffenet"))
     flops = [c.multiply_adds for c in costs]
     assert sum(c.parameters for c in costs) == 60_965_224
     assert (costs[0].computed, costs[0].passed, costs[4].passed) == (55 * 55 * 96, 27 * 27 * 96, 9216)
@@ -132,7 +128,7 @@ def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
 
 
 def test_kaiming_has_the_variance_of_he():
-    network = Network(network_config("medium"), 10, np.zeros(3, np.float32))
+    network = Chain(network_config("medium", outputs=10), np.zeros(3, np.float32))
     for layer in network.layers[:-1]:
         main = layer.conv if hasattr(layer, "conv") else layer.fc
         fan_in = main.weight[0].numel()
@@ -141,17 +137,17 @@ def test_kaiming_has_the_variance_of_he():
 
 
 def test_initial_weights_are_a_function_of_the_key_alone():
-    config, mean = network_config("small"), np.zeros(3, np.float32)
-    one, again, other = (Network(config, 5, mean, key) for key in ((0, "A3B"), (0, "A3B"), (1, "A3B")))
-    for a, b, c in zip(one.layers, again.layers, other.layers, strict=True):
-        a, b, c = (x.conv.weight if hasattr(x, "conv") else x.fc.weight for x in (a, b, c))
+    config, mean = network_config("small", outputs=5), np.zeros(3, np.float32)
+    one, again, other = (Chain(config, mean, key) for key in ((0, "A3B"), (0, "A3B"), (1, "A3B")))
+    for number in range(1, 9):
+        a, b, c = (network.weight(number) for network in (one, again, other))
         assert torch.equal(a, b) and not torch.equal(a, c)
 
 
 def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
     mean = np.arange(6 * 6 * 3, dtype=np.float32).reshape(6, 6, 3)
-    config = network_config("small", mean="image", input_size=4, input_scale=1.0)
-    network = Network(config, 2, mean)
+    config = network_config("small", outputs=2, mean="image", input_size=16, input_scale=1.0)
+    network = Chain(config, mean)
     images = torch.from_numpy(mean).to(torch.uint8).expand(3, 6, 6, 3).contiguous()
     batch = Batch(
         images,
@@ -168,8 +164,8 @@ def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
 
 
 def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
-    config = network_config("small", dropout=0.5)
-    networks = [Network(config, 5, np.zeros(3, np.float32), (0, name)) for name in ("A3B", "A3B", "A4B")]
+    config = network_config("small", outputs=5, dropout=0.5)
+    networks = [Chain(config, np.zeros(3, np.float32), (0, name)) for name in ("A3B", "A3B", "A4B")]
     x = torch.ones(4, 128)
 
     def drop(network, step):
@@ -187,9 +183,9 @@ def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
 
 
 def test_copying_is_strict_both_ways():
-    config, mean = network_config("small"), np.zeros(3, np.float32)
-    source = Network(config, 5, mean, (0, "a")).state_dict()
-    network = Network(config, 7, mean, (0, "b"))  # another classifier is no hindrance below it
+    config, mean = network_config("small", outputs=5), np.zeros(3, np.float32)
+    source = Chain(config, mean, (0, "a")).state_dict()
+    network = Chain(replace(config, outputs=7), mean, (0, "b"))  # another classifier is no hindrance below it
     assert copy_layers(source, network, 2) == [
         "input.mean",
         *(f"layers.{i}.conv.{p}" for i in range(2) for p in ("weight", "bias")),
@@ -197,6 +193,6 @@ def test_copying_is_strict_both_ways():
     with pytest.raises(ValueError, match=r"layers\.1\.conv\.bias"):
         copy_layers({k: v for k, v in source.items() if k != "layers.1.conv.bias"}, network, 2)
     with pytest.raises(ValueError, match=r"layers\.0\.norm"):
-        copy_layers(source, Network(network_config("small", normalisation="batch"), 5, mean), 1)
+        copy_layers(source, Chain(network_config("small", normalisation="batch", outputs=5), mean), 1)
     with pytest.raises(ValueError, match=r"layers\.7\.fc\.weight"):
         copy_layers(source, network, 8)

@@ -1,0 +1,197 @@
+"""A network as a chain: an ordered list of layers that can be chopped between any two.
+
+What a layer is, and how it is made and drawn, the kind of network says (:class:`NetworkConfig`); how layers are frozen,
+copied and counted is the same for all and is here.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from transferability.draws import seed_of
+from transferability.errors import require
+from transferability.identity import label, later
+from transferability.networks.modules import Dropout, Input
+
+if TYPE_CHECKING:
+    from transferability.stream import Batch
+
+BatchNorm = nn.modules.batchnorm._BatchNorm  # of any number of dimensions: keeps statistics of what it saw
+NORMALISATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+WEIGHT, BIAS, NORMALISATION = "weight", "bias", "normalisation"  # roles of parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(ABC):
+    """What is said of a network of any kind; the file of a kind adds its own settings."""
+
+    name: str = label()
+    kind: str = later("eight-layer")  # which file of networks/ makes it
+    input_size: int  # pixels a side of the crop
+    outputs: int | None = None  # units of the classifier; null: the number of classes of the task
+    mean: str = "channel"  # image | channel: what is subtracted from the input; it belongs to the network
+    input_scale: float = 1.0  # factor after the subtraction
+
+    def __post_init__(self) -> None:
+        """Lists become tuples: a network is its own key."""
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+
+    def check(self) -> None:
+        """Raises:
+        UserError: an impossible value.
+        """
+        require(self.outputs is None or self.outputs > 0, "network.outputs", self.outputs, "a number above 0, or null")
+        require(self.mean in ("image", "channel"), "network.mean", self.mean, "image or channel")
+
+    @property
+    @abstractmethod
+    def n_layers(self) -> int:
+        """The classifier included."""
+
+    @property
+    @abstractmethod
+    def normalises_batches(self) -> bool:
+        """Whether a layer has BatchNorm, which a batch of one image cannot train."""
+
+    @abstractmethod
+    def make_layers(self) -> list[nn.Module]:
+        """The layers, each everything between two chop points, for ``outputs`` classes; their weights are undrawn."""
+
+    @abstractmethod
+    def draw(self, layer: nn.Module, number: int, key: tuple) -> None:
+        """Draw the initial weights of layer ``number`` (from 1) under ``key``: the same on every device."""
+
+
+class Chain(nn.Module):
+    """One network of the study: ``input`` (subtract the mean, which belongs to the network), then ``layers``.
+
+    Args:
+        config: its kind and settings, with the number of ``outputs``.
+        mean: what is subtracted from the input, float32, (H, W, 3) at the packed size or (3,).
+        key: names this network's own random draws (initial weights, dropout masks).
+    """
+
+    def __init__(self, config: NetworkConfig, mean: np.ndarray, key: tuple = (0,)):
+        super().__init__()
+        self.config, self.key, self.frozen = config, key, 0
+        self.input = Input(mean, config.input_scale)
+        self.layers = nn.ModuleList(config.make_layers())
+        self.fresh(range(1, len(self.layers) + 1), key)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, batch: "Batch") -> Tensor:
+        """Logits, (B, outputs)."""
+        x = self.input(batch)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def fresh(self, numbers: range, key: tuple) -> None:
+        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
+        for number in numbers:
+            self.config.draw(self.layers[number - 1], number, key)
+
+    def freeze(self, n: int) -> None:
+        """Keep layers 1..n bit for bit as they are: no gradient, and BatchNorm statistics stand still.
+
+        The optimiser holds only what requires a gradient, so neither momentum nor weight decay reaches them.
+        """
+        self.frozen = n
+        self.layers[:n].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Chain":
+        """Frozen layers are in evaluation mode, but for dropout: the original's stays on."""
+        super().train(mode)
+        self.layers[: self.frozen].eval()
+        for module in self.layers[: self.frozen].modules():
+            if isinstance(module, Dropout):
+                module.train(mode)
+        return self
+
+    def begin_step(self, step: int) -> None:
+        """Choose the dropout masks of this step."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.seed.fill_(seed_of(*self.key, "dropout", module.name, step))
+
+    def drops_within(self, n: int) -> bool:
+        """Whether the output of layer n depends on this network's own dropout masks, in training."""
+        return any(isinstance(m, Dropout) and m.p > 0 for m in self.layers[:n].modules())
+
+    def weight(self, number: int) -> Tensor:
+        """The weight of layer ``number`` (from 1); of a layer with several that of its first operation."""
+        layer = self.layers[number - 1]
+        return next(p for name, p in layer.named_parameters() if roles(layer)[name] == WEIGHT)
+
+
+def roles(module: nn.Module) -> dict[str, str]:
+    """The role of each parameter below ``module``, by name: WEIGHT, BIAS or NORMALISATION (scale and shift).
+
+    By the type of the module that has it; of other modules what has one dimension is a bias.
+    """
+    found = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        for name, parameter in part.named_parameters(path, recurse=False):
+            if isinstance(part, NORMALISATIONS):
+                found[name] = NORMALISATION
+            else:
+                found[name] = WEIGHT if parameter.dim() > 1 else BIAS
+    return found
+
+
+def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
+    """Copy the mean and layers 1..n of a source network's state into ``network``; returns the names copied.
+
+    Strict both ways: every tensor of the network's bottom must be in the source with its shape, and every tensor of
+    the source's bottom must be in the network.
+
+    Raises:
+        ValueError: the bottoms differ in names or shapes.
+    """
+    prefixes = ("input.", *(f"layers.{i}." for i in range(n)))
+    own = {k: v for k, v in network.state_dict().items() if k.startswith(prefixes)}
+    given = {k: v for k, v in source.items() if k.startswith(prefixes)}
+    if own.keys() != given.keys():
+        raise ValueError(f"source and network differ in {sorted(own.keys() ^ given.keys())}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != given[name].shape:
+                raise ValueError(f"{name}: source {tuple(given[name].shape)}, network {tuple(tensor.shape)}")
+            tensor.copy_(given[name])
+    return list(own)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What a layer takes, for estimates and floors."""
+
+    multiply_adds: int  # of one image's forward pass
+    parameters: int
+    computed: int  # values that its convolutions and matrix products put out, for one image
+    passed: int  # values that it hands on, after pooling
+
+
+@lru_cache(maxsize=64)
+def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
+    """The cost of each layer, counted by torch without computing anything."""
+    layers = nn.ModuleList(config.make_layers()).to("meta").eval()
+    x, costs, computed = torch.empty(1, 3, config.input_size, config.input_size, device="meta"), [], []
+    for module in layers.modules():
+        if any(p.dim() > 1 for p in module.parameters(recurse=False)):
+            module.register_forward_hook(lambda module, args, out: computed.append(out.numel()))
+    for layer in layers:
+        computed.clear()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            x = layer(x)
+        parameters = sum(p.numel() for p in layer.parameters())
+        costs.append(LayerCost(counter.get_total_flops() // 2, parameters, sum(computed), x.numel()))
+    return tuple(costs)

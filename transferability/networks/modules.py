@@ -1,0 +1,64 @@
+"""Modules that training here needs in a form of its own: the input, and what draws or normalises."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transferability.kernels import dropped
+
+if TYPE_CHECKING:
+    from transferability.stream import Batch
+
+
+class Input(nn.Module):
+    """Crop, mirror and subtract the mean; the mean is cropped and mirrored as the image is (Caffe's order)."""
+
+    def __init__(self, mean: np.ndarray, scale: float):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))  # a copy; (H, W, 3) or (3,)
+        self.scale = scale
+
+    def forward(self, batch: "Batch") -> Tensor:
+        """(B, 3, crop, crop) float32, or autocast's type; channels last in memory."""
+        mean = self.mean if self.mean.dim() == 1 else batch.view(self.mean)
+        x = batch.pixels.float().sub_(mean).mul_(self.scale)
+        x = x.permute(0, 3, 1, 2)
+        if torch.is_autocast_enabled(x.device.type):  # once for all networks that share it
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return x
+
+
+class _InFloat32:
+    """A normalisation that computes in float32 whatever the precision, as :func:`kernels.response_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+class BatchNorm2d(_InFloat32, nn.BatchNorm2d):
+    pass
+
+
+class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
+    pass
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is a function of (network, step) only. It stays on above and inside frozen layers.
+
+    It stands at the entrance of the layer above, so that what a layer puts out can be shared before it is dropped.
+    The seed is a tensor: a captured CUDA graph reads a new one every step.
+    """
+
+    def __init__(self, p: float, name: str):
+        super().__init__()
+        self.p, self.name = p, name
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, units)."""
+        if not self.training or self.p == 0:
+            return x
+        return dropped(x, self.seed, self.p)
