@@ -174,8 +174,19 @@ def evaluate(members: list[Member], stream: Stream, run: Callable) -> None:
 def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tuple]], None]]:
     """A function that runs calls on the worker threads and waits for all of them."""
     if execution.device.type != "cpu":
-        yield lambda function, calls: [function(*call) for call in calls] and None
+
+        def in_turn(function: Callable, calls: Iterable[tuple]) -> None:
+            for call in calls:
+                function(*call)
+
+        yield in_turn
         return
+
     # One intra-operation thread each: a network's sums are then added in one order on any machine.
     with ThreadPoolExecutor(execution.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield lambda function, calls: list(pool.map(lambda call: function(*call), calls)) and None
+
+        def on_threads(function: Callable, calls: Iterable[tuple]) -> None:
+            for _ in pool.map(lambda call: function(*call), calls):
+                pass
+
+        yield on_threads

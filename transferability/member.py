@@ -66,7 +66,8 @@ class Member:
         step = int(self.first_bad)
         if step >= self.spec.recipe.steps:
             return None
-        return {"step": step, "lr": learning_rate(step, self.spec.recipe), "last": (self.metrics or [None])[-1]}
+        last = self.metrics[-1] if self.metrics else None
+        return {"step": step, "lr": learning_rate(step, self.spec.recipe), "last": last}
 
     def logits(self, batch: Batch, shared: "SharedPrefix") -> Tensor:
         """(B, outputs) float32."""
