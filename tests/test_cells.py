@@ -62,13 +62,15 @@ def test_every_cell_prints_and_parses_to_itself():
 
 
 def test_treatments_expand_in_both_directions():
-    assert [str(c) for c in expand("AnB+", "A", [1, 7])] == ["B1A+", "B7A+"]
-    assert [str(c) for c in expand("BnB", "A", [2])] == ["A2A"]
-    assert [str(c) for c in expand("RnB", "B", [3])] == ["R3B"]
-    assert [str(c) for c in expand("AnB~2", "B", [3])] == ["A3B~2"]
-    assert [str(c) for c in expand("base", "all", [3])] == ["baseall"]
+    assert [str(c) for c in expand("AnB+", "A", [1, 7], 8)] == ["B1A+", "B7A+"]
+    assert [str(c) for c in expand("BnB", "A", [2], 8)] == ["A2A"]
+    assert [str(c) for c in expand("RnB", "B", [3], 8)] == ["R3B"]
+    assert [str(c) for c in expand("AnB~2", "B", [3], 8)] == ["A3B~2"]
+    assert [str(c) for c in expand("base", "all", [3], 8)] == ["baseall"]
+    assert [str(c) for c in expand("BnB", "B", None, 4)] == ["B1B", "B2B", "B3B"], "every layer"
+    assert [str(c) for c in expand("AnB~2", "B", None, 5)] == ["A1B~2", "A2B~2"], "as far as there are layers to copy"
     with pytest.raises(UserError, match="not a treatment"):
-        expand("CnB", "B", [1])
+        expand("CnB", "B", [1], 8)
 
 
 def test_other_depths_are_possible():

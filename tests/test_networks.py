@@ -16,7 +16,7 @@ from transferability.stream import Batch
 
 def network_config(name: str, **values) -> NetworkConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return changed(load(compose("config", [f"network={name}", "study.layers=null"])).network, values)
+        return changed(load(compose("config", [f"network={name}"])).network, values)
 
 
 def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:

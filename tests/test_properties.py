@@ -109,16 +109,16 @@ def test_a_treatment_expands_to_its_cells(target, layers, data):
     )
     kinds = ["BnB", "BnB+", "AnB", "AnB+", "RnB"] + ([f"AnB~{extra}", f"BnB~{extra}"] if extra else [])
     treatment = data.draw(st.sampled_from(kinds))
-    cells = expand(treatment, target, layers)
+    cells = expand(treatment, target, layers, 8)
     assert [c.n for c in cells] == layers
     assert {(c.treatment, c.target) for c in cells} <= {(treatment, target)}
-    assert expand("base", target, layers) == [Cell(target)]
+    assert expand("base", target, layers, 8) == [Cell(target)]
 
 
 @given(st.text(max_size=20) | st.from_regex(r"[ABR]?nB?(\+|~\d*)?\Z"), TASKS, st.lists(st.integers(-1, 9), max_size=3))
 def test_a_text_is_a_treatment_or_one_clear_line(text, target, layers):
     try:
-        cells = expand(text, target, layers)
+        cells = expand(text, target, layers, 8)
     except UserError as error:
         assert one_line(error)
     else:

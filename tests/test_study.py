@@ -34,7 +34,7 @@ ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
 def imagenet():
     """ILSVRC 2012 without its images."""
     classes = [ClassInfo(wnid, wnid, group) for wnid, group in sorted(imagenet_groups().items())]
-    return SimpleNamespace(name="imagenet", checksum="0" * 64, image_size=256, classes=classes)
+    return SimpleNamespace(name="imagenet", checksum="0" * 64, image_size=256, encoding=None, classes=classes)
 
 
 @pytest.fixture(scope="module")

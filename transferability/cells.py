@@ -92,16 +92,19 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
     return Cell(target, source, copied=n + extra, frozen=0 if plus else n)
 
 
-def expand(treatment: str, target: str, layers: list[int], n_layers: int | None = None) -> list[Cell]:
+def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int) -> list[Cell]:
     """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1`` ...) for one target task.
 
-    In a treatment B stands for the target task and A for the other one, as in the paper.
+    In a treatment B stands for the target task and A for the other one, as in the paper. ``layers`` are the values of
+    n; None: all that a network of ``n_layers`` layers has.
     """
     if treatment == "base":
         return [Cell(target)]
-    match = re.fullmatch(r"([ABR])nB(\+|~[0-9]{1,3})?", treatment)
+    match = re.fullmatch(r"([ABR])nB(\+|~([0-9]{1,3}))?", treatment)
     if match is None:
         raise UserError(f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB or AnB~1")
     other = {"A": "B", "B": "A", "all": "all"}[target]
     source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]
+    if layers is None:
+        layers = range(1, n_layers - int(match[3] or 0))
     return [parse(f"{source}{n}{target}{match[2] or ''}", n_layers) for n in layers]

@@ -93,5 +93,5 @@ def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> li
         )
     if bad := [t for t in targets if (t == "all") != (kind == "all") or t not in cells.TASKS]:
         raise UserError(f"target={bad[0]} is not a task of split={split}: {'all' if kind == 'all' else 'A or B'}")
-    treatments, layers = part.treatments[kind], part.layers or list(range(1, n_layers))
-    return [cell for target in targets for t in treatments for cell in cells.expand(t, target, layers, n_layers)]
+    treatments = part.treatments[kind]
+    return [cell for target in targets for t in treatments for cell in cells.expand(t, target, part.layers, n_layers)]
