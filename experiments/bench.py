@@ -38,7 +38,7 @@ from transferability.config import Config
 from transferability.member import Member
 from transferability.networks.eight_layer import EightLayerConfig
 from transferability.runner import execution_of, make_cohorts, with_sources
-from transferability.sources import FileTree
+from transferability.sources.trees import FileTree
 from transferability.spec import RunSpec, make_spec
 from transferability.store import Store
 

@@ -21,6 +21,7 @@ from transferability.config import Config, load
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.pack import open_packed, pack
+from transferability.sources import KINDS
 from transferability.terminal import in_utf8, output
 
 STOPPED = 130  # exit status after Ctrl-C
@@ -97,8 +98,8 @@ def _of_joblib(configuration: DictConfig) -> bool:
 
 
 def dataset_of(config: Config) -> PackedDataset:
-    """The packed dataset; the embedded one is made on first use."""
-    return pack(config.dataset) if config.dataset.kind == "procedural" else open_packed(config.dataset)
+    """The packed dataset; an embedded one is made on first use."""
+    return pack(config.dataset) if KINDS[config.dataset.kind].embedded else open_packed(config.dataset)
 
 
 def _stopped() -> int:

@@ -30,7 +30,8 @@ from transferability.config import Config, DatasetConfig, RecipeConfig
 from transferability.datasets import JpegRows, PackedDataset
 from transferability.errors import UserError
 from transferability.pack import pack
-from transferability.sources import FileTree, open_source
+from transferability.sources import open_source
+from transferability.sources.trees import FileTree
 from transferability.stream import READERS, Stream, ahead
 
 IMAGENET = 1_281_167 + 50_000  # images

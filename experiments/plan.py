@@ -18,7 +18,7 @@ from transferability.datasets import ClassInfo, PackedDataset
 from transferability.member import Member, SharedPrefix, one_thread
 from transferability.networks.chain import Chain, LayerCost, layer_costs
 from transferability.runner import jobs, with_sources
-from transferability.sources import imagenet_groups
+from transferability.sources.imagenet import imagenet_groups
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.stream import Batch

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transferability import archives
 from transferability.config import DatasetConfig
 from transferability.errors import UserError
 from transferability.pack import pack
-from transferability.sources import open_source
+from transferability.sources import archives, open_source
 
 FOLDER = object()
 

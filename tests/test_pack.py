@@ -385,7 +385,7 @@ def png_that_claims(width, height):
 
 BOMBS = """
 import resource, sys
-from transferability.decoding import decode
+from transferability.sources.decoding import decode
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
 for path in sys.argv[1:]:

@@ -7,7 +7,7 @@ from transferability.config import DatasetConfig, GrammarConfig
 from transferability.draws import numpy_generator
 from transferability.errors import UserError
 from transferability.pack import pack
-from transferability.procedural import FAMILIES, make_grammar
+from transferability.sources.procedural import FAMILIES, make_grammar
 
 SMALL = GrammarConfig(classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3)
 

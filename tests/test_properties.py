@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transferability import decoding, sources
+from transferability import sources
 from transferability.cells import Cell, expand, parse
 from transferability.config import DatasetConfig, RecipeConfig
 from transferability.datasets import FORMAT, ClassInfo, PackedDataset
@@ -30,6 +30,7 @@ from transferability.draws import numpy_generator, seed_of
 from transferability.errors import UserError, shown
 from transferability.networks import EightLayerConfig, NetworkConfig
 from transferability.runner import with_sources
+from transferability.sources import decoding
 from transferability.spec import Images, RunSpec
 from transferability.splits import tasks_of
 from transferability.stream import Stream

@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zipfile
 from collections import Counter
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ import yaml
 from PIL import Image, ImageOps
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from transferability import archives
 from transferability.config import DatasetConfig
-from transferability.decoding import _warn_of_dark_images, decode
 from transferability.errors import UserError
 from transferability.pack import pack
-from transferability.sources import REFERENCE, cifar_groups, imagenet_groups, open_source
+from transferability.sources import archives, open_source
+from transferability.sources.cifar import cifar_groups
+from transferability.sources.decoding import _warn_of_dark_images, decode
+from transferability.sources.imagenet import imagenet_groups
 
 SIDE = 6
 GOLDFISH, SALAMANDER, BACKPACK, CONVERTIBLE = WNIDS = ("n01443537", "n01629819", "n02769748", "n03100240")
@@ -763,7 +765,8 @@ def test_the_groups_of_classes():
     assert Counter(imagenet_groups().values()) == {"natural": 449, "man-made": 551}
     assert Counter(cifar_groups("cifar10").values()) == {"natural": 6, "man-made": 4}
     assert Counter(cifar_groups("cifar100").values()) == {"natural": 70, "man-made": 30}
-    parts = yaml.safe_load((REFERENCE / "cifar_natural_manmade.yaml").read_text())["cifar100"]
+    reference = resources.files("transferability.reference")
+    parts = yaml.safe_load((reference / "cifar_natural_manmade.yaml").read_text())["cifar100"]
     superclasses = {name: members for part in parts.values() for name, members in part.items()}
     assert len(superclasses) == sum(map(len, parts.values())) == 20
     assert {len(members) for members in superclasses.values()} == {5}

@@ -1,12 +1,13 @@
 import csv
 import hashlib
+from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
 
 from transferability.datasets import ClassInfo
 from transferability.errors import UserError
-from transferability.sources import REFERENCE, imagenet_groups
+from transferability.sources.imagenet import imagenet_groups
 from transferability.splits import split_kind, split_name, tasks_of
 
 
@@ -16,7 +17,7 @@ def classes(n, groups=None):
     return SimpleNamespace(classes=infos, name="some")
 
 
-with (REFERENCE / "ilsvrc12_split_checksums.csv").open() as file:
+with (files("transferability.reference") / "ilsvrc12_split_checksums.csv").open() as file:
     PUBLISHED = list(csv.DictReader(file))
 
 

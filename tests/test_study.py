@@ -22,7 +22,7 @@ from transferability.datasets import ClassInfo, open_dataset
 from transferability.errors import UserError
 from transferability.pack import pack
 from transferability.runner import ensure, job_specs, jobs, with_sources
-from transferability.sources import imagenet_groups
+from transferability.sources.imagenet import imagenet_groups
 from transferability.spec import make_spec
 from transferability.store import Store
 from transferability.study import study_specs

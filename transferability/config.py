@@ -19,7 +19,7 @@ _PATHS = ("folder", "source", "val_labels")  # of the dataset
 
 @dataclass
 class GrammarConfig:
-    """The random hierarchy behind the embedded images, see ``procedural.py``."""
+    """The random hierarchy behind the embedded images, see ``sources/procedural.py``."""
 
     seed: int = 0
     families: int = 2  # families of classes; the first is "natural", the second "man-made"
@@ -70,7 +70,7 @@ class GrammarConfig:
 class DatasetConfig:
     """Where images come from and how they are packed."""
 
-    kind: str  # procedural | tiny_imagenet | cifar10 | cifar100 | imagenet | folder
+    kind: str  # one of KINDS in sources/__init__.py, such as folder
     name: str  # names the packed folder and the runs
     folder: str  # the packed dataset
     image_size: int  # pixels a side, as packed (squashed: the aspect ratio is not kept)
@@ -91,8 +91,9 @@ class DatasetConfig:
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
-        kinds = ("procedural", "tiny_imagenet", "cifar10", "cifar100", "imagenet", "folder")
-        require(self.kind in kinds, "dataset.kind", self.kind, f"one of {', '.join(kinds)}")
+        from transferability.sources import KINDS  # not above: what opens datasets is made of these settings
+
+        require(self.kind in KINDS, "dataset.kind", self.kind, f"one of {', '.join(KINDS)}")
         require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
         require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
         known = ("ignore", "apply")
@@ -110,16 +111,7 @@ class DatasetConfig:
             require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")
         plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
         require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
-        if self.kind == "procedural":
-            require(self.grammar is not None, "dataset.grammar", None, "kind=procedural needs a grammar")
-            self.grammar.check()
-            side = self.grammar.patch * 2**self.grammar.levels
-            require(
-                self.image_size == side,
-                "dataset.image_size",
-                self.image_size,
-                f"patch x 2^levels is {side} pixels",
-            )
+        KINDS[self.kind].check(self)
 
 
 @dataclass(frozen=True)

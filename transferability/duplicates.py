@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transferability.sources import Item, Source
+from transferability.sources.source import Item, Source
 
 HASH = 16  # bytes
 Picture = tuple[str, Item]  # its part, and itself

@@ -25,3 +25,8 @@ def shown(text: Any) -> str:
 def and_more(names: list) -> str:
     """What follows the first of ``names`` in a message."""
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the path that OSErrors repeat, in one line."""
+    return shown(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)

@@ -25,7 +25,6 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from transferability.archives import reason
 from transferability.config import DatasetConfig
 from transferability.datasets import (
     FORMAT,
@@ -36,14 +35,15 @@ from transferability.datasets import (
     open_images,
     part_checksums,
 )
-from transferability.decoding import UnsupportedError
 from transferability.draws import numpy_generator
 from transferability.duplicates import HASH, counted, equal_pictures, pixel_hash, sentence, superfluous
-from transferability.errors import UserError, and_more, shown
+from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
-from transferability.layouts import PARTS
 from transferability.rows import HASHES, Piece, Rows
-from transferability.sources import Item, Source, open_source
+from transferability.sources import open_source
+from transferability.sources.decoding import UnsupportedError
+from transferability.sources.parts import PARTS
+from transferability.sources.source import Item, Source
 
 log = logging.getLogger(__name__)
 SAFE = 4096  # images between two points from which packing can go on

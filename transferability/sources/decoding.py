@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from transferability.archives import reason
+from transferability.errors import reason
 
 log = logging.getLogger(__name__)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of a bad image our own line says what is wrong

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transferability.config import GrammarConfig
+from transferability.config import DatasetConfig, GrammarConfig
+from transferability.datasets import ClassInfo
 from transferability.draws import numpy_generator
+from transferability.errors import UserError
+from transferability.sources.source import Item, Kind, Source
 
 FAMILIES = ("natural", "man-made")
 
@@ -104,3 +107,36 @@ def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> 
         centre = draw.uniform(-0.4, 0.4, 2)
         pattern = 1.6 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2)) - 0.6
     return pattern[..., None] * colour
+
+
+def _open(config: DatasetConfig) -> Source:
+    grammar = make_grammar(config.grammar)
+    per_family, classes = config.grammar.classes_per_family, []
+    subsets = {"train": [], "val": []}
+    counts = {"train": config.grammar.train_per_class, "val": config.grammar.val_per_class}
+    for family, group in enumerate(FAMILIES):
+        for own in range(per_family):
+            label = len(classes)
+            classes.append(ClassInfo(f"{group}-{own:02d}", None, group))
+            for subset, count in counts.items():
+                for i in range(count):
+                    subsets[subset].append(
+                        Item(
+                            label,
+                            f"{classes[-1].name}/{subset}/{i}",
+                            lambda f=family, c=own, s=subset, k=i: grammar.image(f, c, s, k),
+                        )
+                    )
+    return Source(classes, subsets["train"], subsets["val"])
+
+
+def _check(config: DatasetConfig) -> None:
+    if config.grammar is None:
+        raise UserError("dataset.grammar=None is not possible: kind=procedural needs a grammar")
+    config.grammar.check()
+    side = config.grammar.patch * 2**config.grammar.levels
+    if config.image_size != side:
+        raise UserError(f"dataset.image_size={config.image_size} is not possible: patch x 2^levels is {side} pixels")
+
+
+KIND = Kind(_open, _check, embedded=True)

@@ -1,0 +1,47 @@
+"""Your own images: any folder of class folders, with parts such as train/ and val/ above them, or a share held out."""
+
+import posixpath
+import re
+
+from transferability.config import DatasetConfig
+from transferability.datasets import ClassInfo
+from transferability.errors import UserError
+from transferability.sources.held_out import with_validation
+from transferability.sources.layouts import layout_of
+from transferability.sources.source import Kind, Source, file_item
+from transferability.sources.trees import FileTree
+
+
+def _open(config: DatasetConfig) -> Source:
+    tree = FileTree(config.source)
+    try:
+        layout = layout_of(tree, config.parts)
+    except UserError as error:
+        if kind := _published(tree):
+            raise UserError(f"{error}; these look like the files of {kind}: set dataset={kind}") from error
+        raise
+    names = sorted(layout.train)
+    train, val, test = (
+        [file_item(tree, config, label, n) for label, name in enumerate(names) for n in (part or {}).get(name, [])]
+        for part in (layout.train, layout.val, layout.test)
+    )
+    source = Source([ClassInfo(n) for n in names], train, val, test)
+    return source if layout.val is not None else with_validation(source, config)
+
+
+def _published(tree: FileTree) -> str | None:
+    """The configuration that reads what the tree looks like: a dataset as its authors publish it."""
+    bases = {posixpath.basename(name) for name in tree.names}
+    if "wnids.txt" in bases:
+        return "tiny_imagenet"
+    if {"data_batch_1", "test_batch"} <= bases:
+        return "cifar10"
+    if {"train", "test", "meta"} <= bases or "cifar-100-python.tar.gz" in bases:
+        return "cifar100"
+    if "cifar-10-python.tar.gz" in bases:
+        return "cifar10"
+    wnids = any(re.search(r"(^|/)train/n\d{8}/", name) for name in tree.names)
+    return "imagenet" if wnids or any(name.startswith("ILSVRC2012_img_") for name in bases) else None
+
+
+KIND = Kind(_open)

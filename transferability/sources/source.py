@@ -1,0 +1,67 @@
+"""What a kind of dataset is, and what opening one gives: classes, and images that are read one at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from transferability.config import DatasetConfig
+from transferability.datasets import ClassInfo
+from transferability.errors import shown
+from transferability.sources.decoding import decode
+from transferability.sources.trees import FileTree
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its class, a name for messages, and how to get it, (H, W, 3) uint8 RGB of any size."""
+
+    label: int
+    name: str
+    load: Callable[[], np.ndarray]
+    size: Callable[[], int] | None = None  # bytes of its file, where it has one
+
+
+def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
+    """The image in the file ``name`` of ``tree``."""
+    upright, where = config.orientation == "apply", shown(f"{tree.source}/{name}")
+    return Item(label, where, lambda: decode(tree.read(name), upright), lambda: tree.size(name))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset before packing. ``held_out``: ``val`` is a share of the training images, not a folder of its own."""
+
+    classes: list[ClassInfo]
+    train: list[Item]
+    val: list[Item]
+    test: list[Item] = field(default_factory=list)
+    held_out: bool = False
+
+    @property
+    def parts(self) -> dict[str, list[Item]]:
+        """What each part is called -> its images, in the order in which they are packed."""
+        return {"training": self.train, "validation": self.val} | ({"test": self.test} if self.test else {})
+
+    @property
+    def items(self) -> list[Item]:
+        return [*self.train, *self.val, *self.test]
+
+
+def _no_more(config: DatasetConfig) -> None:
+    """The settings that every kind has are checked already."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the datasets of one ``dataset.kind`` are opened.
+
+    Attributes:
+        open: The images that a configuration names; raises UserError where they are missing, or not of this kind.
+        check: Raises UserError if the settings that only this kind has are impossible.
+        embedded: Its images are made, not read: it needs no ``dataset.source``, and is packed on first use.
+    """
+
+    open: Callable[[DatasetConfig], Source]
+    check: Callable[[DatasetConfig], None] = _no_more
+    embedded: bool = False
