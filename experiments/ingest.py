@@ -49,9 +49,8 @@ NEEDS = (*product((40_000, 60_000), (28, 60)), (23_000, 1))  # network-images/s 
 
 def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
     """Fill a class folder with ``count`` links to at most 100 JPEG files; returns what they are."""
-    if config.source and config.kind not in ("cifar10", "cifar100"):
-        tree = FileTree(config.source)
-        names = tree.images("")
+    tree = FileTree(config.source) if config.source and Path(config.source).exists() else None
+    if tree and (names := tree.images("")):
         files = [tree.read(name) for name in names[:: -(-len(names) // 100)]]
         what = "JPEG files of dataset.source"
     else:
