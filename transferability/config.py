@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from transferability.errors import UserError, require
-from transferability.identity import label
+from transferability.identity import label, later
 from transferability.networks import NetworkConfig, config_class
 
 _PATHS = ("folder", "source", "val_labels")  # of the dataset
@@ -77,17 +77,15 @@ class DatasetConfig:
     source: str | None = None  # folder, zip or tar file with the original images
     resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
     on_error: str = "fail"  # fail | skip: what a corrupt image does
-    encoding: str = "raw"  # raw | jpeg: how images are stored; jpeg takes about a fifth, and changes them a little
+    encoding: str = later("raw")  # raw | jpeg: how images are stored; jpeg: about a fifth, changed a little
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
     parts: dict[str, str] | None = None  # kind=folder: folders of train, val, test; {}: all are classes; null: by name
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
-    test_fraction: float = 0.0  # the share of each class held out for test, of what a val folder leaves; 0: none
-    duplicates: str = "keep"  # keep (and say so) | drop | fail: what equal pictures do, see duplicates.py
+    test_fraction: float = later(0.0)  # the share of each class held out for test, of what a val folder leaves; 0: none
+    duplicates: str = later("keep", "fail")  # keep (and say so) | drop | fail: equal pictures, see duplicates.py
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
-    orientation: str = (
-        "ignore"  # ignore | apply: what EXIF or TIFF say of how to turn an image; the original ignored it
-    )
+    orientation: str = later("ignore")  # ignore, as the original | apply: what EXIF or TIFF say of turning an image
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:

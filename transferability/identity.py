@@ -15,9 +15,12 @@ def label(default: Any = MISSING) -> Any:
     return field(default=default, metadata={_KEY: "label"})
 
 
-def later(as_before: Any) -> Any:
-    """A field that was added when there were runs already: at this value, its default, it is left out."""
-    return field(default=as_before, metadata={_KEY: "later"})
+def later(as_before: Any, *others: Any) -> Any:
+    """A field that was added when there were runs already: at this value, its default, it is left out.
+
+    So it is at ``others``, where they change nothing either.
+    """
+    return field(default=as_before, metadata={_KEY: "later", "as before": (as_before, *others)})
 
 
 def as_text() -> Any:
@@ -30,7 +33,7 @@ def described(settings: Any, labels: bool = True) -> dict[str, Any]:
     out = {}
     for f in fields(settings):
         value, role = getattr(settings, f.name), f.metadata.get(_KEY)
-        if (role == "label" and not labels) or (role == "later" and value == f.default):
+        if (role == "label" and not labels) or (role == "later" and value in f.metadata["as before"]):
             continue
         if role == "text":
             value = str(value)

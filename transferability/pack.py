@@ -39,6 +39,7 @@ from transferability.draws import numpy_generator
 from transferability.duplicates import HASH, counted, equal_pictures, pixel_hash, sentence, superfluous
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
+from transferability.identity import described
 from transferability.rows import HASHES, Piece, Rows
 from transferability.sources import open_source
 from transferability.sources.decoding import UnsupportedError
@@ -50,9 +51,6 @@ SAFE = 4096  # images between two points from which packing can go on
 PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 _WHERE = ("folder", "source", "parts", "val_labels", "on_error")  # settings that do not change what an image is
-# Not recorded where they change nothing: as before there was a choice.
-_LATER = {"test_fraction": (0.0,), "duplicates": ("keep", "fail"), "orientation": ("ignore",)}
-_JPEG = ("encoding", "jpeg_quality")  # not recorded of raw packs: those made before there was a choice are raw
 
 
 def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
@@ -155,8 +153,8 @@ def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def _settings(config: DatasetConfig) -> dict:
-    left_out = _WHERE + (_JPEG if config.encoding == "raw" else ())
-    return {k: v for k, v in asdict(config).items() if k not in left_out and v not in _LATER.get(k, ())}
+    left_out = (*_WHERE, "jpeg_quality") if config.encoding == "raw" else _WHERE
+    return {k: v for k, v in described(config).items() if k not in left_out}
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
