@@ -47,9 +47,13 @@ def activation(x: Tensor, pool: bool, norm: bool) -> Tensor:
     return response_norm(x) if norm else x
 
 
-def drop(x: Tensor, seed: Tensor, p: float) -> Tensor:
-    """``x``, (B, units), with each value kept with probability 1-p and then scaled by 1/(1-p), as Caffe's dropout."""
-    return x * (uniform(seed, x.shape, x.device) >= p) / (1 - p)
+def drop(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
+    """``x``, (B, ...), with each value kept with probability 1-p and then scaled by 1/(1-p), as Caffe's dropout.
+
+    With ``dims`` what is kept or dropped as one is all that has the same place in the first so many dimensions.
+    """
+    shape = x.shape if dims is None else (*x.shape[:dims], *[1] * (x.dim() - dims))
+    return x * (uniform(seed, shape, x.device) >= p) / (1 - p)
 
 
 # The same on a GPU.
@@ -62,9 +66,9 @@ def activated(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
     return activation(x if bias is None else x + bias.to(x.dtype)[:, None, None], pool, norm)
 
 
-def dropped(x: Tensor, seed: Tensor, p: float) -> Tensor:
+def dropped(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
     """:func:`drop`."""
-    return (_compiled(drop) if fuses(x) else drop)(x, seed, p)
+    return (_compiled(drop) if fuses(x) else drop)(x, seed, p, dims)
 
 
 class Activated(torch.autograd.Function):

@@ -42,8 +42,7 @@ class Member:
 
     def prefix_key(self, n: int) -> tuple:
         """What the output of the frozen layers 1..n depends on: their weights and, in training, own dropout."""
-        own = self.network.training and self.network.drops_within(n)
-        return self._digests[n], self.spec.id if own else None
+        return self._digests[n], self.spec.id if self.network.drops_within(n) else None
 
     def train_step(self, batch: Batch, shared: "SharedPrefix") -> None:
         """Forward from the frozen prefix, backward down to it, one step of SGD."""

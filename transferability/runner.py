@@ -131,7 +131,7 @@ def ensure(
 
     Raises:
         UserError: networks failed, or one does not fit into memory (the message names them); no GPU is free; there
-            are too few images a class.
+            are too few images a class; the layers of a network are not the network.
     """
     if sources == "require":
         _require_sources(specs, store)
@@ -144,6 +144,8 @@ def ensure(
         return
     for classes, images in {(s.classes, s.images_per_class) for s in pending if s.images_per_class}:
         dataset.train_rows(list(classes), images)  # too few are named before anything is trained
+    for network in {s.network for s in pending}:
+        network.verify()
     store.check_locks()
     with training_device(execution.device) as device:
         _train_pending(pending, store, dataset, replace(execution, device=device))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -138,7 +138,7 @@ def make_spec(
         classes=tuple(classes),
         images_per_class=images_per_class,
         cell=cell,
-        network=replace(network, outputs=network.outputs or len(classes)),
+        network=network.resolved(len(classes)),
         recipe=recipe,
         seed=seed,
         source=source,

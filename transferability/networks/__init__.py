@@ -6,8 +6,13 @@ from typing import Any
 from transferability.errors import require
 from transferability.networks.chain import NetworkConfig
 from transferability.networks.eight_layer import EightLayerConfig
+from transferability.networks.library import TimmConfig, TorchvisionConfig
 
-KINDS: dict[str, type[NetworkConfig]] = {"eight-layer": EightLayerConfig}
+KINDS: dict[str, type[NetworkConfig]] = {
+    "eight-layer": EightLayerConfig,
+    "torchvision": TorchvisionConfig,
+    "timm": TimmConfig,
+}
 
 
 def config_class(settings: Mapping[str, Any]) -> type[NetworkConfig]:

@@ -5,7 +5,7 @@ copied and counted is the same for all and is here.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,10 @@ class NetworkConfig(ABC):
         require(self.outputs is None or self.outputs > 0, "network.outputs", self.outputs, "a number above 0, or null")
         require(self.mean in ("image", "channel"), "network.mean", self.mean, "image or channel")
 
+    def resolved(self, classes: int) -> "NetworkConfig":
+        """With all that a run's identity has to say, for a task of so many classes."""
+        return replace(self, outputs=self.outputs or classes)
+
     @property
     @abstractmethod
     def n_layers(self) -> int:
@@ -66,8 +70,14 @@ class NetworkConfig(ABC):
         """The layers, each everything between two chop points, for ``outputs`` classes; their weights are undrawn."""
 
     @abstractmethod
-    def draw(self, layer: nn.Module, number: int, key: tuple) -> None:
-        """Draw the initial weights of layer ``number`` (from 1) under ``key``: the same on every device."""
+    def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``, on the CPU: alike everywhere."""
+
+    @abstractmethod
+    def verify(self) -> None:
+        """Raises:
+        UserError: the layers, one after the other, are not the network that they were cut from.
+        """
 
 
 class Chain(nn.Module):
@@ -96,8 +106,7 @@ class Chain(nn.Module):
 
     def fresh(self, numbers: range, key: tuple) -> None:
         """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
-        for number in numbers:
-            self.config.draw(self.layers[number - 1], number, key)
+        self.config.draw(self.layers, numbers, key)
 
     def freeze(self, n: int) -> None:
         """Keep layers 1..n bit for bit as they are: no gradient, and BatchNorm statistics stand still.
@@ -109,11 +118,11 @@ class Chain(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Chain":
-        """Frozen layers are in evaluation mode, but for dropout: the original's stays on."""
+        """Frozen layers are in evaluation mode, but for a dropout that stays on, as the original's does."""
         super().train(mode)
         self.layers[: self.frozen].eval()
         for module in self.layers[: self.frozen].modules():
-            if isinstance(module, Dropout):
+            if isinstance(module, Dropout) and module.when_frozen:
                 module.train(mode)
         return self
 
@@ -124,8 +133,8 @@ class Chain(nn.Module):
                 module.seed.fill_(seed_of(*self.key, "dropout", module.name, step))
 
     def drops_within(self, n: int) -> bool:
-        """Whether the output of layer n depends on this network's own dropout masks, in training."""
-        return any(isinstance(m, Dropout) and m.p > 0 for m in self.layers[:n].modules())
+        """Whether the output of layer n depends on this network's own dropout masks now."""
+        return any(isinstance(m, Dropout) and m.training and m.p > 0 for m in self.layers[:n].modules())
 
     def weight(self, number: int) -> Tensor:
         """The weight of layer ``number`` (from 1); of a layer with several that of its first operation."""
@@ -187,7 +196,7 @@ def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
     x, costs, computed = torch.empty(1, 3, config.input_size, config.input_size, device="meta"), [], []
     for module in layers.modules():
         if any(p.dim() > 1 for p in module.parameters(recurse=False)):
-            module.register_forward_hook(lambda module, args, out: computed.append(out.numel()))
+            module.register_forward_hook(lambda module, args, out: computed.append(_values(out)))
     for layer in layers:
         computed.clear()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -195,3 +204,8 @@ def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
         parameters = sum(p.numel() for p in layer.parameters())
         costs.append(LayerCost(counter.get_total_flops() // 2, parameters, sum(computed), x.numel()))
     return tuple(costs)
+
+
+def _values(out: Tensor | tuple) -> int:
+    """How many values a module puts out; of attention, which also has its weights, the first."""
+    return (out if isinstance(out, Tensor) else out[0]).numel()

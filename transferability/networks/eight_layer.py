@@ -124,7 +124,8 @@ class EightLayerConfig(NetworkConfig):
             if i == 0:
                 parts["flatten"] = nn.Flatten()
             else:
-                parts["drop"] = Dropout(self.dropout, f"drop{number - 1}")
+                # At the entrance of the layer above: what a layer puts out can be shared before it is dropped.
+                parts["drop"] = Dropout(self.dropout, f"drop{number - 1}", when_frozen=True)
             parts["fc"] = skip_init(nn.Linear, features, out)
             if i < len(self.hidden):
                 if self.normalisation == "batch":
@@ -134,7 +135,14 @@ class EightLayerConfig(NetworkConfig):
             features = out
         return layers
 
-    def draw(self, layer: nn.Sequential, number: int, key: tuple) -> None:
+    def verify(self) -> None:
+        """Nothing: they are cut from nothing."""
+
+    def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+        for number in numbers:
+            self._draw(layers[number - 1], number, key)
+
+    def _draw(self, layer: nn.Sequential, number: int, key: tuple) -> None:
         main = layer.conv if number <= len(self.channels) else layer.fc
         generator = torch_generator(*key, "init", number)
         # One memory order for the draw, whatever the order the network keeps its weights in.

@@ -46,19 +46,24 @@ class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask is a function of (network, step) only. It stays on above and inside frozen layers.
+    """Dropout whose mask is a function of (network, step) only.
 
-    It stands at the entrance of the layer above, so that what a layer puts out can be shared before it is dropped.
     The seed is a tensor: a captured CUDA graph reads a new one every step.
+
+    Args:
+        p: the probability to be dropped.
+        name: tells the dropouts of a network apart.
+        dims: None to drop each value by itself; 2: whole channels; 1: all of an image (stochastic depth); 0: all.
+        when_frozen: whether it stays on inside frozen layers, as the original's does.
     """
 
-    def __init__(self, p: float, name: str):
+    def __init__(self, p: float, name: str, dims: int | None = None, when_frozen: bool = False):
         super().__init__()
-        self.p, self.name = p, name
+        self.p, self.name, self.dims, self.when_frozen = p, name, dims, when_frozen
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, units)."""
+        """(B, ...)."""
         if not self.training or self.p == 0:
             return x
-        return dropped(x, self.seed, self.p)
+        return dropped(x, self.seed, self.p, self.dims)

@@ -1,0 +1,212 @@
+"""Networks of torchvision and timm: built by the library, chopped where ``cut.py`` finds a place."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from transferability.draws import seed_of
+from transferability.errors import UserError
+from transferability.networks.chain import BatchNorm, NetworkConfig
+from transferability.networks.cut import Layer, LayerPlan, chop
+from transferability.networks.modules import Dropout
+
+DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}  # what is dropped as one: Dropout.dims
+AUXILIARY = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}  # heads that only training has
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryConfig(NetworkConfig):
+    """A network by its name in a library.
+
+    Attributes:
+        plan: the names of the parameters of each layer, a line a layer: part of a run's identity. Found, not set.
+    """
+
+    model: str
+    plan: tuple[str, ...] = ()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The library's own network with ``outputs`` classes, its weights drawn from torch's generator."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Every name that the library knows."""
+
+    def check(self) -> None:
+        super().check()
+        if self.model not in self.names():
+            raise UserError(f"network.model={self.model} is not possible: {self.kind} has no network of this name")
+        self.layer_plans()
+
+    def resolved(self, classes: int) -> "LibraryConfig":
+        plan = tuple(" ".join(layer.parameters) for layer in self.layer_plans())
+        return replace(super().resolved(classes), plan=plan)
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layer_plans())
+
+    @property
+    def normalises_batches(self) -> bool:
+        return any(isinstance(m, BatchNorm) for m in _built(self.of_library()).modules())
+
+    def of_library(self) -> "LibraryConfig":
+        """What the layers depend on, without the task and the input."""
+        return replace(self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0)
+
+    def layer_plans(self) -> list[LayerPlan]:
+        """Raises:
+        UserError: the network cannot be chopped.
+        """
+        return _plans(self.of_library())
+
+    def make_layers(self) -> list[Layer]:
+        model = self.seeded()
+        return [Layer(plan, model) for plan in self.layer_plans()]
+
+    def seeded(self) -> nn.Module:
+        """The network in the form in which it is trained: what draws is drawn here, nothing writes into its input."""
+        model = self.build()
+        for name, module in list(model.named_modules()):
+            if hasattr(module, "inplace"):
+                module.inplace = False
+            if (ours := _drawn_here(name, module)) is not None:
+                model.set_submodule(name, ours)
+        return model
+
+    def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(*key, "init"))
+            drawn = self.build().state_dict()
+        with torch.no_grad():
+            for number in numbers:
+                for name, tensor in layers[number - 1].state_dict().items():
+                    tensor.copy_(drawn[name])
+
+    def verify(self) -> None:
+        _verify(replace(self.of_library(), outputs=self.outputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionConfig(LibraryConfig):
+    """``network=torchvision network.model=resnet18``."""
+
+    def names(self) -> list[str]:
+        return torchvision.models.list_models(module=torchvision.models)
+
+    def build(self) -> nn.Module:
+        outputs = {} if self.outputs is None else {"num_classes": self.outputs}
+        return torchvision.models.get_model(self.model, weights=None, **outputs, **AUXILIARY.get(self.model, {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig(LibraryConfig):
+    """``network=timm network.model=tf_efficientnet_lite0``."""
+
+    def names(self) -> list[str]:
+        return _timm().list_models()
+
+    def build(self) -> nn.Module:
+        outputs = {} if self.outputs is None else {"num_classes": self.outputs}
+        return _timm().create_model(self.model, pretrained=False, **outputs)
+
+
+def _timm() -> object:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("network=timm needs timm: pip install '.[timm]'") from error
+    return timm
+
+
+def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
+    """Our module in place of one that draws from torch's generator; None for any other.
+
+    Raises:
+        UserError: it draws inside itself.
+    """
+    if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
+        raise UserError(f"its attention {name} drops with {module.dropout} inside itself, which cannot be seeded")
+    if type(module) in DROPOUTS:
+        return Dropout(module.p, name, DROPOUTS[type(module)])
+    if isinstance(module, torchvision.ops.StochasticDepth):
+        return Dropout(module.p, name, 1 if module.mode == "row" else 0)
+    if type(module).__name__ == "DropPath" and type(module).__module__.startswith("timm."):
+        return Dropout(module.drop_prob, name, 1)
+    return None
+
+
+@lru_cache(maxsize=8)
+def _built(config: LibraryConfig) -> nn.Module:
+    """An instance that nobody trains: what its kind and shapes are."""
+    with torch.random.fork_rng(devices=[]):
+        return config.seeded()
+
+
+@lru_cache(maxsize=64)
+def _plans(config: LibraryConfig) -> list[LayerPlan]:
+    try:
+        return chop(_built(config), config.input_size)
+    except UserError as error:
+        raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _verify(config: LibraryConfig) -> None:
+    """Compare the chopped network with the library's, bit for bit, on random images: both modes, two sizes of batch."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = config.seeded()
+        layers = [Layer(plan, model) for plan in config.layer_plans()]
+        for mode, batch in ((True, 2), (False, 3)):
+            x = torch.randn(batch, 3, config.input_size, config.input_size)
+            state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            whole = _passed(model.train(mode), model, x)
+            model.load_state_dict(state)
+            model.zero_grad(set_to_none=True)
+            for layer in layers:
+                layer.train(mode)
+            chopped = _passed(_one_after_the_other(config, layers), model, x)
+            model.load_state_dict(state)
+            model.zero_grad(set_to_none=True)
+            if wrong := [name for name in whole if not torch.equal(whole[name], chopped[name])]:
+                where = "training" if mode else "evaluation"
+                raise UserError(
+                    f"network.model={config.model} cannot be chopped: in {where} its layers, one after the other, "
+                    f"give another {wrong[0]} than the network as a whole"
+                )
+
+
+def _one_after_the_other(config: LibraryConfig, layers: list[Layer]) -> Callable[[Tensor], Tensor]:
+    """The layers as one function.
+
+    Raises:
+        UserError: one writes into its input, which others may share.
+    """
+
+    def run(x: Tensor) -> Tensor:
+        for number, layer in enumerate(layers, 1):
+            version = x._version
+            y = layer(x)
+            if x._version != version:
+                raise UserError(f"network.model={config.model} cannot be chopped: layer {number} writes into its input")
+            x = y
+        return x
+
+    return run
+
+
+def _passed(function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The output, and every gradient and buffer after a forward and backward pass."""
+    logits = function(x)
+    F.cross_entropy(logits, torch.arange(len(x)) % logits.shape[1]).backward()
+    gradients = {f"gradient of {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    buffers = {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
+    return {"output": logits.detach(), **gradients, **buffers}

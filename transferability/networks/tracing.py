@@ -1,0 +1,179 @@
+"""The graph of a network (torch.fx): traced, its sizes made constant, and what its nodes carry."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+
+from transferability.errors import UserError
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+Node = fx.Node
+ARGUMENTS = {  # of functions that drop
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), ("input", "p", "training")),
+    "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p"),
+}
+
+
+class OneInput(nn.Module):
+    """A network as a function of the image alone: optional arguments would live to the end of the graph."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class _Tracer(fx.Tracer):
+    """Every module without modules in it is a leaf, and those in ``leaves``; notes in which module a trace fails."""
+
+    def __init__(self, leaves: set[str], functions: tuple[Callable, ...]):
+        super().__init__(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions)
+        self.leaves, self.stack, self.failed_in = leaves, [], None
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        childless = not isinstance(module, CONTAINERS) and not any(True for _ in module.children())
+        return name in self.leaves or childless or super().is_leaf_module(module, name)
+
+    def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
+        self.stack.append(self.path_of_module(module))
+        try:
+            out = super().call_module(module, forward, args, kwargs)
+        except Exception:
+            self.failed_in = self.failed_in or self.stack[-1]
+            raise
+        self.stack.pop()
+        return out
+
+
+def trace(root: OneInput) -> fx.GraphModule:
+    """The graph of ``root`` in its present mode; a module that cannot be traced becomes a leaf.
+
+    Raises:
+        UserError: the network as a whole cannot be traced.
+    """
+    functions, modules = _untraceable_of_timm()
+    leaves = {name for name, module in root.named_modules() if isinstance(module, modules)}
+    while True:
+        tracer = _Tracer(leaves, functions)
+        try:
+            traced = fx.GraphModule(root, tracer.trace(root))
+        except Exception as error:
+            if tracer.failed_in in (None, "model", *leaves):
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                raise UserError(f"its forward cannot be traced ({what[:200]})") from error
+            leaves.add(tracer.failed_in)
+            continue
+        traced.graph.eliminate_dead_code()
+        _refuse_hidden_dropout(traced)
+        return traced
+
+
+def _refuse_hidden_dropout(traced: fx.GraphModule) -> None:
+    """Dropout that is no module draws from torch's generator: in a cohort it would depend on who else trains."""
+    for node in traced.graph.nodes:
+        names = ARGUMENTS.get(getattr(node.target, "__name__", "")) if node.op == "call_function" else None
+        if names is None:
+            continue
+        given = {"p": 0.5, "dropout_p": 0.0, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+        if given.get("training", True) and given["p" if "p" in names else "dropout_p"]:
+            raise UserError(f"its {node.name} drops by a function, not by a module, which cannot be seeded")
+
+
+def _untraceable_of_timm() -> tuple[tuple[Callable, ...], tuple[type, ...]]:
+    """Functions and modules that timm says are not to be traced; none where timm is not installed."""
+    try:
+        from timm.layers import get_notrace_functions, get_notrace_modules
+    except ImportError:
+        return (), ()
+    return tuple(f for f in get_notrace_functions() if callable(f)), tuple(get_notrace_modules())
+
+
+class _Values(fx.Interpreter):
+    """Runs a graph and keeps what every node gives."""
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.values: dict[Node, object] = {}
+
+    def run_node(self, node: Node) -> object:
+        self.values[node] = super().run_node(node)
+        return self.values[node]
+
+
+def make_sizes_constant(traced: fx.GraphModule, input_size: int) -> set[Node]:
+    """Replace numbers that are the same for batches of 2 and 3 by constants; returns the nodes that are the batch size.
+
+    Computed without data (on torch's meta device).
+    """
+    shapes = copy.deepcopy(traced).to("meta")
+    runs = []
+    for batch in (2, 3):
+        values = _Values(shapes)
+        with torch.no_grad():
+            values.run(torch.empty(batch, 3, input_size, input_size, device="meta"))
+        runs.append({node.name: value for node, value in values.values.items()})
+    of_batch = set()
+    for node in list(traced.graph.nodes):
+        two, three = (run.get(node.name) for run in runs)
+        if node.op in ("placeholder", "output", "get_attr") or not isinstance(two, (int, float)):
+            continue
+        if two == three:
+            for user in list(node.users):
+                user.args, user.kwargs = (_replaced(part, node, two) for part in (user.args, user.kwargs))
+        elif (two, three) == (2, 3):
+            of_batch.add(node)
+    traced.graph.eliminate_dead_code()
+    return {node for node in of_batch if node in set(traced.graph.nodes)}
+
+
+def _replaced(part: object, node: Node, by: object) -> object:
+    return fx.node.map_aggregate(part, lambda value: by if value is node else value)
+
+
+class Flow:
+    """What the nodes of a graph carry: data, sizes, or constants (computed from parameters alone)."""
+
+    def __init__(self, traced: fx.GraphModule):
+        self.nodes = list(traced.graph.nodes)
+        self.sizes: set[Node] = set()
+        self.constants: set[Node] = set()
+        for node in self.nodes:
+            if node.op in ("placeholder", "output"):
+                continue
+            if self._is_size(node):
+                self.sizes.add(node)
+            elif node.op != "call_module" and not self._inputs(node):
+                self.constants.add(node)
+        self.data = [n for n in self.nodes if n not in self.constants and n not in self.sizes]
+        self.position = {node: i for i, node in enumerate(self.data)}
+
+    def _inputs(self, node: Node) -> list[Node]:
+        """The nodes whose data ``node`` uses."""
+        return [i for i in node.all_input_nodes if i not in self.constants and i not in self.sizes]
+
+    def inputs(self, node: Node) -> list[Node]:
+        return [i for i in node.all_input_nodes if i in self.position]
+
+    def _is_size(self, node: Node) -> bool:
+        if node.op == "call_method":
+            return node.target in ("size", "dim", "numel")
+        if node.op != "call_function":
+            return False
+        if node.target is getattr:
+            return node.args[1] in ("shape", "ndim", "dtype", "device")
+        of_sizes = bool(node.all_input_nodes) and all(i in self.sizes for i in node.all_input_nodes)
+        return of_sizes and getattr(node.target, "__module__", "") in ("_operator", "math", "builtins")
+
+    def cuts(self) -> list[bool]:
+        """For every data node but the output whether all that comes later depends on nothing earlier but it."""
+        reach, found = -1, []
+        for i, node in enumerate(self.data[:-1]):
+            found.append(reach <= i)
+            reach = max([reach, i, *(self.position[u] for u in node.users if u in self.position)])
+        return found
