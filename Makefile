@@ -74,16 +74,16 @@ results: setup ## draw the figures and write the reports in results/ again from 
 	@for study in $(dir $(wildcard results/questions/*/about.json)); do $(RUN) analysis.questions $$study || exit 1; done
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios
-	$(RUN) experiments.bench $(OVERRIDES)
+	$(RUN) experiments.benchmarks.lockstep $(OVERRIDES)
 
 bench-gpu: setup ## CaffeNet on a GPU: correctness, speed against its limits and a plain script, hours of the original's study
-	@$(RUN) experiments.bench_gpu network=caffenet recipe=paper recipe.precision=bf16 $(OVERRIDES)
+	@$(RUN) experiments.benchmarks.gpu network=caffenet recipe=paper recipe.precision=bf16 $(OVERRIDES)
 
 bench-ingest: setup ## packing and reading images of ImageNet's size, beside what a cohort consumes
-	@$(RUN) experiments.ingest $(OVERRIDES)
+	@$(RUN) experiments.benchmarks.ingest $(OVERRIDES)
 
 bench-growth: setup ## time and memory against frozen layers, image size, classes and images; hours of larger studies
-	@$(RUN) experiments.growth $(OVERRIDES)
+	@$(RUN) experiments.benchmarks.growth $(OVERRIDES)
 
 clean: ## remove the virtual environment and caches; data, runs and figures stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

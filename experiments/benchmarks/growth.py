@@ -1,10 +1,10 @@
 """What training costs as a study grows: the cost model, measured against multiply-adds, and larger studies.
 
-python -m experiments.growth                     on the embedded images; minutes on two cores
+python -m experiments.benchmarks.growth          on the embedded images; minutes on two cores
 
 Time and memory against the layers that are frozen, the size of images, classes, and images in the dataset (against the
-cells of a cohort: ``experiments.bench``), as ratios within this one run; then the hours of studies of CaffeNet on
-ImageNet for rates that a GPU might sustain. Only temporary files are written.
+cells of a cohort: ``experiments.benchmarks.lockstep``), as ratios within this one run; then the hours of studies of
+CaffeNet on ImageNet for rates that a GPU might sustain. Only temporary files are written.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hydra import compose
 
-from experiments.bench import step_seconds, table, untrained_cohort
+from experiments.benchmarks.lockstep import step_seconds, table, untrained_cohort
 from experiments.cli import command
 from experiments.plan import Cost, UnpackedImagenet, schedule
 from transferability import cells

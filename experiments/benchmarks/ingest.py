@@ -1,7 +1,7 @@
 """How fast images come in: packing them, reading them back, and what a cohort consumes.
 
-python -m experiments.ingest dataset.source=PATH     packs JPEG files from a folder or a zip (some, again and again)
-python -m experiments.ingest                         packs embedded images, enlarged
+python -m experiments.benchmarks.ingest dataset.source=PATH    packs JPEG files from a folder or a zip, again and again
+python -m experiments.benchmarks.ingest                        packs embedded images, enlarged
 
 Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds belong to the machine and
 its load. Only temporary files are written, below data_dir: that is the disk that is measured.
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from experiments.bench import table
+from experiments.benchmarks.lockstep import table
 from experiments.cli import command
 from transferability.config import Config, DatasetConfig, RecipeConfig
 from transferability.datasets import JpegRows, PackedDataset

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from experiments import bench_gpu, gpu_checks
+from experiments.benchmarks import gpu, gpu_checks
 from experiments.cli import command
 from tests.conftest import CPU
 from transferability import kernels
@@ -17,9 +17,9 @@ from transferability.runner import make_cohorts
 
 
 def rehearse(monkeypatch) -> None:
-    arguments = ["bench_gpu", "network=caffenet", "recipe=paper", "recipe.precision=bf16", "device=cpu"]
+    arguments = ["gpu", "network=caffenet", "recipe=paper", "recipe.precision=bf16", "device=cpu"]
     monkeypatch.setattr("sys.argv", arguments)
-    command(bench_gpu.main)()
+    command(gpu.main)()
 
 
 @pytest.mark.slow
@@ -112,14 +112,14 @@ def test_a_failed_check_is_an_error_and_no_number_passes(capsys):
     for found, passes in ((0.5, False), (float("nan"), False), (0.05, True)):
         check = gpu_checks.Check("x", found, "layer 1", 0.1)
         assert check.passed == passes
-        bench_gpu.Bench.note(bench, check)
+        gpu.Bench.note(bench, check)
     assert bench.failed == ["x", "x"] and len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_ends_well(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["bench_gpu", "network=caffenet", "recipe=paper"])
-    command(bench_gpu.main)()
+    monkeypatch.setattr("sys.argv", ["gpu", "network=caffenet", "recipe=paper"])
+    command(gpu.main)()
     said = capsys.readouterr().out
     assert said.startswith("No GPU here: nothing was measured.")
     # 724,406,816 multiply-adds and 60,965,224 parameters; layer 1 has 105,415,200 of the former and no gradient below.

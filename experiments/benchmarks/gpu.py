@@ -1,7 +1,7 @@
 """How fast a cohort trains on a GPU: against the hardware's limits, a plain script, and the hours of the whole study.
 
-make bench-gpu                                          CaffeNet, batches of 256, bf16; meant to end within 9 minutes
-python -m experiments.bench_gpu device=cpu              a rehearsal of every part at toy size, which measures nothing
+make bench-gpu                                     CaffeNet, batches of 256, bf16; meant to end within 9 minutes
+python -m experiments.benchmarks.gpu device=cpu    a rehearsal of every part at toy size, which measures nothing
 
 Checks correctness first, then measures. The images are generated: JPEG files of ImageNet's size, packed as ImageNet is.
 """
@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from experiments import gpu_checks
-from experiments.bench import now, plain_batches, plain_training, step_seconds, table, untrained_cohort
+from experiments.benchmarks import gpu_checks
+from experiments.benchmarks.lockstep import now, plain_batches, plain_training, step_seconds, table, untrained_cohort
 from experiments.cli import command
 from experiments.plan import UnpackedImagenet
 from transferability import cells, stream
@@ -150,7 +150,8 @@ def ceilings(b: Bench) -> tuple[float, float]:
 def correctness(b: Bench) -> None:
     """Every fast way against the plain one, before anything is timed; a line each as it is done."""
     print(
-        "\n1. Correctness: losses, gradients and momentum of every layer and step (experiments/gpu_checks.py).\n",
+        "\n1. Correctness: losses, gradients and momentum of every layer and step "
+        "(experiments/benchmarks/gpu_checks.py).\n",
         flush=True,
     )
     on_gpu, slow = b.device.type == "cuda", 0.01  # of the rate: the original's explodes on untrained networks

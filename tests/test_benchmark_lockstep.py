@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from experiments import bench
+from experiments.benchmarks import lockstep
 from experiments.cli import CONF, dataset_of
 from transferability.config import Config, load
 from transferability.networks.chain import Chain
@@ -34,12 +34,12 @@ def tiny(tmp_path) -> Config:
 
 
 def test_speed_tables(tiny, tmp_path, capsys):
-    specs = bench.cohort_specs(tiny)
+    specs = lockstep.cohort_specs(tiny)
     files = tmp_path / "files"
     files.mkdir()
-    what = bench.export_images(tiny, specs, files)
-    times = bench.measure(tiny, specs, files, rounds=1, steps=1, plain_steps=1)
-    bench.print_speed(tiny, len(specs), what, times)
+    what = lockstep.export_images(tiny, specs, files)
+    times = lockstep.measure(tiny, specs, files, rounds=1, steps=1, plain_steps=1)
+    lockstep.print_speed(tiny, len(specs), what, times)
     out = capsys.readouterr().out
     assert len(specs) == 35
     assert sum(len(list(c.iterdir())) for c in files.iterdir()) == 2 * 8
@@ -54,7 +54,7 @@ def test_speed_tables(tiny, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_memory_table(tiny, capsys):
-    bench.bench(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
+    lockstep.lockstep(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
     out = capsys.readouterr().out
     for row in ("nothing trained: imports only", "lockstep, a cohort of 2"):
         assert re.search(rf"^ +{row} +[\d,]+", out, re.M)
@@ -71,7 +71,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
     config = config_of(*names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}")
     mean = np.array([100, 110, 120], np.float32)
     ours = Chain(replace(config.network, outputs=5), mean).eval()
-    plain = bench.plain_network(config.network, 5).eval()
+    plain = lockstep.plain_network(config.network, 5).eval()
     with torch.no_grad():
         for own, given in zip(plain.parameters(), ours.parameters(), strict=True):
             own.copy_(given)
@@ -85,13 +85,13 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
 
 
 def test_the_plain_script_normalises_as_the_network_does(tiny, tmp_path):
-    dataset, specs = dataset_of(tiny), bench.cohort_specs(tiny)
+    dataset, specs = dataset_of(tiny), lockstep.cohort_specs(tiny)
     classes = specs[0].classes
     files = tmp_path / "files"
     files.mkdir()
-    bench.export_images(tiny, specs, files)
+    lockstep.export_images(tiny, specs, files)
     mean = np.array([100, 110, 120], np.float32)
-    batches = bench.plain_batches(files, tiny, mean)
+    batches = lockstep.plain_batches(files, tiny, mean)
     images, labels = next(batches)
     batches.close()
     rows = dataset.train_rows(list(classes))

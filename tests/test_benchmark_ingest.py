@@ -10,7 +10,7 @@ import pytest
 from analysis.collect import collect
 from analysis.figures import drawings
 from analysis.report import page
-from experiments import ingest
+from experiments.benchmarks import ingest
 from tests.conftest import CPU, shrunk
 from transferability import cells
 from transferability.datasets import PackedDataset, open_dataset

@@ -1,7 +1,7 @@
 """How fast lockstep training is, against the other ways to train the same networks.
 
-python -m experiments.bench                            the embedded images, the configured network and recipe
-python -m experiments.bench dataset=tiny_imagenet recipe=tiny_imagenet dataset.source=PATH_TO_ZIP_OR_FOLDER
+python -m experiments.benchmarks.lockstep                  the embedded images, the configured network and recipe
+python -m experiments.benchmarks.lockstep dataset=tiny_imagenet recipe=tiny_imagenet dataset.source=ZIP_OR_FOLDER
 
 Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one run, the ways to
 train taking turns; absolute speeds belong to the machine and its load. Only temporary files are written.
@@ -341,7 +341,7 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     sys.stdout.flush()
 
 
-def bench(
+def lockstep(
     config: Config,
     rounds: int = ROUNDS,
     steps: int = STEPS,
@@ -362,4 +362,4 @@ def bench(
 
 
 if __name__ == "__main__":
-    command(bench)()
+    command(lockstep)()

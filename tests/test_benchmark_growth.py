@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from experiments import growth
+from experiments.benchmarks import growth
 from experiments.cli import command
 from tests.conftest import SHRUNK
 
