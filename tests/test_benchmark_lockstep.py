@@ -1,7 +1,6 @@
 """The bench runs and prints its tables; what it compares is the same computation."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from experiments.benchmarks import lockstep
+from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
 from experiments.cli import CONF, dataset_of
 from transferability.config import Config, load
-from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
 TINY = [
@@ -37,7 +36,7 @@ def test_speed_tables(tiny, tmp_path, capsys):
     specs = lockstep.cohort_specs(tiny)
     files = tmp_path / "files"
     files.mkdir()
-    what = lockstep.export_images(tiny, specs, files)
+    what = export_images(tiny, specs, files)
     times = lockstep.measure(tiny, specs, files, rounds=1, steps=1, plain_steps=1)
     lockstep.print_speed(tiny, len(specs), what, times)
     out = capsys.readouterr().out
@@ -71,7 +70,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
     config = config_of(*names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}")
     mean = np.array([100, 110, 120], np.float32)
     ours = Chain(replace(config.network, outputs=5), mean).eval()
-    plain = lockstep.plain_network(config.network, 5).eval()
+    plain = plain_network(config.network, 5).eval()
     with torch.no_grad():
         for own, given in zip(plain.parameters(), ours.parameters(), strict=True):
             own.copy_(given)
@@ -89,9 +88,9 @@ def test_the_plain_script_normalises_as_the_network_does(tiny, tmp_path):
     classes = specs[0].classes
     files = tmp_path / "files"
     files.mkdir()
-    lockstep.export_images(tiny, specs, files)
+    export_images(tiny, specs, files)
     mean = np.array([100, 110, 120], np.float32)
-    batches = lockstep.plain_batches(files, tiny, mean)
+    batches = plain_batches(files, tiny, mean)
     images, labels = next(batches)
     batches.close()
     rows = dataset.train_rows(list(classes))

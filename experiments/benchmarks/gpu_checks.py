@@ -24,11 +24,16 @@ from transferability.gpu import Steps
 from transferability.kernels import fused
 from transferability.member import Member
 
-NETWORKS = ("B2B+", "A3B+", "A3B", "B3B")
 STEPS = 3
 EXACT = 1e-3  # of the loss, or of the norm of a layer's gradient or momentum
 FURTHER = 2.0
 FLOOR = 1e-3  # an error of bf16 below this is not compared
+
+
+def networks(n_layers: int) -> list[str]:
+    """The cells that are compared: two that are trained whole, two with frozen layers, which a stack trains as one."""
+    n = min(3, n_layers - 1)
+    return [f"B{min(2, n)}B+", f"A{n}B+", f"A{n}B", f"B{n}B"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def check_way(what: str, make: Callable[[str], Cohort], execution: Execution) ->
     """``execution`` against plain operations, in float32 and in bf16.
 
     Args:
-        make: makes the cohort of ``NETWORKS`` in a precision; always the same one.
+        make: makes the cohort of :func:`networks` in a precision; always the same one.
     """
     errors = compared(make("float32"), {"fast": (make("float32"), execution)})["fast"]
     worst = max(

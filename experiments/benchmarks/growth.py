@@ -10,12 +10,13 @@ CaffeNet on ImageNet for rates that a GPU might sustain. Only temporary files ar
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose
 
-from experiments.benchmarks.lockstep import step_seconds, table, untrained_cohort
+from experiments.benchmarks.timing import spread, step_seconds, table, taking_turns, untrained_cohort
 from experiments.cli import command
 from experiments.plan import Cost, UnpackedImagenet, schedule
 from transferability import cells
@@ -48,19 +49,18 @@ def dataset_of(folder: Path, config: Config, patch: int, images: int) -> tuple[D
 
 def specs_of(config: Config, dataset: PackedDataset, names: list[str]) -> list[RunSpec]:
     recipe = replace(config.recipe, steps=10**9, eval_every=10**9)
-    return [make_spec(cells.parse(name), "random-0", dataset, config.network, recipe, 0) for name in names]
+    chosen = [cells.parse(name, config.network.n_layers) for name in names]
+    return [make_spec(cell, "random-0", dataset, config.network, recipe, 0) for cell in chosen]
 
 
 def measured(variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: int) -> dict[str, list[float]]:
     """Seconds a step of each variant's cohort, a number a round, the variants taking turns."""
-    cohorts = {}
-    for what, (config, names) in variants.items():
-        cohorts[what] = untrained_cohort(config, specs_of(config, pack(config.dataset), names))
-    seconds: dict[str, list[float]] = {what: [] for what in variants}
-    for _ in range(rounds):
-        for what, (config, _) in variants.items():
-            seconds[what].append(step_seconds([cohorts[what]], execution_of(config), steps))
-    return seconds
+
+    def way(config: Config, names: list[str]) -> Callable[[int], float]:
+        cohort = untrained_cohort(config, specs_of(config, pack(config.dataset), names))
+        return lambda _: step_seconds([cohort], execution_of(config), steps)
+
+    return taking_turns({what: way(*variant) for what, variant in variants.items()}, rounds)
 
 
 def print_growth(title: str, variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: int) -> None:
@@ -75,12 +75,11 @@ def print_growth(title: str, variants: dict[str, tuple[Config, list[str]]], roun
             specs = [replace(s, recipe=replace(s.recipe, steps=1)) for s in specs_of(config, dataset, names)]
             predicted[what], memory[what] = cost.multiply_adds(specs), cost.memory(specs)
     for what in variants:
-        ratios = [a / b for a, b in zip(seconds[what], seconds[first], strict=True)]
         rows.append(
             [
                 what,
                 f"{predicted[what] / predicted[first]:.2f}",
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                spread(seconds[what], seconds[first]),
                 f"{memory[what] / 2**20:.1f}",
             ]
         )
@@ -143,7 +142,8 @@ def growth(
     images: tuple[int, ...] = IMAGES,
 ) -> None:
     """Print all tables."""
-    four = ["baseB", "B2B+", "A3B+", "A4B+"]
+    n_layers = config.network.n_layers
+    whole = ["baseB", *(name for n, name in ((2, "B2B+"), (3, "A3B+"), (4, "A4B+")) if n < n_layers)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -156,8 +156,8 @@ def growth(
             f"{execution_of(config).device}, network {config.network.name}, batches of {config.recipe.batch_size}. "
             f"Medians of {rounds} rounds in which the variants took turns."
         )
-        frozen = {f"{n} layers" if n else "none": ([f"{s}{n}B" for s in "AB"] if n else ["baseB", "A1B+"])
-                  for n in range(8)}  # fmt: skip
+        frozen = {"none": ["baseB", "A1B+"]}
+        frozen |= {f"{n} layers": [f"A{n}B", f"B{n}B"] for n in range(1, n_layers)}
         print_growth(
             "1. Frozen layers: two networks (AnB, BnB) with so many, each with a prefix of its own; none = 1.",
             {what: (variant(), names) for what, names in frozen.items()},
@@ -165,14 +165,14 @@ def growth(
             steps,
         )
         print_growth(
-            "2. Pixels a side of the images: four networks trained whole; the first = 1.",
-            {f"{p * 8} pixels": (variant(p), four) for p in patches},
+            f"2. Pixels a side of the images: {len(whole)} networks trained whole; the first = 1.",
+            {f"{p * 8} pixels": (variant(p), whole) for p in patches},
             rounds,
             steps,
         )
         print_growth(
-            "3. Classes: four networks trained whole; the first = 1.",
-            {f"{k:,} classes": (variant(outputs=k), four) for k in outputs},
+            f"3. Classes: {len(whole)} networks trained whole; the first = 1.",
+            {f"{k:,} classes": (variant(outputs=k), whole) for k in outputs},
             rounds,
             steps,
         )

@@ -13,7 +13,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from experiments.benchmarks.lockstep import table
+from experiments.benchmarks.timing import spread, table, taking_turns
 from experiments.cli import command
 from transferability.config import Config, DatasetConfig, RecipeConfig
 from transferability.datasets import JpegRows, PackedDataset
@@ -69,16 +69,18 @@ def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
 
 def packing_rates(source: Path, folder: Path, side: int, rounds: int) -> dict[tuple[str, int], list[float]]:
     """Images/s of packing ``source`` by (encoding, workers), a number a round; leaves ``folder``/raw and /jpeg."""
-    images, rates = len(list(source.rglob("*.jpg"))), {}
-    for _ in range(rounds):
-        for encoding, workers in product(ENCODINGS, dict.fromkeys((1, joblib.cpu_count()))):
-            packed = folder / encoding
-            shutil.rmtree(packed, ignore_errors=True)
-            config = DatasetConfig("folder", "ingest", str(packed), side, str(source), "linear", encoding=encoding)
-            began = time.perf_counter()
-            pack(config, workers)
-            rates.setdefault((encoding, workers), []).append(images / (time.perf_counter() - began))
-    return rates
+    images = len(list(source.rglob("*.jpg")))
+
+    def rate(encoding: str, workers: int) -> float:
+        packed = folder / encoding
+        shutil.rmtree(packed, ignore_errors=True)
+        config = DatasetConfig("folder", "ingest", str(packed), side, str(source), "linear", encoding=encoding)
+        began = time.perf_counter()
+        pack(config, workers)
+        return images / (time.perf_counter() - began)
+
+    ways = product(ENCODINGS, dict.fromkeys((1, joblib.cpu_count())))
+    return taking_turns({way: lambda _, way=way: rate(*way) for way in ways}, rounds)
 
 
 def enlarge(packed: Path, folder: Path, rows: int) -> None:
@@ -150,12 +152,12 @@ def _forget(folder: Path) -> None:
 def reading_rates(folder: Path, reads: int, batch: int, rounds: int) -> dict[tuple[str, str, str, bool], list[float]]:
     """Rows/s by (encoding, order, way, cold), a number a round."""
     states = (True, False) if hasattr(os, "posix_fadvise") else (False,)
-    rates = {}
-    for seed in range(rounds):
-        for encoding, cold, order, way in product(ENCODINGS, states, ("random", "file"), WAYS):
-            rate = reading_rate(folder / f"large-{encoding}", way, order, cold, reads, batch, seed)
-            rates.setdefault((encoding, order, way, cold), []).append(rate)
-    return rates
+
+    def rate(encoding: str, order: str, way: str, cold: bool) -> Callable[[int], float]:
+        return lambda seed: reading_rate(folder / f"large-{encoding}", way, order, cold, reads, batch, seed)
+
+    every = product(ENCODINGS, states, ("random", "file"), WAYS)
+    return taking_turns({(e, order, way, cold): rate(e, order, way, cold) for e, cold, order, way in every}, rounds)
 
 
 def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict) -> None:
@@ -164,7 +166,7 @@ def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict)
     rows = [
         [
             f"{encoding}, {workers} thread{'s' * (workers > 1)}",
-            _spread(a / b for a, b in zip(of, alone, strict=True)),
+            spread(of, alone),
             f"{statistics.median(of):,.0f}",
             f"{IMAGENET / statistics.median(of) / 60:,.0f}",
             f"{IMAGENET * sizes[encoding] / 1e9:,.0f}",
@@ -186,8 +188,7 @@ def print_reading(size: dict[str, float], batch: int, rates: dict) -> None:
         rows = []
         for (kind, order, way, cold), of in rates.items():
             if kind == encoding:
-                plain = rates[kind, order, "faults", cold]
-                ratio = _spread(a / b for a, b in zip(of, plain, strict=True))
+                ratio = spread(of, rates[kind, order, "faults", cold])
                 what = f"{'cold' if cold else 'warm'}, {order} order: {WAYS[way]}"
                 rows.append([what, ratio, f"{statistics.median(of):,.0f}"])
         table(
@@ -212,11 +213,6 @@ def print_needs(rates: dict) -> None:
         ["", "rows/s", *(f"{rate // 1000}k / {networks} = {rate / networks:,.0f}" for rate, networks in NEEDS)],
         rows,
     )
-
-
-def _spread(ratios: Iterator[float]) -> str:
-    ratios = list(ratios)
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def ingest(

@@ -13,39 +13,28 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
+from experiments.benchmarks.plain_script import WORKERS, export_images, plain_batches, plain_training
+from experiments.benchmarks.timing import spread, step_seconds, table, taking_turns, untrained_cohort
 from experiments.cli import command, dataset_of
 from transferability import cells
-from transferability.cohort import Cohort, Execution, train
+from transferability.cohort import Cohort
 from transferability.config import Config
 from transferability.member import Member
-from transferability.networks.eight_layer import EightLayerConfig
-from transferability.runner import execution_of, make_cohorts, with_sources
-from transferability.sources.trees import FileTree
+from transferability.runner import execution_of
 from transferability.spec import RunSpec, make_spec
-from transferability.store import Store
 
 ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each
-SIZES = (2, 4, 7, 14, 28)  # of the growing cohort
-FILES_PER_CLASS = 100  # image files that the plain script reads, at most
-WORKERS = 2  # of the plain script's DataLoader
 
 
 def cohort_specs(config: Config) -> list[RunSpec]:
@@ -59,144 +48,10 @@ def cohort_specs(config: Config) -> list[RunSpec]:
     ]
 
 
-def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
-    """The networks of ``specs``, their bases untrained: the time of a step does not depend on the weights."""
-    dataset, execution = dataset_of(config), execution_of(config)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
-        bases = [s for s in with_sources(specs) if s.cell.is_base]
-        for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.members):
-            store.claim(base.spec).release()
-            store.finish(base.spec, base.network.state_dict(), [], {})
-        (cohort,) = make_cohorts(specs, store, dataset, execution)
-    return cohort
-
-
-class _EnoughError(Exception):
-    """Ends a training that would go on."""
-
-
-def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> float:
-    """Seconds of one step of ``cohort.train`` itself, after a step to warm up."""
-    ticks = []
-
-    def on_step(step: int, active: list[Member]) -> None:
-        if step in (0, steps):  # no waiting for a GPU in between
-            ticks.append(now(execution.device))
-        if step == steps:
-            raise _EnoughError
-
-    for member in (m for c in cohorts for m in c.members):
-        member.step = 0
-    with suppress(_EnoughError):
-        train(cohorts, execution, lambda member: None, lambda member, why: None, on_step)
-    return (ticks[-1] - ticks[0]) / steps
-
-
-def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-# The plain script: what one would write to train one network with torch and torchvision alone.
-
-
-def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
-    """The same 8 layers as ``network.Network``, in the order of the paper: convolution, ReLU, pool."""
-    layers, channels, size = [], 3, config.input_size
-    for i, out in enumerate(config.channels):
-        kernel, stride, padding = config.kernels[i], config.strides[i], config.paddings[i]
-        parts = [nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])]
-        size = (size + 2 * padding - kernel) // stride + 1
-        parts += [nn.BatchNorm2d(out)] * (config.normalisation == "batch")
-        parts += [nn.ReLU(inplace=True)]
-        if i + 1 in config.pools:
-            parts += [nn.MaxPool2d(3, 2, ceil_mode=True)]
-            size = size // 2
-            parts += [nn.LocalResponseNorm(5)] * (config.normalisation == "lrn" and i < 2)
-        layers.append(nn.Sequential(*parts))
-        channels = out
-    features = channels * size * size
-    for i, out in enumerate([*config.hidden, outputs]):
-        parts = [nn.Dropout(config.dropout) if i else nn.Flatten(), nn.Linear(features, out)]
-        if i < len(config.hidden):
-            parts += [nn.BatchNorm1d(out)] * (config.normalisation == "batch")
-            parts += [nn.ReLU(inplace=True)]
-        layers.append(nn.Sequential(*parts))
-        features = out
-    return nn.Sequential(*layers)
-
-
-def plain_batches(folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS) -> Iterator[list[Tensor]]:
-    """Epoch after epoch of an ImageFolder; ``mean`` is the channels' mean, 0..255."""
-    network, size = config.network, config.dataset.image_size
-    files = ImageFolder(folder)
-    files.transform = transforms.Compose(
-        [transforms.Resize((size, size))] * (files[0][0].size != (size, size))
-        + [transforms.RandomCrop(network.input_size)]
-        + [transforms.RandomHorizontalFlip()] * config.recipe.mirror
-        + [
-            transforms.ToTensor(),
-            transforms.Normalize((mean / 255).tolist(), [1 / (255 * network.input_scale)] * 3),
-        ]
-    )
-    loader = DataLoader(
-        files,
-        config.recipe.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=True,
-        pin_memory=torch.cuda.is_available(),
-    )
-    while True:
-        yield from loader
-
-
-def plain_training(
-    batches: Iterator, frozen: int, outputs: int, config: Config, device: torch.device, steps: int
-) -> float:
-    """Train one network with its first ``frozen`` layers fixed; seconds a step, after a step to warm up."""
-    recipe = config.recipe
-    network = plain_network(config.network, outputs).to(device, memory_format=torch.channels_last)
-    network[:frozen].requires_grad_(False)
-    trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
-    for step in range(1 + steps):
-        if step == 1:
-            began = now(device)
-        images, labels = next(batches)
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = F.cross_entropy(network(images), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-    return (now(device) - began) / steps
-
-
-def export_images(config: Config, specs: list[RunSpec], folder: Path) -> str:
-    """Fill an ImageFolder with training images of the task of ``specs``; returns what they are.
-
-    Tiny-ImageNet's own JPEG files where ``dataset.source`` is given, else the packed images as PNG files.
-    """
-    dataset, real = dataset_of(config), config.dataset.kind == "tiny_imagenet" and config.dataset.source
-    tree = FileTree(config.dataset.source) if real else None
-    for c in specs[0].classes:
-        (folder / f"{c:04d}").mkdir()
-        if tree:
-            train = f"{tree.find('wnids.txt')}train/{dataset.classes[c].wnid}/"
-            for i, name in enumerate(tree.images(train)[:FILES_PER_CLASS]):
-                (folder / f"{c:04d}" / f"{i}.jpeg").write_bytes(tree.read(name))
-        else:
-            for row in dataset.train_rows([c])[:FILES_PER_CLASS]:
-                Image.fromarray(dataset.images[row]).save(folder / f"{c:04d}" / f"{row}.png")
-    return "the original JPEG files" if real else "the packed images as PNG files"
-
-
-# The questions.
+def cohort_sizes(config: Config) -> list[int]:
+    """The sizes of the growing cohort; the largest holds all cells but RnB."""
+    n = config.network.n_layers - 1
+    return sorted({1, 2, 4, n, 2 * n, 4 * n})
 
 
 def measure(
@@ -225,7 +80,7 @@ def measure(
         own_stream = [[Cohort(copy.copy(cohort.stream), [m]) for m in g] for g in groups]
         return sum(step_seconds(cohorts, execution, steps) for cohorts in own_stream)
 
-    def plain(batches: Iterator, threads: int) -> float:
+    def plain(threads: int) -> float:
         torch.set_num_threads(threads)
         shared = outputs, config, execution.device
         plain_training(batches, 0, *shared, 2 * WORKERS)  # uses up what the workers prepared while they waited
@@ -233,17 +88,21 @@ def measure(
         kinds = Counter(m.network.frozen for m in members)
         return sum(n * plain_training(batches, frozen, *shared, plain_steps) for frozen, n in kinds.items())
 
-    times: dict[str, list[float]] = {}
+    ways: dict[str, Callable[[int], float]] = {
+        "lockstep": lambda _: in_cohorts(members, len(members)),
+        "plain": lambda _: plain(torch_threads),
+        "plain 1": lambda _: plain(1),
+        "four 1": lambda _: in_cohorts(four, 1),
+        "side": lambda _: side_by_side(),
+        "random 1": lambda _: in_cohorts(random_filters, 1),
+    }
+    for size in cohort_sizes(config)[1:]:
+        ways[f"four {size}"] = lambda _, size=size: in_cohorts(four, size)
     with closing(plain_batches(folder, config, cohort.stream.mean_image.mean(axis=(0, 1)))) as batches:
         next(batches)  # the workers start before any thread does
-        for _ in range(rounds):
-            now = {"lockstep": in_cohorts(members, len(members)), "plain": plain(batches, torch_threads)}
-            now |= {"plain 1": plain(batches, 1), "four 1": in_cohorts(four, 1), "side": side_by_side()}
-            now["one"] = now["four 1"] + in_cohorts(random_filters, 1)
-            now |= {f"four {size}": in_cohorts(four, size) for size in SIZES}
-            for way, seconds in now.items():
-                times.setdefault(way, []).append(seconds)
+        times = taking_turns(ways, rounds)
     torch.set_num_threads(torch_threads)
+    times["one"] = [a + b for a, b in zip(times["four 1"], times["random 1"], strict=True)]
     return times
 
 
@@ -253,10 +112,8 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
     four = n * 4 // 5
 
     def row(what: str, way: str, unit: str = "lockstep", networks: int = n) -> list[str]:
-        ratios = [a / b for a, b in zip(times[way], times[unit], strict=True)]
         rate = networks * config.recipe.batch_size / statistics.median(times[way])
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        return [what, spread, f"{rate:,.0f}"]
+        return [what, spread(times[way], times[unit]), f"{rate:,.0f}"]
 
     header = ["", "time (min to max)", "network-images/s"]
     lockstep = row(f"lockstep: one cohort, {threads} networks at a time", "lockstep")
@@ -286,7 +143,7 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
         "   order cut into cohorts of each size that train one after the other: every line trains the same mix.\n"
         f"   Time a network-image, cohorts of 1 = 1. A cohort of 1 keeps one core busy, larger ones {threads}.",
         header,
-        [row(f"cohorts of {k}", f"four {k}", "four 1", four) for k in (1, *SIZES) if k <= four],
+        [row(f"cohorts of {k}", f"four {k}", "four 1", four) for k in cohort_sizes(config)],
     )
 
 
@@ -333,23 +190,17 @@ def _peak(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
-    print(f"\n{title}\n")
-    for r in [header, *rows]:
-        print("  ", r[0].ljust(widths[0]), *(c.rjust(w + 2) for c, w in zip(r[1:], widths[1:], strict=True)))
-    sys.stdout.flush()
-
-
 def lockstep(
     config: Config,
     rounds: int = ROUNDS,
     steps: int = STEPS,
     plain_steps: int = PLAIN_STEPS,
-    memory_sizes: tuple[int, ...] = (1, 28, 35),
+    memory_sizes: tuple[int, ...] | None = None,
 ) -> None:
     """Print all tables."""
     specs = _in_child(cohort_specs, config)  # which packs the embedded images at first use
+    if memory_sizes is None:
+        memory_sizes = (1, cohort_sizes(config)[-1], len(specs))
     print(
         f"{config.dataset.name}, network {config.network.name}, batches of {config.recipe.batch_size}, "
         f"{config.recipe.precision}. Training steps only, no validation.\nMedians of {rounds} rounds in which the ways "

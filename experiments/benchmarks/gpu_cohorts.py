@@ -1,0 +1,156 @@
+"""How fast cohorts train on a GPU: against a plain script, for small networks, and over the original's whole study."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose
+
+from experiments.benchmarks.gpu_setup import Bench
+from experiments.benchmarks.plain_script import plain_batches, plain_training
+from experiments.benchmarks.timing import now, table
+from experiments.plan import UnpackedImagenet
+from transferability import cells
+from transferability.cohort import SAVING, Cohort, evaluate
+from transferability.config import load
+from transferability.runner import jobs
+from transferability.spec import RunSpec
+from transferability.store import Store
+from transferability.study import study_specs
+
+
+def against_plain_script(b: Bench) -> None:
+    """A cohort of all transfers against one network after another from the files, as one would write it."""
+    names = b.transfers(b.config.network)
+    if b.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(b.device)
+    cohort = b.cohort(names)
+    lockstep = b.seconds(cohort)
+    memory = torch.cuda.max_memory_allocated(b.device) / 2**30 if b.device.type == "cuda" else 0.0
+    saved, saving = _saving(b, cohort)
+    source = Path(b.config.dataset.source) / "train"
+    frozen = Counter(m.network.frozen for m in cohort.members)
+    del cohort
+    outputs = b.config.network.outputs
+    with closing(plain_batches(source, b.config, np.full(3, 120.0), b.size.workers)) as batches:
+        plain_training(batches, 0, outputs, b.config, b.device, 2 * b.size.workers)  # what the workers had prepared
+        plain = sum(
+            count * plain_training(batches, n, outputs, b.config, b.device, b.size.plain_steps)
+            for n, count in frozen.items()
+        )
+    images = len(names) * b.config.recipe.batch_size
+    table(
+        f"6. {len(names)} networks (BnB, BnB+, AnB, AnB+, n = 1..{b.config.network.n_layers - 1}), one training step "
+        "further. The plain script: torchvision's\n"
+        f"   ImageFolder of the same JPEG files with {b.size.workers} workers, "
+        f"{b.config.recipe.precision} autocast, channels last, one network after another.",
+        ["", "seconds", "network-images/s", "times lockstep"],
+        [
+            ["lockstep", f"{lockstep:.3f}", f"{images / lockstep:,.0f}", "1.00"],
+            ["plain script", f"{plain:.3f}", f"{images / plain:,.0f}", f"{plain / lockstep:.1f}"],
+        ],
+    )
+    if memory:
+        print(f"\n   Peak memory of the cohort on the GPU: {memory:.1f} GiB.")
+    pause = max(b.execution.checkpoint_seconds, SAVING * saving)
+    share = saving / (pause + saving)
+    print(f"\n   Its checkpoint: {saved / 1e9:.1f} GB in {saving:.1f} s, every {pause:.0f} s: {share:.1%} of the time.")
+
+
+def _saving(b: Bench, cohort: Cohort) -> tuple[int, float]:
+    """Bytes and seconds of a checkpoint of every network of ``cohort``."""
+    store = Store(b.folder / "runs")
+    for m in cohort.members:
+        store.claim(m.spec).release()
+    began = time.perf_counter()
+    for m in cohort.members:
+        store.save_checkpoint(m.spec, m.checkpoint())
+    seconds = time.perf_counter() - began
+    return sum(path.stat().st_size for path in store.root.glob("*/checkpoint.safetensors")), seconds
+
+
+def small_networks(b: Bench) -> None:
+    """28 networks for small images: too small, one by one, to fill a GPU."""
+    network = b.small_network()
+    names = b.transfers(network)
+    cohort, rows = b.cohort(names, network), []
+    ways = {"one operation after another": (False, False), "stacked": (True, False)}
+    if b.device.type == "cuda":
+        ways |= {"one CUDA graph": (False, True), "stacked, in one CUDA graph": (True, True)}
+    for way, (stacked, graphs) in ways.items():
+        seconds = b.seconds(cohort, replace(b.execution, stacked=stacked, graphs=graphs))
+        rows.append([way, f"{1e3 * seconds:.1f}", f"{len(names) * b.config.recipe.batch_size / seconds:,.0f}"])
+    side = network.input_size
+    table(
+        f"7. {len(names)} small networks ({network.name}, {side} x {side} pixels), one training step.",
+        ["", "ms a step", "network-images/s"],
+        rows,
+    )
+
+
+def whole_study(b: Bench) -> None:
+    """Hours of study=paper on one such device, from a measured step of each of its kinds of job."""
+    imagenet = UnpackedImagenet("imagenet", b.size.packed)
+    study = load(compose("config", ["study=paper", "dataset=imagenet", "network=caffenet", "recipe=paper"]))
+    n_layers = b.config.network.n_layers
+    study = replace(
+        study,
+        network=replace(b.config.network, outputs=study.network.outputs),
+        study=replace(study.study, layers=list(range(1, n_layers))),
+    )
+    kinds: dict[tuple[str, ...], list[list[RunSpec]]] = {}
+    for job in jobs(study_specs(study, imagenet)):
+        kinds.setdefault(tuple(sorted(_towards_b(s) for s in job)), []).append(job)
+    rows, total = [], 0.0
+    for names, found in kinds.items():
+        cohort = b.cohort(list(names))
+        step, image = b.seconds(cohort), _validation_seconds(b, cohort)
+        hours = 0.0
+        for job in found:
+            recipe, val_images = job[0].recipe, 50 * len(job[0].classes)
+            hours += (recipe.steps * step + recipe.steps / recipe.eval_every * val_images * image) / 3600
+        total += hours
+        rows.append([_kind(names, n_layers), str(len(found)), str(len(names)), f"{1e3 * step:.1f}",
+                     f"{len(names) * b.config.recipe.batch_size / step:,.0f}", f"{hours:.1f}"])  # fmt: skip
+        del cohort
+    networks = sum(len(names) * len(found) for names, found in kinds.items())
+    rows.append(["all", str(sum(map(len, kinds.values()))), str(networks), "", "", f"{total:.1f}"])
+    table(
+        f"8. study=paper on one such device: {networks} networks. A measured step of each kind of job times its steps, "
+        "and its validations.",
+        ["job", "jobs", "networks in each", "ms a step", "network-images/s", "hours of all"],
+        rows,
+    )
+
+
+def _towards_b(spec: RunSpec) -> str:
+    """The cell with B as its target: A to B, B to A and all classes take the same time."""
+    swapped = {"A": "B", "B": "A", "all": "B"}
+    cell = spec.cell
+    if cell.target == "B":
+        return str(cell)
+    return str(replace(cell, target="B", source=swapped.get(cell.source, cell.source)))
+
+
+def _kind(names: tuple[str, ...], n_layers: int) -> str:
+    return " ".join(dict.fromkeys(cells.parse(name, n_layers).treatment for name in names))
+
+
+def _validation_seconds(b: Bench, cohort: Cohort) -> float:
+    """Seconds to validate all networks of ``cohort`` on one image."""
+
+    def run(function: Callable, calls: list) -> None:
+        for call in calls:
+            function(*call)
+
+    evaluate(cohort.members, cohort.stream, run)  # warms up
+    for m in cohort.members:
+        m.metrics.clear()
+    began = now(b.device)
+    evaluate(cohort.members, cohort.stream, run)
+    return (now(b.device) - began) / len(cohort.stream.val_rows)

@@ -1,0 +1,86 @@
+"""What the benchmarks share: the seconds of a training step, ways that take turns, ratios, and tables."""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import torch
+
+from experiments.cli import dataset_of
+from transferability.cohort import Cohort, Execution, train
+from transferability.config import Config
+from transferability.member import Member
+from transferability.runner import execution_of, make_cohorts, with_sources
+from transferability.spec import RunSpec
+from transferability.store import Store
+
+Way = TypeVar("Way")
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, when all that ``device`` was asked to do is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
+    """The networks of ``specs``, their bases untrained: the time of a step does not depend on the weights."""
+    dataset, execution = dataset_of(config), execution_of(config)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        bases = [s for s in with_sources(specs) if s.cell.is_base]
+        for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.members):
+            store.claim(base.spec).release()
+            store.finish(base.spec, base.network.state_dict(), [], {})
+        (cohort,) = make_cohorts(specs, store, dataset, execution)
+    return cohort
+
+
+class _EnoughError(Exception):
+    """Ends a training that would go on."""
+
+
+def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> float:
+    """Seconds of one step of ``cohort.train`` itself, after a step to warm up."""
+    ticks = []
+
+    def on_step(step: int, active: list[Member]) -> None:
+        if step in (0, steps):  # no waiting for a GPU in between
+            ticks.append(now(execution.device))
+        if step == steps:
+            raise _EnoughError
+
+    for member in (m for c in cohorts for m in c.members):
+        member.step = 0
+    with suppress(_EnoughError):
+        train(cohorts, execution, lambda member: None, lambda member, why: None, on_step)
+    return (ticks[-1] - ticks[0]) / steps
+
+
+def taking_turns(ways: dict[Way, Callable[[int], float]], rounds: int) -> dict[Way, list[float]]:
+    """What each of ``ways`` measures, a number a round; each is told the number of the round, from 0."""
+    measured: dict[Way, list[float]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for way, measure in ways.items():
+            measured[way].append(measure(number))
+    return measured
+
+
+def spread(measured: list[float], unit: list[float]) -> str:
+    """The ratio to ``unit``, round by round: median, minimum and maximum."""
+    ratios = [a / b for a, b in zip(measured, unit, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a table; columns but the first are aligned to the right."""
+    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
+    print(f"\n{title}\n")
+    for r in [header, *rows]:
+        print("  ", r[0].ljust(widths[0]), *(c.rjust(w + 2) for c, w in zip(r[1:], widths[1:], strict=True)))
+    sys.stdout.flush()
