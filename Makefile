@@ -1,4 +1,4 @@
-# Settings for any target: make report OVERRIDES="dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet" OUT=figures/tiny
+# Settings for any target: make report OVERRIDES="experiment=tiny_imagenet store=/shared/runs" OUT=figures/tiny
 PYTHON ?= python3
 VENV ?= .venv
 OVERRIDES ?=
@@ -54,8 +54,7 @@ report: collect ## collect, and write OUT/report.html: figures, claims and numbe
 question: collect ## collect a small study (OVERRIDES=study=random-filters), and draw its one figure into OUT
 	@$(RUN) analysis.questions "$(OUT)"
 
-CALIBRATION = study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250 \
-  dataset.grammar.shared_levels=1,2,3 dataset.grammar.seed=0,1,2 $(OVERRIDES)
+CALIBRATION = experiment=calibration dataset.grammar.shared_levels=1,2,3 dataset.grammar.seed=0,1,2 $(OVERRIDES)
 
 calibration: setup ## train and draw the calibration on embedded images, where the truth is known: 270 networks, 2 hours
 	@$(RUN) experiments.run -m $(CALIBRATION)

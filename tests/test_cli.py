@@ -136,10 +136,10 @@ def test_every_choice_of_every_group_composes(tmp_path):
     from transferability.config import load
 
     sizes = {"medium": 64, "caffenet": 227}
-    for group in ("dataset", "network", "recipe", "study"):
+    for group in ("dataset", "network", "recipe", "study", "experiment"):
         for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
             overrides = [f"{group}={choice}"]
-            if group == "dataset" and choice == "folder":
+            if choice == "folder":
                 overrides += ["dataset.name=mine"]
             if group == "network" and choice in sizes:
                 overrides += ["dataset=imagenet"]
