@@ -66,8 +66,8 @@ def print_plan(
     seconds = [cost.seconds(job) for job in works]
     print(
         f"\nTo train: {len(left)} networks, {images:,} network-images, in {len(works)} jobs: about "
-        f"{_duration(sum(seconds) / execution.threads)} on {execution.device} with {execution.threads} "
-        f"thread{'s' * (execution.threads > 1)} (from a few timed steps; a shared machine may be slower)."
+        f"{_duration(sum(seconds) / execution.threads)} on {execution.device} with "
+        f"{counted(execution.threads, 'thread')} (from a few timed steps; a shared machine may be slower)."
     )
     operations = 2 * sum(map(cost.multiply_adds, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
@@ -219,6 +219,11 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
             times.append(time.perf_counter() - began)
     work = 3 * sum(layer.multiply_adds for layer in _costs(spec)) * size
     return work / statistics.median(times), sum(kept.values()) / size
+
+
+def counted(number: int, what: str) -> str:
+    """``1 GPU``, ``2 GPUs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from experiments.cli import STOPPED, command, dataset_of
+from experiments.plan import counted
 from transferability.config import Config
 from transferability.errors import UserError
 from transferability.runner import jobs, with_sources
@@ -122,7 +123,7 @@ def _wait_for_slurm(logs: Path) -> None:
 
 def _describe(job: list[RunSpec]) -> str:
     names = dict.fromkeys(f"{s.split} → {s.cell.target}, seed {s.seed}" for s in job)
-    return f"{' & '.join(names)}, {len(job)} network{'s' * (len(job) > 1)}"
+    return f"{' & '.join(names)}, {counted(len(job), 'network')}"
 
 
 def _log_of(logs: Path | None, number: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from experiments.benchmarks import gpu, gpu_checks
 from experiments.cli import command
 from tests.conftest import CPU
-from transferability import kernels
+from transferability import cells, kernels
 from transferability.kernels import fused
 from transferability.member import build_member
 from transferability.runner import make_cohorts
@@ -105,6 +105,13 @@ def test_what_is_wrong_fails(make, monkeypatch, what, wrong):
         monkeypatch.setattr(kernels, what, lambda *a: broken(*a) if kernels.fuses(a[0]) else right(*a))
         exact, _ = checks(make, FAST)
     assert not exact.passed and str(exact).startswith("FAILED"), exact
+
+
+def test_a_shallow_network_has_cells_to_compare():
+    assert gpu_checks.networks(8) == ["B2B+", "A3B+", "A3B", "B3B"]
+    for n_layers in (2, 3):
+        found = [str(cells.parse(name, n_layers)) for name in gpu_checks.networks(n_layers)]
+        assert len(set(found)) == 4
 
 
 def test_a_failed_check_is_an_error_and_no_number_passes(capsys):

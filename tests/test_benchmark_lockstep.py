@@ -1,6 +1,7 @@
 """The bench runs and prints its tables; what it compares is the same computation."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,12 @@ def test_speed_tables(tiny, tmp_path, capsys):
     for size in (1, 2, 4, 7, 14, 28):
         assert re.search(rf"^ +cohorts of {size} +\d", out, re.M)
     assert not (tmp_path / "runs").exists()
+
+
+def test_cohorts_grow_to_all_cells_that_a_network_of_any_depth_has(tiny):
+    for channels, sizes in ((5, [1, 2, 4, 7, 14, 28]), (2, [1, 2, 4, 8, 16]), (1, [1, 2, 3, 4, 6, 12])):
+        network = replace(tiny.network, channels=[4] * channels)
+        assert lockstep.cohort_sizes(replace(tiny, network=network)) == sizes
 
 
 @pytest.mark.slow

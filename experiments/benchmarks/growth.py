@@ -18,7 +18,7 @@ from hydra import compose
 
 from experiments.benchmarks.timing import spread, step_seconds, table, taking_turns, untrained_cohort
 from experiments.cli import command
-from experiments.plan import Cost, UnpackedImagenet, schedule
+from experiments.plan import Cost, UnpackedImagenet, counted, schedule
 from transferability import cells
 from transferability.cohort import Execution
 from transferability.config import Config, DatasetConfig, load
@@ -123,12 +123,12 @@ def print_studies() -> None:
             for rate in SUSTAINED:
                 seconds = [o / (rate * 1e12) for o in operations]
                 hours = [f"{schedule(works, seconds, k) / 3600:.1f}" for k in DEVICES]
-                what = f"{study}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+                what = f"{study}, {counted(len(seeds), 'seed')}"
                 rows.append([what, str(networks), str(len(works)), f"{sum(operations):.2e}", str(rate), *hours])
     table(
         "5. CaffeNet on ImageNet, the original's steps: hours on so many GPUs if each sustains so much (assumed, not\n"
         "   measured: make bench-gpu), a job each at a time.",
-        ["study", "networks", "jobs", "operations", "TFLOP/s", *(f"{k} GPU{'s' * (k > 1)}" for k in DEVICES)],
+        ["study", "networks", "jobs", "operations", "TFLOP/s", *(counted(k, "GPU") for k in DEVICES)],
         rows,
     )
 

@@ -26,6 +26,7 @@ from numpy.lib.format import open_memmap
 
 from experiments.benchmarks.timing import spread, table, taking_turns
 from experiments.cli import command
+from experiments.plan import counted
 from transferability.config import Config, DatasetConfig, RecipeConfig
 from transferability.datasets import JpegRows, PackedDataset
 from transferability.errors import UserError
@@ -165,7 +166,7 @@ def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict)
     alone = rates["raw", 1]
     rows = [
         [
-            f"{encoding}, {workers} thread{'s' * (workers > 1)}",
+            f"{encoding}, {counted(workers, 'thread')}",
             spread(of, alone),
             f"{statistics.median(of):,.0f}",
             f"{IMAGENET / statistics.median(of) / 60:,.0f}",
