@@ -12,6 +12,7 @@ from experiments.benchmarks import lockstep
 from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
 from experiments.cli import CONF, dataset_of
 from transferability.config import Config, load
+from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
 TINY = [

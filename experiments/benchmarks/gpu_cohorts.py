@@ -101,7 +101,7 @@ def whole_study(b: Bench) -> None:
     study = replace(
         study,
         network=replace(b.config.network, outputs=study.network.outputs),
-        study=replace(study.study, layers=list(range(1, n_layers))),
+        study=replace(study.study, layers=None),
     )
     kinds: dict[tuple[str, ...], list[list[RunSpec]]] = {}
     for job in jobs(study_specs(study, imagenet)):

@@ -102,8 +102,12 @@ class TorchvisionConfig(LibraryConfig):
         return torchvision.models.list_models(module=torchvision.models)
 
     def build(self) -> nn.Module:
-        outputs = {} if self.outputs is None else {"num_classes": self.outputs}
-        return torchvision.models.get_model(self.model, weights=None, **outputs, **AUXILIARY.get(self.model, {}))
+        settings = dict(AUXILIARY.get(self.model, {}))
+        if self.outputs is not None:
+            settings["num_classes"] = self.outputs
+        if self.model.startswith("vit_"):  # as many positions as the image has patches
+            settings["image_size"] = self.input_size
+        return torchvision.models.get_model(self.model, weights=None, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +118,12 @@ class TimmConfig(LibraryConfig):
         return _timm().list_models()
 
     def build(self) -> nn.Module:
-        outputs = {} if self.outputs is None else {"num_classes": self.outputs}
-        return _timm().create_model(self.model, pretrained=False, **outputs)
+        timm, settings = _timm(), {}
+        if self.outputs is not None:
+            settings["num_classes"] = self.outputs
+        if getattr(timm.get_pretrained_cfg(self.model), "fixed_input_size", False):
+            settings["img_size"] = self.input_size
+        return timm.create_model(self.model, pretrained=False, **settings)
 
 
 def _timm() -> object:
