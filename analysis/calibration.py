@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import draw
+from analysis import plot
 from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
 from analysis.style import INK, Drawing, Mark, Panel, compose, save, tell_apart
@@ -126,9 +126,9 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
                 tips = [
                     f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base" for r in own.itertuples()
                 ]
-                draw.scatter(axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips)
+                plot.scatter(axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips)
             axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
-            draw.layer_axis(axes, networks.n.max())
+            plot.layer_axis(axes, networks.n.max())
             axes.set_ylabel("Accuracy as a share of the base's")
 
         return paint
@@ -138,7 +138,7 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
             mark = looks[row.shared]
             tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
             x = row.shared - 0.2 + 0.04 * row.grammar
-            draw.scatter(axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips)
+            plot.scatter(axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips)
         middle, low, high = table["half-loss layer"], table.low, table.high
         axes.errorbar(
             table["shared levels"], middle, [middle - low, high - middle], color=INK, fmt="o-", lw=1.3, capsize=3

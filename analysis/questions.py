@@ -19,10 +19,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from analysis import draw
+from analysis import plot
+from analysis.captions import counts, statistic
 from analysis.claims import AROUND, MIDDLE
 from analysis.decomposition import QUANTITIES, decompose
-from analysis.figures import activity, counts, statistic
+from analysis.figures import activity
 from analysis.paper import published
 from analysis.stats import base_accuracy, estimate, mean, minus, t_interval
 from analysis.style import (
@@ -97,13 +98,13 @@ def variants(tables: Tables) -> Drawing:
                 line = own.groupby("n").share.mean()
                 axes.plot(line.index + shift * (line.index > 0), line, mark.line, color=mark.colour, lw=1.5, zorder=2)
                 own = own[own.treatment != "base"]
-                draw.scatter(axes, own.n + shift, own.share, mark, draw.tips_of(own))
+                plot.scatter(axes, own.n + shift, own.share, mark, plot.tips_of(own))
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, 0.95), max(high, 1.02))
             if (chance := (rows.share / rows.accuracy / rows.classes).mean()) > low:
-                draw.chance(axes, chance, "left")
+                plot.chance(axes, chance, "left")
             axes.set_ylabel("Accuracy as a share of the base's")
-            draw.layer_axis(axes, rows.n.max())
+            plot.layer_axis(axes, rows.n.max())
 
         label = TREATMENTS[treatment].label if treatment in TREATMENTS else treatment
         width = 4.6 if len(shown) > 1 else 7.4  # inches; alone it has the legend's width
@@ -187,13 +188,13 @@ def longer(tables: Tables) -> Drawing:
                 x = 0.2 * (place - (len(marks) - 1) / 2) + 0.06 * (own.seed - own.seed.mean())
                 axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
                 axes.errorbar(x, own.accuracy, half[own.index], color=mark.colour, fmt="none", lw=1)
-                draw.scatter(axes, x, own.accuracy, mark, draw.tips_of(own))
+                plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))
             for treatment in ("BnB+", "AnB+"):
                 own = here[here.treatment == treatment]
                 line = own.groupby("n").accuracy.mean()
                 axes.plot(line.index + TREATMENTS[treatment].offset, line, color=TREATMENTS[treatment].colour, lw=1.5)
-                draw.points(axes, own, TREATMENTS[treatment])
-            draw.layer_axis(axes, networks.n.max())
+                plot.points(axes, own, TREATMENTS[treatment])
+            plot.layer_axis(axes, networks.n.max())
             axes.set_ylim(shown.min() - 0.01, shown.max() + 0.01)
             axes.set_ylabel("Top-1 accuracy on the target task")
 
@@ -270,8 +271,8 @@ def preserved(tables: Tables) -> Drawing:
             own = done[done.treatment == treatment]
             line = own.groupby("n").accuracy.mean()
             axes.plot(line.index + mark.offset, line, color=mark.colour, lw=1.5, zorder=2)
-            draw.points(axes, own, mark)
-        draw.layer_axis(axes, done.n.max(), first=1)
+            plot.points(axes, own, mark)
+        plot.layer_axis(axes, done.n.max(), first=1)
         axes.set_xlabel("Frozen layers n (of AnB+: copied)")
         axes.set_ylabel("Top-1 accuracy on the target task")
 
@@ -279,8 +280,8 @@ def preserved(tables: Tables) -> Drawing:
         axes.axhline(0, color=INK, lw=0.8)
         for treatment in kept:
             own = table[table.treatment == treatment]
-            draw.estimates(axes, own.assign(quantity=f"{treatment} - AnB"), looks[treatment])
-        draw.layer_axis(axes, done.n.max(), first=1)
+            plot.estimates(axes, own.assign(quantity=f"{treatment} - AnB"), looks[treatment])
+        plot.layer_axis(axes, done.n.max(), first=1)
         axes.set_xlabel("Frozen layers n")
         axes.set_ylabel("Accuracy minus AnB with the same n")
 
@@ -342,7 +343,7 @@ def volume(tables: Tables) -> Drawing:
             axes.plot(x, own.difference, mark.line, color=mark.colour, lw=1.3, zorder=2)
             axes.vlines(x, own.low, own.high, color=mark.colour, lw=1, zorder=2)
             tips = [f"{KINDS[kind]}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in own.itertuples()]
-            draw.scatter(axes, x, own.difference, mark, tips)
+            plot.scatter(axes, x, own.difference, mark, tips)
         axes.set_xticks(range(len(volumes)), [str(v) for v in volumes])
         axes.set_xlim(-0.4, len(volumes) - 0.6)
         axes.set_xlabel("Images a class")
@@ -426,12 +427,12 @@ def replicates(tables: Tables) -> Drawing:
                 shift = 0.1 * (list(marks).index(split) - (len(marks) - 1) / 2)
                 tips = [f"{r.quantity}, {split}, seed {r.seed}: {r.difference:+.3f}" for r in own.itertuples()]
                 mark = replace(marks[split], filled=target == "A")
-                draw.scatter(axes, own.quantity.map(quantities.index) + shift, own.difference, mark, tips)
+                plot.scatter(axes, own.quantity.map(quantities.index) + shift, own.difference, mark, tips)
             own = table[table.n == n]
             x = own.quantity.map(quantities.index) + 0.33
             axes.vlines(x, own.low, own.high, color=INK, lw=1.2)
             tips = [f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in own.itertuples()]
-            draw.scatter(axes, x, own.difference, MEAN, tips)
+            plot.scatter(axes, x, own.difference, MEAN, tips)
             axes.hlines(own.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
             axes.set_xticks(range(len(quantities)), labels.values(), fontsize=8)
             axes.set_ylabel("Difference in top-1 accuracy")
@@ -490,7 +491,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of analysis.collect")
     options = parser.parse_args()
     tables = Tables.read(options.folder)
-    drawn = [d for d in (question(tables), activity(tables)) if isinstance(d, Drawing)]
+    drawn = [d for d in (question(tables), activity.draw(tables)) if isinstance(d, Drawing)]
     remove_leftovers(options.folder)
     write_csv(options.folder / f"{drawn[0].name}.csv", drawn[0].table)
     paths = [path for drawing in drawn for path in save(compose(drawing), options.folder / drawing.name)]

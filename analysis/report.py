@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from analysis.claims import assess
 from analysis.decomposition import Transition, boosts, decompose, transition
-from analysis.figures import design_drawing, drawings
+from analysis.figures import design, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
 from analysis.tables import Tables, mixed, names, read_csv, tool, write_csv
@@ -65,7 +65,7 @@ def page(tables: Tables) -> str:
         about=tables.about,
         is_paper=is_paper,
         colours={_variable(light): (light, dark) for light, dark in DARK.items()},
-        design=_figure(design_drawing()),
+        design=_figure(design.draw()),
         figures=[_figure(drawing) for drawing in made if drawing.name in FIRST],
         others=[_figure(drawing) for drawing in made if drawing.name not in FIRST],
         absent=absent,

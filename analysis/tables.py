@@ -146,6 +146,10 @@ class Tables:
         return self.about.get("published", False)
 
     @property
+    def dataset(self) -> str:
+        return self.about["dataset"]["name"]
+
+    @property
     def networks(self) -> pd.DataFrame:
         """The study's own networks, finished or missing, with the shown statistic as ``accuracy``."""
         own = self.results[self.results.in_study]

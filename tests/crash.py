@@ -37,7 +37,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import analysis.collect
-import analysis.figures
+import analysis.figures.__main__
 import analysis.report  # noqa: F401
 import experiments.cli
 import experiments.plan  # noqa: F401

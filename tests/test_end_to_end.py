@@ -176,8 +176,8 @@ def test_missing_networks_are_named_and_marked(study, tmp_path):
     assert len(missing) == len(tables.results) - 6  # A1B twice, B1B once, three bases
     made, _ = drawings(tables)
     assert {d.name for d in made} == {"accuracy", "distance", "decomposition", "filters", "similarity", "curves"}
-    for draw in (accuracy, distance):
-        assert "networks of the study are missing" in draw(tables).caption
+    for figure in (accuracy, distance):
+        assert "networks of the study are missing" in figure.draw(tables).caption
     for drawing in made:
         compose(drawing)
     done = subprocess.run(
@@ -190,7 +190,7 @@ def test_missing_networks_are_named_and_marked(study, tmp_path):
 
 def test_the_marks_of_a_figure_are_the_rows_of_the_table(study):
     tables = Tables.read(study[1])
-    axes = render(accuracy(tables).panels[0]).axes[0]
+    axes = render(accuracy.draw(tables).panels[0]).axes[0]
     drawn = sorted(y for c in axes.collections for _, y in c.get_offsets())
     results = tables.results
     wanted = results[(results.split_kind == "random") & (results.treatment != "RnB")].top1
@@ -267,11 +267,11 @@ def test_only_bases_of_the_study_are_baselines():
         row("A3B", "AnB", 3, 0.6, images_per_class=10),
         row("R3B", "RnB", 3, 0.2, images_per_class=10),
     )
-    drawing = accuracy(tables)
+    drawing = accuracy.draw(tables)
     axes = render(drawing.panels[0]).axes[0]
     assert axes.lines[0].get_ydata()[0] == 0.5, "the reference line is the study's own base"
     assert "10 images a class" in drawing.title
-    right = render(distance(tables).panels[-1]).axes[0]
+    right = render(distance.draw(tables).panels[-1]).axes[0]
     drawn = sorted(y for c in right.collections for _, y in c.get_offsets())
     assert drawn == pytest.approx([-0.3, 0.1])
 
@@ -295,19 +295,19 @@ def test_a_study_whose_bases_are_not_its_own_is_drawn():
 def test_figures_have_the_panels_that_the_study_has():
     mine = {"split": "mine", "kind": "user"}
     tables = tables_of(row("baseB", "base", 0, 0.5, **mine), row("A3B", "AnB", 3, 0.6, **mine))
-    assert "mine" in accuracy(tables).caption and isinstance(distance(tables), str)
+    assert "mine" in accuracy.draw(tables).caption and isinstance(distance.draw(tables), str)
     tables = tables_of(row("baseB", "base", 0, 0.5), row("R3B", "RnB", 3, 0.1))
-    assert [panel.title for panel in distance(tables).panels] == ["Random, untrained layers", "Relative to base"]
+    assert [panel.title for panel in distance.draw(tables).panels] == ["Random, untrained layers", "Relative to base"]
     far = {"split": "natural-manmade", "kind": "natural-manmade"}
     tables = tables_of(row("baseB", "base", 0, 0.5, **far), row("A3B", "AnB", 3, 0.1, **far))
-    assert isinstance(accuracy(tables), str) and len(distance(tables).panels) == 2
+    assert isinstance(accuracy.draw(tables), str) and len(distance.draw(tables).panels) == 2
 
 
 @pytest.mark.parametrize("name", ["a $\\frac$ b", "100% $^$", "cost_$x_$", "<b>&amp;</b>"])
 def test_names_are_drawn_as_they_are(name, tmp_path):
     odd = tables_of(row("baseB", "base", 0, 0.5, split=name, kind="user"), row("A3B", "AnB", 3, 0.25, split=name))
     odd.about["dataset"]["name"] = name
-    figure = compose(accuracy(odd))
+    figure = compose(accuracy.draw(odd))
     assert name in figure.get_suptitle()
     save(figure, tmp_path / "figure")
 

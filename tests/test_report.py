@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures import NEAR, activity
+from analysis.figures import activity
 from analysis.paper import published
 from analysis.representations import ACTIVITY, SIMILARITY
+from analysis.selection import NEAR
 from analysis.tables import RESULTS, Tables
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -313,7 +314,7 @@ def test_activity_looks_at_random_layers_and_at_what_is_trained_above_them():
     silent = [[0.1, 0.3, 0.2, 0, 0, 0, 0], [0.9, 0.8, 0.1, 0.6, 0.5, 0, 0], [1, 1, 1, 1, 1, 1, 1]]
     layers = pd.DataFrame({"layer": range(1, 8), "cosine": np.linspace(0.4, 1, 7), "images": 100})
     tables.activity = pd.concat([layers.assign(run=r, silent=s) for r, s in zip(networks.run, silent, strict=True)])
-    table = activity(tables).table.set_index("n")
+    table = activity.draw(tables).table.set_index("n")
     assert table.silent.to_dict() == pytest.approx({0: 0.3, 2: 0.6, 7: np.nan}, nan_ok=True)
     assert table["cosine of layer n"].to_dict() == pytest.approx({0: np.nan, 2: 0.5, 7: 1}, nan_ok=True)
     assert table.accuracy.tolist() == networks.accuracy.tolist()

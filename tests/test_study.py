@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from analysis.collect import collect
-from analysis.draw import relative_to_base
 from analysis.figures import drawings
 from analysis.paper import published
 from analysis.report import page
+from analysis.selection import relative_to_base
 from analysis.stats import BASE, estimate
 from tests.conftest import CPU, shrunk
 from transferability.cells import parse

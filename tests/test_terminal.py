@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import figures, paper, questions, report
+from analysis import paper, questions, report
+from analysis.figures import __main__ as figures
 from analysis.tables import tool
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from analysis.stats import BLOCK, base_accuracy
+from analysis.stats import BLOCK
 from analysis.style import FAINT, PAPER, READINGS, Mark, with_tips
 
 
@@ -14,11 +14,6 @@ def chance(axes: Axes, height: float, side: str) -> None:
     where = (0.01 if side == "left" else 0.99, height)
     frame = axes.get_yaxis_transform()  # along the axes, at the height of the data
     axes.annotate("chance", where, (0, 3), frame, "offset points", fontsize=8, color=FAINT, ha=side)
-
-
-def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy minus that of the base on the same task, split, seed and volume."""
-    return rows.assign(accuracy=rows.accuracy - base_accuracy(rows))
 
 
 def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
@@ -34,6 +29,16 @@ def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
         mean = rows.groupby("n").accuracy.mean()
         axes.plot(mean.index, mean, style, color=mark.colour, lw=1.8, zorder=2)
     points(axes, treated, mark, offset=0)
+
+
+def by_target(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+    """A curve for each direction between natural and man-made."""
+    for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
+        if (rows.target == target).any():
+            curve(axes, rows[rows.target == target], mark, style)
+            axes.plot([], [], style, color=mark.colour, label=f"target: {name}")
+    axes.legend(loc="lower left", fontsize=8)
+    layer_axis(axes, rows.n.max())
 
 
 def points(axes: Axes, rows: pd.DataFrame, mark: Mark, offset: float | None = None) -> None:

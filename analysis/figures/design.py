@@ -4,6 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, FancyArrowPatch, Rectangle
 from matplotlib.text import Text
 
+from analysis.style import Drawing, Panel
+
 INK, PAPER = "#222222", "#ffffff"  # a web page replaces these two by its theme's colours
 LETTER = "#fefefe"  # on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
 FILLS = {"A": "#b3192c", "B": "#205099", "R": "#7f8e00"}
@@ -16,7 +18,18 @@ BASES = {"A": 4.84, "B": 4.3}  # the height of a base's row
 LANES = {"A": 0.22, "B": 0.46}  # where the line of copies from a base runs down
 
 
-def draw(axes: Axes) -> None:
+def draw() -> Drawing:
+    return Drawing(
+        "design",
+        "The networks of the study",
+        "Task A and task B are two halves of the classes. Two base networks are trained; then the lowest n layers "
+        f"(here {CHOP}) of one of them are copied into a new network, whose upper layers start fresh, and which is "
+        "trained on B. The same with A and B exchanged, and for every n.",
+        [Panel("", _paint, 5.2, 5.6)],
+    )
+
+
+def _paint(axes: Axes) -> None:
     """Rows are networks and columns their layers; meant for a figure of about 5.2 x 5.6 inches."""
     axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axes.axis("off")

@@ -1,0 +1,32 @@
+"""What captions say of every figure: of which study it is, how many networks it shows, what is missing."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats import base_accuracy
+from analysis.tables import Tables
+
+
+def study(tables: Tables) -> str:
+    """Dataset and network, for the title."""
+    volumes = sorted(set(tables.networks.images_per_class.dropna()))
+    reduced = f", {volumes[0]:.0f} images a class" if len(volumes) == 1 else ""
+    return f"{tables.dataset}{reduced}, {tables.about['network']['name']} network"
+
+
+def counts(rows: pd.DataFrame) -> str:
+    """How many networks of which splits, how many target tasks and seeds; how many are missing."""
+    done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
+    tasks, seeds = rows.task.nunique(), rows.seed.nunique()
+    text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
+    text += f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} {'seed' if seeds == 1 else 'seeds'}."
+    return text + (f" {missing} networks of the study are missing here." if missing else "")
+
+
+def without_base(rows: pd.DataFrame) -> str:
+    count = int((rows.accuracy.notna() & np.isnan(base_accuracy(rows))).sum())
+    return f" {count} networks have no finished base and are not drawn relative to it." if count else ""
+
+
+def statistic(tables: Tables) -> str:
+    return f"Accuracy: {tables.about['statistic_label']}."

@@ -1,0 +1,48 @@
+"""The figures of a study, from its tables alone (never from the run store).
+
+Every mark is one network. A network that is missing from the study is never dropped silently: the caption counts it.
+
+A figure is a module here with ``draw(tables)``, which returns the drawing, or in words why the study has none. A new
+one is a file and its name in FIGURES.
+"""
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from analysis.figures import design
+from analysis.style import Drawing, compose, save
+from analysis.tables import Tables
+from transferability.files import remove_leftovers
+
+# In the order in which they are drawn. The design of the study, which needs no networks, is not one of them.
+FIGURES = (
+    "accuracy",
+    "distance",
+    "dissimilar",
+    "decomposition",
+    "volume",
+    "filters",
+    "similarity",
+    "activity",
+    "curves",
+)
+
+
+def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
+    """Every figure that the study has networks for, and for the others the reason why not."""
+    made = {name: import_module(f"{__name__}.{name}").draw(tables) for name in FIGURES}
+    encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
+    label = f" Images: {encoding}." if encoding else ""
+    return (
+        [replace(d, caption=f"{d.caption}{label}") for d in made.values() if isinstance(d, Drawing)],
+        {name: why for name, why in made.items() if isinstance(why, str)},
+    )
+
+
+def write_figures(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Draw every figure of the folder's tables into it; paths, and the figures that were not drawn with the reason."""
+    made, absent = drawings(Tables.read(folder))
+    remove_leftovers(folder)
+    paths = [path for drawing in [design.draw(), *made] for path in save(compose(drawing), folder / drawing.name)]
+    return paths, absent

@@ -1,0 +1,70 @@
+"""Training and validation curves of every treatment, a line for each n."""
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions
+from analysis.selection import MAIN
+from analysis.stats import DISTANT
+from analysis.style import BY_LAYER, INK, Drawing, Mark, Panel, with_tips
+from analysis.tables import Tables
+
+ORDER = [near + treatment for near in ("", DISTANT) for treatment in ("base", *MAIN, "RnB")]
+LOSSES = {"train_loss": "-", "val_loss": "--"}
+
+
+def draw(tables: Tables) -> Drawing | str:
+    if tables.curves.empty:
+        return "not collected, as no network is finished, or its evaluations are not published"
+    rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
+    distant = (rows.split_kind == "natural-manmade").map({True: DISTANT, False: ""})
+    rows["group"] = distant + rows.treatment
+    panels = []
+    for name in sorted(set(rows.group), key=_place):
+        own = rows[rows.group == name]
+        title = f"{name.removeprefix(DISTANT)}, natural/man-made" if name.startswith(DISTANT) else name
+        accuracy, losses = (
+            _lines(own, {"val_top1": "-"}, "Validation top-1"),
+            _lines(own, LOSSES, "Loss (dashed: validation)"),
+        )
+        panels += [Panel(f"{title}: accuracy", accuracy, 4.2, 2.9), Panel(f"{title}: loss", losses, 4.2, 2.9)]
+    measured = ["train_loss", "val_loss", "val_top1"]
+    return Drawing(
+        "curves",
+        f"Training and validation as they went: {captions.study(tables)}",
+        f"{captions.counts(tables.networks)} A line is the mean over splits, directions and seeds for one n. The "
+        "training loss is the mean since the evaluation before; it is that of the network in training (with dropout, "
+        "if any).",
+        panels,
+        [_mark(n) for n in sorted(set(rows.n))],
+        rows.groupby(["group", "n", "step"], sort=False)[measured].mean().reset_index(),
+        columns=4,
+    )
+
+
+def _place(group: str) -> tuple[int, str]:
+    """Where a treatment stands: as in ORDER, others after these by name."""
+    return (ORDER.index(group) if group in ORDER else len(ORDER), group)
+
+
+def _lines(rows: pd.DataFrame, columns: dict[str, str], label: str) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        for n, own in rows.groupby("n"):
+            mark = _mark(n)
+            for column, style in columns.items():
+                mean = own.groupby("step")[column].mean()
+                axes.plot(mean.index, mean, style, color=mark.colour, lw=1.3)
+                tips = [f"n = {n}, step {step}: {column} {value:.3f}" for step, value in mean.items()]
+                dots = axes.scatter(mean.index, mean, s=9, color=mark.colour)
+                with_tips(dots, tips)
+        axes.set_xlabel("Training step")
+        axes.set_ylabel(label)
+        axes.set_ylim(0, None)
+
+    return paint
+
+
+def _mark(n: int) -> Mark:
+    return Mark(f"n = {n}", BY_LAYER[(n - 1) % len(BY_LAYER)], "o") if n else Mark("base", INK, "o")

@@ -1,0 +1,72 @@
+"""The two losses, and the gains of fine-tuning, for each n (paper, section 4.1, in numbers)."""
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.decomposition import decompose
+from analysis.paper import published
+from analysis.selection import NEAR
+from analysis.style import INK, PUBLISHED, Drawing, Mark, Panel
+from analysis.tables import Tables, mixed
+
+LOSSES = {
+    "co-adaptation loss": Mark("co-adaptation loss: base − BnB", "#1f4e9c", "o", offset=-0.1),
+    "specificity loss": Mark("specificity loss: BnB − AnB", "#b2182b", "D", offset=0.1),
+}
+GAINS = {
+    "recovery": Mark("recovery: BnB+ − BnB", "#7fb2e5", "P", offset=-0.18),
+    "gain over control": Mark("gain over control: AnB+ − BnB+", "#b2182b", "v", offset=0.18),
+    "gain over base": Mark("gain over base: AnB+ − base", "#ef8a7a", "P", offset=0.06),
+    "retraining gain": Mark("retraining gain: BnB+ − base", "#1f4e9c", "s", offset=-0.06),
+}
+LOOKS = LOSSES | GAINS
+
+
+def draw(tables: Tables) -> Drawing | str:
+    networks = tables.networks
+    if why := mixed(networks):
+        return why
+    parts = decompose(networks)
+    losses, gains = ([q for q in group if (parts.quantity == q).any()] for group in (LOSSES, GAINS))
+    if not losses and not gains:
+        return "neither BnB nor AnB with a base of the same task"
+    theirs = parts.iloc[:0] if tables.is_paper else decompose(published().networks)
+    panels, last = [], parts.n.max()
+    if losses:
+        panels.append(Panel("What freezing costs", _differences(parts, theirs, losses, last)))
+    if gains:
+        panels.append(Panel("What fine-tuning gives", _differences(parts, theirs, gains, last)))
+    marks, legend = [LOOKS[q] for q in losses + gains], ""
+    if len(theirs):
+        marks.append(PUBLISHED)
+        legend = " Faint dashed: the same for the paper's published numbers."
+    shown = networks[networks.split_kind.isin(NEAR) & (networks.treatment != "RnB")]
+    spread = (parts[parts.quantity.isin(losses + gains)].covers == "networks").all()
+    source = "the spread between networks" if spread else "the choice of validation images alone"
+    return Drawing(
+        "decomposition",
+        f"Two reasons why frozen layers cost accuracy, and what fine-tuning gives: {captions.study(tables)}",
+        f"{captions.counts(shown)} Differences within tasks by a linear model (an effect for each task, and one for "
+        "each treatment and n; where no task has both sides, relative to bases). Bars: 95% intervals from "
+        f"{source}, so wide that all of one quantity hold together.{legend}",
+        panels,
+        marks,
+        parts,
+        columns=2,
+    )
+
+
+def _differences(parts: pd.DataFrame, theirs: pd.DataFrame, quantities: list[str], last: int) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8)
+        for quantity in quantities:
+            other = theirs[theirs.quantity == quantity]
+            axes.plot(other.n, other.value, "--", color=LOOKS[quantity].colour, lw=1, alpha=0.45, zorder=1)
+            plot.estimates(axes, parts[parts.quantity == quantity], LOOKS[quantity])
+        plot.layer_axis(axes, last, first=1)
+        axes.set_ylabel("Difference in top-1 accuracy")
+
+    return paint

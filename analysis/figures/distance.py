@@ -1,0 +1,105 @@
+"""Natural/man-made, random filters, and both relative to base beside random splits (paper, figure 3)."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.paper import published
+from analysis.selection import NEAR, finished, relative_table, relative_to_base, with_treated
+from analysis.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, Drawing, Mark, Panel
+from analysis.tables import Tables, mixed
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One kind of frozen layers and the bases of its tasks."""
+
+    rows: pd.DataFrame
+    treatment: str
+    mark: Mark
+    published: pd.Series  # the paper's mean accuracy minus base, by n; empty where there is nothing to compare
+
+
+def draw(tables: Tables) -> Drawing | str:
+    if why := mixed(tables.networks):
+        return why
+    groups, theirs = _groups(tables.networks), _published(tables)
+    looks = {"near": TREATMENTS["AnB"], "distant": DISSIMILAR, "random": TREATMENTS["RnB"]}
+    treatments = {"near": "AnB", "distant": "AnB", "random": "RnB"}
+    lines = {
+        name: _Line(rows, treatments[name], looks[name], theirs[name])
+        for name, rows in groups.items()
+        if finished(rows, treatments[name])
+    }
+    panels = []
+    if "distant" in lines:
+        panels.append(Panel("Dissimilar tasks: natural and man-made", lambda axes: _distant(axes, groups["distant"])))
+    if "random" in lines:
+        panels.append(Panel("Random, untrained layers", lambda axes: _random(axes, groups["random"])))
+    if not panels:
+        return "neither a natural/man-made split nor random filters"
+    last, drawn = tables.networks.n.max(), list(lines.values())
+    panels.append(Panel("Relative to base", lambda axes: _relative(axes, drawn, last)))
+    marks, legend = [TREATMENTS["base"], *(line.mark for line in drawn)], ""
+    if not tables.is_paper:
+        marks.append(PUBLISHED)
+        legend = " Faint dashed: the paper's means on ImageNet."
+    shown = pd.concat([line.rows for line in drawn]).drop_duplicates("run")
+    return Drawing(
+        "distance",
+        f"Frozen layers of similar tasks, of dissimilar tasks, and of no task: {captions.study(tables)}",
+        f"{captions.counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines "
+        f"are means.{legend}{captions.without_base(shown)} {captions.statistic(tables)}",
+        panels,
+        marks,
+        pd.concat([relative_table(d.rows, d.treatment, d.mark.label) for d in drawn], ignore_index=True),
+        columns=3,
+    )
+
+
+def _groups(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Frozen layers of a similar task, of a dissimilar one and of none, each with bases, in the order of the legend."""
+    distant = networks.split_kind == "natural-manmade"
+    transfers, random = (networks.treatment.isin(["base", treatment]) for treatment in ("AnB", "RnB"))
+    return {
+        "near": networks[networks.split_kind.isin(NEAR) & transfers],
+        "distant": networks[distant & transfers],
+        "random": with_treated(networks[random & ~distant]),
+    }
+
+
+def _published(tables: Tables) -> dict[str, pd.Series]:
+    """The paper's mean accuracy minus base by n, of each group."""
+    if tables.is_paper:
+        return dict.fromkeys(("near", "distant", "random"), pd.Series(dtype=float))
+    groups = _groups(published().networks)
+    groups["near"] = groups["near"][groups["near"].split_kind == "random"]
+    groups["random"] = groups["random"][groups["random"].split_kind == "all"]
+    return {name: relative_to_base(rows).groupby("n").accuracy.mean() for name, rows in groups.items()}
+
+
+def _distant(axes: Axes, rows: pd.DataFrame) -> None:
+    plot.by_target(axes, rows, DISSIMILAR)
+    plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
+    axes.set_ylabel("Top-1 accuracy on the target task")
+
+
+def _random(axes: Axes, rows: pd.DataFrame) -> None:
+    plot.curve(axes, rows, TREATMENTS["RnB"])
+    plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
+    plot.chance(axes, (1 / rows.classes).mean(), "left")
+    plot.layer_axis(axes, rows.n.max())
+    axes.set_ylabel("Top-1 accuracy on the target task")
+
+
+def _relative(axes: Axes, lines: list[_Line], last: int) -> None:
+    axes.axhline(0, color=INK, lw=0.8, ls=":")
+    for line in lines:
+        theirs = line.published
+        axes.plot(theirs.index, theirs, "--", color=line.mark.colour, lw=1, alpha=0.45, zorder=1)
+    for line in lines:
+        plot.curve(axes, relative_to_base(line.rows), line.mark)
+    plot.layer_axis(axes, last)
+    axes.set_ylabel("Top-1 accuracy minus base of the same task")

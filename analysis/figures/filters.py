@@ -1,0 +1,58 @@
+"""The first-layer filters of the bases and of an untrained network as pictures."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions
+from analysis.style import Drawing, Panel
+from analysis.tables import Tables
+
+TITLES = {"baseA": "Base A", "baseB": "Base B", "baseall": "Base, all classes", "untrained": "Untrained"}
+
+
+def draw(tables: Tables) -> Drawing | str:
+    if tables.filters.empty:
+        return "no filters were collected, as no base network is finished, or its weights are not published"
+    panels = []
+    for name, rows in tables.filters.groupby("network", sort=True):
+        mosaic = _mosaic(rows)
+        height, width = mosaic.shape[:2]
+        panels.append(Panel(TITLES[name], _picture(mosaic), 3.4, 3.4 * height / width + 0.1))
+    first = tables.filters.iloc[0]
+    count = tables.filters["filter"].nunique()
+    return Drawing(
+        "filters",
+        f"The filters of layer 1: {captions.study(tables)}",
+        f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each filter is scaled by "
+        "its own largest weight; grey is 0. On photographs such filters come to look like edges and colours whatever "
+        "the task, which is what the paper set out to explain.",
+        panels,
+        columns=3,
+    )
+
+
+def _picture(mosaic: np.ndarray) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        axes.imshow(mosaic, interpolation="nearest")
+        axes.set_axis_off()
+
+    return paint
+
+
+def _mosaic(rows: pd.DataFrame) -> np.ndarray:
+    """All filters of one network side by side, (height, width, 4) in 0..1; grey is weight 0."""
+    count, side = rows["filter"].max() + 1, rows["row"].max() + 1
+    weights = rows.sort_values(["filter", "row", "column"])[["red", "green", "blue"]].to_numpy()
+    weights = weights.reshape(count, side, side, 3)
+    weights = weights / np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    across = int(np.ceil(np.sqrt(count)))
+    down = int(np.ceil(count / across))
+    mosaic = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))  # what is between filters is transparent
+    for i, picture in enumerate(weights):
+        top, left = (i // across) * (side + 1) + 1, (i % across) * (side + 1) + 1
+        mosaic[top : top + side, left : left + side, :3] = 0.5 + picture / 2
+        mosaic[top : top + side, left : left + side, 3] = 1
+    return mosaic

@@ -1,0 +1,62 @@
+"""How alike the bases' representations are (linear CKA), beside the measured specificity."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.decomposition import decompose
+from analysis.style import INK, Drawing, Mark, Panel
+from analysis.tables import Tables
+
+LOOKS = {  # (pair, whether between natural and man-made)
+    ("bases", False): Mark("base A and base B, similar tasks", "#b2182b", "D", offset=-0.06),
+    ("bases", True): Mark("base A and base B, natural/man-made", "#e08214", "h", offset=0.06),
+    ("other seed", False): Mark("one task, two seeds, similar tasks", "#1f4e9c", "s"),
+    ("other seed", True): Mark("one task, two seeds, natural/man-made", "#1f4e9c", "o", filled=False, line="--"),
+    ("untrained", False): Mark("two untrained networks, similar tasks", "#8a9a00", "^"),
+    ("untrained", True): Mark("two untrained networks, natural/man-made", "#8a9a00", "v", filled=False, line="--"),
+}
+LOSSES = {"transfer loss": LOOKS["bases", False], "transfer loss, dissimilar tasks": LOOKS["bases", True]}
+
+
+def draw(tables: Tables) -> Drawing | str:
+    if tables.similarity.empty:
+        return "not collected, as no split has both of its bases finished, or their weights are not published"
+    pairs = tables.similarity.assign(distant=tables.similarity.split == "natural-manmade")
+    parts, last = decompose(tables.networks), int(pairs.layer.max())
+    panels = [Panel("How alike two networks see the same images", lambda axes: _alike(axes, pairs, last))]
+    if parts.quantity.isin(LOSSES).any():
+        panels.append(Panel("What transfer of layers 1 to n loses", lambda axes: _specific(axes, parts, last)))
+    return Drawing(
+        "similarity",
+        f"Do layers transfer where the two networks are alike? {captions.study(tables)}",
+        f"Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
+        f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of networks. Untrained "
+        "networks show how much the images alone make networks alike. Right: what AnB loses between the same "
+        "tasks, with intervals that hold together with 95%.",
+        panels,
+        [LOOKS[key] for key in pairs.groupby(["pair", "distant"]).groups],
+        pairs.drop(columns=["distant", "run_a", "run_b"]),
+        columns=2,
+    )
+
+
+def _alike(axes: Axes, pairs: pd.DataFrame, last: int) -> None:
+    for key, rows in pairs.groupby(["pair", "distant"]):
+        mark = LOOKS[key]
+        mean = rows.groupby("layer").cka.mean()
+        axes.plot(mean.index, mean, mark.line, color=mark.colour, lw=1.4, zorder=1)
+        tips = [f"{r.a} and {r.b}, {r.split}, layer {r.layer}: CKA {r.cka:.3f}" for r in rows.itertuples()]
+        plot.scatter(axes, rows.layer + mark.offset, rows.cka, mark, tips)
+    axes.set_ylim(min(0, pairs.cka.min() - 0.03), 1.02)
+    plot.layer_axis(axes, last, first=1)
+    axes.set_xlabel("Layer")
+    axes.set_ylabel("Linear CKA (1: alike up to rotation)")
+
+
+def _specific(axes: Axes, parts: pd.DataFrame, last: int) -> None:
+    axes.axhline(0, color=INK, lw=0.8)
+    for quantity, mark in LOSSES.items():
+        plot.estimates(axes, parts[parts.quantity == quantity], mark)
+    plot.layer_axis(axes, last, first=1)
+    axes.set_ylabel("Transfer loss: base − AnB")

@@ -1,0 +1,41 @@
+"""Which networks a figure shows, and their means."""
+
+import pandas as pd
+
+from analysis.stats import BLOCK, base_accuracy
+
+NEAR = ("random", "user")  # kinds of split between similar tasks
+MAIN = ("BnB", "BnB+", "AnB", "AnB+")  # treatments that copy layers
+
+
+def finished(rows: pd.DataFrame, treatment: str) -> bool:
+    """Whether any network of the treatment is."""
+    return bool(rows[rows.treatment == treatment].accuracy.notna().any())
+
+
+def with_treated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without the bases of tasks on which nothing but bases was trained."""
+    return rows.groupby(BLOCK, dropna=False).filter(lambda own: (own.treatment != "base").any())
+
+
+def mean_line(rows: pd.DataFrame, treatment: str) -> pd.Series:
+    """Mean accuracy by n, starting at the base."""
+    done = rows[rows.accuracy.notna() & rows.treatment.isin(["base", treatment])]
+    return done.groupby("n").accuracy.mean()
+
+
+def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy minus that of the base on the same task, split, seed and volume."""
+    return rows.assign(accuracy=rows.accuracy - base_accuracy(rows))
+
+
+def relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
+    """A row an n: the mean over the treatment's networks, minus base and as it is, and their spread."""
+    relative = relative_to_base(rows)
+    done = relative[(relative.treatment == treatment) & relative.accuracy.notna()]
+    plain = rows.loc[done.index].groupby("n").accuracy.mean()
+    table = done.groupby("n").accuracy.agg(["mean", "std", "size"]).reset_index()
+    table.columns = ["n", "mean minus base", "standard deviation", "networks"]
+    table.insert(0, "networks of", label)
+    table.insert(2, "mean accuracy", plain.reindex(table.n).to_numpy())
+    return table
