@@ -29,6 +29,12 @@ def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(accuracy=rows.accuracy - base_accuracy(rows))
 
 
+def with_share(networks: pd.DataFrame) -> pd.DataFrame:
+    """With ``over_base`` (accuracy minus that of the same task's and variant's base) and ``share`` (their ratio)."""
+    own = base_accuracy(networks)
+    return networks.assign(over_base=networks.accuracy - own, share=networks.accuracy / own)
+
+
 def relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
     """A row an n: the mean over the treatment's networks, minus base and as it is, and their spread."""
     relative = relative_to_base(rows)

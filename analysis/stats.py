@@ -88,6 +88,11 @@ def t_interval(values: pd.Series) -> tuple[float, float, float]:
     return centre, centre - half, centre + half
 
 
+def difference(values: pd.Series) -> dict[str, float]:
+    """:func:`t_interval` as columns of a table."""
+    return dict(zip(("difference", "low", "high"), t_interval(values), strict=True))
+
+
 def cell_names(networks: pd.DataFrame) -> pd.Series:
     """The cell of every network: (treatment, n), with DISTANT before treatments between dissimilar tasks."""
     distant = (networks.split_kind == "natural-manmade") & (networks.treatment != "base")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import paper, questions, report
+from analysis import paper, report
 from analysis.figures import __main__ as figures
+from analysis.questions import __main__ as questions
 from analysis.tables import tool
 
 ROOT = Path(__file__).parent.parent

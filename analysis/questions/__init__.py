@@ -1,0 +1,54 @@
+"""Small studies that ask one question each, with one figure and one table, from the tables of analysis.collect alone.
+
+A question is a module here: its first line says what is asked, ``asked(networks)`` whether finished networks vary what
+it is about, ``draw(tables)`` returns the drawing. A new one is a file and its name in QUESTIONS.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from analysis.figures import activity
+from analysis.style import Drawing, compose, save
+from analysis.tables import Tables, write_csv
+from transferability.errors import UserError
+from transferability.files import remove_leftovers
+
+# The first that a study asks is drawn.
+QUESTIONS = (
+    "volume",
+    "preserved",
+    "variants",
+    "longer",
+    "replicates",
+)
+
+
+def modules() -> dict[str, ModuleType]:
+    return {name: import_module(f"{__name__}.{name}") for name in QUESTIONS}
+
+
+def question(tables: Tables) -> Drawing:
+    """The figure of what the study varies.
+
+    Raises:
+        UserError: it varies nothing, or nothing of it is finished.
+    """
+    networks = tables.networks[tables.networks.accuracy.notna()]
+    for module in modules().values():
+        if module.asked(networks):
+            return module.draw(tables)
+    raise UserError(
+        "nothing to compare: the finished networks differ neither in network, recipe, images a class, split or seed, "
+        "nor are there preserved layers (A3B~1)"
+    )
+
+
+def write_question(folder: Path) -> tuple[list[Drawing], list[Path]]:
+    """Draw the folder's question, and with random filters what becomes of them, and write the question's table."""
+    tables = Tables.read(folder)
+    asked, inside = question(tables), activity.draw(tables)
+    drawn = [asked, inside] if isinstance(inside, Drawing) else [asked]
+    remove_leftovers(folder)
+    write_csv(folder / f"{asked.name}.csv", asked.table)
+    return drawn, [path for drawing in drawn for path in save(compose(drawing), folder / drawing.name)]

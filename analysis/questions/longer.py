@@ -1,0 +1,107 @@
+"""Base networks with a longer recipe, beside AnB+ and BnB+ (study=longer).
+
+Is the boost of transfer only more training?
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.stats import difference
+from analysis.style import INK, TREATMENTS, Drawing, Mark, Panel, tell_apart
+from analysis.tables import VARIANT, Tables
+from transferability.errors import UserError
+
+TUNED = ("BnB+", "AnB+")
+RECIPES = [(INK, "o", ":"), ("#8a5a00", "s", "--"), ("#1b7837", "^", "-.")]  # colour, marker, line
+
+
+def asked(networks: pd.DataFrame) -> bool:
+    return (networks.treatment != "base").any() and len(networks[VARIANT].drop_duplicates()) > 1
+
+
+def draw(tables: Tables) -> Drawing:
+    """Bases of several recipes at n = 0, AnB+ and BnB+ against n, a panel a task."""
+    networks = tables.networks[tables.networks.accuracy.notna()]
+    tuned = networks[networks.treatment.isin(TUNED)]
+    if tuned.empty:
+        raise UserError("bases of several recipes, but neither BnB+ nor AnB+ is finished, which they are compared with")
+    usual = tuned.recipe.iloc[0]
+    bases = networks[networks.treatment == "base"]
+    recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
+    looks = tell_apart(recipes, RECIPES, "recipes")
+    marks = {r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()}
+    half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
+    shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
+    limits, last = (shown.min() - 0.01, shown.max() + 0.01), networks.n.max()
+    panels = []
+    for row in tuned.drop_duplicates("task").itertuples():
+        own = networks[networks.task == row.task].assign(half=half)
+        panels.append(Panel(f"{row.split}, target {row.target}", _task(own, marks, limits, last), 5.4))
+    return Drawing(
+        "longer",
+        f"Fine-tuned transfer against base networks that are trained longer ({tables.dataset})",
+        f"{captions.counts(tables.networks)} A mark is one network, lines are means; bars: 95% intervals of each base "
+        f"from its validation images. AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. "
+        f"{captions.statistic(tables)}",
+        panels,
+        [*marks.values(), *(TREATMENTS[t] for t in TUNED)],
+        _table(tuned, bases, recipes),
+        columns=2,
+    )
+
+
+def _task(
+    networks: pd.DataFrame, marks: dict[str, Mark], limits: tuple[float, float], last: int
+) -> Callable[[Axes], None]:
+    """The networks of one task; ``half`` is half of the interval of a base."""
+
+    def paint(axes: Axes) -> None:
+        for place, (recipe, mark) in enumerate(marks.items()):
+            own = networks[(networks.treatment == "base") & (networks.recipe == recipe)]
+            x = 0.2 * (place - (len(marks) - 1) / 2) + 0.06 * (own.seed - own.seed.mean())
+            axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
+            axes.errorbar(x, own.accuracy, own.half, color=mark.colour, fmt="none", lw=1)
+            plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))
+        for treatment in TUNED:
+            own = networks[networks.treatment == treatment]
+            line = own.groupby("n").accuracy.mean()
+            axes.plot(line.index + TREATMENTS[treatment].offset, line, color=TREATMENTS[treatment].colour, lw=1.5)
+            plot.points(axes, own, TREATMENTS[treatment])
+        plot.layer_axis(axes, last)
+        axes.set_ylim(*limits)
+        axes.set_ylabel("Top-1 accuracy on the target task")
+
+    return paint
+
+
+def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
+    """Mean over n of AnB+ and BnB+, and the longer bases, minus each base.
+
+    The interval is Student's t over tasks (classes, seed), or of a single task that of the validation images.
+    """
+    above = {treatment: tuned[tuned.treatment == treatment] for treatment in TUNED}
+    above |= {f"base, {recipe}": bases[bases.recipe == recipe] for recipe in recipes[1:]}
+    rows = []
+    for name, own in above.items():
+        means = own.groupby(["task", "seed"]).accuracy.agg(["mean", "size"])
+        for recipe in recipes[: 1 if name.startswith("base") else None]:
+            base = bases[bases.recipe == recipe].set_index(["task", "seed"])
+            both = means.join(base[["accuracy", "val_images"]], how="inner")
+            found = difference(both["mean"] - both.accuracy)
+            if len(both) == 1:
+                one = both.iloc[0]
+                half = 1.96 * np.sqrt(
+                    (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy)) / one.val_images
+                )
+                found |= {"low": found["difference"] - half, "high": found["difference"] + half}
+            rows.append(
+                {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
+                | {"networks": int(both["size"].sum()), "mean": both["mean"].mean(), "base": both.accuracy.mean()}
+                | found
+                | {"covers": "tasks" if len(both) > 1 else "validation images only"}
+            )
+    return pd.DataFrame(rows)

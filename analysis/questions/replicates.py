@@ -1,0 +1,106 @@
+"""Splits and seeds: do losses and gains at one n hold for other classes? (study=replicates)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.decomposition import QUANTITIES, decompose
+from analysis.paper import published
+from analysis.stats import difference
+from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
+from analysis.tables import Tables
+from transferability.errors import UserError
+
+REPLICATED = ("co-adaptation loss", "specificity loss", "retraining gain", "gain over base", "gain over control")
+MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
+
+
+def asked(networks: pd.DataFrame) -> bool:
+    near = networks[(networks.treatment != "base") & (networks.split_kind != "natural-manmade")]
+    return len(near[["split", "seed"]].drop_duplicates()) > 1
+
+
+def draw(tables: Tables) -> Drawing:
+    """Losses and gains of every target task, and their mean over splits and seeds: a panel an n."""
+    compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
+    own = tables.networks[tables.networks.treatment.isin(compared)]
+    networks = own[own.split_kind != "natural-manmade"]
+    tasks = _task_differences(networks[networks.accuracy.notna()])
+    if tasks.empty:
+        raise UserError("several splits or seeds, but none has two of base, BnB, BnB+, AnB, AnB+ finished in one task")
+    table = _table(tasks)
+    looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
+    marks = {split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()}
+    labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
+    panels = []
+    for n in sorted(set(table.n)):
+        paint = _differences(tasks[tasks.n == n], table[table.n == n], marks, labels)
+        panels.append(Panel(f"n = {n}", paint, 8.4, 4.2))
+    return Drawing(
+        "replicates",
+        f"Do losses and gains hold for other splits? {tables.dataset}",
+        f"{captions.counts(networks)} A coloured mark is one target task, filled: A, hollow: B. Large: the mean over "
+        "splits and seeds with its 95% interval (Student's t; the two directions of a split, whose networks "
+        f"start from the same two bases, count as one). {captions.statistic(tables)}",
+        panels,
+        [*marks.values(), MEAN, Mark("the paper's published numbers", FAINT, line="--")],
+        table,
+    )
+
+
+def _differences(
+    tasks: pd.DataFrame, means: pd.DataFrame, marks: dict[str, Mark], labels: dict[str, str]
+) -> Callable[[Axes], None]:
+    """Those of one n, in the order of ``labels``."""
+    place = list(labels).index
+
+    def paint(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8)
+        for (split, target), own in tasks.groupby(["split", "target"]):
+            shift = 0.1 * (list(marks).index(split) - (len(marks) - 1) / 2)
+            tips = [f"{r.quantity}, {split}, seed {r.seed}: {r.difference:+.3f}" for r in own.itertuples()]
+            mark = replace(marks[split], filled=target == "A")
+            plot.scatter(axes, own.quantity.map(place) + shift, own.difference, mark, tips)
+        x = means.quantity.map(place) + 0.33
+        axes.vlines(x, means.low, means.high, color=INK, lw=1.2)
+        tips = [f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in means.itertuples()]
+        plot.scatter(axes, x, means.difference, MEAN, tips)
+        axes.hlines(means.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
+        axes.set_xticks(range(len(labels)), labels.values(), fontsize=8)
+        axes.set_ylabel("Difference in top-1 accuracy")
+
+    return paint
+
+
+def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
+    """A row a quantity, n and target task."""
+    parts = []
+    for n in sorted(set(networks[networks.n > 0].n)):
+        rows = networks[(networks.n == n) | (networks.treatment == "base")]
+        accuracy = rows.pivot_table(index=["split", "seed", "target"], columns="treatment", values="accuracy")
+        for name in REPLICATED:
+            first, second = QUANTITIES[name]
+            if {first, second} <= set(accuracy.columns):
+                found = (accuracy[first] - accuracy[second]).dropna().rename("difference").reset_index()
+                parts.append(found.assign(n=n, quantity=name, compared=f"{first} − {second}"))
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def _table(tasks: pd.DataFrame) -> pd.DataFrame:
+    """A row an n and quantity: the mean over splits and seeds with both directions, and the published study's value."""
+    paper = decompose(published().networks).set_index(["quantity", "n"]).value
+    rows = []
+    for (n, name, compared), own in tasks.groupby(["n", "quantity", "compared"], sort=False):
+        whole = own.pivot_table(index=["split", "seed"], columns="target", values="difference").dropna()
+        row = {"n": n, "quantity": name, "compared": compared, "splits and seeds": len(whole)}
+        above = int((own.difference > 0).sum())
+        rows.append(
+            row
+            | difference(whole.mean(axis=1))
+            | {"tasks above 0": f"{above} of {len(own)}", "paper": paper.get((name, n), np.nan)}
+        )
+    return pd.DataFrame(rows)

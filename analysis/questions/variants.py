@@ -1,0 +1,99 @@
+"""What differs between parts: kinds of network, recipes (study=random-filters, batchnorm)."""
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.claims import AROUND, MIDDLE
+from analysis.selection import with_share
+from analysis.stats import difference, mean, minus
+from analysis.style import INK, KINDS_OF_NETWORK, TREATMENTS, Drawing, Mark, Panel, tell_apart
+from analysis.tables import VARIANT, Tables, kinds
+
+DIP = {n: weight for (_, n), weight in minus(mean("BnB", AROUND), mean("BnB", MIDDLE)).items()}  # of BnB's accuracy
+TASK = ["task", "seed", "images_per_class"]
+SAME = [*TASK, "split", "split_kind", "cell", "treatment", "n"]
+
+
+def asked(networks: pd.DataFrame) -> bool:
+    return len(networks[networks.treatment != "base"][VARIANT].drop_duplicates()) > 1
+
+
+def draw(tables: Tables) -> Drawing:
+    """What is left of the own base's accuracy, a panel a treatment."""
+    networks = with_share(tables.networks)
+    networks = networks.assign(variant=kinds(networks))
+    looks = tell_apart(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")
+    marks = {name: Mark(name, colour, marker, line=line) for name, (colour, marker, line) in looks.items()}
+    shown = networks[(networks.treatment != "base") & networks.share.notna()]
+    shown = shown[["split_kind", "treatment"]].drop_duplicates()
+    width = 4.6 if len(shown) > 1 else 7.4  # inches; alone it has the legend's width
+    panels = []
+    for kind, treatment in shown.itertuples(index=False):
+        rows = networks[(networks.split_kind == kind) & networks.treatment.isin(["base", treatment])]
+        label = TREATMENTS[treatment].label if treatment in TREATMENTS else treatment
+        panels.append(Panel(f"{label}\n({', '.join(rows.split.unique())})", _shares(rows, marks), width))
+    bases = networks[networks.treatment == "base"].groupby("variant", sort=False).accuracy.mean()
+    return Drawing(
+        "variants",
+        f"{len(marks)} kinds of network: what is left when layers are frozen or copied ({tables.dataset})",
+        f"{captions.counts(networks)} A mark is one network, shifted sideways for clarity, lines are means, 1 is the "
+        "base of the same kind. Mean accuracy of the bases: "
+        f"{'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {captions.statistic(tables)}",
+        panels,
+        list(marks.values()),
+        _table(networks),
+        columns=2,
+    )
+
+
+def _shares(rows: pd.DataFrame, marks: dict[str, Mark]) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        axes.axhline(1, color=INK, lw=0.8, ls=":")
+        for place, (name, mark) in enumerate(marks.items()):
+            own = rows[(rows.variant == name) & rows.share.notna()]
+            shift = 0.08 * (place - (len(marks) - 1) / 2)
+            line = own.groupby("n").share.mean()
+            axes.plot(line.index + shift * (line.index > 0), line, mark.line, color=mark.colour, lw=1.5, zorder=2)
+            own = own[own.treatment != "base"]
+            plot.scatter(axes, own.n + shift, own.share, mark, plot.tips_of(own))
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 0.95), max(high, 1.02))
+        chance = (rows.share / rows.accuracy / rows.classes).mean()
+        if chance > low:
+            plot.chance(axes, chance, "left")
+        axes.set_ylabel("Accuracy as a share of the base's")
+        plot.layer_axis(axes, rows.n.max())
+
+    return paint
+
+
+def _table(networks: pd.DataFrame) -> pd.DataFrame:
+    """For each variant, kind of split and treatment: means, and the difference from the first variant, cell by cell.
+
+    ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed, averaged over n.
+    ``dip`` is how much lower BnB lies in the middle, n = 4, 5, than at n = 1, 2, 7 (the paper's sign of co-adaptation).
+    Intervals are Student's t over tasks (classes, seed): networks of one task start from one base and share its
+    luck.
+    """
+    done = networks[networks.accuracy.notna()]
+    names = list(done.variant.unique())
+    first = done[done.variant == names[0]]
+    rows = []
+    for (name, kind, treatment), own in done.groupby(["variant", "split_kind", "treatment"], sort=False):
+        values = {"networks": len(own), "accuracy": own.accuracy.mean(), "share of the base's": own.share.mean()}
+        by_n = {f"share at n={n}": share for n, share in own.groupby("n").share.mean().items() if n > 0}
+        row = {"variant": name, "splits": kind, "treatment": treatment, **values, **by_n}
+        if name != names[0]:
+            both = own.merge(first, on=SAME, suffixes=("", "_first"))
+            column = "accuracy" if treatment == "base" else "over_base"
+            by_task = (both[column] - both[f"{column}_first"]).groupby([both[c] for c in TASK], dropna=False).mean()
+            row |= {"against": names[0], "tasks": by_task.count()} | difference(by_task)
+        if treatment == "BnB" and set(DIP) <= set(own.n):
+            dips = own.pivot_table(index=[c for c in TASK if own[c].notna().any()], columns="n", values="accuracy")
+            found = difference(dips[list(DIP)] @ pd.Series(DIP))
+            row |= {"dip": found["difference"], "dip low": found["low"], "dip high": found["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
