@@ -8,7 +8,7 @@ Each of them is a study of natural/man-made with base, BnB and AnB on another da
 shared, the higher the layer at which the features of one family stop to serve the other.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import plot
+from analysis.command import command
 from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
-from analysis.style import INK, Drawing, Mark, Panel, compose, save, tell_apart
-from analysis.tables import Tables, tool, write_csv
+from analysis.style import FORMATS, INK, Drawing, Mark, Panel, compose, save, tell_apart
+from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
@@ -178,16 +179,13 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder with one folder of analysis.collect for each dataset")
-    options = parser.parse_args()
-    networks, levels = read(options.folder)
+def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
+    networks, levels = read(folder)
     made, by_grammar = drawing(networks, levels), half_layers(networks)
-    remove_leftovers(options.folder)
-    write_csv(options.folder / "calibration.csv", made.table)
-    write_csv(options.folder / "half_layers.csv", by_grammar)
-    paths = save(compose(made), options.folder / made.name)
+    remove_leftovers(folder)
+    write_csv(folder / "calibration.csv", made.table)
+    write_csv(folder / "half_layers.csv", by_grammar)
+    paths = save(compose(made), folder / made.name, formats)
     print(by_grammar.to_string(index=False, float_format="%.3f"))
     print(made.table.to_string(index=False, float_format="%.3f"))
     print(made.caption)
@@ -196,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tool(main)()
+    command("analysis.calibration", main, __doc__, draws=True)

@@ -6,14 +6,14 @@ The numbers are those of the authors' published training logs (``transferability
 had 170 networks; the logs of 148 are published, the other 22 have rows with state "missing".
 """
 
-import argparse
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables import RESULTS, Tables, names, tool
+from analysis.command import command
+from analysis.tables import RESULTS, Tables, names
 from transferability import cells
 
 # ILSVRC 2012 has 50 validation images a class.
@@ -91,16 +91,13 @@ def _identity(cell: cells.Cell, split: str, kind: str, run: str) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the tables go")
-    options = parser.parse_args()
-    published().write(options.folder)
+def main(folder: Path) -> None:
+    published().write(folder)
     results = published().results
     missing = results[results.state == "missing"]
-    print(f"{options.folder}: {len(results) - len(missing)} networks with published logs, {len(missing)} without:")
+    print(f"{folder}: {len(results) - len(missing)} networks with published logs, {len(missing)} without:")
     print(", ".join(names(missing)))
 
 
 if __name__ == "__main__":
-    tool(main)()
+    command("analysis.paper", main, __doc__)

@@ -3,7 +3,6 @@
 python -m analysis.report figures/figures-procedural       writes FOLDER/report.html, claims.csv, decomposition.csv ...
 """
 
-import argparse
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -17,11 +16,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.claims import assess
+from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design, drawings
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, render
-from analysis.tables import Tables, mixed, names, read_csv, tool, write_csv
+from analysis.tables import Tables, mixed, names, read_csv, write_csv
 from transferability.files import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -228,16 +228,13 @@ def _number(value: Any) -> str:
     return str(value)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
-    options = parser.parse_args()
-    path = write_report(options.folder)
+def main(folder: Path) -> None:
+    path = write_report(folder)
     print("The paper's claims on this study (claims.csv has differences and intervals):")
-    for claim in read_csv(options.folder / "claims.csv").itertuples():
+    for claim in read_csv(folder / "claims.csv").itertuples():
         print(f"  {claim.verdict:<12}  {claim.statement}")
     print(f"report: {path.resolve()}")
 
 
 if __name__ == "__main__":
-    tool(main)()
+    command("analysis.report", main, __doc__)

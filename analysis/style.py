@@ -19,6 +19,7 @@ from transferability.files import replacing
 
 matplotlib.use("Agg")
 
+FORMATS = ("pdf", "svg", "png")
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
 
 
@@ -186,14 +187,14 @@ def render(panel: Panel) -> Figure:
     return figure
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.pdf, .svg and .png, each whole or not, with nothing in them that changes from day to day."""
+def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write ``stem``.pdf ..., each whole or not, with nothing in them that changes from day to day."""
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
-    paths = [stem.with_suffix(f".{kind}") for kind in undated]
+    paths = [stem.with_suffix(f".{kind}") for kind in formats]
     with matplotlib.rc_context(RC):  # the salt of SVG identifiers and the fonts count when a file is written
-        for path, (kind, metadata) in zip(paths, undated.items(), strict=True):
+        for path, kind in zip(paths, formats, strict=True):
             with replacing(path) as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+                figure.savefig(temporary, format=kind, metadata=undated[kind])
     plt.close(figure)
     return paths
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pandas as pd
 
 from transferability.errors import UserError
 from transferability.files import write_atomic
-from transferability.terminal import in_utf8, output
 
 # A row a network. The published numbers of the paper have the same columns (analysis/paper.py).
 RESULTS = [
@@ -219,22 +216,6 @@ def mixed(networks: pd.DataFrame) -> str | None:
     treated = networks[networks.treatment != "base"]
     varied = [column for column in (*VARIANT, "images_per_class") if treated[column].nunique(dropna=False) > 1]
     return f"the networks differ in {' and '.join(varied)}: `make question` compares them" if varied else None
-
-
-def tool(main: Callable[[], None]) -> Callable[[], None]:
-    """The command line around ``main``: what a user can cause ends in one line and status 2."""
-
-    def run() -> None:
-        in_utf8()
-        with output():
-            try:
-                main()
-            except UserError as error:
-                with output():
-                    print(f"error: {error}", file=sys.stderr)
-                sys.exit(2)
-
-    return run
 
 
 def _finished(folder: Path) -> int:

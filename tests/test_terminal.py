@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from analysis import paper, report
+from analysis.command import command
 from analysis.figures import __main__ as figures
 from analysis.questions import __main__ as questions
-from analysis.tables import tool
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, t
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         monkeypatch.setattr(sys, "argv", ["command", str(folder)])
         with pytest.raises(SystemExit) as ended:
-            tool(module.main)()
+            command("analysis.x", module.main, "")
         (line,) = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2 and line.startswith("error: ") and str(folder) in line
     assert (tmp_path / "file").read_text() == "" and len(list(tmp_path.iterdir())) == 1

@@ -6,6 +6,7 @@ A figure is a module here with ``draw(tables)``, which returns the drawing, or i
 one is a file and its name in FIGURES.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -40,9 +41,11 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
     )
 
 
-def write_figures(folder: Path) -> tuple[list[Path], dict[str, str]]:
+def write_figures(folder: Path, formats: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     """Draw every figure of the folder's tables into it; paths, and the figures that were not drawn with the reason."""
     made, absent = drawings(Tables.read(folder))
     remove_leftovers(folder)
-    paths = [path for drawing in [design.draw(), *made] for path in save(compose(drawing), folder / drawing.name)]
+    paths = []
+    for drawing in [design.draw(), *made]:
+        paths += save(compose(drawing), folder / drawing.name, formats)
     return paths, absent

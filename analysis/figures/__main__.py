@@ -1,20 +1,18 @@
-"""Every figure of a study, as PDF, SVG and PNG, into the folder of its tables.
+"""Every figure of a study, as PDF, SVG and PNG, into the folder of its tables (analysis.collect, analysis.paper).
 
 python -m analysis.figures figures/figures-procedural
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.command import command
 from analysis.figures import write_figures
-from analysis.tables import tool
+from analysis.style import FORMATS
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a folder of analysis.collect or analysis.paper")
-    options = parser.parse_args()
-    paths, absent = write_figures(options.folder)
+def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
+    paths, absent = write_figures(folder, formats)
     for path in paths:
         print(path)
     for name, why in absent.items():
@@ -22,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tool(main)()
+    command("analysis.figures", main, __doc__, draws=True)

@@ -4,6 +4,7 @@ A question is a module here: its first line says what is asked, ``asked(networks
 it is about, ``draw(tables)`` returns the drawing. A new one is a file and its name in QUESTIONS.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -44,11 +45,14 @@ def question(tables: Tables) -> Drawing:
     )
 
 
-def write_question(folder: Path) -> tuple[list[Drawing], list[Path]]:
+def write_question(folder: Path, formats: Sequence[str]) -> tuple[list[Drawing], list[Path]]:
     """Draw the folder's question, and with random filters what becomes of them, and write the question's table."""
     tables = Tables.read(folder)
     asked, inside = question(tables), activity.draw(tables)
     drawn = [asked, inside] if isinstance(inside, Drawing) else [asked]
     remove_leftovers(folder)
     write_csv(folder / f"{asked.name}.csv", asked.table)
-    return drawn, [path for drawing in drawn for path in save(compose(drawing), folder / drawing.name)]
+    paths = []
+    for drawing in drawn:
+        paths += save(compose(drawing), folder / drawing.name, formats)
+    return drawn, paths

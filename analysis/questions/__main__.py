@@ -4,21 +4,16 @@ python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the 
                                          (with random filters also the figure "activity", of what becomes of them):
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.command import command
 from analysis.questions import modules, write_question
-from analysis.tables import tool
+from analysis.style import FORMATS
 
 
-def main() -> None:
-    about = "\n".join(f"{name:<12}{module.__doc__.splitlines()[0]}" for name, module in modules().items())
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\n{about}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="a folder of analysis.collect")
-    options = parser.parse_args()
-    drawn, paths = write_question(options.folder)
+def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
+    drawn, paths = write_question(folder, formats)
     for drawing in drawn:
         print(drawing.table.to_string(index=False, float_format="%.4f", na_rep=""), end="\n\n")
     for path in paths:
@@ -26,4 +21,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tool(main)()
+    asked = [f"{name:<12}{module.__doc__.splitlines()[0]}" for name, module in modules().items()]
+    command("analysis.questions", main, "\n".join([__doc__, *asked]), draws=True)
