@@ -8,7 +8,7 @@ Each of them is a study of natural/man-made with base, BnB and AnB on another da
 shared, the higher the layer at which the features of one family stop to serve the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,13 @@ from analysis import plot
 from analysis.command import command
 from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
-from analysis.style import FORMATS, INK, Drawing, Mark, Panel, compose, save, tell_apart
+from analysis.style import BLUE, FORMATS, INK, ORANGE, RED, Drawing, Mark, Panel, compose, save, tell_apart
 from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
-LOOKS = [("#e08214", "o"), ("#b2182b", "D"), ("#542788", "^"), ("#1f4e9c", "s")]  # by shared level
-NO_LOSS = 0.05  # of the base's accuracy: below it there is no layer at which half of the loss happens
+LOOKS = [(ORANGE, "o"), (RED, "D"), ("#542788", "^"), (BLUE, "s")]  # by shared level
+LEAST_LOSS = 0.05  # of the base's accuracy: below it there is no layer at which half of the loss happens
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, int]:
@@ -74,7 +74,7 @@ def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
         base, loss = curves.base[0], (curves.BnB - curves.AnB)[layers]
         if np.isnan(base) or loss.isna().any():
             continue
-        half = shape(layers, loss.to_numpy())[0] if loss.max() > NO_LOSS * base else np.nan
+        half = shape(layers, loss.to_numpy())[0] if loss.max() > LEAST_LOSS * base else np.nan
         names = ("shared", "grammar", "seed", "base", "loss", "half_layer")
         rows.append(dict(zip(names, (*key, base, loss.iloc[-1], half), strict=True)))
     if not rows:
@@ -108,75 +108,82 @@ def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
 
 
 def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
-    found, studies = half_layers(networks), len(networks[["shared", "grammar", "seed"]].drop_duplicates())
-    missing, networks = int(networks.accuracy.isna().sum()), networks[networks.accuracy.notna()]
-    table, moved = summary(found), slope(found)
+    found = half_layers(networks)
+    table, done = summary(found), networks[networks.accuracy.notna()]
     looks = {
         shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
-        for shared, (colour, marker) in tell_apart(sorted(set(networks.shared)), LOOKS, "shared levels").items()
+        for shared, (colour, marker) in tell_apart(sorted(set(done.shared)), LOOKS, "shared levels").items()
     }
-
-    def curves(treatment: str):
-        def paint(axes: Axes) -> None:
-            axes.axhline(1, color=INK, lw=0.8, ls=":")
-            for place, (shared, mark) in enumerate(looks.items()):
-                own = networks[(networks.shared == shared) & (networks.treatment == treatment)]
-                line = own.groupby("n").share.mean()
-                axes.plot([0, *line.index], [1, *line], color=mark.colour, lw=1.8, zorder=2)
-                shift = 0.14 * (place - (len(looks) - 1) / 2)
-                tips = [
-                    f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base" for r in own.itertuples()
-                ]
-                plot.scatter(axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips)
-            axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
-            plot.layer_axis(axes, networks.n.max())
-            axes.set_ylabel("Accuracy as a share of the base's")
-
-        return paint
-
-    def where(axes: Axes) -> None:
-        for row in found.itertuples():
-            mark = looks[row.shared]
-            tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
-            x = row.shared - 0.2 + 0.04 * row.grammar
-            plot.scatter(axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips)
-        middle, low, high = table["half-loss layer"], table.low, table.high
-        axes.errorbar(
-            table["shared levels"], middle, [middle - low, high - middle], color=INK, fmt="o-", lw=1.3, capsize=3
-        )
-        axes.set_xticks(sorted(looks))
-        axes.set_xlim(min(looks) - 0.5, max(looks) + 0.4)
-        axes.set_ylim(0, networks.n.max() + 0.5)
-        axes.set_xlabel(f"Levels that both tasks share (of {levels}, from below)")
-        axes.set_ylabel("Layer n by which half of it has happened")
-
-    grammars, seeds, absent = networks.grammar.nunique(), networks.seed.nunique(), int(found.half_layer.isna().sum())
-    remark = (
-        f"; {absent} lost less than {NO_LOSS:.0%} of the base's accuracy at every n and have no mark" if absent else ""
-    )
-    remark += f"; {studies - len(found)} lack a network and have no mark" if len(found) < studies else ""
-    slopes = (
-        f" One more shared level moves the half-loss layer by {moved[0]:.2f} [{moved[1]:.2f}, {moved[2]:.2f}] layers "
-        f"({moved[3]} grammars)."
-    )
     return Drawing(
         "calibration",
         "Calibration: where transfer breaks, against where the tasks stop to share rules (embedded images)",
-        f"{len(networks)} networks{f' ({missing} are missing)' if missing else ''}: {grammars} grammars, both "
-        f"directions, {seeds} training "
-        f"{'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one grammar, mean of both directions"
-        f"{remark}); lines: means; n = 0 is the base. Black: mean and 95% interval over grammars."
-        f"{slopes if moved[3] > 1 else ''} Accuracy: top-1 on all validation images of the task at the end of "
-        "training.",
+        _caption(networks, found),
         [
-            Panel("AnB: frozen layers of the other task", curves("AnB")),
-            Panel("BnB: frozen own layers (control)", curves("BnB")),
-            Panel("Where half of the specificity loss (BnB − AnB) happens", where),
+            Panel("AnB: frozen layers of the other task", _shares(done, looks, "AnB")),
+            Panel("BnB: frozen own layers (control)", _shares(done, looks, "BnB")),
+            Panel(
+                "Where half of the specificity loss (BnB − AnB) happens",
+                lambda axes: _half_layers(axes, found, table, looks, levels, done.n.max()),
+            ),
         ],
         list(looks.values()),
         table,
         columns=3,
     )
+
+
+def _caption(networks: pd.DataFrame, found: pd.DataFrame) -> str:
+    done, studies = networks[networks.accuracy.notna()], networks[["shared", "grammar", "seed"]].drop_duplicates()
+    missing, seeds = len(networks) - len(done), done.seed.nunique()
+    remark, moved = "", ""
+    if absent := int(found.half_layer.isna().sum()):
+        remark += f"; {absent} lost less than {LEAST_LOSS:.0%} of the base's accuracy at every n and have no mark"
+    if lacking := len(studies) - len(found):
+        remark += f"; {lacking} lack a network and have no mark"
+    value, low, high, grammars = slope(found)
+    if grammars > 1:
+        moved = f" One more shared level moves the half-loss layer by {value:.2f} [{low:.2f}, {high:.2f}] layers "
+        moved += f"({grammars} grammars)."
+    return (
+        f"{len(done)} networks{f' ({missing} are missing)' if missing else ''}: {done.grammar.nunique()} grammars, "
+        f"both directions, {seeds} training {'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one "
+        f"grammar, mean of both directions{remark}); lines: means; n = 0 is the base. Black: mean and 95% interval "
+        f"over grammars.{moved} Accuracy: top-1 on all validation images of the task at the end of training."
+    )
+
+
+def _shares(networks: pd.DataFrame, looks: dict[int, Mark], treatment: str) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        axes.axhline(1, color=INK, lw=0.8, ls=":")
+        for shared, shift in plot.side_by_side(looks, 0.14).items():
+            mark = looks[shared]
+            own = networks[(networks.shared == shared) & (networks.treatment == treatment)]
+            line = own.groupby("n").share.mean()
+            axes.plot([0, *line.index], [1, *line], color=mark.colour, lw=1.8, zorder=2)
+            tips = [f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base" for r in own.itertuples()]
+            plot.scatter(axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips)
+        axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
+        plot.layer_axis(axes, networks.n.max())
+        axes.set_ylabel("Accuracy as a share of the base's")
+
+    return paint
+
+
+def _half_layers(
+    axes: Axes, found: pd.DataFrame, table: pd.DataFrame, looks: dict[int, Mark], levels: int, last: int
+) -> None:
+    for row in found.itertuples():
+        mark = looks[row.shared]
+        tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
+        x = row.shared - 0.2 + 0.04 * row.grammar
+        plot.scatter(axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips)
+    middle, low, high = table["half-loss layer"], table.low, table.high
+    axes.errorbar(table["shared levels"], middle, [middle - low, high - middle], color=INK, fmt="o-", lw=1.3, capsize=3)
+    axes.set_xticks(sorted(looks))
+    axes.set_xlim(min(looks) - 0.5, max(looks) + 0.4)
+    axes.set_ylim(0, last + 0.5)
+    axes.set_xlabel(f"Levels that both tasks share (of {levels}, from below)")
+    axes.set_ylabel("Layer n by which half of it has happened")
 
 
 def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:

@@ -1,6 +1,6 @@
 """The paper's claims as statements that a study can support or contradict.
 
-Each claim is one difference between cells, fixed here and not after a look at a study, and a threshold that the
+Each claim is one difference between conditions, fixed here and not after a look at a study, and a threshold that the
 difference must exceed: 0, or a share of the mean accuracy of the bases in it. A claim about several layers is about
 their mean: one test, not one a layer. The verdict is by the 95% interval of the linear model (``stats``): *supported*
 if it lies above the threshold, *contradicted* if below, else *inconclusive*. The model takes treatments to act alike on

@@ -71,8 +71,10 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
         """The earlier rows of these runs that are in no new table, and the new ones."""
         old, new = getattr(earlier, name), getattr(tables, name)
         old = old[old[runs].isin(set(of)).all(axis=1)] if len(old) else old
-        both = pd.concat([table for table in (old, new) if len(table)] or [new])
-        return both.drop_duplicates([*runs, *rows], keep="last", ignore_index=True) if len(both) else both
+        there = [table for table in (old, new) if len(table)]
+        if not there:
+            return new
+        return pd.concat(there).drop_duplicates([*runs, *rows], keep="last", ignore_index=True)
 
     abouts = [tables.about, earlier.about]
     union = {
@@ -94,7 +96,10 @@ def _first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) 
     if bases.empty:
         return new
     chosen = bases.groupby(["split", "seed"], sort=False).size().idxmax()
-    return next((t for t in (new, old) if len(t) and (t.split.iloc[0], t.seed.iloc[0]) == chosen), new)
+    for table in (new, old):
+        if len(table) and (table.split.iloc[0], table.seed.iloc[0]) == chosen:
+            return table
+    return new
 
 
 def means(networks: pd.DataFrame) -> str:

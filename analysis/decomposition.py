@@ -8,6 +8,7 @@ from scipy.optimize import isotonic_regression
 
 from analysis.stats import BASE, BLOCK, DISTANT, Estimate, Weights, available, estimate, estimate_jointly, mean, minus
 from transferability.draws import numpy_generator
+from transferability.splits import SIMILAR
 
 # name: (what is subtracted from what, in words)
 QUANTITIES = {
@@ -24,7 +25,7 @@ QUANTITIES = {
     "retraining gain": ("BnB+", "base"),
     "loss of random filters": ("base", "RnB"),
 }
-DRAWS = 10_000
+SAMPLES = 10_000
 
 # Table 1 of the paper: the mean boost of AnB+ for n = first..last, over baseB and over the selffer BnB+.
 TABLE1 = {(1, 7): (0.016, 0.014), (3, 7): (0.018, 0.014), (5, 7): (0.021, 0.017)}
@@ -80,8 +81,8 @@ def transition(networks: pd.DataFrame) -> Transition | None:
     joint = estimate_jointly(networks, [_difference("BnB", "AnB", n) for n in layers])
     if joint is None or joint.intervals(0.95)[-1].low <= 0:
         return None
-    draws = joint.draws(DRAWS, numpy_generator(0, "transition"))
-    half, spread = zip(*(shape(layers, draw) for draw in draws if _grown(draw)[-1] > 0), strict=True)
+    samples = joint.samples(SAMPLES, numpy_generator(0, "transition"))
+    half, spread = zip(*(shape(layers, one) for one in samples if _grown(one)[-1] > 0), strict=True)
     grown = _grown(joint.values)
     steps = np.diff(grown) / grown[-1]
     largest = int(steps.argmax())
@@ -104,7 +105,7 @@ def boosts(networks: pd.DataFrame) -> pd.DataFrame:
     networks, and the controls, were trained: where they differ, a difference of means contains the difference between
     tasks.
     """
-    done = networks[networks.accuracy.notna() & networks.split_kind.isin(["random", "user"])]
+    done = networks[networks.accuracy.notna() & networks.split_kind.isin(SIMILAR)]
     bases = done[done.treatment == "base"]
     rows = []
     for control in ("base", "BnB+"):
@@ -180,6 +181,6 @@ def shape(layers: list[int], losses: np.ndarray) -> tuple[float, float]:
     return n[before] + part * (n[after] - n[before]), float(1 / (shares**2).sum())
 
 
-def _with_interval(value: float, draws: tuple[float, ...]) -> tuple[float, float, float]:
-    low, high = np.quantile(draws, [0.025, 0.975])
+def _with_interval(value: float, samples: tuple[float, ...]) -> tuple[float, float, float]:
+    low, high = np.quantile(samples, [0.025, 0.975])
     return float(value), float(low), float(high)

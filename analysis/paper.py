@@ -15,10 +15,11 @@ import pandas as pd
 from analysis.command import command
 from analysis.tables import RESULTS, Tables, names
 from transferability import cells
+from transferability.splits import ALL, NATURAL_MANMADE, RANDOM
 
 # ILSVRC 2012 has 50 validation images a class.
 VAL_PER_CLASS = 50
-CLASSES = {("random", "A"): 500, ("random", "B"): 500, ("natural-manmade", "A"): 449, ("natural-manmade", "B"): 551}
+CLASSES = {(RANDOM, "A"): 500, (RANDOM, "B"): 500, (NATURAL_MANMADE, "A"): 449, (NATURAL_MANMADE, "B"): 551}
 
 # Fine-tuned networks that the paper's own analysis loads (splits 0 and 1: BnB+ for A, AnB+ in both directions).
 FINE_TUNED = [(k, s, n, t) for k in (0, 1) for s, t in (("A", "A"), ("A", "B"), ("B", "A")) for n in range(1, 8)]
@@ -32,9 +33,7 @@ def published() -> Tables:
     known = {(r["split"], r["cell"]) for r in rows}
     for k, source, n, target in FINE_TUNED:
         if (f"random-{k}", cell := f"{source}{n}{target}+") not in known:
-            rows.append(
-                _identity(cells.parse(cell), f"random-{k}", "random", f"transfer-ft{k}{source}{k}{target}_1_{n}")
-            )
+            rows.append(_identity(cells.parse(cell), f"random-{k}", RANDOM, f"transfer-ft{k}{source}{k}{target}_1_{n}"))
     about = {
         "title": "The published numbers of Yosinski et al. (2014)",
         "published": True,
@@ -51,8 +50,8 @@ def published() -> Tables:
 
 def _row(log) -> dict:
     """One line of the logs' table."""
-    kind = {"random-split": "random", "natural-manmade": "natural-manmade"}.get(log.experiment, "all")
-    if kind != "all":
+    kind = {"random-split": RANDOM, "natural-manmade": NATURAL_MANMADE}.get(log.experiment, ALL)
+    if kind != ALL:
         cell, split = cells.parse(log.cell), log.split
     else:
         cell, split = cells.parse(f"{log.cell}all"), "all"

@@ -1,12 +1,14 @@
 """What figures are drawn of: marks, curves, bars and axes. Everything here takes axes and rows of a table."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
 from analysis.stats import BLOCK
-from analysis.style import FAINT, PAPER, READINGS, Mark, with_tips
+from analysis.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Mark, with_tips
 
 
 def chance(axes: Axes, height: float, side: str) -> None:
@@ -99,7 +101,7 @@ def estimates(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
 def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
     """From base to BnB what co-adaptation costs, from BnB to AnB what specificity costs, above base the gain."""
     base = lines["base"].iloc[0] if len(lines["base"]) else np.nan
-    for upper, lower, colour in (("base", "BnB", "#1f4e9c"), ("BnB", "AnB", "#b2182b"), ("AnB+", "base", "#ef8a7a")):
+    for upper, lower, colour in (("base", "BnB", BLUE), ("BnB", "AnB", RED), ("AnB+", "base", LIGHT_RED)):
         if upper in lines and lower in lines:
             both = lines[lower if upper == "base" else upper].index
             low, high = (pd.Series(base, both) if t == "base" else lines[t].reindex(both) for t in (lower, upper))
@@ -118,6 +120,11 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
     for treatment, height in heights.items():
         number = READINGS[treatment].split()[0]
         axes.text(last + 0.45, height - excess, number, fontweight="bold", va="center", ha="center")
+
+
+def side_by_side(names: Collection[str], step: float) -> dict[str, float]:
+    """How far to shift each of ``names`` along an axis, so that their marks at one place stand beside each other."""
+    return {name: step * (place - (len(names) - 1) / 2) for place, name in enumerate(names)}
 
 
 def layer_axis(axes: Axes, last: float, first: int = 0) -> None:

@@ -28,7 +28,7 @@ FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green"
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
 ACTIVITY = ["run", "layer", "cosine", "silent", "images"]
 IMAGES = 1000  # twice as many change the similarities of the demo by about 0.02 at most
-BLOCK = 4096  # features that are float64 at the same moment
+FEATURES_AT_ONCE = 4096  # that are float64 at the same moment
 
 
 def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
@@ -206,7 +206,7 @@ def unit_gram(features: Tensor) -> Tensor:
     """
     n = len(features)
     gram = torch.zeros(n, n, dtype=torch.float64)
-    for block in features.split(BLOCK, dim=1):
+    for block in features.split(FEATURES_AT_ONCE, dim=1):
         block = block.double()
         block -= block.mean(0)  # only for less rounding: what a shift adds, U-centring removes
         gram.addmm_(block, block.T)
@@ -258,6 +258,6 @@ def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int], images: i
     """The validation images of ``classes``, or so many drawn from them."""
     stream = Stream(dataset, classes, None, spec.seed, spec.recipe, spec.network.input_size, torch.device("cpu"))
     if len(stream.val_rows) > images:
-        draw = numpy_generator("similarity", images)
-        stream.val_rows = np.sort(draw.choice(stream.val_rows, images, replace=False))
+        generator = numpy_generator("similarity", images)
+        stream.val_rows = np.sort(generator.choice(stream.val_rows, images, replace=False))
     return stream

@@ -4,7 +4,6 @@ import pandas as pd
 
 from analysis.stats import BLOCK, base_accuracy
 
-NEAR = ("random", "user")  # kinds of split between similar tasks
 MAIN = ("BnB", "BnB+", "AnB", "AnB+")  # treatments that copy layers
 
 

@@ -1,29 +1,32 @@
 """Differences between networks, with intervals: one linear model for every figure, table and claim.
 
 The accuracy of a network is that of its task (one effect for each target task, known by its classes, seed, volume, kind
-of network and recipe: the *block*) plus that of its cell (treatment and n), plus noise. A difference between cells is
-then one within tasks, also where the study is not complete (or, where no task has all of it, one relative to bases),
-and the noise is estimated from all networks together (the two-way analysis of variance without interaction). Cells of
-dissimilar tasks (natural/man-made) have effects of their own.
+of network and recipe: the *block*) plus that of its condition (treatment and n), plus noise. A difference between
+conditions is then one within tasks, also where the study is not complete (or, where no task has all of it, one
+relative to bases), and the noise is estimated from all networks together (the two-way analysis of variance without
+interaction). Conditions between dissimilar tasks (natural/man-made) have effects of their own.
 
-Where every cell was trained once there is no spread between networks to see. What is left is the binomial error of
+Where every condition was trained once there is no spread between networks to see. What is left is the binomial error of
 the validation images, counted as if each network had images of its own (cautious: images in common make differences
 more exact), and the estimate says so.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from transferability.splits import NATURAL_MANMADE
+
 BLOCK = ["task", "seed", "images_per_class", "network", "recipe"]
-DISTANT = "distant "  # before the treatment of cells between dissimilar tasks
+DISTANT = "distant "  # before the treatment of networks between dissimilar tasks
 
-Cell = tuple[str, int]  # a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
-Weights = dict[Cell, float]  # a contrast: a weight for each cell, summing to 0
+Condition = tuple[str, int]  # a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
+Weights = dict[Condition, float]  # a contrast: a weight for each condition, summing to 0
 
-BASE: Cell = ("base", 0)
+BASE: Condition = ("base", 0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Joint:
             out.append(Estimate(float(value), float(low), float(high), len(rows), tasks, self.df))
         return out
 
-    def draws(self, count: int, generator: np.random.Generator) -> np.ndarray:
+    def samples(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """(count, k) values as the data leave them possible: multivariate Student's t, or normal without ``df``."""
         if not self.df:
             return generator.multivariate_normal(self.values, self.covariance, count)
@@ -93,9 +96,9 @@ def difference(values: pd.Series) -> dict[str, float]:
     return dict(zip(("difference", "low", "high"), t_interval(values), strict=True))
 
 
-def cell_names(networks: pd.DataFrame) -> pd.Series:
-    """The cell of every network: (treatment, n), with DISTANT before treatments between dissimilar tasks."""
-    distant = (networks.split_kind == "natural-manmade") & (networks.treatment != "base")
+def conditions_of(networks: pd.DataFrame) -> pd.Series:
+    """The condition of every network: (treatment, n), with DISTANT before treatments between dissimilar tasks."""
+    distant = (networks.split_kind == NATURAL_MANMADE) & (networks.treatment != "base")
     treatment = networks.treatment.where(~distant, DISTANT + networks.treatment)
     return pd.Series(list(zip(treatment, networks.n, strict=True)), index=networks.index)
 
@@ -103,7 +106,7 @@ def cell_names(networks: pd.DataFrame) -> pd.Series:
 def available(networks: pd.DataFrame, treatment: str) -> list[int]:
     """The values of n for which a network of the treatment is finished."""
     done = networks[networks.accuracy.notna()]
-    return sorted(n for name, n in set(cell_names(done)) if name == treatment)
+    return sorted(n for name, n in set(conditions_of(done)) if name == treatment)
 
 
 def mean(treatment: str, layers: list[int]) -> Weights:
@@ -116,70 +119,76 @@ def minus(first: Weights, second: Weights) -> Weights:
 
 
 def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95) -> Estimate | None:
-    """One difference; None where the study cannot tell (a cell without a network, or no task in common)."""
+    """One difference; None where the study cannot tell (a condition without a network, or no task in common)."""
     joint = estimate_jointly(networks, [weights])
     return joint.intervals(confidence)[0] if joint else None
 
 
 def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint | None:
-    """Differences between cells by least squares on block and cell.
+    """Differences between conditions by least squares on block and condition.
 
     All networks tell what a task is worth, with two exceptions, in which the bases and the networks that the contrasts
     name do so alone. Networks with random filters, whose spread is of another size, take part only where a contrast
-    names them. And where no task has all cells of a difference, it compares tasks, each relative to its base: what
-    other treatments lose there need not be what these lose.
+    names them. And where no task has all conditions of a difference, it compares tasks, each relative to its base:
+    what other treatments lose there need not be what these lose.
 
     Args:
         networks: with the columns of ``tables.RESULTS`` and ``accuracy``; unfinished ones are left out.
         contrasts: each summing to 0.
     """
     rows = networks[networks.accuracy.notna()]
-    cells = cell_names(rows)
-    if not {c for w in contrasts for c in w} <= set(cells):
+    conditions = conditions_of(rows)
+    if not {c for w in contrasts for c in w} <= set(conditions):
         return None
     blocks = rows[BLOCK].astype(object).fillna("all").agg(tuple, axis=1)
-    named = {cell[0] for weights in contrasts for cell in weights} | {"base"}
-    of_task = [set(own) for _, own in cells.groupby(blocks)]
+    named = {condition[0] for weights in contrasts for condition in weights} | {"base"}
+    of_task = [set(own) for _, own in conditions.groupby(blocks)]
     within = all(any({c for c in w if w[c]} <= own for own in of_task) for w in contrasts)
     alone = not within or any(name.endswith("RnB") for name in named)
-    kept = [c[0] in named if alone else not c[0].endswith("RnB") for c in cells]
-    rows, cells, blocks = rows[kept], cells[kept], blocks[kept]
-    design = pd.concat([_indicators(blocks), _indicators(cells)], axis=1)
+    kept = [c[0] in named if alone else not c[0].endswith("RnB") for c in conditions]
+    rows, conditions, blocks = rows[kept], conditions[kept], blocks[kept]
+    design, inverse, rank = _model(tuple(blocks), tuple(conditions))
     wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
-    inverse = np.linalg.pinv(design.to_numpy())
     if not np.allclose(wanted @ inverse @ design.to_numpy(), wanted, atol=1e-8):
         return None  # the difference is not determined: the two sides share no task, nor a chain of tasks
     accuracy = rows.accuracy.to_numpy(float)
     carried = wanted @ inverse  # (k, networks): every difference is a weighted sum of accuracies
-    df = int(len(rows) - np.linalg.matrix_rank(design.to_numpy()))
+    df = len(rows) - rank
     if df:
         residuals = accuracy - design.to_numpy() @ (inverse @ accuracy)
         covariance = residuals @ residuals / df * carried @ carried.T
     else:
         covariance = carried * (accuracy * (1 - accuracy) / rows.val_images.to_numpy(float)) @ carried.T
-    return Joint(carried @ accuracy, covariance, df, [_carriers(rows, cells, blocks, w) for w in contrasts])
+    return Joint(carried @ accuracy, covariance, df, [_carriers(rows, conditions, blocks, w) for w in contrasts])
+
+
+@lru_cache(maxsize=16)
+def _model(blocks: tuple, conditions: tuple) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """The design matrix of these networks, its pseudoinverse and its rank: many differences of a study share them."""
+    design = pd.concat([_indicators(blocks), _indicators(conditions)], axis=1)
+    return design, np.linalg.pinv(design.to_numpy()), int(np.linalg.matrix_rank(design.to_numpy()))
 
 
 def by_task(networks: pd.DataFrame, weights: Weights) -> list[float]:
-    """The difference in each block alone, of those that have all of its cells: does it agree from task to task?"""
+    """The difference in each block that has all of its conditions, alone: does it agree from task to task?"""
     done = networks[networks.accuracy.notna()]
     found = []
     for _, own in done.groupby(BLOCK, dropna=False):
-        accuracy = own.accuracy.groupby(cell_names(own)).mean()
-        named = [cell for cell in weights if weights[cell]]
+        accuracy = own.accuracy.groupby(conditions_of(own)).mean()
+        named = [condition for condition in weights if weights[condition]]
         if set(named) <= set(accuracy.index):
-            found.append(float(sum(weights[cell] * accuracy[cell] for cell in named)))
+            found.append(float(sum(weights[condition] * accuracy[condition] for condition in named)))
     return found
 
 
-def _carriers(rows: pd.DataFrame, cells: pd.Series, blocks: pd.Series, weights: Weights) -> pd.DataFrame:
-    """The networks of the cells that a difference names; of the bases those of the other networks' tasks."""
-    named = np.array([bool(weights.get(c)) for c in cells])
+def _carriers(rows: pd.DataFrame, conditions: pd.Series, blocks: pd.Series, weights: Weights) -> pd.DataFrame:
+    """The networks of the conditions that a difference names; of the bases those of the other networks' tasks."""
+    named = np.array([bool(weights.get(c)) for c in conditions])
     tasks = set(blocks[named & (rows.treatment != "base")])
     return rows[named & np.array([block in tasks for block in blocks])]
 
 
-def _indicators(labels: pd.Series) -> pd.DataFrame:
+def _indicators(labels: tuple) -> pd.DataFrame:
     """A column of zeros and ones for each label."""
     levels = sorted(set(labels), key=str)
     columns = {level: np.array([label == level for label in labels], float) for level in levels}

@@ -21,6 +21,9 @@ matplotlib.use("Agg")
 
 FORMATS = ("pdf", "svg", "png")
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
+BLUE, LIGHT_BLUE = "#1f4e9c", "#7fb2e5"  # own layers: frozen, fine-tuned
+RED, LIGHT_RED = "#b2182b", "#ef8a7a"  # the other task's
+ORANGE, OLIVE, GREEN = "#e08214", "#8a9a00", "#1b7837"  # a dissimilar task's; random ones; a second or third of a kind
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,11 @@ class Mark:
 
 TREATMENTS = {
     "base": Mark("base: trained from scratch", INK, "o", filled=False, line=":"),
-    "BnB": Mark("BnB: own layers, frozen", "#1f4e9c", "o", offset=-0.18),
-    "BnB+": Mark("BnB+: own layers, fine-tuned", "#7fb2e5", "P", offset=-0.06, size=60),
-    "AnB": Mark("AnB: the other task's layers, frozen", "#b2182b", "D", offset=0.06),
-    "AnB+": Mark("AnB+: the other task's layers, fine-tuned", "#ef8a7a", "P", offset=0.18, size=60),
-    "RnB": Mark("RnB: random, untrained layers, frozen", "#8a9a00", "^"),
+    "BnB": Mark("BnB: own layers, frozen", BLUE, "o", offset=-0.18),
+    "BnB+": Mark("BnB+: own layers, fine-tuned", LIGHT_BLUE, "P", offset=-0.06, size=60),
+    "AnB": Mark("AnB: the other task's layers, frozen", RED, "D", offset=0.06),
+    "AnB+": Mark("AnB+: the other task's layers, fine-tuned", LIGHT_RED, "P", offset=0.18, size=60),
+    "RnB": Mark("RnB: random, untrained layers, frozen", OLIVE, "^"),
 }
 READINGS = {  # the paper's five readings of its figure 2, as conditions
     "base": "1 base",
@@ -55,12 +58,12 @@ READINGS = {  # the paper's five readings of its figure 2, as conditions
     "AnB": "4 AnB: below 2, features are specific to A",
     "AnB+": "5 AnB+: above 3, transfer helps generalisation",
 }
-DISSIMILAR = Mark("AnB between natural and man-made", "#e08214", "h")
+DISSIMILAR = Mark("AnB between natural and man-made", ORANGE, "h")
 PUBLISHED = Mark("faint: the paper's means", FAINT, line="--")
 KINDS_OF_NETWORK = [  # colour, marker, line
     (INK, "o", "-"),
     ("#d95f02", "s", "--"),
-    ("#1b7837", "^", "-"),
+    (GREEN, "^", "-"),
     ("#7570b3", "D", "--"),
     ("#a6761d", "v", ":"),
     ("#c51b7d", "X", "-."),
@@ -73,11 +76,11 @@ DARK = {
     GRID: "#3a3d42",
     PAPER: "#15171a",
     FAINT: "#9a9a9a",
-    "#1f4e9c": "#5b8def",
-    "#7fb2e5": "#bfe0ff",
-    "#b2182b": "#ee4b5a",
-    "#ef8a7a": "#ffc7ba",
-    "#8a9a00": "#b9ca2e",
+    BLUE: "#5b8def",
+    LIGHT_BLUE: "#bfe0ff",
+    RED: "#ee4b5a",
+    LIGHT_RED: "#ffc7ba",
+    OLIVE: "#b9ca2e",
     "#482878": "#b79be0",
     "#3e4a89": "#8f9be0",
     "#31688e": "#6fb0dc",

@@ -14,8 +14,8 @@ import pytest
 from analysis.figures import activity
 from analysis.paper import published
 from analysis.representations import ACTIVITY, SIMILARITY
-from analysis.selection import NEAR
 from analysis.tables import RESULTS, Tables
+from transferability.splits import SIMILAR
 
 SCRIPT = "<script>window.hacked=1</script>"
 IMAGE = '"><img src=x onerror=window.hacked=1>'
@@ -228,7 +228,7 @@ def test_texts_of_a_chart_do_not_overlap(visit, name, width):
 @pytest.mark.parametrize(("name", "count"), [("paper", 112), ("made up", 37)])
 def test_every_finished_network_has_a_mark_and_its_tip_the_value_of_the_table(visit, studies, name, count):
     shown = Tables.read(studies[name]).networks
-    shown = shown[shown.split_kind.isin(NEAR) & (shown.treatment != "RnB") & (shown.state == "done")]
+    shown = shown[shown.split_kind.isin(SIMILAR) & (shown.treatment != "RnB") & (shown.state == "done")]
     with visit(name) as tab:
         _, height, tips, _ = zip(*tab.eval_on_selector("#accuracy svg.chart", MARKS), strict=True)
     assert len(tips) == len(shown) == count

@@ -152,7 +152,7 @@ def test_draws_have_the_spread_of_the_estimates():
     rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, np.random.default_rng(5))
     contrasts = [minus(mean("AnB", [n]), {BASE: 1.0}) for n in (3, 7)]
     joint = estimate_jointly(rows, contrasts)
-    draws = joint.draws(20_000, np.random.default_rng(0))
+    samples = joint.samples(20_000, np.random.default_rng(0))
     for k, found in enumerate(joint.intervals(0.95)):
-        assert np.quantile(draws[:, k], [0.025, 0.975]) == pytest.approx([found.low, found.high], abs=0.002)
-    assert (draws == joint.draws(20_000, np.random.default_rng(0))).all()
+        assert np.quantile(samples[:, k], [0.025, 0.975]) == pytest.approx([found.low, found.high], abs=0.002)
+    assert (samples == joint.samples(20_000, np.random.default_rng(0))).all()

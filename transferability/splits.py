@@ -11,6 +11,9 @@ from transferability.config import expanded
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError, and_more, shown
 
+RANDOM, NATURAL_MANMADE, USER, ALL = "random", "natural-manmade", "user", "all"  # kinds of split
+SIMILAR = (RANDOM, USER)  # those between similar tasks
+
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
 
 
@@ -30,7 +33,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
             raise UserError(f"split={shown(split)} is not possible: the number of a random split is below 2^32")
         chosen = np.random.RandomState([int(match[1])]).choice(np.arange(n), n // 2, replace=False)
         tasks = {"A": sorted(chosen.tolist()), "B": sorted(set(range(n)) - set(chosen.tolist()))}
-    elif split == "natural-manmade":
+    elif split == NATURAL_MANMADE:
         groups = [c.group for c in dataset.classes]
         tasks = {
             task: [i for i, g in enumerate(groups) if g == group]
@@ -41,7 +44,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
                 f"split=natural-manmade: {dataset.name} does not say which classes are natural and which man-made; "
                 "use split=random-0, or lists of your own: split=PATH.yaml with A: [...] and B: [...]"
             )
-    elif split == "all":
+    elif split == ALL:
         tasks = {"all": list(range(n))}
     elif split.endswith((".yaml", ".yml")):
         tasks = _user_tasks(Path(split), dataset)
@@ -60,18 +63,18 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
 
 def split_kind(split: str) -> str:
     """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``; ``user`` for lists of one's own."""
-    if split in ("natural-manmade", "all"):
+    if split in (NATURAL_MANMADE, ALL):
         return split
-    return "random" if _RANDOM.fullmatch(split) else "user"
+    return RANDOM if _RANDOM.fullmatch(split) else USER
 
 
 def split_name(split: str) -> str:
     """What names the split in run ids: itself, or the name of the user's file."""
-    return Path(split).stem if split_kind(split) == "user" else split
+    return Path(split).stem if split_kind(split) == USER else split
 
 
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
-    if split_kind(path.stem) != "user":
+    if split_kind(path.stem) != USER:
         raise UserError(f"split={shown(path)}: runs would be named as those of split={path.stem}: rename the file")
     path = Path(expanded(str(path), "split"))
     try:  # names as they are written: YAML's own types would turn class 010 into 8, and class no into False

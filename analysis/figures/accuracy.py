@@ -5,16 +5,17 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.paper import published
-from analysis.selection import MAIN, NEAR, finished, mean_line, with_treated
+from analysis.selection import MAIN, finished, mean_line, with_treated
 from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, Drawing, Panel
 from analysis.tables import Tables, mixed
+from transferability.splits import RANDOM, SIMILAR
 
 
 def draw(tables: Tables) -> Drawing | str:
     if why := mixed(tables.networks):
         return why
     networks = tables.networks
-    rows = with_treated(networks[networks.split_kind.isin(NEAR) & networks.treatment.isin(["base", *MAIN])])
+    rows = with_treated(networks[networks.split_kind.isin(SIMILAR) & networks.treatment.isin(["base", *MAIN])])
     there = ["base", *(t for t in MAIN if finished(rows, t))]
     if there == ["base"]:
         return "no network with copied layers on a random split"
@@ -71,7 +72,7 @@ def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.S
     if tables.is_paper:
         return {}, ""
     theirs = published().networks
-    theirs = theirs[theirs.split_kind == "random"]
+    theirs = theirs[theirs.split_kind == RANDOM]
     lines = {t: mean_line(theirs, t) for t in MAIN if finished(rows, t)}
     if tables.dataset == "imagenet":
         return lines, " Faint dashed: the paper's means."
@@ -88,7 +89,7 @@ def _mean_table(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     table.columns = ["treatment", "n", "mean accuracy", "standard deviation", "networks"]
     if not tables.is_paper:
         theirs = published().networks
-        theirs = theirs[theirs.split_kind == "random"].groupby(["treatment", "n"]).accuracy.mean()
+        theirs = theirs[theirs.split_kind == RANDOM].groupby(["treatment", "n"]).accuracy.mean()
         keys = pd.MultiIndex.from_frame(table[["treatment", "n"]])
         table["mean accuracy in the paper"] = theirs.reindex(keys).to_numpy()
     return table

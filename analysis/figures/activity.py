@@ -52,15 +52,10 @@ def _each_network(rows: pd.DataFrame) -> pd.DataFrame:
     return each
 
 
-def _shifts(marks: dict[str, Mark]) -> dict[str, float]:
-    """Along the layer axis, so that kinds stand side by side."""
-    return {kind: 0.08 * (place - (len(marks) - 1) / 2) for place, kind in enumerate(marks)}
-
-
 def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Mark]) -> None:
     random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values("n", kind="stable")
     random = random.drop_duplicates([*BLOCK, "layer"], keep="last")  # a task's random layers are the same for every n
-    for kind, shift in _shifts(marks).items():
+    for kind, shift in plot.side_by_side(marks, 0.08).items():
         mark = marks[kind]
         own, bases = random[random.kind == kind], rows[(rows.kind == kind) & (rows.treatment == "base")]
         for part, line in ((own, "-"), (bases, "--")):
@@ -77,7 +72,7 @@ def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Mark]) -> None:
 
 
 def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Mark]) -> None:
-    for kind, shift in _shifts(marks).items():
+    for kind, shift in plot.side_by_side(marks, 0.08).items():
         mark = marks[kind]
         own = each[(each.kind == kind) & each.silent.notna()]
         mean = own.groupby("n").silent.mean()

@@ -10,6 +10,7 @@ from analysis.selection import MAIN
 from analysis.stats import DISTANT
 from analysis.style import BY_LAYER, INK, Drawing, Mark, Panel, with_tips
 from analysis.tables import Tables
+from transferability.splits import NATURAL_MANMADE
 
 ORDER = [near + treatment for near in ("", DISTANT) for treatment in ("base", *MAIN, "RnB")]
 LOSSES = {"train_loss": "-", "val_loss": "--"}
@@ -19,7 +20,7 @@ def draw(tables: Tables) -> Drawing | str:
     if tables.curves.empty:
         return "not collected, as no network is finished, or its evaluations are not published"
     rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
-    distant = (rows.split_kind == "natural-manmade").map({True: DISTANT, False: ""})
+    distant = (rows.split_kind == NATURAL_MANMADE).map({True: DISTANT, False: ""})
     rows["group"] = distant + rows.treatment
     panels = []
     for name in sorted(set(rows.group), key=_place):

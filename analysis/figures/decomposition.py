@@ -8,19 +8,19 @@ from matplotlib.axes import Axes
 from analysis import captions, plot
 from analysis.decomposition import decompose
 from analysis.paper import published
-from analysis.selection import NEAR
-from analysis.style import INK, PUBLISHED, Drawing, Mark, Panel
+from analysis.style import BLUE, INK, LIGHT_BLUE, LIGHT_RED, PUBLISHED, RED, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
+from transferability.splits import SIMILAR
 
 LOSSES = {
-    "co-adaptation loss": Mark("co-adaptation loss: base − BnB", "#1f4e9c", "o", offset=-0.1),
-    "specificity loss": Mark("specificity loss: BnB − AnB", "#b2182b", "D", offset=0.1),
+    "co-adaptation loss": Mark("co-adaptation loss: base − BnB", BLUE, "o", offset=-0.1),
+    "specificity loss": Mark("specificity loss: BnB − AnB", RED, "D", offset=0.1),
 }
 GAINS = {
-    "recovery": Mark("recovery: BnB+ − BnB", "#7fb2e5", "P", offset=-0.18),
-    "gain over control": Mark("gain over control: AnB+ − BnB+", "#b2182b", "v", offset=0.18),
-    "gain over base": Mark("gain over base: AnB+ − base", "#ef8a7a", "P", offset=0.06),
-    "retraining gain": Mark("retraining gain: BnB+ − base", "#1f4e9c", "s", offset=-0.06),
+    "recovery": Mark("recovery: BnB+ − BnB", LIGHT_BLUE, "P", offset=-0.18),
+    "gain over control": Mark("gain over control: AnB+ − BnB+", RED, "v", offset=0.18),
+    "gain over base": Mark("gain over base: AnB+ − base", LIGHT_RED, "P", offset=0.06),
+    "retraining gain": Mark("retraining gain: BnB+ − base", BLUE, "s", offset=-0.06),
 }
 LOOKS = LOSSES | GAINS
 
@@ -43,7 +43,7 @@ def draw(tables: Tables) -> Drawing | str:
     if len(theirs):
         marks.append(PUBLISHED)
         legend = " Faint dashed: the same for the paper's published numbers."
-    shown = networks[networks.split_kind.isin(NEAR) & (networks.treatment != "RnB")]
+    shown = networks[networks.split_kind.isin(SIMILAR) & (networks.treatment != "RnB")]
     spread = (parts[parts.quantity.isin(losses + gains)].covers == "networks").all()
     source = "the spread between networks" if spread else "the choice of validation images alone"
     return Drawing(

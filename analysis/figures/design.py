@@ -4,9 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, FancyArrowPatch, Rectangle
 from matplotlib.text import Text
 
-from analysis.style import Drawing, Panel
+from analysis.style import INK, PAPER, Drawing, Panel
 
-INK, PAPER = "#222222", "#ffffff"  # a web page replaces these two by its theme's colours
 LETTER = "#fefefe"  # on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
 FILLS = {"A": "#b3192c", "B": "#205099", "R": "#7f8e00"}
 WIDTH, HEIGHT = 5.08, 5.52  # the drawing's units are inches on a figure of 5.2 x 5.6

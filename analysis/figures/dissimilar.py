@@ -8,20 +8,21 @@ from matplotlib.axes import Axes
 from analysis import captions, plot
 from analysis.decomposition import decompose
 from analysis.selection import MAIN, finished, mean_line, relative_table, relative_to_base
-from analysis.style import INK, TREATMENTS, Drawing, Mark, Panel
+from analysis.style import INK, ORANGE, RED, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
+from transferability.splits import NATURAL_MANMADE
 
 TITLES = {"A": "Target A: natural, layers from man-made", "B": "Target B: man-made, layers from natural"}
 LOSSES = {
-    "specificity loss": Mark("similar tasks", "#b2182b", "D", offset=-0.06),
-    "specificity loss, dissimilar tasks": Mark("natural/man-made", "#e08214", "h", offset=0.06),
+    "specificity loss": Mark("similar tasks", RED, "D", offset=-0.06),
+    "specificity loss, dissimilar tasks": Mark("natural/man-made", ORANGE, "h", offset=0.06),
 }
 
 
 def draw(tables: Tables) -> Drawing | str:
     if why := mixed(tables.networks):
         return why
-    rows = tables.networks[tables.networks.split_kind == "natural-manmade"]
+    rows = tables.networks[tables.networks.split_kind == NATURAL_MANMADE]
     copied = [t for t in MAIN if finished(rows, t)]
     there = copied + (["RnB"] if finished(rows, "RnB") else [])
     if not set(there) - {"AnB"}:

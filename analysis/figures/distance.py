@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.paper import published
-from analysis.selection import NEAR, finished, relative_table, relative_to_base, with_treated
+from analysis.selection import finished, relative_table, relative_to_base, with_treated
 from analysis.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
+from transferability.splits import ALL, NATURAL_MANMADE, RANDOM, SIMILAR
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,19 @@ def draw(tables: Tables) -> Drawing | str:
     if why := mixed(tables.networks):
         return why
     groups, theirs = _groups(tables.networks), _published(tables)
-    looks = {"near": TREATMENTS["AnB"], "distant": DISSIMILAR, "random": TREATMENTS["RnB"]}
-    treatments = {"near": "AnB", "distant": "AnB", "random": "RnB"}
+    looks = {"similar": TREATMENTS["AnB"], "dissimilar": DISSIMILAR, "untrained": TREATMENTS["RnB"]}
+    treatments = {"similar": "AnB", "dissimilar": "AnB", "untrained": "RnB"}
     lines = {
         name: _Line(rows, treatments[name], looks[name], theirs[name])
         for name, rows in groups.items()
         if finished(rows, treatments[name])
     }
     panels = []
-    if "distant" in lines:
-        panels.append(Panel("Dissimilar tasks: natural and man-made", lambda axes: _distant(axes, groups["distant"])))
-    if "random" in lines:
-        panels.append(Panel("Random, untrained layers", lambda axes: _random(axes, groups["random"])))
+    if "dissimilar" in lines:
+        rows = groups["dissimilar"]
+        panels.append(Panel("Dissimilar tasks: natural and man-made", lambda axes: _dissimilar(axes, rows)))
+    if "untrained" in lines:
+        panels.append(Panel("Random, untrained layers", lambda axes: _random(axes, groups["untrained"])))
     if not panels:
         return "neither a natural/man-made split nor random filters"
     last, drawn = tables.networks.n.max(), list(lines.values())
@@ -61,26 +63,26 @@ def draw(tables: Tables) -> Drawing | str:
 
 def _groups(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Frozen layers of a similar task, of a dissimilar one and of none, each with bases, in the order of the legend."""
-    distant = networks.split_kind == "natural-manmade"
+    distant = networks.split_kind == NATURAL_MANMADE
     transfers, random = (networks.treatment.isin(["base", treatment]) for treatment in ("AnB", "RnB"))
     return {
-        "near": networks[networks.split_kind.isin(NEAR) & transfers],
-        "distant": networks[distant & transfers],
-        "random": with_treated(networks[random & ~distant]),
+        "similar": networks[networks.split_kind.isin(SIMILAR) & transfers],
+        "dissimilar": networks[distant & transfers],
+        "untrained": with_treated(networks[random & ~distant]),
     }
 
 
 def _published(tables: Tables) -> dict[str, pd.Series]:
     """The paper's mean accuracy minus base by n, of each group."""
     if tables.is_paper:
-        return dict.fromkeys(("near", "distant", "random"), pd.Series(dtype=float))
+        return dict.fromkeys(("similar", "dissimilar", "untrained"), pd.Series(dtype=float))
     groups = _groups(published().networks)
-    groups["near"] = groups["near"][groups["near"].split_kind == "random"]
-    groups["random"] = groups["random"][groups["random"].split_kind == "all"]
+    groups["similar"] = groups["similar"][groups["similar"].split_kind == RANDOM]
+    groups["untrained"] = groups["untrained"][groups["untrained"].split_kind == ALL]
     return {name: relative_to_base(rows).groupby("n").accuracy.mean() for name, rows in groups.items()}
 
 
-def _distant(axes: Axes, rows: pd.DataFrame) -> None:
+def _dissimilar(axes: Axes, rows: pd.DataFrame) -> None:
     plot.by_target(axes, rows, DISSIMILAR)
     plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
     axes.set_ylabel("Top-1 accuracy on the target task")

@@ -52,7 +52,8 @@ def _mosaic(rows: pd.DataFrame) -> np.ndarray:
     down = int(np.ceil(count / across))
     mosaic = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))  # what is between filters is transparent
     for i, picture in enumerate(weights):
-        top, left = (i // across) * (side + 1) + 1, (i % across) * (side + 1) + 1
+        row, column = divmod(i, across)
+        top, left = row * (side + 1) + 1, column * (side + 1) + 1
         mosaic[top : top + side, left : left + side, :3] = 0.5 + picture / 2
         mosaic[top : top + side, left : left + side, 3] = 1
     return mosaic

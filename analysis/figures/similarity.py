@@ -5,16 +5,17 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.decomposition import decompose
-from analysis.style import INK, Drawing, Mark, Panel
+from analysis.style import BLUE, INK, OLIVE, ORANGE, RED, Drawing, Mark, Panel
 from analysis.tables import Tables
+from transferability.splits import NATURAL_MANMADE
 
 LOOKS = {  # (pair, whether between natural and man-made)
-    ("bases", False): Mark("base A and base B, similar tasks", "#b2182b", "D", offset=-0.06),
-    ("bases", True): Mark("base A and base B, natural/man-made", "#e08214", "h", offset=0.06),
-    ("other seed", False): Mark("one task, two seeds, similar tasks", "#1f4e9c", "s"),
-    ("other seed", True): Mark("one task, two seeds, natural/man-made", "#1f4e9c", "o", filled=False, line="--"),
-    ("untrained", False): Mark("two untrained networks, similar tasks", "#8a9a00", "^"),
-    ("untrained", True): Mark("two untrained networks, natural/man-made", "#8a9a00", "v", filled=False, line="--"),
+    ("bases", False): Mark("base A and base B, similar tasks", RED, "D", offset=-0.06),
+    ("bases", True): Mark("base A and base B, natural/man-made", ORANGE, "h", offset=0.06),
+    ("other seed", False): Mark("one task, two seeds, similar tasks", BLUE, "s"),
+    ("other seed", True): Mark("one task, two seeds, natural/man-made", BLUE, "o", filled=False, line="--"),
+    ("untrained", False): Mark("two untrained networks, similar tasks", OLIVE, "^"),
+    ("untrained", True): Mark("two untrained networks, natural/man-made", OLIVE, "v", filled=False, line="--"),
 }
 LOSSES = {"transfer loss": LOOKS["bases", False], "transfer loss, dissimilar tasks": LOOKS["bases", True]}
 
@@ -22,7 +23,7 @@ LOSSES = {"transfer loss": LOOKS["bases", False], "transfer loss, dissimilar tas
 def draw(tables: Tables) -> Drawing | str:
     if tables.similarity.empty:
         return "not collected, as no split has both of its bases finished, or their weights are not published"
-    pairs = tables.similarity.assign(distant=tables.similarity.split == "natural-manmade")
+    pairs = tables.similarity.assign(distant=tables.similarity.split == NATURAL_MANMADE)
     parts, last = decompose(tables.networks), int(pairs.layer.max())
     panels = [Panel("How alike two networks see the same images", lambda axes: _alike(axes, pairs, last))]
     if parts.quantity.isin(LOSSES).any():

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.stats import difference
-from analysis.style import INK, TREATMENTS, Drawing, Mark, Panel, tell_apart
+from analysis.style import GREEN, INK, TREATMENTS, Drawing, Mark, Panel, tell_apart
 from analysis.tables import VARIANT, Tables
 from transferability.errors import UserError
 
 TUNED = ("BnB+", "AnB+")
-RECIPES = [(INK, "o", ":"), ("#8a5a00", "s", "--"), ("#1b7837", "^", "-.")]  # colour, marker, line
+RECIPES = [(INK, "o", ":"), ("#8a5a00", "s", "--"), (GREEN, "^", "-.")]  # colour, marker, line
 
 
 def asked(networks: pd.DataFrame) -> bool:
@@ -60,9 +60,10 @@ def _task(
     """The networks of one task; ``half`` is half of the interval of a base."""
 
     def paint(axes: Axes) -> None:
-        for place, (recipe, mark) in enumerate(marks.items()):
+        for recipe, shift in plot.side_by_side(marks, 0.2).items():
+            mark = marks[recipe]
             own = networks[(networks.treatment == "base") & (networks.recipe == recipe)]
-            x = 0.2 * (place - (len(marks) - 1) / 2) + 0.06 * (own.seed - own.seed.mean())
+            x = shift + 0.06 * (own.seed - own.seed.mean())
             axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
             axes.errorbar(x, own.accuracy, own.half, color=mark.colour, fmt="none", lw=1)
             plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))

@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.stats import estimate, mean, minus
-from analysis.style import INK, TREATMENTS, Drawing, Mark, Panel, tell_apart
+from analysis.style import INK, ORANGE, TREATMENTS, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
 from transferability.errors import UserError
 
-DEPTHS = [("#e08214", "s", -0.06), ("#8073ac", "^", -0.18), ("#35978f", "v", -0.3)]  # colour, marker, offset
+DEPTHS = [(ORANGE, "s", -0.06), ("#8073ac", "^", -0.18), ("#35978f", "v", -0.3)]  # colour, marker, offset
 
 
 def asked(networks: pd.DataFrame) -> bool:

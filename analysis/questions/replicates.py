@@ -14,13 +14,14 @@ from analysis.stats import difference
 from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
 from transferability.errors import UserError
+from transferability.splits import NATURAL_MANMADE
 
 REPLICATED = ("co-adaptation loss", "specificity loss", "retraining gain", "gain over base", "gain over control")
 MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
 
 
 def asked(networks: pd.DataFrame) -> bool:
-    near = networks[(networks.treatment != "base") & (networks.split_kind != "natural-manmade")]
+    near = networks[(networks.treatment != "base") & (networks.split_kind != NATURAL_MANMADE)]
     return len(near[["split", "seed"]].drop_duplicates()) > 1
 
 
@@ -28,7 +29,7 @@ def draw(tables: Tables) -> Drawing:
     """Losses and gains of every target task, and their mean over splits and seeds: a panel an n."""
     compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
     own = tables.networks[tables.networks.treatment.isin(compared)]
-    networks = own[own.split_kind != "natural-manmade"]
+    networks = own[own.split_kind != NATURAL_MANMADE]
     tasks = _task_differences(networks[networks.accuracy.notna()])
     if tasks.empty:
         raise UserError("several splits or seeds, but none has two of base, BnB, BnB+, AnB, AnB+ finished in one task")
@@ -56,15 +57,14 @@ def _differences(
     tasks: pd.DataFrame, means: pd.DataFrame, marks: dict[str, Mark], labels: dict[str, str]
 ) -> Callable[[Axes], None]:
     """Those of one n, in the order of ``labels``."""
-    place = list(labels).index
+    place, shifts = list(labels).index, plot.side_by_side(marks, 0.1)
 
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8)
         for (split, target), own in tasks.groupby(["split", "target"]):
-            shift = 0.1 * (list(marks).index(split) - (len(marks) - 1) / 2)
             tips = [f"{r.quantity}, {split}, seed {r.seed}: {r.difference:+.3f}" for r in own.itertuples()]
             mark = replace(marks[split], filled=target == "A")
-            plot.scatter(axes, own.quantity.map(place) + shift, own.difference, mark, tips)
+            plot.scatter(axes, own.quantity.map(place) + shifts[split], own.difference, mark, tips)
         x = means.quantity.map(place) + 0.33
         axes.vlines(x, means.low, means.high, color=INK, lw=1.2)
         tips = [f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in means.itertuples()]

@@ -52,9 +52,9 @@ def draw(tables: Tables) -> Drawing:
 def _shares(rows: pd.DataFrame, marks: dict[str, Mark]) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, lw=0.8, ls=":")
-        for place, (name, mark) in enumerate(marks.items()):
+        for name, shift in plot.side_by_side(marks, 0.08).items():
+            mark = marks[name]
             own = rows[(rows.variant == name) & rows.share.notna()]
-            shift = 0.08 * (place - (len(marks) - 1) / 2)
             line = own.groupby("n").share.mean()
             axes.plot(line.index + shift * (line.index > 0), line, mark.line, color=mark.colour, lw=1.5, zorder=2)
             own = own[own.treatment != "base"]

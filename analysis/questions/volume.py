@@ -9,11 +9,12 @@ from matplotlib.patches import Rectangle
 
 from analysis import captions, plot
 from analysis.selection import with_share
-from analysis.style import INK, PAPER, Drawing, Mark, Panel, tell_apart
+from analysis.style import BLUE, INK, OLIVE, ORANGE, PAPER, RED, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
+from transferability.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 
-KINDS = {"random": "similar tasks", "user": "two tasks", "natural-manmade": "dissimilar tasks", "all": "all classes"}
-KINDS_OF_SPLIT = [("#b2182b", "D", "-"), ("#e08214", "h", "--"), ("#1f4e9c", "s", "-"), ("#8a9a00", "^", "--")]
+KINDS = {RANDOM: "similar tasks", USER: "two tasks", NATURAL_MANMADE: "dissimilar tasks", ALL: "all classes"}
+KINDS_OF_SPLIT = [(RED, "D", "-"), (ORANGE, "h", "--"), (BLUE, "s", "-"), (OLIVE, "^", "--")]
 
 
 def asked(networks: pd.DataFrame) -> bool:
