@@ -13,19 +13,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.depths import Depths, listed
 from analysis.stats import BASE, DISTANT, Weights, available, by_task, estimate_jointly, mean, minus
 
-ALL = range(1, 8)
 NO_LOSS = 0.03  # of the base's accuracy: a smaller loss counts as none
 NEAR_CHANCE = 0.9  # of the base's accuracy: a larger loss counts as a collapse
-AROUND, MIDDLE = (1, 2, 7), (4, 5)  # the layers between which the paper sees BnB dip
-
-Layers = Callable[[str, range | tuple], list[int]]  # the values of n in a range for which a treatment is there
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: ``difference`` > ``threshold`` x mean accuracy of the bases of its tasks."""
+    """One claim: ``difference`` > ``threshold`` x mean accuracy of the bases of its tasks.
+
+    The texts name layers as :func:`_words` has them for the network's depth.
+    """
 
     statement: str
     difference: str  # in words
@@ -36,7 +36,8 @@ class Claim:
 class _Study:
     """What a claim asks of a study: the weights of means and slopes over the layers that are there."""
 
-    def __init__(self, networks: pd.DataFrame):
+    def __init__(self, networks: pd.DataFrame, depths: Depths):
+        self.depths = depths
         self._there = {t: available(networks, t) for t in ("BnB", "BnB+", "AnB", "AnB+", "RnB", DISTANT + "AnB")}
         self.used: list[int] = []
 
@@ -52,7 +53,7 @@ class _Study:
 
     def decline(self, treatment: str) -> Weights | None:
         """The least-squares slope against n, turned round: accuracy lost per layer."""
-        layers = self.layers(treatment, ALL)
+        layers = self.layers(treatment, self.depths.all)
         if len(layers) < 2:
             return None
         centre = sum(layers) / len(layers)
@@ -69,52 +70,52 @@ FAR = DISTANT + "AnB"
 
 CLAIMS = [
     Claim(
-        f"Layers 1 and 2 transfer without loss (less than {NO_LOSS:.0%} of the base's accuracy)",
-        "AnB, n = 1, 2, minus base",
-        lambda s: _minus(s.mean("AnB", (1, 2)), _BASE),
+        f"{{the_low_transfer}} without loss (less than {NO_LOSS:.0%} of the base's accuracy)",
+        "AnB, n = {low}, minus base",
+        lambda s: _minus(s.mean("AnB", s.depths.low), _BASE),
         -NO_LOSS,
     ),
     Claim(
-        "BnB dips in the middle: layers 4 and 5 are co-adapted",
-        "BnB at n = 1, 2, 7 minus BnB at n = 4, 5",
-        lambda s: _minus(s.mean("BnB", AROUND), s.mean("BnB", MIDDLE)),
+        "BnB dips in the middle: {the_middle_are} co-adapted",
+        "BnB at n = {around} minus BnB at n = {middle}",
+        lambda s: _minus(s.mean("BnB", s.depths.around), s.mean("BnB", s.depths.middle)),
     ),
     Claim(
         "Own layers recover by fine-tuning: BnB+ beats BnB in the middle",
-        "BnB+ minus BnB, n = 4, 5",
-        lambda s: _minus(s.mean("BnB+", MIDDLE, "BnB"), s.mean("BnB", MIDDLE, "BnB+")),
+        "BnB+ minus BnB, n = {middle}",
+        lambda s: _minus(s.mean("BnB+", s.depths.middle, "BnB"), s.mean("BnB", s.depths.middle, "BnB+")),
     ),
     Claim(
         f"BnB+ is back at the base (at most {NO_LOSS:.0%} of the base's accuracy below)",
         "BnB+ minus base, mean over n",
-        lambda s: _minus(s.mean("BnB+", ALL), _BASE),
+        lambda s: _minus(s.mean("BnB+", s.depths.all), _BASE),
         -NO_LOSS,
     ),
     Claim("AnB declines with n", "accuracy of AnB lost per layer", lambda s: s.decline("AnB")),
     Claim(
-        "AnB falls most at layers 6 and 7",
-        "AnB at n = 3, 4, 5 minus AnB at n = 6, 7",
-        lambda s: _minus(s.mean("AnB", (3, 4, 5)), s.mean("AnB", (6, 7))),
+        "AnB falls most at {the_high}",
+        "AnB at n = {below_high} minus AnB at n = {high}",
+        lambda s: _minus(s.mean("AnB", s.depths.below_high), s.mean("AnB", s.depths.high)),
     ),
     Claim(
-        "What AnB loses at layers 6 and 7 is specificity: BnB loses less",
-        "BnB minus AnB, n = 6, 7",
-        lambda s: _minus(s.mean("BnB", (6, 7), "AnB"), s.mean("AnB", (6, 7), "BnB")),
+        "What AnB loses at {the_high} is specificity: BnB loses less",
+        "BnB minus AnB, n = {high}",
+        lambda s: _minus(s.mean("BnB", s.depths.high, "AnB"), s.mean("AnB", s.depths.high, "BnB")),
     ),
     Claim(
         "Transfer and fine-tuning beat the base",
         "AnB+ minus base, mean over n",
-        lambda s: _minus(s.mean("AnB+", ALL), _BASE),
+        lambda s: _minus(s.mean("AnB+", s.depths.all), _BASE),
     ),
     Claim(
         "That gain is not only one of longer training: AnB+ beats BnB+",
         "AnB+ minus BnB+, mean over n",
-        lambda s: _minus(s.mean("AnB+", ALL, "BnB+"), s.mean("BnB+", ALL, "AnB+")),
+        lambda s: _minus(s.mean("AnB+", s.depths.all, "BnB+"), s.mean("BnB+", s.depths.all, "AnB+")),
     ),
     Claim(
         "Dissimilar tasks transfer worse",
         "AnB on random splits minus AnB on natural/man-made, each relative to its base, mean over n",
-        lambda s: _minus(s.mean("AnB", ALL, FAR), s.mean(FAR, ALL, "AnB")),
+        lambda s: _minus(s.mean("AnB", s.depths.all, FAR), s.mean(FAR, s.depths.all, "AnB")),
     ),
     Claim(
         "Dissimilarity costs the more, the higher the layer",
@@ -124,30 +125,49 @@ CLAIMS = [
     Claim(
         "Even features of a distant task beat random ones",
         "AnB on natural/man-made minus random filters, each relative to its base, mean over n",
-        lambda s: _minus(s.mean(FAR, ALL, "RnB"), s.mean("RnB", ALL, FAR)),
+        lambda s: _minus(s.mean(FAR, s.depths.all, "RnB"), s.mean("RnB", s.depths.all, FAR)),
     ),
     Claim("Random filters lose accuracy with depth", "accuracy lost per layer", lambda s: s.decline("RnB")),
     Claim(
-        f"Random filters collapse from layer 3 on (more than {NEAR_CHANCE:.0%} of the base's accuracy is lost)",
-        "base minus random filters, mean over n = 3 to 7",
-        lambda s: _minus(_BASE, s.mean("RnB", range(3, 8))),
+        "Random filters collapse from layer {first_above_low} on "
+        f"(more than {NEAR_CHANCE:.0%} of the base's accuracy is lost)",
+        "base minus random filters, mean over n = {above_low}",
+        lambda s: _minus(_BASE, s.mean("RnB", s.depths.above_low)),
         NEAR_CHANCE,
     ),
 ]
 
 
-def assess(networks: pd.DataFrame) -> pd.DataFrame:
+def assess(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
     """A row a claim: the statement, its verdict, the difference with its interval, and what it rests on.
 
     A claim that the study has no networks for has the verdict "not tested".
+
+    Args:
+        layers: of the networks. What the paper says of layers of its 8 is said of the same parts of other depths.
     """
-    return pd.DataFrame([_assess(claim, networks) for claim in CLAIMS])
+    depths = Depths(layers)
+    words = _words(depths)
+    return pd.DataFrame([_assess(claim, networks, depths, words) for claim in CLAIMS])
 
 
-def _assess(claim: Claim, networks: pd.DataFrame) -> dict:
-    study = _Study(networks)
+def _words(depths: Depths) -> dict[str, str]:
+    """What stands in braces in the texts of claims."""
+    one_low, one_middle, one_high = (len(part) == 1 for part in (depths.low, depths.middle, depths.high))
+    low, middle, high = (listed(part, " and ") for part in (depths.low, depths.middle, depths.high))
+    return {name: listed(part) for name, part in vars(depths).items()} | {
+        "the_low_transfer": f"Layer {low} transfers" if one_low else f"Layers {low} transfer",
+        "the_middle_are": f"layer {middle} is" if one_middle else f"layers {middle} are",
+        "the_high": f"layer {high}" if one_high else f"layers {high}",
+        "first_above_low": str(depths.above_low[0]),
+    }
+
+
+def _assess(claim: Claim, networks: pd.DataFrame, depths: Depths, words: dict[str, str]) -> dict:
+    study = _Study(networks, depths)
     weights = claim.weights(study)
-    row = {"statement": claim.statement, "difference": claim.difference, "verdict": "not tested"}
+    row = {"statement": claim.statement.format(**words), "difference": claim.difference.format(**words)}
+    row["verdict"] = "not tested"
     joint = estimate_jointly(networks, [weights]) if weights else None
     if joint is None:
         return row

@@ -167,7 +167,7 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     """What was run, for the report; nothing in it depends on when it was collected."""
     usual = Counter(spec.recipe for spec in specs).most_common(1)[0][0]  # parts of a study may have their own
     last = [spec for spec in specs if spec.recipe == usual][-1]
-    network, recipe = asdict(last.network), asdict(last.recipe)
+    network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {

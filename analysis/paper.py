@@ -48,6 +48,17 @@ def published() -> Tables:
     return Tables(about, pd.DataFrame(rows, columns=RESULTS))
 
 
+def beside(tables: Tables) -> pd.DataFrame:
+    """The published networks that figures draw beside a study's, n by n.
+
+    None beside the paper itself, and beside networks of another depth, whose n are not those of the paper.
+    """
+    networks = published().networks
+    if tables.is_paper or tables.layers != published().layers:
+        return networks.iloc[:0]
+    return networks
+
+
 def _row(log) -> dict:
     """One line of the logs' table."""
     kind = {"random-split": RANDOM, "natural-manmade": NATURAL_MANMADE}.get(log.experiment, ALL)

@@ -10,6 +10,8 @@ from scipy import stats
 from analysis.stats import BLOCK
 from analysis.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Mark, with_tips
 
+TICKS = 16  # numbers that an axis of layers has room for
+
 
 def chance(axes: Axes, height: float, side: str) -> None:
     axes.axhline(height, color=FAINT, lw=0.8, ls="--")
@@ -119,7 +121,7 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
     excess = max(0.0, previous - high + gap / 2)
     for treatment, height in heights.items():
         number = READINGS[treatment].split()[0]
-        axes.text(last + 0.45, height - excess, number, fontweight="bold", va="center", ha="center")
+        axes.text(last + 0.45 * _scale(last), height - excess, number, fontweight="bold", va="center", ha="center")
 
 
 def side_by_side(names: Collection[str], step: float) -> dict[str, float]:
@@ -127,7 +129,21 @@ def side_by_side(names: Collection[str], step: float) -> dict[str, float]:
     return {name: step * (place - (len(names) - 1) / 2) for place, name in enumerate(names)}
 
 
-def layer_axis(axes: Axes, last: float, first: int = 0) -> None:
-    axes.set_xticks(range(first, int(last) + 1))
-    axes.set_xlim(first - 0.4, last + 0.4)
+def layer_axis(axes: Axes, last: int, first: int = 0, numbers: bool = False) -> None:
+    """The axis of n: a number every 1, 2 or 5 layers, as many as there is room for.
+
+    Args:
+        numbers: whether :func:`numbers_at_the_end` stand on the right.
+    """
+    every = next((step for step in (1, 2) if last - first < TICKS * step), 5)
+    axes.set_xticks([n for n in range(first, last + 1) if n % every == 0])
+    if every > 1:
+        axes.set_xticks(range(first, last + 1), minor=True)
+    room = 0.35 * _scale(last) if numbers else 0
+    axes.set_xlim(first - 0.4 * _scale(last), last + room + 0.4 * _scale(last))
     axes.set_xlabel("Layer n at which the network is chopped" + (" (0: base)" if first == 0 else ""))
+
+
+def _scale(last: int) -> float:
+    """How many layers of this axis are as wide as one of n = 1..7, or of fewer."""
+    return max(1.0, last / 7)

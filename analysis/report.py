@@ -7,6 +7,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design, drawings
 from analysis.paper import published
-from analysis.style import DARK, RC, Drawing, Mark, Panel, render
+from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
 from analysis.tables import Tables, mixed, names, read_csv, write_csv
 from transferability.files import remove_leftovers, write_atomic
 
@@ -40,8 +41,10 @@ def write_report(folder: Path) -> Path:
     """
     tables = Tables.read(folder)
     remove_leftovers(folder)
-    for name, compute in (("claims", assess), ("decomposition", decompose), ("boosts", boosts)):
-        write_csv(folder / f"{name}.csv", compute(_comparable(tables)))
+    networks = _comparable(tables)
+    write_csv(folder / "claims.csv", assess(networks, tables.layers))
+    write_csv(folder / "decomposition.csv", decompose(networks))
+    write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
     path = folder / "report.html"
     write_atomic(path, page(tables))
     return path
@@ -50,6 +53,7 @@ def write_report(folder: Path) -> Path:
 def page(tables: Tables) -> str:
     """The whole page; every name that comes from a dataset or a table is escaped."""
     made, absent = drawings(tables)
+    colours = DARK | layer_colours(tables.layers - 1)
     networks, is_paper = _comparable(tables), tables.is_paper
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -59,15 +63,15 @@ def page(tables: Tables) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": _number, "signed": _signed}
-    claims = _claims(networks, is_paper)
+    claims = _claims(networks, tables)
     missing = tables.results[tables.results.state == "missing"]
     return environment.get_template("report.html.j2").render(
         about=tables.about,
         is_paper=is_paper,
-        colours={_variable(light): (light, dark) for light, dark in DARK.items()},
-        design=_figure(design.draw()),
-        figures=[_figure(drawing) for drawing in made if drawing.name in FIRST],
-        others=[_figure(drawing) for drawing in made if drawing.name not in FIRST],
+        colours={_variable(light): (light, dark) for light, dark in colours.items()},
+        design=_figure(design.draw(tables.layers), colours),
+        figures=[_figure(drawing, colours) for drawing in made if drawing.name in FIRST],
+        others=[_figure(drawing, colours) for drawing in made if drawing.name not in FIRST],
         absent=absent,
         claims=claims,
         mixed=mixed(tables.networks),
@@ -75,7 +79,7 @@ def page(tables: Tables) -> str:
         transition=transition(networks),
         their_transition=None if is_paper else transition(published().networks),
         answers=_answers,
-        boosts=boosts(networks),
+        boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
         counts=_counts(tables),
         missing=names(missing),
@@ -103,11 +107,11 @@ def _counts(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _claims(networks: pd.DataFrame, is_paper: bool) -> list[dict[str, Any]]:
+def _claims(networks: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
-    ours = assess(networks).to_dict("records")
-    if not is_paper:
-        for mine, theirs in zip(ours, assess(published().networks).to_dict("records"), strict=True):
+    ours, paper = assess(networks, tables.layers).to_dict("records"), published()
+    if not tables.is_paper:
+        for mine, theirs in zip(ours, assess(paper.networks, paper.layers).to_dict("records"), strict=True):
             mine["paper"] = theirs
     return ours
 
@@ -130,16 +134,16 @@ def _interval(estimate: tuple[float, float, float], digits: int) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _figure(drawing: Drawing) -> dict[str, Any]:
+def _figure(drawing: Drawing, colours: Iterable[str]) -> dict[str, Any]:
     name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
     labels = [f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}" for panel in drawing.panels]
     return {
         "name": name,
         "title": drawing.title,
         "caption": drawing.caption,
-        "marks": [(m.label, Markup(_svg(_swatch(m), f"{name}-key{i}"))) for i, m in enumerate(drawing.marks)],
+        "marks": [(m.label, Markup(_svg(_swatch(m), f"{name}-key{i}", colours))) for i, m in enumerate(drawing.marks)],
         "panels": [
-            (panel.title, Markup(_svg(panel, f"{name}{i}", label)))
+            (panel.title, Markup(_svg(panel, f"{name}{i}", colours, label)))
             for i, (panel, label) in enumerate(zip(drawing.panels, labels, strict=True))
         ],
         "table": drawing.table,
@@ -157,7 +161,7 @@ def _swatch(mark: Mark) -> Panel:
     return Panel("", draw, 0.5, 0.24)
 
 
-def _svg(panel: Panel, name: str, label: str = "") -> str:
+def _svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str:
     """One panel as inline SVG: theme colours as CSS variables, ``data-tip`` on every mark, ids unique in the page."""
     figure = render(panel)
     tagged = figure.findobj(lambda artist: hasattr(artist, "tips"))
@@ -175,7 +179,7 @@ def _svg(panel: Panel, name: str, label: str = "") -> str:
     for metadata in root.findall(f"{SVG}metadata"):
         root.remove(metadata)
     _isolate_ids(root, name)
-    _theme(root)
+    _theme(root, colours)
     width = float(root.get("width").removesuffix("pt"))
     root.attrib.pop("height")
     root.set("width", f"{width * 4 / 3:.0f}")
@@ -204,9 +208,10 @@ def _isolate_ids(root: ET.Element, name: str) -> None:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
 
 
-def _theme(root: ET.Element) -> None:
+def _theme(root: ET.Element, colours: Iterable[str]) -> None:
+    """Colours become variables of the page, which knows the dark ones, too."""
     for element in root.iter():
-        for light in DARK:
+        for light in colours:
             if light in (style := element.get("style", "")):
                 element.set("style", style.replace(light, f"var({_variable(light)})"))
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from transferability.errors import UserError
@@ -68,7 +70,7 @@ KINDS_OF_NETWORK = [  # colour, marker, line
     ("#a6761d", "v", ":"),
     ("#c51b7d", "X", "-."),
 ]
-BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]  # n = 1..7
+BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]  # from the lowest n on
 
 # The same colours on a dark page; what is not here is readable on both.
 DARK = {
@@ -89,6 +91,21 @@ DARK = {
     "#5aa800": "#8ed63a",
     "#b8860b": "#e5b83c",
 }
+
+
+def layer_colours(count: int) -> dict[str, str]:
+    """A colour for each n = 1..count, in their order, and the same on a dark page: BY_LAYER, or between these."""
+    light, dark = (_between(colours, count) for colours in (BY_LAYER, [DARK[colour] for colour in BY_LAYER]))
+    return dict(zip(light, dark, strict=True))
+
+
+def _between(colours: list[str], count: int) -> list[str]:
+    """``count`` colours from the first to the last of ``colours``, evenly."""
+    channels = np.array([to_rgb(colour) for colour in colours]).T
+    places = np.linspace(0, len(colours) - 1, count)
+    mixed = np.array([np.interp(places, range(len(colours)), channel) for channel in channels]).T
+    return [to_hex(colour) for colour in mixed]
+
 
 RC = {
     "font.family": "DejaVu Sans",

@@ -143,6 +143,11 @@ class Tables:
         return self.about.get("published", False)
 
     @property
+    def layers(self) -> int:
+        """How many layers the study's networks have; tables of before, which do not say, are of the 8-layer family."""
+        return self.about["network"].get("layers", 8)
+
+    @property
     def dataset(self) -> str:
         return self.about["dataset"]["name"]
 

@@ -76,7 +76,7 @@ def test_intervals_of_a_quantity_hold_together():
 
 def test_boosts_count_only_layers_that_are_there():
     rows = with_losses([0.0] * 7, noise=1e-5)
-    table = boosts(rows[rows.n.isin([0, 1, 5])]).set_index(["over", "n"])
+    table = boosts(rows[rows.n.isin([0, 1, 5])], 8).set_index(["over", "n"])
     assert table.loc[("base", "1–7"), "AnB+ networks"] == 8 and table.loc[("BnB+", "5–7"), "controls"] == 4
     assert table["within tasks"].to_numpy() == pytest.approx([0.04] * 3 + [0.03] * 3, abs=1e-4)
     assert table["difference of means"].to_numpy() == pytest.approx([0.04] * 3 + [0.03] * 3, abs=1e-4)
@@ -86,7 +86,7 @@ def test_boosts_compare_the_same_layers():
     """BnB+ at n = 1 alone, and AnB+ that gains with n."""
     rows = with_losses([0.0] * 7, noise=1e-5)
     rows.loc[rows.treatment == "AnB+", "accuracy"] += 0.01 * rows.n
-    table = boosts(rows[(rows.treatment != "BnB+") | (rows.n == 1)]).set_index(["over", "n"])
+    table = boosts(rows[(rows.treatment != "BnB+") | (rows.n == 1)], 8).set_index(["over", "n"])
     assert table.loc[("BnB+", "1–7"), "within tasks"] == pytest.approx(0.03 + 0.01, abs=1e-4)
     assert np.isnan(table.loc[("BnB+", "5–7"), "within tasks"])
 
@@ -103,15 +103,15 @@ def test_thresholds_are_shares_of_the_bases_in_the_claim():
     near = with_losses([0.0] * 7, noise=1e-5)
     far = near[near.treatment.isin(["base", "AnB"])].assign(split_kind="natural-manmade")
     far["accuracy"], far["task"] = far.accuracy - 0.3, "natural-manmade " + far.task
-    own, both = (assess(rows).set_index("statement").threshold for rows in (near, pd.concat([near, far])))
+    own, both = (assess(rows, 8).set_index("statement").threshold for rows in (near, pd.concat([near, far])))
     claim = "Layers 1 and 2 transfer without loss (less than 3% of the base's accuracy)"
     assert own[claim] == pytest.approx(-0.03 * near[near.treatment == "base"].accuracy.mean())
     assert both[claim] == own[claim]
 
 
 def test_a_claim_about_some_layers_is_tested_on_those_of_them_that_are_there():
-    table = assess(with_losses([0, 0, 0, 0.02, 0.05, 0.08, 0.1])).set_index("statement")
+    table = assess(with_losses([0, 0, 0, 0.02, 0.05, 0.08, 0.1]), 8).set_index("statement")
     assert table.verdict["AnB falls most at layers 6 and 7"] == "supported"
     rows = with_losses([0, 0, 0, 0.02, 0.05, 0.08, 0.1])
-    part = assess(rows[rows.n.isin([0, 1, 3, 5, 7])]).set_index("statement").loc["AnB falls most at layers 6 and 7"]
+    part = assess(rows[rows.n.isin([0, 1, 3, 5, 7])], 8).set_index("statement").loc["AnB falls most at layers 6 and 7"]
     assert part.layers == "3 5 7" and part.effect == pytest.approx(0.1 - 0.025, abs=0.005)

@@ -64,7 +64,7 @@ def test_the_printed_table_of_boosts_is_a_difference_of_means_over_different_tas
 
     No task has AnB+ and BnB+: relative to their own bases, which is all that can be compared, they are equal.
     """
-    table = boosts(networks)
+    table = boosts(networks, 8)
     assert table["difference of means"].to_numpy() == pytest.approx(table["printed in the paper"].to_numpy(), abs=5e-4)
     assert len(table) == 2 * len(TABLE1)
     over_base, over_selffer = table[table.over == "base"].iloc[0], table[table.over == "BnB+"].iloc[0]
@@ -96,7 +96,7 @@ def test_the_three_questions(networks):
 
 
 def test_the_papers_conclusions_follow_from_its_own_numbers(networks):
-    table = assess(networks)
+    table = assess(networks, 8)
     assert len(table) == len(CLAIMS)
     open_ones = table[table.verdict != "supported"]
     assert open_ones.difference.tolist() == ["AnB+ minus BnB+, mean over n"]
@@ -115,14 +115,14 @@ def test_treatments_act_alike_on_all_tasks(networks):
 
 def test_claims_turn_with_the_data(networks):
     """Accuracies mirrored about 0.5 contradict what they supported."""
-    mirrored = assess(networks.assign(accuracy=1 - networks.accuracy)).set_index("statement").verdict
+    mirrored = assess(networks.assign(accuracy=1 - networks.accuracy), 8).set_index("statement").verdict
     assert mirrored["AnB declines with n"] == "contradicted"
     assert mirrored["Transfer and fine-tuning beat the base"] == "contradicted"
     assert mirrored["Dissimilar tasks transfer worse"] == "contradicted"
-    above = assess(networks).set_index("statement").above
+    above = assess(networks, 8).set_index("statement").above
     assert above["AnB declines with n"] == "8 of 8 tasks", "four random splits, both directions"
     assert above["Dissimilar tasks transfer worse"] == "0 of 0 tasks", "no task is both"
-    bases = assess(networks[networks.treatment == "base"])
+    bases = assess(networks[networks.treatment == "base"], 8)
     assert (bases.verdict == "not tested").all()
 
 

@@ -43,9 +43,10 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
 
 def write_figures(folder: Path, formats: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     """Draw every figure of the folder's tables into it; paths, and the figures that were not drawn with the reason."""
-    made, absent = drawings(Tables.read(folder))
+    tables = Tables.read(folder)
+    made, absent = drawings(tables)
     remove_leftovers(folder)
     paths = []
-    for drawing in [design.draw(), *made]:
+    for drawing in [design.draw(tables.layers), *made]:
         paths += save(compose(drawing), folder / drawing.name, formats)
     return paths, absent

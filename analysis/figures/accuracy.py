@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import captions, plot
-from analysis.paper import published
+from analysis.paper import beside
 from analysis.selection import MAIN, finished, mean_line, with_treated
 from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, Drawing, Panel
 from analysis.tables import Tables, mixed
@@ -63,15 +63,15 @@ def _means(axes: Axes, rows: pd.DataFrame, there: list[str], published_means: di
         axes.plot(line.index + mark.offset / 2 * (line.index > 0), line, color=mark.colour, lw=1.6, zorder=2)
         plot.bars(axes, rows[rows.treatment == treatment], mark)
     plot.numbers_at_the_end(axes, curves, rows.n.max())
-    plot.layer_axis(axes, rows.n.max() + 0.35)
+    plot.layer_axis(axes, rows.n.max(), numbers=True)
     axes.set_ylabel("Mean top-1 accuracy")
 
 
 def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:
     """The paper's mean lines: as they are for ImageNet, else moved so that its base lies at ours."""
-    if tables.is_paper:
+    theirs = beside(tables)
+    if theirs.empty:
         return {}, ""
-    theirs = published().networks
     theirs = theirs[theirs.split_kind == RANDOM]
     lines = {t: mean_line(theirs, t) for t in MAIN if finished(rows, t)}
     if tables.dataset == "imagenet":
@@ -87,8 +87,8 @@ def _mean_table(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     done = rows[rows.accuracy.notna()]
     table = done.groupby(["treatment", "n"]).accuracy.agg(["mean", "std", "size"]).reset_index()
     table.columns = ["treatment", "n", "mean accuracy", "standard deviation", "networks"]
-    if not tables.is_paper:
-        theirs = published().networks
+    theirs = beside(tables)
+    if len(theirs):
         theirs = theirs[theirs.split_kind == RANDOM].groupby(["treatment", "n"]).accuracy.mean()
         keys = pd.MultiIndex.from_frame(table[["treatment", "n"]])
         table["mean accuracy in the paper"] = theirs.reindex(keys).to_numpy()

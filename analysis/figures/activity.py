@@ -32,8 +32,8 @@ def draw(tables: Tables) -> Drawing | str:
         "mark is the random layers of one task and seed (the same for all kinds with one initialisation and "
         "normalisation), a solid line their mean, a dashed line that of the trained bases. "
         "Right: the share of values of a trained hidden layer that are 0 for every one of these images, in the "
-        "layer where it is largest; a mark is one network. Above seven random layers there is only the classifier, "
-        "which cannot fall silent.",
+        f"layer where it is largest; a mark is one network. Above {tables.layers - 1} random layers there is only the "
+        "classifier, which cannot fall silent.",
         [
             Panel("Do random layers tell images apart?", lambda axes: _alike(axes, rows, marks)),
             Panel("Does what is trained above them respond?", lambda axes: _silent(axes, each, marks)),

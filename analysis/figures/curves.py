@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from analysis import captions
 from analysis.selection import MAIN
 from analysis.stats import DISTANT
-from analysis.style import BY_LAYER, INK, Drawing, Mark, Panel, with_tips
+from analysis.style import INK, Drawing, Mark, Panel, layer_colours, with_tips
 from analysis.tables import Tables
 from transferability.splits import NATURAL_MANMADE
 
@@ -22,13 +22,13 @@ def draw(tables: Tables) -> Drawing | str:
     rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
     distant = (rows.split_kind == NATURAL_MANMADE).map({True: DISTANT, False: ""})
     rows["group"] = distant + rows.treatment
-    panels = []
+    marks, panels = _marks(tables.layers), []
     for name in sorted(set(rows.group), key=_place):
         own = rows[rows.group == name]
         title = f"{name.removeprefix(DISTANT)}, natural/man-made" if name.startswith(DISTANT) else name
         accuracy, losses = (
-            _lines(own, {"val_top1": "-"}, "Validation top-1"),
-            _lines(own, LOSSES, "Loss (dashed: validation)"),
+            _lines(own, marks, {"val_top1": "-"}, "Validation top-1"),
+            _lines(own, marks, LOSSES, "Loss (dashed: validation)"),
         )
         panels += [Panel(f"{title}: accuracy", accuracy, 4.2, 2.9), Panel(f"{title}: loss", losses, 4.2, 2.9)]
     measured = ["train_loss", "val_loss", "val_top1"]
@@ -39,7 +39,7 @@ def draw(tables: Tables) -> Drawing | str:
         "training loss is the mean since the evaluation before; it is that of the network in training (with dropout, "
         "if any).",
         panels,
-        [_mark(n) for n in sorted(set(rows.n))],
+        [marks[n] for n in sorted(set(rows.n))],
         rows.groupby(["group", "n", "step"], sort=False)[measured].mean().reset_index(),
         columns=4,
     )
@@ -50,10 +50,10 @@ def _place(group: str) -> tuple[int, str]:
     return (ORDER.index(group) if group in ORDER else len(ORDER), group)
 
 
-def _lines(rows: pd.DataFrame, columns: dict[str, str], label: str) -> Callable[[Axes], None]:
+def _lines(rows: pd.DataFrame, marks: dict[int, Mark], columns: dict[str, str], label: str) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         for n, own in rows.groupby("n"):
-            mark = _mark(n)
+            mark = marks[n]
             for column, style in columns.items():
                 mean = own.groupby("step")[column].mean()
                 axes.plot(mean.index, mean, style, color=mark.colour, lw=1.3)
@@ -67,5 +67,7 @@ def _lines(rows: pd.DataFrame, columns: dict[str, str], label: str) -> Callable[
     return paint
 
 
-def _mark(n: int) -> Mark:
-    return Mark(f"n = {n}", BY_LAYER[(n - 1) % len(BY_LAYER)], "o") if n else Mark("base", INK, "o")
+def _marks(layers: int) -> dict[int, Mark]:
+    """One for each n of networks of so many layers."""
+    colours = enumerate(layer_colours(layers - 1), start=1)
+    return {0: Mark("base", INK, "o")} | {n: Mark(f"n = {n}", colour, "o") for n, colour in colours}

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.decomposition import decompose
-from analysis.paper import published
+from analysis.paper import beside
 from analysis.style import BLUE, INK, LIGHT_BLUE, LIGHT_RED, PUBLISHED, RED, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
 from transferability.splits import SIMILAR
@@ -33,7 +33,7 @@ def draw(tables: Tables) -> Drawing | str:
     losses, gains = ([q for q in group if (parts.quantity == q).any()] for group in (LOSSES, GAINS))
     if not losses and not gains:
         return "neither BnB nor AnB with a base of the same task"
-    theirs = parts.iloc[:0] if tables.is_paper else decompose(published().networks)
+    theirs = decompose(beside(tables))
     panels, last = [], parts.n.max()
     if losses:
         panels.append(Panel("What freezing costs", _differences(parts, theirs, losses, last)))

@@ -1,5 +1,8 @@
 """The experimental design as a picture: which layers a network copies, freezes and trains (the paper's figure 1)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from matplotlib.axes import Axes
 from matplotlib.patches import Arc, FancyArrowPatch, Rectangle
 from matplotlib.text import Text
@@ -8,47 +11,76 @@ from analysis.style import INK, PAPER, Drawing, Panel
 
 LETTER = "#fefefe"  # on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
 FILLS = {"A": "#b3192c", "B": "#205099", "R": "#7f8e00"}
-WIDTH, HEIGHT = 5.08, 5.52  # the drawing's units are inches on a figure of 5.2 x 5.6
+WIDTH, HEIGHT = 5.08, 5.52  # the drawing's units are inches on a figure of 5.2 x 5.6, for up to 8 layers
 SIZE = 9.5  # points, the smallest text
 LEFT, PITCH, BOX, TALL = 0.6, 0.315, 0.265, 0.38  # first box's left edge, box to box, a box's width and height
-NAMES = LEFT + 7 * PITCH + BOX + 0.09  # where the words beside a row start
-CHOP = 3  # n, the example
+MOST = 12  # columns: of a deeper network the lowest layers are drawn, and the last
 BASES = {"A": 4.84, "B": 4.3}  # the height of a base's row
 LANES = {"A": 0.22, "B": 0.46}  # where the line of copies from a base runs down
 
 
-def draw() -> Drawing:
+def draw(layers: int) -> Drawing:
+    """Rows are networks and columns their layers."""
+    sketch = _Sketch(layers)
+    wider = max(0, len(sketch.columns) - 8) * PITCH
     return Drawing(
         "design",
         "The networks of the study",
         "Task A and task B are two halves of the classes. Two base networks are trained; then the lowest n layers "
-        f"(here {CHOP}) of one of them are copied into a new network, whose upper layers start fresh, and which is "
-        "trained on B. The same with A and B exchanged, and for every n.",
-        [Panel("", _paint, 5.2, 5.6)],
+        f"(here {sketch.chop}) of one of them are copied into a new network, whose upper layers start fresh, and which "
+        "is trained on B. The same with A and B exchanged, and for every n.",
+        [Panel("", lambda axes: _paint(axes, sketch, wider), 5.2 + wider, 5.6)],
     )
 
 
-def _paint(axes: Axes) -> None:
-    """Rows are networks and columns their layers; meant for a figure of about 5.2 x 5.6 inches."""
-    axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
+@dataclass(frozen=True)
+class _Sketch:
+    """What is drawn of a network of so many layers."""
+
+    layers: int
+
+    @property
+    def columns(self) -> Sequence[int | None]:
+        """The layers from the left; None: some that are left out."""
+        every = range(1, self.layers + 1)
+        return every if len(every) <= MOST else [*every[: MOST - 2], None, self.layers]
+
+    @property
+    def chop(self) -> int:
+        """n, the example."""
+        return min(3, self.layers - 1)
+
+    @property
+    def chopped(self) -> str:
+        return f"1–{self.chop}" if self.chop > 1 else "1"
+
+    @property
+    def names(self) -> float:
+        """Where the words beside a row start."""
+        return LEFT + (len(self.columns) - 1) * PITCH + BOX + 0.09
+
+
+def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
+    axes.set(xlim=(0, WIDTH + wider), ylim=(0, HEIGHT))
     axes.axis("off")
-    for layer in range(8):
-        _text(axes, LEFT + layer * PITCH + BOX / 2, 5.43, str(layer + 1), ha="center")
+    for column, layer in enumerate(sketch.columns):
+        _text(axes, LEFT + column * PITCH + BOX / 2, 5.43, str(layer or "…"), ha="center")
     _text(axes, LEFT - 0.04, 5.43, "image →", ha="right")
-    _text(axes, NAMES, 5.43, "→ class   (layers 1–8)")
+    _text(axes, sketch.names, 5.43, f"→ class   (layers 1–{sketch.layers})")
 
     _named(axes, LEFT, 5.18, "base:", "the accuracy to compare with")
     for task, y in BASES.items():
-        _network(axes, y, task * 8, f"base{task}", f"trained on {task}")
+        _network(axes, sketch, y, task * sketch.layers, f"base{task}", f"trained on {task}")
 
-    _text(axes, LEFT, 3.83, f"Chop after layer n (here {CHOP}), add fresh layers, train on B:", style="italic")
+    n = sketch.chop
+    _text(axes, LEFT, 3.83, f"Chop after layer n (here {n}), add fresh layers, train on B:", style="italic")
     _named(axes, LEFT, 3.56, "BnB:", "do layers that grew up together need each")
     _text(axes, LEFT, 3.39, "other? (co-adaptation)")
-    _chopped(axes, "B", frozen=3.1, tuned=2.66)
+    _copies(axes, sketch, "B", frozen=3.1, tuned=2.66)
     _named(axes, LEFT, 2.31, "AnB:", "are A's features of use to B? (specificity)")
-    _chopped(axes, "A", frozen=2.02, tuned=1.58)
+    _copies(axes, sketch, "A", frozen=2.02, tuned=1.58)
     _named(axes, LEFT, 1.23, "RnB:", "how far do untrained features go?")
-    _network(axes, 0.94, "R" * CHOP, f"R{CHOP}B", "untrained, frozen", frozen=True)
+    _network(axes, sketch, 0.94, "R" * n, f"R{n}B", "untrained, frozen", frozen=True)
 
     key = {"fresh,\ntrained on B": "fresh", "frozen,\nnever changes": "frozen", "fine-tuned,\ntrained on B": ""}
     for x, (words, state) in zip((LEFT, 2.08, 3.62), key.items(), strict=True):
@@ -56,12 +88,13 @@ def _paint(axes: Axes) -> None:
         _text(axes, x + BOX + 0.08, 0.32, words)
 
 
-def _chopped(axes: Axes, source: str, frozen: float, tuned: float) -> None:
+def _copies(axes: Axes, sketch: _Sketch, source: str, frozen: float, tuned: float) -> None:
     """The networks that start from a base's lowest layers, and the lines along which these are copied."""
-    _network(axes, frozen, source * CHOP, f"{source}{CHOP}B", f"1–{CHOP} frozen", frozen=True)
-    _network(axes, tuned, source * CHOP, f"{source}{CHOP}B+", f"1–{CHOP} fine-tuned")
+    n, letters = sketch.chop, source * sketch.chop
+    _network(axes, sketch, frozen, letters, f"{source}{n}B", f"{sketch.chopped} frozen", frozen=True)
+    _network(axes, sketch, tuned, letters, f"{source}{n}B+", f"{sketch.chopped} fine-tuned")
     lane, bracket = LANES[source], BASES[source] - TALL / 2 - 0.08
-    last = LEFT + (CHOP - 1) * PITCH + BOX
+    last = LEFT + (n - 1) * PITCH + BOX
     line = {"color": INK, "lw": 1.3, "solid_capstyle": "butt", "solid_joinstyle": "miter"}
     axes.plot([last, last, lane, lane], [bracket + 0.045, bracket, bracket, tuned], **line)
     axes.plot([LEFT, LEFT], [bracket + 0.045, bracket], **line)
@@ -71,12 +104,16 @@ def _chopped(axes: Axes, source: str, frozen: float, tuned: float) -> None:
     _text(axes, lane - 0.1, (bracket + tuned) / 2, f"copy of base{source}", ha="center", rotation=90)
 
 
-def _network(axes: Axes, y: float, letters: str, name: str, words: str, frozen: bool = False) -> None:
+def _network(axes: Axes, sketch: _Sketch, y: float, letters: str, name: str, words: str, frozen: bool = False) -> None:
     """One row: a box a layer, filled where ``letters`` says whose weights it starts with, and fresh above."""
-    for layer in range(8):
-        letter = letters[layer : layer + 1]
-        _box(axes, LEFT + layer * PITCH, y, letter, frozen=frozen and letter != "", fresh=not letter)
-    _named(axes, NAMES, y, name, words)
+    for column, layer in enumerate(sketch.columns):
+        x = LEFT + column * PITCH
+        if layer is None:
+            _text(axes, x + BOX / 2, y, "…", ha="center")
+        else:
+            letter = letters[layer - 1 : layer]
+            _box(axes, x, y, letter, frozen=frozen and letter != "", fresh=not letter)
+    _named(axes, sketch.names, y, name, words)
 
 
 def _box(axes: Axes, x: float, y: float, letter: str = "", frozen: bool = False, fresh: bool = False) -> None:

@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import captions, plot
-from analysis.paper import published
+from analysis.paper import beside
 from analysis.selection import finished, relative_table, relative_to_base, with_treated
 from analysis.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
-from transferability.splits import ALL, NATURAL_MANMADE, RANDOM, SIMILAR
+from transferability.splits import NATURAL_MANMADE, SIMILAR
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class _Line:
 def draw(tables: Tables) -> Drawing | str:
     if why := mixed(tables.networks):
         return why
-    groups, theirs = _groups(tables.networks), _published(tables)
+    groups = _groups(tables.networks)
+    theirs = {
+        name: relative_to_base(rows).groupby("n").accuracy.mean() for name, rows in _groups(beside(tables)).items()
+    }
     looks = {"similar": TREATMENTS["AnB"], "dissimilar": DISSIMILAR, "untrained": TREATMENTS["RnB"]}
     treatments = {"similar": "AnB", "dissimilar": "AnB", "untrained": "RnB"}
     lines = {
@@ -45,7 +48,7 @@ def draw(tables: Tables) -> Drawing | str:
     last, drawn = tables.networks.n.max(), list(lines.values())
     panels.append(Panel("Relative to base", lambda axes: _relative(axes, drawn, last)))
     marks, legend = [TREATMENTS["base"], *(line.mark for line in drawn)], ""
-    if not tables.is_paper:
+    if any(map(len, theirs.values())):
         marks.append(PUBLISHED)
         legend = " Faint dashed: the paper's means on ImageNet."
     shown = pd.concat([line.rows for line in drawn]).drop_duplicates("run")
@@ -70,16 +73,6 @@ def _groups(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "dissimilar": networks[distant & transfers],
         "untrained": with_treated(networks[random & ~distant]),
     }
-
-
-def _published(tables: Tables) -> dict[str, pd.Series]:
-    """The paper's mean accuracy minus base by n, of each group."""
-    if tables.is_paper:
-        return dict.fromkeys(("similar", "dissimilar", "untrained"), pd.Series(dtype=float))
-    groups = _groups(published().networks)
-    groups["similar"] = groups["similar"][groups["similar"].split_kind == RANDOM]
-    groups["untrained"] = groups["untrained"][groups["untrained"].split_kind == ALL]
-    return {name: relative_to_base(rows).groupby("n").accuracy.mean() for name, rows in groups.items()}
 
 
 def _dissimilar(axes: Axes, rows: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.decomposition import QUANTITIES, decompose
-from analysis.paper import published
+from analysis.paper import beside
 from analysis.stats import difference
 from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
@@ -33,7 +33,8 @@ def draw(tables: Tables) -> Drawing:
     tasks = _task_differences(networks[networks.accuracy.notna()])
     if tasks.empty:
         raise UserError("several splits or seeds, but none has two of base, BnB, BnB+, AnB, AnB+ finished in one task")
-    table = _table(tasks)
+    paper = decompose(beside(tables)).set_index(["quantity", "n"]).value
+    table = _table(tasks, paper)
     looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
     marks = {split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()}
     labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
@@ -90,9 +91,8 @@ def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if parts else pd.DataFrame()
 
 
-def _table(tasks: pd.DataFrame) -> pd.DataFrame:
+def _table(tasks: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
     """A row an n and quantity: the mean over splits and seeds with both directions, and the published study's value."""
-    paper = decompose(published().networks).set_index(["quantity", "n"]).value
     rows = []
     for (n, name, compared), own in tasks.groupby(["n", "quantity", "compared"], sort=False):
         whole = own.pivot_table(index=["split", "seed"], columns="target", values="difference").dropna()

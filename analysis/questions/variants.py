@@ -6,13 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import captions, plot
-from analysis.claims import AROUND, MIDDLE
+from analysis.depths import Depths
 from analysis.selection import with_share
-from analysis.stats import difference, mean, minus
+from analysis.stats import difference
 from analysis.style import INK, KINDS_OF_NETWORK, TREATMENTS, Drawing, Mark, Panel, tell_apart
 from analysis.tables import VARIANT, Tables, kinds
 
-DIP = {n: weight for (_, n), weight in minus(mean("BnB", AROUND), mean("BnB", MIDDLE)).items()}  # of BnB's accuracy
 TASK = ["task", "seed", "images_per_class"]
 SAME = [*TASK, "split", "split_kind", "cell", "treatment", "n"]
 
@@ -44,7 +43,7 @@ def draw(tables: Tables) -> Drawing:
         f"{'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {captions.statistic(tables)}",
         panels,
         list(marks.values()),
-        _table(networks),
+        _table(networks, Depths(tables.layers)),
         columns=2,
     )
 
@@ -70,11 +69,12 @@ def _shares(rows: pd.DataFrame, marks: dict[str, Mark]) -> Callable[[Axes], None
     return paint
 
 
-def _table(networks: pd.DataFrame) -> pd.DataFrame:
+def _table(networks: pd.DataFrame, depths: Depths) -> pd.DataFrame:
     """For each variant, kind of split and treatment: means, and the difference from the first variant, cell by cell.
 
     ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed, averaged over n.
-    ``dip`` is how much lower BnB lies in the middle, n = 4, 5, than at n = 1, 2, 7 (the paper's sign of co-adaptation).
+    ``dip`` is how much lower BnB lies in the middle (of 8 layers: n = 4, 5) than around it (1, 2, 7): the paper's sign
+    of co-adaptation.
     Intervals are Student's t over tasks (classes, seed): networks of one task start from one base and share its
     luck.
     """
@@ -91,9 +91,10 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
             column = "accuracy" if treatment == "base" else "over_base"
             by_task = (both[column] - both[f"{column}_first"]).groupby([both[c] for c in TASK], dropna=False).mean()
             row |= {"against": names[0], "tasks": by_task.count()} | difference(by_task)
-        if treatment == "BnB" and set(DIP) <= set(own.n):
+        if treatment == "BnB" and depths.around and depths.middle and {*depths.around, *depths.middle} <= set(own.n):
             dips = own.pivot_table(index=[c for c in TASK if own[c].notna().any()], columns="n", values="accuracy")
-            found = difference(dips[list(DIP)] @ pd.Series(DIP))
+            around, middle = (dips[part].mean(axis=1, skipna=False) for part in (depths.around, depths.middle))
+            found = difference(around - middle)
             row |= {"dip": found["difference"], "dip low": found["low"], "dip high": found["high"]}
         rows.append(row)
     return pd.DataFrame(rows)

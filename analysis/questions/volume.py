@@ -29,13 +29,14 @@ def draw(tables: Tables) -> Drawing:
     shown = [kind for kind in KINDS if (table.splits == kind).any()]
     looks = tell_apart(shown, KINDS_OF_SPLIT, "kinds of split")
     marks = {k: Mark(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()}
+    width = max(8.4, 0.5 * table.arrangement.nunique())  # inches: an accuracy beside the other is to be read
     panels = []
     for kind in shown:
         splits = ", ".join(sorted(set(tables.networks[tables.networks.split_kind == kind].split)))
         grid = _grid(table[table.splits == kind], limit)
-        panels.append(Panel(f"{KINDS[kind].capitalize()} ({splits})", grid, 8.4, 2.9))
+        panels.append(Panel(f"{KINDS[kind].capitalize()} ({splits})", grid, width, 2.9))
     if len(either):
-        panels.append(Panel("Freeze or fine-tune?", lambda axes: _freeze_or_tune(axes, either, marks), 8.4, 2.9))
+        panels.append(Panel("Freeze or fine-tune?", lambda axes: _freeze_or_tune(axes, either, marks), width, 2.9))
     return Drawing(
         "volume",
         f"Little data: train from scratch, freeze n copied layers, or fine-tune them? {tables.dataset}",
