@@ -66,11 +66,21 @@ paper-figures: setup ## the original's figures, tables and report from its publi
 	@$(RUN) analysis.figures figures/paper
 	@$(RUN) analysis.report figures/paper
 
-results: setup ## draw the figures and write the reports in results/ again from their tables
-	@for study in $(dir $(wildcard results/*/about.json)); do \
-	  $(RUN) analysis.figures $$study && $(RUN) analysis.report $$study || exit 1; done
-	@$(RUN) analysis.calibration results/calibration
-	@for study in $(dir $(wildcard results/questions/*/about.json)); do $(RUN) analysis.questions $$study || exit 1; done
+STUDIES = $(patsubst %/about.json,%,$(wildcard results/*/about.json))
+.PHONY: $(STUDIES) results/questions results/calibration
+
+results: setup ## draw the figures (PNG) and write the reports in results/ again from their tables, two folders at a time
+	@$(MAKE) --no-print-directory -j 2 results/questions $(STUDIES) results/calibration
+
+$(STUDIES):
+	@$(RUN) analysis.figures --format png $@
+	@$(RUN) analysis.report $@
+
+results/questions:
+	@$(RUN) analysis.questions --format png $(dir $(wildcard results/questions/*/about.json))
+
+results/calibration:
+	@$(RUN) analysis.calibration --format png results/calibration
 
 bench: setup ## lockstep against one network at a time and against a plain script, as ratios
 	$(RUN) experiments.benchmarks.lockstep $(OVERRIDES)

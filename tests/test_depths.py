@@ -142,6 +142,7 @@ def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
             if axes.get_xlabel().startswith(("Layer", "Random")):
                 shown = [tick.get_loc() for tick in [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]]
                 assert {*range(1, last + 1)} <= set(shown) and axes.get_xlim()[1] > last
+            pyplot.close(axes.figure)
     tables.write(tmp_path)
     path = write_report(tmp_path)
     claims = pd.read_csv(tmp_path / "claims.csv")

@@ -61,6 +61,19 @@ def test_a_link_to_nowhere_is_found(tmp_path):
     assert broken(page) == ["#b", "gone.png", "page.md#gone"]
 
 
+def test_each_page_of_results_shows_one_picture_and_no_other_is_committed():
+    """The others, and the reports, are rebuilt: ``make results``."""
+    listed = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a checkout")
+    shown = set()
+    for page in ROOT.glob("results/**/README.md"):
+        (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
+        shown.add(str((page.parent / picture).relative_to(ROOT)))
+    made = {".png", ".svg", ".pdf", ".html"}
+    assert shown == {path for path in listed.stdout.splitlines() if Path(path).suffix in made}
+
+
 def test_a_command_that_wraps_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text('```\nT="seed=1"\nmake demo OVERRIDES="$T"\n```\nThen `make figures\nOVERRIDES="seed=2"` draws.')
