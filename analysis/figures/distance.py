@@ -93,7 +93,8 @@ def _relative(axes: Axes, lines: list[_Line], last: int) -> None:
     axes.axhline(0, color=INK, lw=0.8, ls=":")
     for line in lines:
         theirs = line.published
-        axes.plot(theirs.index, theirs, "--", color=line.mark.colour, lw=1, alpha=0.45, zorder=1)
+        if len(theirs):
+            axes.plot(theirs.index, theirs, "--", color=line.mark.colour, lw=1, alpha=0.45, zorder=1)
     for line in lines:
         plot.curve(axes, relative_to_base(line.rows), line.mark)
     plot.layer_axis(axes, last)
