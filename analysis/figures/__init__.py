@@ -3,36 +3,46 @@
 Every mark is one network. A network that is missing from the study is never dropped silently: the caption counts it.
 
 A figure is a module here with ``draw(tables)``, which returns the drawing, or in words why the study has none. A new
-one is a file and its name in FIGURES.
+one is a file, and its name in FIGURES (and in the import above it).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
-from analysis.figures import design
+from analysis.figures import (
+    accuracy,
+    activity,
+    curves,
+    decomposition,
+    design,
+    dissimilar,
+    distance,
+    filters,
+    similarity,
+    volume,
+)
 from analysis.style import Drawing, compose, save
 from analysis.tables import Tables
 from transferability.files import remove_leftovers
 
 # In the order in which they are drawn. The design of the study, which needs no networks, is not one of them.
-FIGURES = (
-    "accuracy",
-    "distance",
-    "dissimilar",
-    "decomposition",
-    "volume",
-    "filters",
-    "similarity",
-    "activity",
-    "curves",
-)
+FIGURES = {
+    "accuracy": accuracy,
+    "distance": distance,
+    "dissimilar": dissimilar,
+    "decomposition": decomposition,
+    "volume": volume,
+    "filters": filters,
+    "similarity": similarity,
+    "activity": activity,
+    "curves": curves,
+}
 
 
 def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
     """Every figure that the study has networks for, and for the others the reason why not."""
-    made = {name: import_module(f"{__name__}.{name}").draw(tables) for name in FIGURES}
+    made = {name: figure.draw(tables) for name, figure in FIGURES.items()}
     encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
     label = f" Images: {encoding}." if encoding else ""
     return (

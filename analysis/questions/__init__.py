@@ -1,32 +1,28 @@
 """Small studies that ask one question each, with one figure and one table, from the tables of analysis.collect alone.
 
 A question is a module here: its first line says what is asked, ``asked(networks)`` whether finished networks vary what
-it is about, ``draw(tables)`` returns the drawing. A new one is a file and its name in QUESTIONS.
+it is about, ``draw(tables)`` returns the drawing. A new one is a file, and its name in QUESTIONS (and in the import
+above it).
 """
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from analysis.figures import activity
+from analysis.questions import longer, preserved, replicates, variants, volume
 from analysis.style import Drawing, compose, save
 from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
 # The first that a study asks is drawn.
-QUESTIONS = (
-    "volume",
-    "preserved",
-    "variants",
-    "longer",
-    "replicates",
-)
-
-
-def modules() -> dict[str, ModuleType]:
-    return {name: import_module(f"{__name__}.{name}") for name in QUESTIONS}
+QUESTIONS = {
+    "volume": volume,
+    "preserved": preserved,
+    "variants": variants,
+    "longer": longer,
+    "replicates": replicates,
+}
 
 
 def question(tables: Tables) -> Drawing:
@@ -36,9 +32,9 @@ def question(tables: Tables) -> Drawing:
         UserError: it varies nothing, or nothing of it is finished.
     """
     networks = tables.networks[tables.networks.accuracy.notna()]
-    for module in modules().values():
-        if module.asked(networks):
-            return module.draw(tables)
+    for one in QUESTIONS.values():
+        if one.asked(networks):
+            return one.draw(tables)
     raise UserError(
         "nothing to compare: the finished networks differ neither in network, recipe, images a class, split or seed, "
         "nor are there preserved layers (A3B~1)"

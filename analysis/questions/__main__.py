@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.command import command
-from analysis.questions import modules, write_question
+from analysis.questions import QUESTIONS, write_question
 from analysis.style import FORMATS
 
 
@@ -21,5 +21,5 @@ def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
 
 
 if __name__ == "__main__":
-    asked = [f"{name:<12}{module.__doc__.splitlines()[0]}" for name, module in modules().items()]
+    asked = [f"{name:<12}{module.__doc__.splitlines()[0]}" for name, module in QUESTIONS.items()]
     command("analysis.questions", main, "\n".join([__doc__, *asked]), draws=True)
