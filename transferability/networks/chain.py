@@ -4,6 +4,7 @@ What a layer is, and how it is made and drawn, the kind of network says (:class:
 copied and counted is the same for all and is here.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -95,7 +96,9 @@ class Chain(nn.Module):
         self.input = Input(mean, config.input_scale)
         self.layers = nn.ModuleList(config.make_layers())
         self.fresh(range(1, len(self.layers) + 1), key)
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
     def forward(self, batch: "Batch") -> Tensor:
         """Logits, (B, outputs)."""
@@ -157,6 +160,16 @@ def roles(module: nn.Module) -> dict[str, str]:
     return found
 
 
+def common_path(names: list[str]) -> list[str]:
+    """The modules that all of these parameters are in."""
+    paths, common = [name.split(".")[:-1] for name in names], []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return common
+
+
 def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
     """Copy the mean and layers 1..n of a source network's state into ``network``; returns the names copied.
 
@@ -183,10 +196,16 @@ def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
 class LayerCost:
     """What a layer takes, for estimates and floors."""
 
+    modules: str  # those with its parameters: the one that all are in, or all that stand side by side
     multiply_adds: int  # of one image's forward pass
     parameters: int
     computed: int  # values that its convolutions and matrix products put out, for one image
-    passed: int  # values that it hands on, after pooling
+    output: tuple[int, ...]  # the shape of what it hands on, after pooling, for one image
+
+    @property
+    def passed(self) -> int:
+        """Values that it hands on."""
+        return math.prod(self.output)
 
 
 @lru_cache(maxsize=64)
@@ -201,9 +220,15 @@ def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
         computed.clear()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             x = layer(x)
-        parameters = sum(p.numel() for p in layer.parameters())
-        costs.append(LayerCost(counter.get_total_flops() // 2, parameters, sum(computed), x.numel()))
+        parameters, operations = sum(p.numel() for p in layer.parameters()), counter.get_total_flops() // 2
+        costs.append(LayerCost(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:])))
     return tuple(costs)
+
+
+def _modules(layer: nn.Module) -> str:
+    names = [name for name, _ in layer.named_parameters()]
+    common = common_path(names)
+    return ".".join(common) if common else " ".join(dict.fromkeys(name.split(".")[0] for name in names))
 
 
 def _values(out: Tensor | tuple) -> int:

@@ -19,6 +19,7 @@ from operator import attrgetter
 from torch import Tensor, fx, nn
 
 from transferability.errors import UserError
+from transferability.networks.chain import common_path
 from transferability.networks.tracing import CONTAINERS, Flow, Node, OneInput, make_sizes_constant, trace
 
 WHOLE = 0.9  # a module with a larger share of the parameters is the network itself
@@ -82,18 +83,8 @@ def _parameters(root: nn.Module, piece: list[Node]) -> list[str]:
     return found
 
 
-def _common_path(names: list[str]) -> list[str]:
-    """The modules that all of these parameters are in."""
-    paths, common = [name.split(".")[:-1] for name in names], []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return common
-
-
 def _shared(a: list[str], b: list[str]) -> int:
-    return len(_common_path([".".join([*a, ""]), ".".join([*b, ""])]))
+    return len(common_path([".".join([*a, ""]), ".".join([*b, ""])]))
 
 
 def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
@@ -106,7 +97,7 @@ def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
 def _layers(root: OneInput, flow: Flow) -> list[list[Node]]:
     """The pieces joined to layers (rule 3)."""
     pieces = _pieces(root, flow)
-    paths = [_common_path(_parameters(root, piece)) for piece in pieces]
+    paths = [common_path(_parameters(root, piece)) for piece in pieces]
     weighty = [_begins_layer(root, piece) for piece in pieces]
     layers: list[list[Node]] = []
     below: list[str] = []  # the path of the layer below

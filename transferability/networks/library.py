@@ -17,7 +17,8 @@ from transferability.networks.cut import Layer, LayerPlan, chop
 from transferability.networks.modules import Dropout
 
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}  # what is dropped as one: Dropout.dims
-AUXILIARY = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}  # heads that only training has
+# Without the heads that only training has; the initial weights are those that torchvision has drawn so far.
+INCEPTIONS = dict.fromkeys(("googlenet", "inception_v3"), {"aux_logits": False, "init_weights": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class TorchvisionConfig(LibraryConfig):
         return torchvision.models.list_models(module=torchvision.models)
 
     def build(self) -> nn.Module:
-        settings = dict(AUXILIARY.get(self.model, {}))
+        settings = dict(INCEPTIONS.get(self.model, {}))
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
         if self.model.startswith("vit_"):  # as many positions as the image has patches

@@ -1,0 +1,39 @@
+"""The layers of a network: where it can be chopped, and what each layer takes.
+
+python -m experiments.layers network=torchvision network.model=resnet18
+python -m experiments.layers network=timm network.model=tf_efficientnet_lite0 network.input_size=128
+
+A network that cannot be chopped is refused, with the reason.
+"""
+
+from experiments.cli import command
+from transferability.config import Config
+from transferability.networks import NetworkConfig
+from transferability.networks.chain import layer_costs
+
+CLASSES = 1000  # where the network does not say: as ImageNet has
+
+
+def main(config: Config) -> None:
+    print_layers(config.network)
+
+
+def print_layers(network: NetworkConfig) -> None:
+    """A line a layer: number, modules, parameters, multiply-adds of an image, and what it puts out."""
+    network = network.resolved(network.outputs or CLASSES)
+    rows = [["layer", "modules", "parameters", "multiply-adds", "output"]]
+    for number, cost in enumerate(layer_costs(network), 1):
+        size = " x ".join(map(str, cost.output))
+        rows.append([str(number), cost.modules, f"{cost.parameters:,}", f"{cost.multiply_adds:,}", size])
+    number, modules, parameters, operations, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for a, b, c, d, e in rows:
+        print(f"{a:>{number}}  {b:<{modules}}  {c:>{parameters}}  {d:>{operations}}  {e}")
+    network.verify()
+    print(
+        f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of {network.input_size} "
+        f"pixels a side and {network.outputs} classes."
+    )
+
+
+if __name__ == "__main__":
+    command(main)()
