@@ -135,12 +135,15 @@ def test_every_choice_of_every_group_composes(tmp_path):
 
     from transferability.config import load
 
-    sizes = {"medium": 64, "caffenet": 227}
+    sizes = {"medium": 64, "caffenet": 227, "zfnet": 224}
+    models = {"torchvision": "resnet18", "timm": "tf_efficientnet_lite0"}
     for group in ("dataset", "network", "recipe", "study", "experiment"):
         for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
             overrides = [f"{group}={choice}"]
             if choice == "folder":
                 overrides += ["dataset.name=mine"]
+            if group == "network" and choice in models:
+                overrides += [f"network.model={models[choice]}"]
             if group == "network" and choice in sizes:
                 overrides += ["dataset=imagenet"]
             with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -127,6 +127,12 @@ def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
     assert len(flops) == 8
 
 
+def test_zfnet_has_the_sizes_of_its_papers_figure_3():
+    costs = layer_costs(network_config("zfnet", outputs=1000))
+    assert [c.output for c in costs[:5]] == [(96, 55, 55), (256, 13, 13), (384, 13, 13), (384, 13, 13), (256, 6, 6)]
+    assert (costs[0].computed, costs[1].computed) == (96 * 110 * 110, 256 * 26 * 26)
+
+
 def test_kaiming_has_the_variance_of_he():
     network = Chain(network_config("medium", outputs=10), np.zeros(3, np.float32))
     for layer in network.layers[:-1]:

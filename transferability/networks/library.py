@@ -18,7 +18,7 @@ from transferability.networks.modules import Dropout
 
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}  # what is dropped as one: Dropout.dims
 # Without the heads that only training has; the initial weights are those that torchvision has drawn so far.
-INCEPTIONS = dict.fromkeys(("googlenet", "inception_v3"), {"aux_logits": False, "init_weights": True})
+INCEPTIONS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 
 
 @dataclass(frozen=True, kw_only=True)
