@@ -180,6 +180,21 @@ def test_resizing_is_opencvs(tmp_path, resize, size, interpolation):
     assert np.array_equal(packed.images[0], expected) and np.array_equal(packed.images[1], expected)
 
 
+@pytest.mark.parametrize(("height", "width"), [(10, 25), (25, 10), (10, 10), (11, 24)])
+def test_cropping_keeps_the_aspect_ratio_and_the_middle(tmp_path, height, width):
+    """A picture whose colours say where they are: what is kept is the largest square in its middle."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([10 * rows, 10 * columns, 0 * rows], axis=-1).astype(np.uint8)
+    for subset in ("train", "val"):
+        write(tmp_path / "source" / subset / "a" / "x.png", image)
+    side = min(height, width)
+    packed = pack(config_of(tmp_path / "source", tmp_path / "packed", image_size=side, fit="crop"))
+    top, left = (height - side) // 2, (width - side) // 2
+    assert np.array_equal(packed.images[0], image[top : top + side, left : left + side])
+    with pytest.raises(UserError, match="packed with other settings"):
+        pack(config_of(tmp_path / "source", tmp_path / "packed", image_size=side))
+
+
 def test_resizing_squashes_the_whole_image(tmp_path):
     image = np.zeros((8, 32, 3), np.uint8)  # four stripes; cropping the middle would show two
     for stripe in range(4):

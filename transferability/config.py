@@ -73,7 +73,7 @@ class DatasetConfig:
     kind: str  # one of KINDS in sources/__init__.py, such as folder
     name: str  # names the packed folder and the runs
     folder: str  # the packed dataset
-    image_size: int  # pixels a side, as packed (squashed: the aspect ratio is not kept)
+    image_size: int  # pixels a side, as packed
     source: str | None = None  # folder, zip or tar file with the original images
     resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
     on_error: str = "fail"  # fail | skip: what a corrupt image does
@@ -86,12 +86,14 @@ class DatasetConfig:
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
     orientation: str = later("ignore")  # ignore, as the original | apply: what EXIF or TIFF say of turning an image
+    fit: str = later("squash")  # squash, as the original: the aspect ratio is not kept | crop: the square in the middle
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
         from transferability.sources import KINDS  # not above: what opens datasets is made of these settings
 
         require(self.kind in KINDS, "dataset.kind", self.kind, f"one of {', '.join(KINDS)}")
+        require(self.fit in ("squash", "crop"), "dataset.fit", self.fit, "squash or crop")
         require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
         require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
         known = ("ignore", "apply")

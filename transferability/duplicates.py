@@ -1,6 +1,6 @@
 """Equal pictures in a dataset: copies in training and validation flatter accuracy, copies in two classes mislead it.
 
-Equal are pictures whose pixels are, decoded and squashed to the size of the pack: as the networks see them.
+Equal are pictures whose pixels are, decoded and fitted to the size of the pack: as the networks see them.
 """
 
 import hashlib

@@ -332,7 +332,7 @@ def _without(source: Source, names: Collection[str]) -> Source:
 
 
 def encoded(items: list[Item], config: DatasetConfig, workers: int) -> Iterator[Piece]:
-    """``items`` in order, read and squashed.
+    """``items`` in order, read and fitted.
 
     Comes in pieces of PIECE items, decoded by ``workers`` threads, a few pieces ahead. Threads, as all but the reading
     of headers and handing over happens outside of Python's lock.
@@ -353,7 +353,7 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
     piece = Piece()
     for item in items:
         try:
-            image = _squashed(item.load(), config)
+            image = _fitted(item.load(), config)
             row, key = _stored(image, config), pixel_hash(image)
         except UnsupportedError as error:
             piece.bad.append((item.name, f"is not supported ({reason(error)})"))
@@ -367,9 +367,13 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
     return piece
 
 
-def _squashed(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """An image of any size at the size of the pack."""
+def _fitted(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
+    """An image of any size at the size of the pack: squashed, or the largest square in its middle."""
     size = (config.image_size, config.image_size)
+    if config.fit == "crop":
+        side = min(image.shape[:2])
+        top, left = ((length - side) // 2 for length in image.shape[:2])
+        image = image[top : top + side, left : left + side]
     if image.shape[:2] != size:
         area = config.resize == "area" and min(image.shape[:2]) > config.image_size
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
@@ -377,7 +381,7 @@ def _squashed(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
 
 
 def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """A squashed image as its row of the pack: pixels, or a JPEG file."""
+    """A fitted image as its row of the pack: pixels, or a JPEG file."""
     if config.encoding == "raw":
         return image
     sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
