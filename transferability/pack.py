@@ -353,7 +353,7 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
     piece = Piece()
     for item in items:
         try:
-            image = _fitted(item.load(), config)
+            image = fitted(item.load(), config.image_size, config.resize, config.fit)
             row, key = _stored(image, config), pixel_hash(image)
         except UnsupportedError as error:
             piece.bad.append((item.name, f"is not supported ({reason(error)})"))
@@ -367,15 +367,15 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
     return piece
 
 
-def _fitted(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """An image of any size at the size of the pack: squashed, or the largest square in its middle."""
-    size = (config.image_size, config.image_size)
-    if config.fit == "crop":
+def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
+    """An image of any size, (H, W, 3), at the size of the pack: squashed, or the largest square in its middle."""
+    size = (image_size, image_size)
+    if fit == "crop":
         side = min(image.shape[:2])
         top, left = ((length - side) // 2 for length in image.shape[:2])
         image = image[top : top + side, left : left + side]
     if image.shape[:2] != size:
-        area = config.resize == "area" and min(image.shape[:2]) > config.image_size
+        area = resize == "area" and min(image.shape[:2]) > image_size
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
     return np.ascontiguousarray(image)
 

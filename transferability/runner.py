@@ -332,8 +332,10 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
                 log.info("%s: stopped, saved %s", label, _where([m for c in cohorts for m in c.members]))
             raise
         seconds = time.monotonic() - began
-        for m in (m for cohort in cohorts for m in cohort.members):
-            store.finish(m.spec, m.network.state_dict(), m.metrics, _provenance(m, len(members), execution))
+        for cohort in cohorts:
+            for m in cohort.members:
+                made = {**_provenance(m, len(members), execution), "images_of": cohort.stream.images_of}
+                store.finish(m.spec, m.network.state_dict(), m.metrics, made)
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
         if stop.is_set():  # asked for after the last step
             raise KeyboardInterrupt

@@ -134,7 +134,7 @@ class Store:
         found = []
         for path in sorted(self.root.glob("*/spec.json")):
             try:
-                found.append(self._spec_in(path))
+                found.append(self.spec_in(path))
             except UserError as error:
                 log.warning("left out: %s", error)
         return found
@@ -200,7 +200,7 @@ class Store:
         for folder in folders:
             try:
                 if (folder / "spec.json").exists():
-                    self._spec_in(folder / "spec.json")
+                    self.spec_in(folder / "spec.json")
                 for name in _record(folder) or {}:
                     self._check_file(folder, name)
             except UserError as error:
@@ -221,7 +221,12 @@ class Store:
             raise UserError(f"{folder / name} is not as it was written (its SHA-256 differs): {_way_back(folder)}")
         return folder / name
 
-    def _spec_in(self, path: Path) -> RunSpec:
+    def spec_in(self, path: Path) -> RunSpec:
+        """The specification in a run's folder.
+
+        Raises:
+            UserError: it cannot be read, was changed, or the folder is a copy.
+        """
         try:
             spec = RunSpec.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -97,12 +97,23 @@ class Stream:
         self.val_rows = dataset.val_rows(classes)
         self._label_of = np.full(len(dataset.classes), -1)
         self._label_of[classes] = np.arange(len(classes))
-        self._dataset = dataset
+        self._dataset, self._classes = dataset, classes
         self._cached_order = -1, np.empty(0, np.int64)
         self._copies = cuda_stream(device, "copies") if device.type == "cuda" else None
         self._resident = None
         if self._copies is not None and dataset.images.nbytes <= ON_DEVICE_BYTES:
             self._resident = dataset.images_on(device)
+
+    @property
+    def images_of(self) -> dict[str, Any]:
+        """What the images show, in the order of the labels, and how they were packed."""
+        settings = self._dataset.meta["settings"]
+        return {
+            "classes": [self._dataset.classes[c].name for c in self._classes],
+            "image_size": self._dataset.image_size,
+            "resize": settings["resize"],
+            "fit": settings.get("fit", "squash"),
+        }
 
     @cached_property
     def mean_image(self) -> np.ndarray:

@@ -1,0 +1,71 @@
+"""A finished run in Python: the same accuracy as was measured, class names, features, filters."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import CPU
+from tests.test_invariants import equal
+from transferability import load_run
+from transferability.errors import UserError
+from transferability.member import one_thread
+from transferability.runner import make_cohorts
+from transferability.store import Store
+
+
+@pytest.fixture(scope="module", params=["channel", "image"])
+def spec_and_store(request, spec_of, trained):
+    spec = spec_of("A3B+", network={"mean": request.param})
+    return spec, trained([spec])
+
+
+def test_a_loaded_run_is_right_as_often_as_was_measured(spec_and_store, dataset):
+    spec, store = spec_and_store
+    run = load_run(store.folder(spec))
+    rows = dataset.val_rows(list(spec.classes))
+    with torch.no_grad(), one_thread():
+        found = run(torch.from_numpy(dataset.read_rows(rows))).argmax(1).numpy()
+    names = [run.classes[label] for label in found]
+    right = np.mean([name == dataset.classes[k].name for name, k in zip(names, dataset.labels[rows], strict=True)])
+    assert right == run.metrics[-1]["val_top1"] == store.metrics(spec)[-1]["val_top1"]
+    assert equal(dict(run.network.state_dict()), store.weights(spec)) and run.spec == spec and not run.training
+
+
+def test_images_are_preprocessed_as_they_were_packed(spec_and_store, dataset, tmp_path):
+    spec, store = spec_and_store
+    run = load_run(str(store.folder(spec)))
+    packed = dataset.read_rows(dataset.val_rows(list(spec.classes))[:2])
+    Image.fromarray(packed[0]).save(tmp_path / "a.png")
+    images = run.preprocess(tmp_path / "a.png", Image.fromarray(packed[1]))
+    assert torch.equal(images, torch.from_numpy(packed))
+    assert run.preprocess(np.zeros((40, 90, 3), np.uint8)).shape == (1, 16, 16, 3)
+    assert run.filters.shape == (4, 3, 5, 5)
+    with torch.no_grad():
+        features = [run.features(images, layer) for layer in range(9)]
+        assert torch.equal(run(images), features[8]) and features[8].shape == (2, len(run.classes))
+        assert features[0].shape == (2, 3, 14, 14) and torch.equal(run.network.layers[2](features[2]), features[3])
+
+
+def test_what_is_not_finished_or_says_no_names_is_one_clear_line(spec_of, trained, dataset, tmp_path):
+    spec = spec_of("baseB")
+    store = Store(tmp_path)
+    lock = store.claim(spec)
+    (cohort,) = make_cohorts([spec], store, dataset, CPU)
+    lock.release()
+    with pytest.raises(UserError, match="is not finished"):
+        load_run(store.folder(spec))
+    m = cohort.members[0]
+    store.finish(spec, m.network.state_dict(), [], {"seconds": 1.0})
+    with pytest.raises(UserError, match="trained by an older version"):
+        load_run(store.folder(spec))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_run(tmp_path / "nothing")
+
+
+def test_the_package_alone_imports_no_torch():
+    code = "import sys, transferability, transferability.errors; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
