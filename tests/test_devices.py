@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import stat
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ import joblib
 import pytest
 import torch
 
-from tests.conftest import CPU
+from tests.conftest import CPU, shrunk
 from transferability.devices import claim, training_device, visible_gpus
 from transferability.errors import UserError
+from transferability.networks import TorchvisionConfig
+from transferability.runner import ways_of
 
 KEYS = ["GPU-a", "GPU-b", "GPU-c"]
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -153,3 +156,16 @@ def test_training_on_the_cpu_leaves_no_claims(spec_of, trained, tmp_path, monkey
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     trained([spec_of("baseB")], CPU)
     assert not list(tmp_path.glob("transferability-*"))
+
+
+def test_networks_of_a_library_are_neither_stacked_nor_captured(tmp_path):
+    """Which is for networks whose every operation is known; on a GPU as on a CPU, and a wish is an error."""
+    ours = shrunk(tmp_path)
+    alexnet = TorchvisionConfig(name="alexnet", kind="torchvision", model="alexnet", input_size=63)
+    theirs = replace(ours, network=alexnet)
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert ways_of(ours, cuda) == (True, True) and ways_of(ours, cpu) == (False, False)
+    assert ways_of(theirs, cuda) == ways_of(theirs, cpu) == (False, False)
+    for key in ("stacked", "graphs"):
+        with pytest.raises(UserError, match=f"{key}=true is not possible with networks of the kind torchvision"):
+            ways_of(replace(theirs, **{key: True}), cuda)

@@ -91,18 +91,37 @@ def execution_of(config: Config) -> Execution:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
     gpu = device.type == "cuda"
-    for key in ("graphs", "stacked"):
-        if getattr(config, key) and not gpu:  # on a CPU stacking would change results in their last digits
-            raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
+    stacked, graphs = ways_of(config, device)
     _choose_kernels(gpu and config.deterministic)
     return Execution(
         device,
         1 if gpu else config.threads or joblib.cpu_count(),
         config.max_networks,
         config.checkpoint_seconds,
-        stacked=gpu and config.network.input_size <= SMALL if config.stacked is None else config.stacked,
-        graphs=gpu if config.graphs is None else config.graphs,
+        stacked=stacked,
+        graphs=graphs,
         deterministic=gpu and config.deterministic,
+    )
+
+
+def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
+    """Whether networks are trained as one stack, and their steps as CUDA graphs: on a GPU, where they can be.
+
+    Raises:
+        UserError: one is asked for where it cannot be.
+    """
+    gpu, network = device.type == "cuda", config.network
+    for key in ("graphs", "stacked"):
+        if getattr(config, key) and not gpu:  # on a CPU stacking would change results in their last digits
+            raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
+        if getattr(config, key) and not network.joins:
+            raise UserError(f"{key}=true is not possible with networks of the kind {network.kind}")
+    if gpu and not network.joins:
+        log.info("networks of the kind %s are neither stacked nor captured as CUDA graphs", network.kind)
+    stacked, graphs = gpu and network.joins and network.input_size <= SMALL, gpu and network.joins
+    return (
+        stacked if config.stacked is None else config.stacked,
+        graphs if config.graphs is None else config.graphs,
     )
 
 

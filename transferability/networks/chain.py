@@ -66,6 +66,11 @@ class NetworkConfig(ABC):
     def normalises_batches(self) -> bool:
         """Whether a layer has BatchNorm, which a batch of one image cannot train."""
 
+    @property
+    @abstractmethod
+    def joins(self) -> bool:
+        """Whether a GPU may train networks of this kind as one stack, and replay their steps as a CUDA graph."""
+
     @abstractmethod
     def make_layers(self) -> list[nn.Module]:
         """The layers, each everything between two chop points, for ``outputs`` classes; their weights are undrawn."""

@@ -99,6 +99,10 @@ class EightLayerConfig(NetworkConfig):
     def normalises_batches(self) -> bool:
         return self.normalisation == "batch"
 
+    @property
+    def joins(self) -> bool:
+        return True
+
     def make_layers(self) -> list[nn.Sequential]:
         return [*self._convolutional(), *self._fully_connected()]
 

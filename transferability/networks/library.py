@@ -58,6 +58,10 @@ class LibraryConfig(NetworkConfig):
     def normalises_batches(self) -> bool:
         return any(isinstance(m, BatchNorm) for m in _built(self.of_library()).modules())
 
+    @property
+    def joins(self) -> bool:
+        return False  # what libraries compute may ask the host in the middle of a step
+
     def of_library(self) -> "LibraryConfig":
         """What the layers depend on, without the task and the input."""
         return replace(self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0)
