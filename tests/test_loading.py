@@ -66,6 +66,10 @@ def test_what_is_not_finished_or_says_no_names_is_one_clear_line(spec_of, traine
         load_run(tmp_path / "nothing")
 
 
-def test_the_package_alone_imports_no_torch():
-    code = "import sys, transferability, transferability.errors; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [("transferability.errors", "torch"), ("experiments.run", "torchvision"), ("analysis.report", "torchvision")],
+)
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used(imported, absent):
+    code = f"import sys, {imported}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -4,10 +4,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from transferability.draws import seed_of
@@ -104,7 +104,7 @@ class TorchvisionConfig(LibraryConfig):
     """``network=torchvision network.model=resnet18``."""
 
     def names(self) -> list[str]:
-        return torchvision.models.list_models(module=torchvision.models)
+        return _torchvision().list_models(module=_torchvision())
 
     def build(self) -> nn.Module:
         settings = dict(INCEPTIONS.get(self.model, {}))
@@ -112,7 +112,7 @@ class TorchvisionConfig(LibraryConfig):
             settings["num_classes"] = self.outputs
         if self.model.startswith("vit_"):  # as many positions as the image has patches
             settings["image_size"] = self.input_size
-        return torchvision.models.get_model(self.model, weights=None, **settings)
+        return _torchvision().get_model(self.model, weights=None, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,13 @@ class TimmConfig(LibraryConfig):
         return timm.create_model(self.model, pretrained=False, **settings)
 
 
-def _timm() -> object:
+def _torchvision() -> ModuleType:
+    from torchvision import models  # takes seconds, which other networks need not wait for
+
+    return models
+
+
+def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
@@ -149,11 +155,15 @@ def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
         raise UserError(f"its attention {name} drops with {module.dropout} inside itself, which cannot be seeded")
     if type(module) in DROPOUTS:
         return Dropout(module.p, name, DROPOUTS[type(module)])
-    if isinstance(module, torchvision.ops.StochasticDepth):
+    if _is(module, "torchvision", "StochasticDepth"):
         return Dropout(module.p, name, 1 if module.mode == "row" else 0)
-    if type(module).__name__ == "DropPath" and type(module).__module__.startswith("timm."):
+    if _is(module, "timm", "DropPath"):
         return Dropout(module.drop_prob, name, 1)
     return None
+
+
+def _is(module: nn.Module, library: str, name: str) -> bool:
+    return type(module).__name__ == name and type(module).__module__.startswith(f"{library}.")
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import Tensor, fx, nn
 
 from transferability.errors import UserError
@@ -33,7 +32,9 @@ class _Tracer(fx.Tracer):
     """Every module without modules in it is a leaf, and those in ``leaves``; notes in which module a trace fails."""
 
     def __init__(self, leaves: set[str], functions: tuple[Callable, ...]):
-        super().__init__(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions)
+        from torchvision import ops  # torchvision takes seconds to import, which only its networks have to wait for
+
+        super().__init__(autowrap_modules=(math, ops), autowrap_functions=functions)
         self.leaves, self.stack, self.failed_in = leaves, [], None
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:

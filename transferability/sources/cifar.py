@@ -3,7 +3,6 @@
 from importlib.resources import files
 
 import yaml
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo
@@ -18,7 +17,9 @@ def cifar_groups(kind: str) -> dict[str, str]:
 
 
 def _open(config: DatasetConfig) -> Source:
-    dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[config.kind]
+    from torchvision import datasets  # half of the time that a command takes to begin, for those who want CIFAR
+
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.kind]
     subsets = {}
     for subset, train in (("train", True), ("val", False)):
         try:

@@ -10,8 +10,6 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.sources.archives import check_bytes, open_archive
 
@@ -34,7 +32,10 @@ SYSTEM = {
     *("thumbs.db", "network trash folder", "system volume information", "temporary items"),
 }
 # Names that say "an image"; of files with other names the first bytes decide, but of texts, which may be millions.
-IMAGES = (*IMG_EXTENSIONS, ".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpg_large")
+IMAGES = (
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # torchvision's IMG_EXTENSIONS
+    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpg_large"),
+)
 TEXTS = (".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml")
 SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|BM.{4}\0{4}|P[1-6]\s+[#\d]"
