@@ -1,11 +1,14 @@
-"""Does the study measure what is true by construction? Embedded images whose tasks share rules up to a known level.
+"""Does the study measure what is true by construction?
 
-python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} and half_layers.csv, a row a grammar, from
-                                         the folders of analysis.collect in it
+Embedded images whose tasks share rules up to a known level.
 
-Each of them is a study of natural/man-made with base, BnB and AnB on another dataset: another grammar
-(dataset.grammar.seed), or other levels that both families share (dataset.grammar.shared_levels). The more levels are
-shared, the higher the layer at which the features of one family stop to serve the other.
+python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} and half_layers.csv, a
+                                         row a grammar, from the folders of analysis.collect in it
+
+Each of them is a study of natural/man-made with base, BnB and AnB on another dataset: another
+grammar (dataset.grammar.seed), or other levels that both families share
+(dataset.grammar.shared_levels). The more levels are shared, the higher the layer at which the
+features of one family stop to serve the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,22 +22,37 @@ from analysis import plot
 from analysis.command import command
 from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
-from analysis.style import BLUE, FORMATS, INK, ORANGE, RED, Drawing, Mark, Panel, compose, save, tell_apart
+from analysis.style import (
+    BLUE,
+    FORMATS,
+    INK,
+    ORANGE,
+    RED,
+    Drawing,
+    Mark,
+    Panel,
+    compose,
+    save,
+    tell_apart,
+)
 from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
 LOOKS = [(ORANGE, "o"), (RED, "D"), ("#542788", "^"), (BLUE, "s")]  # by shared level
-LEAST_LOSS = 0.05  # of the base's accuracy: below it there is no layer at which half of the loss happens
+# of the base's accuracy: below it there is no layer at which half of the loss happens
+LEAST_LOSS = 0.05
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, int]:
-    """The networks of all studies below ``folder``, with ``shared`` and ``grammar``; the grammars' levels.
+    """The networks of all studies below ``folder``, with ``shared`` and ``grammar``;
+    the grammars' levels.
 
     ``share`` is the accuracy as a share of that of the same task's base.
 
     Raises:
-        UserError: there are none, or one is not of embedded images, or they are of different depths.
+        UserError: there are none, or one is not of embedded images,
+            or they are of different depths.
     """
     paths = sorted(path.parent for path in folder.glob("*/about.json"))
     if not paths:
@@ -48,27 +66,40 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
         levels.add(grammar["levels"])
         networks = tables.networks
         share = networks.accuracy / base_accuracy(networks)
-        parts.append(networks.assign(shared=grammar["shared_levels"], grammar=grammar["seed"], share=share))
+        parts.append(
+            networks.assign(shared=grammar["shared_levels"], grammar=grammar["seed"], share=share)
+        )
     if len(levels) > 1:
-        raise UserError(f"{folder} mixes grammars of {' and '.join(map(str, sorted(levels)))} levels")
+        raise UserError(
+            f"{folder} mixes grammars of {' and '.join(map(str, sorted(levels)))} levels"
+        )
     return pd.concat(parts, ignore_index=True), levels.pop()
 
 
 def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
-    """For each shared level, grammar and seed: where half of the specificity loss (BnB - AnB) has happened.
+    """For each shared level, grammar and seed: where half of the specificity loss
+    (BnB - AnB) has happened.
 
-    The loss is the mean of both directions: where one of the two bases is the better one, its layers serve the other
-    task better, and the other way round worse, whatever the tasks share.
+    The loss is the mean of both directions: where one of the two bases is the better one, its
+    layers serve the other task better, and the other way round worse, whatever the tasks share.
 
     Returns:
-        A row a grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer (interpolated; NaN
-        where the loss never exceeds 5% of the base's accuracy). A grammar that lacks a network has no row.
+        A row a grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer
+        (interpolated; NaN where the loss never exceeds 5% of the base's accuracy). A grammar that
+        lacks a network has no row.
     """
     rows, layers = [], sorted(set(networks[networks.treatment == "AnB"].n))
     for key, own in networks.groupby(["shared", "grammar", "seed"]):
         if own[["target", "treatment", "n"]].duplicated().any():
-            raise UserError(f"shared level {key[0]}, grammar {key[1]}, seed {key[2]}: several networks of one cell")
-        accuracy = own.set_index(["treatment", "n", "target"]).accuracy.unstack().reindex(columns=["A", "B"])
+            raise UserError(
+                f"shared level {key[0]}, grammar {key[1]}, seed {key[2]}: "
+                "several networks of one cell"
+            )
+        accuracy = (
+            own.set_index(["treatment", "n", "target"])
+            .accuracy.unstack()
+            .reindex(columns=["A", "B"])
+        )
         curves = accuracy.mean(axis=1, skipna=False).unstack("treatment").reindex([0, *layers])
         curves = curves.reindex(columns=["base", "BnB", "AnB"])
         base, loss = curves.base[0], (curves.BnB - curves.AnB)[layers]
@@ -83,7 +114,9 @@ def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(grammars: pd.DataFrame) -> pd.DataFrame:
-    """By shared level: means over grammars of base, loss and half-loss layer, with Student's t over the grammars."""
+    """By shared level: means over grammars of base, loss and half-loss layer,
+    with Student's t over the grammars.
+    """
     rows = []
     for shared, own in grammars.groupby("shared"):
         by_grammar = own.groupby("grammar").half_layer.mean()
@@ -91,18 +124,32 @@ def summary(grammars: pd.DataFrame) -> pd.DataFrame:
         value, low, high = t_interval(found)
         counts = {"grammars": len(by_grammar), "without loss": len(by_grammar) - len(found)}
         means = {"base": own.base.mean(), "loss at the last n": own.loss.mean()}
-        rows.append({"shared levels": shared, **counts, **means, "half-loss layer": value, "low": low, "high": high})
+        rows.append(
+            {
+                "shared levels": shared,
+                **counts,
+                **means,
+                "half-loss layer": value,
+                "low": low,
+                "high": high,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
-    """Layers by which the half-loss layer moves for one more shared level: mean, 95% interval, number of grammars.
+    """Layers by which the half-loss layer moves for one more shared level: mean, 95% interval,
+    number of grammars.
 
     A least-squares slope for each grammar, Student's t over them.
     """
     means = grammars.groupby(["grammar", "shared"]).half_layer.mean().dropna().reset_index()
     slopes = pd.Series(
-        [np.polyfit(own.shared, own.half_layer, 1)[0] for _, own in means.groupby("grammar") if len(own) > 1]
+        [
+            np.polyfit(own.shared, own.half_layer, 1)[0]
+            for _, own in means.groupby("grammar")
+            if len(own) > 1
+        ]
     )
     return *t_interval(slopes), len(slopes)
 
@@ -112,11 +159,14 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
     table, done = summary(found), networks[networks.accuracy.notna()]
     looks = {
         shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
-        for shared, (colour, marker) in tell_apart(sorted(set(done.shared)), LOOKS, "shared levels").items()
+        for shared, (colour, marker) in tell_apart(
+            sorted(set(done.shared)), LOOKS, "shared levels"
+        ).items()
     }
     return Drawing(
         "calibration",
-        "Calibration: where transfer breaks, against where the tasks stop to share rules (embedded images)",
+        "Calibration: where transfer breaks, against where the tasks stop to share rules "
+        "(embedded images)",
         _caption(networks, found),
         [
             Panel("AnB: frozen layers of the other task", _shares(done, looks, "AnB")),
@@ -133,26 +183,37 @@ def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
 
 
 def _caption(networks: pd.DataFrame, found: pd.DataFrame) -> str:
-    done, studies = networks[networks.accuracy.notna()], networks[["shared", "grammar", "seed"]].drop_duplicates()
+    done = networks[networks.accuracy.notna()]
+    studies = networks[["shared", "grammar", "seed"]].drop_duplicates()
     missing, seeds = len(networks) - len(done), done.seed.nunique()
     remark, moved = "", ""
     if absent := int(found.half_layer.isna().sum()):
-        remark += f"; {absent} lost less than {LEAST_LOSS:.0%} of the base's accuracy at every n and have no mark"
+        remark += (
+            f"; {absent} lost less than {LEAST_LOSS:.0%} of the base's accuracy at every n "
+            "and have no mark"
+        )
     if lacking := len(studies) - len(found):
         remark += f"; {lacking} lack a network and have no mark"
     value, low, high, grammars = slope(found)
     if grammars > 1:
-        moved = f" One more shared level moves the half-loss layer by {value:.2f} [{low:.2f}, {high:.2f}] layers "
+        moved = (
+            f" One more shared level moves the half-loss layer by {value:.2f} [{low:.2f}, "
+            f"{high:.2f}] layers "
+        )
         moved += f"({grammars} grammars)."
     return (
-        f"{len(done)} networks{f' ({missing} are missing)' if missing else ''}: {done.grammar.nunique()} grammars, "
-        f"both directions, {seeds} training {'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one "
-        f"grammar, mean of both directions{remark}); lines: means; n = 0 is the base. Black: mean and 95% interval "
-        f"over grammars.{moved} Accuracy: top-1 on all validation images of the task at the end of training."
+        f"{len(done)} networks{f' ({missing} are missing)' if missing else ''}: "
+        f"{done.grammar.nunique()} grammars, both directions, {seeds} training "
+        f"{'seed' if seeds == 1 else 'seeds'}. Small marks: one network (right: one grammar, mean "
+        f"of both directions{remark}); lines: means; n = 0 is the base. Black: mean and 95% "
+        f"interval over grammars.{moved} Accuracy: top-1 on all validation images of the task at "
+        "the end of training."
     )
 
 
-def _shares(networks: pd.DataFrame, looks: dict[int, Mark], treatment: str) -> Callable[[Axes], None]:
+def _shares(
+    networks: pd.DataFrame, looks: dict[int, Mark], treatment: str
+) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, lw=0.8, ls=":")
         for shared, shift in plot.side_by_side(looks, 0.14).items():
@@ -160,8 +221,13 @@ def _shares(networks: pd.DataFrame, looks: dict[int, Mark], treatment: str) -> C
             own = networks[(networks.shared == shared) & (networks.treatment == treatment)]
             line = own.groupby("n").share.mean()
             axes.plot([0, *line.index], [1, *line], color=mark.colour, lw=1.8, zorder=2)
-            tips = [f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base" for r in own.itertuples()]
-            plot.scatter(axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips)
+            tips = [
+                f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base"
+                for r in own.itertuples()
+            ]
+            plot.scatter(
+                axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips
+            )
         axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
         plot.layer_axis(axes, networks.n.max())
         axes.set_ylabel("Accuracy as a share of the base's")
@@ -170,15 +236,30 @@ def _shares(networks: pd.DataFrame, looks: dict[int, Mark], treatment: str) -> C
 
 
 def _half_layers(
-    axes: Axes, found: pd.DataFrame, table: pd.DataFrame, looks: dict[int, Mark], levels: int, last: int
+    axes: Axes,
+    found: pd.DataFrame,
+    table: pd.DataFrame,
+    looks: dict[int, Mark],
+    levels: int,
+    last: int,
 ) -> None:
     for row in found.itertuples():
         mark = looks[row.shared]
         tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
         x = row.shared - 0.2 + 0.04 * row.grammar
-        plot.scatter(axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips)
+        plot.scatter(
+            axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips
+        )
     middle, low, high = table["half-loss layer"], table.low, table.high
-    axes.errorbar(table["shared levels"], middle, [middle - low, high - middle], color=INK, fmt="o-", lw=1.3, capsize=3)
+    axes.errorbar(
+        table["shared levels"],
+        middle,
+        [middle - low, high - middle],
+        color=INK,
+        fmt="o-",
+        lw=1.3,
+        capsize=3,
+    )
     axes.set_xticks(sorted(looks))
     axes.set_xlim(min(looks) - 0.5, max(looks) + 0.4)
     axes.set_ylim(0, last + 0.5)

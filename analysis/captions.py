@@ -1,4 +1,6 @@
-"""What captions say of every figure: of which study it is, how many networks it shows, what is missing."""
+"""What captions say of every figure: of which study it is, how many networks it shows,
+what is missing.
+"""
 
 import numpy as np
 import pandas as pd
@@ -19,13 +21,20 @@ def counts(rows: pd.DataFrame) -> str:
     done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
     tasks, seeds = rows.task.nunique(), rows.seed.nunique()
     text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
-    text += f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} {'seed' if seeds == 1 else 'seeds'}."
+    text += (
+        f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}."
+    )
     return text + (f" {missing} networks of the study are missing here." if missing else "")
 
 
 def without_base(rows: pd.DataFrame) -> str:
     count = int((rows.accuracy.notna() & np.isnan(base_accuracy(rows))).sum())
-    return f" {count} networks have no finished base and are not drawn relative to it." if count else ""
+    return (
+        f" {count} networks have no finished base and are not drawn relative to it."
+        if count
+        else ""
+    )
 
 
 def statistic(tables: Tables) -> str:

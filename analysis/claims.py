@@ -1,11 +1,11 @@
 """The paper's claims as statements that a study can support or contradict.
 
-Each claim is one difference between conditions, fixed here and not after a look at a study, and a threshold that the
-difference must exceed: 0, or a share of the mean accuracy of the bases in it. A claim about several layers is about
-their mean: one test, not one a layer. The verdict is by the 95% interval of the linear model (``stats``): *supported*
-if it lies above the threshold, *contradicted* if below, else *inconclusive*. The model takes treatments to act alike on
-all tasks; ``above`` says in how many of the tasks that have all of the difference it is above the threshold, taken
-alone.
+Each claim is one difference between conditions, fixed here and not after a look at a study, and a
+threshold that the difference must exceed: 0, or a share of the mean accuracy of the bases in it. A
+claim about several layers is about their mean: one test, not one a layer. The verdict is by the 95%
+interval of the linear model (``stats``): *supported* if it lies above the threshold, *contradicted*
+if below, else *inconclusive*. The model takes treatments to act alike on all tasks; ``above`` says
+in how many of the tasks that have all of the difference it is above the threshold, taken alone.
 """
 
 from collections.abc import Callable
@@ -34,11 +34,16 @@ class Claim:
 
 
 class _Study:
-    """What a claim asks of a study: the weights of means and slopes over the layers that are there."""
+    """What a claim asks of a study: the weights of means and slopes over the layers
+    that are there.
+    """
 
     def __init__(self, networks: pd.DataFrame, depths: Depths):
         self.depths = depths
-        self._there = {t: available(networks, t) for t in ("BnB", "BnB+", "AnB", "AnB+", "RnB", DISTANT + "AnB")}
+        self._there = {
+            t: available(networks, t)
+            for t in ("BnB", "BnB+", "AnB", "AnB+", "RnB", DISTANT + "AnB")
+        }
         self.used: list[int] = []
 
     def layers(self, treatment: str, wanted, *others: str) -> list[int]:
@@ -83,7 +88,9 @@ CLAIMS = [
     Claim(
         "Own layers recover by fine-tuning: BnB+ beats BnB in the middle",
         "BnB+ minus BnB, n = {middle}",
-        lambda s: _minus(s.mean("BnB+", s.depths.middle, "BnB"), s.mean("BnB", s.depths.middle, "BnB+")),
+        lambda s: _minus(
+            s.mean("BnB+", s.depths.middle, "BnB"), s.mean("BnB", s.depths.middle, "BnB+")
+        ),
     ),
     Claim(
         f"BnB+ is back at the base (at most {NO_LOSS:.0%} of the base's accuracy below)",
@@ -110,11 +117,14 @@ CLAIMS = [
     Claim(
         "That gain is not only one of longer training: AnB+ beats BnB+",
         "AnB+ minus BnB+, mean over n",
-        lambda s: _minus(s.mean("AnB+", s.depths.all, "BnB+"), s.mean("BnB+", s.depths.all, "AnB+")),
+        lambda s: _minus(
+            s.mean("AnB+", s.depths.all, "BnB+"), s.mean("BnB+", s.depths.all, "AnB+")
+        ),
     ),
     Claim(
         "Dissimilar tasks transfer worse",
-        "AnB on random splits minus AnB on natural/man-made, each relative to its base, mean over n",
+        "AnB on random splits minus AnB on natural/man-made, "
+        "each relative to its base, mean over n",
         lambda s: _minus(s.mean("AnB", s.depths.all, FAR), s.mean(FAR, s.depths.all, "AnB")),
     ),
     Claim(
@@ -127,7 +137,11 @@ CLAIMS = [
         "AnB on natural/man-made minus random filters, each relative to its base, mean over n",
         lambda s: _minus(s.mean(FAR, s.depths.all, "RnB"), s.mean("RnB", s.depths.all, FAR)),
     ),
-    Claim("Random filters lose accuracy with depth", "accuracy lost per layer", lambda s: s.decline("RnB")),
+    Claim(
+        "Random filters lose accuracy with depth",
+        "accuracy lost per layer",
+        lambda s: s.decline("RnB"),
+    ),
     Claim(
         "Random filters collapse from layer {first_above_low} on "
         f"(more than {NEAR_CHANCE:.0%} of the base's accuracy is lost)",
@@ -139,12 +153,14 @@ CLAIMS = [
 
 
 def assess(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
-    """A row a claim: the statement, its verdict, the difference with its interval, and what it rests on.
+    """A row a claim: the statement, its verdict, the difference with its interval,
+    and what it rests on.
 
     A claim that the study has no networks for has the verdict "not tested".
 
     Args:
-        layers: of the networks. What the paper says of layers of its 8 is said of the same parts of other depths.
+        layers: of the networks. What the paper says of layers of its 8 is said of the same parts
+            of other depths.
     """
     depths = Depths(layers)
     words = _words(depths)
@@ -153,7 +169,9 @@ def assess(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
 
 def _words(depths: Depths) -> dict[str, str]:
     """What stands in braces in the texts of claims."""
-    one_low, one_middle, one_high = (len(part) == 1 for part in (depths.low, depths.middle, depths.high))
+    one_low, one_middle, one_high = (
+        len(part) == 1 for part in (depths.low, depths.middle, depths.high)
+    )
     low, middle, high = (listed(part, " and ") for part in (depths.low, depths.middle, depths.high))
     return {name: listed(part) for name, part in vars(depths).items()} | {
         "the_low_transfer": f"Layer {low} transfers" if one_low else f"Layers {low} transfer",
@@ -166,15 +184,28 @@ def _words(depths: Depths) -> dict[str, str]:
 def _assess(claim: Claim, networks: pd.DataFrame, depths: Depths, words: dict[str, str]) -> dict:
     study = _Study(networks, depths)
     weights = claim.weights(study)
-    row = {"statement": claim.statement.format(**words), "difference": claim.difference.format(**words)}
+    row = {
+        "statement": claim.statement.format(**words),
+        "difference": claim.difference.format(**words),
+    }
     row["verdict"] = "not tested"
     joint = estimate_jointly(networks, [weights]) if weights else None
     if joint is None:
         return row
     (found,), (carriers,) = joint.intervals(0.95), joint.carriers
     alone = by_task(networks, weights)
-    threshold = claim.threshold * carriers[carriers.treatment == "base"].accuracy.mean() if claim.threshold else 0.0
-    verdict = "supported" if found.low > threshold else "contradicted" if found.high < threshold else "inconclusive"
+    threshold = (
+        claim.threshold * carriers[carriers.treatment == "base"].accuracy.mean()
+        if claim.threshold
+        else 0.0
+    )
+    verdict = (
+        "supported"
+        if found.low > threshold
+        else "contradicted"
+        if found.high < threshold
+        else "inconclusive"
+    )
     return {
         **row,
         "effect": found.value,

@@ -1,10 +1,13 @@
-"""From the run store to the tables of a study: one tidy CSV with a row a network, and what the report shows besides.
+"""From the run store to the tables of a study: one tidy CSV with a row a network,
+and what the report shows besides.
 
-python -m analysis.collect                      the study of the configuration, to the folder figures/figures-procedural
+python -m analysis.collect                      the study of the configuration, to the folder
+                                                figures/figures-procedural
 python -m analysis.collect dataset=tiny_imagenet recipe=tiny_imagenet out=FOLDER
 
-The study says which networks there should be: those that are not finished have rows too, with state "missing". What the
-folder has of networks whose weights are no longer in the store is kept, so a study can grow where its weights are not.
+The study says which networks there should be: those that are not finished have rows too, with state
+"missing". What the folder has of networks whose weights are no longer in the store is kept, so a
+study can grow where its weights are not.
 """
 
 import hashlib
@@ -30,22 +33,42 @@ from transferability.store import Store
 from transferability.study import study_specs
 
 # What a finished network's row has beside what its spec says.
-MEASURED = ["state", "top1", "top1_mean_best10", "evaluations", "val_loss", "train_loss", "images", "seconds"]
+MEASURED = [
+    "state",
+    "top1",
+    "top1_mean_best10",
+    "evaluations",
+    "val_loss",
+    "train_loss",
+    "images",
+    "seconds",
+]
 
 
-def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier: Tables | None = None) -> Tables:
-    """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study`` False if not asked.
+def collect(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier: Tables | None = None
+) -> Tables:
+    """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study``
+    False if not asked.
 
-    ``earlier``: of these networks; what it has of runs that the store lacks is kept, and what is costly (similarity,
-    activity) is only computed where it is new.
+    ``earlier``: of these networks; what it has of runs that the store lacks is kept, and what is
+    costly (similarity, activity) is only computed where it is new.
     """
     earlier = earlier or Tables({}, pd.DataFrame(columns=RESULTS))
     asked = {spec.run_id for spec in specs}
     every = with_sources(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
-    rows = [_row(s, store) | {"val_images": val_images[s.classes], "in_study": s.run_id in asked} for s in every]
+    rows = [
+        _row(s, store) | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
+        for s in every
+    ]
     done = [s for s in every if store.is_done(s)]
-    curves = [{"run": s.run_id, **evaluation} for s in done if s.run_id in asked for evaluation in store.metrics(s)]
+    curves = [
+        {"run": s.run_id, **evaluation}
+        for s in done
+        if s.run_id in asked
+        for evaluation in store.metrics(s)
+    ]
     tables = Tables(
         _about(every, [store.provenance(s) for s in done], dataset),
         pd.DataFrame(rows, columns=RESULTS),
@@ -58,8 +81,11 @@ def collect(specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier:
 
 
 def _keep(tables: Tables, earlier: Tables) -> Tables:
-    """``tables`` with what ``earlier`` has of their runs and they lack, by id: one id, one result."""
-    results, known = tables.results, earlier.results[earlier.results.state == "done"].set_index("run")
+    """``tables`` with what ``earlier`` has of their runs and they lack,
+    by id: one id, one result.
+    """
+    results = tables.results
+    known = earlier.results[earlier.results.state == "done"].set_index("run")
     kept = (results.state == "missing") & results.run.isin(known.index)
     if not kept.any():
         return tables
@@ -78,10 +104,13 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
 
     abouts = [tables.about, earlier.about]
     union = {
-        name: sorted({value for about in abouts for value in about[name]}) for name in ("device", "versions", "commit")
+        name: sorted({value for about in abouts for value in about[name]})
+        for name in ("device", "versions", "commit")
     }
     return Tables(
-        tables.about | union | {"finished": max(filter(None, (about["finished"] for about in abouts)), default=None)},
+        tables.about
+        | union
+        | {"finished": max(filter(None, (about["finished"] for about in abouts)), default=None)},
         results,
         joined("curves", ["run"], ["step"], results.run[results.in_study]),
         _first_filters(results, tables.filters, earlier.filters),
@@ -91,7 +120,9 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
 
 
 def _first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
-    """The table that shows the bases which :func:`first_layer_filters` would choose if all weights were there."""
+    """The table that shows the bases which :func:`first_layer_filters` would choose if all
+    weights were there.
+    """
     bases = results[(results.treatment == "base") & (results.state == "done")]
     if bases.empty:
         return new
@@ -147,32 +178,46 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
 
 def _task(spec: RunSpec) -> str:
     """What a task is in the tables: how many classes it has, and a digest of which."""
-    return f"{len(spec.classes)} classes, {hashlib.sha256(repr(spec.classes).encode()).hexdigest()[:12]}"
+    return (
+        f"{len(spec.classes)} classes, "
+        f"{hashlib.sha256(repr(spec.classes).encode()).hexdigest()[:12]}"
+    )
 
 
 def _encoding(dataset: PackedDataset) -> dict[str, str]:
     """What figures and report say of images that are not as they were before packing."""
     quality = dataset.meta["settings"].get("jpeg_quality")
-    return {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
+    return (
+        {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
+    )
 
 
 def _duplicates(dataset: PackedDataset) -> dict[str, str]:
     """What the report says of equal pictures."""
-    found, dropped = dataset.meta.get("duplicates"), dataset.meta["settings"].get("duplicates") == "drop"
+    found = dataset.meta.get("duplicates")
+    dropped = dataset.meta["settings"].get("duplicates") == "drop"
     how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
-    return {"duplicates": f"equal pictures: {sentence(found, names=False)} ({how})"} if found else {}
+    return (
+        {"duplicates": f"equal pictures: {sentence(found, names=False)} ({how})"} if found else {}
+    )
 
 
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
     """What was run, for the report; nothing in it depends on when it was collected."""
-    usual = Counter(spec.recipe for spec in specs).most_common(1)[0][0]  # parts of a study may have their own
+    # parts of a study may have their own
+    usual = Counter(spec.recipe for spec in specs).most_common(1)[0][0]
     last = [spec for spec in specs if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {
         "title": ", ".join(
-            [dataset.name, f"{network['name']} network", f"{recipe['name']} recipe", *encoding.values()]
+            [
+                dataset.name,
+                f"{network['name']} network",
+                f"{recipe['name']} recipe",
+                *encoding.values(),
+            ]
         ),
         "statistic": "top1",
         "statistic_label": "top-1 on all validation images of the task at the end of training",
@@ -212,10 +257,15 @@ def main(config: Config) -> None:
     if kept := len(table) - len(missing) - sum(map(store.is_done, with_sources(specs))):
         print(f"{kept} of them are not in the store {config.store}: kept as {folder} had them")
     if len(missing) < len(table):
-        print(f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n")
+        print(
+            f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n"
+        )
     if len(missing):
         listed = names(missing)
-        print(f"missing: {', '.join(listed[:12])}{' ...' if len(listed) > 12 else ''}", file=sys.stderr)
+        print(
+            f"missing: {', '.join(listed[:12])}{' ...' if len(listed) > 12 else ''}",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

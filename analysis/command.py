@@ -1,4 +1,6 @@
-"""One way to be a command: folders as arguments; what a user can cause ends in one line and status 2."""
+"""One way to be a command: folders as arguments;
+what a user can cause ends in one line and status 2.
+"""
 
 import argparse
 import sys
@@ -14,11 +16,14 @@ def command(name: str, main: Callable[..., None], about: str, draws: bool = Fals
     """``python -m NAME FOLDER...``: ``main`` of every folder, one after the other.
 
     Args:
-        main: takes a folder; if it ``draws``, also the formats of its figures, in which ``--format`` chooses.
+        main: takes a folder; if it ``draws``, also the formats of its figures,
+            in which ``--format`` chooses.
         about: what ``--help`` says.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m {name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {name}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
     if draws:

@@ -1,4 +1,6 @@
-"""What the paper describes in words, as numbers for each n: what is lost and gained, how much, how suddenly, where."""
+"""What the paper describes in words, as numbers for each n: what is lost and gained, how much,
+how suddenly, where.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +8,18 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from analysis.stats import BASE, BLOCK, DISTANT, Estimate, Weights, available, estimate, estimate_jointly, mean, minus
+from analysis.stats import (
+    BASE,
+    BLOCK,
+    DISTANT,
+    Estimate,
+    Weights,
+    available,
+    estimate,
+    estimate_jointly,
+    mean,
+    minus,
+)
 from transferability.draws import numpy_generator
 from transferability.splits import SIMILAR
 
@@ -27,37 +40,52 @@ QUANTITIES = {
 }
 SAMPLES = 10_000
 
-# Table 1 of the paper: the mean boost of AnB+ over baseB and over the selffer BnB+, for n = 1..7, 3..7 and 5..7.
-TABLE1 = {0: (0.016, 0.014), 1: (0.018, 0.014), 2: (0.021, 0.017)}  # above so many quarters of the layers
+# Table 1 of the paper: the mean boost of AnB+ over baseB and over the selffer BnB+, for n = 1..7,
+# 3..7 and 5..7.
+# above so many quarters of the layers
+TABLE1 = {0: (0.016, 0.014), 1: (0.018, 0.014), 2: (0.021, 0.017)}
 
 
 def decompose(networks: pd.DataFrame) -> pd.DataFrame:
     """A row a quantity and n: value, interval, networks, tasks, what the interval covers.
 
-    The intervals of one quantity hold together: all of them with 95% (Bonferroni over its values of n).
+    The intervals of one quantity hold together: all of them with 95% (Bonferroni over
+    its values of n).
     """
     rows = []
     for name, (first, second) in QUANTITIES.items():
         layers = _layers(networks, first, second)
-        found_at = _estimates(networks, [_difference(first, second, n) for n in layers]) if layers else []
+        found_at = (
+            _estimates(networks, [_difference(first, second, n) for n in layers]) if layers else []
+        )
         for n, found in zip(layers, found_at, strict=True):
             if found:
                 values = {"value": found.value, "low": found.low, "high": found.high}
                 counts = {"networks": found.networks, "tasks": found.tasks, "covers": found.covers}
-                rows.append({"quantity": name, "difference": f"{first} - {second}", "n": n, **values, **counts})
+                rows.append(
+                    {
+                        "quantity": name,
+                        "difference": f"{first} - {second}",
+                        "n": n,
+                        **values,
+                        **counts,
+                    }
+                )
     columns = ["quantity", "difference", "n", "value", "low", "high", "networks", "tasks", "covers"]
     return pd.DataFrame(rows, columns=columns)
 
 
 @dataclass(frozen=True)
 class Transition:
-    """The paper's three questions about the passage from general to specific, each as (value, low, high).
+    """The paper's three questions about the passage from general to specific,
+    each as (value, low, high).
 
     Attributes:
         total: how much: the specificity loss at the last n, in accuracy.
         half_layer: where: the n, interpolated, at which half of it has happened.
-        spread: sudden or spread: over how many of the study's steps of n the loss is spread (the inverse of the sum
-            of squared shares of the steps): 1 if it happens between two neighbouring n.
+        spread: sudden or spread: over how many of the study's steps of n the loss is spread (the
+            inverse of the sum of squared shares of the steps): 1 if it happens between two
+            neighbouring n.
         largest_step: (n before, n after, share of the total) of the largest rise.
         layers: the values of n, without 0.
     """
@@ -70,10 +98,11 @@ class Transition:
 
 
 def transition(networks: pd.DataFrame) -> Transition | None:
-    """Where specificity arises; None where it cannot be told from no loss at all, or BnB and AnB are not both there.
+    """Where specificity arises; None where it cannot be told from no loss at all,
+    or BnB and AnB are not both there.
 
-    The loss is 0 at n = 0 and is taken to grow with n (isotonic regression). Intervals: 95% of values drawn as the
-    linear model leaves them possible (parametric bootstrap, seeded).
+    The loss is 0 at n = 0 and is taken to grow with n (isotonic regression). Intervals: 95% of
+    values drawn as the linear model leaves them possible (parametric bootstrap, seeded).
     """
     layers = _layers(networks, "BnB", "AnB")
     if len(layers) < 2:
@@ -97,15 +126,17 @@ def transition(networks: pd.DataFrame) -> Transition | None:
 
 
 def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
-    """The paper's table 1: how much higher AnB+ is than base and BnB+ (the control), averaged over ranges of n.
+    """The paper's table 1: how much higher AnB+ is than base and BnB+ (the control),
+    averaged over ranges of n.
 
-    Of networks of ``layers`` layers: all n, those above the lowest quarter, those in the upper half.
+    Of networks of ``layers`` layers: all n, those above the lowest quarter,
+    those in the upper half.
 
-    ``difference of means``: the paper's way, over the networks there are, whatever their tasks. ``within tasks``: the
-    same by the linear model, which compares networks of one task (or, where no task has both, each with its base) over
-    the n that both have, with its 95% interval. ``bases``: mean accuracy of the bases of the tasks on which the AnB+
-    networks, and the controls, were trained: where they differ, a difference of means contains the difference between
-    tasks.
+    ``difference of means``: the paper's way, over the networks there are, whatever their tasks.
+    ``within tasks``: the same by the linear model, which compares networks of one task (or, where
+    no task has both, each with its base) over the n that both have, with its 95% interval.
+    ``bases``: mean accuracy of the bases of the tasks on which the AnB+ networks, and the controls,
+    were trained: where they differ, a difference of means contains the difference between tasks.
     """
     done = networks[networks.accuracy.notna() & networks.split_kind.isin(SIMILAR)]
     bases = done[done.treatment == "base"]
@@ -116,7 +147,9 @@ def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
             here = done[done.n.between(first, last)]
             transfer = here[here.treatment == "AnB+"]
             controls = bases if control == "base" else here[here.treatment == control]
-            both = sorted(set(transfer.n) if control == "base" else set(transfer.n) & set(controls.n))
+            both = sorted(
+                set(transfer.n) if control == "base" else set(transfer.n) & set(controls.n)
+            )
             weights = {BASE: 1.0} if control == "base" else mean(control, both)
             possible = len(both) and len(controls)
             found = estimate(networks, minus(mean("AnB+", both), weights)) if possible else None
@@ -144,7 +177,9 @@ def _bases_of(networks: pd.DataFrame, bases: pd.DataFrame) -> float:
 
 
 def _estimates(networks: pd.DataFrame, differences: list[Weights]) -> list[Estimate | None]:
-    """Each difference, with intervals that hold together; all at once where the study can tell all of them."""
+    """Each difference, with intervals that hold together;
+    all at once where the study can tell all of them.
+    """
     confidence = 1 - 0.05 / len(differences)
     if joint := estimate_jointly(networks, differences):
         return joint.intervals(confidence)

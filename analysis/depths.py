@@ -1,7 +1,7 @@
 """Which layers of a network count as low, middle and high, whatever its depth: quarters of it.
 
-The paper speaks of 8 layers: 1 and 2 are low, 4 and 5 in the middle, 6 and 7 high. In a network of fewer than 4 layers
-some of these are empty, and what is claimed about them cannot be tested.
+The paper speaks of 8 layers: 1 and 2 are low, 4 and 5 in the middle, 6 and 7 high. In a network of
+fewer than 4 layers some of these are empty, and what is claimed about them cannot be tested.
 """
 
 
@@ -15,8 +15,8 @@ class Depths:
         middle: the third quarter (4, 5).
         below_high: above the lowest and below the highest quarter (3, 4, 5).
         high: the highest quarter (6, 7).
-        around: those that the middle is compared with: low ones and, above the highest quarter's first, high ones
-            (1, 2, 7).
+        around: those that the middle is compared with: low ones and, above the highest quarter's
+            first, high ones (1, 2, 7).
     """
 
     def __init__(self, layers: int):
@@ -30,7 +30,9 @@ class Depths:
 
 
 def listed(layers: list[int], conjunction: str = ", ") -> str:
-    """``4, 5`` or with ``" and "`` ``4 and 5``; ``3 to 7`` where more than three follow each other; ``-`` if empty."""
+    """``4, 5`` or with ``" and "`` ``4 and 5``; ``3 to 7`` where more than three follow each other;
+    ``-`` if empty.
+    """
     runs: list[list[int]] = []
     for n in layers:
         if runs and n == runs[-1][-1] + 1:

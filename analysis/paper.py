@@ -1,9 +1,11 @@
 """The published numbers of the paper as the tables of a study.
 
-python -m analysis.paper figures/paper      then analysis.figures and analysis.report, as for any study
+python -m analysis.paper figures/paper      then analysis.figures and analysis.report,
+                                            as for any study
 
-The numbers are those of the authors' published training logs (``transferability/reference/README.md``). The original
-had 170 networks; the logs of 148 are published, the other 22 have rows with state "missing".
+The numbers are those of the authors' published training logs
+(``transferability/reference/README.md``). The original had 170 networks; the logs of 148 are
+published, the other 22 have rows with state "missing".
 """
 
 from functools import lru_cache
@@ -19,10 +21,21 @@ from transferability.splits import ALL, NATURAL_MANMADE, RANDOM
 
 # ILSVRC 2012 has 50 validation images a class.
 VAL_PER_CLASS = 50
-CLASSES = {(RANDOM, "A"): 500, (RANDOM, "B"): 500, (NATURAL_MANMADE, "A"): 449, (NATURAL_MANMADE, "B"): 551}
+CLASSES = {
+    (RANDOM, "A"): 500,
+    (RANDOM, "B"): 500,
+    (NATURAL_MANMADE, "A"): 449,
+    (NATURAL_MANMADE, "B"): 551,
+}
 
-# Fine-tuned networks that the paper's own analysis loads (splits 0 and 1: BnB+ for A, AnB+ in both directions).
-FINE_TUNED = [(k, s, n, t) for k in (0, 1) for s, t in (("A", "A"), ("A", "B"), ("B", "A")) for n in range(1, 8)]
+# Fine-tuned networks that the paper's own analysis loads (splits 0 and 1: BnB+ for A,
+# AnB+ in both directions).
+FINE_TUNED = [
+    (k, s, n, t)
+    for k in (0, 1)
+    for s, t in (("A", "A"), ("A", "B"), ("B", "A"))
+    for n in range(1, 8)
+]
 
 
 @lru_cache(maxsize=1)
@@ -33,7 +46,14 @@ def published() -> Tables:
     known = {(r["split"], r["cell"]) for r in rows}
     for k, source, n, target in FINE_TUNED:
         if (f"random-{k}", cell := f"{source}{n}{target}+") not in known:
-            rows.append(_identity(cells.parse(cell), f"random-{k}", RANDOM, f"transfer-ft{k}{source}{k}{target}_1_{n}"))
+            rows.append(
+                _identity(
+                    cells.parse(cell),
+                    f"random-{k}",
+                    RANDOM,
+                    f"transfer-ft{k}{source}{k}{target}_1_{n}",
+                )
+            )
     about = {
         "title": "The published numbers of Yosinski et al. (2014)",
         "published": True,
@@ -41,7 +61,12 @@ def published() -> Tables:
         "statistic_label": "mean of the 10 highest validation accuracies, as in the paper",
         "dataset": {"name": "ILSVRC 2012", "classes": 1000, "source": "the authors' training logs"},
         "network": {"name": "CaffeNet", "layers": 8, "input_size": 227},
-        "recipe": {"name": "the original's", "steps": 450_000, "batch_size": 256, "images": 450_000 * 256},
+        "recipe": {
+            "name": "the original's",
+            "steps": 450_000,
+            "batch_size": 256,
+            "images": 450_000 * 256,
+        },
         "device": ["Nvidia K20, 9.5 days a network (paper, section 4)"],
         "versions": ["Caffe, 2014"],
     }
@@ -51,7 +76,8 @@ def published() -> Tables:
 def beside(tables: Tables) -> pd.DataFrame:
     """The published networks that figures draw beside a study's, n by n.
 
-    None beside the paper itself, and beside networks of another depth, whose n are not those of the paper.
+    None beside the paper itself, and beside networks of another depth,
+    whose n are not those of the paper.
     """
     networks = published().networks
     if tables.is_paper or tables.layers != published().layers:
@@ -105,7 +131,10 @@ def main(folder: Path) -> None:
     published().write(folder)
     results = published().results
     missing = results[results.state == "missing"]
-    print(f"{folder}: {len(results) - len(missing)} networks with published logs, {len(missing)} without:")
+    print(
+        f"{folder}: {len(results) - len(missing)} networks with published logs, "
+        f"{len(missing)} without:"
+    )
     print(", ".join(names(missing)))
 
 

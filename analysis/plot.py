@@ -1,4 +1,7 @@
-"""What figures are drawn of: marks, curves, bars and axes. Everything here takes axes and rows of a table."""
+"""What figures are drawn of: marks, curves, bars and axes.
+
+Everything here takes axes and rows of a table.
+"""
 
 from collections.abc import Collection
 
@@ -21,13 +24,21 @@ def chance(axes: Axes, height: float, side: str) -> None:
 
 
 def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
-    """One treatment and its base at n = 0: marks, thin lines, and the mean where there are several networks."""
+    """One treatment and its base at n = 0: marks, thin lines,
+    and the mean where there are several networks.
+    """
     treated = rows[rows.treatment != "base"]
     groups = [own.sort_values("n", kind="stable") for _, own in rows.groupby(BLOCK, dropna=False)]
     thin = len(groups) > 1
     for own in groups:
         axes.plot(
-            own.n, own.accuracy, style, color=mark.colour, lw=0.6 if thin else 1.6, alpha=0.5 if thin else 1, zorder=1
+            own.n,
+            own.accuracy,
+            style,
+            color=mark.colour,
+            lw=0.6 if thin else 1.6,
+            alpha=0.5 if thin else 1,
+            zorder=1,
         )
     if thin:
         mean = rows.groupby("n").accuracy.mean()
@@ -71,7 +82,9 @@ def tips_of(rows: pd.DataFrame) -> list[str]:
 
 
 def bars(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
-    """The mean at each n with one standard deviation, or the binomial interval of a single network."""
+    """The mean at each n with one standard deviation,
+    or the binomial interval of a single network.
+    """
     done = rows[rows.accuracy.notna()]
     for n, own in done.groupby("n"):
         mean = own.accuracy.mean()
@@ -82,7 +95,9 @@ def bars(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
             images = int(own.val_images.iloc[0])
             interval = stats.binomtest(round(mean * images), images).proportion_ci(0.95, "exact")
             below, above = max(mean - interval.low, 0), max(interval.high - mean, 0)
-            spread = f"one network, validation images alone: {interval.low:.3f} to {interval.high:.3f}"
+            spread = (
+                f"one network, validation images alone: {interval.low:.3f} to {interval.high:.3f}"
+            )
         x = n + mark.offset / 2
         axes.errorbar([x], [mean], [[below], [above]], color=mark.colour, lw=1, capsize=2, zorder=2)
         scatter(axes, [x], [mean], mark, [f"{own.treatment.iloc[0]}, n = {n}: {mean:.3f} {spread}"])
@@ -94,38 +109,67 @@ def estimates(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
     axes.plot(x, rows.value, color=mark.colour, lw=1.3, zorder=2)
     axes.vlines(x, rows.low, rows.high, color=mark.colour, lw=1, zorder=2)
     tips = [
-        f"{r.quantity}, n = {r.n}: {r.value:+.3f} [{r.low:+.3f}, {r.high:+.3f}], {r.networks} networks"
+        (
+            f"{r.quantity}, n = {r.n}: {r.value:+.3f} [{r.low:+.3f}, {r.high:+.3f}], "
+            f"{r.networks} networks"
+        )
         for r in rows.itertuples()
     ]
     scatter(axes, x, rows.value, mark, tips)
 
 
 def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
-    """From base to BnB what co-adaptation costs, from BnB to AnB what specificity costs, above base the gain."""
+    """From base to BnB what co-adaptation costs, from BnB to AnB what specificity costs,
+    above base the gain.
+    """
     base = lines["base"].iloc[0] if len(lines["base"]) else np.nan
-    for upper, lower, colour in (("base", "BnB", BLUE), ("BnB", "AnB", RED), ("AnB+", "base", LIGHT_RED)):
+    for upper, lower, colour in (
+        ("base", "BnB", BLUE),
+        ("BnB", "AnB", RED),
+        ("AnB+", "base", LIGHT_RED),
+    ):
         if upper in lines and lower in lines:
             both = lines[lower if upper == "base" else upper].index
-            low, high = (pd.Series(base, both) if t == "base" else lines[t].reindex(both) for t in (lower, upper))
-            axes.fill_between(both, low, high, where=high > low, interpolate=True, color=colour, alpha=0.1, lw=0)
+            low, high = (
+                pd.Series(base, both) if t == "base" else lines[t].reindex(both)
+                for t in (lower, upper)
+            )
+            axes.fill_between(
+                both, low, high, where=high > low, interpolate=True, color=colour, alpha=0.1, lw=0
+            )
 
 
 def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> None:
-    """The number of each reading at the right end of its line, moved apart where lines end close together."""
+    """The number of each reading at the right end of its line,
+    moved apart where lines end close together.
+    """
     low, high = axes.get_ylim()
     gap = (high - low) * 0.055
-    ends = {t: (line.iloc[0] if t == "base" else line.iloc[-1]) for t, line in lines.items() if len(line)}
+    ends = {
+        t: (line.iloc[0] if t == "base" else line.iloc[-1])
+        for t, line in lines.items()
+        if len(line)
+    }
     heights, previous = {}, -np.inf
     for treatment in sorted(ends, key=ends.get):
         previous = heights[treatment] = max(ends[treatment], previous + gap)
     excess = max(0.0, previous - high + gap / 2)
     for treatment, height in heights.items():
         number = READINGS[treatment].split()[0]
-        axes.text(last + 0.45 * _scale(last), height - excess, number, fontweight="bold", va="center", ha="center")
+        axes.text(
+            last + 0.45 * _scale(last),
+            height - excess,
+            number,
+            fontweight="bold",
+            va="center",
+            ha="center",
+        )
 
 
 def side_by_side(names: Collection[str], step: float) -> dict[str, float]:
-    """How far to shift each of ``names`` along an axis, so that their marks at one place stand beside each other."""
+    """How far to shift each of ``names`` along an axis,
+    so that their marks at one place stand beside each other.
+    """
     return {name: step * (place - (len(names) - 1) / 2) for place, name in enumerate(names)}
 
 
@@ -141,7 +185,9 @@ def layer_axis(axes: Axes, last: int, first: int = 0, numbers: bool = False) -> 
         axes.set_xticks(range(first, last + 1), minor=True)
     room = 0.35 * _scale(last) if numbers else 0
     axes.set_xlim(first - 0.4 * _scale(last), last + room + 0.4 * _scale(last))
-    axes.set_xlabel("Layer n at which the network is chopped" + (" (0: base)" if first == 0 else ""))
+    axes.set_xlabel(
+        "Layer n at which the network is chopped" + (" (0: base)" if first == 0 else "")
+    )
 
 
 def _scale(last: int) -> float:

@@ -1,6 +1,7 @@
 """The report of a study: one HTML page that needs no network, from the tables alone.
 
-python -m analysis.report figures/figures-procedural       writes FOLDER/report.html, claims.csv, decomposition.csv ...
+python -m analysis.report figures/figures-procedural       writes FOLDER/report.html, claims.csv,
+                                                           decomposition.csv ...
 """
 
 import io
@@ -34,7 +35,8 @@ ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``folder``/report.html, and what it computes as CSV files beside it, from the tables in ``folder``.
+    """Write ``folder``/report.html, and what it computes as CSV files beside it,
+    from the tables in ``folder``.
 
     Raises:
         UserError: there are no tables.
@@ -111,7 +113,9 @@ def _claims(networks: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
     ours, paper = assess(networks, tables.layers).to_dict("records"), published()
     if not tables.is_paper:
-        for mine, theirs in zip(ours, assess(paper.networks, paper.layers).to_dict("records"), strict=True):
+        for mine, theirs in zip(
+            ours, assess(paper.networks, paper.layers).to_dict("records"), strict=True
+        ):
             mine["paper"] = theirs
     return ours
 
@@ -120,11 +124,14 @@ def _answers(found: Transition) -> dict[str, str]:
     """The paper's three questions, answered in numbers."""
     before, after, share = found.largest_step
     return {
-        "How much?": f"{_interval(found.total, 3)} of top-1 accuracy is lost at n = {found.layers[-1]} because the "
-        "frozen layers are another task's (BnB minus AnB).",
-        "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)} of the "
-        f"{len(found.layers)} steps of n (1: at one step; {len(found.layers)}: evenly). The largest part, {share:.0%}, "
-        f"comes between n = {before} and n = {after}.",
+        "How much?": f"{_interval(found.total, 3)} of top-1 accuracy is lost at "
+        f"n = {found.layers[-1]} because the frozen layers are another task's "
+        "(BnB minus AnB).",
+        "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)} "
+        f"of the {len(found.layers)} steps of n (1: at one "
+        f"step; {len(found.layers)}: evenly). The largest "
+        f"part, {share:.0%}, comes between n = {before} "
+        f"and n = {after}.",
         "Where?": f"Half of it is lost by n = {_interval(found.half_layer, 1)} (interpolated).",
     }
 
@@ -136,12 +143,18 @@ def _interval(estimate: tuple[float, float, float], digits: int) -> str:
 
 def _figure(drawing: Drawing, colours: Iterable[str]) -> dict[str, Any]:
     name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
-    labels = [f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}" for panel in drawing.panels]
+    labels = [
+        f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}"
+        for panel in drawing.panels
+    ]
     return {
         "name": name,
         "title": drawing.title,
         "caption": drawing.caption,
-        "marks": [(m.label, Markup(_svg(_swatch(m), f"{name}-key{i}", colours))) for i, m in enumerate(drawing.marks)],
+        "marks": [
+            (m.label, Markup(_svg(_swatch(m), f"{name}-key{i}", colours)))
+            for i, m in enumerate(drawing.marks)
+        ],
         "panels": [
             (panel.title, Markup(_svg(panel, f"{name}{i}", colours, label)))
             for i, (panel, label) in enumerate(zip(drawing.panels, labels, strict=True))
@@ -162,17 +175,23 @@ def _swatch(mark: Mark) -> Panel:
 
 
 def _svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str:
-    """One panel as inline SVG: theme colours as CSS variables, ``data-tip`` on every mark, ids unique in the page."""
+    """One panel as inline SVG: theme colours as CSS variables, ``data-tip`` on every mark,
+    ids unique in the page.
+    """
     figure = render(panel)
     tagged = figure.findobj(lambda artist: hasattr(artist, "tips"))
     for i, artist in enumerate(tagged):
         artist.set_gid(f"tips{i}")
     buffer = io.StringIO()
     with plt.rc_context({**RC, "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
+        )
     plt.close(figure)
     root = ET.fromstring(buffer.getvalue())
-    for group, artist in ((root.find(f".//{SVG}g[@id='tips{i}']"), artist) for i, artist in enumerate(tagged)):
+    for group, artist in (
+        (root.find(f".//{SVG}g[@id='tips{i}']"), artist) for i, artist in enumerate(tagged)
+    ):
         marks = list(group.iter(f"{SVG}use"))
         for mark, tip in zip(marks, artist.tips, strict=True):
             mark.set("data-tip", tip)

@@ -1,5 +1,5 @@
-"""What the networks of a study look like inside: the filters of layer 1, how similar two networks' layers are, and what
-random filters leave of the differences between images.
+"""What the networks of a study look like inside: the filters of layer 1, how similar two networks'
+layers are, and what random filters leave of the differences between images.
 
 All read finished networks from the store; untrained networks are drawn again from their seeds.
 """
@@ -34,20 +34,24 @@ FEATURES_AT_ONCE = 4096  # that are float64 at the same moment
 def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     """The weights of layer 1 of finished base networks, and of an untrained one.
 
-    Of the first split and seed with two finished bases; failing that, of the first with one. "untrained" is what the
-    networks with random filters of that split and seed start from, for target B if baseB is finished.
+    Of the first split and seed with two finished bases; failing that, of the first with one.
+    "untrained" is what the networks with random filters of that split and seed start from, for
+    target B if baseB is finished.
 
     Returns:
-        A row a pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained), filter, row, column (all
-        from 0), and its weights red, green, blue (float32, as stored).
+        A row a pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained), filter,
+        row, column (all from 0), and its weights red, green, blue (float32, as stored).
     """
     finished = _finished_bases(specs, store)
     if not finished:
         return pd.DataFrame(columns=FILTERS)
-    (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))  # the first of the largest
+    # the first of the largest
+    (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))
     networks = {str(spec.cell): _network(spec, store) for spec in bases}
     random = replace(bases[-1], cell=Cell(bases[-1].cell.target, UNTRAINED, frozen=1))
-    networks["untrained"] = initial_network(random, networks[str(bases[-1].cell)].input.mean.numpy())
+    networks["untrained"] = initial_network(
+        random, networks[str(bases[-1].cell)].input.mean.numpy()
+    )
     tables = []
     for name, network in networks.items():
         weight = network.weight(1).detach().permute(0, 2, 3, 1)
@@ -68,38 +72,54 @@ def similarity(
 ) -> pd.DataFrame:
     """Debiased linear CKA between the layers of two networks, for every layer below the classifier.
 
-    Linear CKA is Kornblith et al. 2019, *Similarity of Neural Network Representations Revisited*; debiased with the
-    unbiased HSIC of Song et al. 2012, as in Nguyen et al. 2021, since a layer has more features (all values that it
-    puts out: channels x height x width) than there are images.
+    Linear CKA is Kornblith et al. 2019, *Similarity of Neural Network Representations Revisited*;
+    debiased with the unbiased HSIC of Song et al. 2012, as in Nguyen et al. 2021, since a layer has
+    more features (all values that it puts out: channels x height x width) than there are images.
 
-    The pairs: "bases", baseA and baseB of one split and seed; "untrained", the same two as they were at step 0;
+    The pairs: "bases", baseA and baseB of one split and seed; "untrained", the same two as they
+    were at step 0;
     "other seed", bases of one task. Only of finished bases.
 
     Args:
-        images: at most so many validation images, drawn from those of all tasks of the split that ``specs`` name;
-            centre crop, no mirror.
+        images: at most so many validation images, drawn from those of all tasks of the split that
+            ``specs`` name; centre crop, no mirror.
         known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
-        A row a layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed if another), layer
-        (from 1), cka (at most 1, about 0 for independent features; NaN where all images give the same), images (how
-        many were used), and the two runs.
+        A row a layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed
+        if another), layer (from 1), cka (at most 1, about 0 for independent features; NaN where all
+        images give the same), images (how many were used), and the two runs.
     """
     rows, splits = [], {}
     for (split, _), bases in _finished_bases(specs, store).items():
         splits.setdefault(split, []).extend(bases)
     for split, bases in splits.items():
-        classes = sorted({c for spec in with_sources(specs) if spec.split == split for c in spec.classes})
+        classes = sorted(
+            {c for spec in with_sources(specs) if spec.split == split for c in spec.classes}
+        )
         stream = _stream(bases[0], dataset, classes, images)
         for pair, a, b in _pairs(bases):
             names = str(a.cell), str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")
-            identity = {"pair": pair, "images": len(stream.val_rows), "run_a": a.run_id, "run_b": b.run_id}
+            identity = {
+                "pair": pair,
+                "images": len(stream.val_rows),
+                "run_a": a.run_id,
+                "run_b": b.run_id,
+            }
             values = _known(known, identity).get("cka", [])
             if not len(values):
                 networks = [_network(spec, store, start=pair == "untrained") for spec in (a, b)]
                 values = list(_compare(networks, stream))
             rows += [
-                {"split": split, "seed": a.seed, "a": names[0], "b": names[1], "layer": layer, "cka": value, **identity}
+                {
+                    "split": split,
+                    "seed": a.seed,
+                    "a": names[0],
+                    "b": names[1],
+                    "layer": layer,
+                    "cka": value,
+                    **identity,
+                }
                 for layer, value in enumerate(values, start=1)
             ]
     return pd.DataFrame(rows, columns=SIMILARITY)
@@ -112,22 +132,25 @@ def activity(
     images: int = IMAGES,
     known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """How much alike all images look to the layers of networks with random filters, and which units never respond.
+    """How much alike all images look to the layers of networks with random filters,
+    and which units never respond.
 
-    Deep random layers with ReLU map all images to nearly one direction (Schoenholz et al. 2017, *Deep Information
-    Propagation*). What is trained above them then gets nearly the same gradient from every image, and whole layers
-    of it can end where no image switches a unit on, nothing passes and nothing is learned any more (Lu et al. 2020,
-    *Dying ReLU and Initialization*).
+    Deep random layers with ReLU map all images to nearly one direction (Schoenholz et al. 2017,
+    *Deep Information Propagation*). What is trained above them then gets nearly the same gradient
+    from every image, and whole layers of it can end where no image switches a unit on, nothing
+    passes and nothing is learned any more (Lu et al. 2020, *Dying ReLU and Initialization*).
 
     Args:
-        images: at most so many validation images, drawn from those of the network's task; centre crop, no mirror.
+        images: at most so many validation images, drawn from those of the network's task;
+            centre crop, no mirror.
         known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
-        A row a layer below the classifier, of every finished network with random filters and the base of its task:
-        run, layer (from 1), cosine (mean over pairs of images of the cosine between the layer's outputs; 1: all images
-        give one direction; NaN where fewer than two give anything), silent (share of the layer's values that are 0 for
-        every image), images (how many were used).
+        A row a layer below the classifier, of every finished network with random filters and the
+        base of its task:
+        run, layer (from 1), cosine (mean over pairs of images of the cosine between the layer's
+        outputs; 1: all images give one direction; NaN where fewer than two give anything), silent
+        (share of the layer's values that are 0 for every image), images (how many were used).
     """
     finished = [spec for spec in specs if store.is_done(spec)]
     random = [spec for spec in finished if spec.cell.source == UNTRAINED]
@@ -140,37 +163,48 @@ def activity(
         found = _known(known, identity)
         if found.empty:
             found = pd.DataFrame(
-                map(spread, layer_outputs(_network(spec, store), stream)), columns=["cosine", "silent"]
+                map(spread, layer_outputs(_network(spec, store), stream)),
+                columns=["cosine", "silent"],
             )
         return found.assign(layer=range(1, len(found) + 1), **identity)[ACTIVITY]
 
-    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:  # cores change no number
+    # cores change no number
+    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         measured = list(pool.map(measure, shown))
     return pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=ACTIVITY)
 
 
 def spread(outputs: Tensor) -> tuple[float, float]:
-    """Mean cosine of two images' outputs, (images, features), and the share of features that are 0 for all.
+    """Mean cosine of two images' outputs, (images, features),
+    and the share of features that are 0 for all.
 
     ``outputs`` are those of a ReLU, at least 0.
     """
     norms = outputs.norm(dim=1)
     seen = norms > 0
     count = int(seen.sum())
-    together = (torch.where(seen, 1 / norms, 0) @ outputs).double().square().sum().item()  # no copy of the outputs
+    # no copy of the outputs
+    together = (torch.where(seen, 1 / norms, 0) @ outputs).double().square().sum().item()
     cosine = (together - count) / (count * (count - 1)) if count > 1 else float("nan")
     return cosine, (outputs.amax(0) == 0).double().mean().item()
 
 
 def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFrame:
-    """The rows of these runs and images, layer by layer, from an earlier table; none if they are not there."""
+    """The rows of these runs and images, layer by layer, from an earlier table;
+    none if they are not there.
+    """
     if table is None or table.empty or set(identity) - set(table.columns):
         return pd.DataFrame()
-    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values("layer", kind="stable")
+    return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values(
+        "layer", kind="stable"
+    )
 
 
 def _compare(networks: list[Chain], stream: Stream) -> Iterator[float]:
-    """:func:`cka` of two networks, layer by layer. One thread each, as in training: cores do not change a number."""
+    """:func:`cka` of two networks, layer by layer.
+
+    One thread each, as in training: cores do not change a number.
+    """
     both = [unit_grams(network, stream) for network in networks]
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in networks[0].layers[:-1]:
@@ -178,12 +212,15 @@ def _compare(networks: list[Chain], stream: Stream) -> Iterator[float]:
 
 
 def unit_grams(network: Chain, stream: Stream) -> Iterator[Tensor]:
-    """:func:`unit_gram` of each layer below the classifier on the stream's validation images, one after the other."""
+    """:func:`unit_gram` of each layer below the classifier on the stream's validation images,
+    one after the other.
+    """
     return map(unit_gram, layer_outputs(network, stream))
 
 
 def layer_outputs(network: Chain, stream: Stream) -> Iterator[Tensor]:
-    """(images, features) of each layer below the classifier on the stream's validation images, one after the other.
+    """(images, features) of each layer below the classifier on the stream's validation images,
+    one after the other.
 
     Holds the outputs of one layer for all images, and of the next while they are computed.
     """
@@ -198,8 +235,8 @@ def layer_outputs(network: Chain, stream: Stream) -> Iterator[Tensor]:
 def unit_gram(features: Tensor) -> Tensor:
     """The U-centred Gram matrix of (images, features), of norm 1.
 
-    U-centring leaves the diagonal out and makes every row sum to 0. The scalar product of two U-centred matrices is
-    n (n - 3) times the unbiased HSIC of Song et al. 2012, equation 5.
+    U-centring leaves the diagonal out and makes every row sum to 0. The scalar product of two
+    U-centred matrices is n (n - 3) times the unbiased HSIC of Song et al. 2012, equation 5.
 
     Returns:
         (images, images) float64; NaN for fewer than 4 images, or if all have the same features.
@@ -227,13 +264,17 @@ def cka(a: Tensor, b: Tensor) -> float:
 def _finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], list[RunSpec]]:
     """(split, seed) -> its finished bases, A before B, where there are any.
 
-    One a task: with fewer images a class, the study's own rather than one that its networks start from.
+    One a task: with fewer images a class, the study's own rather than one that its
+    networks start from.
     """
     chosen: dict[tuple[str, int], dict[str, RunSpec]] = {}
     for spec in [*specs, *with_sources(specs)]:
         if spec.cell.is_base:
             chosen.setdefault((spec.split, spec.seed), {}).setdefault(spec.cell.target, spec)
-    finished = {key: [b for _, b in sorted(bases.items()) if store.is_done(b)] for key, bases in chosen.items()}
+    finished = {
+        key: [b for _, b in sorted(bases.items()) if store.is_done(b)]
+        for key, bases in chosen.items()
+    }
     return {key: bases for key, bases in finished.items() if bases}
 
 
@@ -256,7 +297,9 @@ def _network(spec: RunSpec, store: Store, start: bool = False) -> Chain:
 
 def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int], images: int) -> Stream:
     """The validation images of ``classes``, or so many drawn from them."""
-    stream = Stream(dataset, classes, None, spec.seed, spec.recipe, spec.network.input_size, torch.device("cpu"))
+    stream = Stream(
+        dataset, classes, None, spec.seed, spec.recipe, spec.network.input_size, torch.device("cpu")
+    )
     if len(stream.val_rows) > images:
         generator = numpy_generator("similarity", images)
         stream.val_rows = np.sort(generator.choice(stream.val_rows, images, replace=False))

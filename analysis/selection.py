@@ -29,13 +29,17 @@ def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_share(networks: pd.DataFrame) -> pd.DataFrame:
-    """With ``over_base`` (accuracy minus that of the same task's and variant's base) and ``share`` (their ratio)."""
+    """With ``over_base`` (accuracy minus that of the same task's and variant's base)
+    and ``share`` (their ratio).
+    """
     own = base_accuracy(networks)
     return networks.assign(over_base=networks.accuracy - own, share=networks.accuracy / own)
 
 
 def relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
-    """A row an n: the mean over the treatment's networks, minus base and as it is, and their spread."""
+    """A row an n: the mean over the treatment's networks, minus base and as it is,
+    and their spread.
+    """
     relative = relative_to_base(rows)
     done = relative[(relative.treatment == treatment) & relative.accuracy.notna()]
     plain = rows.loc[done.index].groupby("n").accuracy.mean()

@@ -1,14 +1,15 @@
 """Differences between networks, with intervals: one linear model for every figure, table and claim.
 
-The accuracy of a network is that of its task (one effect for each target task, known by its classes, seed, volume, kind
-of network and recipe: the *block*) plus that of its condition (treatment and n), plus noise. A difference between
-conditions is then one within tasks, also where the study is not complete (or, where no task has all of it, one
-relative to bases), and the noise is estimated from all networks together (the two-way analysis of variance without
-interaction). Conditions between dissimilar tasks (natural/man-made) have effects of their own.
+The accuracy of a network is that of its task (one effect for each target task, known by its
+classes, seed, volume, kind of network and recipe: the *block*) plus that of its condition
+(treatment and n), plus noise. A difference between conditions is then one within tasks, also where
+the study is not complete (or, where no task has all of it, one relative to bases), and the noise is
+estimated from all networks together (the two-way analysis of variance without interaction).
+Conditions between dissimilar tasks (natural/man-made) have effects of their own.
 
-Where every condition was trained once there is no spread between networks to see. What is left is the binomial error of
-the validation images, counted as if each network had images of its own (cautious: images in common make differences
-more exact), and the estimate says so.
+Where every condition was trained once there is no spread between networks to see. What is left is
+the binomial error of the validation images, counted as if each network had images of its own
+(cautious: images in common make differences more exact), and the estimate says so.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from transferability.splits import NATURAL_MANMADE
 BLOCK = ["task", "seed", "images_per_class", "network", "recipe"]
 DISTANT = "distant "  # before the treatment of networks between dissimilar tasks
 
-Condition = tuple[str, int]  # a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
+# a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
+Condition = tuple[str, int]
 Weights = dict[Condition, float]  # a contrast: a weight for each condition, summing to 0
 
 BASE: Condition = ("base", 0)
@@ -53,7 +55,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Joint:
-    """Several differences estimated together: values (k,), their covariance (k, k), degrees of freedom."""
+    """Several differences estimated together: values (k,), their covariance (k, k),
+    degrees of freedom.
+    """
 
     values: np.ndarray
     covariance: np.ndarray
@@ -61,9 +65,13 @@ class Joint:
     carriers: list[pd.DataFrame]  # for each difference the networks that carry it
 
     def intervals(self, confidence: float) -> list[Estimate]:
-        """Each difference with its own interval of this confidence: Student's t, or normal without ``df``."""
+        """Each difference with its own interval of this confidence:
+        Student's t, or normal without ``df``.
+        """
         out = []
-        for value, variance, rows in zip(self.values, np.diag(self.covariance), self.carriers, strict=True):
+        for value, variance, rows in zip(
+            self.values, np.diag(self.covariance), self.carriers, strict=True
+        ):
             error = np.sqrt(variance) or np.finfo(float).tiny
             spread = stats.t(self.df, value, error) if self.df else stats.norm(value, error)
             low, high = spread.interval(confidence)
@@ -72,10 +80,14 @@ class Joint:
         return out
 
     def samples(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """(count, k) values as the data leave them possible: multivariate Student's t, or normal without ``df``."""
+        """(count, k) values as the data leave them possible: multivariate Student's t,
+        or normal without ``df``.
+        """
         if not self.df:
             return generator.multivariate_normal(self.values, self.covariance, count)
-        return stats.multivariate_t(self.values, self.covariance, df=self.df).rvs(count, random_state=generator)
+        return stats.multivariate_t(self.values, self.covariance, df=self.df).rvs(
+            count, random_state=generator
+        )
 
 
 def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
@@ -85,7 +97,9 @@ def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
 
 
 def t_interval(values: pd.Series) -> tuple[float, float, float]:
-    """The mean of independent values, without NaN, with its 95% interval (Student's t); of one there is no interval."""
+    """The mean of independent values, without NaN, with its 95% interval (Student's t);
+    of one there is no interval.
+    """
     centre, count = float(values.mean()), int(values.count())
     half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
     return centre, centre - half, centre + half
@@ -97,7 +111,9 @@ def difference(values: pd.Series) -> dict[str, float]:
 
 
 def conditions_of(networks: pd.DataFrame) -> pd.Series:
-    """The condition of every network: (treatment, n), with DISTANT before treatments between dissimilar tasks."""
+    """The condition of every network: (treatment, n),
+    with DISTANT before treatments between dissimilar tasks.
+    """
     distant = (networks.split_kind == NATURAL_MANMADE) & (networks.treatment != "base")
     treatment = networks.treatment.where(~distant, DISTANT + networks.treatment)
     return pd.Series(list(zip(treatment, networks.n, strict=True)), index=networks.index)
@@ -119,7 +135,9 @@ def minus(first: Weights, second: Weights) -> Weights:
 
 
 def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95) -> Estimate | None:
-    """One difference; None where the study cannot tell (a condition without a network, or no task in common)."""
+    """One difference; None where the study cannot tell (a condition without a network,
+    or no task in common).
+    """
     joint = estimate_jointly(networks, [weights])
     return joint.intervals(confidence)[0] if joint else None
 
@@ -127,13 +145,15 @@ def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95)
 def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint | None:
     """Differences between conditions by least squares on block and condition.
 
-    All networks tell what a task is worth, with two exceptions, in which the bases and the networks that the contrasts
-    name do so alone. Networks with random filters, whose spread is of another size, take part only where a contrast
-    names them. And where no task has all conditions of a difference, it compares tasks, each relative to its base:
+    All networks tell what a task is worth, with two exceptions, in which the bases and the networks
+    that the contrasts name do so alone. Networks with random filters, whose spread is of another
+    size, take part only where a contrast names them. And where no task has all conditions of a
+    difference, it compares tasks, each relative to its base:
     what other treatments lose there need not be what these lose.
 
     Args:
-        networks: with the columns of ``tables.RESULTS`` and ``accuracy``; unfinished ones are left out.
+        networks: with the columns of ``tables.RESULTS`` and ``accuracy``;
+            unfinished ones are left out.
         contrasts: each summing to 0.
     """
     rows = networks[networks.accuracy.notna()]
@@ -150,7 +170,8 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
     design, inverse, rank = _model(tuple(blocks), tuple(conditions))
     wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
     if not np.allclose(wanted @ inverse @ design.to_numpy(), wanted, atol=1e-8):
-        return None  # the difference is not determined: the two sides share no task, nor a chain of tasks
+        # the difference is not determined: the two sides share no task, nor a chain of tasks
+        return None
     accuracy = rows.accuracy.to_numpy(float)
     carried = wanted @ inverse  # (k, networks): every difference is a weighted sum of accuracies
     df = len(rows) - rank
@@ -158,31 +179,48 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
         residuals = accuracy - design.to_numpy() @ (inverse @ accuracy)
         covariance = residuals @ residuals / df * carried @ carried.T
     else:
-        covariance = carried * (accuracy * (1 - accuracy) / rows.val_images.to_numpy(float)) @ carried.T
-    return Joint(carried @ accuracy, covariance, df, [_carriers(rows, conditions, blocks, w) for w in contrasts])
+        covariance = (
+            carried * (accuracy * (1 - accuracy) / rows.val_images.to_numpy(float)) @ carried.T
+        )
+    return Joint(
+        carried @ accuracy,
+        covariance,
+        df,
+        [_carriers(rows, conditions, blocks, w) for w in contrasts],
+    )
 
 
 @lru_cache(maxsize=16)
 def _model(blocks: tuple, conditions: tuple) -> tuple[pd.DataFrame, np.ndarray, int]:
-    """The design matrix of these networks, its pseudoinverse and its rank: many differences of a study share them."""
+    """The design matrix of these networks, its pseudoinverse and its rank: many differences of a
+    study share them.
+    """
     design = pd.concat([_indicators(blocks), _indicators(conditions)], axis=1)
     return design, np.linalg.pinv(design.to_numpy()), int(np.linalg.matrix_rank(design.to_numpy()))
 
 
 def by_task(networks: pd.DataFrame, weights: Weights) -> list[float]:
-    """The difference in each block that has all of its conditions, alone: does it agree from task to task?"""
+    """The difference in each block that has all of its conditions,
+    alone: does it agree from task to task?
+    """
     done = networks[networks.accuracy.notna()]
     found = []
     for _, own in done.groupby(BLOCK, dropna=False):
         accuracy = own.accuracy.groupby(conditions_of(own)).mean()
         named = [condition for condition in weights if weights[condition]]
         if set(named) <= set(accuracy.index):
-            found.append(float(sum(weights[condition] * accuracy[condition] for condition in named)))
+            found.append(
+                float(sum(weights[condition] * accuracy[condition] for condition in named))
+            )
     return found
 
 
-def _carriers(rows: pd.DataFrame, conditions: pd.Series, blocks: pd.Series, weights: Weights) -> pd.DataFrame:
-    """The networks of the conditions that a difference names; of the bases those of the other networks' tasks."""
+def _carriers(
+    rows: pd.DataFrame, conditions: pd.Series, blocks: pd.Series, weights: Weights
+) -> pd.DataFrame:
+    """The networks of the conditions that a difference names;
+    of the bases those of the other networks' tasks.
+    """
     named = np.array([bool(weights.get(c)) for c in conditions])
     tasks = set(blocks[named & (rows.treatment != "base")])
     return rows[named & np.array([block in tasks for block in blocks])]
@@ -192,4 +230,6 @@ def _indicators(labels: tuple) -> pd.DataFrame:
     """A column of zeros and ones for each label."""
     levels = sorted(set(labels), key=str)
     columns = {level: np.array([label == level for label in labels], float) for level in levels}
-    return pd.DataFrame(np.column_stack(list(columns.values())), columns=pd.Index(levels, tupleize_cols=False))
+    return pd.DataFrame(
+        np.column_stack(list(columns.values())), columns=pd.Index(levels, tupleize_cols=False)
+    )

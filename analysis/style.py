@@ -1,5 +1,6 @@
-"""How every figure looks: the paper's marks, colours that the colour-blind can tell apart, and files that are equal
-for equal tables."""
+"""How every figure looks: the paper's marks, colours that the colour-blind can tell apart, and
+files that are equal for equal tables.
+"""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ FORMATS = ("pdf", "svg", "png")
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
 BLUE, LIGHT_BLUE = "#1f4e9c", "#7fb2e5"  # own layers: frozen, fine-tuned
 RED, LIGHT_RED = "#b2182b", "#ef8a7a"  # the other task's
-ORANGE, OLIVE, GREEN = "#e08214", "#8a9a00", "#1b7837"  # a dissimilar task's; random ones; a second or third of a kind
+# a dissimilar task's; random ones; a second or third of a kind
+ORANGE, OLIVE, GREEN = "#e08214", "#8a9a00", "#1b7837"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ KINDS_OF_NETWORK = [  # colour, marker, line
     ("#a6761d", "v", ":"),
     ("#c51b7d", "X", "-."),
 ]
-BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]  # from the lowest n on
+# from the lowest n on
+BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]
 
 # The same colours on a dark page; what is not here is readable on both.
 DARK = {
@@ -94,8 +97,12 @@ DARK = {
 
 
 def layer_colours(count: int) -> dict[str, str]:
-    """A colour for each n = 1..count, in their order, and the same on a dark page: BY_LAYER, or between these."""
-    light, dark = (_between(colours, count) for colours in (BY_LAYER, [DARK[colour] for colour in BY_LAYER]))
+    """A colour for each n = 1..count, in their order, and the same on a dark page: BY_LAYER,
+    or between these.
+    """
+    light, dark = (
+        _between(colours, count) for colours in (BY_LAYER, [DARK[colour] for colour in BY_LAYER])
+    )
     return dict(zip(light, dark, strict=True))
 
 
@@ -153,7 +160,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure before it is laid out: on paper its panels share a page, in the report each flows with the text."""
+    """A figure before it is laid out: on paper its panels share a page,
+    in the report each flows with the text.
+    """
 
     name: str  # of its files
     title: str
@@ -165,7 +174,9 @@ class Drawing:
 
 
 def with_tips(artist: Artist, tips: list[str]) -> None:
-    """What the report says of each mark of ``artist`` (a collection, in drawing order) under the pointer."""
+    """What the report says of each mark of ``artist`` (a collection, in drawing order)
+    under the pointer.
+    """
     artist.tips = tips
 
 
@@ -176,14 +187,19 @@ def compose(drawing: Drawing) -> Figure:
     first = drawing.panels[0]
     with plt.rc_context(RC):
         size = (first.width * columns + 0.6, first.height * rows + 1.6)
-        figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        figure, grid = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False
+        )
         for axes, panel in zip(grid.flat, drawing.panels, strict=False):
             panel.draw(axes)
             axes.set_title(panel.title)
         for axes in grid.flat[len(drawing.panels) :]:
             axes.set_axis_off()
         characters = int(size[0] * 13.5)  # of 9 point type
-        lines = [*textwrap.wrap(drawing.title, characters), *textwrap.wrap(drawing.caption, characters)]
+        lines = [
+            *textwrap.wrap(drawing.title, characters),
+            *textwrap.wrap(drawing.caption, characters),
+        ]
         figure.suptitle("\n".join(lines), fontsize=9, x=0.02, ha="left")
         if drawing.marks:
             _legend(figure, [_handle(mark) for mark in drawing.marks])
@@ -208,10 +224,13 @@ def render(panel: Panel) -> Figure:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write ``stem``.pdf ..., each whole or not, with nothing in them that changes from day to day."""
+    """Write ``stem``.pdf ..., each whole or not,
+    with nothing in them that changes from day to day.
+    """
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = [stem.with_suffix(f".{kind}") for kind in formats]
-    with matplotlib.rc_context(RC):  # the salt of SVG identifiers and the fonts count when a file is written
+    # the salt of SVG identifiers and the fonts count when a file is written
+    with matplotlib.rc_context(RC):
         for path, kind in zip(paths, formats, strict=True):
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=undated[kind])
@@ -221,5 +240,11 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
 
 def _handle(mark: Mark) -> plt.Line2D:
     return plt.Line2D(
-        [], [], color=mark.colour, marker=mark.marker, ls=mark.line, label=mark.label, markerfacecolor=mark.face
+        [],
+        [],
+        color=mark.colour,
+        marker=mark.marker,
+        ls=mark.line,
+        label=mark.label,
+        markerfacecolor=mark.face,
     )

@@ -1,4 +1,6 @@
-"""The tables of one study: a folder of CSV files and ``about.json``, all that figures, claims and the report read."""
+"""The tables of one study: a folder of CSV files and ``about.json``, all that figures,
+claims and the report read.
+"""
 
 import json
 import re
@@ -42,7 +44,8 @@ RESULTS = [
     "in_study",  # False: only lends its layers to a network of the study
 ]
 VARIANT = ["network", "recipe"]  # labels of what a study may vary
-# Columns of text in any of the tables: a name that looks like a number, a date or a truth value is a name all the same.
+# Columns of text in any of the tables: a name that looks like a number,
+# a date or a truth value is a name all the same.
 TEXTS = (
     *(
         "dataset",
@@ -58,11 +61,26 @@ TEXTS = (
         "run",
         "state",
     ),
-    *("pair", "a", "b", "run_a", "run_b", "statement", "difference", "verdict", "layers", "above", "covers"),
+    *(
+        "pair",
+        "a",
+        "b",
+        "run_a",
+        "run_b",
+        "statement",
+        "difference",
+        "verdict",
+        "layers",
+        "above",
+        "covers",
+    ),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
-_WAY_BACK = "move the folder away and collect again (which needs the networks' folders in the store)"
-OTHERS = ("curves", "filters", "similarity", "activity")  # tables that a study may have beside its results
+_WAY_BACK = (
+    "move the folder away and collect again (which needs the networks' folders in the store)"
+)
+# tables that a study may have beside its results
+OTHERS = ("curves", "filters", "similarity", "activity")
 
 
 @dataclass
@@ -86,7 +104,9 @@ class Tables:
     activity: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
-        """Of tables that do not say the classes (the paper's, and older ones) a task is its split and target."""
+        """Of tables that do not say the classes (the paper's, and older ones)
+        a task is its split and target.
+        """
         known = self.results.reindex(columns=["task"]).task.astype(object)
         self.results = self.results.assign(
             task=known.fillna(self.results.split.astype(str) + " " + self.results.target)
@@ -96,25 +116,31 @@ class Tables:
         """Write the folder.
 
         Raises:
-            UserError: the folder has more finished networks, so those of another study: nothing is overwritten.
+            UserError: the folder has more finished networks,
+                so those of another study: nothing is overwritten.
         """
         finished = int((self.results.state == "done").sum())
         if (folder / "results.csv").exists() and (known := _finished(folder)) > finished:
             raise UserError(
-                f"{folder}/results.csv has {known} finished networks, this study {finished}: nothing is overwritten; "
-                "draw what is there with `python -m analysis.report`, or choose another folder"
+                f"{folder}/results.csv has {known} finished networks, this study {finished}: "
+                "nothing is overwritten; draw what is there with `python -m analysis.report`, or "
+                "choose another folder"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"the folder {folder} cannot be made: {error.strerror}; choose another one") from error
+            raise UserError(
+                f"the folder {folder} cannot be made: {error.strerror}; choose another one"
+            ) from error
         write_csv(folder / "results.csv", self.results[RESULTS])
         for name in OTHERS:
             if len(table := getattr(self, name)):
                 write_csv(folder / f"{name}.csv", table)
             else:
                 (folder / f"{name}.csv").unlink(missing_ok=True)
-        write_atomic(folder / "about.json", json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(
+            folder / "about.json", json.dumps(self.about, indent=1, ensure_ascii=False) + "\n"
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Tables":
@@ -127,14 +153,18 @@ class Tables:
             about = json.loads((folder / "about.json").read_text())
             results = read_csv(folder / "results.csv")
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename} does not exist: run `python -m analysis.collect` first") from None
+            raise UserError(
+                f"{error.filename} does not exist: run `python -m analysis.collect` first"
+            ) from None
         except OSError as error:
             raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise UserError(f"{folder}/about.json is damaged ({error}): {_WAY_BACK}") from None
         if absent := [c for c in RESULTS if c not in results and c != "task"]:
             raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: {_WAY_BACK}")
-        others = {n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()}
+        others = {
+            n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()
+        }
         return cls(about, results, **others)
 
     @property
@@ -144,7 +174,9 @@ class Tables:
 
     @property
     def layers(self) -> int:
-        """How many layers the study's networks have; tables of before, which do not say, are of the 8-layer family."""
+        """How many layers the study's networks have;
+        tables of before, which do not say, are of the 8-layer family.
+        """
         return self.about["network"].get("layers", 8)
 
     @property
@@ -153,7 +185,9 @@ class Tables:
 
     @property
     def networks(self) -> pd.DataFrame:
-        """The study's own networks, finished or missing, with the shown statistic as ``accuracy``."""
+        """The study's own networks, finished or missing,
+        with the shown statistic as ``accuracy``.
+        """
         own = self.results[self.results.in_study]
         return own.assign(accuracy=own[self.about["statistic"]])
 
@@ -161,10 +195,12 @@ class Tables:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Six digits; whole numbers stay whole in columns with gaps.
 
-    Rounded to twelve digits first: a mean of accuracies is often exactly between two numbers of six digits, and which
-    one it becomes would hang on the rounding error of the processor's linear algebra.
+    Rounded to twelve digits first: a mean of accuracies is often exactly between two numbers of six
+    digits, and which one it becomes would hang on the rounding error of the processor's linear
+    algebra.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it, which :func:`read_csv` removes.
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which
+    :func:`read_csv` removes.
     """
     whole = {name: "Int64" for name in WHOLE if name in table}
     safe = table.astype(whole).map(lambda value: f"'{value}" if _is_formula(value) else value)
@@ -172,21 +208,28 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """What :func:`write_csv` wrote: TEXTS are text whatever they hold; only empty fields are missing values.
+    """What :func:`write_csv` wrote: TEXTS are text whatever they hold;
+    only empty fields are missing values.
 
     Raises:
         UserError: it is no such table, as after some spreadsheets.
     """
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+        table = pd.read_csv(
+            path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str)
+        )
     except ValueError as error:  # of pandas' parser, or of an encoding
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {_WAY_BACK}") from None
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(error).split())}): {_WAY_BACK}"
+        ) from None
     if len(table.columns) == 1 and re.search(r"[;\t]", table.columns[0]):
         raise UserError(
-            f"{path} is not separated by commas, as a spreadsheet may save it: save it from there with commas, points "
-            f"in numbers and UTF-8, or {_WAY_BACK}"
+            f"{path} is not separated by commas, as a spreadsheet may save it: save it from there "
+            f"with commas, points in numbers and UTF-8, or {_WAY_BACK}"
         )
-    return table.assign(**{name: table[name].map(_without_apostrophe) for name in TEXTS if name in table})
+    return table.assign(
+        **{name: table[name].map(_without_apostrophe) for name in TEXTS if name in table}
+    )
 
 
 def _is_formula(value: object) -> bool:
@@ -194,7 +237,11 @@ def _is_formula(value: object) -> bool:
 
 
 def _without_apostrophe(value: object) -> object:
-    return value[1:] if isinstance(value, str) and value[:1] == "'" and _is_formula(value[1:]) else value
+    return (
+        value[1:]
+        if isinstance(value, str) and value[:1] == "'" and _is_formula(value[1:])
+        else value
+    )
 
 
 def names(table: pd.DataFrame) -> list[str]:
@@ -204,23 +251,39 @@ def names(table: pd.DataFrame) -> list[str]:
     return [
         f"{row.split} {row.cell}"
         + (f" seed {row.seed}" if seeds else "")
-        + (f" {row.images_per_class:.0f} images a class" if volume and row.images_per_class > 0 else "")
+        + (
+            f" {row.images_per_class:.0f} images a class"
+            if volume and row.images_per_class > 0
+            else ""
+        )
         for row in table.itertuples()
     ]
 
 
 def kinds(networks: pd.DataFrame) -> pd.Series:
-    """What tells kinds of network apart, a text a row: the label of the network, of the recipe, or both."""
+    """What tells kinds of network apart, a text a row: the label of the network,
+    of the recipe, or both.
+    """
     pairs = networks[VARIANT].drop_duplicates()
     enough = [[column] for column in VARIANT if len(pairs) > 1 and pairs[column].is_unique]
     return networks[enough[0] if enough else VARIANT].agg(", ".join, axis=1)
 
 
 def mixed(networks: pd.DataFrame) -> str | None:
-    """Why a mean over the networks of a treatment would mix what a study varies; None where it does not."""
+    """Why a mean over the networks of a treatment would mix what a study varies;
+    None where it does not.
+    """
     treated = networks[networks.treatment != "base"]
-    varied = [column for column in (*VARIANT, "images_per_class") if treated[column].nunique(dropna=False) > 1]
-    return f"the networks differ in {' and '.join(varied)}: `make question` compares them" if varied else None
+    varied = [
+        column
+        for column in (*VARIANT, "images_per_class")
+        if treated[column].nunique(dropna=False) > 1
+    ]
+    return (
+        f"the networks differ in {' and '.join(varied)}: `make question` compares them"
+        if varied
+        else None
+    )
 
 
 def _finished(folder: Path) -> int:

@@ -26,11 +26,14 @@ from transferability.terminal import in_utf8, output
 
 STOPPED = 130  # exit status after Ctrl-C
 HERE = Path(__file__).resolve().parent
-CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())  # installed; a checkout
+# installed; a checkout
+CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
 
 
 def command(main: Callable[[Config], None]) -> Callable[[], None]:
-    """A command line of Hydra overrides around ``main``; what a user can cause ends in one line and status 2."""
+    """A command line of Hydra overrides around ``main``;
+    what a user can cause ends in one line and status 2.
+    """
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def composed(values: DictConfig) -> None:
@@ -46,12 +49,14 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             sys.exit(status)
         except Exception:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                traceback.print_exc()  # into the job's log: the launcher passes an error on without its origin
+                # into the job's log: the launcher passes an error on without its origin
+                traceback.print_exc()
             raise
         except KeyboardInterrupt:
             if not stopping.asked():
                 raise
-            # joblib would kill the other workers; the launcher knows by itself that it was asked to stop
+            # joblib would kill the other workers; the launcher knows by itself that it
+            # was asked to stop
 
     def run() -> None:
         in_utf8()
@@ -60,14 +65,19 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
 
     def compose_and_run() -> None:
         sys.argv[1:] = as_typed(sys.argv[1:])
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler prints many lines; ours prints one
+        # Hydra's own handler prints many lines; ours prints one
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         try:
             composed()
         except OverrideParseException as error:
             sys.exit(_fail(how_to_quote(error)))
         except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-            extra = "this launcher needs pip install '.[slurm]': " if "hydra/launcher/submitit_" in str(error) else ""
+            extra = (
+                "this launcher needs pip install '.[slurm]': "
+                if "hydra/launcher/submitit_" in str(error)
+                else ""
+            )
             sys.exit(_fail(f"{extra}{error} {cause or ''}"))
         except UserError as error:  # of a job, whose own line is in its log
             if not stopping.asked():
@@ -85,7 +95,9 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
 
 
 class Listen(Callback):
-    """In a multirun of joblib a request to stop goes to its workers. (Other launchers' jobs hear it by themselves.)"""
+    """In a multirun of joblib a request to stop goes to its workers.
+    (Other launchers' jobs hear it by themselves.)
+    """
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         if _of_joblib(config.hydra):
@@ -94,12 +106,16 @@ class Listen(Callback):
 
 def _of_joblib(configuration: DictConfig) -> bool:
     """Whether this is a multirun of joblib."""
-    return configuration.mode == RunMode.MULTIRUN and configuration.launcher._target_.endswith(".JoblibLauncher")
+    return configuration.mode == RunMode.MULTIRUN and configuration.launcher._target_.endswith(
+        ".JoblibLauncher"
+    )
 
 
 def dataset_of(config: Config) -> PackedDataset:
     """The packed dataset; an embedded one is made on first use."""
-    return pack(config.dataset) if KINDS[config.dataset.kind].embedded else open_packed(config.dataset)
+    return (
+        pack(config.dataset) if KINDS[config.dataset.kind].embedded else open_packed(config.dataset)
+    )
 
 
 def _stopped() -> int:

@@ -19,19 +19,25 @@ def main(config: Config) -> None:
 
 
 def print_layers(network: NetworkConfig) -> None:
-    """A line a layer: number, modules, parameters, multiply-adds of an image, and what it puts out."""
+    """A line a layer: number, modules, parameters, multiply-adds of an image,
+    and what it puts out.
+    """
     network = network.resolved(network.outputs or CLASSES)
     rows = [["layer", "modules", "parameters", "multiply-adds", "output"]]
     for number, cost in enumerate(layer_costs(network), 1):
         size = " x ".join(map(str, cost.output))
-        rows.append([str(number), cost.modules, f"{cost.parameters:,}", f"{cost.multiply_adds:,}", size])
-    number, modules, parameters, operations, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+        rows.append(
+            [str(number), cost.modules, f"{cost.parameters:,}", f"{cost.multiply_adds:,}", size]
+        )
+    number, modules, parameters, operations, _ = (
+        max(map(len, column)) for column in zip(*rows, strict=True)
+    )
     for a, b, c, d, e in rows:
         print(f"{a:>{number}}  {b:<{modules}}  {c:>{parameters}}  {d:>{operations}}  {e}")
     network.verify()
     print(
-        f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of {network.input_size} "
-        f"pixels a side and {network.outputs} classes."
+        f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of "
+        f"{network.input_size} pixels a side and {network.outputs} classes."
     )
 
 

@@ -1,4 +1,6 @@
-"""Settings on the command line that are text: what was typed, though Hydra would read a number or a list in it."""
+"""Settings on the command line that are text: what was typed,
+though Hydra would read a number or a list in it.
+"""
 
 import re
 import shlex
@@ -14,11 +16,13 @@ from hydra.errors import HydraException, OverrideParseException
 from transferability.config import Config
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
-_PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")  # a,b: one value, or a sweep over several
+# a,b: one value, or a sweep over several
+_PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
 
 
 def as_typed(words: list[str]) -> list[str]:
-    """The words of a command line, values of text settings in Hydra's quotes where it would not read them as text.
+    """The words of a command line, values of text settings in Hydra's quotes where it would not
+    read them as text.
 
     In a multirun (-m) commas separate the values of a sweep, as Hydra has it.
     """
@@ -32,8 +36,14 @@ def how_to_quote(error: OverrideParseException) -> str:
     if not equals:
         return f"{error.override!r} is no setting: write KEY=VALUE"
     if value.startswith("["):
-        return f"{error.override} cannot be read: write elements with special characters in quotes, {key}=['...','...']"
-    return f"{error.override} cannot be read: a value with special characters needs quotes, {quoted(f'{key}=', value)}"
+        return (
+            f"{error.override} cannot be read: write elements with special characters in quotes, "
+            f"{key}=['...','...']"
+        )
+    return (
+        f"{error.override} cannot be read: a value with special characters needs quotes, "
+        f"{quoted(f'{key}=', value)}"
+    )
 
 
 def quoted(key: str, value: str) -> str:
@@ -51,12 +61,16 @@ def _as_typed(word: str, multirun: bool) -> str:
 
 
 def _is_text(value: str, multirun: bool) -> bool:
-    """Whether Hydra reads a text here (it may have quotes), nothing (null), or a sweep where there can be one."""
+    """Whether Hydra reads a text here (it may have quotes), nothing (null),
+    or a sweep where there can be one.
+    """
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:
         return False
-    return isinstance(read, (str, QuotedString, type(None))) or (multirun and isinstance(read, Sweep))
+    return isinstance(read, (str, QuotedString, type(None))) or (
+        multirun and isinstance(read, Sweep)
+    )
 
 
 def _in_quotes(value: str) -> str:

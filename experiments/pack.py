@@ -15,7 +15,9 @@ def main(config: Config) -> None:
     groups = Counter(c.group for c in dataset.classes if c.group)
     kinds = f" ({', '.join(f'{n} {g}' for g, n in groups.items())})" if groups else ""
     skipped = dataset.meta["skipped"]
-    counts = f"{dataset.n_train} training{',' if dataset.n_test else ' and'} {dataset.n_val} validation"
+    counts = (
+        f"{dataset.n_train} training{',' if dataset.n_test else ' and'} {dataset.n_val} validation"
+    )
     tests = f" and {dataset.n_test} test" if dataset.n_test else ""
     print(
         f"{dataset.folder}: {len(dataset.classes)} classes{kinds}, {counts}{tests} images of "

@@ -1,4 +1,6 @@
-"""What a study or a store holds: what is done, what can be resumed, what is missing, and how long it may take."""
+"""What a study or a store holds: what is done, what can be resumed, what is missing,
+and how long it may take.
+"""
 
 import heapq
 import statistics
@@ -53,8 +55,12 @@ def print_plan(
     dataset: PackedDataset | UnpackedImagenet,
     execution: Execution,
 ) -> None:
-    """What ``experiments.run`` would train, skip and resume for ``specs``, which are of ``study``."""
-    numbers = {s.run_id: number for number, job in enumerate(jobs(with_sources(study))) for s in job}
+    """What ``experiments.run`` would train, skip and resume for ``specs``,
+    which are of ``study``.
+    """
+    numbers = {
+        s.run_id: number for number, job in enumerate(jobs(with_sources(study))) for s in job
+    }
     left = print_states(with_sources(specs), store, numbers)
     if not left:
         print("\nNothing to train: every network is finished.")
@@ -67,30 +73,52 @@ def print_plan(
     print(
         f"\nTo train: {len(left)} networks, {images:,} network-images, in {len(works)} jobs: about "
         f"{_duration(sum(seconds) / execution.threads)} on {execution.device} with "
-        f"{counted(execution.threads, 'thread')} (from a few timed steps; a shared machine may be slower)."
+        f"{counted(execution.threads, 'thread')} (from a few timed steps; "
+        "a shared machine may be slower)."
     )
     operations = 2 * sum(map(cost.multiply_adds, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
     if read:  # else only the last evaluations' results are to be written
         print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
     print(f"To write: {_disk(left)}")
-    print(f"Memory: {_size(max(map(cost.memory, works)))} for the largest job, of {max(map(len, works))} networks.")
+    print(
+        f"Memory: {_size(max(map(cost.memory, works)))} for the largest job, of "
+        f"{max(map(len, works))} networks."
+    )
     if len(works) > 1:
-        alone = [t / min(execution.threads, len(job)) for t, job in zip(seconds, works, strict=True)]
-        times = ", ".join(f"{k} take {_duration(schedule(works, alone, k))}" for k in (1, 2, 8, 64) if k <= len(works))
-        print(f"Devices like this one, a job each at a time, bases first (experiments.sweep): {times}.")
+        alone = [
+            t / min(execution.threads, len(job)) for t, job in zip(seconds, works, strict=True)
+        ]
+        times = ", ".join(
+            f"{k} take {_duration(schedule(works, alone, k))}"
+            for k in (1, 2, 8, 64)
+            if k <= len(works)
+        )
+        print(
+            "Devices like this one, a job each at a time, "
+            f"bases first (experiments.sweep): {times}."
+        )
 
 
-def print_states(runs: list[RunSpec], store: Store, numbers: dict[str, int] | None = None) -> list[RunSpec]:
-    """A table of ``runs``, a line a job, with the ``numbers`` of the runs' jobs; returns the runs not finished."""
+def print_states(
+    runs: list[RunSpec], store: Store, numbers: dict[str, int] | None = None
+) -> list[RunSpec]:
+    """A table of ``runs``, a line a job, with the ``numbers`` of the runs' jobs;
+    returns the runs not finished.
+    """
     states = {s.run_id: store.state(s) for s in runs}
     rows = []
     for job in jobs(runs):
         counts = Counter(states[s.run_id] for s in job)
         first = job[0]
         reduced = f", {first.images_per_class} images a class" if first.images_per_class else ""
-        what = f"{first.dataset.name} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
-        recipe = f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x {first.recipe.batch_size})"
+        what = (
+            f"{first.dataset.name} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
+        )
+        recipe = (
+            f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x "
+            f"{first.recipe.batch_size})"
+        )
         counted = (str(counts[s] or "-") for s in STATES)
         number = str(numbers[first.run_id]) if numbers else ""
         rows.append([number, what, _treatments(job), recipe, str(len(job)), *counted])
@@ -100,7 +128,10 @@ def print_states(runs: list[RunSpec], store: Store, numbers: dict[str, int] | No
     header += ["done", "training", "failed", "resume", "missing"]
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
-        cells = [c.ljust(w) if 1 <= i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            c.ljust(w) if 1 <= i < 4 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         print("  ".join(cells if numbers else cells[1:]).rstrip())
     return [s for s in runs if states[s.run_id] != "done"]
 
@@ -110,9 +141,13 @@ def _treatments(job: list[RunSpec]) -> str:
 
 
 class Cost:
-    """What training takes, from the multiply-adds of each layer and a few timed steps of each network."""
+    """What training takes, from the multiply-adds of each layer and a few timed steps
+    of each network.
+    """
 
-    def __init__(self, store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution):
+    def __init__(
+        self, store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution
+    ):
         self.store, self.dataset, self.execution = store, dataset, execution
         self._measured: dict[tuple, tuple[float, float]] = {}
 
@@ -124,22 +159,34 @@ class Cost:
         """Seconds on one thread."""
         return self.multiply_adds(job, lambda spec: 1 / self.measured(spec)[0])
 
-    def multiply_adds(self, job: list[RunSpec], weight: Callable[[RunSpec], float] = lambda spec: 1.0) -> float:
-        """Training, backward counted twice, and validation; shared prefixes once. Each network times its ``weight``."""
+    def multiply_adds(
+        self, job: list[RunSpec], weight: Callable[[RunSpec], float] = lambda spec: 1.0
+    ) -> float:
+        """Training, backward counted twice, and validation; shared prefixes once.
+
+        Each network times its ``weight``.
+        """
         total, prefixes = 0.0, {}
         for spec in job:
             work, frozen = [weight(spec) * c.multiply_adds for c in _costs(spec)], spec.cell.frozen
             train, steps = self.images(spec), spec.recipe.steps - self.store.step(spec)
-            evaluate = steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
+            evaluate = (
+                steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
+            )
             total += sum(work[frozen:]) * (3 * train + evaluate)
             prefix = (spec.network, spec.cell.source)
-            prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate))
+            prefixes[prefix] = max(
+                prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate)
+            )
         return total + sum(prefixes.values())
 
     def memory(self, job: list[RunSpec]) -> float:
-        """Bytes: weights, momentum and gradients of every network; activations of those that train at once."""
+        """Bytes: weights, momentum and gradients of every network;
+        activations of those that train at once.
+        """
         trained = [8 * sum(layer.parameters for layer in _costs(s)[s.cell.frozen :]) for s in job]
-        at_once = sorted(self.measured(s)[1] * s.recipe.batch_size for s in job)[-self.execution.threads :]
+        activations = sorted(self.measured(s)[1] * s.recipe.batch_size for s in job)
+        at_once = activations[-self.execution.threads :]
         return sum(map(_weights, job)) + sum(trained) + sum(at_once)
 
     def measured(self, spec: RunSpec) -> tuple[float, float]:
@@ -163,7 +210,9 @@ def schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> 
 
 
 def _disk(left: list[RunSpec]) -> str:
-    """Bytes that ``left`` will write: what stays, and at most how much beside it while they train."""
+    """Bytes that ``left`` will write: what stays,
+    and at most how much beside it while they train.
+    """
     stays = trains = 0
     for spec in left:
         weights = _weights(spec)
@@ -191,7 +240,8 @@ def _weights(spec: RunSpec) -> int:
 
 
 def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
-    """Multiply-adds a second of one network in training, and the bytes that autograd keeps for one image.
+    """Multiply-adds a second of one network in training,
+    and the bytes that autograd keeps for one image.
 
     From a few steps on random images.
     """
@@ -201,7 +251,9 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     member = Member(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
-    batch = Batch(*(x.to(execution.device) for x in (images, zeros, zeros, zeros, zeros.bool())), side)
+    batch = Batch(
+        *(x.to(execution.device) for x in (images, zeros, zeros, zeros, zeros.bool())), side
+    )
     kept = {p.data_ptr(): 0 for p in network.parameters()}  # weights are no activations
 
     def keep(tensor: Tensor) -> Tensor:
@@ -231,4 +283,8 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 2 * SECONDS_PER_DAY else f"{seconds / SECONDS_PER_DAY:.1f} days"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds < 2 * SECONDS_PER_DAY
+        else f"{seconds / SECONDS_PER_DAY:.1f} days"
+    )

@@ -5,7 +5,8 @@ python -m experiments.run mode=plan                        what would be trained
 python -m experiments.run split=random-0 cell=A3B+         one network, and the base it starts from
 python -m experiments.run job=3                            one job of those that mode=plan lists
 python -m experiments.run -m split=random-0,natural-manmade target=A,B hydra/launcher=joblib
-                                                           in several processes; experiments.sweep does more of it
+                                                           in several processes;
+                                                           experiments.sweep does more of it
 """
 
 import logging
@@ -23,24 +24,41 @@ SHOWN = 8  # results named at the end
 
 
 def main(config: Config) -> None:
-    planned = config.mode == "plan" and config.dataset.kind == "imagenet" and not Path(config.dataset.folder).exists()
-    dataset = UnpackedImagenet(config.dataset.name, config.dataset.image_size) if planned else dataset_of(config)
+    planned = (
+        config.mode == "plan"
+        and config.dataset.kind == "imagenet"
+        and not Path(config.dataset.folder).exists()
+    )
+    dataset = (
+        UnpackedImagenet(config.dataset.name, config.dataset.image_size)
+        if planned
+        else dataset_of(config)
+    )
     study = study_specs(config, dataset)
     specs = job_specs(study, config.job)
     store, execution = Store(config.store), execution_of(config)
     if others := store.packed_otherwise(specs[0].dataset):
         log.warning(
-            "%s holds %d runs of %s packed from other images: they stay as they are, and are no part of this study",
-            store.root, others, dataset.name,
-        )  # fmt: skip
+            "%s holds %d runs of %s packed from other images: "
+            "they stay as they are, and are no part of this study",
+            store.root,
+            others,
+            dataset.name,
+        )
     if config.mode == "plan":
         print_plan(specs, study, store, dataset, execution)
     else:
         ensure(specs, store, dataset, execution, config.sources)
         for spec in specs[:SHOWN]:
-            print(f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  {store.folder(spec)}")
+            print(
+                f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  "
+                f"{store.folder(spec)}"
+            )
         if len(specs) > SHOWN:
-            print(f"... {len(specs)} networks in all; `python -m analysis.collect` makes a table of them")
+            print(
+                f"... {len(specs)} networks in all; `python -m analysis.collect` makes "
+                "a table of them"
+            )
 
 
 if __name__ == "__main__":

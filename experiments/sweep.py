@@ -1,9 +1,13 @@
-"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster; bases before what needs them.
+"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster;
+bases before what needs them.
 
-python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper ...     8 processes, a GPU each
-python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper ... a Slurm job each
+python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper ...
+    8 processes, a GPU each
+python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper ...
+    a Slurm job each
 
-Two Hydra multiruns of ``experiments.run``, of the jobs that are not finished: given again it does what is missing.
+Two Hydra multiruns of ``experiments.run``, of the jobs that are not finished: given again it does
+what is missing.
 """
 
 import logging
@@ -35,13 +39,18 @@ SHOWN = 5  # failed jobs named
 
 def main(config: Config) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN or config.mode != "train":
-        raise UserError("experiments.sweep takes neither -m nor mode=plan: python -m experiments.run mode=plan")
-    dataset, store = dataset_of(config), Store(config.store)  # packs the embedded images before the jobs ask for them
+        raise UserError(
+            "experiments.sweep takes neither -m nor mode=plan: python -m experiments.run mode=plan"
+        )
+    # packs the embedded images before the jobs ask for them
+    dataset, store = dataset_of(config), Store(config.store)
     study = dict(enumerate(jobs(with_sources(study_specs(config, dataset)))))
     bases = {number: job for number, job in study.items() if job[0].generation == 0}
     transfers = {number: job for number, job in study.items() if job[0].generation > 0}
     failed = _train("bases", bases, store, [])
-    ready = {n: job for n, job in transfers.items() if all(store.is_done(spec.source) for spec in job)}
+    ready = {
+        n: job for n, job in transfers.items() if all(store.is_done(spec.source) for spec in job)
+    }
     failed += _train("transfers", ready, store, ["sources=require"])
     if failed:
         waiting = len(transfers) - len(ready)
@@ -49,21 +58,30 @@ def main(config: Config) -> None:
         raise UserError(f"{'; '.join(failed)}{wait}. The same command goes on with what is missing")
 
 
-def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: list[str]) -> list[str]:
+def _train(
+    what: str, phase: dict[int, list[RunSpec]], store: Store, settings: list[str]
+) -> list[str]:
     """One multirun of the jobs of ``phase`` that are not finished, by their numbers.
 
-    Returns what did not finish, in one message with the jobs and their logs; an empty list where all did.
+    Returns what did not finish, in one message with the jobs and their logs;
+    an empty list where all did.
     """
 
     def unfinished() -> list[int]:
-        return [number for number, job in phase.items() if not all(store.is_done(spec) for spec in job)]
+        return [
+            number for number, job in phase.items() if not all(store.is_done(spec) for spec in job)
+        ]
 
     left = unfinished()
     log.info("%s: %d of %d jobs to do", what, len(left), len(phase))
     if not left:
         return []
     launcher, given = HydraConfig.get().launcher, HydraConfig.get().overrides
-    overrides = [*given.task, *(o for o in given.hydra if not o.startswith("hydra.mode=")), *settings]
+    overrides = [
+        *given.task,
+        *(o for o in given.hydra if not o.startswith("hydra.mode=")),
+        *settings,
+    ]
     logs = None
     if "submitit_folder" in launcher:
         logs = _new_folder(store, what)
@@ -76,7 +94,9 @@ def _train(what: str, phase: dict[int, list[RunSpec]], store: Store, settings: l
         return []
     lines = [f"job={n} ({_describe(phase[n])}{_log_of(logs, n)})" for n in failed[:SHOWN]]
     more = "; ..." if len(failed) > SHOWN else ""
-    return [f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}{more}"]
+    return [
+        f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}{more}"
+    ]
 
 
 def _multirun(overrides: list[str]) -> None:
@@ -86,7 +106,8 @@ def _multirun(overrides: list[str]) -> None:
         KeyboardInterrupt: it was stopped.
     """
     process = subprocess.Popen([sys.executable, "-m", "experiments.run", "-m", *overrides])
-    # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on, each counts alone.
+    # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on,
+    # each counts alone.
     other = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
     before = {n: signal.signal(n, lambda n, _: process.send_signal(other[n])) for n in other}
     try:
@@ -105,7 +126,8 @@ def _new_folder(store: Store, what: str) -> Path:
 
 
 def _wait_for_slurm(logs: Path) -> None:
-    """Return when no job of this multirun is in the queue: the launcher leaves at the first that dies.
+    """Return when no job of this multirun is in the queue: the launcher leaves at the
+    first that dies.
 
     The name of a job's folder is its number in the queue.
     """
@@ -114,7 +136,9 @@ def _wait_for_slurm(logs: Path) -> None:
     mine = {folder.name for folder in logs.iterdir()}
     while True:
         queue = subprocess.run(
-            ["squeue", "--me", "--noheader", "--array", "--format=%i"], capture_output=True, text=True
+            ["squeue", "--me", "--noheader", "--array", "--format=%i"],
+            capture_output=True,
+            text=True,
         )
         if queue.returncode == 0 and mine.isdisjoint(queue.stdout.split()):
             return
@@ -127,7 +151,9 @@ def _describe(job: list[RunSpec]) -> str:
 
 
 def _log_of(logs: Path | None, number: int) -> str:
-    """Where submitit has put the log of a job, if it began one: beside its pickled call, which holds its overrides."""
+    """Where submitit has put the log of a job, if it began one: beside its pickled call,
+    which holds its overrides.
+    """
     for call in logs.glob("*/*_submitted.pkl") if logs else []:
         if any(value == f"job={number}" for _, value, _ in pickletools.genops(call.read_bytes())):
             return "".join(f", log {path}" for path in sorted(call.parent.glob("*_log.*"))[:1])

@@ -22,7 +22,10 @@ def main(config: Config) -> None:
     with output():  # the status tells it, too
         for line in damaged:
             print(f"damaged: {line}", file=sys.stderr)
-        print(f"{runs} runs in {config.store} and {config.dataset.name} read: {len(damaged) or 'nothing'} damaged")
+        print(
+            f"{runs} runs in {config.store} and {config.dataset.name} read: "
+            f"{len(damaged) or 'nothing'} damaged"
+        )
     if damaged:
         sys.exit(1)
 

@@ -56,7 +56,9 @@ def dataset(config):
 
 @pytest.fixture(scope="session")
 def spec_of(config, dataset):
-    """spec_of("A3B+", network=..., recipe=..., seed=...): the specification of a cell, with settings replaced."""
+    """spec_of("A3B+", network=..., recipe=..., seed=...):
+    the specification of a cell, with settings replaced.
+    """
 
     def make(cell, split="random-0", seed=0, images_per_class=None, network=None, recipe=None):
         return make_spec(

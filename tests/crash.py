@@ -2,15 +2,16 @@
 
 python -m tests.crash --kills 300 --seed 0
 
-Promised: whenever a process that trains, packs or draws dies (SIGKILL: nothing of it runs any more), the same command
-goes on and ends with the same bytes as if nothing had happened; no run is trained again once it is finished, and
-nothing half-written is left. Deaths come after random times, and at random file operations (an audit hook counts what
-the process opens, renames and removes below the study's folder), under settings that may not matter: threads, networks
-held at once, time between checkpoints.
+Promised: whenever a process that trains, packs or draws dies (SIGKILL: nothing of it runs any
+more), the same command goes on and ends with the same bytes as if nothing had happened; no run is
+trained again once it is finished, and nothing half-written is left. Deaths come after random times,
+and at random file operations (an audit hook counts what the process opens, renames and removes
+below the study's folder), under settings that may not matter: threads, networks held at once, time
+between checkpoints.
 
-A process starts in milliseconds: a server that has imported everything, has one thread and never ran an operation of
-torch forks it (``multiprocessing``'s forkserver), and ``runpy`` then does what ``python -m`` does. The expected bytes
-come from a fresh ``python -m`` that nobody disturbed.
+A process starts in milliseconds: a server that has imported everything, has one thread and never
+ran an operation of torch forks it (``multiprocessing``'s forkserver), and ``runpy`` then does what
+``python -m`` does. The expected bytes come from a fresh ``python -m`` that nobody disturbed.
 """
 
 import argparse
@@ -45,26 +46,34 @@ import transferability.study  # noqa: F401
 from tests.conftest import SHRUNK
 from transferability.store import Store
 
-warnings.filterwarnings("ignore", "'tests.crash' found in sys.modules", RuntimeWarning)  # in forked processes
+# in forked processes
+warnings.filterwarnings("ignore", "'tests.crash' found in sys.modules", RuntimeWarning)
 ROOT = Path(__file__).parent.parent
 STUDY = [*SHRUNK, "study.layers=[2,5]"]  # 28 networks in 4 cohorts, 4 of them bases
 WRITES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree"}
 COMPARED = ("spec.json", "weights.safetensors", "metrics.jsonl")
 
 
-def start(module: str, arguments: Iterable[str], log: Path, point: int = 0, limits: dict | None = None) -> BaseProcess:
-    """Fork a process that runs ``python -m module arguments``; what it prints goes to the end of ``log``.
+def start(
+    module: str, arguments: Iterable[str], log: Path, point: int = 0, limits: dict | None = None
+) -> BaseProcess:
+    """Fork a process that runs ``python -m module arguments``;
+    what it prints goes to the end of ``log``.
 
     Args:
-        point: it kills itself at its so many-th operation on a file below the folder of ``log``; 0: it does not.
-        limits: soft limits by name (``RLIMIT_FSIZE`` ...); that of memory counts from what is in use at the start.
+        point: it kills itself at its so many-th operation on a file below the folder of ``log``;
+            0: it does not.
+        limits: soft limits by name (``RLIMIT_FSIZE`` ...);
+            that of memory counts from what is in use at the start.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.crash"])
     before = os.environ.get("OPENBLAS_NUM_THREADS")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the server then has one thread, and forks safely
     try:
-        process = context.Process(target=_child, args=(module, list(arguments), log, point, limits or {}))
+        process = context.Process(
+            target=_child, args=(module, list(arguments), log, point, limits or {})
+        )
         process.start()
     finally:
         os.environ.pop("OPENBLAS_NUM_THREADS")
@@ -73,11 +82,14 @@ def start(module: str, arguments: Iterable[str], log: Path, point: int = 0, limi
     return process
 
 
-def _child(module: str, arguments: list[str], log: Path, point: int, limits: dict[str, int]) -> None:
+def _child(
+    module: str, arguments: list[str], log: Path, point: int, limits: dict[str, int]
+) -> None:
     server_threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
     multiprocessing.set_start_method("fork", force=True)  # as in any fresh process
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
+    # a shell's background jobs ignore it, and so do theirs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(ROOT)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
@@ -88,7 +100,8 @@ def _child(module: str, arguments: list[str], log: Path, point: int, limits: dic
     if "RLIMIT_AS" in limits:
         allocator = ctypes.CDLL(None)
         allocator.mallopt(-8, 1)  # M_ARENA_MAX: every thread would reserve address space of its own
-        allocator.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: freed tensors leave the address space, not holes in the heap
+        # M_MMAP_THRESHOLD: freed tensors leave the address space, not holes in the heap
+        allocator.mallopt(-3, 1 << 20)
     for name, value in limits.items():
         _, hard = resource.getrlimit(getattr(resource, name))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -103,7 +116,11 @@ def _killer(folder: str, point: int) -> Callable[[str, tuple], None]:
 
     def hook(event: str, arguments: tuple) -> None:
         nonlocal left
-        if event in WRITES and isinstance(arguments[0], (str, os.PathLike)) and str(arguments[0]).startswith(folder):
+        if (
+            event in WRITES
+            and isinstance(arguments[0], (str, os.PathLike))
+            and str(arguments[0]).startswith(folder)
+        ):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -112,8 +129,12 @@ def _killer(folder: str, point: int) -> Callable[[str, tuple], None]:
 
 
 def fresh(module: str, arguments: Iterable[str]) -> str:
-    """``python -m module arguments`` in a process that shares nothing with this one; what it logged."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
+    """``python -m module arguments`` in a process that shares nothing with this one;
+    what it logged.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"{module} ended with {done.returncode}: {done.stderr}")
     return done.stderr
@@ -125,7 +146,9 @@ def places(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file below ``folder`` with what it must hold; None for what tells when and how, and for empty locks."""
+    """Every file below ``folder`` with what it must hold;
+    None for what tells when and how, and for empty locks.
+    """
     found: dict[str, bytes | None] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
@@ -140,8 +163,18 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 def differences(found: dict, expected: dict) -> list[str]:
     """A line for every file that is missing, too many, or other than expected."""
+
+    def what(name: str) -> str:
+        return (
+            "missing"
+            if name not in found
+            else "left over"
+            if name not in expected
+            else "other bytes"
+        )
+
     return [
-        f"{name}: {'missing' if name not in found else 'left over' if name not in expected else 'other bytes'}"
+        f"{name}: {what(name)}"
         for name in sorted(found.keys() | expected.keys())
         if name not in found or name not in expected or found[name] != expected[name]
     ]
@@ -150,7 +183,9 @@ def differences(found: dict, expected: dict) -> list[str]:
 def files(folder: Path) -> dict[str, bytes]:
     """Every file below ``folder`` but locks, byte for byte."""
     return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix != ".lock"
     }
 
 
@@ -166,12 +201,22 @@ class Tally:
     def table(self, seconds: float) -> str:
         rows = [f"  {kind:8} {phase:46} {n:5}" for (kind, phase), n in sorted(self.kills.items())]
         kinds = [
-            f"  {kind:8} started {self.starts[kind]:4} times, finished and compared {self.finished[kind]:4}"
+            (
+                f"  {kind:8} started {self.starts[kind]:4} times, finished and compared "
+                f"{self.finished[kind]:4}"
+            )
             for kind in sorted(self.starts)
         ]
         total = f"{self.kills.total()} kills, {len(self.wrong)} differences, {seconds:.0f} seconds"
         return "\n".join(
-            ["kills, by what the process was doing:", *rows, "processes:", *kinds, total, *self.wrong[:40]]
+            [
+                "kills, by what the process was doing:",
+                *rows,
+                "processes:",
+                *kinds,
+                total,
+                *self.wrong[:40],
+            ]
         )
 
 
@@ -211,7 +256,9 @@ class Victim(ABC):
         return self.run(point=1 + int(self.rng.expovariate(1 / self.operations)))
 
     def run(self, delay: float = 600, point: int = 0) -> bool:
-        """Start the command; kill it after ``delay`` seconds, or at an operation; whether it ended by itself."""
+        """Start the command; kill it after ``delay`` seconds, or at an operation;
+        whether it ended by itself.
+        """
         log = self.folder / "log"
         log.write_text("")
         self.before = set(self.folder.rglob(".*.tmp"))
@@ -251,7 +298,9 @@ class Victim(ABC):
 
 
 class Study(Victim):
-    """Packing and training of a study of several cohorts, sources and transfers; the machine changes at every start."""
+    """Packing and training of a study of several cohorts, sources and transfers;
+    the machine changes at every start.
+    """
 
     kind, module, longest, operations = "study", "experiments.run", 4.0, 250
 
@@ -264,7 +313,11 @@ class Study(Victim):
     def arguments(self) -> list[str]:
         threads, networks = self.rng.choice([1, 2, 3]), self.rng.choice(["null", 3, 8])
         seconds = self.rng.choice([0, 0, 0.05])
-        execution = [f"threads={threads}", f"max_networks={networks}", f"checkpoint_seconds={seconds}"]
+        execution = [
+            f"threads={threads}",
+            f"max_networks={networks}",
+            f"checkpoint_seconds={seconds}",
+        ]
         return [*self.settings, *places(self.folder), *execution]
 
     def phase(self, said: str) -> str:
@@ -276,9 +329,14 @@ class Study(Victim):
         if any((f / "DONE").exists() and list(f.glob("checkpoint*")) for f in self.store.glob("*")):
             return "between DONE and the end of its checkpoints"
         if "steps of" not in said:
-            return "start-up" if list(self.store.glob("*/DONE")) else "start-up, nothing finished yet"
+            return (
+                "start-up" if list(self.store.glob("*/DONE")) else "start-up, nothing finished yet"
+            )
         begun, ended = said.count("steps of"), said.count(": finished in")
-        if any((f / "weights.safetensors").exists() and not (f / "DONE").exists() for f in self.store.glob("*")):
+        if any(
+            (f / "weights.safetensors").exists() and not (f / "DONE").exists()
+            for f in self.store.glob("*")
+        ):
             return "finishing, between two files"
         return "training, or writing a checkpoint" if begun > ended else "between two cohorts"
 
@@ -292,11 +350,16 @@ class Study(Victim):
         return [*lines, *(Store(self.store).verify()[1] if self.store.exists() else [])]
 
     def compare(self) -> list[str]:
-        return [*self.inspect(), *differences(contents(self.store), contents(self.reference / "runs"))]
+        return [
+            *self.inspect(),
+            *differences(contents(self.store), contents(self.reference / "runs")),
+        ]
 
 
 class Small(Study):
-    """A base and a network that starts from it, for two steps: few enough operations to die at each of them."""
+    """A base and a network that starts from it, for two steps: few enough operations to die
+    at each of them.
+    """
 
     kind = "each"
     recipe = ("recipe.steps=2", "recipe.eval_every=1", "recipe.warmup_steps=0")
@@ -315,7 +378,11 @@ class Packing(Victim):
         data = self.folder / "data"
         if any(set(data.rglob(".*.tmp")) - self.before):
             return "writing the description"
-        for state, pattern in (("packed", "*/dataset.json"), ("labels", ".*/labels.npy"), ("images", ".*/images.npy")):
+        for state, pattern in (
+            ("packed", "*/dataset.json"),
+            ("labels", ".*/labels.npy"),
+            ("images", ".*/images.npy"),
+        ):
             if list(data.glob(pattern)):
                 return state if state == "packed" else f"writing {state}"
         return "start-up"
@@ -332,7 +399,9 @@ class Packing(Victim):
 
 
 class Drawing(Victim):
-    """Figures or a report from tables: every file is whole, or not there (hidden ``.tmp`` files do not count)."""
+    """Figures or a report from tables: every file is whole,
+    or not there (hidden ``.tmp`` files do not count).
+    """
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -349,7 +418,11 @@ class Drawing(Victim):
 
     def inspect(self) -> list[str]:
         found = {n: data for n, data in files(self.tables).items() if not n.endswith(".tmp")}
-        return [line for line in differences(found, files(self.reference)) if not line.endswith("missing")]
+        return [
+            line
+            for line in differences(found, files(self.reference))
+            if not line.endswith("missing")
+        ]
 
     def compare(self) -> list[str]:
         missing = files(self.reference).keys() - files(self.tables).keys()
@@ -387,12 +460,16 @@ def harass(
     most: int = 12,
     expected: dict[type[Victim], Path] | None = None,
 ) -> Tally:
-    """Kill processes of ``kinds``, in turn and at most ``most`` on the way to one result, until ``kills`` died."""
+    """Kill processes of ``kinds``, in turn and at most ``most`` on the way to one result,
+    until ``kills`` died.
+    """
     expected = expected or references(folder / "reference", kinds)
     rng, tally, round_ = random.Random(seed), Tally(), 0
     while tally.kills.total() < kills:
         victim = kinds[round_ % len(kinds)]
-        victim(folder / f"{round_:03d}", expected[victim], rng, tally).attack(min(most, kills - tally.kills.total()))
+        victim(folder / f"{round_:03d}", expected[victim], rng, tally).attack(
+            min(most, kills - tally.kills.total())
+        )
         if not tally.wrong:
             shutil.rmtree(folder / f"{round_:03d}")  # what went wrong stays, to be looked at
         round_ += 1
@@ -400,7 +477,9 @@ def harass(
 
 
 def each(folder: Path, stride: int = 1, first: int = 1) -> Tally:
-    """Die at every ``stride``-th file operation of a small study, one after the other; each time go on and compare."""
+    """Die at every ``stride``-th file operation of a small study, one after the other;
+    each time go on and compare.
+    """
     tally, point = Tally(), first
     fresh("experiments.run", [*Small.settings, *places(folder / "reference")])
     while True:
@@ -413,11 +492,17 @@ def each(folder: Path, stride: int = 1, first: int = 1) -> Tally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--each", action="store_true", help="die once at every file operation of a small study")
-    parser.add_argument("--folder", type=Path, help="where to work; kept. Otherwise a temporary folder")
+    parser.add_argument(
+        "--each", action="store_true", help="die once at every file operation of a small study"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where to work; kept. Otherwise a temporary folder"
+    )
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,6 @@
-"""What the tests of sources and packs share: images, folders and archives of them, and what becomes of those."""
+"""What the tests of sources and packs share: images, folders and archives of them,
+and what becomes of those.
+"""
 
 import io
 import json
@@ -101,7 +103,9 @@ def flat(under, count=3):
 
 
 def made(root, *paths, **contents):
-    """``root`` with a picture of its own at each path; ``contents``: path -> bytes, or FOLDER for an empty folder."""
+    """``root`` with a picture of its own at each path; ``contents``:
+    path -> bytes, or FOLDER for an empty folder.
+    """
     for value, path in enumerate([*paths, *contents]):
         data = contents.get(path, picture(value))
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +116,12 @@ def made(root, *paths, **contents):
     return root
 
 
-GOLDFISH, SALAMANDER, BACKPACK, CONVERTIBLE = WNIDS = ("n01443537", "n01629819", "n02769748", "n03100240")
+GOLDFISH, SALAMANDER, BACKPACK, CONVERTIBLE = WNIDS = (
+    "n01443537",
+    "n01629819",
+    "n02769748",
+    "n03100240",
+)
 GROUPS = ["natural", "natural", "man-made", "man-made"]
 
 
@@ -162,7 +171,9 @@ def config_of(source, folder="unused", kind="folder", **settings):
 
 
 def found(source, **settings):
-    """Class names, and the (class, path below the source) pairs of training and of validation images."""
+    """Class names, and the (class, path below the source)
+    pairs of training and of validation images.
+    """
     opened = open_source(config_of(source, **settings))
     names = [c.name for c in opened.classes]
     return names, *(
@@ -200,7 +211,9 @@ def lines(caplog):
 
 
 def packing_refusal(config):
-    """The one line with which packing is refused; nothing new is anywhere near, but for the lock."""
+    """The one line with which packing is refused;
+    nothing new is anywhere near, but for the lock.
+    """
     folder = Path(config.folder)
     before = everything(folder.parent)
     with pytest.raises(UserError) as error:
@@ -220,13 +233,16 @@ def contents(folder):
 
 def numbers(packed, rows):
     """(class, number) of each image, as coded() wrote them."""
-    return sorted(zip(packed.labels[rows].tolist(), packed.images[rows][:, 0, 0, 2].tolist(), strict=True))
+    return sorted(
+        zip(packed.labels[rows].tolist(), packed.images[rows][:, 0, 0, 2].tolist(), strict=True)
+    )
 
 
 def three_parts(packed):
     every = list(range(len(packed.classes)))
     return [
-        numbers(packed, rows) for rows in (packed.train_rows(every), packed.val_rows(every), packed.test_rows(every))
+        numbers(packed, rows)
+        for rows in (packed.train_rows(every), packed.val_rows(every), packed.test_rows(every))
     ]
 
 

@@ -1,4 +1,6 @@
-"""The bench of GPU training runs in every part, at toy size; its counts are right and a failed check is an error."""
+"""The bench of GPU training runs in every part, at toy size;
+its counts are right and a failed check is an error.
+"""
 
 import re
 from dataclasses import replace
@@ -31,9 +33,13 @@ def test_every_part_runs_at_toy_size(monkeypatch, capsys):
     assert len(re.findall(r"^   ok ", out, re.M)) == 4 and "FAILED" not in out
     assert "Correct: every check holds" in out.partition("2. What this device")[0]
     assert len(re.findall(r"^   layer \d +[\d.]+ ", out, re.M)) == 5
-    assert re.search(r"Its checkpoint: [\d.]+ GB in [\d.]+ s, every \d+ s: [0-3]\.\d% of the time", out)
+    assert re.search(
+        r"Its checkpoint: [\d.]+ GB in [\d.]+ s, every \d+ s: [0-3]\.\d% of the time", out
+    )
     # The original's jobs: 22 bases, random filters, two of 28, two of 14 and 14, four of 7.
-    jobs = dict(re.findall(r"^   ([A-Za-z+ ]+?)  +(\d+  +\d+)  ", out.partition("8. study=paper")[2], re.M))
+    jobs = dict(
+        re.findall(r"^   ([A-Za-z+ ]+?)  +(\d+  +\d+)  ", out.partition("8. study=paper")[2], re.M)
+    )
     assert {kind: tuple(map(int, counts.split())) for kind, counts in jobs.items()} == {
         "base": (22, 1),
         "RnB base": (1, 8),
@@ -47,7 +53,9 @@ def test_every_part_runs_at_toy_size(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def make(spec_of, trained, dataset):
-    """make(precision): four networks with dropout, image mean and response normalisation, at the original's rate."""
+    """make(precision): four networks with dropout, image mean and response normalisation,
+    at the original's rate.
+    """
     network = {"normalisation": "lrn", "dropout": 0.5, "mean": "image", "groups": [1, 2, 1, 2, 2]}
     network |= {"strides": [2, 1, 1, 1, 1], "pools": [1, 2]}
 
@@ -59,7 +67,8 @@ def make(spec_of, trained, dataset):
 
     def cohort(precision):
         (made,) = make_cohorts(specs(precision), stores[precision], dataset, CPU)
-        for m, source in zip(made.members, specs("float32"), strict=True):  # both precisions start from the same
+        # both precisions start from the same
+        for m, source in zip(made.members, specs("float32"), strict=True):
             m.network.load_state_dict(initial(source, stores["float32"], made.stream))
         return made
 
@@ -102,7 +111,9 @@ def test_what_is_wrong_fails(make, monkeypatch, what, wrong):
     right = getattr(kernels, what)
     broken = wrong(right)
     with fused(True):
-        monkeypatch.setattr(kernels, what, lambda *a: broken(*a) if kernels.fuses(a[0]) else right(*a))
+        monkeypatch.setattr(
+            kernels, what, lambda *a: broken(*a) if kernels.fuses(a[0]) else right(*a)
+        )
         exact, _ = checks(make, FAST)
     assert not exact.passed and str(exact).startswith("FAILED"), exact
 
@@ -129,6 +140,7 @@ def test_without_a_gpu_it_says_so_and_ends_well(monkeypatch, capsys):
     command(gpu.main)()
     said = capsys.readouterr().out
     assert said.startswith("No GPU here: nothing was measured.")
-    # 724,406,816 multiply-adds and 60,965,224 parameters; layer 1 has 105,415,200 of the former and no gradient below.
+    # 724,406,816 multiply-adds and 60,965,224 parameters;
+    # layer 1 has 105,415,200 of the former and no gradient below.
     operations = 2 * 256 * (3 * 724_406_816 - 105_415_200) / 1e12
     assert f"needs {operations:.2f} TFLOP and moves at least 4.71 GB" in said

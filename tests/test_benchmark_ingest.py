@@ -29,13 +29,22 @@ def test_the_tables_come_out_and_nothing_stays(tmp_path, capsys):
     out = capsys.readouterr().out
     for encoding in ("raw", "jpeg"):
         for workers in {1, joblib.cpu_count()}:
-            assert re.search(rf"^ +{encoding}, {workers} threads? +\S+ \(.*\)( +[\d,]+){{3}}$", out, re.M)
+            assert re.search(
+                rf"^ +{encoding}, {workers} threads? +\S+ \(.*\)( +[\d,]+){{3}}$", out, re.M
+            )
         for state in ("cold", "warm"):
             for order in ("random", "file"):
                 rows = re.findall(rf"^ +{state}, {order} order: .*\) +[\d,]+$", out, re.M)
                 assert len(rows) == 2 * len(ingest.WAYS)
                 assert (
-                    len(re.findall(rf"^ +{encoding}, {state}, {order} order +[\d,]+( +\d+\.\d){{5}}$", out, re.M)) == 1
+                    len(
+                        re.findall(
+                            rf"^ +{encoding}, {state}, {order} order +[\d,]+( +\d+\.\d){{5}}$",
+                            out,
+                            re.M,
+                        )
+                    )
+                    == 1
                 )
     assert "40k / 28 = 1,429" in out and "60k / 60 = 1,000" in out and "23k / 1 = 23,000" in out
     assert list((tmp_path / "data").iterdir()) == []
@@ -48,7 +57,8 @@ def test_what_is_measured_reads_the_rows_that_were_packed(tmp_path):
     assert set(rates) == {(e, w) for e in ("raw", "jpeg") for w in (1, joblib.cpu_count())}
     for encoding in ("raw", "jpeg"):
         ingest.enlarge(tmp_path / encoding, tmp_path / f"large-{encoding}", 31)
-        small, large = PackedDataset(tmp_path / encoding), PackedDataset(tmp_path / f"large-{encoding}")
+        small = PackedDataset(tmp_path / encoding)
+        large = PackedDataset(tmp_path / f"large-{encoding}")
         assert large.images.shape == (31, 16, 16, 3) and len(small.labels) == 12
         assert np.array_equal(large.read_rows(np.arange(31)), small.read_rows(np.arange(31) % 12))
         assert large.encoding == small.encoding == (None if encoding == "raw" else "jpeg q95 4:4:4")
@@ -61,7 +71,9 @@ def test_a_disk_without_room_is_named(tmp_path):
 
 
 def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path, config, dataset):
-    settings = replace(config.dataset, folder=str(tmp_path / "jpeg"), encoding="jpeg", jpeg_quality=90)
+    settings = replace(
+        config.dataset, folder=str(tmp_path / "jpeg"), encoding="jpeg", jpeg_quality=90
+    )
     pack(settings)
     compressed = open_dataset(settings.folder)
 
@@ -82,6 +94,11 @@ def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path,
         made, _ = drawings(tables)
         assert {"accuracy", "filters"} <= {d.name for d in made}
         assert {LABEL in d.caption for d in made} == {labelled}
-        assert (LABEL in tables.about["title"]) == (tables.about["dataset"].get("encoding") == LABEL) == labelled
+        assert (
+            (LABEL in tables.about["title"])
+            == (tables.about["dataset"].get("encoding") == LABEL)
+            == labelled
+        )
         if labelled:
-            assert page(tables).count(LABEL) == len(made) + 3  # captions; head, headline, and what was run
+            # captions; head, headline, and what was run
+            assert page(tables).count(LABEL) == len(made) + 3

@@ -16,7 +16,10 @@ from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
 TINY = [
-    "dataset.grammar={classes_per_family: 2, symbols: 4, patch: 2, train_per_class: 8, val_per_class: 2}",
+    (
+        "dataset.grammar={classes_per_family: 2, symbols: 4, patch: 2, train_per_class: "
+        "8, val_per_class: 2}"
+    ),
     "dataset.image_size=16",
     "network={input_size: 16, channels: [4, 4, 4, 4, 4], hidden: [8, 8]}",
     "recipe.batch_size=4",
@@ -44,7 +47,10 @@ def test_speed_tables(tiny, tmp_path, capsys):
     out = capsys.readouterr().out
     assert len(specs) == 35
     assert sum(len(list(c.iterdir())) for c in files.iterdir()) == 2 * 8
-    assert len(re.findall(r"^ +lockstep: one cohort, .* 1\.00 \(1\.00 to 1\.00\) +[\d,]+$", out, re.M)) == 2
+    assert (
+        len(re.findall(r"^ +lockstep: one cohort, .* 1\.00 \(1\.00 to 1\.00\) +[\d,]+$", out, re.M))
+        == 2
+    )
     for row in ("one network after the other,", r"\d+ networks at a time,"):
         assert re.search(rf"^ +{row} .*\d\) +[\d,]+$", out, re.M)
     assert len(re.findall(r"^ +plain script, .*\d\) +[\d,]+$", out, re.M)) == 2
@@ -54,7 +60,11 @@ def test_speed_tables(tiny, tmp_path, capsys):
 
 
 def test_cohorts_grow_to_all_cells_that_a_network_of_any_depth_has(tiny):
-    for channels, sizes in ((5, [1, 2, 4, 7, 14, 28]), (2, [1, 2, 4, 8, 16]), (1, [1, 2, 3, 4, 6, 12])):
+    for channels, sizes in (
+        (5, [1, 2, 4, 7, 14, 28]),
+        (2, [1, 2, 4, 8, 16]),
+        (1, [1, 2, 3, 4, 6, 12]),
+    ):
         network = replace(tiny.network, channels=[4] * channels)
         assert lockstep.cohort_sizes(replace(tiny, network=network)) == sizes
 
@@ -75,7 +85,9 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
     size = 67 if network == "caffenet" else 32
     sizes = [f"network.input_size={size}", f"dataset.image_size={size}"]
     names = ["dataset=folder", "dataset.name=x"]
-    config = config_of(*names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}")
+    config = config_of(
+        *names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}"
+    )
     mean = np.array([100, 110, 120], np.float32)
     ours = Chain(replace(config.network, outputs=5), mean).eval()
     plain = plain_network(config.network, 5).eval()
@@ -102,7 +114,9 @@ def test_the_plain_script_normalises_as_the_network_does(tiny, tmp_path):
     images, labels = next(batches)
     batches.close()
     rows = dataset.train_rows(list(classes))
-    wanted = (torch.from_numpy(dataset.images[rows]).float() - torch.from_numpy(mean)) * tiny.network.input_scale
+    wanted = (
+        torch.from_numpy(dataset.images[rows]).float() - torch.from_numpy(mean)
+    ) * tiny.network.input_scale
     wanted = wanted.permute(0, 3, 1, 2)
     for image, label in zip(images, labels, strict=True):
         near = [i for i in range(len(rows)) if torch.allclose(wanted[i], image, atol=1e-4)]

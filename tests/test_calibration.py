@@ -14,7 +14,9 @@ BASE = 0.8
 
 
 def study(folder, shared, grammar, breaks_at, levels=4):
-    """Tables of a study whose AnB loses nothing below layer ``breaks_at``, and 0.6 from there on."""
+    """Tables of a study whose AnB loses nothing below layer ``breaks_at``,
+    and 0.6 from there on.
+    """
     rows = []
     for target in ("A", "B"):
         cells = [("base", 0, BASE)]
@@ -23,13 +25,41 @@ def study(folder, shared, grammar, breaks_at, levels=4):
         for treatment, n, top1 in cells:
             rows.append(
                 dict.fromkeys(RESULTS)
-                | {"dataset": "d", "split": "natural-manmade", "split_kind": "natural-manmade", "treatment": treatment}
-                | {"cell": f"{treatment}{n}", "target": target, "n": n, "seed": 0, "classes": 20, "state": "done"}
-                | {"top1": top1, "in_study": True, "val_images": 100, "recipe": "r", "network": "small"}
+                | {
+                    "dataset": "d",
+                    "split": "natural-manmade",
+                    "split_kind": "natural-manmade",
+                    "treatment": treatment,
+                }
+                | {
+                    "cell": f"{treatment}{n}",
+                    "target": target,
+                    "n": n,
+                    "seed": 0,
+                    "classes": 20,
+                    "state": "done",
+                }
+                | {
+                    "top1": top1,
+                    "in_study": True,
+                    "val_images": 100,
+                    "recipe": "r",
+                    "network": "small",
+                }
             )
-    about = {"title": "t", "statistic": "top1", "statistic_label": "top-1", "network": {"name": "small"}}
-    about["dataset"] = {"name": "d", "grammar": {"levels": levels, "shared_levels": shared, "seed": grammar}}
-    Tables(about, pd.DataFrame(rows, columns=RESULTS)).write(folder / f"shared{shared}-grammar{grammar}")
+    about = {
+        "title": "t",
+        "statistic": "top1",
+        "statistic_label": "top-1",
+        "network": {"name": "small"},
+    }
+    about["dataset"] = {
+        "name": "d",
+        "grammar": {"levels": levels, "shared_levels": shared, "seed": grammar},
+    }
+    Tables(about, pd.DataFrame(rows, columns=RESULTS)).write(
+        folder / f"shared{shared}-grammar{grammar}"
+    )
 
 
 def test_the_half_loss_layer_is_found_and_moves_with_the_shared_level(tmp_path):
@@ -39,23 +69,43 @@ def test_the_half_loss_layer_is_found_and_moves_with_the_shared_level(tmp_path):
     networks, levels = calibration.read(tmp_path)
     assert levels == 4 and len(networks) == 2 * 3 * 2 * 15
     found = calibration.half_layers(networks)
-    assert len(found) == 6 and found.loss.tolist() == pytest.approx([0.6] * 6) and (found.base == BASE).all()
-    # A step between n - 1 and n: half of it is interpolated half-way. Later grammars break one layer later.
-    assert found.half_layer.tolist() == pytest.approx((2 * found.shared + found.grammar - 0.5).tolist())
+    assert (
+        len(found) == 6
+        and found.loss.tolist() == pytest.approx([0.6] * 6)
+        and (found.base == BASE).all()
+    )
+    # A step between n - 1 and n: half of it is interpolated half-way.
+    # Later grammars break one layer later.
+    assert found.half_layer.tolist() == pytest.approx(
+        (2 * found.shared + found.grammar - 0.5).tolist()
+    )
     table = calibration.summary(found).set_index("shared levels")
     assert table["half-loss layer"].tolist() == pytest.approx([2.0, 4.0, 6.0])
     half = 12.7062 * 0.5  # Student's t with one degree of freedom, standard error of 1.5 and 2.5
-    assert (table.low[1], table.high[1]) == (pytest.approx(2 - half, abs=1e-3), pytest.approx(2 + half, abs=1e-3))
-    assert calibration.slope(found) == (pytest.approx(2.0), pytest.approx(2.0), pytest.approx(2.0), 2)
+    assert (table.low[1], table.high[1]) == (
+        pytest.approx(2 - half, abs=1e-3),
+        pytest.approx(2 + half, abs=1e-3),
+    )
+    assert calibration.slope(found) == (
+        pytest.approx(2.0),
+        pytest.approx(2.0),
+        pytest.approx(2.0),
+        2,
+    )
     made = calibration.drawing(networks, levels)
     assert (
-        "180 networks: 2 grammars" in made.caption and "moves the half-loss layer by 2.00 [2.00, 2.00]" in made.caption
+        "180 networks: 2 grammars" in made.caption
+        and "moves the half-loss layer by 2.00 [2.00, 2.00]" in made.caption
     )
-    assert all(path.stat().st_size > 10_000 for path in save(compose(made), tmp_path / "calibration"))
+    assert all(
+        path.stat().st_size > 10_000 for path in save(compose(made), tmp_path / "calibration")
+    )
 
 
 def test_directions_are_averaged_before_the_layer_is_sought(tmp_path):
-    """A base that is better than the other makes AnB better in one direction and worse in the other."""
+    """A base that is better than the other makes AnB better in one direction and
+    worse in the other.
+    """
     study(tmp_path, 1, 0, breaks_at=4)
     path = tmp_path / "shared1-grammar0" / "results.csv"
     table = pd.read_csv(path)
@@ -63,7 +113,9 @@ def test_directions_are_averaged_before_the_layer_is_sought(tmp_path):
     table.loc[transfers & (table.target == "A"), "top1"] += 0.1
     table.loc[transfers & (table.target == "B"), "top1"] -= 0.1
     table.to_csv(path, index=False)
-    assert calibration.half_layers(calibration.read(tmp_path)[0]).half_layer.tolist() == pytest.approx([3.5])
+    assert calibration.half_layers(
+        calibration.read(tmp_path)[0]
+    ).half_layer.tolist() == pytest.approx([3.5])
     table[table.target == "A"].to_csv(path, index=False)
     with pytest.raises(UserError, match="both directions"):
         calibration.half_layers(calibration.read(tmp_path)[0])
@@ -80,14 +132,19 @@ def test_a_grammar_that_lacks_a_network_has_no_mark_and_is_counted(tmp_path):
     networks, levels = calibration.read(tmp_path)
     assert calibration.half_layers(networks).grammar.tolist() == [0]
     caption = calibration.drawing(networks, levels).caption
-    assert "59 networks (1 are missing): 2 grammars" in caption and "1 lack a network and have no mark" in caption
+    assert (
+        "59 networks (1 are missing): 2 grammars" in caption
+        and "1 lack a network and have no mark" in caption
+    )
     assert "nan" not in caption and "One more shared level" not in caption
 
 
 def test_a_task_without_a_loss_has_no_layer_of_half_loss(tmp_path):
     study(tmp_path, 1, 0, breaks_at=3)
     study(tmp_path, 3, 0, breaks_at=8)
-    table = calibration.summary(calibration.half_layers(calibration.read(tmp_path)[0])).set_index("shared levels")
+    table = calibration.summary(calibration.half_layers(calibration.read(tmp_path)[0])).set_index(
+        "shared levels"
+    )
     assert table["without loss"].to_dict() == {1: 0, 3: 1}
     assert table["half-loss layer"].isna().to_dict() == {1: False, 3: True}
     assert "1 lost less than 5%" in calibration.drawing(*calibration.read(tmp_path)).caption

@@ -42,7 +42,9 @@ def test_n_outside_the_network_is_one_clear_line(text):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "base", "A3", "3B", "C3B", "A3B++", "A3B+~1", "R3B+", "R3B~1", "a3b", "A-1B"])
+@pytest.mark.parametrize(
+    "text", ["", "base", "A3", "3B", "C3B", "A3B++", "A3B+~1", "R3B+", "R3B~1", "a3b", "A-1B"]
+)
 def test_what_is_no_cell_is_refused(text):
     with pytest.raises(UserError):
         parse(text)
@@ -68,7 +70,9 @@ def test_treatments_expand_in_both_directions():
     assert [str(c) for c in expand("AnB~2", "B", [3], 8)] == ["A3B~2"]
     assert [str(c) for c in expand("base", "all", [3], 8)] == ["baseall"]
     assert [str(c) for c in expand("BnB", "B", None, 4)] == ["B1B", "B2B", "B3B"], "every layer"
-    assert [str(c) for c in expand("AnB~2", "B", None, 5)] == ["A1B~2", "A2B~2"], "as far as there are layers to copy"
+    assert [str(c) for c in expand("AnB~2", "B", None, 5)] == ["A1B~2", "A2B~2"], (
+        "as far as there are layers to copy"
+    )
     with pytest.raises(UserError, match="not a treatment"):
         expand("CnB", "B", [1], 8)
 

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run(main, *overrides): the command in this process; its status and what it wrote to the standard error."""
+    """run(main, *overrides): the command in this process;
+    its status and what it wrote to the standard error.
+    """
 
     def call(main, *overrides: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["command", *overrides])
@@ -40,7 +42,10 @@ def run(monkeypatch, capsys):
         ("network.kernels=[3]", "one number a convolutional layer"),
         ("network.normalisation=group", "none, lrn or batch"),
         ("network.dropout=1", "below 1"),
-        ("network.strides=[0,1,1,1,1]", r"network.strides=\[0, 1, 1, 1, 1\] is not possible: numbers above 0"),
+        (
+            "network.strides=[0,1,1,1,1]",
+            r"network.strides=\[0, 1, 1, 1, 1\] is not possible: numbers above 0",
+        ),
         ("network.hidden=[0,8]", r"network.hidden=\[0, 8\]"),
         ("network.paddings=[-1,0,0,0,0]", "at least 0"),
         ("network.groups=[1,4,1,1,1]", "they divide the channels of a layer"),
@@ -80,8 +85,14 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
         (["target=A", "split=random-0", "cell=A3B"], "cell=A3B is not of target=A"),
         (["split=random-00"], "split=random-00 is not known"),
         (["images_per_class=13"], "no class of the task has more than 12 training images"),
-        (["+study.parts.x.network={input_size:17}"], "the packed images of procedural are 16 pixels"),
-        (["network.normalisation=batch", "recipe.batch_size=1"], "recipe.batch_size=1 is not possible"),
+        (
+            ["+study.parts.x.network={input_size:17}"],
+            "the packed images of procedural are 16 pixels",
+        ),
+        (
+            ["network.normalisation=batch", "recipe.batch_size=1"],
+            "recipe.batch_size=1 is not possible",
+        ),
         (["stacked=true", "device=cpu"], "stacked=true is not possible on device=cpu"),
         (["network.outputs=3"], "of random-0 has 4 classes"),
         (["device=cuda:99"], "device=cuda:99 is not here"),
@@ -104,16 +115,33 @@ def test_pack_says_what_is_missing(tmp_path, run):
     status, errors = run(experiments.pack.main, *overrides)
     assert status == 2 and "dataset.source=PATH" in errors
     # The same as a user runs it, in a process of its own.
-    command_line = [sys.executable, "-m", "experiments.pack", *overrides, "dataset.source=/absent.zip"]
+    command_line = [
+        sys.executable,
+        "-m",
+        "experiments.pack",
+        *overrides,
+        "dataset.source=/absent.zip",
+    ]
     done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr == "error: dataset.source=/absent.zip does not exist\n"
+    assert (
+        done.returncode == 2 and done.stderr == "error: dataset.source=/absent.zip does not exist\n"
+    )
 
 
 def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, run):
-    where = [*SHRUNK, f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", "split=random-0", "cell=baseB"]
+    where = [
+        *SHRUNK,
+        f"data_dir={tmp_path}/data",
+        f"store={tmp_path}/runs",
+        "split=random-0",
+        "cell=baseB",
+    ]
     command_line = [sys.executable, "-m", "experiments.run", *where]
     assert subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True).returncode == 0
-    images, (weights,) = tmp_path / "data/procedural/images.npy", tmp_path.glob("runs/*/weights.safetensors")
+    images, (weights,) = (
+        tmp_path / "data/procedural/images.npy",
+        tmp_path.glob("runs/*/weights.safetensors"),
+    )
     for path in (images, weights):
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
@@ -123,10 +151,14 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, r
     assert str(weights) in errors and "images.npy is not as packed" in errors
     unpacked = ["dataset=tiny_imagenet", *where[-4:]]
     status, errors = run(experiments.verify.main, *unpacked)
-    assert status == 1 and str(weights) in errors and "no packed dataset in" in errors, "nothing found is lost"
+    assert status == 1 and str(weights) in errors and "no packed dataset in" in errors, (
+        "nothing found is lost"
+    )
     shutil.rmtree(tmp_path / "data")
     main = [*where, "dataset.grammar.noise=0.3", "mode=plan"]
-    done = subprocess.run([sys.executable, "-m", "experiments.run", *main], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", *main], cwd=ROOT, capture_output=True, text=True
+    )
     assert "holds 1 runs of procedural packed from other images" in done.stderr + done.stdout
 
 

@@ -29,13 +29,22 @@ DAMAGE = [
     (rewritten("labels.npy", lambda b: b + b"x"), "labels.npy has"),
     (lambda folder: (folder / "images.npy").unlink(), "images.npy cannot be read .*No such file"),
     (lambda folder: (folder / "labels.npy").unlink(), "labels.npy cannot be read .*No such file"),
-    (resaved("images.npy", lambda a: a.astype(np.float32)), r"float32, but dataset.json says .* uint8"),
+    (
+        resaved("images.npy", lambda a: a.astype(np.float32)),
+        r"float32, but dataset.json says .* uint8",
+    ),
     (resaved("images.npy", lambda a: a[:, :, :, 0]), r"images.npy is \(9, 6, 6\)"),
     (resaved("labels.npy", lambda a: a.astype(np.int32)), "int32, but dataset.json says .* int64"),
     (resaved("labels.npy", lambda a: a[:-1]), r"labels.npy is \(8,\)"),
-    (resaved("labels.npy", lambda a: a + 1), "labels.npy goes from 1 to 3, but dataset.json has 3 classes"),
+    (
+        resaved("labels.npy", lambda a: a + 1),
+        "labels.npy goes from 1 to 3, but dataset.json has 3 classes",
+    ),
     (resaved("labels.npy", lambda a: a - 1), "labels.npy goes from -1 to 1"),
-    (redescribed(n_train=7), r"images.npy is \(9, 6, 6, 3\) uint8, but dataset.json says \(10, 6, 6, 3\)"),
+    (
+        redescribed(n_train=7),
+        r"images.npy is \(9, 6, 6, 3\) uint8, but dataset.json says \(10, 6, 6, 3\)",
+    ),
     (redescribed(n_train=-1, n_val=10), "numbers above 0"),
     (redescribed(n_val=0), "numbers above 0"),
     (redescribed(n_train="6"), "n_train is not a int"),
@@ -89,7 +98,9 @@ class Trap:
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
 @pytest.mark.parametrize("bare", [False, True], ids=["object array", "bare pickle"])
 def test_a_pickle_in_a_packed_dataset_is_never_loaded(tmp_path, name, bare):
-    packed = pack(config_of(make_source(tmp_path / "source", n_train=2, n_val=1), tmp_path / "packed")).folder
+    packed = pack(
+        config_of(make_source(tmp_path / "source", n_train=2, n_val=1), tmp_path / "packed")
+    ).folder
     trap, sprung = Trap(tmp_path / "sprung"), tmp_path / "sprung"
     if bare:
         (packed / name).write_bytes(pickle.dumps(trap))
@@ -134,7 +145,11 @@ def test_verify_accepts_what_was_packed(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        *((flipped("images.npy", at, bit), r"images.npy is not as packed") for at in (128, -1, -500) for bit in (0, 7)),
+        *(
+            (flipped("images.npy", at, bit), r"images.npy is not as packed")
+            for at in (128, -1, -500)
+            for bit in (0, 7)
+        ),
         (resaved("labels.npy", swapped), "the labels in labels.npy are not those that were packed"),
         (
             lambda folder: described(folder, lambda d: d["classes"][1].update(name="bug")),
@@ -169,7 +184,9 @@ def made(folder, images, labels, n_train):
         "image_size": images.shape[1],
         "n_train": n_train,
         "n_val": len(images) - n_train,
-        "classes": [{"name": f"c{i}", "wnid": None, "group": None} for i in range(labels.max() + 1)],
+        "classes": [
+            {"name": f"c{i}", "wnid": None, "group": None} for i in range(labels.max() + 1)
+        ],
         "skipped": {},
         "checksum": "none",
     }
@@ -201,9 +218,13 @@ def test_images_per_class_takes_the_first_of_each_class(rows):
     counts = {c: int((rows.labels[:2000] == c).sum()) for c in (2, 4)}
     fewer, most = sorted(counts, key=counts.get)
     assert counts[fewer] < counts[most]
-    whole = rows.train_rows([2, 4], counts[most])  # every image of the smaller class, as in the original
+    # every image of the smaller class, as in the original
+    whole = rows.train_rows([2, 4], counts[most])
     assert whole.tolist() == rows.train_rows([2, 4]).tolist()
-    with pytest.raises(UserError, match=rf"images_per_class={counts[most] + 1}, but no class .* than {counts[most]} "):
+    with pytest.raises(
+        UserError,
+        match=rf"images_per_class={counts[most] + 1}, but no class .* than {counts[most]} ",
+    ):
         rows.train_rows([2, 4], counts[most] + 1)
 
 
@@ -212,7 +233,9 @@ def test_the_mean_image_is_exact(rows):
     assert len(some) > 1024
     mean = rows.mean_image(some)
     assert mean.shape == (4, 4, 3) and mean.dtype == np.float32
-    assert np.array_equal(mean, np.array(rows.images)[some].mean(axis=0, dtype=np.float64).astype(np.float32))
+    assert np.array_equal(
+        mean, np.array(rows.images)[some].mean(axis=0, dtype=np.float64).astype(np.float32)
+    )
     assert np.array_equal(mean, rows.mean_image(np.random.default_rng(1).permutation(some)))
     assert not np.array_equal(mean, rows.mean_image(some[:-1]))
 

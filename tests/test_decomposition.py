@@ -45,7 +45,10 @@ def test_no_loss_has_no_place():
 def test_intervals_of_place_hold_the_truth_and_are_seeded():
     rows = with_losses([0, 0, 0, 0.02, 0.05, 0.08, 0.1], noise=0.005)
     found = transition(rows)
-    assert found.half_layer[1] <= 5.0 <= found.half_layer[2] and found.half_layer[2] - found.half_layer[1] < 1
+    assert (
+        found.half_layer[1] <= 5.0 <= found.half_layer[2]
+        and found.half_layer[2] - found.half_layer[1] < 1
+    )
     assert transition(rows) == found
 
 
@@ -77,9 +80,14 @@ def test_intervals_of_a_quantity_hold_together():
 def test_boosts_count_only_layers_that_are_there():
     rows = with_losses([0.0] * 7, noise=1e-5)
     table = boosts(rows[rows.n.isin([0, 1, 5])], 8).set_index(["over", "n"])
-    assert table.loc[("base", "1–7"), "AnB+ networks"] == 8 and table.loc[("BnB+", "5–7"), "controls"] == 4
+    assert (
+        table.loc[("base", "1–7"), "AnB+ networks"] == 8
+        and table.loc[("BnB+", "5–7"), "controls"] == 4
+    )
     assert table["within tasks"].to_numpy() == pytest.approx([0.04] * 3 + [0.03] * 3, abs=1e-4)
-    assert table["difference of means"].to_numpy() == pytest.approx([0.04] * 3 + [0.03] * 3, abs=1e-4)
+    assert table["difference of means"].to_numpy() == pytest.approx(
+        [0.04] * 3 + [0.03] * 3, abs=1e-4
+    )
 
 
 def test_boosts_compare_the_same_layers():
@@ -99,11 +107,15 @@ def test_a_loss_that_may_be_none_after_the_first_layers_has_a_place():
 
 
 def test_thresholds_are_shares_of_the_bases_in_the_claim():
-    """Between natural and man-made accuracies are lower; claims about random splits do not ask them."""
+    """Between natural and man-made accuracies are lower;
+    claims about random splits do not ask them.
+    """
     near = with_losses([0.0] * 7, noise=1e-5)
     far = near[near.treatment.isin(["base", "AnB"])].assign(split_kind="natural-manmade")
     far["accuracy"], far["task"] = far.accuracy - 0.3, "natural-manmade " + far.task
-    own, both = (assess(rows, 8).set_index("statement").threshold for rows in (near, pd.concat([near, far])))
+    own, both = (
+        assess(rows, 8).set_index("statement").threshold for rows in (near, pd.concat([near, far]))
+    )
     claim = "Layers 1 and 2 transfer without loss (less than 3% of the base's accuracy)"
     assert own[claim] == pytest.approx(-0.03 * near[near.treatment == "base"].accuracy.mean())
     assert both[claim] == own[claim]
@@ -113,5 +125,9 @@ def test_a_claim_about_some_layers_is_tested_on_those_of_them_that_are_there():
     table = assess(with_losses([0, 0, 0, 0.02, 0.05, 0.08, 0.1]), 8).set_index("statement")
     assert table.verdict["AnB falls most at layers 6 and 7"] == "supported"
     rows = with_losses([0, 0, 0, 0.02, 0.05, 0.08, 0.1])
-    part = assess(rows[rows.n.isin([0, 1, 3, 5, 7])], 8).set_index("statement").loc["AnB falls most at layers 6 and 7"]
+    part = (
+        assess(rows[rows.n.isin([0, 1, 3, 5, 7])], 8)
+        .set_index("statement")
+        .loc["AnB falls most at layers 6 and 7"]
+    )
     assert part.layers == "3 5 7" and part.effect == pytest.approx(0.1 - 0.025, abs=0.005)

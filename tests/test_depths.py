@@ -1,4 +1,6 @@
-"""Networks of 5 and of 20 layers: every figure, every question, the claims and the report; numbers are made up."""
+"""Networks of 5 and of 20 layers: every figure, every question, the claims and the report;
+numbers are made up.
+"""
 
 from dataclasses import replace
 from itertools import pairwise, product
@@ -38,17 +40,32 @@ def networks(layers: int, treatments=tuple(COPIES), splits=tuple(SPLITS), **valu
     for split, target in product(splits, "AB"):
         source = {"B": target, "A": "AB".replace(target, ""), "R": "R"}
         usual = {
-            "dataset": "made up", "split": split, "split_kind": SPLITS[split], "target": target, "seed": 0,
-            "network": f"deep-{layers}", "recipe": "usual", "classes": 10, "val_images": 5000, "state": "done",
-            "in_study": True, "images": 1000, "seconds": 1.0,
-        }  # fmt: skip
+            "dataset": "made up",
+            "split": split,
+            "split_kind": SPLITS[split],
+            "target": target,
+            "seed": 0,
+            "network": f"deep-{layers}",
+            "recipe": "usual",
+            "classes": 10,
+            "val_images": 5000,
+            "state": "done",
+            "in_study": True,
+            "images": 1000,
+            "seconds": 1.0,
+        }
         cells = [("base", 0, f"base{target}", 0.6)]
         for treatment, n in product(treatments, range(1, layers)):
             gain, loss = COPIES[treatment.split("~")[0]]
             cell = f"{source[treatment[0]]}{n}{target}{treatment[3:]}"
             cells.append((treatment, n, cell, 0.6 * (1 + gain - loss * n / (layers - 1))))
         for treatment, n, cell, top1 in cells:
-            row = {"treatment": treatment, "n": n, "cell": cell, "top1": top1 + noise.normal(0, 0.005)}
+            row = {
+                "treatment": treatment,
+                "n": n,
+                "cell": cell,
+                "top1": top1 + noise.normal(0, 0.005),
+            }
             rows.append(dict.fromkeys(RESULTS) | usual | row | values)
     return rows
 
@@ -56,31 +73,47 @@ def networks(layers: int, treatments=tuple(COPIES), splits=tuple(SPLITS), **valu
 def tables_of(layers: int, rows: list[dict], **others: pd.DataFrame) -> Tables:
     results = pd.DataFrame(rows, columns=RESULTS)
     results = results.assign(
-        run=[f"run-{i}" for i in results.index], images_per_class=results.images_per_class.astype(float)
+        run=[f"run-{i}" for i in results.index],
+        images_per_class=results.images_per_class.astype(float),
     )
     about = {
-        "title": f"A network of {layers} layers", "statistic": "top1", "statistic_label": "top-1",
-        "dataset": {"name": "made up", "classes": 20}, "network": {"name": f"deep-{layers}", "layers": layers},
-        "recipe": {"name": "usual", "steps": 100, "batch_size": 10}, "device": ["none"], "versions": ["none"],
-    }  # fmt: skip
+        "title": f"A network of {layers} layers",
+        "statistic": "top1",
+        "statistic_label": "top-1",
+        "dataset": {"name": "made up", "classes": 20},
+        "network": {"name": f"deep-{layers}", "layers": layers},
+        "recipe": {"name": "usual", "steps": 100, "batch_size": 10},
+        "device": ["none"],
+        "versions": ["none"],
+    }
     return Tables(about, results, **others)
 
 
 def study(layers: int) -> Tables:
     """With everything that a figure shows."""
-    volumes = [networks(layers, (), ["random-1"], images_per_class=v, top1=v / 1000)[0] for v in (100, 300)]
+    volumes = [
+        networks(layers, (), ["random-1"], images_per_class=v, top1=v / 1000)[0] for v in (100, 300)
+    ]
     results = tables_of(layers, networks(layers) + volumes).results
     below = pd.DataFrame({"layer": range(1, layers)})
     share = below.layer / layers
-    curves = pd.DataFrame({"step": [50, 100], "train_loss": [2, 1], "val_loss": [3, 2], "val_top1": [0.2, 0.3]})
+    curves = pd.DataFrame(
+        {"step": [50, 100], "train_loss": [2, 1], "val_loss": [3, 2], "val_top1": [0.2, 0.3]}
+    )
     pixels = np.indices((3, 16, 3, 3)).reshape(4, -1).T
-    filters = pd.DataFrame(pixels, columns=["network", "filter", "row", "column"]).assign(split="random-0", seed=0)
+    filters = pd.DataFrame(pixels, columns=["network", "filter", "row", "column"]).assign(
+        split="random-0", seed=0
+    )
     filters["network"] = np.array(["baseA", "baseB", "untrained"])[filters.network]
     filters[["red", "green", "blue"]] = np.random.default_rng(0).normal(size=(len(filters), 3))
-    pairs = pd.DataFrame([(s, p) for s in SPLITS for p in ("bases", "untrained")], columns=["split", "pair"])
+    pairs = pd.DataFrame(
+        [(s, p) for s in SPLITS for p in ("bases", "untrained")], columns=["split", "pair"]
+    )
     similarity = pairs.merge(below.assign(cka=1 - 0.8 * share, images=100), how="cross")
     inside = below.assign(cosine=share, silent=share / 2, images=100)
-    random = results.loc[results.treatment.isin(["RnB", "base"]) & results.images_per_class.isna(), ["run"]]
+    random = results.loc[
+        results.treatment.isin(["RnB", "base"]) & results.images_per_class.isna(), ["run"]
+    ]
     return tables_of(
         layers,
         networks(layers) + volumes,
@@ -96,11 +129,15 @@ def asked(name: str, layers: int) -> Tables:
     near = ["random-0"]
     rows = {
         "volume": [
-            row for v in (30, 100) for row in networks(layers, ("AnB", "AnB+"), ["random-0"], images_per_class=v)
+            row
+            for v in (30, 100)
+            for row in networks(layers, ("AnB", "AnB+"), ["random-0"], images_per_class=v)
         ],
         "preserved": networks(layers, ("AnB", "AnB~1"), near),
-        "variants": networks(layers, ("BnB",), near) + networks(layers, ("BnB",), near, network="other"),
-        "longer": networks(layers, ("BnB+", "AnB+"), near) + networks(layers, (), near, recipe="twice"),
+        "variants": networks(layers, ("BnB",), near)
+        + networks(layers, ("BnB",), near, network="other"),
+        "longer": networks(layers, ("BnB+", "AnB+"), near)
+        + networks(layers, (), near, recipe="twice"),
         "replicates": networks(layers, ("BnB", "AnB"), ["random-0", "random-1"]),
     }[name]
     return tables_of(layers, rows)
@@ -121,7 +158,11 @@ def overlaps(axes) -> list[tuple[str, str]]:
     """Neighbouring numbers of the axis of n that touch."""
     axes.figure.draw_without_rendering()
     low, high = axes.get_xlim()
-    labels = [tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high and axes.axison]
+    labels = [
+        tick.label1
+        for tick in axes.xaxis.get_major_ticks()
+        if low <= tick.get_loc() <= high and axes.axison
+    ]
     boxes = [label.get_window_extent() for label in labels]
     return [(a.get_text(), b.get_text()) for a, b, p, q in
             zip(labels, labels[1:], boxes, boxes[1:], strict=False) if p.x1 + 2 > q.x0]  # fmt: skip
@@ -134,27 +175,40 @@ def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
     for drawing in made:
         if "n" in drawing.table and drawing.name != "curves":
             assert set(drawing.table.n) | {0} == {0, *range(1, last + 1)}, drawing.name
-        assert "paper's means" not in drawing.caption and "published" not in drawing.caption, "n is another layer there"
+        assert "paper's means" not in drawing.caption and "published" not in drawing.caption, (
+            "n is another layer there"
+        )
     for drawing in [design.draw(tables.layers), *(d for d in made if d.name != "curves")]:
         for panel in drawing.panels:
             axes = render(panel).axes[0]
             assert overlaps(axes) == [], (drawing.name, panel.title)
             if axes.get_xlabel().startswith(("Layer", "Random")):
-                shown = [tick.get_loc() for tick in [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]]
+                shown = [
+                    tick.get_loc()
+                    for tick in [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]
+                ]
                 assert {*range(1, last + 1)} <= set(shown) and axes.get_xlim()[1] > last
             pyplot.close(axes.figure)
     tables.write(tmp_path)
     path = write_report(tmp_path)
     claims = pd.read_csv(tmp_path / "claims.csv")
-    assert "not tested" not in set(claims.verdict) and f"A network of {tables.layers} layers" in path.read_text()
+    assert (
+        "not tested" not in set(claims.verdict)
+        and f"A network of {tables.layers} layers" in path.read_text()
+    )
 
 
 def test_each_n_has_a_colour_of_its_own(tables):
     (curves,) = (drawing for drawing in drawings(tables)[0] if drawing.name == "curves")
-    assert [mark.label for mark in curves.marks] == ["base", *(f"n = {n}" for n in range(1, tables.layers))]
+    assert [mark.label for mark in curves.marks] == [
+        "base",
+        *(f"n = {n}" for n in range(1, tables.layers)),
+    ]
     colours = [mark.colour for mark in curves.marks]
     assert len(set(colours)) == tables.layers
-    assert list(layer_colours(7)) == BY_LAYER and list(layer_colours(7).values()) == [DARK[c] for c in BY_LAYER]
+    assert list(layer_colours(7)) == BY_LAYER and list(layer_colours(7).values()) == [
+        DARK[c] for c in BY_LAYER
+    ]
 
 
 @pytest.mark.parametrize("layers", [5, 20])
@@ -167,7 +221,9 @@ def test_every_question_is_drawn(name, layers):
     axes = render(made.panels[0]).axes[0]
     axes.figure.draw_without_rendering()
     if name == "volume":  # an accuracy in each cell of the grid
-        boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: (box.y0, box.x0))
+        boxes = sorted(
+            (text.get_window_extent() for text in axes.texts), key=lambda box: (box.y0, box.x0)
+        )
         assert not any(p.x1 > q.x0 for p, q in pairwise(boxes) if abs(p.y0 - q.y0) < 1)
     elif name != "replicates":
         assert overlaps(axes) == []
@@ -178,11 +234,18 @@ def test_every_question_is_drawn(name, layers):
     [
         (8, [1, 2], [4, 5], [6, 7], [1, 2, 7], [3, 4, 5], [3, 4, 5, 6, 7]),  # the paper's
         (5, [1], [3], [4], [1, 4], [2, 3], [2, 3, 4]),
-        (20, [1, 2, 3, 4, 5], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [1, 2, 3, 4, 5, 16, 17, 18, 19],
-         list(range(6, 15)), list(range(6, 20))),
+        (
+            20,
+            [1, 2, 3, 4, 5],
+            [10, 11, 12, 13, 14],
+            [15, 16, 17, 18, 19],
+            [1, 2, 3, 4, 5, 16, 17, 18, 19],
+            list(range(6, 15)),
+            list(range(6, 20)),
+        ),
         (3, [], [2], [], [], [1, 2], [1, 2]),
     ],
-)  # fmt: skip
+)
 def test_low_middle_and_high_are_quarters(layers, low, middle, high, around, below_high, above_low):
     depths = Depths(layers)
     assert (depths.low, depths.middle, depths.high, depths.around) == (low, middle, high, around)
@@ -190,18 +253,28 @@ def test_low_middle_and_high_are_quarters(layers, low, middle, high, around, bel
 
 
 def test_layers_are_listed_as_the_paper_does():
-    assert [listed([1, 2, 7]), listed([3, 4, 5]), listed([3, 4, 5, 6, 7])] == ["1, 2, 7", "3, 4, 5", "3 to 7"]
+    assert [listed([1, 2, 7]), listed([3, 4, 5]), listed([3, 4, 5, 6, 7])] == [
+        "1, 2, 7",
+        "3, 4, 5",
+        "3 to 7",
+    ]
     assert [listed([6, 7], " and "), listed([4], " and "), listed([])] == ["6 and 7", "4", "-"]
 
 
 def test_claims_and_boosts_are_of_the_layers_of_the_network(tables):
     claims = assess(tables.networks, tables.layers).set_index("difference")
     five = tables.layers == 5
-    high = claims.loc["AnB at n = 2, 3 minus AnB at n = 4" if five else "AnB at n = 6 to 14 minus AnB at n = 15 to 19"]
+    high = claims.loc[
+        "AnB at n = 2, 3 minus AnB at n = 4"
+        if five
+        else "AnB at n = 6 to 14 minus AnB at n = 15 to 19"
+    ]
     # linear in n, 0.18 from 0 to the last n: n = 2.5 against 4 of 4, and 10 against 17 of 19
     assert high.effect == pytest.approx(0.18 * (1.5 / 4 if five else 7 / 19), abs=0.01)
     assert high.statement == f"AnB falls most at {'layer 4' if five else 'layers 15 to 19'}"
-    assert claims.statement.iloc[0].startswith("Layer 1 transfers" if five else "Layers 1 to 5 transfer without")
+    assert claims.statement.iloc[0].startswith(
+        "Layer 1 transfers" if five else "Layers 1 to 5 transfer without"
+    )
     assert list(boosts(tables.networks, tables.layers).n)[:3] == (
         ["1–4", "2–4", "3–4"] if five else ["1–19", "6–19", "11–19"]
     )
@@ -212,12 +285,20 @@ def test_claims_and_boosts_are_of_the_layers_of_the_network(tables):
 @pytest.mark.parametrize("layers", [2, 5, 8, 12, 20, 50])
 def test_the_design_has_a_box_a_layer_up_to_twelve(layers):
     (axes,) = compose(design.draw(layers)).axes
-    boxes = [p for p in axes.patches if isinstance(p, Rectangle) and p.get_height() == pytest.approx(0.38)]
+    boxes = [
+        p
+        for p in axes.patches
+        if isinstance(p, Rectangle) and p.get_height() == pytest.approx(0.38)
+    ]
     columns = layers if layers <= 12 else 11
     rows = 7  # two bases, BnB, BnB+, AnB, AnB+, RnB
     assert len(boxes) == rows * columns + 3  # and the key
     texts = [text.get_text() for text in axes.texts]
-    assert str(layers) in texts and f"→ class   (layers 1–{layers})" in texts and ("…" in texts) == (layers > 12)
+    assert (
+        str(layers) in texts
+        and f"→ class   (layers 1–{layers})" in texts
+        and ("…" in texts) == (layers > 12)
+    )
 
 
 def test_a_command_takes_several_folders_and_one_format(tmp_path, monkeypatch, capsys):
@@ -229,7 +310,9 @@ def test_a_command_takes_several_folders_and_one_format(tmp_path, monkeypatch, c
     drawn = [Path(line) for line in capsys.readouterr().out.splitlines() if "not drawn" not in line]
     one, two = ([path.name for path in drawn if path.parent == folder] for folder in folders)
     assert one == two and {"design.png", "accuracy.png", "decomposition.png"} <= set(one)
-    assert {path.name for path in folders[0].glob("*.*") if path.suffix in (".png", ".svg", ".pdf")} == set(one)
+    assert {
+        path.name for path in folders[0].glob("*.*") if path.suffix in (".png", ".svg", ".pdf")
+    } == set(one)
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in one)
 
 

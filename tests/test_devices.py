@@ -1,4 +1,7 @@
-"""A GPU has one training process. The claims are those of real processes; the keys stand for GPUs."""
+"""A GPU has one training process.
+
+The claims are those of real processes; the keys stand for GPUs.
+"""
 
 import multiprocessing
 import os
@@ -35,7 +38,9 @@ def own(folder: Path, keys: list[str], pipe) -> None:
 
 @pytest.fixture
 def owner(tmp_path):
-    """owner(keys): a process that wants one of them, and the end of the pipe on which it says which it got."""
+    """owner(keys): a process that wants one of them,
+    and the end of the pipe on which it says which it got.
+    """
     started = []
 
     def start(keys=KEYS):
@@ -61,7 +66,10 @@ def test_processes_share_no_device_and_one_too_many_is_told_so(owner):
     assert sorted(pipe.recv() for _, pipe in processes) == [0, 1, 2]
     _, pipe = owner()
     said = pipe.recv()
-    assert said.startswith("each GPU here (3) has a training process of yours") and "device=cuda:0" in said
+    assert (
+        said.startswith("each GPU here (3) has a training process of yours")
+        and "device=cuda:0" in said
+    )
     processes[1][1].send("stop")
     processes[1][0].join()
     assert owner()[1].recv() in (0, 1, 2)
@@ -98,7 +106,9 @@ def test_a_claim_ends_with_its_block_also_by_an_error(tmp_path):
 
 
 def test_a_worker_that_runs_many_jobs_claims_for_each(tmp_path):
-    """Two of joblib's processes, three jobs each, two devices: never refused: no two at once on one."""
+    """Two of joblib's processes, three jobs each,
+    two devices: never refused: no two at once on one.
+    """
 
     def job(number: int) -> tuple[int, int]:
         with claim(KEYS[:2], tmp_path) as place:
@@ -108,7 +118,9 @@ def test_a_worker_that_runs_many_jobs_claims_for_each(tmp_path):
             marker.unlink()
             return number, place
 
-    done = joblib.Parallel(n_jobs=2, batch_size=1)(joblib.delayed(job)(number) for number in range(6))
+    done = joblib.Parallel(n_jobs=2, batch_size=1)(
+        joblib.delayed(job)(number) for number in range(6)
+    )
     assert [number for number, _ in done] == list(range(6))
 
 
@@ -128,14 +140,19 @@ def test_lock_files_are_the_owners_only_and_no_way_to_other_files(tmp_path):
 @pytest.mark.parametrize("name", ["cpu", "cuda:1"])
 def test_a_device_that_was_named_is_not_claimed(name):
     """``torch`` without CUDA could not even list GPUs; naming one is how to share it."""
-    with training_device(torch.device(name)) as first, training_device(torch.device(name)) as second:
+    with (
+        training_device(torch.device(name)) as first,
+        training_device(torch.device(name)) as second,
+    ):
         assert first == second == torch.device(name)
 
 
 def test_slices_of_a_gpu_are_devices_of_their_own(monkeypatch):
     """Also where the driver gives both the UUID of the whole."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid="GPU-a"))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid="GPU-a")
+    )
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_gpus() == ["GPU-a"]
     slices = []
@@ -159,7 +176,9 @@ def test_training_on_the_cpu_leaves_no_claims(spec_of, trained, tmp_path, monkey
 
 
 def test_networks_of_a_library_are_neither_stacked_nor_captured(tmp_path):
-    """Which is for networks whose every operation is known; on a GPU as on a CPU, and a wish is an error."""
+    """Which is for networks whose every operation is known;
+    on a GPU as on a CPU, and a wish is an error.
+    """
     ours = shrunk(tmp_path)
     alexnet = TorchvisionConfig(name="alexnet", kind="torchvision", model="alexnet", input_size=63)
     theirs = replace(ours, network=alexnet)
@@ -167,5 +186,7 @@ def test_networks_of_a_library_are_neither_stacked_nor_captured(tmp_path):
     assert ways_of(ours, cuda) == (True, True) and ways_of(ours, cpu) == (False, False)
     assert ways_of(theirs, cuda) == ways_of(theirs, cpu) == (False, False)
     for key in ("stacked", "graphs"):
-        with pytest.raises(UserError, match=f"{key}=true is not possible with networks of the kind torchvision"):
+        with pytest.raises(
+            UserError, match=f"{key}=true is not possible with networks of the kind torchvision"
+        ):
             ways_of(replace(theirs, **{key: True}), cuda)

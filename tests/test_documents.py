@@ -1,4 +1,6 @@
-"""What the documents say can be followed: every link has a target, every command's settings are ones that exist."""
+"""What the documents say can be followed: every link has a target,
+every command's settings are ones that exist.
+"""
 
 import re
 import shlex
@@ -22,7 +24,11 @@ def anchors(document: Path) -> set[str]:
 
 
 def broken(document: Path) -> list[str]:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", document.read_text()) if not link.startswith("http")]
+    links = [
+        link
+        for link in re.findall(r"\]\(([^)]+)\)", document.read_text())
+        if not link.startswith("http")
+    ]
     found = []
     for link in links:
         path, _, anchor = link.partition("#")
@@ -33,19 +39,33 @@ def broken(document: Path) -> list[str]:
 
 
 def commands(document: Path) -> list[str]:
-    """Each ``python -m experiments.X`` or ``make`` command of a page, with its shell variables replaced."""
+    """Each ``python -m experiments.X`` or ``make`` command of a page,
+    with its shell variables replaced.
+    """
     text = document.read_text()
     variables = dict(re.findall(r'^(\w+)="(.*)"', text, re.MULTILINE))
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    inline = [" ".join(command.split()) for command in re.findall(r"`([^`]+)`", prose)]  # may wrap over lines
-    found = [line for line in [*text.splitlines(), *inline] if re.match(r"python -m experiments\.|make ", line)]
+    # may wrap over lines
+    inline = [" ".join(command.split()) for command in re.findall(r"`([^`]+)`", prose)]
+    found = [
+        line
+        for line in [*text.splitlines(), *inline]
+        if re.match(r"python -m experiments\.|make ", line)
+    ]
     return [re.sub(r"\$(\w+)", lambda use: variables[use[1]], command) for command in found]
 
 
 def overrides(command: str) -> list[str]:
-    """The settings a command gives, also inside OVERRIDES="...", but not Hydra's own and study=NAME."""
+    """The settings a command gives, also inside OVERRIDES="...",
+    but not Hydra's own and study=NAME.
+    """
     words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
-    return [part for word in words for part in word.split() if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)]
+    return [
+        part
+        for word in words
+        for part in word.split()
+        if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
+    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -56,14 +76,17 @@ def test_links_have_targets(document):
 def test_a_link_to_nowhere_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "# A heading, so: `x`\n[a](#a-heading-so-x) [b](#b) [c](gone.png) [d](https://example.org) [e](page.md#gone)"
+        "# A heading, so: `x`\n[a](#a-heading-so-x) [b](#b) [c](gone.png) "
+        "[d](https://example.org) [e](page.md#gone)"
     )
     assert broken(page) == ["#b", "gone.png", "page.md#gone"]
 
 
 def test_each_page_of_results_shows_one_picture_and_no_other_is_committed():
     """The others, and the reports, are rebuilt: ``make results``."""
-    listed = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True
+    )
     if listed.returncode:
         pytest.skip("not a checkout")
     shown = set()
@@ -76,11 +99,16 @@ def test_each_page_of_results_shows_one_picture_and_no_other_is_committed():
 
 def test_a_command_that_wraps_is_found(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text('```\nT="seed=1"\nmake demo OVERRIDES="$T"\n```\nThen `make figures\nOVERRIDES="seed=2"` draws.')
+    page.write_text(
+        '```\nT="seed=1"\nmake demo OVERRIDES="$T"\n```\nThen `make '
+        'figures\nOVERRIDES="seed=2"` draws.'
+    )
     assert [overrides(command) for command in commands(page)] == [["seed=1"], ["seed=2"]]
 
 
-COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document) if overrides(command)})
+COMMANDS = sorted(
+    {command for document in DOCUMENTS for command in commands(document) if overrides(command)}
+)
 
 
 def test_commands_are_found():
@@ -96,8 +124,12 @@ def test_commands_settings_exist(command):
 @pytest.mark.parametrize("target", ["report", "figures", "question"])
 def test_a_folder_with_a_space_is_one_folder_to_make(target):
     ask = ["make", "--dry-run", "--no-print-directory", target, "OUT=my figures (1)"]
-    lines = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    words = [word for line in lines if " analysis." in line for word in shlex.split(line) if "my" in word]
+    lines = subprocess.run(
+        ask, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    words = [
+        word for line in lines if " analysis." in line for word in shlex.split(line) if "my" in word
+    ]
     assert words == ["out='my figures (1)'", "my figures (1)"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert load(compose("config", words[:1])).out == "my figures (1)"

@@ -29,9 +29,12 @@ def test_numbers_are_those_of_splitmix64(seed):
 
 
 def test_numbers_are_uniform_and_seeds_independent():
-    one, other = (uniform(torch.tensor(s), (400, 500), torch.device("cpu")).double() for s in (7, 8))
+    one, other = (
+        uniform(torch.tensor(s), (400, 500), torch.device("cpu")).double() for s in (7, 8)
+    )
     assert one.min() >= 0 and one.max() < 1
     counts = np.histogram(one.numpy(), bins=20, range=(0, 1))[0]
-    assert ((counts - 10_000) ** 2 / 10_000).sum() < 43.8  # chi-squared, 19 degrees of freedom, p = 0.001
+    # chi-squared, 19 degrees of freedom, p = 0.001
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 43.8
     for a, b in ((one, other), (one[1:], one[:-1]), (one[:, 1:], one[:, :-1])):
         assert abs(np.corrcoef(a.numpy().ravel(), b.numpy().ravel())[0, 1]) < 4 / np.sqrt(200_000)

@@ -5,14 +5,25 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers import coded, config_of, make_source, numbers, own_folder, packing_refusal, three_parts, write
+from tests.helpers import (
+    coded,
+    config_of,
+    make_source,
+    numbers,
+    own_folder,
+    packing_refusal,
+    three_parts,
+    write,
+)
 from transferability.datasets import verify
 from transferability.errors import UserError
 from transferability.pack import pack
 
 
 def with_copies(root, way="png"):
-    """make_source, and copies: of an ant in its class and in another, of a cat in the other part."""
+    """make_source, and copies: of an ant in its class and in another,
+    of a cat in the other part.
+    """
     make_source(root)
     for name in ("train/ant/copy", "train/ant/again", "train/bee/ant"):
         write(root / f"{name}.{way}", coded(0, 0, 1))
@@ -36,7 +47,9 @@ def found_in(root):
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_equal_pictures_are_counted_and_named_and_kept(tmp_path, caplog, encoding):
-    plain = pack(config_of(make_source(tmp_path / "plain"), tmp_path / "packed-plain", encoding=encoding))
+    plain = pack(
+        config_of(make_source(tmp_path / "plain"), tmp_path / "packed-plain", encoding=encoding)
+    )
     assert "duplicates" not in plain.meta and not caplog.records
     source = with_copies(tmp_path / "source", "bmp")
     config = config_of(source, tmp_path / "packed", encoding=encoding)
@@ -45,9 +58,10 @@ def test_equal_pictures_are_counted_and_named_and_kept(tmp_path, caplog, encodin
     assert "duplicates" not in packed.meta["settings"]
     (line,) = (record.getMessage() for record in caplog.records)
     assert line == (
-        f"some has equal pictures: 1 within a class (first {source}/train/ant/1.png and {source}/train/ant/again.bmp), "
-        f"1 in several classes (first {source}/train/ant/1.png and {source}/train/bee/ant.bmp), 1 in several parts "
-        f"(first {source}/train/cat/4.png and {source}/val/cat/train.bmp); copies flatter accuracy, or mislead it: "
+        f"some has equal pictures: 1 within a class (first {source}/train/ant/1.png and "
+        f"{source}/train/ant/again.bmp), 1 in several classes (first {source}/train/ant/1.png and "
+        f"{source}/train/bee/ant.bmp), 1 in several parts (first {source}/train/cat/4.png and "
+        f"{source}/val/cat/train.bmp); copies flatter accuracy, or mislead it: "
         "dataset.duplicates=drop takes them out"
     )
     with pytest.raises(UserError, match=r"has equal pictures: 1 within a class .*: take them away"):
@@ -58,7 +72,10 @@ def test_equal_pictures_are_counted_and_named_and_kept(tmp_path, caplog, encodin
 def test_equal_pictures_are_refused(tmp_path):
     source = with_copies(tmp_path / "source")
     message = packing_refusal(config_of(source, tmp_path / "packed", duplicates="fail"))
-    assert message.startswith(f"{source} has equal pictures: 1 within a class (first ") and "drop, or keep" in message
+    assert (
+        message.startswith(f"{source} has equal pictures: 1 within a class (first ")
+        and "drop, or keep" in message
+    )
     fine = config_of(make_source(tmp_path / "fine"), tmp_path / "packed", duplicates="fail")
     checksum = pack(fine).checksum
     assert pack(replace(fine, duplicates="keep")).checksum == checksum, "the same pack"
@@ -72,11 +89,19 @@ def test_of_equal_pictures_one_stays_and_of_those_in_two_classes_none(tmp_path, 
     packed = pack(config_of(source, tmp_path / "packed", duplicates="drop", on_error="skip"))
     assert numbers(packed, packed.train_rows([0])) == [(0, i) for i in (0, 2, 3, 4, 5, 6)]
     assert numbers(packed, packed.train_rows([1])) == [(1, i) for i in range(7)]
-    assert numbers(packed, packed.train_rows([2])) == [(2, i) for i in (0, 1, 2, 3, 5, 6)], "validation keeps its own"
+    assert numbers(packed, packed.train_rows([2])) == [(2, i) for i in (0, 1, 2, 3, 5, 6)], (
+        "validation keeps its own"
+    )
     assert numbers(packed, packed.val_rows([2])) == [(2, 0), (2, 1), (2, 2), (2, 4)]
-    assert packed.meta["settings"]["duplicates"] == "drop" and packed.meta["duplicates"].keys() == FOUND.keys()
+    assert (
+        packed.meta["settings"]["duplicates"] == "drop"
+        and packed.meta["duplicates"].keys() == FOUND.keys()
+    )
     assert "some: 5 images dropped, of equal pictures: 1 within a class (first " in caplog.text
-    assert pack(config_of(source, tmp_path / "packed", duplicates="drop", on_error="skip")).checksum == packed.checksum
+    assert (
+        pack(config_of(source, tmp_path / "packed", duplicates="drop", on_error="skip")).checksum
+        == packed.checksum
+    )
     verify(packed)
 
 
@@ -86,13 +111,20 @@ def test_a_class_that_is_a_link_to_another_is_noticed(tmp_path):
     packed = pack(config_of(source, tmp_path / "packed"))
     assert packed.meta["duplicates"]["in several classes"]["pictures"] == 5
     message = packing_refusal(config_of(source, tmp_path / "dropped", duplicates="drop"))
-    assert re.search(r"class 'ant' and 1 more of .* no training images: the 4 it had are left out, the first", message)
+    assert re.search(
+        r"class 'ant' and 1 more of .* no training images: the 4 it had are left out, the first",
+        message,
+    )
     assert "is equal to" in message
 
 
 def test_a_test_part_keeps_its_pictures(tmp_path):
     source = tmp_path / "source"
-    for part, own in (("train", (0, 1, 2, 10, 20)), ("val", (10, 11, 20, 21)), ("test", (20, 21, 22))):
+    for part, own in (
+        ("train", (0, 1, 2, 10, 20)),
+        ("val", (10, 11, 20, 21)),
+        ("test", (20, 21, 22)),
+    ):
         for label, name in enumerate(("ant", "bee")):
             for i in own:
                 write(source / part / name / f"{i}.png", coded(label, 0, i))

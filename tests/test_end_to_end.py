@@ -27,7 +27,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(module: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -38,7 +40,12 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("end-to-end")
     overrides = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs"]
     printed = {"plan": run("experiments.run", *overrides, "mode=plan")}
-    sweep = ["split=random-0,natural-manmade", "target=A,B", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = [
+        "split=random-0,natural-manmade",
+        "target=A,B",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    ]
     run("experiments.run", "-m", *overrides, *sweep)
     printed["plan after"] = run("experiments.run", *overrides, "mode=plan")
     printed["status"] = run("experiments.status", *overrides)
@@ -65,8 +72,10 @@ def test_the_study_is_the_papers_list(study):
 
 def test_plan_and_status_count(study):
     _, _, printed = study
-    assert "To train: 88 networks, 4,224 network-images, in 8 jobs" in printed["plan"]  # 88 x 8 steps x 6 images
-    assert "To read: 384 images, each for 11.0 networks." in printed["plan"]  # 8 jobs x 8 steps x 6 images
+    # 88 x 8 steps x 6 images
+    assert "To train: 88 networks, 4,224 network-images, in 8 jobs" in printed["plan"]
+    # 8 jobs x 8 steps x 6 images
+    assert "To read: 384 images, each for 11.0 networks." in printed["plan"]
     assert "every network is finished" in printed["plan after"]
     assert printed["status"].splitlines()[-1].split() == ["all", "88", "88", *"----"]
 
@@ -88,7 +97,9 @@ def test_a_sweep_over_processes_equals_one_process(study, tmp_path):
     ensure(specs, store, dataset, CPU)
     for spec in specs:
         for name in ("weights.safetensors", "metrics.jsonl"):
-            assert (store.folder(spec) / name).read_bytes() == (swept.folder(spec) / name).read_bytes()
+            assert (store.folder(spec) / name).read_bytes() == (
+                swept.folder(spec) / name
+            ).read_bytes()
 
 
 def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_path):
@@ -96,8 +107,19 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     lines = printed["figures"].splitlines()
     drawn = [Path(line) for line in lines if "not drawn" not in line]
     assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["dissimilar", "volume"]
-    figures = ("design", "accuracy", "distance", "decomposition", "filters", "similarity", "activity", "curves")
-    assert [p.name for p in drawn] == [f"{f}.{kind}" for f in figures for kind in ("pdf", "svg", "png")]
+    figures = (
+        "design",
+        "accuracy",
+        "distance",
+        "decomposition",
+        "filters",
+        "similarity",
+        "activity",
+        "curves",
+    )
+    assert [p.name for p in drawn] == [
+        f"{f}.{kind}" for f in figures for kind in ("pdf", "svg", "png")
+    ]
     assert printed["report"].splitlines()[-1] == f"report: {tables.resolve()}/report.html"
     assert len(pd.read_csv(tables / "claims.csv")) == len(printed["report"].splitlines()) - 2
     for name in ("results", "curves", "filters", "similarity", "activity"):
@@ -111,7 +133,13 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
 
 def test_tables_do_not_depend_on_when_they_are_collected(study, tmp_path):
     folder, tables, _ = study
-    run("analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", f"out={tmp_path}")
+    run(
+        "analysis.collect",
+        *SHRUNK,
+        f"data_dir={folder}/data",
+        f"store={folder}/runs",
+        f"out={tmp_path}",
+    )
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (tables / path.name).read_bytes(), path.name
 
@@ -122,7 +150,10 @@ def test_tables_of_another_study_are_not_overwritten(study, tmp_path):
     of = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", "study.layers=[1,2]"]
     command = [sys.executable, "-m", "analysis.collect", *of, f"out={tables}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "has 88 finished networks, this study 28: nothing is overwritten" in done.stderr
+    assert (
+        done.returncode == 2
+        and "has 88 finished networks, this study 28: nothing is overwritten" in done.stderr
+    )
     assert (tables / "results.csv").read_bytes() == before
 
 
@@ -131,7 +162,10 @@ def test_tables_outlive_the_weights(study, tmp_path):
     kept = shutil.copytree(tables, tmp_path / "kept")
     of = [*SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}/none"]
     printed = run("analysis.collect", *of, f"out={kept}")
-    assert "88 networks, 0 missing" in printed and f"88 of them are not in the store {tmp_path}/none" in printed
+    assert (
+        "88 networks, 0 missing" in printed
+        and f"88 of them are not in the store {tmp_path}/none" in printed
+    )
     for path in kept.iterdir():
         assert path.read_bytes() == (tables / path.name).read_bytes(), path.name
 
@@ -148,7 +182,10 @@ def test_a_study_trained_in_two_places_has_the_tables_of_one_trained_in_one(stud
     assert not any(path.name in {p.name for p in (tmp_path / "runs-True").iterdir()} for path in
                    (tmp_path / "runs-False").iterdir())  # fmt: skip
     for name in ("results", "curves", "filters", "similarity", "activity"):
-        found, wanted = [sorted((at / f"{name}.csv").read_text().splitlines()) for at in (tmp_path / "tables", tables)]
+        found, wanted = [
+            sorted((at / f"{name}.csv").read_text().splitlines())
+            for at in (tmp_path / "tables", tables)
+        ]
         assert found == wanted, name
     about, one = Tables.read(tmp_path / "tables").about, Tables.read(tables).about
     assert about == one
@@ -160,9 +197,17 @@ def test_what_the_store_has_comes_before_what_the_folder_had(study, tmp_path):
     results = pd.read_csv(tables / "results.csv")
     results.assign(top1=0.123).to_csv(tmp_path / "t/results.csv", index=False)
     shutil.copytree(folder / "runs" / results.run[0], tmp_path / "runs" / results.run[0])
-    run("analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}/runs", f"out={tmp_path}/t")
+    run(
+        "analysis.collect",
+        *SHRUNK,
+        f"data_dir={folder}/data",
+        f"store={tmp_path}/runs",
+        f"out={tmp_path}/t",
+    )
     top1 = Tables.read(tmp_path / "t").results.top1
-    assert top1[0] == pytest.approx(results.top1[0], abs=1e-6) != 0.123 and (top1[1:] == 0.123).all()
+    assert (
+        top1[0] == pytest.approx(results.top1[0], abs=1e-6) != 0.123 and (top1[1:] == 0.123).all()
+    )
 
 
 def test_missing_networks_are_named_and_marked(study, tmp_path):
@@ -175,15 +220,32 @@ def test_missing_networks_are_named_and_marked(study, tmp_path):
     missing = tables.results[tables.results.state == "missing"]
     assert len(missing) == len(tables.results) - 6  # A1B twice, B1B once, three bases
     made, _ = drawings(tables)
-    assert {d.name for d in made} == {"accuracy", "distance", "decomposition", "filters", "similarity", "curves"}
+    assert {d.name for d in made} == {
+        "accuracy",
+        "distance",
+        "decomposition",
+        "filters",
+        "similarity",
+        "curves",
+    }
     for figure in (accuracy, distance):
         assert "networks of the study are missing" in figure.draw(tables).caption
     for drawing in made:
         compose(drawing)
     done = subprocess.run(
-        [sys.executable, "-m", "analysis.collect", *SHRUNK, f"data_dir={folder}/data", f"store={tmp_path}", "out="
-         f"{tmp_path}/t"], cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "analysis.collect",
+            *SHRUNK,
+            f"data_dir={folder}/data",
+            f"store={tmp_path}",
+            f"out={tmp_path}/t",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert "missing: " in done.stderr and "random-0 A1A" in done.stderr
     run("analysis.report", f"{tmp_path}/t")
 
@@ -209,7 +271,10 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
     spec = study_specs(config, open_dataset(config.dataset.folder))[0]
     store, source = Store(tmp_path), Store(folder / "runs")
     values = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6, 0.5, 0.55, 0.45, 0.35]
-    metrics = [{"step": i, "lr": 1, "train_loss": 1, "val_loss": 1, "val_top1": v} for i, v in enumerate(values)]
+    metrics = [
+        {"step": i, "lr": 1, "train_loss": 1, "val_loss": 1, "val_top1": v}
+        for i, v in enumerate(values)
+    ]
     store.claim(spec).release()
     store.finish(spec, source.weights(spec), metrics, source.provenance(spec))
     row = collect([spec], store, open_dataset(config.dataset.folder)).results.iloc[0]
@@ -217,42 +282,88 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
     assert row.top1_mean_best10 == pytest.approx((sum(values) - 0.1 - 0.2) / 10)
 
 
-def row(cell, treatment, n, top1, target="B", split="random-0", kind="random", in_study=True, images_per_class=None):
+def row(
+    cell,
+    treatment,
+    n,
+    top1,
+    target="B",
+    split="random-0",
+    kind="random",
+    in_study=True,
+    images_per_class=None,
+):
     return dict.fromkeys(RESULTS) | {
-        "dataset": "d", "split": split, "split_kind": kind, "cell": cell, "treatment": treatment, "target": target,
-        "n": n, "seed": 0, "classes": 10, "images_per_class": images_per_class, "run": f"{split}-{cell}-{in_study}",
-        "state": "done", "top1": top1, "in_study": in_study, "val_images": 100, "recipe": "r", "network": "small",
-    }  # fmt: skip
+        "dataset": "d",
+        "split": split,
+        "split_kind": kind,
+        "cell": cell,
+        "treatment": treatment,
+        "target": target,
+        "n": n,
+        "seed": 0,
+        "classes": 10,
+        "images_per_class": images_per_class,
+        "run": f"{split}-{cell}-{in_study}",
+        "state": "done",
+        "top1": top1,
+        "in_study": in_study,
+        "val_images": 100,
+        "recipe": "r",
+        "network": "small",
+    }
 
 
 def tables_of(*rows) -> Tables:
-    about = {"title": "t", "statistic": "top1", "statistic_label": "top-1", "dataset": {"name": "d"}}
+    about = {
+        "title": "t",
+        "statistic": "top1",
+        "statistic_label": "top-1",
+        "dataset": {"name": "d"},
+    }
     return Tables(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
 
 
-def test_all_treatments_between_dissimilar_tasks_have_a_figure_and_a_specificity_loss_of_their_own():
+def test_all_treatments_between_dissimilar_tasks_have_a_figure_and_their_own_specificity_loss():
     rows = []
-    for split, kind, loss in (("random-0", "random", 0.1), ("natural-manmade", "natural-manmade", 0.3)):
+    for split, kind, loss in (
+        ("random-0", "random", 0.1),
+        ("natural-manmade", "natural-manmade", 0.3),
+    ):
         for target, base in (("A", 0.8), ("B", 0.6)):
             rows.append(row(f"base{target}", "base", 0, base, target, split, kind))
-            rows += [row(f"X{n}{target}", "BnB", n, base - 0.05, target, split, kind) for n in (1, 2)]
-            rows += [row(f"X{n}{target}", "AnB", n, base - 0.05 - loss * n / 2, target, split, kind) for n in (1, 2)]
-            rows += [row(f"R{n}{target}", "RnB", n, 0.1 + 0.3 * (target == "A"), target, split, kind) for n in (1, 2)]
+            rows += [
+                row(f"X{n}{target}", "BnB", n, base - 0.05, target, split, kind) for n in (1, 2)
+            ]
+            rows += [
+                row(f"X{n}{target}", "AnB", n, base - 0.05 - loss * n / 2, target, split, kind)
+                for n in (1, 2)
+            ]
+            rows += [
+                row(f"R{n}{target}", "RnB", n, 0.1 + 0.3 * (target == "A"), target, split, kind)
+                for n in (1, 2)
+            ]
     tables = tables_of(*rows)
     losses = decompose(tables.networks).set_index(["quantity", "n"])
     assert losses.value[("specificity loss", 2)] == pytest.approx(0.1)
     assert losses.value[("specificity loss, dissimilar tasks", 2)] == pytest.approx(0.3)
     width = losses.high[("specificity loss", 2)] - losses.low[("specificity loss", 2)]
-    assert width < 1e-6, "random filters, which differ by 0.3 between tasks, are no noise of the others"
+    assert width < 1e-6, (
+        "random filters, which differ by 0.3 between tasks, are no noise of the others"
+    )
     made = {drawing.name: drawing for drawing in drawings(tables)[0]}
     titles = [panel.title.split(":")[0] for panel in made["dissimilar"].panels]
     assert titles == ["Target A", "Target B", "Random, untrained layers", "Specificity loss"]
 
     def heights(panel: int) -> list[float]:
         axes = render(made["dissimilar"].panels[panel]).axes[0]
-        return sorted({round(y, 3) for collection in axes.collections for _, y in collection.get_offsets()})
+        return sorted(
+            {round(y, 3) for collection in axes.collections for _, y in collection.get_offsets()}
+        )
 
-    assert heights(0) == heights(1) == [-0.35, -0.2, -0.05, 0.0], "each minus the base of its own task"
+    assert heights(0) == heights(1) == [-0.35, -0.2, -0.05, 0.0], (
+        "each minus the base of its own task"
+    )
     assert heights(2) == [-0.5, -0.4]
     only = tables_of(*[r for r in rows if r["treatment"] in ("base", "AnB")])
     assert "nothing but AnB" in drawings(only)[1]["dissimilar"]
@@ -277,18 +388,27 @@ def test_only_bases_of_the_study_are_baselines():
 
 
 def test_what_a_study_varies_is_not_averaged_away():
-    """Networks from 10 and from 100 images a class have no common mean; the small studies' figure compares them."""
+    """Networks from 10 and from 100 images a class have no common mean;
+    the small studies' figure compares them.
+    """
     networks = [row("baseB", "base", 0, 0.4), row("A1B", "AnB", 1, 0.3)]
     made, absent = drawings(tables_of(*networks, row("A1B", "AnB", 1, 0.2, images_per_class=10)))
     assert {"accuracy", "distance", "dissimilar", "decomposition"} <= absent.keys()
-    assert absent["accuracy"] == "the networks differ in images_per_class: `make question` compares them"
+    assert (
+        absent["accuracy"]
+        == "the networks differ in images_per_class: `make question` compares them"
+    )
     made, absent = drawings(tables_of(*networks, row("baseB", "base", 0, 0.9, images_per_class=10)))
     (found,) = (drawing for drawing in made if drawing.name == "accuracy")
-    assert "2 networks" in found.caption, "a base that nothing is compared with is no part of the mean"
+    assert "2 networks" in found.caption, (
+        "a base that nothing is compared with is no part of the mean"
+    )
 
 
 def test_a_study_whose_bases_are_not_its_own_is_drawn():
-    (found,) = (d for d in drawings(tables_of(row("A1B", "AnB", 1, 0.3)))[0] if d.name == "accuracy")
+    (found,) = (
+        d for d in drawings(tables_of(row("A1B", "AnB", 1, 0.3)))[0] if d.name == "accuracy"
+    )
     compose(found)
 
 
@@ -297,7 +417,10 @@ def test_figures_have_the_panels_that_the_study_has():
     tables = tables_of(row("baseB", "base", 0, 0.5, **mine), row("A3B", "AnB", 3, 0.6, **mine))
     assert "mine" in accuracy.draw(tables).caption and isinstance(distance.draw(tables), str)
     tables = tables_of(row("baseB", "base", 0, 0.5), row("R3B", "RnB", 3, 0.1))
-    assert [panel.title for panel in distance.draw(tables).panels] == ["Random, untrained layers", "Relative to base"]
+    assert [panel.title for panel in distance.draw(tables).panels] == [
+        "Random, untrained layers",
+        "Relative to base",
+    ]
     far = {"split": "natural-manmade", "kind": "natural-manmade"}
     tables = tables_of(row("baseB", "base", 0, 0.5, **far), row("A3B", "AnB", 3, 0.1, **far))
     assert isinstance(accuracy.draw(tables), str) and len(distance.draw(tables).panels) == 2
@@ -305,7 +428,10 @@ def test_figures_have_the_panels_that_the_study_has():
 
 @pytest.mark.parametrize("name", ["a $\\frac$ b", "100% $^$", "cost_$x_$", "<b>&amp;</b>"])
 def test_names_are_drawn_as_they_are(name, tmp_path):
-    odd = tables_of(row("baseB", "base", 0, 0.5, split=name, kind="user"), row("A3B", "AnB", 3, 0.25, split=name))
+    odd = tables_of(
+        row("baseB", "base", 0, 0.5, split=name, kind="user"),
+        row("A3B", "AnB", 3, 0.25, split=name),
+    )
     odd.about["dataset"]["name"] = name
     figure = compose(accuracy.draw(odd))
     assert name in figure.get_suptitle()
@@ -313,7 +439,9 @@ def test_names_are_drawn_as_they_are(name, tmp_path):
 
 
 def test_tables_survive_writing_and_reading(tmp_path):
-    odd = tables_of(row("baseB", "base", 0, 0.5, split='a, "b"\nNA', kind="user"), row("A3B", "AnB", 3, 0.25))
+    odd = tables_of(
+        row("baseB", "base", 0, 0.5, split='a, "b"\nNA', kind="user"), row("A3B", "AnB", 3, 0.25)
+    )
     odd.write(tmp_path)
     again = Tables.read(tmp_path)
     assert again.results.split.tolist() == ['a, "b"\nNA', "random-0"]
@@ -321,12 +449,16 @@ def test_tables_survive_writing_and_reading(tmp_path):
     assert names(again.networks) == ['a, "b"\nNA baseB', "random-0 A3B"]
     published().write(tmp_path)
     text = (tmp_path / "results.csv").read_text()
-    assert ",25000," in text and "25000.0" not in text, "whole numbers stay whole beside missing ones"
+    assert ",25000," in text and "25000.0" not in text, (
+        "whole numbers stay whole beside missing ones"
+    )
 
 
 @pytest.mark.parametrize("split", ["007", "1e3", "mine"])
 def test_an_empty_store_keeps_the_filters_of_any_split(split, study, tmp_path):
-    """What a folder has of networks that the store lacks is kept, also where a split is named like a number."""
+    """What a folder has of networks that the store lacks is kept,
+    also where a split is named like a number.
+    """
     folder, _, _ = study
     config = shrunk(folder)
     dataset = open_dataset(config.dataset.folder)
@@ -346,44 +478,71 @@ def test_an_empty_store_keeps_the_filters_of_any_split(split, study, tmp_path):
 
 @pytest.mark.parametrize("name", ["results", "curves"])
 def test_a_table_that_is_none_has_a_way_back(name, tmp_path):
-    """Semicolons, tabs, another encoding, nothing: collecting again reads it too, so that is no advice."""
+    """Semicolons, tabs, another encoding, nothing: collecting again reads it too,
+    so that is no advice.
+    """
     good = Tables(published().about, published().results, pd.DataFrame({"run": ["ü"], "step": [1]}))
     good.write(tmp_path)
     path = tmp_path / f"{name}.csv"
     text = path.read_text()
     for damage in (text.replace(",", ";"), text.replace(",", "\t")):
         path.write_text(damage)
-        with pytest.raises(UserError, match=f"{name}.csv is not separated by commas.*or move the folder away and coll"):
+        with pytest.raises(
+            UserError,
+            match=f"{name}.csv is not separated by commas.*or move the folder away and coll",
+        ):
             Tables.read(tmp_path)
     path.write_bytes((text + "é").encode("latin-1"))
-    with pytest.raises(UserError, match=f"{name}.csv is damaged .*: move the folder away and collect again"):
+    with pytest.raises(
+        UserError, match=f"{name}.csv is damaged .*: move the folder away and collect again"
+    ):
         Tables.read(tmp_path)
     path.write_text("")
-    with pytest.raises(UserError, match=f"{name}.csv is damaged .No columns.*: move the folder away and collect again"):
+    with pytest.raises(
+        UserError,
+        match=f"{name}.csv is damaged .No columns.*: move the folder away and collect again",
+    ):
         Tables.read(tmp_path)
     path.write_text(text)
-    (tmp_path / "results.csv").write_text((tmp_path / "results.csv").read_text().replace("split_kind", "kind"))
+    (tmp_path / "results.csv").write_text(
+        (tmp_path / "results.csv").read_text().replace("split_kind", "kind")
+    )
     with pytest.raises(UserError, match="lacks the column 'split_kind': move the folder away"):
         Tables.read(tmp_path)
 
 
 def visible_texts(figure) -> list:
-    """Every text that is drawn: titles, labels, legends, and the labels of ticks within the axes."""
+    """Every text that is drawn: titles, labels, legends,
+    and the labels of ticks within the axes.
+    """
     texts = [figure._suptitle, *(t for legend in figure.legends for t in legend.get_texts())]
     for axes in figure.axes:
-        texts += [axes.title, *axes.texts, *(axes.get_legend().get_texts() if axes.get_legend() else [])]
+        texts += [
+            axes.title,
+            *axes.texts,
+            *(axes.get_legend().get_texts() if axes.get_legend() else []),
+        ]
         for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
             low, high = sorted(axis.get_view_interval())
-            texts += [axis.label, *(t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high)]
+            texts += [
+                axis.label,
+                *(t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high),
+            ]
     return [t for t in texts if t.get_visible() and t.get_text().strip()]
 
 
 def overlapping(figure) -> list[tuple[str, str]]:
-    """Pairs of texts of a figure whose boxes overlap by more than a pixel, and texts that leave the page."""
+    """Pairs of texts of a figure whose boxes overlap by more than a pixel,
+    and texts that leave the page.
+    """
     figure.canvas.draw()
     boxes = [(t.get_text(), t.get_window_extent()) for t in visible_texts(figure)]
     width, height = figure.canvas.get_width_height()
-    outside = [(t, "page") for t, b in boxes if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
+    outside = [
+        (t, "page")
+        for t, b in boxes
+        if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
+    ]
     return outside + [
         (first, second)
         for i, (first, a) in enumerate(boxes)
@@ -396,8 +555,14 @@ def overlapping(figure) -> list[tuple[str, str]]:
 def test_no_text_overlaps_at_any_size_of_study(study, layers):
     tables = Tables.read(study[1])
     for part in (tables, published()):
-        own = Tables(part.about, part.results[part.results.n.isin([0, *layers])], part.curves, part.filters,
-                     part.similarity, part.activity)  # fmt: skip
+        own = Tables(
+            part.about,
+            part.results[part.results.n.isin([0, *layers])],
+            part.curves,
+            part.filters,
+            part.similarity,
+            part.activity,
+        )
         for drawing in drawings(own)[0]:
             figure = compose(drawing)
             assert not overlapping(figure), drawing.name

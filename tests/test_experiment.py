@@ -1,4 +1,6 @@
-"""experiment=NAME is the words that it stands for; words on the command line win; every command takes it."""
+"""experiment=NAME is the words that it stands for; words on the command line win;
+every command takes it.
+"""
 
 import re
 import subprocess
@@ -30,8 +32,8 @@ WORDS = {  # as results/ and the history of the README have them
     "study.parts.twice.recipe.steps=25000 study.parts.twice.recipe.name=25000-steps",
     "reduced": f"study=reduced {TINY}",
     "replicates": f"study=replicates {TINY}",
-    "replicates-longer": f"study=replicates study.splits=[random-0,random-1] {TINY} recipe.steps=25000 "
-    "recipe.name=25000-steps",
+    "replicates-longer": f"study=replicates study.splits=[random-0,random-1] {TINY} "
+    "recipe.steps=25000 recipe.name=25000-steps",
     "tiny_imagenet": f"study=tiny-imagenet {TINY}",
 }
 
@@ -50,7 +52,9 @@ def test_it_is_the_words_that_it_stands_for(name):
     assert composed(f"experiment={name}") == composed(*WORDS[name].split())
 
 
-@pytest.mark.parametrize(("name", "size", "networks"), [("tiny_imagenet", 36, 174), ("imagenet", 256, 170)])
+@pytest.mark.parametrize(
+    ("name", "size", "networks"), [("tiny_imagenet", 36, 174), ("imagenet", 256, 170)]
+)
 def test_its_runs_are_those_of_the_words(name, size, networks):
     dataset = UnpackedImagenet(name, size)
     one, other = (
@@ -65,13 +69,22 @@ def test_other_words_win_before_and_after_it():
         for given in (["experiment=tiny_imagenet", *words], [*words, "experiment=tiny_imagenet"]):
             assert composed(*given) == composed(*WORDS["tiny_imagenet"].split(), *words)
     bf16 = composed("experiment=imagenet", "recipe.precision=bf16", "study=paper-complete")
-    assert (bf16.recipe.precision, bf16.recipe.name, bf16.study.name) == ("bf16", "paper", "paper-complete")
+    assert (bf16.recipe.precision, bf16.recipe.name, bf16.study.name) == (
+        "bf16",
+        "paper",
+        "paper-complete",
+    )
 
 
 def test_what_a_file_sets_itself_stays_with_another_choice_of_the_group():
     config = composed("experiment=cifar100", "network=medium")
     assert (config.network.name, config.network.input_size) == ("medium", 28)
-    assert composed("experiment=cifar100", "network=medium", "network.input_size=32").network.input_size == 32
+    assert (
+        composed(
+            "experiment=cifar100", "network=medium", "network.input_size=32"
+        ).network.input_size
+        == 32
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -79,7 +92,9 @@ def test_a_file_opens_with_its_commands_and_its_cost(file):
     head = file.read_text().partition("defaults:")[0]
     commands = re.findall(r"^#   ((?:python -m|make) .*?)(?:    .*)?$", head, re.M)
     assert commands and re.search(r"^# Cost: .*(networks|networks,)", head, re.M)
-    assert re.search(r"Top-1|accuracy", head) and re.search(r"measured|logs", head), "or that it was not measured"
+    assert re.search(r"Top-1|accuracy", head) and re.search(r"measured|logs", head), (
+        "or that it was not measured"
+    )
     for command in commands:
         words = overrides(command)
         assert f"experiment={file.stem}" in words or command == f"make {file.stem}"
@@ -92,8 +107,18 @@ def test_every_command_takes_it(tmp_path):
         path = tmp_path / "images" / f"class-{i % 4}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8))
-    here = ["experiment=folder", "dataset.name=mine", f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
-    short = ["recipe.steps=2", "recipe.eval_every=2", "recipe.batch_size=4", "recipe.warmup_steps=0"]
+    here = [
+        "experiment=folder",
+        "dataset.name=mine",
+        f"data_dir={tmp_path}/data",
+        f"store={tmp_path}/runs",
+    ]
+    short = [
+        "recipe.steps=2",
+        "recipe.eval_every=2",
+        "recipe.batch_size=4",
+        "recipe.warmup_steps=0",
+    ]
     short.append("study.layers=[7]")
 
     def said(module: str, *words: str) -> str:
@@ -104,8 +129,18 @@ def test_every_command_takes_it(tmp_path):
 
     assert "4 classes" in said("experiments.pack", f"dataset.source={tmp_path}/images")
     assert "random-0 → A" in said("experiments.run", *short, "device=cpu", "mode=plan")
-    said("experiments.sweep", *short, "device=cpu", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "target=A")
+    said(
+        "experiments.sweep",
+        *short,
+        "device=cpu",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=1",
+        "target=A",
+    )
     said("analysis.collect", *short, f"out={tmp_path}/out")
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert set(rows[rows.state == "done"].network) == {"small-bn"} and (rows.recipe == "tiny_imagenet").all()
+    assert (
+        set(rows[rows.state == "done"].network) == {"small-bn"}
+        and (rows.recipe == "tiny_imagenet").all()
+    )
     assert "small-bn, tiny_imagenet (2 x 4)" in said("experiments.status")

@@ -1,7 +1,8 @@
-"""What happens to training when processes die, are told to stop, compete, diverge or run out of memory.
+"""What happens to training when processes die, are told to stop, compete,
+diverge or run out of memory.
 
-Promised: the store ends bit for bit as if nothing had happened, or the command says in one line what is wrong. The
-processes are real ones, forked by ``tests/crash.py``.
+Promised: the store ends bit for bit as if nothing had happened, or the command says in one line
+what is wrong. The processes are real ones, forked by ``tests/crash.py``.
 """
 
 import gc
@@ -91,7 +92,9 @@ def test_a_death_at_any_file_operation_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_saves_the_very_step_where_training_stood(number, command, tmp_path, data):
-    """Evaluations at every step tell in the log where it stood; the stopped study ends as one that was not."""
+    """Evaluations at every step tell in the log where it stood;
+    the stopped study ends as one that was not.
+    """
     long = ["split=random-0", "target=B", "study.treatments.random=[base]", "study.seeds=[0,1]"]
     long += ["recipe.steps=150", "recipe.eval_every=1"]
     log, store = tmp_path / "log", Store(tmp_path / "runs")
@@ -106,16 +109,25 @@ def test_a_stop_saves_the_very_step_where_training_stood(number, command, tmp_pa
     assert not store.verify()[1] and not list(tmp_path.rglob(".*.tmp"))
     end(crash.start(RUN, command(*long), log), log)
     assert re.search(r"2 networks: 150 steps of 6 images, 2 resumed", log.read_text())
-    end(crash.start(RUN, [*SHRUNK, data, f"store={tmp_path}/whole", *long], tmp_path / "log2"), tmp_path / "log2")
-    assert crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole")) == []
+    end(
+        crash.start(RUN, [*SHRUNK, data, f"store={tmp_path}/whole", *long], tmp_path / "log2"),
+        tmp_path / "log2",
+    )
+    assert (
+        crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole"))
+        == []
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_stop_does_not_wait_for_the_step(number, command, tmp_path):
-    """A step of seconds is under way; the second signal does without its end and without the checkpoint that a first
-    one asks for. Nothing is damaged."""
+    """A step of seconds is under way; the second signal does without its end and without the
+    checkpoint that a first one asks for. Nothing is damaged.
+    """
     log, store = tmp_path / "log", Store(tmp_path / "runs")
-    process = crash.start(RUN, command("cell=baseB", "recipe.batch_size=20000", "recipe.steps=1000"), log)
+    process = crash.start(
+        RUN, command("cell=baseB", "recipe.batch_size=20000", "recipe.steps=1000"), log
+    )
     until(lambda: log.exists() and "1000 steps of" in log.read_text(), process)
     time.sleep(0.5)
     os.kill(process.pid, number)
@@ -129,14 +141,18 @@ def test_a_second_stop_does_not_wait_for_the_step(number, command, tmp_path):
 
 
 def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_path):
-    """It comes with the last evaluation of the base: what is finished is kept, the next network is not begun."""
+    """It comes with the last evaluation of the base: what is finished is kept,
+    the next network is not begun.
+    """
 
     class Interrupt(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if "step 8/8" in record.getMessage():
                 signal.raise_signal(signal.SIGINT)
 
-    log, interrupt, store = logging.getLogger("transferability.runner"), Interrupt(), Store(tmp_path)
+    log = logging.getLogger("transferability.runner")
+    interrupt = Interrupt()
+    store = Store(tmp_path)
     log.setLevel("INFO")
     log.addHandler(interrupt)
     try:
@@ -153,7 +169,14 @@ def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_p
 
 def test_eight_processes_train_every_run_once(tmp_path, undisturbed, data):
     """They ask for overlapping parts of one study at the same moment."""
-    asked = [[], ["split=random-0"], ["target=A"], ["target=B"], ["study.layers=[2]"], ["study.layers=[5]"]]
+    asked = [
+        [],
+        ["split=random-0"],
+        ["target=A"],
+        ["target=B"],
+        ["study.layers=[2]"],
+        ["study.layers=[5]"],
+    ]
     asked += [["cell=A2B+", "split=random-0"], ["split=natural-manmade"]]
     logs = [tmp_path / f"log{i}" for i in range(len(asked))]
     settings = [*crash.STUDY, data, f"store={tmp_path}/runs"]
@@ -166,11 +189,18 @@ def test_eight_processes_train_every_run_once(tmp_path, undisturbed, data):
 
 
 def test_those_who_wait_take_over_from_an_owner_that_is_killed(command, tmp_path):
-    long = ["cell=baseB", "split=random-0", "recipe.steps=400", "recipe.eval_every=50", "checkpoint_seconds=0"]
+    long = [
+        "cell=baseB",
+        "split=random-0",
+        "recipe.steps=400",
+        "recipe.eval_every=50",
+        "checkpoint_seconds=0",
+    ]
     store, logs = Store(tmp_path / "runs"), [tmp_path / f"log{i}" for i in range(3)]
     owner = crash.start(RUN, command(*long), logs[0])
     until(lambda: list(tmp_path.glob("runs/*/checkpoint-previous.safetensors")), owner)
-    os.kill(owner.pid, signal.SIGSTOP)  # it holds its lock and does nothing, however slow the others start
+    # it holds its lock and does nothing, however slow the others start
+    os.kill(owner.pid, signal.SIGSTOP)
     waiting = [crash.start(RUN, command(*long), log) for log in logs[1:]]
     for process, log in zip(waiting, logs[1:], strict=True):
         until(lambda log=log: log.exists() and "waiting for 1 runs" in log.read_text(), process)
@@ -181,16 +211,26 @@ def test_those_who_wait_take_over_from_an_owner_that_is_killed(command, tmp_path
     said = "".join(end(process, log) for process, log in zip(waiting, logs[1:], strict=True))
     assert said.count("1 resumed") == 1 and said.count("1 network: finished") == 1
     end(crash.start(RUN, command(*long, f"store={tmp_path}/whole"), logs[0]), logs[0])
-    assert crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole")) == []
+    assert (
+        crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole"))
+        == []
+    )
 
 
 def test_the_lock_of_a_dead_process_is_no_obstacle(spec_of, tmp_path):
     store, spec = Store(tmp_path), spec_of("baseB")
     process = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
-         "print('held', flush=True); sys.stdin.read()", str(tmp_path / "lock")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+            "print('held', flush=True); sys.stdin.read()",
+            str(tmp_path / "lock"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     process.stdout.readline()
     store.claim(spec).release()
     os.replace(tmp_path / "lock", store.folder(spec) / ".lock")
@@ -210,7 +250,8 @@ int flock(int fd, int operation) {
     char link[64], path[4096] = "";
     (void)operation;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof path - 1) < 0 || !strstr(path, "/runs/")) return 0; /* the data's locks */
+    if (readlink(link, path, sizeof path - 1) < 0) return 0;
+    if (!strstr(path, "/runs/")) return 0; /* the data's locks */
     if (FAILS) errno = ENOLCK;
     return FAILS ? -1 : 0;
 }
@@ -224,9 +265,20 @@ def test_a_store_without_working_locks_is_named(command, tmp_path):
         pytest.skip("no C compiler")
     (tmp_path / "flock.c").write_text(NO_FLOCK)
     processes = {}
-    for fails, message in ((1, "this file system has no locks"), (0, "the locks of this file system keep nobody out")):
+    for fails, message in (
+        (1, "this file system has no locks"),
+        (0, "the locks of this file system keep nobody out"),
+    ):
         library = tmp_path / f"flock{fails}.so"
-        build = [compiler, "-shared", "-fPIC", f"-DFAILS={fails}", str(tmp_path / "flock.c"), "-o", str(library)]
+        build = [
+            compiler,
+            "-shared",
+            "-fPIC",
+            f"-DFAILS={fails}",
+            str(tmp_path / "flock.c"),
+            "-o",
+            str(library),
+        ]
         subprocess.run(build, check=True)
         processes[message] = subprocess.Popen(
             [sys.executable, "-m", RUN, *command("cell=baseB")],
@@ -247,25 +299,35 @@ def test_a_store_without_working_locks_is_named(command, tmp_path):
 
 
 @pytest.mark.parametrize(("scale", "step"), [(1e6, 0), (40.0, None)])
-def test_a_network_that_explodes_does_not_touch_its_cohort(scale, step, spec_of, trained, dataset, tmp_path, caplog):
-    """Its inputs are too large; it is marked, its cohort goes on to the same bits, what starts from it waits."""
+def test_a_network_that_explodes_does_not_touch_its_cohort(
+    scale, step, spec_of, trained, dataset, tmp_path, caplog
+):
+    """Its inputs are too large; it is marked, its cohort goes on to the same bits,
+    what starts from it waits.
+    """
     wild, more = {"input_scale": scale}, {"recipe": {"steps": 24, "eval_every": 4, "lr": 0.3}}
     cells = ("A3A", "A3B", "A3B+")
     healthy = [spec_of(c, **more) for c in ("baseA", "baseB")]
     dependent = [spec_of(c, network=wild, **more) for c in cells]
     bad, store = dependent[0].source, Store(tmp_path)
-    with pytest.raises(UserError, match=f"random-0 baseA seed 0 .*; {len(cells)} that start from them") as error:
+    with pytest.raises(
+        UserError, match=f"random-0 baseA seed 0 .*; {len(cells)} that start from them"
+    ) as error:
         ensure([*healthy, *dependent], store, dataset, CPU)
     failure = store.failure(bad)
     assert f"(step {failure['step']}, rate {failure['lr']:.3g}, last" in str(error.value)
     assert failure["step"] == step if step is not None else failure["step"] > 0
     assert bad.source is None and store.state(bad) == "failed"
-    assert (failure["last"] is not None) == (failure["step"] >= 4), "the last metrics, where there were any"
+    assert (failure["last"] is not None) == (failure["step"] >= 4), (
+        "the last metrics, where there were any"
+    )
     assert {store.state(s) for s in dependent} == {"missing"}
     alone = trained(healthy)
     for spec in healthy:
         for name in ("weights.safetensors", "metrics.jsonl"):
-            assert (store.folder(spec) / name).read_bytes() == (alone.folder(spec) / name).read_bytes()
+            assert (store.folder(spec) / name).read_bytes() == (
+                alone.folder(spec) / name
+            ).read_bytes()
     _tries_again_only(bad, [*healthy, *dependent], store, dataset, caplog)
 
 
@@ -282,14 +344,28 @@ def _tries_again_only(bad, specs, store: Store, dataset, caplog) -> None:
 def test_a_command_whose_network_explodes_does_not_end_well(command, tmp_path):
     wild = command("cell=A3B", "split=random-0", "network.input_scale=1e30", "study.layers=[3]")
     said = end(crash.start(RUN, wild, tmp_path / "log"), tmp_path / "log", 2)
-    assert last_line(said).startswith("error: the loss of 1 of 2 networks became infinite or no number")
+    assert last_line(said).startswith(
+        "error: the loss of 1 of 2 networks became infinite or no number"
+    )
 
 
 # Memory
 
-LARGE = ["split=random-0", "target=B", "study.treatments.random=[BnB+,AnB+]", "study.layers=[1,2,3]", "threads=1"]
-LARGE += ["network.hidden=[3500,3500]", "recipe.steps=2", "recipe.eval_every=1", "recipe.warmup_steps=0"]
-ROOM = {"RLIMIT_AS": 720 << 20}  # bytes: three networks of 150 MB with their sources fit in 550, six in 930
+LARGE = [
+    "split=random-0",
+    "target=B",
+    "study.treatments.random=[BnB+,AnB+]",
+    "study.layers=[1,2,3]",
+    "threads=1",
+]
+LARGE += [
+    "network.hidden=[3500,3500]",
+    "recipe.steps=2",
+    "recipe.eval_every=1",
+    "recipe.warmup_steps=0",
+]
+# bytes: three networks of 150 MB with their sources fit in 550, six in 930
+ROOM = {"RLIMIT_AS": 720 << 20}
 
 
 def test_memory_that_runs_out_splits_the_cohort(command, tmp_path):
@@ -297,17 +373,27 @@ def test_memory_that_runs_out_splits_the_cohort(command, tmp_path):
     whole, log = tmp_path / "whole", tmp_path / "log"
     end(crash.start(RUN, command(*LARGE, f"store={whole}"), log), log)
     said = end(crash.start(RUN, command(*LARGE), log, limits=ROOM), log)
-    assert re.findall(r"out of memory with (\d+) networks held at once: going on with (\d+)", said)[0] == ("6", "3")
+    halved = re.findall(
+        r"out of memory with (\d+) networks held at once: going on with (\d+)", said
+    )
+    assert halved[0] == ("6", "3")
     assert crash.differences(crash.contents(tmp_path / "runs"), crash.contents(whole)) == []
     for base in whole.glob("*base*"):  # the limit that a user has set is not lowered silently
         shutil.copytree(base, tmp_path / "set" / base.name)
-    said = end(crash.start(RUN, command(*LARGE, f"store={tmp_path}/set", "max_networks=6"), log, limits=ROOM), log, 2)
+    said = end(
+        crash.start(
+            RUN, command(*LARGE, f"store={tmp_path}/set", "max_networks=6"), log, limits=ROOM
+        ),
+        log,
+        2,
+    )
     assert "with 6 networks held at once: set max_networks=3, or null" in last_line(said)
 
 
 GPU_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
-    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),  # pinned memory
+    # pinned memory
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
@@ -323,17 +409,25 @@ def test_memory_of_a_gpu_runs_out_in_many_words(error):
         try:
             raise error
         finally:
-            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+            raise RuntimeError(
+                "CUDA error: operation failed due to a previous error during capture"
+            )
     except RuntimeError as end_of_capture:
         assert _is_out_of_memory(end_of_capture)
-    for other in ("CUDA error: an illegal memory access was encountered", "mat1 and mat2 shapes cannot be multiplied"):
+    for other in (
+        "CUDA error: an illegal memory access was encountered",
+        "mat1 and mat2 shapes cannot be multiplied",
+    ):
         assert not _is_out_of_memory(RuntimeError(other))
 
 
 def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):
-    """Objects, tensors and open files stay as many from step 300 on; memory (printed) all but so."""
+    """Objects, tensors and open files stay as many from step 300 on;
+    memory (printed) all but so.
+    """
     recipe = {"steps": 1500, "eval_every": 100}
-    store, specs = Store(tmp_path), [spec_of("baseB", recipe=recipe), spec_of("baseA", recipe=recipe)]
+    store = Store(tmp_path)
+    specs = [spec_of("baseB", recipe=recipe), spec_of("baseA", recipe=recipe)]
     locks = [store.claim(s) for s in specs]
     cohorts, seen = make_cohorts(specs, store, dataset, CPU), []
 
@@ -341,12 +435,19 @@ def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):
         if step % 150 == 0:
             gc.collect()
             objects = gc.get_objects()
-            tensors, files = sum(issubclass(type(o), torch.Tensor) for o in objects), os.listdir("/proc/self/fd")
+            tensors = sum(issubclass(type(o), torch.Tensor) for o in objects)
+            files = os.listdir("/proc/self/fd")
             resident = int(Path("/proc/self/statm").read_text().split()[1]) / 256
             seen.append((step, len(objects), tensors, len(files), resident))
 
     execution = replace(CPU, checkpoint_seconds=0.2)
-    train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), pytest.fail, look)
+    train(
+        cohorts,
+        execution,
+        lambda m: store.save_checkpoint(m.spec, m.checkpoint()),
+        pytest.fail,
+        look,
+    )
     late = [row for row in seen if row[0] >= 300]
     (_, *first), (_, *last) = late[0], late[-1]
     print("step, objects, tensors, files, MiB:", *seen, sep="\n")

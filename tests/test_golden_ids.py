@@ -62,10 +62,14 @@ def _other(value):
 
 
 @pytest.mark.parametrize("part", ["network", "recipe"])
-def test_every_setting_that_counts_changes_the_id_of_a_run_and_of_what_starts_from_it(part, settings):
+def test_every_setting_that_counts_changes_the_id_of_a_run_and_of_what_starts_from_it(
+    part, settings
+):
     base, transfer = spec(settings, "baseA"), spec(settings, "A3B")
     for field in fields(getattr(base, part)):
-        changed = replace(getattr(base, part), **{field.name: _other(getattr(getattr(base, part), field.name))})
+        changed = replace(
+            getattr(base, part), **{field.name: _other(getattr(getattr(base, part), field.name))}
+        )
         other = replace(base, **{part: changed})
         of_other = replace(transfer, source=other)
         if field.name == "name":  # a label

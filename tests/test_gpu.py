@@ -1,4 +1,6 @@
-"""How a step runs on a GPU, as far as it runs without one: the same numbers as one network after another."""
+"""How a step runs on a GPU, as far as it runs without one: the same numbers as one network
+after another.
+"""
 
 import gc
 import weakref
@@ -21,7 +23,12 @@ from transferability.store import Store
 CELLS = ["B2B", "A2B", "R2B", "B3B+", "A3B+", "A5B+", "B7B", "A7B", "A6B~1"]
 KINDS = {
     "plain": {},
-    "lrn, dropout, image": {"normalisation": "lrn", "dropout": 0.5, "mean": "image", "groups": [1, 2, 1, 2, 2]},
+    "lrn, dropout, image": {
+        "normalisation": "lrn",
+        "dropout": 0.5,
+        "mean": "image",
+        "groups": [1, 2, 1, 2, 2],
+    },
     "batch norm": {"normalisation": "batch", "dropout": 0.3},
 }
 
@@ -47,7 +54,9 @@ def run(cohort, execution):
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The distance relative to ``b``; a bias below batch normalisation has no gradient but rounding."""
+    """The distance relative to ``b``; a bias below batch normalisation has no
+    gradient but rounding.
+    """
     return ((a.double() - b.double()).norm() / b.double().norm().clamp(min=0.01)).item()
 
 
@@ -56,7 +65,8 @@ def test_stacked_gradients_are_those_of_each_network(bases, dataset):
     batch = one.stream.batch(0)
     step = _Step([(batch, many.members)], stacked=True, graphs=False)
     sizes = sorted(len(s.members) for s in step.stacks[0] if isinstance(s, Stack))
-    assert sizes == [2, 2, 3]  # three with two frozen layers, two with seven, two fine-tuned of A; B3B+ and A6B~1 alone
+    # three with two frozen layers, two with seven, two fine-tuned of A; B3B+ and A6B~1 alone
+    assert sizes == [2, 2, 3]
     for m in [*one.members, *many.members]:
         m.network.train().begin_step(0)
     step.gradients([batch])
@@ -64,7 +74,10 @@ def test_stacked_gradients_are_those_of_each_network(bases, dataset):
     alone.gradients([batch])
     for a, b in zip(many.members, one.members, strict=True):
         assert relative(a.loss, b.loss) < 1e-5
-        compared = [(p.grad, q.grad) for p, q in zip(a.network.parameters(), b.network.parameters(), strict=True)]
+        compared = [
+            (p.grad, q.grad)
+            for p, q in zip(a.network.parameters(), b.network.parameters(), strict=True)
+        ]
         assert all((g is None) == (h is None) for g, h in compared)
         assert max(relative(g, h) for g, h in compared if g is not None) < 1e-4, a.spec.cell
         for (name, x), y in zip(a.network.named_buffers(), b.network.buffers(), strict=True):
@@ -82,7 +95,9 @@ def test_stacked_networks_compute_in_the_precision_of_the_recipe(kind, spec_of, 
         for m in cohort.members:
             m.network.train().begin_step(0)
         step.gradients([cohort.stream.batch(0)])
-        gradients[precision, stacked] = torch.cat([p.grad.flatten() for p in cohort.members[0].network.parameters()])
+        gradients[precision, stacked] = torch.cat(
+            [p.grad.flatten() for p in cohort.members[0].network.parameters()]
+        )
     rounding = relative(gradients["bf16", False], gradients["float32", False])
     assert 1e-3 < rounding < 0.2
     assert relative(gradients["bf16", True], gradients["bf16", False]) < rounding
@@ -98,7 +113,8 @@ def test_a_stacked_training_ends_where_one_by_one_ends(bases, dataset):
         apart[str(a.spec.cell)] = max(relative(state[k], other[k]) for k in state)
         losses = [[m["train_loss"] for m in x.metrics] for x in (a, b)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    # Sums in another order can grow apart where a max-pool or ReLU decides: seen with torch 2.11, 0.006 in one of nine.
+    # Sums in another order can grow apart where a max-pool or ReLU decides: seen with torch 2.11,
+    # 0.006 in one of nine.
     assert max(apart.values()) < 0.02 and sum(v > 1e-3 for v in apart.values()) <= 1, apart
 
 
@@ -111,7 +127,8 @@ def test_one_update_of_all_networks_is_the_update_of_each(bases, dataset):
         batch = one.stream.batch(step)
         for m in one.members:
             m.train_step(batch, SharedPrefix(batch))
-        together([(batch, many.members[: 5 if step == 2 else None])])  # four of them pause for a step
+        # four of them pause for a step
+        together([(batch, many.members[: 5 if step == 2 else None])])
         if step == 2:
             together([(batch, many.members[5:])])
     for a, b in zip(many.members, one.members, strict=True):
@@ -175,15 +192,21 @@ def test_a_stacked_network_that_explodes_leaves_and_the_others_do_not_notice(bas
     victim = next(m for m in cohort.members if str(m.spec.cell) == "A5B+")
     with torch.no_grad():
         victim.network.layers[7].fc.weight.mul_(1e30)
-    train([cohort], replace(CPU, stacked=True), lambda m: None, lambda m, why: left.append((m, why)))
-    assert [(m, why["step"]) for m, why in left] == [(victim, 0)] and len(cohort.members) == len(CELLS) - 1
+    train(
+        [cohort], replace(CPU, stacked=True), lambda m: None, lambda m, why: left.append((m, why))
+    )
+    assert [(m, why["step"]) for m, why in left] == [(victim, 0)] and len(cohort.members) == len(
+        CELLS
+    ) - 1
     for m in cohort.members:
         state, other = m.network.state_dict(), calm[m.spec.run_id].network.state_dict()
         assert max(relative(state[k], other[k]) for k in state) < 1e-3
 
 
 class Cuda:
-    """torch.cuda of a machine with two GPUs, as far as a capture uses it; notes (current GPU, GPU of the capture)."""
+    """torch.cuda of a machine with two GPUs, as far as a capture uses it;
+    notes (current GPU, GPU of the capture).
+    """
 
     def __init__(self, monkeypatch):
         self.current, self.captures, self.default = 0, [], None
@@ -207,7 +230,12 @@ class Cuda:
             yield
 
         for name, value in {
-            **{"Stream": Stream, "CUDAGraph": CUDAGraph, "graph": graph, "current_stream": lambda *a: Stream()},
+            **{
+                "Stream": Stream,
+                "CUDAGraph": CUDAGraph,
+                "graph": graph,
+                "current_stream": lambda *a: Stream(),
+            },
             **{"stream": lambda stream: nullcontext(), "device": lambda device: nullcontext()},
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
@@ -222,7 +250,11 @@ def test_a_process_that_goes_to_another_gpu_captures_there(bases, dataset, monke
         step._capture(torch.device("cuda", cuda.current))
     assert cuda.captures == [(1, 1), (0, 0)]
     here = cuda_stream(torch.device("cuda", 0), "capture")
-    assert here is cuda_stream(torch.device("cuda", 0), "capture") is not cuda_stream(torch.device("cuda", 0), "copies")
+    assert (
+        here
+        is cuda_stream(torch.device("cuda", 0), "capture")
+        is not cuda_stream(torch.device("cuda", 0), "copies")
+    )
     cuda_stream.cache_clear()
 
 
@@ -243,25 +275,48 @@ def test_without_momentum_networks_are_saved_and_go_on(spec_of, dataset, tmp_pat
         m.restore(checkpoint)
     steps[2]([(other.stream.batch(1), other.members)])
     for a, b in zip(one.members, other.members, strict=True):
-        assert all(map(torch.equal, a.network.state_dict().values(), b.network.state_dict().values()))
+        assert all(
+            map(torch.equal, a.network.state_dict().values(), b.network.state_dict().values())
+        )
 
 
 class OneAfterAnother(TorchDispatchMode):
-    """Fails at an operation that waits for a GPU, or whose result has no fixed size: none can be captured."""
+    """Fails at an operation that waits for a GPU,
+    or whose result has no fixed size: none can be captured.
+    """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        waits = ("_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "lift_fresh", "is_nonzero")
+        waits = (
+            "_local_scalar_dense",
+            "item",
+            "nonzero",
+            "masked_select",
+            "unique",
+            "lift_fresh",
+            "is_nonzero",
+        )
         assert not any(name in str(func) for name in waits), func
         # What torch's documentation of use_deterministic_algorithms lists and a CNN could meet.
-        # Stacked pools add with scatter_add, which torch makes the same every time where it is asked to.
-        varies = ("scatter_reduce", "index_add", "put_", "bincount", "cumsum", "adaptive_", "upsample")
+        # Stacked pools add with scatter_add, which torch makes the same every time where it is
+        # asked to.
+        varies = (
+            "scatter_reduce",
+            "index_add",
+            "put_",
+            "bincount",
+            "cumsum",
+            "adaptive_",
+            "upsample",
+        )
         assert not any(name in str(func) for name in varies), func
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("stacked", [False, True])
-def test_what_is_captured_waits_for_nothing_and_is_the_same_every_time(bases, dataset, stacked, precision):
+def test_what_is_captured_waits_for_nothing_and_is_the_same_every_time(
+    bases, dataset, stacked, precision
+):
     def of(spec):
         return replace(spec, recipe=replace(spec.recipe, precision=precision))
 
@@ -285,8 +340,12 @@ def test_what_is_captured_waits_for_nothing_and_is_the_same_every_time(bases, da
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(5.0, [6, 67]), (0.0, list(range(1, 101)))])
-def test_checkpoints_take_a_few_percent_of_the_time(spec_of, dataset, tmp_path, monkeypatch, asked, expected):
-    """A step takes a second of this clock, a checkpoint two; but 0 is after every step, whatever it costs."""
+def test_checkpoints_take_a_few_percent_of_the_time(
+    spec_of, dataset, tmp_path, monkeypatch, asked, expected
+):
+    """A step takes a second of this clock, a checkpoint two;
+    but 0 is after every step, whatever it costs.
+    """
     now, saved = [0.0], []
 
     def later(seconds=1e-3):

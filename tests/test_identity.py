@@ -1,4 +1,6 @@
-"""A setting that is added later moves no id, and a store made before it opens, resumes and is skipped as before."""
+"""A setting that is added later moves no id, and a store made before it opens,
+resumes and is skipped as before.
+"""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -31,7 +33,9 @@ class GrownNetwork(EightLayerConfig):
 
 @pytest.fixture
 def grow(monkeypatch):
-    """grow(network, recipe): the same in classes that have a field more, which specifications know from now on."""
+    """grow(network, recipe): the same in classes that have a field more,
+    which specifications know from now on.
+    """
     monkeypatch.setattr(spec, "RecipeConfig", GrownRecipe)
     monkeypatch.setitem(networks.KINDS, "eight-layer", GrownNetwork)
     return lambda network, recipe: (GrownNetwork(**asdict(network)), GrownRecipe(**asdict(recipe)))
@@ -65,10 +69,14 @@ def test_a_store_made_before_a_setting_was_added_goes_on(grow, spec_of, trained,
 
     def grown(cell, **changes):
         network, recipe = grow(done.network, done.recipe)
-        return spec.make_spec(parse(cell), "random-0", dataset, network, replace(recipe, **changes), 0)
+        return spec.make_spec(
+            parse(cell), "random-0", dataset, network, replace(recipe, **changes), 0
+        )
 
     store = Store(store.root)
-    assert {s.run_id for s in store.specs()} == {s.run_id for s in with_sources([done, half])} - {half.source.run_id}
+    assert {s.run_id for s in store.specs()} == {s.run_id for s in with_sources([done, half])} - {
+        half.source.run_id
+    }
     assert all(type(s.recipe) is GrownRecipe and s.recipe.smoothing == 0 for s in store.specs())
     assert store.verify() == (3, [])
     ensure([grown("A3B")], store, dataset, CPU)
@@ -81,5 +89,7 @@ def test_what_is_written_of_a_setting(spec_of):
     recipe = spec_of("baseB").recipe
     grown = GrownRecipe(**asdict(recipe), nickname="mine")
     assert described(grown) == described(recipe) | {"nickname": "mine"}
-    assert described(grown, labels=False) == {k: v for k, v in described(recipe).items() if k != "name"}
+    assert described(grown, labels=False) == {
+        k: v for k, v in described(recipe).items() if k != "name"
+    }
     assert described(replace(grown, smoothing=0.5))["smoothing"] == 0.5

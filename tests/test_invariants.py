@@ -1,4 +1,6 @@
-"""The rules that hold everywhere: what is copied, frozen, shared, resumed, and that lockstep changes nothing."""
+"""The rules that hold everywhere: what is copied, frozen, shared, resumed,
+and that lockstep changes nothing.
+"""
 
 import ast
 import json
@@ -44,13 +46,23 @@ def hardest_store(spec_of, trained):
 
 def started(spec, store, dataset):
     """The network of ``spec`` at step 0."""
-    stream = Stream(dataset, list(spec.classes), None, spec.seed, spec.recipe, spec.network.input_size, CPU.device)
+    stream = Stream(
+        dataset,
+        list(spec.classes),
+        None,
+        spec.seed,
+        spec.recipe,
+        spec.network.input_size,
+        CPU.device,
+    )
     source = store.weights(spec.source) if spec.source else None
     return build_member(spec, stream, source, None).network.state_dict()
 
 
 @pytest.mark.parametrize("cell", [*FROZEN, *TUNED, *KEPT])
-def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(cell, spec_of, hardest_store, dataset):
+def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(
+    cell, spec_of, hardest_store, dataset
+):
     spec = spec_of(cell, network=HARDEST)
     start, end = started(spec, hardest_store, dataset), hardest_store.weights(spec)
     source = hardest_store.weights(spec.source or spec_of("baseB", network=HARDEST))
@@ -70,13 +82,27 @@ def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(cell, spec_of, har
             changed = [k for k in at_start if not torch.equal(at_start[k], at_end[k])]
             assert set(changed) == set(at_start), f"layer {number} is trained"
     mean_of = source if spec.cell.copied else start
-    assert torch.equal(end["input.mean"], mean_of["input.mean"]), "the mean travels with layer 1 and is never trained"
+    assert torch.equal(end["input.mean"], mean_of["input.mean"]), (
+        "the mean travels with layer 1 and is never trained"
+    )
 
 
-def test_random_filters_normalise_with_the_statistics_of_the_images(spec_of, hardest_store, dataset):
-    """BatchNorm of untrained layers does what it does in a trained network: every channel has mean 0 and variance 1."""
+def test_random_filters_normalise_with_the_statistics_of_the_images(
+    spec_of, hardest_store, dataset
+):
+    """BatchNorm of untrained layers does what it does in a trained network: every channel has mean
+    0 and variance 1.
+    """
     spec = spec_of("R5B", network=HARDEST)
-    stream = Stream(dataset, list(spec.classes), None, spec.seed, spec.recipe, spec.network.input_size, CPU.device)
+    stream = Stream(
+        dataset,
+        list(spec.classes),
+        None,
+        spec.seed,
+        spec.recipe,
+        spec.network.input_size,
+        CPU.device,
+    )
     network = build_member(spec, stream, None, None).network.eval()
     network.load_state_dict(hardest_store.weights(spec))
     x = torch.cat([network.input(stream.batch(step)) for step in range(20)])
@@ -84,16 +110,20 @@ def test_random_filters_normalise_with_the_statistics_of_the_images(spec_of, har
         for number, layer in enumerate(network.layers[:5], 1):
             normalised = layer.norm(layer.conv(x)).transpose(0, 1).flatten(1)
             near = 1e-4 if number == 1 else 0.2  # above, the batches were normalised one by one
-            assert normalised.mean(1).abs().max() < near and (normalised.var(1) - 1).abs().max() < 0.2
+            assert (
+                normalised.mean(1).abs().max() < near and (normalised.var(1) - 1).abs().max() < 0.2
+            )
             x = layer(x)
     states = [hardest_store.weights(spec_of(f"R{n}B", network=HARDEST)) for n in (5, 7)]
-    assert all(equal(*(layer_state(state, number) for state in states)) for number in range(1, 6)), (
-        "chops of one network"
-    )
+    assert all(
+        equal(*(layer_state(state, number) for state in states)) for number in range(1, 6)
+    ), "chops of one network"
 
 
 def test_the_mean_of_a_transferred_network_is_its_sources(spec_of, hardest_store):
-    a, b = (hardest_store.weights(spec_of(c, network=HARDEST))["input.mean"] for c in ("A1B", "B1B"))
+    a, b = (
+        hardest_store.weights(spec_of(c, network=HARDEST))["input.mean"] for c in ("A1B", "B1B")
+    )
     assert not torch.equal(a, b)
     assert torch.equal(b, hardest_store.weights(spec_of("R1B", network=HARDEST))["input.mean"])
 
@@ -128,8 +158,12 @@ def test_rule_3_neither_order_nor_threads_change_a_number(spec_of, trained, hard
         assert other.metrics(spec) == hardest_store.metrics(spec)
 
 
-def test_rule_3_torchs_own_threads_do_not_change_the_statistics_of_untrained_layers(spec_of, dataset, tmp_path):
-    """BatchNorm sums over a batch in as many parts as there are threads; four cores or one make the same network."""
+def test_rule_3_torchs_own_threads_do_not_change_the_statistics_of_untrained_layers(
+    spec_of, dataset, tmp_path
+):
+    """BatchNorm sums over a batch in as many parts as there are threads;
+    four cores or one make the same network.
+    """
     spec, states = spec_of("R5B", network={"normalisation": "batch"}, recipe={"batch_size": 64}), []
     before = torch.get_num_threads()
     for threads in (1, 2, 4):
@@ -146,8 +180,12 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
-def test_rule_4_stopped_and_resumed_equals_never_stopped(stop_after, spec_of, tmp_path, dataset, hardest_store):
-    """All networks stop after a step, some with an older checkpoint than others, and go on in a new process' state."""
+def test_rule_4_stopped_and_resumed_equals_never_stopped(
+    stop_after, spec_of, tmp_path, dataset, hardest_store
+):
+    """All networks stop after a step, some with an older checkpoint than others,
+    and go on in a new process' state.
+    """
     specs = [spec_of(c, network=HARDEST) for c in ("A3B", "A3B+", "B2B~5", "R1B")]
     store = Store(tmp_path)
     sources = {s.source.run_id: hardest_store.weights(s.source) for s in specs if s.source}
@@ -184,9 +222,17 @@ def test_rule_4_stopped_and_resumed_equals_never_stopped(stop_after, spec_of, tm
         assert member.metrics == hardest_store.metrics(member.spec)
 
 
-def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(spec_of, trained, dataset):
-    """Counts the layer evaluations of one step: A1B..A7B need layers 1-7 of baseA once, not 1+2+...+7 times."""
-    specs = [spec_of(f"A{n}B") for n in range(1, 8)] + [spec_of("B3B"), spec_of("B5B"), spec_of("B3B+")]
+def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(
+    spec_of, trained, dataset
+):
+    """Counts the layer evaluations of one step: A1B..A7B need layers 1-7 of baseA once,
+    not 1+2+...+7 times.
+    """
+    specs = [spec_of(f"A{n}B") for n in range(1, 8)] + [
+        spec_of("B3B"),
+        spec_of("B5B"),
+        spec_of("B3B+"),
+    ]
     store = trained([s.source for s in specs])
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
     counts = dict.fromkeys(range(8), 0)
@@ -198,8 +244,10 @@ def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(sp
     shared = SharedPrefix(batch)
     for member in cohort.members:
         member.train_step(batch, shared)
-    # Layer l of AnB runs once for all frozen n >= l, and once in each of the l-1 networks that train it (n < l);
-    # B3B and B5B share layers 1-3; B3B trains 4-8, B5B freezes 4-5 and trains 6-8; B3B+ trains everything.
+    # Layer l of AnB runs once for all frozen n >= l, and once in each of the l-1 networks that
+    # train it (n < l);
+    # B3B and B5B share layers 1-3; B3B trains 4-8, B5B freezes 4-5 and trains 6-8;
+    # B3B+ trains everything.
     wanted = {}
     for layer in range(1, 9):
         from_a = (layer <= 7) + (layer - 1 if layer <= 7 else 7)
@@ -221,8 +269,12 @@ def test_shared_prefixes_keep_apart_what_differs(spec_of, trained, dataset):
     for member in cohort.members:
         member.network.train()
     assert a7.prefix_key(6) == a6.prefix_key(6), "the output of layer 6 comes before its dropout"
-    assert a7.prefix_key(7) != (a7.prefix_key(7)[0], None), "layer 7 begins with this network's own mask"
-    assert b7.prefix_key(0) == r7.prefix_key(0) != a7.prefix_key(0), "the mean belongs to the source"
+    assert a7.prefix_key(7) != (a7.prefix_key(7)[0], None), (
+        "layer 7 begins with this network's own mask"
+    )
+    assert b7.prefix_key(0) == r7.prefix_key(0) != a7.prefix_key(0), (
+        "the mean belongs to the source"
+    )
     a7.network.eval()
     assert a7.prefix_key(7)[1] is None, "in validation nothing is dropped, all is shared"
 

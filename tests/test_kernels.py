@@ -1,4 +1,6 @@
-"""Kernels for a GPU: the numbers of the plain operations they stand for, also compiled; what an H100 would run."""
+"""Kernels for a GPU: the numbers of the plain operations they stand for, also compiled;
+what an H100 would run.
+"""
 
 import importlib.util
 import json
@@ -20,7 +22,12 @@ from transferability.kernels import Activated, activation, drop
 
 ROOT = Path(__file__).parent.parent
 CXX = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-KINDS = {"pool and norm": (True, True), "pool": (True, False), "norm": (False, True), "neither": (False, False)}
+KINDS = {
+    "pool and norm": (True, True),
+    "pool": (True, False),
+    "norm": (False, True),
+    "neither": (False, False),
+}
 
 
 @pytest.fixture
@@ -31,7 +38,9 @@ def stance(request):
 
 
 def both(x, bias, pool, norm):
-    """Output, gradient of x and of the bias, of the kernels and of the plain operations, for one random weighting."""
+    """Output, gradient of x and of the bias, of the kernels and of the plain operations,
+    for one random weighting.
+    """
     out = []
     for fast in (True, False):
         inputs = [x.clone().requires_grad_(), bias.clone().requires_grad_()]
@@ -83,10 +92,16 @@ def test_pooling_chooses_as_torch_the_first_of_equal_ones_and_no_number_before_a
     assert torch.equal((starts + 7 * (place // 4) + place % 4)[numbers], index[numbers])
 
 
-@pytest.mark.parametrize("size", [(227, 11, 4, 0, 1), (32, 5, 2, 2, 1), (33, 7, 3, 1, 1), (31, 3, 2, 1, 3)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(227, 11, 4, 0, 1), (32, 5, 2, 2, 1), (33, 7, 3, 1, 1), (31, 3, 2, 1, 3)], ids=str
+)
 def test_few_channels_and_a_stride_are_many_channels_and_none(size):
     side, kernel, stride, padding, groups = size
-    conv = nn.Conv2d(3, 6, kernel, stride, padding, groups=groups).double().to(memory_format=torch.channels_last)
+    conv = (
+        nn.Conv2d(3, 6, kernel, stride, padding, groups=groups)
+        .double()
+        .to(memory_format=torch.channels_last)
+    )
     x = torch.randn(2, 3, side, side, dtype=torch.float64).to(memory_format=torch.channels_last)
     with torch.compiler.set_stance("force_eager"):
         found = kernels.convolved(x, conv)
@@ -105,11 +120,19 @@ def test_other_convolutions_stay_as_they_are():
 
 
 def test_a_function_is_compiled_for_many_shapes_in_every_thread():
-    """Backward passes on a GPU have a thread of their own, where torch would stop at eight shapes."""
+    """Backward passes on a GPU have a thread of their own,
+    where torch would stop at eight shapes.
+    """
     with torch.compiler.set_stance("force_eager"), ThreadPoolExecutor(1) as thread:
-        gradient = thread.submit(kernels._compiled(kernels.relu_gradient), torch.ones(2), torch.tensor([1.0, -1.0]))
+        gradient = thread.submit(
+            kernels._compiled(kernels.relu_gradient), torch.ones(2), torch.tensor([1.0, -1.0])
+        )
         assert gradient.result().tolist() == [1, 0]
-        assert thread.submit(lambda: torch._dynamo.config.recompile_limit).result() == kernels.SHAPES == 64
+        assert (
+            thread.submit(lambda: torch._dynamo.config.recompile_limit).result()
+            == kernels.SHAPES
+            == 64
+        )
 
 
 @CXX
@@ -119,7 +142,9 @@ def test_compiled_dropout_is_dropout(dtype):
     fast, plain = (x.clone().requires_grad_() for _ in range(2))
     found, expected = torch.compile(drop, dynamic=False)(fast, seed, 0.5), drop(plain, seed, 0.5)
     assert torch.equal(found, expected) and 0.3 < (found == 0).float().mean() < 0.7
-    assert torch.equal(*(torch.autograd.grad(y.float().sum(), z)[0] for y, z in ((found, fast), (expected, plain))))
+    assert torch.equal(
+        *(torch.autograd.grad(y.float().sum(), z)[0] for y, z in ((found, fast), (expected, plain)))
+    )
 
 
 def test_no_place_is_multiplied_by_a_large_number():
@@ -145,12 +170,18 @@ def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(compiler, tmp_
     """Also where an earlier process of this user had one, and its kernels are kept."""
     environment = {**os.environ, "CXX": compiler, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     if compiler != "g++":
-        subprocess.run([sys.executable, "-c", TRIAL], env={**environment, "CXX": "g++"}, check=True, cwd=ROOT)
-    done = subprocess.run([sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, cwd=ROOT)
+        subprocess.run(
+            [sys.executable, "-c", TRIAL], env={**environment, "CXX": "g++"}, check=True, cwd=ROOT
+        )
+    done = subprocess.run(
+        [sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
     there = compiler == "g++"
     assert done.stdout == f"{there} {there}\n", done.stderr
     said = [line for line in done.stderr.splitlines() if "no kernels are fused" in line]
-    assert len(said) == (not there) and all(line.startswith("nothing can be compiled for cpu (") for line in said)
+    assert len(said) == (not there) and all(
+        line.startswith("nothing can be compiled for cpu (") for line in said
+    )
 
 
 @pytest.mark.slow
@@ -162,9 +193,14 @@ def test_kernels_of_an_h100_compile_and_are_as_few_as_they_should_be():
     parts = {part["what"]: part for part in json.loads(done.stdout)}
     assert len(parts) == 20
     for what, part in parts.items():
-        assert len(part["kernels"]) == (2 if "gradient of the bias" in what else 1), what  # a sum needs two
+        # a sum needs two
+        assert len(part["kernels"]) == (2 if "gradient of the bias" in what else 1), what
         assert all(k["compiled"] > 0 and not k["atomics"] for k in part["kernels"]), what
     # Layer 1, both ways: read and written once each, what pooling leaves being a quarter.
     each = 2 * 256 * 96 * 55 * 55, 2 * 256 * 96 * 27 * 27
-    passes = [p["bytes"] for what, p in parts.items() if what.startswith("layer 1: ") and "channels" not in what]
+    passes = [
+        p["bytes"]
+        for what, p in parts.items()
+        if what.startswith("layer 1: ") and "channels" not in what
+    ]
     assert sum(passes) == pytest.approx(2 * each[0] + 9 * each[1], rel=1e-3)

@@ -1,4 +1,6 @@
-"""Networks of torchvision and timm: golden plans, the same bits as the library's own network, the rules of training."""
+"""Networks of torchvision and timm: golden plans, the same bits as the library's own network,
+the rules of training.
+"""
 
 import hashlib
 import json
@@ -36,21 +38,31 @@ def network_of(key: str, **settings) -> NetworkConfig:
 
 @pytest.mark.parametrize("key", GOLDEN)
 def test_plans_are_pinned_and_chains_are_the_librarys_network(key):
-    """The layers, and bit for bit outputs, gradients and buffers in training and evaluation at two sizes of batch."""
+    """The layers, and bit for bit outputs, gradients and buffers in training and evaluation at two
+    sizes of batch.
+    """
     golden = GOLDEN[key]
     network = network_of(key, input_size=golden["input_size"]).resolved(1000)
     assert [cost.modules for cost in layer_costs(network)] == golden["layers"]
     assert hashlib.sha256("\n".join(network.plan).encode()).hexdigest()[:16] == golden["plan"]
     network.verify()
     chain = Chain(network, np.zeros(3)).eval()
-    own = {name.split(".", 2)[2]: tensor for name, tensor in chain.state_dict().items() if name.startswith("layers.")}
+    own = {
+        name.split(".", 2)[2]: tensor
+        for name, tensor in chain.state_dict().items()
+        if name.startswith("layers.")
+    }
     model = network.build().eval()  # untouched: with its own dropout, writing in place
     assert model.load_state_dict(own, strict=False).missing_keys == []
     for parameter in model.parameters():  # another order in memory is another order of sums
         if parameter.dim() == 4:
             parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    assert {n for n, _ in model.named_parameters()} == {n.split(".", 2)[2] for n, _ in chain.named_parameters()}
-    x = torch.randn(2, 3, network.input_size, network.input_size, generator=torch.Generator().manual_seed(0))
+    assert {n for n, _ in model.named_parameters()} == {
+        n.split(".", 2)[2] for n, _ in chain.named_parameters()
+    }
+    x = torch.randn(
+        2, 3, network.input_size, network.input_size, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         y = x
         for layer in chain.layers:
@@ -61,7 +73,12 @@ def test_plans_are_pinned_and_chains_are_the_librarys_network(key):
 def test_alexnet_and_vgg_have_the_layers_of_their_papers():
     counts = {key: len(plan["layers"]) for key, plan in GOLDEN.items()}
     assert counts["torchvision alexnet"] == 8 and counts["torchvision vgg16"] == 16
-    assert {counts[f"torchvision {n}"] for n in ("resnet18", "resnet50", "vit_b_16", "swin_t")} == {10, 18, 14, 17}
+    assert {counts[f"torchvision {n}"] for n in ("resnet18", "resnet50", "vit_b_16", "swin_t")} == {
+        10,
+        18,
+        14,
+        17,
+    }
 
 
 @pytest.mark.parametrize(
@@ -79,7 +96,9 @@ def test_what_cannot_be_chopped_is_refused_by_name(key, size, why):
 
 
 def test_layers_that_are_not_the_network_are_refused(monkeypatch):
-    """The check before training fails where the layers compute something else, or write into what others share."""
+    """The check before training fails where the layers compute something else,
+    or write into what others share.
+    """
     network = network_of("torchvision resnet18", input_size=32).resolved(7)
 
     def broken(plan, model, forward):
@@ -87,7 +106,10 @@ def test_layers_that_are_not_the_network_are_refused(monkeypatch):
         layer.forward = lambda x: forward(Layer.forward(layer, x), x)
         return layer
 
-    for forward, why in ((lambda y, x: y + 1e-6, "give another output"), (_overwriting, "writes into its input")):
+    for forward, why in (
+        (lambda y, x: y + 1e-6, "give another output"),
+        (_overwriting, "writes into its input"),
+    ):
         library._verify.cache_clear()
         monkeypatch.setattr(library, "Layer", lambda plan, model, f=forward: broken(plan, model, f))
         with pytest.raises(UserError, match=why):
@@ -113,7 +135,9 @@ RULES = [
 
 @pytest.fixture(scope="module", params=RULES)
 def runs(request, config, dataset, trained):
-    """spec_of(cell) for a network, and a store with a cohort of its cells; stochastic depth and dropout are on."""
+    """spec_of(cell) for a network, and a store with a cohort of its cells;
+    stochastic depth and dropout are on.
+    """
     network = network_of(request.param, input_size=16)
 
     def spec_of(cell):
@@ -132,7 +156,9 @@ def test_frozen_is_frozen_and_the_rest_is_trained(runs):
     spec_of, store = runs
     spec = spec_of("A3B")
     n_layers, base = spec.network.n_layers, spec.source
-    assert equal(states(store, spec, (1, 2, 3)), states(store, base, (1, 2, 3))), "statistics of BatchNorm as well"
+    assert equal(states(store, spec, (1, 2, 3)), states(store, base, (1, 2, 3))), (
+        "statistics of BatchNorm as well"
+    )
     for number in range(1, n_layers + 1):
         tuned = equal(states(store, spec_of("A3B+"), [number]), states(store, base, [number]))
         assert not tuned, number
@@ -149,7 +175,9 @@ def test_alone_equals_in_a_cohort(runs, cell, trained):
 
 
 def test_stopped_equals_not_stopped(runs, dataset, tmp_path):
-    """Every state after a step can be gone on from: here that after the second, through a checkpoint."""
+    """Every state after a step can be gone on from: here that after the second,
+    through a checkpoint.
+    """
     spec_of, store = runs
     spec = spec_of("baseB")
     stopped = Store(tmp_path)
@@ -174,7 +202,9 @@ def test_dropout_and_stochastic_depth_are_functions_of_network_and_step():
     kinds = {(m.dims, m.p > 0) for m in one.modules() if type(m).__name__ == "Dropout"}
     assert {(None, True), (1, True)} <= kinds
     other.load_state_dict(one.state_dict())
-    assert not [m for m in one.modules() if isinstance(m, (nn.Dropout, torchvision.ops.StochasticDepth))]
+    assert not [
+        m for m in one.modules() if isinstance(m, (nn.Dropout, torchvision.ops.StochasticDepth))
+    ]
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     def out(chain, step):

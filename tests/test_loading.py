@@ -30,9 +30,18 @@ def test_a_loaded_run_is_right_as_often_as_was_measured(spec_and_store, dataset)
     with torch.no_grad(), one_thread():
         found = run(torch.from_numpy(dataset.read_rows(rows))).argmax(1).numpy()
     names = [run.classes[label] for label in found]
-    right = np.mean([name == dataset.classes[k].name for name, k in zip(names, dataset.labels[rows], strict=True)])
+    right = np.mean(
+        [
+            name == dataset.classes[k].name
+            for name, k in zip(names, dataset.labels[rows], strict=True)
+        ]
+    )
     assert right == run.metrics[-1]["val_top1"] == store.metrics(spec)[-1]["val_top1"]
-    assert equal(dict(run.network.state_dict()), store.weights(spec)) and run.spec == spec and not run.training
+    assert (
+        equal(dict(run.network.state_dict()), store.weights(spec))
+        and run.spec == spec
+        and not run.training
+    )
 
 
 def test_images_are_preprocessed_as_they_were_packed(spec_and_store, dataset, tmp_path):
@@ -47,10 +56,14 @@ def test_images_are_preprocessed_as_they_were_packed(spec_and_store, dataset, tm
     with torch.no_grad():
         features = [run.features(images, layer) for layer in range(9)]
         assert torch.equal(run(images), features[8]) and features[8].shape == (2, len(run.classes))
-        assert features[0].shape == (2, 3, 14, 14) and torch.equal(run.network.layers[2](features[2]), features[3])
+        assert features[0].shape == (2, 3, 14, 14) and torch.equal(
+            run.network.layers[2](features[2]), features[3]
+        )
 
 
-def test_what_is_not_finished_or_says_no_names_is_one_clear_line(spec_of, trained, dataset, tmp_path):
+def test_what_is_not_finished_or_says_no_names_is_one_clear_line(
+    spec_of, trained, dataset, tmp_path
+):
     spec = spec_of("baseB")
     store = Store(tmp_path)
     lock = store.claim(spec)
@@ -68,7 +81,11 @@ def test_what_is_not_finished_or_says_no_names_is_one_clear_line(spec_of, traine
 
 @pytest.mark.parametrize(
     ("imported", "absent"),
-    [("transferability.errors", "torch"), ("experiments.run", "torchvision"), ("analysis.report", "torchvision")],
+    [
+        ("transferability.errors", "torch"),
+        ("experiments.run", "torchvision"),
+        ("analysis.report", "torchvision"),
+    ],
 )
 def test_what_takes_seconds_to_import_is_imported_where_it_is_used(imported, absent):
     code = f"import sys, {imported}; sys.exit({absent!r} in sys.modules)"

@@ -81,7 +81,11 @@ def test_the_grouped_convolution_sees_half_of_the_channels(caffenet):
     x = torch.randn(1, 96, 27, 27)
     conv = caffenet.layers[1].conv
     with torch.no_grad():
-        changed = (conv(x) - conv(torch.cat([x[:, :48], torch.zeros(1, 48, 27, 27)], 1))).abs().amax((0, 2, 3))
+        changed = (
+            (conv(x) - conv(torch.cat([x[:, :48], torch.zeros(1, 48, 27, 27)], 1)))
+            .abs()
+            .amax((0, 2, 3))
+        )
     assert (changed[:128] == 0).all() and (changed[128:] > 0).all()
 
 
@@ -122,14 +126,24 @@ def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
     costs = layer_costs(network_config("caffenet"))
     flops = [c.multiply_adds for c in costs]
     assert sum(c.parameters for c in costs) == 60_965_224
-    assert (costs[0].computed, costs[0].passed, costs[4].passed) == (55 * 55 * 96, 27 * 27 * 96, 9216)
+    assert (costs[0].computed, costs[0].passed, costs[4].passed) == (
+        55 * 55 * 96,
+        27 * 27 * 96,
+        9216,
+    )
     assert (flops[0], flops[7]) == (55 * 55 * 96 * 363, 4_096_000)
     assert len(flops) == 8
 
 
 def test_zfnet_has_the_sizes_of_its_papers_figure_3():
     costs = layer_costs(network_config("zfnet", outputs=1000))
-    assert [c.output for c in costs[:5]] == [(96, 55, 55), (256, 13, 13), (384, 13, 13), (384, 13, 13), (256, 6, 6)]
+    assert [c.output for c in costs[:5]] == [
+        (96, 55, 55),
+        (256, 13, 13),
+        (384, 13, 13),
+        (384, 13, 13),
+        (256, 6, 6),
+    ]
     assert (costs[0].computed, costs[1].computed) == (96 * 110 * 110, 256 * 26 * 26)
 
 
@@ -138,7 +152,9 @@ def test_kaiming_has_the_variance_of_he():
     for layer in network.layers[:-1]:
         main = layer.conv if hasattr(layer, "conv") else layer.fc
         fan_in = main.weight[0].numel()
-        assert main.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=5 / np.sqrt(2 * main.weight.numel()))
+        assert main.weight.std().item() == pytest.approx(
+            (2 / fan_in) ** 0.5, rel=5 / np.sqrt(2 * main.weight.numel())
+        )
         assert (main.bias == 0).all()
 
 
@@ -163,7 +179,9 @@ def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
         torch.tensor([True, False, True]),
         4,
     )
-    assert (network.input(batch) == 0).all(), "an image equal to the mean is zero wherever it is cropped"
+    assert (network.input(batch) == 0).all(), (
+        "an image equal to the mean is zero wherever it is cropped"
+    )
     plain = images[1, 1:5, 0:4]
     assert torch.equal(batch.pixels[1], plain)
     assert torch.equal(batch.pixels[0], images[0, 0:4, 2:6].flip(1))
@@ -180,9 +198,13 @@ def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
 
     first = drop(networks[0], 3)
     assert torch.equal(first, drop(networks[1], 3))
-    assert not torch.equal(first, drop(networks[2], 3)) and not torch.equal(first, drop(networks[0], 4))
+    assert not torch.equal(first, drop(networks[2], 3)) and not torch.equal(
+        first, drop(networks[0], 4)
+    )
     assert set(first.unique().tolist()) == {0.0, 2.0}
-    assert not torch.equal(first, networks[0].layers[7].drop(x)), "the two dropouts of a step differ"
+    assert not torch.equal(first, networks[0].layers[7].drop(x)), (
+        "the two dropouts of a step differ"
+    )
     networks[0].freeze(7)
     assert torch.equal(first, drop(networks[0], 3)), "dropout stays on in frozen layers"
     assert torch.equal(drop(networks[0].eval(), 3), x)
@@ -191,7 +213,8 @@ def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
 def test_copying_is_strict_both_ways():
     config, mean = network_config("small", outputs=5), np.zeros(3, np.float32)
     source = Chain(config, mean, (0, "a")).state_dict()
-    network = Chain(replace(config, outputs=7), mean, (0, "b"))  # another classifier is no hindrance below it
+    # another classifier is no hindrance below it
+    network = Chain(replace(config, outputs=7), mean, (0, "b"))
     assert copy_layers(source, network, 2) == [
         "input.mean",
         *(f"layers.{i}.conv.{p}" for i in range(2) for p in ("weight", "bias")),
@@ -199,6 +222,8 @@ def test_copying_is_strict_both_ways():
     with pytest.raises(ValueError, match=r"layers\.1\.conv\.bias"):
         copy_layers({k: v for k, v in source.items() if k != "layers.1.conv.bias"}, network, 2)
     with pytest.raises(ValueError, match=r"layers\.0\.norm"):
-        copy_layers(source, Chain(network_config("small", normalisation="batch", outputs=5), mean), 1)
+        copy_layers(
+            source, Chain(network_config("small", normalisation="batch", outputs=5), mean), 1
+        )
     with pytest.raises(ValueError, match=r"layers\.7\.fc\.weight"):
         copy_layers(source, network, 8)

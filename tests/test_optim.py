@@ -33,12 +33,19 @@ def test_the_papers_schedule_is_exact(tmp_path):
         300_000: 1e-5,
         449_999: 1e-6,
     }
-    assert {step: learning_rate(step, recipe) for step in wanted} == pytest.approx(wanted, rel=1e-12)
+    assert {step: learning_rate(step, recipe) for step in wanted} == pytest.approx(
+        wanted, rel=1e-12
+    )
 
 
 def test_the_reduced_volume_schedule_of_the_original(tmp_path):
     reduced = replace(
-        shrunk(tmp_path).recipe, schedule="step", lr=0.0125, step_size=64_000, steps=200_000, warmup_steps=0
+        shrunk(tmp_path).recipe,
+        schedule="step",
+        lr=0.0125,
+        step_size=64_000,
+        steps=200_000,
+        warmup_steps=0,
     )
     assert learning_rate(63_999, reduced) == 0.0125
     assert learning_rate(64_000, reduced) == pytest.approx(0.00125)
@@ -55,11 +62,22 @@ def test_cosine_warms_up_and_stays_above_zero(config):
 
 
 def test_the_update_is_caffes_across_changes_of_rate():
-    """v = momentum v + lr (g + decay w); w -= v, in float64 beside torch's SGD with our scaled momentum."""
+    """v = momentum v + lr (g + decay w); w -= v,
+    in float64 beside torch's SGD with our scaled momentum.
+    """
     from transferability.config import RecipeConfig
 
     recipe = RecipeConfig(
-        "t", 12, 1, 0.1, "step", eval_every=1, eval_batch_size=1, step_size=4, gamma=0.1, weight_decay=0.05
+        "t",
+        12,
+        1,
+        0.1,
+        "step",
+        eval_every=1,
+        eval_batch_size=1,
+        step_size=4,
+        gamma=0.1,
+        weight_decay=0.05,
     )
     network = torch.nn.Module()
     network.layers = torch.nn.ModuleList([torch.nn.Sequential()])
@@ -82,10 +100,14 @@ def test_the_update_is_caffes_across_changes_of_rate():
         torch.testing.assert_close(fc.bias, b, rtol=1e-12, atol=1e-12)
 
 
-def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(dataset, spec_of, config):
+def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(
+    dataset, spec_of, config
+):
     from transferability.stream import Stream
 
-    spec = spec_of("A3B~2", network={"normalisation": "batch"}, recipe={"copied_lr_multiplier": 0.1})
+    spec = spec_of(
+        "A3B~2", network={"normalisation": "batch"}, recipe={"copied_lr_multiplier": 0.1}
+    )
     stream = Stream(dataset, list(spec.classes), None, 0, spec.recipe, 14, torch.device("cpu"))
     source = build_member(spec.source, stream, None, None).network.state_dict()
     member = build_member(spec, stream, source, None)
@@ -95,10 +117,13 @@ def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(datas
             name = next(n for n, p in member.network.named_parameters() if p is parameter)
             found[name.removeprefix("layers.")] = (group["multiplier"], group["weight_decay"])
     assert all(int(name[0]) >= 3 for name in found), "layers 1-3 are frozen"
-    assert found["3.conv.weight"] == pytest.approx((0.1, 5e-4))  # layers 4 and 5 are copied and trained
+    # layers 4 and 5 are copied and trained
+    assert found["3.conv.weight"] == pytest.approx((0.1, 5e-4))
     assert found["4.conv.bias"] == pytest.approx((0.2, 0))
     assert found["5.fc.weight"] == (1, 5e-4)
     assert found["7.fc.bias"] == (2, 0)
     assert found["5.norm.weight"] == found["5.norm.bias"] == (1, 0)
-    trained = {n.removeprefix("layers.") for n, p in member.network.named_parameters() if p.requires_grad}
+    trained = {
+        n.removeprefix("layers.") for n, p in member.network.named_parameters() if p.requires_grad
+    }
     assert trained == set(found)

@@ -21,21 +21,63 @@ def loaded(*words: str) -> Config:
         return load(compose("config", as_typed(list(words))))
 
 
-TEXTS = ["2024.10", "1e3", "1_000", "007", "true", "nan", "a=b", "a,b", "(a)", "[a]", "{a}", "it's", '"a" b', "#a! ;&"]
-TEXTS += ["naïve", "猫", "a\"b'c", "x, y", "C:\\a b", "random-0", "-1", "+1", "%", "a:b", "a@b", "*", "{a: b}", "b]["]
+TEXTS = [
+    "2024.10",
+    "1e3",
+    "1_000",
+    "007",
+    "true",
+    "nan",
+    "a=b",
+    "a,b",
+    "(a)",
+    "[a]",
+    "{a}",
+    "it's",
+    '"a" b',
+    "#a! ;&",
+]
+TEXTS += [
+    "naïve",
+    "猫",
+    "a\"b'c",
+    "x, y",
+    "C:\\a b",
+    "random-0",
+    "-1",
+    "+1",
+    "%",
+    "a:b",
+    "a@b",
+    "*",
+    "{a: b}",
+    "b][",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_is_what_was_typed(text):
-    config = loaded("dataset=folder", f"dataset.name={text}", f"dataset.source=/{text}", f"data_dir={text}")
+    config = loaded(
+        "dataset=folder", f"dataset.name={text}", f"dataset.source=/{text}", f"data_dir={text}"
+    )
     assert (config.dataset.name, config.dataset.source) == (text, f"/{text}")
     assert config.data_dir == text and config.dataset.folder == f"{text}/{text}"
     assert loaded(f"store={text}", f"out={text}/x").store == text
 
 
 def test_what_hydra_reads_as_a_text_is_left_to_it():
-    for word in ("dataset.name='a b'", "dataset.name=null", "out=x/${dataset.name}", "recipe.lr=1e-3", "network=small",
-                 "study.splits=[a,b]", "+dataset.on_error=skip", "~out", "-m", "dataset.source=a\\(b\\)"):  # fmt: skip
+    for word in (
+        "dataset.name='a b'",
+        "dataset.name=null",
+        "out=x/${dataset.name}",
+        "recipe.lr=1e-3",
+        "network=small",
+        "study.splits=[a,b]",
+        "+dataset.on_error=skip",
+        "~out",
+        "-m",
+        "dataset.source=a\\(b\\)",
+    ):
         assert as_typed([word]) == [word]
     sweep = ["-m", "split=random-0,natural-manmade", "dataset.name=2024.10,a", "target=choice(A,B)"]
     assert as_typed(sweep) == [*sweep[:2], 'dataset.name="2024.10",a', sweep[3]]
@@ -43,7 +85,8 @@ def test_what_hydra_reads_as_a_text_is_left_to_it():
 
 def test_a_text_that_was_read_as_a_number_is_refused():
     with pytest.raises(
-        UserError, match=r"^study.splits\[1\] was read as 1000.0, a float, but it is a text: put it in quo"
+        UserError,
+        match=r"^study.splits\[1\] was read as 1000.0, a float, but it is a text: put it in quo",
     ):
         loaded("study.splits=[random-0,1e3]")
     with (
@@ -67,23 +110,56 @@ def test_a_text_that_was_read_as_a_number_is_refused():
 )
 def test_what_cannot_be_read_says_how_to_write_it(run, word, way):  # noqa: F811
     status, errors = run(experiments.status.main, word)
-    assert status == 2 and way in errors and errors.startswith("error: ") and len(errors.splitlines()) == 1, errors
+    assert (
+        status == 2
+        and way in errors
+        and errors.startswith("error: ")
+        and len(errors.splitlines()) == 1
+    ), errors
 
 
 def test_a_path_may_begin_at_home(monkeypatch, tmp_path, run):  # noqa: F811
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    words = ["dataset=imagenet", "data_dir=~/d", "store=~/s", "out=~/o", "dataset.source=~", "dataset.val_labels=~/v"]
+    words = [
+        "dataset=imagenet",
+        "data_dir=~/d",
+        "store=~/s",
+        "out=~/o",
+        "dataset.source=~",
+        "dataset.val_labels=~/v",
+    ]
     config = loaded(*words)
-    found = (config.data_dir, config.store, config.out, config.dataset.source, config.dataset.val_labels)
+    found = (
+        config.data_dir,
+        config.store,
+        config.out,
+        config.dataset.source,
+        config.dataset.val_labels,
+    )
     assert found == tuple(f"{tmp_path}{part}" for part in ("/d", "/s", "/o", "", "/v"))
     assert config.dataset.folder == f"{tmp_path}/d/imagenet" and loaded("store=./~").store == "./~"
-    with pytest.raises(UserError, match=r"store=~nobody-here/x: there is no home folder ~nobody-here; .* \./~nobody"):
+    with pytest.raises(
+        UserError,
+        match=r"store=~nobody-here/x: there is no home folder ~nobody-here; .* \./~nobody",
+    ):
         loaded("store=~nobody-here/x")
-    (tmp_path / "mine.yaml").write_text("A: [natural-00, natural-01]\nB: [no-such-class, natural-02]\n")
-    status, errors = run(experiments.run.main, "split=~/mine.yaml", "mode=plan", "data_dir=~/d", "store=~/s")
+    (tmp_path / "mine.yaml").write_text(
+        "A: [natural-00, natural-01]\nB: [no-such-class, natural-02]\n"
+    )
+    status, errors = run(
+        experiments.run.main, "split=~/mine.yaml", "mode=plan", "data_dir=~/d", "store=~/s"
+    )
     assert status == 2 and "no class no-such-class" in errors, "it was read"
-    sweep = ["-m", "seed=0", "mode=plan", "split=random-0", "cell=baseB", "store=~/s", "data_dir=~/d"]
+    sweep = [
+        "-m",
+        "seed=0",
+        "mode=plan",
+        "split=random-0",
+        "cell=baseB",
+        "store=~/s",
+        "data_dir=~/d",
+    ]
     monkeypatch.setattr(sys, "argv", ["command", *sweep])
     experiments.cli.command(experiments.run.main)()
     assert sorted(os.listdir(tmp_path)) == ["d", "mine.yaml", "s"], "no folder is called ~"

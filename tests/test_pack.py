@@ -36,7 +36,8 @@ def test_rows_are_shuffled_training_first_and_labels_fit_the_images(tmp_path):
 def test_the_order_is_a_function_of_the_seed(tmp_path):
     source = make_source(tmp_path / "source")
     one, again, other = (
-        pack(config_of(source, tmp_path / name, seed=seed)) for name, seed in (("one", 0), ("again", 0), ("other", 1))
+        pack(config_of(source, tmp_path / name, seed=seed))
+        for name, seed in (("one", 0), ("again", 0), ("other", 1))
     )
     assert np.array_equal(one.images, again.images) and one.checksum == again.checksum
     assert not np.array_equal(one.images, other.images) and one.checksum != other.checksum
@@ -54,7 +55,9 @@ def test_the_order_of_files_on_the_disk_does_not_matter(tmp_path):
             for path in reversed(files) if backwards else files:
                 archive.write(path, path.relative_to(forward))
     sources = [forward, backward, *archives]
-    checksums = {pack(config_of(s, tmp_path / f"packed-{i}")).checksum for i, s in enumerate(sources)}
+    checksums = {
+        pack(config_of(s, tmp_path / f"packed-{i}")).checksum for i, s in enumerate(sources)
+    }
     assert len(checksums) == 1
 
 
@@ -88,13 +91,23 @@ def test_packs_without_a_test_part_are_what_they_were(tmp_path):
     """Checksums, and what the description holds, of packs made before there were test parts."""
     plain = pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
     assert plain.checksum == "583d2f7a84225e290f27b5f4d9b5ecf4ed24a4aa1889f46f5bfc54e0621c392a"
-    held_out = pack(config_of(own_folder(tmp_path / "own"), tmp_path / "held-out", val_fraction=0.3, seed=5))
+    held_out = pack(
+        config_of(own_folder(tmp_path / "own"), tmp_path / "held-out", val_fraction=0.3, seed=5)
+    )
     assert held_out.checksum == "ac7186f98be419a83edce9617f2cf3166870ddafd3d0a656318298d44527dfa0"
     assert held_out.n_test == 0 and held_out.test_rows([0, 1]).tolist() == []
     settings = ["kind", "name", "image_size", "resize", "val_fraction", "seed", "grammar"]
     assert list(plain.meta["settings"]) == settings
     ends = ["image_size", "n_train", "n_val", "classes", "skipped", "part_checksums", "checksum"]
-    assert list(plain.meta) == ["format", "name", "settings", "source", "source_files", "opencv", *ends]
+    assert list(plain.meta) == [
+        "format",
+        "name",
+        "settings",
+        "source",
+        "source_files",
+        "opencv",
+        *ends,
+    ]
 
 
 # --- once, and whole ---
@@ -106,7 +119,9 @@ def test_packing_again_rewrites_nothing_and_needs_no_source(tmp_path):
     first = pack(config)
 
     def stamps():
-        return {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (tmp_path / "packed").iterdir()}
+        return {
+            p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (tmp_path / "packed").iterdir()
+        }
 
     before = stamps()
     assert before.keys() == {"images.npy", "labels.npy", "dataset.json"}
@@ -118,7 +133,13 @@ def test_packing_again_rewrites_nothing_and_needs_no_source(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("image_size", 5), ("seed", 1), ("resize", "linear"), ("val_fraction", 0.5), ("name", "other")],
+    [
+        ("image_size", 5),
+        ("seed", 1),
+        ("resize", "linear"),
+        ("val_fraction", 0.5),
+        ("name", "other"),
+    ],
 )
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, key, value):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
@@ -175,14 +196,18 @@ def test_resizing_is_opencvs(tmp_path, resize, size, interpolation):
     image = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
     for subset in ("train", "val"):
         write(tmp_path / "source" / subset / "a" / "x.png", image)
-    packed = pack(config_of(tmp_path / "source", tmp_path / "packed", resize=resize, image_size=size))
+    packed = pack(
+        config_of(tmp_path / "source", tmp_path / "packed", resize=resize, image_size=size)
+    )
     expected = cv2.resize(image, (size, size), interpolation=interpolation)
     assert np.array_equal(packed.images[0], expected) and np.array_equal(packed.images[1], expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 25), (25, 10), (10, 10), (11, 24)])
 def test_cropping_keeps_the_aspect_ratio_and_the_middle(tmp_path, height, width):
-    """A picture whose colours say where they are: what is kept is the largest square in its middle."""
+    """A picture whose colours say where they are: what is kept is the largest square
+    in its middle.
+    """
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([10 * rows, 10 * columns, 0 * rows], axis=-1).astype(np.uint8)
     for subset in ("train", "val"):
@@ -230,10 +255,14 @@ def test_a_source_that_is_none_is_one_clear_line(tmp_path):
     (tmp_path / "empty" / "notes.txt").write_text("no image")
     assert "has no images" in packing_refusal(config_of(tmp_path / "empty", tmp_path / "packed"))
     (tmp_path / "no.zip").write_text("not a zip")
-    assert "neither a folder nor a zip" in packing_refusal(config_of(tmp_path / "no.zip", tmp_path / "packed"))
+    assert "neither a folder nor a zip" in packing_refusal(
+        config_of(tmp_path / "no.zip", tmp_path / "packed")
+    )
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    assert "has no images" in packing_refusal(config_of(tmp_path / "empty.zip", tmp_path / "packed"))
+    assert "has no images" in packing_refusal(
+        config_of(tmp_path / "empty.zip", tmp_path / "packed")
+    )
     unset = DatasetConfig("folder", "some", str(tmp_path / "packed"), SIDE)
     assert "dataset.source is not set" in packing_refusal(unset)
 
@@ -247,7 +276,10 @@ def test_a_disk_without_room_is_named_before_anything_is_packed(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
     (tmp_path / "file").write_text("")
-    for folder, message in ((tmp_path / "file" / "packed", "File exists"), (tmp_path / ("x" * 300), "too long")):
+    for folder, message in (
+        (tmp_path / "file" / "packed", "File exists"),
+        (tmp_path / ("x" * 300), "too long"),
+    ):
         with pytest.raises(UserError, match=f"cannot be written: .*{message}") as error:
             pack(config_of(source, folder))
         assert "\n" not in str(error.value)

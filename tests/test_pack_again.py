@@ -38,7 +38,9 @@ def moved(source):
 
 
 def edited(source):
-    (source / "train" / "bee" / "0.png").write_bytes((source / "val" / "bee" / "0.png").read_bytes() + b"more")
+    (source / "train" / "bee" / "0.png").write_bytes(
+        (source / "val" / "bee" / "0.png").read_bytes() + b"more"
+    )
 
 
 def emptied(source):
@@ -49,8 +51,14 @@ def emptied(source):
 CHANGES = {
     gained: r"\(9 images of \d+ bytes then, 10 images of \d+ bytes now\)",
     lost: r"\(9 images of \d+ bytes then, 8 images of \d+ bytes now\)",
-    renamed: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts \(see dataset.parts\)\)",
-    moved: r"\(9 images of \d+ bytes, of other names or sizes, or in other parts \(see dataset.parts\)\)",
+    renamed: (
+        r"\(9 images of \d+ bytes, of other names or sizes, "
+        r"or in other parts \(see dataset.parts\)\)"
+    ),
+    moved: (
+        r"\(9 images of \d+ bytes, of other names or sizes, "
+        r"or in other parts \(see dataset.parts\)\)"
+    ),
     edited: r"\(9 images of \d+ bytes then, 9 images of \d+ bytes now\)",
     emptied: r"has no images in it",
 }
@@ -78,7 +86,9 @@ def test_packing_again_notices_a_source_that_changed(tmp_path, change, zipped):
     with pytest.raises(UserError, match=CHANGES[change]) as error:
         pack(config)
     message = str(error.value)
-    assert "\n" not in message and message.startswith(f"dataset.source={config.source} is not what was packed into")
+    assert "\n" not in message and message.startswith(
+        f"dataset.source={config.source} is not what was packed into"
+    )
     assert "delete that folder to pack again, or set dataset.name" in message
     assert open_packed(config).checksum == checksum, "training goes on with what was packed"
 
@@ -90,7 +100,9 @@ def test_a_source_may_be_spelled_otherwise(tmp_path, monkeypatch):
     make_source(tmp_path / "other", n_train=2, n_val=1)
     for spelled in ("source", "./source/", "other/../source"):
         assert open_packed(replace(config, source=spelled)).checksum == checksum
-    with pytest.raises(UserError, match=r"was packed from .*/source, not from dataset.source=other"):
+    with pytest.raises(
+        UserError, match=r"was packed from .*/source, not from dataset.source=other"
+    ):
         open_packed(replace(config, source="other"))
 
 
@@ -117,17 +129,23 @@ def often(monkeypatch):
 
 
 def stopped(source, folder, **settings):
-    """Packing that a corrupt image stops near its end; its progress and the settings to go on with."""
+    """Packing that a corrupt image stops near its end;
+    its progress and the settings to go on with.
+    """
     (source / "train" / "ant" / "0.png").write_bytes(b"")  # lies in row 20 of 30
     with pytest.raises(UserError, match="on_error=skip"):
         pack(config_of(source, folder, **settings))
-    progress = json.loads((folder.with_name(f".{folder.name}.partial") / "progress.json").read_text())
+    progress = json.loads(
+        (folder.with_name(f".{folder.name}.partial") / "progress.json").read_text()
+    )
     assert not folder.exists() and 4 <= progress["items"] < 30
     return progress, config_of(source, folder, on_error="skip", **settings)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(tmp_path, often, caplog, encoding):
+def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(
+    tmp_path, often, caplog, encoding
+):
     caplog.set_level("INFO")
     source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
     progress, config = stopped(source, folder, encoding=encoding)
@@ -142,14 +160,18 @@ def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(tmp_path, oft
     assert not partial.exists()
     pack(replace(config, folder=str(tmp_path / "whole")))
     assert contents(folder) == contents(tmp_path / "whole")
-    assert contents(folder).keys() == {*progress["sizes"], "labels.npy", "dataset.json"} - {"hashes.npy"}
+    assert contents(folder).keys() == {*progress["sizes"], "labels.npy", "dataset.json"} - {
+        "hashes.npy"
+    }
     verify(folder)
 
 
 @pytest.mark.parametrize("change", ["seed", "encoding", "source", "cut", "opencv"])
 def test_a_partial_pack_of_something_else_is_not_continued(tmp_path, often, caplog, change):
     caplog.set_level("INFO")
-    source, folder, partial = make_source(tmp_path / "source"), tmp_path / "packed", tmp_path / ".packed.partial"
+    source = make_source(tmp_path / "source")
+    folder = tmp_path / "packed"
+    partial = tmp_path / ".packed.partial"
     progress, config = stopped(source, folder)
     if change == "seed":
         config = replace(config, seed=1)
@@ -172,7 +194,9 @@ def test_a_pack_with_a_test_part_goes_on_to_the_same_bytes(tmp_path, often):
     _, config = stopped(source, folder, test_fraction=0.3)
     pack(config)
     pack(replace(config, folder=str(tmp_path / "whole")))
-    assert contents(folder) == contents(tmp_path / "whole") and open_dataset(str(folder)).n_test == 5
+    assert (
+        contents(folder) == contents(tmp_path / "whole") and open_dataset(str(folder)).n_test == 5
+    )
 
 
 def test_a_pack_that_only_lacks_its_last_renaming_gets_it(tmp_path, often):
@@ -191,7 +215,9 @@ MANY = [*SHRUNK, "dataset.grammar.train_per_class=1300"]  # 10,440 images: two s
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """The bytes of the many images, packed undisturbed."""
-    return contents(pack(shrunk(tmp_path_factory.mktemp("many"), *MANY[len(SHRUNK) :]).dataset).folder)
+    return contents(
+        pack(shrunk(tmp_path_factory.mktemp("many"), *MANY[len(SHRUNK) :]).dataset).folder
+    )
 
 
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGINT", "full disk"])
@@ -216,7 +242,10 @@ def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_
     assert process.exitcode == wanted, log.read_text()
     assert not (data / "procedural").exists()
     if way == "full disk":
-        assert "cannot be written: File too large; make room and give the same command" in log.read_text()
+        assert (
+            "cannot be written: File too large; make room and give the same command"
+            in log.read_text()
+        )
     process = crash.start(*command)
     process.join(200)
     assert process.exitcode == 0, log.read_text()
@@ -228,7 +257,9 @@ def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_
 def test_what_is_written_already_counts_as_room(tmp_path, often, monkeypatch):
     source, folder = make_source(tmp_path / "source"), tmp_path / "packed"
     progress, config = stopped(source, folder)
-    left = 30 * SIDE * SIDE * 3 - sum(p.stat().st_size for p in (tmp_path / ".packed.partial").iterdir())
+    left = 30 * SIDE * SIDE * 3 - sum(
+        p.stat().st_size for p in (tmp_path / ".packed.partial").iterdir()
+    )
     free = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=left - 1))
     with pytest.raises(UserError, match="GB free, the images need"):
@@ -244,7 +275,8 @@ def test_without_a_terminal_lines_tell_rate_and_time_left(tmp_path, often, caplo
     pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
     lines = [r.getMessage() for r in caplog.records]
     counts = [
-        int(re.search(r"packing some: +\d+% (\d+)/30 \[\d\d:\d\d<\d\d:\d\d, .*img.*\]", line)[1]) for line in lines
+        int(re.search(r"packing some: +\d+% (\d+)/30 \[\d\d:\d\d<\d\d:\d\d, .*img.*\]", line)[1])
+        for line in lines
     ]
     assert counts == [*range(2, 31, 2)]
 

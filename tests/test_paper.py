@@ -1,4 +1,6 @@
-"""The published numbers: means worked out by hand, what is missing, and the paper's conclusions from its own data."""
+"""The published numbers: means worked out by hand, what is missing,
+and the paper's conclusions from its own data.
+"""
 
 import pandas as pd
 import pytest
@@ -34,8 +36,19 @@ def test_the_list_is_the_papers(networks):
 def test_the_missing_logs_are_22_fine_tuned_networks(networks):
     missing = networks[networks.state == "missing"]
     assert set(missing.treatment) == {"BnB+", "AnB+"} and len(missing) == 22
-    wanted = {"random-1 A1A+", "random-1 A2A+", "random-1 A4A+", "random-1 A7A+", "random-1 A1B+", "random-1 A5B+"}
-    wanted |= {"random-1 A6B+", "random-1 A7B+", *(f"random-{k} B{n}A+" for k in (0, 1) for n in range(1, 8))}
+    wanted = {
+        "random-1 A1A+",
+        "random-1 A2A+",
+        "random-1 A4A+",
+        "random-1 A7A+",
+        "random-1 A1B+",
+        "random-1 A5B+",
+    }
+    wanted |= {
+        "random-1 A6B+",
+        "random-1 A7B+",
+        *(f"random-{k} B{n}A+" for k in (0, 1) for n in range(1, 8)),
+    }
     assert set(names(missing)) == wanted
 
 
@@ -53,7 +66,9 @@ def test_the_missing_logs_are_22_fine_tuned_networks(networks):
     ],
 )
 def test_means_worked_out_by_hand(networks, kind, treatment, n, target, mean):
-    rows = networks[(networks.split_kind == kind) & (networks.treatment == treatment) & (networks.n == n)]
+    rows = networks[
+        (networks.split_kind == kind) & (networks.treatment == treatment) & (networks.n == n)
+    ]
     if target:
         rows = rows[rows.target == target]
     assert rows.accuracy.mean() == pytest.approx(mean, abs=5e-5)
@@ -62,29 +77,41 @@ def test_means_worked_out_by_hand(networks, kind, treatment, n, target, mean):
 def test_the_printed_table_of_boosts_is_a_difference_of_means_over_different_tasks(networks):
     """The paper's table 1 to the printed digit; within tasks the boost over base is smaller.
 
-    No task has AnB+ and BnB+: relative to their own bases, which is all that can be compared, they are equal.
+    No task has AnB+ and BnB+: relative to their own bases, which is all that can be compared,
+    they are equal.
     """
     table = boosts(networks, 8)
-    assert table["difference of means"].to_numpy() == pytest.approx(table["printed in the paper"].to_numpy(), abs=5e-4)
+    assert table["difference of means"].to_numpy() == pytest.approx(
+        table["printed in the paper"].to_numpy(), abs=5e-4
+    )
     assert len(table) == 2 * len(TABLE1)
-    over_base, over_selffer = table[table.over == "base"].iloc[0], table[table.over == "BnB+"].iloc[0]
+    over_base = table[table.over == "base"].iloc[0]
+    over_selffer = table[table.over == "BnB+"].iloc[0]
     assert over_base["within tasks"] == pytest.approx(0.0114, abs=5e-5)
     assert over_selffer["within tasks"] == pytest.approx(0.0001, abs=5e-5)
     assert over_selffer.low < -0.002 and over_selffer.high > 0.002
     fine_tuned = networks[networks.accuracy.notna() & networks.treatment.isin(["AnB+", "BnB+"])]
-    assert set(zip(fine_tuned.treatment, fine_tuned.target, strict=True)) == {("AnB+", "B"), ("BnB+", "A")}
+    assert set(zip(fine_tuned.treatment, fine_tuned.target, strict=True)) == {
+        ("AnB+", "B"),
+        ("BnB+", "A"),
+    }
 
 
 def test_decomposition_at_the_middle_and_the_top(networks):
-    """base - BnB and BnB - AnB within tasks: n = 5 by hand from the four tasks A of the random splits."""
+    """base - BnB and BnB - AnB within tasks: n = 5 by hand from the four tasks A of the
+    random splits.
+    """
     parts = decompose(networks).set_index(["quantity", "n"]).value
     own = networks[(networks.split_kind == "random") & (networks.target == "A")].pivot_table(
         index="split", columns=["treatment", "n"], values="accuracy"
     )
     by_hand = (own["base", 0] - own["BnB", 5]).mean()
-    assert parts["co-adaptation loss", 5] == pytest.approx(by_hand, abs=2e-3)  # the model also uses the tasks B
+    # the model also uses the tasks B
+    assert parts["co-adaptation loss", 5] == pytest.approx(by_hand, abs=2e-3)
     assert by_hand == pytest.approx(0.0297, abs=1e-4)
-    assert parts["specificity loss", 7] == pytest.approx((own["BnB", 7] - own["AnB", 7]).mean(), abs=2e-3)
+    assert parts["specificity loss", 7] == pytest.approx(
+        (own["BnB", 7] - own["AnB", 7]).mean(), abs=2e-3
+    )
     assert parts["loss of random filters", 1] == pytest.approx(0.576305 - 0.491662)
 
 
@@ -100,13 +127,17 @@ def test_the_papers_conclusions_follow_from_its_own_numbers(networks):
     assert len(table) == len(CLAIMS)
     open_ones = table[table.verdict != "supported"]
     assert open_ones.difference.tolist() == ["AnB+ minus BnB+, mean over n"]
-    assert open_ones.verdict.tolist() == ["inconclusive"] and open_ones.above.tolist() == ["0 of 0 tasks"]
+    assert open_ones.verdict.tolist() == ["inconclusive"] and open_ones.above.tolist() == [
+        "0 of 0 tasks"
+    ]
     single = table[table.covers == "validation images only"]
     assert single.statement.str.startswith("Random filters").all() and len(single) == 2
 
 
 def test_treatments_act_alike_on_all_tasks(networks):
-    """What the linear model assumes: the mean loss of AnB varies between tasks no more than noise alone makes it."""
+    """What the linear model assumes: the mean loss of AnB varies between tasks no more than noise
+    alone makes it.
+    """
     random = networks[(networks.split_kind == "random") & networks.treatment.isin(["base", "AnB"])]
     means = random.groupby(["split", "target", "treatment"]).accuracy.mean().unstack()
     noise = 0.0022  # standard deviation of one network about the model
@@ -115,7 +146,9 @@ def test_treatments_act_alike_on_all_tasks(networks):
 
 def test_claims_turn_with_the_data(networks):
     """Accuracies mirrored about 0.5 contradict what they supported."""
-    mirrored = assess(networks.assign(accuracy=1 - networks.accuracy), 8).set_index("statement").verdict
+    mirrored = (
+        assess(networks.assign(accuracy=1 - networks.accuracy), 8).set_index("statement").verdict
+    )
     assert mirrored["AnB declines with n"] == "contradicted"
     assert mirrored["Transfer and fine-tuning beat the base"] == "contradicted"
     assert mirrored["Dissimilar tasks transfer worse"] == "contradicted"

@@ -29,8 +29,11 @@ def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
     trained = sum(p.nbytes for p in random_filters if p.requires_grad)
     added = sum(p.nbytes for p in random_filters) + 2 * trained  # weights; momentum and gradients
     assert cost.memory(specs) - cost.memory(specs[:1]) == added
-    # 6 images of float32: at least the outputs of the five convolutions, at most a few times the whole network's
-    outputs = sum(c * side**2 for c, side in zip(specs[0].network.channels, (14, 7, 3, 3, 3), strict=True))
+    # 6 images of float32: at least the outputs of the five convolutions,
+    # at most a few times the whole network's
+    outputs = sum(
+        c * side**2 for c, side in zip(specs[0].network.channels, (14, 7, 3, 3, 3), strict=True)
+    )
     activations = cost.memory(specs[:1]) - 3 * sum(p.nbytes for p in base)
     assert 4 * 6 * outputs <= activations <= 5 * 4 * 6 * outputs
 
@@ -43,7 +46,9 @@ def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
     three = [spec_of(cell) for cell in ("A2B", "A5B", "B2B")]
     tops = 2 * sum(layers[2:]) + sum(layers[5:])
     prefixes = sum(layers[:5]) + sum(layers[:2])  # A to layer 5, for both; B to layer 2
-    assert cost.multiply_adds(three) == tops * (3 * images + validated) + prefixes * (images + validated)
+    assert cost.multiply_adds(three) == tops * (3 * images + validated) + prefixes * (
+        images + validated
+    )
 
 
 def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_path, capsys):
@@ -51,7 +56,10 @@ def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_pat
     plan.print_plan(study[-1:], study, Store(tmp_path), dataset, CPU)
     header, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert header.split()[0] == "job"
-    assert [(line.split()[0], line.split()[4].rstrip(",")) for line in lines[:2]] == [("0", "A"), ("3", "B")]
+    assert [(line.split()[0], line.split()[4].rstrip(",")) for line in lines[:2]] == [
+        ("0", "A"),
+        ("3", "B"),
+    ]
 
 
 def test_runs_that_lack_nothing_but_their_end_can_be_planned(spec_of, dataset, tmp_path, capsys):

@@ -1,4 +1,6 @@
-"""What holds for any input: cells, splits, specifications and their ids, draws, batches, and what comes in."""
+"""What holds for any input: cells, splits, specifications and their ids, draws, batches,
+and what comes in.
+"""
 
 import copy
 import io
@@ -43,7 +45,8 @@ settings.register_profile(
     database=None,
     deadline=None,
     max_examples=80,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],  # of another value of a boolean
+    # of another value of a boolean
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
 
@@ -106,9 +109,12 @@ def test_a_text_is_a_cell_or_one_clear_line(text, n_layers):
 @given(st.sampled_from("AB"), st.lists(st.integers(1, 7), unique=True), st.data())
 def test_a_treatment_expands_to_its_cells(target, layers, data):
     extra = data.draw(
-        st.integers(1, 8 - max(layers, default=1)).filter(lambda k: max(layers, default=1) + k < 8) | st.none()
+        st.integers(1, 8 - max(layers, default=1)).filter(lambda k: max(layers, default=1) + k < 8)
+        | st.none()
     )
-    kinds = ["BnB", "BnB+", "AnB", "AnB+", "RnB"] + ([f"AnB~{extra}", f"BnB~{extra}"] if extra else [])
+    kinds = ["BnB", "BnB+", "AnB", "AnB+", "RnB"] + (
+        [f"AnB~{extra}", f"BnB~{extra}"] if extra else []
+    )
     treatment = data.draw(st.sampled_from(kinds))
     cells = expand(treatment, target, layers, 8)
     assert [c.n for c in cells] == layers
@@ -116,7 +122,11 @@ def test_a_treatment_expands_to_its_cells(target, layers, data):
     assert expand("base", target, layers, 8) == [Cell(target)]
 
 
-@given(st.text(max_size=20) | st.from_regex(r"[ABR]?nB?(\+|~\d*)?\Z"), TASKS, st.lists(st.integers(-1, 9), max_size=3))
+@given(
+    st.text(max_size=20) | st.from_regex(r"[ABR]?nB?(\+|~\d*)?\Z"),
+    TASKS,
+    st.lists(st.integers(-1, 9), max_size=3),
+)
 def test_a_text_is_a_treatment_or_one_clear_line(text, target, layers):
     try:
         cells = expand(text, target, layers, 8)
@@ -169,9 +179,14 @@ print(json.dumps([[tasks_of(f"random-{k}", dataset) for k in range(9)], seed_of(
 
 
 def test_splits_and_draws_are_the_same_in_every_process():
-    environment = {**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
+    }
     command = [sys.executable, "-c", SPLITS_ELSEWHERE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+    )
     here = [tasks_of(f"random-{k}", dataset_of(57)) for k in range(9)]
     assert json.loads(done.stdout) == [here, seed_of(3, "order", 7)]
 
@@ -186,7 +201,10 @@ YAML_VALUES = st.recursive(
     | st.binary(max_size=5)
     | st.text(max_size=8)
     | NAMES,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.sampled_from("AB"), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(NAMES | st.sampled_from("AB"), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 USER_FILES = st.one_of(
@@ -194,9 +212,9 @@ USER_FILES = st.one_of(
     st.text(max_size=60).map(lambda t: t.encode("utf-8", "replace")),
     st.text("AB:[]{}&*!|>-?,#'\"% \nc012<", max_size=40).map(str.encode),
     YAML_VALUES.map(lambda v: yaml.safe_dump(v).encode()),
-    st.fixed_dictionaries({"A": YAML_VALUES | st.lists(NAMES), "B": YAML_VALUES | st.lists(NAMES)}).map(
-        lambda v: yaml.safe_dump(v).encode()
-    ),
+    st.fixed_dictionaries(
+        {"A": YAML_VALUES | st.lists(NAMES), "B": YAML_VALUES | st.lists(NAMES)}
+    ).map(lambda v: yaml.safe_dump(v).encode()),
 )
 
 
@@ -215,7 +233,9 @@ def test_a_file_of_lists_gives_two_tasks_or_one_clear_line(folder, content):
         assert one_line(error) and str(path) in str(error)
     else:
         assert set(tasks) == {"A", "B"} and not set(tasks["A"]) & set(tasks["B"])
-        assert all(len(classes) >= 2 and set(classes) <= set(range(5)) for classes in tasks.values())
+        assert all(
+            len(classes) >= 2 and set(classes) <= set(range(5)) for classes in tasks.values()
+        )
 
 
 @given(st.text(max_size=30) | st.from_regex(r"(random|natural|all)[-0-9a-z]{0,12}\Z"))
@@ -233,7 +253,9 @@ def test_a_text_is_a_split_or_one_clear_line(text):
 
 
 def values_of(hint: Any) -> st.SearchStrategy:
-    """Any value of a field's type; a type that is not here yet is an error, so that a new field is thought of."""
+    """Any value of a field's type; a type that is not here yet is an error,
+    so that a new field is thought of.
+    """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return st.one_of([values_of(i) for i in inner])
@@ -248,7 +270,9 @@ def values_of(hint: Any) -> st.SearchStrategy:
         float: st.floats(allow_nan=False, allow_infinity=False),
         str: st.text(max_size=8),
         Cell: st.sampled_from(all_cells(8)),
-        NetworkConfig: configs(EightLayerConfig, kind=st.just("eight-layer"), channels=numbers(5), hidden=numbers(2)),
+        NetworkConfig: configs(
+            EightLayerConfig, kind=st.just("eight-layer"), channels=numbers(5), hidden=numbers(2)
+        ),
         RecipeConfig: configs(RecipeConfig),
     }
     return simple[hint]
@@ -261,7 +285,10 @@ def numbers(count: int) -> st.SearchStrategy:
 def built(made: type, special: dict[str, st.SearchStrategy]) -> st.SearchStrategy:
     """Any object of a dataclass; ``special`` for fields with a rule of their own."""
     hints, wanted = get_type_hints(made), [f.name for f in fields(made) if f.init]
-    return st.builds(made, **{name: special[name] if name in special else values_of(hints[name]) for name in wanted})
+    return st.builds(
+        made,
+        **{name: special[name] if name in special else values_of(hints[name]) for name in wanted},
+    )
 
 
 def configs(made: type, **special: st.SearchStrategy) -> st.SearchStrategy:
@@ -269,7 +296,9 @@ def configs(made: type, **special: st.SearchStrategy) -> st.SearchStrategy:
     return st.deferred(lambda: built(made, special))
 
 
-DATASETS = st.builds(Images, st.text(max_size=5), st.integers(1, 999), st.text(), st.none() | st.text(max_size=5))
+DATASETS = st.builds(
+    Images, st.text(max_size=5), st.integers(1, 999), st.text(), st.none() | st.text(max_size=5)
+)
 BASES = {"cell": st.sampled_from([Cell("A"), Cell("B"), Cell("all")]), "source": st.none()}
 
 
@@ -279,7 +308,8 @@ def specs(**special: st.SearchStrategy) -> st.SearchStrategy:
 
 SOURCES = st.none() | specs(**BASES)
 SPECS = specs(source=SOURCES)
-LABELS = {RunSpec: {"split"}, Images: {"name"}, EightLayerConfig: {"name"}, RecipeConfig: {"name"}}  # all else counts
+# all else counts
+LABELS = {RunSpec: {"split"}, Images: {"name"}, EightLayerConfig: {"name"}, RecipeConfig: {"name"}}
 
 
 @given(SPECS)
@@ -290,7 +320,11 @@ def test_a_specification_survives_json(spec):
 
 def another(data, kind, field, value):
     """A value of the field that differs from ``value``."""
-    values = SOURCES if (kind, field.name) == (RunSpec, "source") else values_of(get_type_hints(kind)[field.name])
+    values = (
+        SOURCES
+        if (kind, field.name) == (RunSpec, "source")
+        else values_of(get_type_hints(kind)[field.name])
+    )
     return data.draw(values.filter(lambda v: v != value))
 
 
@@ -300,7 +334,9 @@ def test_every_field_but_a_label_changes_the_id(spec, data):
     for field in fields(RunSpec):
         if field.name in ("dataset", "network", "recipe", "format"):
             continue
-        other = replace(spec, **{field.name: another(data, RunSpec, field, getattr(spec, field.name))})
+        other = replace(
+            spec, **{field.name: another(data, RunSpec, field, getattr(spec, field.name))}
+        )
         same_source = field.name == "source" and _counted(other) == _counted(spec)
         assert (other.id == spec.id) == (field.name in LABELS[RunSpec] or same_source), field.name
     for part in ("dataset", "network", "recipe"):
@@ -308,7 +344,10 @@ def test_every_field_but_a_label_changes_the_id(spec, data):
         for field in fields(config):
             if field.name in ("kind", "format"):  # there is one of each
                 continue
-            changed = replace(config, **{field.name: another(data, type(config), field, getattr(config, field.name))})
+            changed = replace(
+                config,
+                **{field.name: another(data, type(config), field, getattr(config, field.name))},
+            )
             other = replace(spec, **{part: changed})
             assert (other.id == spec.id) == (field.name in LABELS[type(config)]), (part, field.name)
 
@@ -318,7 +357,12 @@ def _counted(spec: RunSpec) -> Any:
     if spec.source is None:
         return None
     values = copy.deepcopy(spec.source.to_dict())
-    del values["split"], values["dataset"]["name"], values["network"]["name"], values["recipe"]["name"]
+    del (
+        values["split"],
+        values["dataset"]["name"],
+        values["network"]["name"],
+        values["recipe"]["name"],
+    )
     return values
 
 
@@ -327,7 +371,9 @@ def _counted(spec: RunSpec) -> Any:
 def test_what_changes_a_source_changes_what_starts_from_it(spec, data):
     field = data.draw(st.sampled_from(fields(RecipeConfig)))
     recipe = spec.source.recipe
-    changed = replace(recipe, **{field.name: another(data, RecipeConfig, field, getattr(recipe, field.name))})
+    changed = replace(
+        recipe, **{field.name: another(data, RecipeConfig, field, getattr(recipe, field.name))}
+    )
     other = replace(spec, source=replace(spec.source, recipe=changed))
     assert (other.id == spec.id) == (field.name in LABELS[RecipeConfig])
     assert replace(spec, source=replace(spec.source, split=spec.source.split + "x")).id == spec.id
@@ -335,7 +381,9 @@ def test_what_changes_a_source_changes_what_starts_from_it(spec, data):
 
 # --- draws ---
 
-KEYS = st.lists(st.integers() | st.text("ab'\"\\\x1f,1 ", max_size=6) | st.text(max_size=4), max_size=5).map(tuple)
+KEYS = st.lists(
+    st.integers() | st.text("ab'\"\\\x1f,1 ", max_size=6) | st.text(max_size=4), max_size=5
+).map(tuple)
 
 
 @given(KEYS, KEYS)
@@ -355,7 +403,9 @@ def test_keys_that_differ_draw_different_numbers(one, other):
 
 # --- batches ---
 
-RECIPE = RecipeConfig("r", steps=1, batch_size=1, lr=1.0, schedule="cosine", eval_every=1, eval_batch_size=1)
+RECIPE = RecipeConfig(
+    "r", steps=1, batch_size=1, lr=1.0, schedule="cosine", eval_every=1, eval_batch_size=1
+)
 
 
 def stream_of(n_train, n_val, seed, **recipe):
@@ -369,7 +419,11 @@ def stream_of(n_train, n_val, seed, **recipe):
         val_rows=lambda classes: val,
         read_rows=lambda rows: np.repeat(rows[:, None], 3, 1).astype(np.int32).reshape(-1, 1, 1, 3),
     )
-    return Stream(dataset, [1], None, seed, replace(RECIPE, **recipe), 1, torch.device("cpu")), train, val
+    return (
+        Stream(dataset, [1], None, seed, replace(RECIPE, **recipe), 1, torch.device("cpu")),
+        train,
+        val,
+    )
 
 
 @given(st.integers(1, 90), st.integers(1, 200), st.integers(0, 2**31), st.booleans())
@@ -382,7 +436,9 @@ def test_every_epoch_visits_every_training_image_once(n_train, batch_size, seed,
     steps = -(-3 * n_train // batch_size)
     batches = {step: stream.rows(step) for step in reversed(range(steps))}  # in any order
     assert all(len(rows) == batch_size for rows in batches.values())
-    visits = np.concatenate([batches[step] for step in range(steps)])[: 3 * n_train].reshape(3, n_train)
+    visits = np.concatenate([batches[step] for step in range(steps)])[: 3 * n_train].reshape(
+        3, n_train
+    )
     assert (np.sort(visits, axis=1) == train).all()
     assert reshuffle or (visits == train).all()
 
@@ -397,7 +453,10 @@ def test_validation_visits_every_image_once(n_val, batch_size):
 # --- what comes in ---
 
 
-@given(st.permutations([f"{c}/{i}.png" for c in ("ant", "bee", "cat") for i in range(4)]), st.integers(0, 99))
+@given(
+    st.permutations([f"{c}/{i}.png" for c in ("ant", "bee", "cat") for i in range(4)]),
+    st.integers(0, 99),
+)
 @settings(max_examples=40)
 def test_the_order_of_files_in_a_source_does_not_matter(folder, names, seed):
     def opened(order):
@@ -405,9 +464,13 @@ def test_the_order_of_files_in_a_source_does_not_matter(folder, names, seed):
         with zipfile.ZipFile(path, "w") as archive:
             for name in order:
                 archive.writestr(name, b"x")
-        config = DatasetConfig("folder", "some", "unused", 4, source=str(path), val_fraction=0.3, seed=seed)
+        config = DatasetConfig(
+            "folder", "some", "unused", 4, source=str(path), val_fraction=0.3, seed=seed
+        )
         source = sources.open_source(config)
-        return source.classes, *([(i.label, i.name) for i in items] for items in (source.train, source.val))
+        return source.classes, *(
+            [(i.label, i.name) for i in items] for items in (source.train, source.val)
+        )
 
     classes, train, val = opened(names)
     assert (classes, train, val) == opened(sorted(names))
@@ -442,7 +505,12 @@ def test_a_damaged_image_is_an_image_or_one_clear_line(kind, changes, data):
         except ValueError as error:
             assert one_line(error)
         else:
-            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size <= 3 << 20
+            assert (
+                image.dtype == np.uint8
+                and image.ndim == 3
+                and image.shape[2] == 3
+                and image.size <= 3 << 20
+            )
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
@@ -454,7 +522,9 @@ def test_bytes_that_are_no_image_are_one_clear_line(content):
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 DESCRIPTION = {
@@ -463,7 +533,10 @@ DESCRIPTION = {
 }
 
 
-@given(st.dictionaries(st.sampled_from(sorted(DESCRIPTION)), JSON_VALUES, max_size=2), JSON_VALUES | st.none())
+@given(
+    st.dictionaries(st.sampled_from(sorted(DESCRIPTION)), JSON_VALUES, max_size=2),
+    JSON_VALUES | st.none(),
+)
 @settings(max_examples=200)
 def test_a_description_of_a_dataset_fits_or_is_one_clear_line(folder, changes, instead):
     packed = folder / "packed"
@@ -493,7 +566,9 @@ def test_a_name_is_shown_in_one_printable_line(name):
 
 @given(
     st.lists(st.integers(1, 7), min_size=1, unique=True),
-    st.lists(st.sampled_from(["base", "BnB", "BnB+", "AnB", "AnB+", "RnB"]), min_size=1, unique=True),
+    st.lists(
+        st.sampled_from(["base", "BnB", "BnB+", "AnB", "AnB+", "RnB"]), min_size=1, unique=True
+    ),
     st.lists(st.sampled_from(["A", "B"]), min_size=1, unique=True),
     st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
@@ -516,5 +591,7 @@ def test_a_plan_has_every_network_once_and_sources_before_what_starts_from_them(
     places = {s.run_id: i for i, s in enumerate(ordered)}
     assert len(places) == len(ordered) and {s.run_id for s in planned} <= places.keys()
     assert all(places[s.source.run_id] < places[s.run_id] for s in ordered if s.source)
-    again = study_specs(replace(config, study=replace(study, layers=layers[::-1], seeds=seeds[::-1])), dataset)
+    again = study_specs(
+        replace(config, study=replace(study, layers=layers[::-1], seeds=seeds[::-1])), dataset
+    )
     assert {s.run_id for s in again} == {s.run_id for s in planned}

@@ -13,15 +13,33 @@ from transferability.errors import UserError
 def row(cell, treatment, n, top1, target="B", **values):
     """A finished network; ``values`` replace the usual ones."""
     usual = {
-        "dataset": "d", "split": "random-0", "split_kind": "random", "cell": cell, "treatment": treatment, "n": n,
-        "target": target, "seed": 0, "classes": 10, "val_images": 2500, "state": "done", "top1": top1,
-        "in_study": True, "network": "small", "recipe": "demo", "images_per_class": np.nan,
-    }  # fmt: skip
+        "dataset": "d",
+        "split": "random-0",
+        "split_kind": "random",
+        "cell": cell,
+        "treatment": treatment,
+        "n": n,
+        "target": target,
+        "seed": 0,
+        "classes": 10,
+        "val_images": 2500,
+        "state": "done",
+        "top1": top1,
+        "in_study": True,
+        "network": "small",
+        "recipe": "demo",
+        "images_per_class": np.nan,
+    }
     return dict.fromkeys(RESULTS) | usual | values
 
 
 def tables_of(rows) -> Tables:
-    about = {"title": "t", "statistic": "top1", "statistic_label": "top-1", "dataset": {"name": "d"}}
+    about = {
+        "title": "t",
+        "statistic": "top1",
+        "statistic_label": "top-1",
+        "dataset": {"name": "d"},
+    }
     return Tables(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
 
 
@@ -34,7 +52,10 @@ def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp
     for name, base, left in (("kaiming", 0.8, 0.5), ("caffe", 0.6, 0.25)):
         for target, more in (("A", 0.0), ("B", 0.02)):
             rows.append(row(f"base{target}", "base", 0, base, target, network=name))
-            rows += [row(f"R{n}{target}", "RnB", n, base * left + more, target, network=name) for n in (1, 2)]
+            rows += [
+                row(f"R{n}{target}", "RnB", n, base * left + more, target, network=name)
+                for n in (1, 2)
+            ]
     rows.append(row("R3B", "RnB", 3, np.nan, network="caffe", state="missing"))
     made = questions.question(tables_of(rows))
     assert (
@@ -47,9 +68,13 @@ def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp
     assert table.accuracy[("kaiming", "RnB")] == pytest.approx(0.41)
     assert table["share of the base's"][("caffe", "RnB")] == pytest.approx((0.25 + 0.17 / 0.6) / 2)
     assert table["share at n=2"][("kaiming", "RnB")] == pytest.approx((0.5 + 0.42 / 0.8) / 2)
-    # accuracy minus base: caffe 0.15 - 0.6 = -0.45, kaiming 0.4 - 0.8 = -0.4, on both tasks and for both n
+    # accuracy minus base: caffe 0.15 - 0.6 = -0.45, kaiming 0.4 - 0.8 = -0.4,
+    # on both tasks and for both n
     found = table.loc[("caffe", "RnB")]
-    assert (found.difference, found.low, found.high, found.tasks) == (*[pytest.approx(-0.05)] * 3, 2)
+    assert (found.difference, found.low, found.high, found.tasks) == (
+        *[pytest.approx(-0.05)] * 3,
+        2,
+    )
     assert table.difference[("caffe", "base")] == pytest.approx(-0.2)
     drawn(made, tmp_path)
 
@@ -74,9 +99,13 @@ def test_the_dip_of_bnb_is_measured_in_each_variant():
         for target, more in (("A", 0.01), ("B", 0.03)):
             rows.append(row(f"base{target}", "base", 0, 0.8, target, network=name))
             values = {1: 0.8, 2: 0.8, 3: 0.1, 4: middle - more, 5: middle - more, 6: 0.2, 7: 0.8}
-            rows += [row(f"{target}{n}{target}", "BnB", n, v, target, network=name) for n, v in values.items()]
+            rows += [
+                row(f"{target}{n}{target}", "BnB", n, v, target, network=name)
+                for n, v in values.items()
+            ]
     table = questions.question(tables_of(rows)).table.set_index(["variant", "treatment"])
-    assert table.dip[("none", "BnB")] == pytest.approx(0.12) and table.dip[("BatchNorm", "BnB")] == pytest.approx(0.02)
+    assert table.dip[("none", "BnB")] == pytest.approx(0.12)
+    assert table.dip[("BatchNorm", "BnB")] == pytest.approx(0.02)
     half = 12.7062 * 0.01  # Student's t with one degree of freedom: two tasks, 0.01 from their mean
     assert table["dip low"][("none", "BnB")] == pytest.approx(0.12 - half, abs=1e-4)
 
@@ -90,7 +119,9 @@ def test_a_longer_base_is_set_against_fine_tuned_transfer(tmp_path):
     assert made.name == "longer" and table.difference[("AnB+", "demo")] == pytest.approx(0.1)
     assert table.difference[("AnB+", "twice as long")] == pytest.approx(0.02)
     assert table.difference[("BnB+", "twice as long")] == pytest.approx(-0.02)
-    assert table.difference[("base, twice as long", "demo")] == pytest.approx(0.08) and len(table) == 5
+    assert (
+        table.difference[("base, twice as long", "demo")] == pytest.approx(0.08) and len(table) == 5
+    )
     half = 1.96 * ((0.6 * 0.4 + 0.58 * 0.42) / 2500) ** 0.5  # a single task: the validation images
     assert table.high[("AnB+", "twice as long")] == pytest.approx(0.02 + half)
     assert set(table.covers) == {"validation images only"}
@@ -106,32 +137,52 @@ def test_preserved_layers_are_worth_what_they_add_to_frozen_ones(tmp_path):
     found = made.table.set_index(["treatment", "n"]).value
     assert made.name == "preserved" and len(found) == 3
     assert found.tolist() == pytest.approx([0.02, 0.04, 0.06])
-    half = 2.3940 * ((0.47 * 0.53 + 0.45 * 0.55) / 2500) ** 0.5  # three differences that hold together: 1 - 0.05 / 3
+    # three differences that hold together: 1 - 0.05 / 3
+    half = 2.3940 * ((0.47 * 0.53 + 0.45 * 0.55) / 2500) ** 0.5
     assert made.table.high[0] == pytest.approx(0.02 + half, abs=1e-5)
     drawn(made, tmp_path)
 
 
 def test_the_grid_of_little_data_frames_the_best_and_marks_its_equals(tmp_path):
     rows = []
-    for kind, split, gain in (("random", "random-0", 0.1), ("natural-manmade", "natural-manmade", -0.1)):
+    for kind, split, gain in (
+        ("random", "random-0", 0.1),
+        ("natural-manmade", "natural-manmade", -0.1),
+    ):
         for images, scratch in ((10, 0.2), (100, 0.5)):
             for seed, more in ((0, 0.03), (1, -0.03)):
-                usual = {"images_per_class": images, "split": split, "split_kind": kind, "seed": seed}
+                usual = {
+                    "images_per_class": images,
+                    "split": split,
+                    "split_kind": kind,
+                    "seed": seed,
+                }
                 rows.append(row("baseB", "base", 0, scratch + more, **usual, val_images=1250))
                 for treatment, sign, extra in (("AnB", "", 0), ("AnB+", "+", 0.02)):
                     values = {n: scratch + gain * n / 2 + extra + more for n in (1, 2)}
-                    rows += [row(f"A{n}B{sign}", treatment, n, v, **usual, val_images=1250) for n, v in values.items()]
+                    rows += [
+                        row(f"A{n}B{sign}", treatment, n, v, **usual, val_images=1250)
+                        for n, v in values.items()
+                    ]
     made = questions.question(tables_of(rows))
     assert made.name == "volume" and len(made.panels) == 3 and len(made.table) == 20 + 4
     table = made.table.set_index(["splits", "images a class", "arrangement"])
     near, far = table.loc[("random", 10)], table.loc[("natural-manmade", 100)]
-    assert near.index[near.best].tolist() == ["fine-tune 2"] and far.index[far.best].tolist() == ["scratch"]
-    assert near.accuracy["freeze 2"] == pytest.approx(0.3) and near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
-    # 0.02 is within 1.96 sqrt((0.3 x 0.7 + 0.32 x 0.68) / 1250) = 0.036, of both seeds' images once; 0.05 is not
+    assert near.index[near.best].tolist() == ["fine-tune 2"] and far.index[far.best].tolist() == [
+        "scratch"
+    ]
+    assert near.accuracy["freeze 2"] == pytest.approx(0.3)
+    assert near["minus scratch"]["freeze 2"] == pytest.approx(0.1)
+    # 0.02 is within 1.96 sqrt((0.3 x 0.7 + 0.32 x 0.68) / 1250) = 0.036,
+    # of both seeds' images once; 0.05 is not
     assert near.among_the_best.to_dict() == {
-        "scratch": False, "freeze 1": False, "freeze 2": True, "fine-tune 1": False, "fine-tune 2": True,
+        "scratch": False,
+        "freeze 1": False,
+        "freeze 2": True,
+        "fine-tune 1": False,
+        "fine-tune 2": True,
         "freeze - fine-tune, mean over n": False,
-    }  # fmt: skip
+    }
     either = near.loc["freeze - fine-tune, mean over n"]
     assert either.difference == pytest.approx(-0.02) and either.networks == 8
     half = 1.96 * ((0.25 * 0.75 + 0.27 * 0.73 + 0.3 * 0.7 + 0.32 * 0.68) / 2 / 1250) ** 0.5
@@ -145,7 +196,9 @@ def test_better_than_scratch_is_said_of_networks_of_one_task():
     for target, easier in (("A", 0.2), ("B", 0.0)):
         for images in (10, 100):
             usual = {"images_per_class": images, "target": target}
-            rows += [row(f"base{target}", "base", 0, 0.3 + easier, **usual)] * ((target, images) != ("A", 10))
+            rows += [row(f"base{target}", "base", 0, 0.3 + easier, **usual)] * (
+                (target, images) != ("A", 10)
+            )
             rows.append(row(f"x1{target}", "AnB", 1, 0.35 + easier, **usual))
     table = questions.question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
     assert table["minus scratch"].loc[10, "freeze 1"] == pytest.approx(0.05)
@@ -157,25 +210,40 @@ def test_a_missing_network_neither_counts_as_a_task_nor_goes_unsaid():
     for name, above in (("kaiming", 0.0), ("caffe", 0.1)):
         for seed in (0, 1, 2):
             rows.append(row("baseB", "base", 0, 0.5, seed=seed, network=name))
-            rows.append(row("A1B", "AnB", 1, 0.5 + above + 0.01 * seed * (above > 0), seed=seed, network=name))
+            rows.append(
+                row(
+                    "A1B",
+                    "AnB",
+                    1,
+                    0.5 + above + 0.01 * seed * (above > 0),
+                    seed=seed,
+                    network=name,
+                )
+            )
     rows[-2] |= {"top1": np.nan, "state": "missing"}  # caffe's base of seed 2
     made = questions.question(tables_of(rows))
     found = made.table.set_index(["variant", "treatment"]).loc[("caffe", "AnB")]
     half = 12.7062 * 0.005  # Student's t with one degree of freedom: 0.10 and 0.11
-    assert found.tasks == 2 and (found.low, found.high) == pytest.approx((0.105 - half, 0.105 + half), abs=1e-5)
+    assert found.tasks == 2 and (found.low, found.high) == pytest.approx(
+        (0.105 - half, 0.105 + half), abs=1e-5
+    )
     assert "1 networks of the study are missing here" in made.caption
 
 
 def test_every_question_says_what_is_missing():
     gone = {"top1": np.nan, "state": "missing"}
     bases = [row("baseB", "base", 0, 0.5, recipe=recipe) for recipe in ("demo", "twice")]
-    longer = questions.question(tables_of([*bases, row("A1B+", "AnB+", 1, 0.5), row("A2B+", "AnB+", 2, 0.5) | gone]))
+    longer = questions.question(
+        tables_of([*bases, row("A1B+", "AnB+", 1, 0.5), row("A2B+", "AnB+", 2, 0.5) | gone])
+    )
     both = [row("baseB", "base", 0, 0.5, split=split) for split in ("random-0", "random-1")]
     both += [row("B7B", "BnB", 7, 0.5, split=split) for split in ("random-0", "random-1")]
     others = [row("R7B", "RnB", 7, 0.5), row("A7B", "AnB", 7, 0.5) | gone]
     replicates = questions.question(tables_of([*both, *others]))
     for made, name, count in ((longer, "longer", 3), (replicates, "replicates", 4)):
-        assert made.name == name and f"{count} networks: " in made.caption, "random filters are not compared here"
+        assert made.name == name and f"{count} networks: " in made.caption, (
+            "random filters are not compared here"
+        )
         assert "1 networks of the study are missing here" in made.caption
     with pytest.raises(UserError, match=r"neither BnB\+ nor AnB\+ is finished"):
         questions.question(tables_of([*bases, row("A1B", "AnB", 1, 0.5)]))
@@ -184,7 +252,10 @@ def test_every_question_says_what_is_missing():
 def test_replicates_of_two_n_name_what_one_of_them_lacks():
     rows = []
     for split in ("random-0", "random-1"):
-        rows += [row("baseB", "base", 0, 0.4, split=split), row("A7B+", "AnB+", 7, 0.45, split=split)]
+        rows += [
+            row("baseB", "base", 0, 0.4, split=split),
+            row("A7B+", "AnB+", 7, 0.45, split=split),
+        ]
         rows += [row(f"B{n}B+", "BnB+", n, 0.42, split=split) for n in (6, 7)]
     made = questions.question(tables_of(rows))
     assert len(made.panels) == 2 and len(made.table) == 1 + 3
@@ -193,7 +264,11 @@ def test_replicates_of_two_n_name_what_one_of_them_lacks():
 
 def test_replicates_count_splits_not_directions(tmp_path):
     rows = []
-    for split, gains in (("random-0", (0.03, -0.01)), ("random-1", (0.04, 0.02)), ("random-2", (0.5, None))):
+    for split, gains in (
+        ("random-0", (0.03, -0.01)),
+        ("random-1", (0.04, 0.02)),
+        ("random-2", (0.5, None)),
+    ):
         for target, gain in zip("AB", gains, strict=True):
             rows.append(row(f"base{target}", "base", 0, 0.4, target, split=split))
             rows.append(row(f"{target}7{target}", "BnB", 7, 0.39, target, split=split))
@@ -202,12 +277,19 @@ def test_replicates_count_splits_not_directions(tmp_path):
     rows.append(row("A7B", "AnB", 7, 0.1, split="natural-manmade", split_kind="natural-manmade"))
     made = questions.question(tables_of(rows))
     table = made.table.set_index("quantity")
-    assert made.name == "replicates" and list(table.index) == ["co-adaptation loss", "gain over base"]
+    assert made.name == "replicates" and list(table.index) == [
+        "co-adaptation loss",
+        "gain over base",
+    ]
     found = table.loc["gain over base"]  # random-2, of one direction, is shown but not counted
-    half = 12.7062 * 0.01  # Student's t with one degree of freedom: 0.01 and 0.03 are 0.01 from their mean
-    assert found[["difference", "low", "high"]].tolist() == pytest.approx([0.02, 0.02 - half, 0.02 + half], abs=1e-5)
+    # Student's t with one degree of freedom: 0.01 and 0.03 are 0.01 from their mean
+    half = 12.7062 * 0.01
+    assert found[["difference", "low", "high"]].tolist() == pytest.approx(
+        [0.02, 0.02 - half, 0.02 + half], abs=1e-5
+    )
     assert found["splits and seeds"] == 2 and found["tasks above 0"] == "4 of 5"
-    assert found.paper == pytest.approx(0.0135, abs=1e-4)  # decompose(published): AnB+ - base at n = 7
+    # decompose(published): AnB+ - base at n = 7
+    assert found.paper == pytest.approx(0.0135, abs=1e-4)
     assert table.difference["co-adaptation loss"] == pytest.approx(0.01)
     drawn(made, tmp_path)
 
@@ -223,7 +305,9 @@ def test_a_study_that_varies_nothing_is_one_clear_line():
         questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5)]))
     distant = row("A1B", "AnB", 1, 0.5, split="natural-manmade", split_kind="natural-manmade")
     with pytest.raises(UserError, match="nothing to compare"):
-        questions.question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5), distant]))
+        questions.question(
+            tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5), distant])
+        )
 
 
 def test_more_than_a_figure_can_tell_apart_is_one_clear_line():

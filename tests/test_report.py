@@ -1,4 +1,6 @@
-"""The report in a real browser: hostile names, phones and dark pages, pointer, finger and keyboard, what is missing."""
+"""The report in a real browser: hostile names, phones and dark pages, pointer, finger and keyboard,
+what is missing.
+"""
 
 import os
 import shutil
@@ -25,17 +27,32 @@ CLASSES = [SCRIPT, IMAGE, "a & b", 'it\'s "quoted"', "two\nlines", "</p></detail
 FIGURES = {"accuracy", "distance", "dissimilar", "decomposition", "volume"}
 INSIDE = {"filters", "similarity", "activity", "curves"}  # of weights, which are not published
 FIGURES |= INSIDE
-ARGUMENTS = "--no-sandbox --disable-background-networking --disable-component-update --disable-sync".split()  # noqa: SIM905
-PAGES = """import sys; from pathlib import Path; from analysis.report import page; from analysis.tables import Tables
-for folder in map(Path, sys.argv[1:]): (folder / "page.html").write_text(page(Tables.read(folder)), encoding="utf-8")"""
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = """import sys
+from pathlib import Path
+from analysis.report import page
+from analysis.tables import Tables
+for folder in map(Path, sys.argv[1:]):
+    (folder / "page.html").write_text(page(Tables.read(folder)), encoding="utf-8")"""
 
 # Of every text outside charts: its contrast with what is behind it (WCAG 2), as [contrast, text].
 CONTRASTS = """() => {
-  const rgb = colour => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const rgb = colour => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
   const up = function* (e) { for (; e; e = e.parentElement) yield getComputedStyle(e); };
   const light = c => [.2126, .7152, .0722].reduce((sum, w, i) => {
-    const s = c[i] / 255; return sum + w * (s <= .04045 ? s / 12.92 : ((s + .055) / 1.055) ** 2.4); }, 0);
-  const read = e => e.checkVisibility({visibilityProperty: true}) && [...e.childNodes].some(t => t.data?.trim());
+    const s = c[i] / 255;
+    return sum + w * (s <= .04045 ? s / 12.92 : ((s + .055) / 1.055) ** 2.4);
+  }, 0);
+  const read = e => e.checkVisibility({visibilityProperty: true}) &&
+    [...e.childNodes].some(t => t.data?.trim());
   return [...document.querySelectorAll("body *:not(svg, svg *, script)")].filter(read).map(e => {
     const behind = [...up(e)].map(style => rgb(style.backgroundColor)).find(c => c[3] > 0);
     const solid = [...up(e)].reduce((product, style) => product * style.opacity, 1);
@@ -45,86 +62,132 @@ CONTRASTS = """() => {
   });
 }"""
 # Every verdict there is, whatever those of the study.
-ALL_VERDICTS = """() => document.querySelectorAll(".claims .verdict").forEach((one, i) => one.className =
-  "verdict " + ["supported", "contradicted", "inconclusive", "not-tested"][i % 4])"""
-COLOURS = "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
+ALL_VERDICTS = """() => document.querySelectorAll(".claims .verdict").forEach((one, i) =>
+  one.className = "verdict " +
+    ["supported", "contradicted", "inconclusive", "not-tested"][i % 4])"""
+COLOURS = (
+    "(({color, backgroundColor}) => [color, backgroundColor])(getComputedStyle(document.body))"
+)
 # Texts of one chart that lie on each other, or partly outside it.
 COLLISIONS = """() => [...document.querySelectorAll("svg.chart")].flatMap(chart => {
-  const texts = [...chart.querySelectorAll("text")].filter(t => t.textContent.trim() && t.checkVisibility());
-  const boxes = texts.map(t => t.getBoundingClientRect()), whole = chart.getBoundingClientRect(), all = [];
+  const texts = [...chart.querySelectorAll("text")].filter(
+    t => t.textContent.trim() && t.checkVisibility());
+  const boxes = texts.map(t => t.getBoundingClientRect());
+  const whole = chart.getBoundingClientRect(), all = [];
   const shared = (p, q) => [Math.min(p.right, q.right) - Math.max(p.left, q.left),
                             Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top)];
   boxes.forEach((p, i) => {
-    const [width, height] = shared(p, whole), found = what => all.push([chart.ariaLabel, what, texts[i].textContent]);
+    const [width, height] = shared(p, whole);
+    const found = what => all.push([chart.ariaLabel, what, texts[i].textContent]);
     if (width < p.width - 1 || height < p.height - 1) found("cut");
-    boxes.slice(0, i).forEach((q, j) => { if (Math.min(...shared(p, q)) > 1) found(texts[j].textContent); });
+    boxes.slice(0, i).forEach((q, j) => {
+      if (Math.min(...shared(p, q)) > 1) found(texts[j].textContent);
+    });
   });
   return all;
 })"""
-# The marks of a chart, now in the middle of the viewport: [middle x, middle y, tooltip, whether nothing covers it].
+# The marks of a chart, now in the middle of the viewport: [middle x, middle y, tooltip,
+# whether nothing covers it].
 MARKS = """async chart => {
   const frame = () => new Promise(requestAnimationFrame);
   chart.scrollIntoView({block: "center"});
   await frame(); await frame();  // the page has heard of it
   return [...chart.querySelectorAll("[data-tip]")].map(mark => {
-    const {x, y, width, height} = mark.getBoundingClientRect(), middle = [x + width / 2, y + height / 2];
+    const {x, y, width, height} = mark.getBoundingClientRect();
+    const middle = [x + width / 2, y + height / 2];
     return [...middle, mark.dataset.tip, document.elementFromPoint(...middle) === mark];
   });
 }"""
 # What the tooltip says, and whether it is inside the viewport; null if there is none.
 TIP = """() => {
   const {left, top, right, bottom} = tip.getBoundingClientRect();
-  const inside = left >= 0 && top >= 0 && right <= document.documentElement.clientWidth && bottom <= innerHeight;
+  const width = document.documentElement.clientWidth;
+  const inside = left >= 0 && top >= 0 && right <= width && bottom <= innerHeight;
   return getComputedStyle(tip).visibility === "visible" ? [tip.textContent, inside] : null;
 }"""
 FOCUS = """() => {
   const at = document.activeElement, {outlineStyle, outlineWidth} = getComputedStyle(at);
-  return [at.tagName, [...document.querySelectorAll("svg.chart")].indexOf(at), outlineStyle, parseFloat(outlineWidth)];
+  const place = [...document.querySelectorAll("svg.chart")].indexOf(at);
+  return [at.tagName, place, outlineStyle, parseFloat(outlineWidth)];
 }"""
 # Every link, and every url(...) of an attribute.
-TARGETS = """() => [...document.querySelectorAll("*")].flatMap(e => [...e.attributes]).flatMap(({name, value}) =>
-  /href$/.test(name) ? [value] : /tip|label/.test(name) ? [] : [...value.matchAll(/url\\((.*?)\\)/g)].map(m => m[1])
+TARGETS = """() => [...document.querySelectorAll("*")].flatMap(e => [...e.attributes]).flatMap(
+  ({name, value}) => /href$/.test(name) ? [value] : /tip|label/.test(name) ? []
+    : [...value.matchAll(/url\\((.*?)\\)/g)].map(m => m[1])
 ).filter(target => !target.startsWith("data:"))"""
 
 
 def made_up() -> Tables:
-    """A study of hostile names that has every figure: a part of the paper's numbers, with tables made up around it."""
+    """A study of hostile names that has every figure: a part of the paper's numbers,
+    with tables made up around it.
+    """
     study = published().results
     study = study[study.split.isin(["random-0", "natural-manmade", "all"])].reset_index(drop=True)
     user = study.split == "random-0"
-    study = study.assign(dataset=DATASET, split=study.split.where(~user, SPLIT), run=[f"run-{i}" for i in study.index])
-    study = study.assign(split_kind=study.split_kind.where(~user, "user"), val_loss=1.5, train_loss=1.25, seconds=1.0)
+    study = study.assign(
+        dataset=DATASET,
+        split=study.split.where(~user, SPLIT),
+        run=[f"run-{i}" for i in study.index],
+    )
+    study = study.assign(
+        split_kind=study.split_kind.where(~user, "user"), val_loss=1.5, train_loss=1.25, seconds=1.0
+    )
     about = published().about | {"title": DATASET, "published": False, "statistic": "top1"}
     about["dataset"] = {"name": DATASET, "classes": 1000, "class_names": CLASSES}
-    steps = pd.DataFrame({"step": [10, 20], "train_loss": [2, 1], "val_loss": [3, 2], "val_top1": [0.2, 0.3]})
+    steps = pd.DataFrame(
+        {"step": [10, 20], "train_loss": [2, 1], "val_loss": [3, 2], "val_top1": [0.2, 0.3]}
+    )
     curves = study.loc[study.state == "done", ["run"]].merge(steps, how="cross")
     pixels = np.indices((3, 4, 5, 5)).reshape(4, -1).T
-    filters = pd.DataFrame(pixels, columns=["network", "filter", "row", "column"]).assign(split=SPLIT, seed=0)
+    filters = pd.DataFrame(pixels, columns=["network", "filter", "row", "column"]).assign(
+        split=SPLIT, seed=0
+    )
     filters["network"] = np.array(["baseA", "baseB", "untrained"])[filters.network]
     filters[["red", "green", "blue"]] = pixels[:, 1:] - 2.2
-    pairs = [(SPLIT, "bases"), (SPLIT, "untrained"), ("natural-manmade", "bases"), (SPLIT, "other seed")]
+    pairs = [
+        (SPLIT, "bases"),
+        (SPLIT, "untrained"),
+        ("natural-manmade", "bases"),
+        (SPLIT, "other seed"),
+    ]
     layers = pd.DataFrame({"layer": range(1, 8), "cka": np.linspace(0.9, 0.2, 7)})
     similarity = pd.DataFrame(pairs, columns=["split", "pair"]).merge(layers, how="cross")
     similarity = similarity.reindex(columns=SIMILARITY, fill_value=0)
-    measured = pd.DataFrame({"layer": range(1, 8), "cosine": np.linspace(0.8, 1, 7), "silent": 0.5, "images": 100})
+    measured = pd.DataFrame(
+        {"layer": range(1, 8), "cosine": np.linspace(0.8, 1, 7), "silent": 0.5, "images": 100}
+    )
     activity = study.loc[study.split == "all", ["run"]].merge(measured, how="cross")
     return Tables(about, study[RESULTS], curves, filters, similarity, activity[ACTIVITY])
 
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Folders with tables and page.html; report.html of the made-up study is of another process. One thread each."""
+    """Folders with tables and page.html; report.html of the made-up study is of another process.
+
+    One thread each.
+    """
     every = published()
     bases = every.results[(every.results.treatment == "base") & (every.results.split != "all")]
-    tables = {"paper": every, "made up": made_up(), "bases": Tables(every.about | {"published": False}, bases)}
+    tables = {
+        "paper": every,
+        "made up": made_up(),
+        "bases": Tables(every.about | {"published": False}, bases),
+    }
     folders = {name: tmp_path_factory.mktemp("report") / name for name in tables}
     for name, folder in folders.items():
         tables[name].write(folder)
-    commands = [["-c", PAGES, *map(str, folders.values())], ["-m", "analysis.report", str(folders["made up"])]]
+    commands = [
+        ["-c", PAGES, *map(str, folders.values())],
+        ["-m", "analysis.report", str(folders["made up"])],
+    ]
     running = []
     for seed, command in zip("14", commands, strict=True):
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": seed}
-        running.append(subprocess.Popen([sys.executable, *command], cwd=Path(__file__).parent.parent, env=environment))
+        running.append(
+            subprocess.Popen(
+                [sys.executable, *command], cwd=Path(__file__).parent.parent, env=environment
+            )
+        )
     assert [process.wait() for process in running] == [0, 0]
     return folders
 
@@ -143,11 +206,15 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def visit(chromium, studies):
-    """visit(study, width, ...): the page in a context of its own; on leaving nothing may have gone wrong on it."""
+    """visit(study, width, ...): the page in a context of its own;
+    on leaving nothing may have gone wrong on it.
+    """
 
     @contextmanager
     def open_page(name, width=1280, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 720}, offline=True, **options)
+        context = chromium.new_context(
+            viewport={"width": width, "height": 720}, offline=True, **options
+        )
         tab, requests, faults = context.new_page(), [], []
         tab.on("request", lambda request: requests.append(request.url))
         tab.on("console", lambda message: faults.append(message.text))
@@ -169,7 +236,8 @@ def test_a_figure_is_drawn_or_the_page_says_why_not(visit, name):
         drawn = set(tab.eval_on_selector_all("figure", "all => all.map(figure => figure.id)"))
         absent = tab.eval_on_selector_all("#missing li", "all => all.map(item => item.textContent)")
     reasons = dict(line.removeprefix("No figure ").split(": ") for line in absent)
-    made_up = FIGURES - {"dissimilar"}  # it has nothing but AnB between dissimilar tasks, as the paper
+    # it has nothing but AnB between dissimilar tasks, as the paper
+    made_up = FIGURES - {"dissimilar"}
     expected = {"made up": made_up, "paper": made_up - INSIDE, "bases": set()}[name]
     assert drawn == expected | {"design"} and set(reasons) == FIGURES - expected
     assert all(len(why) > 15 for why in reasons.values())
@@ -179,13 +247,17 @@ def test_hostile_names_are_text(visit):
     with visit("made up") as tab:
         text = tab.evaluate("document.body.textContent")
         assert f"dataset {DATASET}." in text and ", ".join(CLASSES) in text and SPLIT in text
-        assert DATASET in tab.title() and DATASET in tab.get_attribute("#accuracy svg.chart >> nth=0", "aria-label")
+        assert DATASET in tab.title() and DATASET in tab.get_attribute(
+            "#accuracy svg.chart >> nth=0", "aria-label"
+        )
         assert tab.locator("img, body script").count() == 1  # the page's own script
 
 
 def test_equal_tables_give_equal_text(studies):
     """In two processes, where sets of strings have different orders."""
-    assert (studies["made up"] / "page.html").read_bytes() == (studies["made up"] / "report.html").read_bytes()
+    assert (studies["made up"] / "page.html").read_bytes() == (
+        studies["made up"] / "report.html"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["paper", "made up"])
@@ -195,7 +267,9 @@ def test_the_page_names_every_missing_network(visit, studies, name):
     assert len(missing) == {"paper": 22, "made up": 7}[name]
     with visit(name) as tab:
         text = tab.text_content("#missing")
-        assert f"{len(missing)} of {len(results)} networks" in tab.text_content("#question .warning")
+        assert f"{len(missing)} of {len(results)} networks" in tab.text_content(
+            "#question .warning"
+        )
     assert all(f"{row.split} {row.cell}" in text for row in missing.itertuples())
 
 
@@ -206,14 +280,26 @@ def test_both_themes_fit_every_width_and_can_be_read(visit, name):
         for width in (360, 768, 1280):
             with visit(name, width, color_scheme=scheme) as tab:
                 for _ in range(2):  # as it opens, and unfolded
-                    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-                    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+                    assert tab.evaluate(
+                        "document.documentElement.scrollWidth <= "
+                        "document.documentElement.clientWidth"
+                    )
+                    tab.evaluate(
+                        "document.querySelectorAll('details').forEach(one => one.open = true)"
+                    )
         with visit(name, color_scheme=scheme) as tab:
             tab.evaluate(ALL_VERDICTS)
             colours[scheme] = tab.evaluate(COLOURS)
             contrasts = tab.evaluate(CONTRASTS)
         assert len(contrasts) > 100 and min(contrasts)[0] >= 4.5, min(contrasts)
-        assert next(ratio for ratio, text in contrasts if text.startswith("The first layer of a network")) >= 7
+        assert (
+            next(
+                ratio
+                for ratio, text in contrasts
+                if text.startswith("The first layer of a network")
+            )
+            >= 7
+        )
     assert all(light != dark for light, dark in zip(colours["light"], colours["dark"], strict=True))
 
 
@@ -226,13 +312,19 @@ def test_texts_of_a_chart_do_not_overlap(visit, name, width):
 
 
 @pytest.mark.parametrize(("name", "count"), [("paper", 112), ("made up", 37)])
-def test_every_finished_network_has_a_mark_and_its_tip_the_value_of_the_table(visit, studies, name, count):
+def test_every_finished_network_has_a_mark_and_its_tip_the_value_of_the_table(
+    visit, studies, name, count
+):
     shown = Tables.read(studies[name]).networks
-    shown = shown[shown.split_kind.isin(SIMILAR) & (shown.treatment != "RnB") & (shown.state == "done")]
+    shown = shown[
+        shown.split_kind.isin(SIMILAR) & (shown.treatment != "RnB") & (shown.state == "done")
+    ]
     with visit(name) as tab:
         _, height, tips, _ = zip(*tab.eval_on_selector("#accuracy svg.chart", MARKS), strict=True)
     assert len(tips) == len(shown) == count
-    assert sorted(tips) == sorted(f"{r.cell}, {r.split}, seed {r.seed}: {r.accuracy:.3f}" for r in shown.itertuples())
+    assert sorted(tips) == sorted(
+        f"{r.cell}, {r.split}, seed {r.seed}: {r.accuracy:.3f}" for r in shown.itertuples()
+    )
     values = [float(tip.split()[-1]) for tip in tips]
     assert np.corrcoef(height, values)[0, 1] < -0.9999  # each mark lies where its tip says
 
@@ -246,7 +338,9 @@ def test_pointing_at_a_mark_shows_its_value(visit, width):
             tab.mouse.move(x, y)
             assert tab.evaluate(TIP) == [text, True]
             ring = tab.locator("#ring").bounding_box()
-            assert [ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2] == pytest.approx([x, y], abs=1)
+            assert [ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2] == pytest.approx(
+                [x, y], abs=1
+            )
             tab.mouse.move(1, 1)
             assert tab.evaluate(TIP) is None
         tab.mouse.move(x, y)
@@ -277,8 +371,13 @@ def test_the_keyboard_reaches_every_chart_and_walks_its_marks(visit):
                 break
             assert outline == "solid" and width >= 2
             reached += [chart] if tag == "svg" else []
-        assert reached == sorted(set(reached)) and len(reached) == tab.locator("svg.chart:has([data-tip])").count() > 20
-        for chart in (tab.locator("svg.chart").nth(i) for i in (reached[0], reached[1], reached[-1])):
+        assert (
+            reached == sorted(set(reached))
+            and len(reached) == tab.locator("svg.chart:has([data-tip])").count() > 20
+        )
+        for chart in (
+            tab.locator("svg.chart").nth(i) for i in (reached[0], reached[1], reached[-1])
+        ):
             chart.focus()
             tips = [tip for _, _, tip, _ in chart.evaluate(MARKS)]
             for text in [*tips, tips[0]]:
@@ -294,27 +393,43 @@ def test_the_keyboard_reaches_every_chart_and_walks_its_marks(visit):
 def test_the_page_is_well_formed_for_a_screen_reader(visit, name):
     with visit(name) as tab:
         assert tab.get_attribute("html", "lang") == "en"
-        levels = tab.eval_on_selector_all("h1, h2, h3, h4, h5, h6", "all => all.map(h => +h.tagName[1])")
+        levels = tab.eval_on_selector_all(
+            "h1, h2, h3, h4, h5, h6", "all => all.map(h => +h.tagName[1])"
+        )
         assert levels.index(1) == 0 and levels.count(1) == 1 and max(np.diff(levels)) == 1
         for chart in tab.locator("svg.chart").all():
             label, role = chart.get_attribute("aria-label"), chart.get_attribute("role")
             has_table = chart.evaluate("chart => !!chart.closest('figure').querySelector('table')")
             assert role == "img" and len(label) > 20 and ("table below" in label) == has_table
-        assert tab.locator("table:has(th):not(:has(th:not([scope])))").count() == tab.locator("table").count() >= 3
+        assert (
+            tab.locator("table:has(th):not(:has(th:not([scope])))").count()
+            == tab.locator("table").count()
+            >= 3
+        )
         ids = tab.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
         assert len(ids) == len(set(ids))
-        assert len(targets := tab.evaluate(TARGETS)) > 8 and set(targets) <= {f"#{one}" for one in ids}
+        assert len(targets := tab.evaluate(TARGETS)) > 8 and set(targets) <= {
+            f"#{one}" for one in ids
+        }
 
 
 def test_activity_looks_at_random_layers_and_at_what_is_trained_above_them():
-    """Silent units of random layers do not count, nor do those above the base's: the largest share above layer n."""
+    """Silent units of random layers do not count, nor do those above the base's:
+    the largest share above layer n.
+    """
     tables = made_up()
-    whole = tables.networks[(tables.networks.split == "all") & tables.networks.images_per_class.isna()]
+    whole = tables.networks[
+        (tables.networks.split == "all") & tables.networks.images_per_class.isna()
+    ]
     networks = whole.set_index("cell").loc[["baseall", "R2all", "R7all"]]
     silent = [[0.1, 0.3, 0.2, 0, 0, 0, 0], [0.9, 0.8, 0.1, 0.6, 0.5, 0, 0], [1, 1, 1, 1, 1, 1, 1]]
     layers = pd.DataFrame({"layer": range(1, 8), "cosine": np.linspace(0.4, 1, 7), "images": 100})
-    tables.activity = pd.concat([layers.assign(run=r, silent=s) for r, s in zip(networks.run, silent, strict=True)])
+    tables.activity = pd.concat(
+        [layers.assign(run=r, silent=s) for r, s in zip(networks.run, silent, strict=True)]
+    )
     table = activity.draw(tables).table.set_index("n")
     assert table.silent.to_dict() == pytest.approx({0: 0.3, 2: 0.6, 7: np.nan}, nan_ok=True)
-    assert table["cosine of layer n"].to_dict() == pytest.approx({0: np.nan, 2: 0.5, 7: 1}, nan_ok=True)
+    assert table["cosine of layer n"].to_dict() == pytest.approx(
+        {0: np.nan, 2: 0.5, 7: 1}, nan_ok=True
+    )
     assert table.accuracy.tolist() == networks.accuracy.tolist()

@@ -1,4 +1,6 @@
-"""First-layer filters, similarity and activity of layers: estimators against definitions, tables against runs."""
+"""First-layer filters, similarity and activity of layers: estimators against definitions,
+tables against runs.
+"""
 
 from itertools import permutations
 
@@ -46,17 +48,24 @@ def biased(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def unbiased_hsic(x: torch.Tensor, y: torch.Tensor) -> float:
-    """The U-statistic of Song et al. 2012 by its definition: a mean over all ordered quadruples of different images.
+    """The U-statistic of Song et al. 2012 by its definition:
+    a mean over all ordered quadruples of different images.
 
-    The mean of k_ij (l_ij + l_qr - 2 l_iq), with k and l the scalar products of two images' features.
+    The mean of k_ij (l_ij + l_qr - 2 l_iq), with k and l the scalar products of two
+    images' features.
     """
     k, l_ = x @ x.T, y @ y.T
-    terms = [k[i, j] * (l_[i, j] + l_[q, r] - 2 * l_[i, q]) for i, j, q, r in permutations(range(len(x)), 4)]
+    terms = [
+        k[i, j] * (l_[i, j] + l_[q, r] - 2 * l_[i, q])
+        for i, j, q, r in permutations(range(len(x)), 4)
+    ]
     return (sum(terms) / len(terms)).item()
 
 
 def labelled(table: pd.DataFrame) -> list[tuple]:
-    return list(dict.fromkeys(table[["split", "seed", "pair", "a", "b"]].itertuples(index=False, name=None)))
+    return list(
+        dict.fromkeys(table[["split", "seed", "pair", "a", "b"]].itertuples(index=False, name=None))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +79,19 @@ def user_split(tmp_path_factory, dataset) -> str:
 
 @pytest.fixture(scope="module")
 def store(spec_of, trained, user_split):
-    """Both bases of two seeds and of two more splits, one base of a fourth, and networks that copy or are random."""
-    asked = [("baseA", "random-0", 0), ("A1B", "random-0", 0), ("R1B", "random-0", 0), ("R1A", "random-0", 0)]
+    """Both bases of two seeds and of two more splits, one base of a fourth,
+    and networks that copy or are random.
+    """
+    asked = [
+        ("baseA", "random-0", 0),
+        ("A1B", "random-0", 0),
+        ("R1B", "random-0", 0),
+        ("R1A", "random-0", 0),
+    ]
     asked += [(base, "random-0", 1) for base in ("baseA", "baseB")] + [("baseB", "random-0", 0)]
-    asked += [(base, split, 0) for split in ("natural-manmade", user_split) for base in ("baseA", "baseB")]
+    asked += [
+        (base, split, 0) for split in ("natural-manmade", user_split) for base in ("baseA", "baseB")
+    ]
     asked += [("baseB", "random-3", 0)]
     return trained([spec_of(*one) for one in asked])
 
@@ -126,7 +144,9 @@ def test_more_features_than_a_block_are_all_counted():
     gram = unit_gram(x)
     torch.testing.assert_close(gram, unit_gram(x.flip(1)), rtol=0, atol=1e-12)
     assert cka(gram, unit_gram(x[:, :4096])) < 0.9
-    torch.testing.assert_close(gram.sum(1), torch.zeros(12, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        gram.sum(1), torch.zeros(12, dtype=torch.float64), rtol=0, atol=1e-12
+    )
     assert gram.dtype == torch.float64 and not gram.diagonal().any()
 
 
@@ -142,9 +162,12 @@ def test_there_is_no_similarity_without_variation_or_with_too_few_images():
 def test_filters_are_the_stored_weights_bit_for_bit(spec_of, store, dataset, random_0):
     table = first_layer_filters(random_0, store)
     assert list(table.columns) == FILTERS
-    assert set(table.network) == {"baseA", "baseB", "untrained"} and set(table.split) == {"random-0"}
+    assert set(table.network) == {"baseA", "baseB", "untrained"} and set(table.split) == {
+        "random-0"
+    }
     assert len(table) == 3 * 4 * 5 * 5
-    # "untrained" against a run: the frozen layer 1 of the random-filter network of target B, and not of target A.
+    # "untrained" against a run: the frozen layer 1 of the random-filter network of target B,
+    # and not of target A.
     runs = {"baseA": "baseA", "baseB": "baseB", "untrained": "R1B"}
     for network, cell in runs.items():
         weight = store.weights(spec_of(cell))["layers.0.conv.weight"]
@@ -161,14 +184,20 @@ def test_filters_are_of_the_first_split_and_seed_with_both_bases(spec_of, store,
     specs = [spec_of("baseB", "random-3"), spec_of("baseA", "random-3")]  # baseA is not finished
     table = first_layer_filters(specs, store)
     assert set(table.network) == {"baseB", "untrained"} and set(table.split) == {"random-3"}
-    specs += [spec_of("A1B", seed=1), spec_of("baseB", seed=1), *(spec_of(f"base{t}") for t in "AB")]
+    specs += [
+        spec_of("A1B", seed=1),
+        spec_of("baseB", seed=1),
+        *(spec_of(f"base{t}") for t in "AB"),
+    ]
     table = first_layer_filters(specs, store)
     assert set(table.network) == {"baseA", "baseB", "untrained"}
     assert set(zip(table.split, table.seed, strict=True)) == {("random-0", 1)}
 
 
 def test_untrained_layers_are_those_of_a_run_with_a_mean_image(spec_of, trained, dataset):
-    """The mean is read from the base, not from the images; BatchNorm and the mean's shape are no obstacle."""
+    """The mean is read from the base, not from the images;
+    BatchNorm and the mean's shape are no obstacle.
+    """
     network = {"normalisation": "batch", "mean": "image"}
     specs = [spec_of(cell, network=network) for cell in ("baseA", "baseB", "R1B")]
     store = trained(specs)
@@ -185,7 +214,9 @@ def test_untrained_layers_are_those_of_a_run_with_a_mean_image(spec_of, trained,
 def test_rows_and_columns_of_a_study(store, dataset, random_0):
     table = similarity(random_0, store, dataset)
     assert list(table.columns) == SIMILARITY
-    assert labelled(table) == [("random-0", 0, pair, "baseA", "baseB") for pair in ("bases", "untrained")]
+    assert labelled(table) == [
+        ("random-0", 0, pair, "baseA", "baseB") for pair in ("bases", "untrained")
+    ]
     assert table.layer.tolist() == [1, 2, 3, 4, 5, 6, 7] * 2
     assert set(table.images) == {8 * 5}
     assert table.cka.notna().all() and (table.cka <= 1).all()
@@ -194,9 +225,16 @@ def test_rows_and_columns_of_a_study(store, dataset, random_0):
 
 
 @pytest.mark.parametrize("mean", ["channel", "image"])
-def test_similarity_is_of_the_layers_that_training_evaluates(mean, spec_of, trained, dataset, tmp_path):
-    """Against the outputs of the training code's own networks, at step 0 and at the end, on both tasks' images."""
-    specs = [spec_of(f"base{task}", network={"normalisation": "batch", "dropout": 0.5, "mean": mean}) for task in "AB"]
+def test_similarity_is_of_the_layers_that_training_evaluates(
+    mean, spec_of, trained, dataset, tmp_path
+):
+    """Against the outputs of the training code's own networks, at step 0 and at the end,
+    on both tasks' images.
+    """
+    specs = [
+        spec_of(f"base{task}", network={"normalisation": "batch", "dropout": 0.5, "mean": mean})
+        for task in "AB"
+    ]
     store = trained(specs)
     table = similarity(specs, store, dataset)
     images = Stream(dataset, list(range(8)), None, 0, specs[0].recipe, 14, CPU.device)
@@ -208,7 +246,9 @@ def test_similarity_is_of_the_layers_that_training_evaluates(mean, spec_of, trai
                 member.network.load_state_dict(store.weights(member.spec))
             outputs = [[] for _ in range(8)]
             for layer, values in zip(member.network.layers, outputs, strict=True):
-                layer.register_forward_hook(lambda *call, values=values: values.append(call[2].detach().flatten(1)))
+                layer.register_forward_hook(
+                    lambda *call, values=values: values.append(call[2].detach().flatten(1))
+                )
             member.network.eval()
             for batch in images.validation():
                 member.logits(batch, SharedPrefix(batch))
@@ -218,7 +258,9 @@ def test_similarity_is_of_the_layers_that_training_evaluates(mean, spec_of, trai
         assert found == pytest.approx(wanted, abs=1e-6)  # of float32 sums, whose order may differ
 
 
-def test_images_are_a_draw_of_both_tasks_validation_images(spec_of, store, dataset, random_0, monkeypatch):
+def test_images_are_a_draw_of_both_tasks_validation_images(
+    spec_of, store, dataset, random_0, monkeypatch
+):
     seen = []
 
     def spy(network, stream):
@@ -237,16 +279,28 @@ def test_images_are_a_draw_of_both_tasks_validation_images(spec_of, store, datas
 def test_another_seed_is_compared_with_the_base_of_the_same_task(spec_of, store, dataset):
     specs = [spec_of(f"base{task}", seed=seed) for seed in (0, 1) for task in "AB"]
     table = similarity(specs, store, dataset)
-    both = [("random-0", seed, pair, "baseA", "baseB") for pair in ("bases", "untrained") for seed in (0, 1)]
+    both = [
+        ("random-0", seed, pair, "baseA", "baseB")
+        for pair in ("bases", "untrained")
+        for seed in (0, 1)
+    ]
     other = [("random-0", 0, "other seed", f"base{task}", f"base{task} seed 1") for task in "AB"]
     assert labelled(table) == both + other
     assert (table.groupby(["seed", "pair", "a"]).layer.count() == 7).all()
 
 
 def test_every_split_is_compared_with_itself_on_its_own_images(spec_of, store, dataset, user_split):
-    specs = [spec_of(f"base{task}", split) for split in ("random-0", "natural-manmade", user_split) for task in "AB"]
+    specs = [
+        spec_of(f"base{task}", split)
+        for split in ("random-0", "natural-manmade", user_split)
+        for task in "AB"
+    ]
     table = similarity(specs, store, dataset)
-    assert table.groupby("split", sort=False).size().to_dict() == {"random-0": 14, "natural-manmade": 14, "mine": 14}
+    assert table.groupby("split", sort=False).size().to_dict() == {
+        "random-0": 14,
+        "natural-manmade": 14,
+        "mine": 14,
+    }
     assert table.groupby("split").images.unique().map(list).to_dict() == {
         "random-0": [40],
         "natural-manmade": [40],
@@ -295,10 +349,16 @@ def test_what_is_known_of_the_same_runs_is_not_computed_again(store, dataset, ra
     again = similarity(random_0, store, dataset, known=pd.read_csv(path))
     assert again.cka.to_numpy() == pytest.approx(first.cka.to_numpy(), nan_ok=True)
     marked = first.assign(cka=-2.0)
-    assert (similarity(random_0, store, dataset, known=marked).cka == -2).all(), "taken from the table"
+    assert (similarity(random_0, store, dataset, known=marked).cka == -2).all(), (
+        "taken from the table"
+    )
     other = marked.assign(run_a="another run")
-    assert similarity(random_0, store, dataset, known=other).equals(first), "another run's values are not"
-    assert similarity(random_0, store, dataset, 20, marked).cka.gt(-2).all(), "nor those on other images"
+    assert similarity(random_0, store, dataset, known=other).equals(first), (
+        "another run's values are not"
+    )
+    assert similarity(random_0, store, dataset, 20, marked).cka.gt(-2).all(), (
+        "nor those on other images"
+    )
 
 
 # The table of activity
@@ -319,9 +379,13 @@ def test_activity_is_of_random_filters_and_the_bases_of_their_tasks(spec_of, tra
     assert len(activity(specs[:3], store, dataset)) == 0, "no random filters"
     table = activity(specs, store, dataset).set_index(["run", "layer"])
     shown = [specs[1], *specs[3:]]
-    assert sorted(table.index) == sorted((spec.run_id, layer) for spec in shown for layer in range(1, 8))
+    assert sorted(table.index) == sorted(
+        (spec.run_id, layer) for spec in shown for layer in range(1, 8)
+    )
     base, second, fifth = (table.loc[spec.run_id] for spec in shown)
-    assert second.cosine[2] == pytest.approx(fifth.cosine[2], abs=1e-6), "random layers are those of one network"
+    assert second.cosine[2] == pytest.approx(fifth.cosine[2], abs=1e-6), (
+        "random layers are those of one network"
+    )
     assert abs(second.cosine[3] - fifth.cosine[3]) > 1e-3 < abs(base.cosine[1] - fifth.cosine[1])
     assert set(table.images) == {4 * 5}, "of the own task"
 

@@ -35,9 +35,18 @@ def test_nothing_in_the_program_can_load_a_pickle_or_run_a_text():
         r"\bpickle\b|torch\.load\b|allow_pickle=True|\beval\(|\bexec\(|yaml\.(?:load|unsafe_load|full_load)\("
         r"|instantiate\(|shell=True|os\.system|import_module"
     )
-    paths = [p for folder in ("transferability", "experiments", "analysis") for p in (ROOT / folder).rglob("*.py")]
+    paths = [
+        p
+        for folder in ("transferability", "experiments", "analysis")
+        for p in (ROOT / folder).rglob("*.py")
+    ]
     assert len(paths) > 25
-    hits = [(p.name, m[0]) for p in paths for m in forbidden.finditer(p.read_text()) if not _is_method(p, m)]
+    hits = [
+        (p.name, m[0])
+        for p in paths
+        for m in forbidden.finditer(p.read_text())
+        if not _is_method(p, m)
+    ]
     assert not hits
 
 
@@ -56,7 +65,9 @@ def test_a_pickle_in_the_store_is_refused(tmp_path, spec_of, dataset, name, capl
         (folder / "DONE").unlink()
     (folder / name).write_bytes(pickle.dumps(Trap(trap)))
     if name.startswith("weights"):
-        with pytest.raises(UserError, match=r"weights\.safetensors has \d+ of \d+ bytes: delete .*DONE"):
+        with pytest.raises(
+            UserError, match=r"weights\.safetensors has \d+ of \d+ bytes: delete .*DONE"
+        ):
             ensure([transfer], store, dataset, CPU)
     else:
         ensure([transfer], store, dataset, CPU)
@@ -67,7 +78,9 @@ def test_a_pickle_in_the_store_is_refused(tmp_path, spec_of, dataset, name, capl
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("key", ["+_target_=os.system", "+dataset._target_=os.system", "+network._target_=os.abort"])
+@pytest.mark.parametrize(
+    "key", ["+_target_=os.system", "+dataset._target_=os.system", "+network._target_=os.abort"]
+)
 def test_a_configuration_cannot_name_code(tmp_path, run, key):  # noqa: F811
     where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
     status, errors = run(experiments.run.main, *SHRUNK, *where, key)
@@ -81,4 +94,6 @@ def test_names_cannot_become_formulas_of_a_spreadsheet(tmp_path):
     with open(path, newline="") as file:
         written = [row["split"] for row in csv.DictReader(file)]
     assert not [text for text in written if text[0] in "=+-@\t\r"]
-    assert read_csv(path).split.tolist() == names and (read_csv(path).top1 == -0.5).all(), "numbers stay numbers"
+    assert read_csv(path).split.tolist() == names and (read_csv(path).top1 == -0.5).all(), (
+        "numbers stay numbers"
+    )

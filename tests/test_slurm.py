@@ -1,4 +1,6 @@
-"""A study on a real Slurm cluster of one node: preempted, timed-out and dying jobs, and the same bytes in the end."""
+"""A study on a real Slurm cluster of one node: preempted, timed-out and dying jobs,
+and the same bytes in the end.
+"""
 
 import subprocess
 import sys
@@ -15,9 +17,20 @@ pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 ROOT = Path(__file__).parent.parent
-STUDY = [*SHRUNK, "split=random-0", "target=B", "study.treatments={random: [base, AnB]}", "study.layers=[3]"]
-LONG = [*STUDY, "recipe.steps=1500", "recipe.eval_every=750"]  # longer than a preemption takes; every step is saved
-SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
+STUDY = [
+    *SHRUNK,
+    "split=random-0",
+    "target=B",
+    "study.treatments={random: [base, AnB]}",
+    "study.layers=[3]",
+]
+# longer than a preemption takes; every step is saved
+LONG = [*STUDY, "recipe.steps=1500", "recipe.eval_every=750"]
+SLURM = [
+    "hydra/launcher=slurm",
+    "hydra.launcher.gpus_per_node=null",
+    "hydra.launcher.cpus_per_task=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +39,17 @@ def slurm():
         yield environment
 
 
-def start(module: str, folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    command = [sys.executable, "-m", module, *overrides, f"data_dir={folder}/data", f"store={folder}/runs"]
+def start(
+    module: str, folder: Path, *overrides: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        *overrides,
+        f"data_dir={folder}/data",
+        f"store={folder}/runs",
+    ]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -58,10 +80,19 @@ def test_jobs_that_are_preempted_or_time_out_go_on_to_the_same_bytes(slurm, tmp_
     first, second = sorted(logs(store))
     # What Slurm sends before the time limit; submitit requeues the job.
     ask(slurm, "scancel", "--signal=USR2", first)
-    # A job that takes the node from the others: SIGTERM, a time of grace, SIGKILL, and Slurm requeues them.
-    ask(slurm, "sbatch", "--partition=urgent", "--cpus-per-task=4", "--output=/dev/null", "--wrap=true")
+    # A job that takes the node from the others: SIGTERM, a time of grace, SIGKILL,
+    # and Slurm requeues them.
+    ask(
+        slurm,
+        "sbatch",
+        "--partition=urgent",
+        "--cpus-per-task=4",
+        "--output=/dev/null",
+        "--wrap=true",
+    )
     wait_for(lambda: "Bypassing signal SIGTERM" in logs(store)[second], sweep)
-    ask(slurm, "scancel", "--signal=STOP", second)  # lest it is finished when Slurm gets round to killing it
+    # lest it is finished when Slurm gets round to killing it
+    ask(slurm, "scancel", "--signal=STOP", second)
     status, errors = finish(sweep)
     assert status == 0, errors
     said = logs(store)
@@ -71,21 +102,32 @@ def test_jobs_that_are_preempted_or_time_out_go_on_to_the_same_bytes(slurm, tmp_
     assert "SIGUSR2" in said[first] and "SIGUSR2" not in said[second]
     assert len(said) == 3, "two jobs of bases and one that starts from them"
     assert finish(local)[0] == 0
-    assert contents(store) == contents(tmp_path / "local" / "runs") and len(contents(store)) == 3 * 3
+    assert (
+        contents(store) == contents(tmp_path / "local" / "runs") and len(contents(store)) == 3 * 3
+    )
     assert not list(store.rglob("*.tmp")) and not list(store.rglob("checkpoint*"))
 
-    status, errors = finish(start("experiments.sweep", tmp_path / "cluster", *overrides, environment=slurm))
-    assert status == 0 and "bases: 0 of 2 jobs to do" in errors and "transfers: 0 of 1 jobs to do" in errors
+    status, errors = finish(
+        start("experiments.sweep", tmp_path / "cluster", *overrides, environment=slurm)
+    )
+    assert (
+        status == 0
+        and "bases: 0 of 2 jobs to do" in errors
+        and "transfers: 0 of 1 jobs to do" in errors
+    )
     assert logs(store) == said, "a rerun submits nothing"
 
 
 def test_a_job_that_dies_is_named_with_its_log_and_the_others_finish(slurm, tmp_path):
     dies = "hydra.launcher.setup=['[ $SLURM_ARRAY_TASK_ID != 0 ] || { echo no memory; exit 3; }']"
-    status, errors = finish(start("experiments.sweep", tmp_path, *STUDY, *SLURM, dies, environment=slurm))
+    status, errors = finish(
+        start("experiments.sweep", tmp_path, *STUDY, *SLURM, dies, environment=slurm)
+    )
     line = errors.strip().splitlines()[-1]
     assert status == 2
     assert line.startswith(
-        "error: 1 of 2 jobs of the bases did not finish: job=0 (random-0 → A, seed 0, 1 network, log "
+        "error: 1 of 2 jobs of the bases did not finish: "
+        "job=0 (random-0 → A, seed 0, 1 network, log "
     )
     log = Path(line.partition(", log ")[2].partition(")")[0])
     assert log.read_text() == "no memory\n"

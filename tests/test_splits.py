@@ -46,7 +46,11 @@ def test_splits_of_other_kinds():
     known = classes(5, ["natural", "man-made", "natural", "man-made", "man-made"])
     assert tasks_of("natural-manmade", known) == {"A": [0, 2], "B": [1, 3, 4]}
     assert tasks_of("all", known) == {"all": [0, 1, 2, 3, 4]}
-    assert (split_kind("random-12"), split_kind("all"), split_kind("x/my.yaml")) == ("random", "all", "user")
+    assert (split_kind("random-12"), split_kind("all"), split_kind("x/my.yaml")) == (
+        "random",
+        "all",
+        "user",
+    )
     assert (split_name("random-12"), split_name("x/my.yaml")) == ("random-12", "my")
 
 
@@ -89,7 +93,12 @@ def test_names_in_lists_are_read_as_they_are_written(tmp_path):
 
 
 def test_a_name_that_two_classes_have_must_be_a_wnid(tmp_path):
-    infos = [ClassInfo("crane", "n1"), ClassInfo("crane", "n2"), ClassInfo("a", "n3"), ClassInfo("b", "n4")]
+    infos = [
+        ClassInfo("crane", "n1"),
+        ClassInfo("crane", "n2"),
+        ClassInfo("a", "n3"),
+        ClassInfo("b", "n4"),
+    ]
     dataset = SimpleNamespace(classes=infos, name="some")
     path = tmp_path / "mine.yaml"
     path.write_text("A: [crane, a]\nB: [b, n2]\n")
@@ -102,7 +111,9 @@ def test_a_name_that_two_classes_have_must_be_a_wnid(tmp_path):
 @pytest.mark.parametrize("name", ["random-0.yaml", "all.yml", "natural-manmade.yaml"])
 def test_lists_in_a_file_named_as_a_split_are_refused(tmp_path, name):
     (tmp_path / name).write_text("A: [c0, c1]\nB: [c2, c3]\n")
-    with pytest.raises(UserError, match=r"runs would be named as those of split=.*: rename the file"):
+    with pytest.raises(
+        UserError, match=r"runs would be named as those of split=.*: rename the file"
+    ):
         tasks_of(str(tmp_path / name), classes(5))
 
 

@@ -1,25 +1,54 @@
-"""The linear model behind every difference: against paired t-tests, known answers and simulated coverage."""
+"""The linear model behind every difference: against paired t-tests,
+known answers and simulated coverage.
+"""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.stats import BASE, DISTANT, available, by_task, estimate, estimate_jointly, mean, minus, t_interval
+from analysis.stats import (
+    BASE,
+    DISTANT,
+    available,
+    by_task,
+    estimate,
+    estimate_jointly,
+    mean,
+    minus,
+    t_interval,
+)
 
 
-def network(split, target, treatment, n, accuracy, seed=0, kind="random", val_images=1000, recipe="r"):
+def network(
+    split, target, treatment, n, accuracy, seed=0, kind="random", val_images=1000, recipe="r"
+):
     return {
-        "split": split, "split_kind": kind, "target": target, "task": f"{split} {target}", "treatment": treatment,
-        "n": n, "seed": seed, "accuracy": accuracy, "val_images": val_images, "images_per_class": np.nan,
-        "recipe": recipe, "network": "small",
-    }  # fmt: skip
+        "split": split,
+        "split_kind": kind,
+        "target": target,
+        "task": f"{split} {target}",
+        "treatment": treatment,
+        "n": n,
+        "seed": seed,
+        "accuracy": accuracy,
+        "val_images": val_images,
+        "images_per_class": np.nan,
+        "recipe": recipe,
+        "network": "small",
+    }
 
 
 def study(cells, blocks, noise=0.0, generator=None):
     """Networks for every cell in every block: accuracy = block + cell + noise."""
     return pd.DataFrame(
-        network(f"random-{i}", "A", treatment, n, block + effect + (generator.normal(0, noise) if noise else 0))
+        network(
+            f"random-{i}",
+            "A",
+            treatment,
+            n,
+            block + effect + (generator.normal(0, noise) if noise else 0),
+        )
         for i, block in enumerate(blocks)
         for (treatment, n), effect in cells.items()
     )
@@ -51,14 +80,18 @@ def test_differences_are_within_tasks_also_where_the_study_is_incomplete():
 
 
 def test_where_no_task_has_both_sides_other_treatments_have_no_say():
-    """AnB and BnB lose less on the tasks of AnB+: that is no part of what AnB+ and BnB+ gain over their bases."""
+    """AnB and BnB lose less on the tasks of AnB+:
+    that is no part of what AnB+ and BnB+ gain over their bases.
+    """
     cells = {BASE: 0.0, ("AnB+", 3): 0.03, ("BnB+", 3): 0.02, ("AnB", 3): -0.05, ("BnB", 3): -0.02}
     rows = study(cells, [0.2, 0.25, 0.6, 0.65])
     easy = rows.split.isin(["random-2", "random-3"])
     rows.loc[easy & rows.treatment.isin(["AnB", "BnB"]), "accuracy"] += 0.01
     difference = minus(mean("AnB+", [3]), mean("BnB+", [3]))
     both = estimate(rows, difference)
-    assert both.value == pytest.approx(0.01) and both.high > both.low + 0.001, "the noise is that of all networks"
+    assert both.value == pytest.approx(0.01) and both.high > both.low + 0.001, (
+        "the noise is that of all networks"
+    )
     apart = rows[~((rows.treatment == "AnB+") & ~easy) & ~((rows.treatment == "BnB+") & easy)]
     found = estimate(apart, difference)
     assert (found.value, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01), abs=1e-9)
@@ -85,7 +118,9 @@ def test_what_cannot_be_told_is_none():
     lonely = pd.concat([rows, pd.DataFrame([network("random-9", "B", "AnB", 3, 0.4)])])
     assert estimate(lonely, minus(mean("AnB", [3]), {BASE: 1.0})) is None, "no task has both"
     assert estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0})) is None, "no such network"
-    unfinished = study(CELLS, [0.5, 0.6]).assign(accuracy=lambda r: r.accuracy.where(r.treatment != "AnB"))
+    unfinished = study(CELLS, [0.5, 0.6]).assign(
+        accuracy=lambda r: r.accuracy.where(r.treatment != "AnB")
+    )
     assert estimate(unfinished, minus(mean("AnB", [3]), {BASE: 1.0})) is None
     assert available(unfinished, "AnB") == [] and available(unfinished, "BnB") == [3]
 
@@ -95,14 +130,18 @@ def test_single_networks_have_the_binomial_interval_of_their_validation_images()
     found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
     error = np.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 1000)
     assert (found.df, found.covers) == (0, "validation images only")
-    assert (found.low, found.high) == pytest.approx((-0.1 - 1.959964 * error, -0.1 + 1.959964 * error))
+    assert (found.low, found.high) == pytest.approx(
+        (-0.1 - 1.959964 * error, -0.1 + 1.959964 * error)
+    )
 
 
 def test_random_filters_do_not_count_as_noise_of_the_others():
     generator = np.random.default_rng(2)
     rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, generator)
     wild = pd.DataFrame(
-        network(f"random-{i}", "A", "RnB", n, generator.uniform(0, 0.5)) for i in range(3) for n in (1, 2)
+        network(f"random-{i}", "A", "RnB", n, generator.uniform(0, 0.5))
+        for i in range(3)
+        for n in (1, 2)
     )
     difference = minus(mean("AnB", [3]), mean("BnB", [3]))
     assert estimate(pd.concat([rows, wild]), difference) == estimate(rows, difference)
@@ -111,13 +150,19 @@ def test_random_filters_do_not_count_as_noise_of_the_others():
 
 def test_dissimilar_tasks_have_effects_of_their_own():
     near = study({BASE: 0.0, ("AnB", 3): -0.05}, [0.5, 0.6])
-    far = study({BASE: 0.0, ("AnB", 3): -0.2}, [0.3, 0.4]).assign(split="natural-manmade", split_kind="natural-manmade")
+    far = study({BASE: 0.0, ("AnB", 3): -0.2}, [0.3, 0.4]).assign(
+        split="natural-manmade", split_kind="natural-manmade"
+    )
     far["target"] = far.groupby("treatment").cumcount().map({0: "A", 1: "B"})
     far["task"] = far.split + " " + far.target
     rows = pd.concat([near, far], ignore_index=True)
     assert estimate(rows, minus({BASE: 1.0}, mean("AnB", [3]))).value == pytest.approx(0.05)
-    assert estimate(rows, minus({BASE: 1.0}, mean(DISTANT + "AnB", [3]))).value == pytest.approx(0.2)
-    assert estimate(rows, minus(mean("AnB", [3]), mean(DISTANT + "AnB", [3]))).value == pytest.approx(0.15)
+    assert estimate(rows, minus({BASE: 1.0}, mean(DISTANT + "AnB", [3]))).value == pytest.approx(
+        0.2
+    )
+    assert estimate(
+        rows, minus(mean("AnB", [3]), mean(DISTANT + "AnB", [3]))
+    ).value == pytest.approx(0.15)
 
 
 def test_a_task_is_its_classes_whatever_its_split_is_called():
@@ -125,8 +170,13 @@ def test_a_task_is_its_classes_whatever_its_split_is_called():
     rows = study(CELLS, [0.4, 0.5, 0.6, 0.7], 0.01, np.random.default_rng(6))
     difference = minus(mean("AnB", [3]), {BASE: 1.0})
     wanted = estimate(rows, difference)
-    assert estimate(rows.assign(split="mine"), difference) == wanted and (wanted.tasks, wanted.df) == (4, 20 - 4 - 4)
-    renamed = rows.assign(split=[f"{split}-{n}" for split, n in zip(rows.split, rows.n, strict=True)])
+    assert estimate(rows.assign(split="mine"), difference) == wanted and (
+        wanted.tasks,
+        wanted.df,
+    ) == (4, 20 - 4 - 4)
+    renamed = rows.assign(
+        split=[f"{split}-{n}" for split, n in zip(rows.split, rows.n, strict=True)]
+    )
     assert estimate(renamed, difference) == wanted
 
 
@@ -135,7 +185,9 @@ def test_the_order_of_networks_does_not_matter():
     shuffled = rows.sample(frac=1, random_state=0)
     difference = minus(mean("AnB", [3, 7]), {BASE: 1.0})
     one, other = estimate(rows, difference), estimate(shuffled, difference)
-    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-12)
+    assert (one.value, one.low, one.high) == pytest.approx(
+        (other.value, other.low, other.high), abs=1e-12
+    )
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -154,5 +206,7 @@ def test_draws_have_the_spread_of_the_estimates():
     joint = estimate_jointly(rows, contrasts)
     samples = joint.samples(20_000, np.random.default_rng(0))
     for k, found in enumerate(joint.intervals(0.95)):
-        assert np.quantile(samples[:, k], [0.025, 0.975]) == pytest.approx([found.low, found.high], abs=0.002)
+        assert np.quantile(samples[:, k], [0.025, 0.975]) == pytest.approx(
+            [found.low, found.high], abs=0.002
+        )
     assert (samples == joint.samples(20_000, np.random.default_rng(0))).all()

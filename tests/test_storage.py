@@ -1,7 +1,8 @@
 """Disks that are full, stores that cannot be written, and files that are not as they were written.
 
-Promised: a full disk is one line and loses nothing; a damaged checkpoint costs steps, never bits; a damaged result is
-never used and is named with the way back, and that way leads to the same bits; ``Store.verify`` finds every damage.
+Promised: a full disk is one line and loses nothing; a damaged checkpoint costs steps, never bits; a
+damaged result is never used and is named with the way back, and that way leads to the same bits;
+``Store.verify`` finds every damage.
 """
 
 import json
@@ -107,13 +108,17 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bits(
     store, spec = Store(shutil.copytree(half.root, tmp_path / "runs")), spec_of("baseB")
     for name in names:
         IN_CHECKPOINTS[damage](store.folder(spec) / name)
-    assert [name for name in CHECKPOINTS if any(f"/{name} is damaged" in line for line in store.verify()[1])] == [
-        *names
-    ]
+    assert [
+        name
+        for name in CHECKPOINTS
+        if any(f"/{name} is damaged" in line for line in store.verify()[1])
+    ] == [*names]
     store.step(spec), store.state(spec)  # a plan or a status does not fail
     found = store.load_checkpoint(spec)
     assert (found and found.step) == step
-    assert [NEWEST in r.message for r in caplog.records if "is damaged" in r.message][:1] == [True] * (NEWEST in names)
+    assert [NEWEST in r.message for r in caplog.records if "is damaged" in r.message][:1] == [
+        True
+    ] * (NEWEST in names)
     ensure([spec], store, dataset, CPU)
     assert same(store, whole, spec) and not store.verify()[1]
 
@@ -131,7 +136,9 @@ def test_a_transfer_does_not_start_from_a_damaged_base(damage, whole, spec_of, d
     DAMAGE[damage](path)
     with pytest.raises(UserError) as error:
         ensure([spec], store, dataset, CPU)
-    assert str(path) in str(error.value) and f"delete {base}/DONE and give the command again" in str(error.value)
+    assert str(path) in str(
+        error.value
+    ) and f"delete {base}/DONE and give the command again" in str(error.value)
     assert store.state(spec) == "missing", "nothing was trained from it, and its lock is free"
     assert len(store.verify()[1]) == 1 and str(path) in store.verify()[1][0]
     (base / "DONE").unlink()
@@ -161,7 +168,9 @@ def test_a_damaged_result_is_named_by_whoever_reads_it(name, damage, whole, spec
 
 @pytest.mark.parametrize("damage", ["empty", "half", "a flip in the tensors"])
 @pytest.mark.parametrize("name", ["DONE", "spec.json"])
-def test_a_damaged_record_or_specification_is_found(name, damage, whole, spec_of, dataset, tmp_path):
+def test_a_damaged_record_or_specification_is_found(
+    name, damage, whole, spec_of, dataset, tmp_path
+):
     store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
     DAMAGE[damage](store.folder(spec) / name)
     assert len(store.verify()[1]) == 1 and str(store.folder(spec)) in store.verify()[1][0]
@@ -175,8 +184,12 @@ def test_a_run_whose_marker_was_deleted_is_trained_again(whole, spec_of, dataset
     assert same(store, whole, spec) and same(store, whole, spec.source)
 
 
-def test_an_edited_specification_is_named_and_nothing_is_trained_over_it(whole, spec_of, dataset, tmp_path):
-    """Neither in a finished folder nor in one where the marker is gone; ``verify`` tells which run it is of."""
+def test_an_edited_specification_is_named_and_nothing_is_trained_over_it(
+    whole, spec_of, dataset, tmp_path
+):
+    """Neither in a finished folder nor in one where the marker is gone;
+    ``verify`` tells which run it is of.
+    """
     store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
     path = store.folder(spec) / "spec.json"
     values = json.loads(path.read_text())
@@ -193,7 +206,9 @@ def test_an_edited_specification_is_named_and_nothing_is_trained_over_it(whole, 
 
 
 def test_folders_that_are_no_runs_stop_nobody(whole, spec_of, dataset, tmp_path, caplog):
-    """A copy of a run, and a run of a program that knows one key more: each is named, the others are read."""
+    """A copy of a run, and a run of a program that knows one key more: each is named,
+    the others are read.
+    """
     store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
     wanted = store.specs()
     assert not caplog.messages and store.verify() == (len(wanted), [])
@@ -203,12 +218,19 @@ def test_folders_that_are_no_runs_stop_nobody(whole, spec_of, dataset, tmp_path,
     newer.write_text(json.dumps(json.loads(newer.read_text()) | {"recipe": {"a_new_key": 1}}))
     (store.root / "notes").mkdir()
     assert store.specs() == wanted
-    assert len(caplog.messages) == 4 and caplog.text.count(" is a copy of ") == 3 and "a_new_key" in caplog.text
+    assert (
+        len(caplog.messages) == 4
+        and caplog.text.count(" is a copy of ") == 3
+        and "a_new_key" in caplog.text
+    )
     assert store.packed_otherwise(spec.dataset) == 0
     ensure([spec], store, dataset, CPU)
     runs, damaged = store.verify()
     assert runs == len(wanted) + 4 and len(damaged) == 4
-    assert sum(f"is a copy of {spec.run_id}: move it out of the store" in line for line in damaged) == 3
+    assert (
+        sum(f"is a copy of {spec.run_id}: move it out of the store" in line for line in damaged)
+        == 3
+    )
 
 
 def test_runs_of_a_hidden_name_are_read_too(spec_of, trained, dataset, tmp_path):
@@ -224,7 +246,9 @@ def test_runs_of_a_hidden_name_are_read_too(spec_of, trained, dataset, tmp_path)
 # Disks
 
 MANY = ["split=random-0", "cell=baseB", "recipe.steps=240"]
-FULL = {  # what the disk has no room for: the size of files in bytes, and settings under which it is the first
+# what the disk has no room for: the size of files in bytes,
+# and settings under which it is the first
+FULL = {
     "checkpoint.safetensors": (17_000, ["recipe.eval_every=240"], ["checkpoint_seconds=0"]),
     "weights.safetensors": (6_000, ["recipe.eval_every=240"], ["checkpoint_seconds=1000"]),
     "metrics.jsonl": (17_000, ["recipe.eval_every=1"], ["checkpoint_seconds=1000"]),
@@ -233,9 +257,17 @@ FULL = {  # what the disk has no room for: the size of files in bytes, and setti
 
 @pytest.mark.parametrize("name", FULL)
 def test_a_full_disk_is_one_line_and_loses_nothing(name, config, dataset, tmp_path):
-    """The kernel refuses to let a file grow; when there is room again the same command ends with the same bytes."""
+    """The kernel refuses to let a file grow; when there is room again the same command ends with
+    the same bytes.
+    """
     size, settings, when = FULL[name]
-    arguments = [*SHRUNK, f"data_dir={Path(config.dataset.folder).parent}", f"store={tmp_path}/runs", *MANY, *settings]
+    arguments = [
+        *SHRUNK,
+        f"data_dir={Path(config.dataset.folder).parent}",
+        f"store={tmp_path}/runs",
+        *MANY,
+        *settings,
+    ]
     log, store = tmp_path / "log", Store(tmp_path / "runs")
     process = crash.start("experiments.run", [*arguments, "checkpoint_seconds=0"], log)
     while not list(tmp_path.glob("runs/*/checkpoint-previous.safetensors")):
@@ -247,12 +279,23 @@ def test_a_full_disk_is_one_line_and_loses_nothing(name, config, dataset, tmp_pa
     _run([*arguments, *when], log, 2, {"RLIMIT_FSIZE": size})
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("error")]
     assert log.read_text().splitlines()[-1] == line
-    assert f"{store.folder(spec)}/{name} cannot be written" in line and "is kept" in line and "too large" in line
-    assert not list(store.folder(spec).glob(".*tmp*")) and store.state(spec) == "half" and not store.verify()[1]
+    assert (
+        f"{store.folder(spec)}/{name} cannot be written" in line
+        and "is kept" in line
+        and "too large" in line
+    )
+    assert (
+        not list(store.folder(spec).glob(".*tmp*"))
+        and store.state(spec) == "half"
+        and not store.verify()[1]
+    )
     assert store.load_checkpoint(spec).step == before.step
     _run(arguments, log, 0)
     _run([*arguments, f"store={tmp_path}/whole"], log, 0)
-    assert crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole")) == []
+    assert (
+        crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole"))
+        == []
+    )
 
 
 def _run(arguments: list[str], log: Path, status: int, limits: dict | None = None) -> None:
@@ -266,17 +309,31 @@ def test_a_store_that_cannot_be_written_is_named(whole, config, dataset, tmp_pat
     """A file system mounted read-only: what is finished is read, what is not is one line."""
     shutil.copytree(whole.root, tmp_path / "there" / "runs")
     (tmp_path / "runs").mkdir()
-    mounting = ["mount", "--bind", "-o", "ro", str(tmp_path / "there" / "runs"), str(tmp_path / "runs")]
+    mounting = [
+        "mount",
+        "--bind",
+        "-o",
+        "ro",
+        str(tmp_path / "there" / "runs"),
+        str(tmp_path / "runs"),
+    ]
     try:
         subprocess.run(mounting, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"nothing can be mounted here: {getattr(error, 'stderr', error)}")
-    arguments = [*SHRUNK, f"data_dir={Path(config.dataset.folder).parent}", f"store={tmp_path}/runs", "split=random-0"]
+    arguments = [
+        *SHRUNK,
+        f"data_dir={Path(config.dataset.folder).parent}",
+        f"store={tmp_path}/runs",
+        "split=random-0",
+    ]
     try:
         _run([*arguments, "cell=baseB"], tmp_path / "log", 0)
         assert "nothing to train" in (tmp_path / "log").read_text()
         _run([*arguments, "cell=B3B"], tmp_path / "log", 2)
         (line,) = (tmp_path / "log").read_text().splitlines()
-        assert line.startswith(f"error: store={tmp_path}/runs: cannot be written: Read-only file system")
+        assert line.startswith(
+            f"error: store={tmp_path}/runs: cannot be written: Read-only file system"
+        )
     finally:
         subprocess.run(["umount", str(tmp_path / "runs")], check=True)

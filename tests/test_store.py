@@ -22,10 +22,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """``python -m experiments.run`` on the shrunk study, with its own data and store below ``folder``."""
+    """``python -m experiments.run`` on the shrunk study,
+    with its own data and store below ``folder``.
+    """
     arguments = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", *overrides]
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "experiments.run", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -38,15 +43,25 @@ def finish(process: subprocess.Popen) -> str:
 def contents(store: Path) -> dict[str, bytes]:
     """What must not depend on how a run was executed."""
     names = ("spec.json", "weights.safetensors", "metrics.jsonl")
-    return {f"{p.parent.name}/{p.name}": p.read_bytes() for p in store.glob("*/*") if p.name in names}
+    return {
+        f"{p.parent.name}/{p.name}": p.read_bytes() for p in store.glob("*/*") if p.name in names
+    }
 
 
 def snapshot(folder: Path) -> dict[str, int]:
-    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock" and p.is_file()}
+    return {
+        str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock" and p.is_file()
+    }
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
-    long = ["split=random-0", "target=B", "study.layers=[3]", "recipe.steps=160", "recipe.eval_every=40"]
+    long = [
+        "split=random-0",
+        "target=B",
+        "study.layers=[3]",
+        "recipe.steps=160",
+        "recipe.eval_every=40",
+    ]
     finish(start(tmp_path / "whole", *long))
     process = start(tmp_path / "killed", *long, "checkpoint_seconds=0")
     deadline = time.monotonic() + 120
@@ -68,7 +83,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_clean_and_loses_no_step(number, tmp_path):
-    """Long before the first regular checkpoint: the step under way ends, everything is saved, status 130."""
+    """Long before the first regular checkpoint: the step under way ends,
+    everything is saved, status 130.
+    """
     settings = ["split=random-0", "cell=baseB", "recipe.steps=100000", "recipe.eval_every=50000"]
     process = start(tmp_path, *settings)
     deadline = time.monotonic() + 120
@@ -83,8 +100,14 @@ def test_a_stop_is_clean_and_loses_no_step(number, tmp_path):
 
 
 def test_two_processes_that_ask_for_overlapping_runs_train_each_once(tmp_path):
-    finish(start(tmp_path, "cell=baseA", "split=random-0", "recipe.steps=1", "recipe.warmup_steps=0"))  # packs
-    asked = [["split=random-0", "study.layers=[2,5]"], ["split=random-0", "study.layers=[5,6]", "target=B"]]
+    # packs
+    finish(
+        start(tmp_path, "cell=baseA", "split=random-0", "recipe.steps=1", "recipe.warmup_steps=0")
+    )
+    asked = [
+        ["split=random-0", "study.layers=[2,5]"],
+        ["split=random-0", "study.layers=[5,6]", "target=B"],
+    ]
     logs = [finish(p) for p in [start(tmp_path, *a, "recipe.steps=60") for a in asked]]
     trained = sum(int(n) for log in logs for n in re.findall(r"(\d+) networks?: finished", log))
     done = [p.parent.name for p in (tmp_path / "runs").glob("*/DONE")]
@@ -173,11 +196,14 @@ def test_a_store_that_cannot_be_created_is_one_clear_line(tmp_path):
 
 def test_cohorts_of_different_recipes_and_tasks_train_side_by_side_only_as_bases(spec_of, trained):
     """Four bases fill two threads two by two; their results are those of training alone."""
-    specs = [spec_of(c, split=s) for s in ("random-0", "natural-manmade") for c in ("baseA", "baseB")]
+    specs = [
+        spec_of(c, split=s) for s in ("random-0", "natural-manmade") for c in ("baseA", "baseB")
+    ]
     together, alone = trained(specs), trained(specs[:1], replace(CPU, threads=1))
     assert together.provenance(specs[0])["cohort_networks"] == 2
     assert torch.equal(
-        together.weights(specs[0])["layers.0.conv.weight"], alone.weights(specs[0])["layers.0.conv.weight"]
+        together.weights(specs[0])["layers.0.conv.weight"],
+        alone.weights(specs[0])["layers.0.conv.weight"],
     )
 
 

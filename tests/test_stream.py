@@ -15,7 +15,15 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def stream_of(dataset, config):
     def make(classes=(0, 2, 5), images_per_class=None, seed=0, crop=14, **recipe):
-        return Stream(dataset, list(classes), images_per_class, seed, replace(config.recipe, **recipe), crop, CPU)
+        return Stream(
+            dataset,
+            list(classes),
+            images_per_class,
+            seed,
+            replace(config.recipe, **recipe),
+            crop,
+            CPU,
+        )
 
     return make
 
@@ -59,7 +67,8 @@ def test_labels_are_positions_in_the_task(stream_of, dataset):
 
 def test_crops_cover_every_offset_and_half_are_mirrored(stream_of):
     batch = stream_of(batch_size=600).batch(0)
-    assert set(batch.top.tolist()) == set(batch.left.tolist()) == {0, 1, 2}  # 16 - 14 = 2, both ends in
+    # 16 - 14 = 2, both ends in
+    assert set(batch.top.tolist()) == set(batch.left.tolist()) == {0, 1, 2}
     assert 240 < batch.mirror.sum() < 360
     assert not stream_of(mirror=False).batch(0).mirror.any()
     whole = stream_of(crop=16, mirror=False).batch(0)
@@ -109,7 +118,9 @@ def test_reading_ahead_ends_with_its_reader(stream_of):
 
 def test_what_goes_wrong_ahead_is_raised_where_its_batch_is_asked_for(tmp_path, config):
     dataset = pack(replace(config.dataset, folder=str(tmp_path / "packed"), encoding="jpeg"))
-    stream = Stream(dataset, [0, 2, 5], None, 0, replace(config.recipe, batch_size=4, reshuffle=False), 14, CPU)
+    stream = Stream(
+        dataset, [0, 2, 5], None, 0, replace(config.recipe, batch_size=4, reshuffle=False), 14, CPU
+    )
     bad = int(stream.rows(READERS["cpu"] + 3)[1])
     at = 128 + int(dataset.images.offsets[bad])
     with open(dataset.folder / "jpegs.npy", "r+b") as file:
@@ -128,7 +139,9 @@ def test_a_gpu_gets_the_same_batches_while_it_is_busy(dataset, config, monkeypat
     """The GPU lags behind by hundreds of batches, whose buffers are given out again meanwhile."""
     monkeypatch.setattr("transferability.stream.ON_DEVICE_BYTES", 1 << 30 if resident else 0)
     recipe = replace(config.recipe, batch_size=7)
-    ours, theirs = (Stream(dataset, [0, 2, 5], None, 0, recipe, 14, torch.device(d)) for d in ("cpu", "cuda:0"))
+    ours, theirs = (
+        Stream(dataset, [0, 2, 5], None, 0, recipe, 14, torch.device(d)) for d in ("cpu", "cuda:0")
+    )
     assert (theirs._resident is not None) == resident
     kept = []
     for batch in theirs.batches(3, 300):
@@ -136,6 +149,8 @@ def test_a_gpu_gets_the_same_batches_while_it_is_busy(dataset, config, monkeypat
         kept.append((batch.pixels.clone(), batch.labels.clone()))
         del batch
     for expected, (pixels, labels) in zip(ours.batches(3, 300), kept, strict=True):
-        assert torch.equal(pixels.cpu(), expected.pixels) and torch.equal(labels.cpu(), expected.labels)
+        assert torch.equal(pixels.cpu(), expected.pixels) and torch.equal(
+            labels.cpu(), expected.labels
+        )
     for found, expected in zip(theirs.validation(), ours.validation(), strict=True):
         assert torch.equal(found.pixels.cpu(), expected.pixels)

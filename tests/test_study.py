@@ -34,7 +34,9 @@ ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
 def imagenet():
     """ILSVRC 2012 without its images."""
     classes = [ClassInfo(wnid, wnid, group) for wnid, group in sorted(imagenet_groups().items())]
-    return SimpleNamespace(name="imagenet", checksum="0" * 64, image_size=256, encoding=None, classes=classes)
+    return SimpleNamespace(
+        name="imagenet", checksum="0" * 64, image_size=256, encoding=None, classes=classes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,10 @@ def compose(tmp_path_factory):
 def kinds(specs) -> Counter:
     """Networks by kind of split, treatment and whether their volume is reduced."""
     names = {"natural-manmade": "nm", "all": "all"}
-    return Counter((names.get(s.split, "random"), s.cell.treatment, s.images_per_class is not None) for s in specs)
+    return Counter(
+        (names.get(s.split, "random"), s.cell.treatment, s.images_per_class is not None)
+        for s in specs
+    )
 
 
 def test_the_original_is_163_networks_and_7_with_random_filters(compose, imagenet):
@@ -72,19 +77,38 @@ def test_the_original_is_163_networks_and_7_with_random_filters(compose, imagene
         ("all", "base", True): 12,
         ("all", "RnB", False): 7,
     }
-    assert len(specs) == len(with_sources(specs)) == 170  # every source is a network of the study itself
+    # every source is a network of the study itself
+    assert len(specs) == len(with_sources(specs)) == 170
 
 
 def test_the_original_has_its_odd_facts(compose, imagenet):
     specs = study_specs(compose("study=paper"), imagenet)
     reduced = [s for s in specs if s.images_per_class]
-    assert [s.images_per_class for s in reduced] == [1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300]
-    solvers = Counter((s.recipe.lr, s.recipe.step_size, s.recipe.steps, s in reduced) for s in specs)
+    assert [s.images_per_class for s in reduced] == [
+        1,
+        2,
+        5,
+        10,
+        25,
+        50,
+        100,
+        250,
+        500,
+        750,
+        1000,
+        1300,
+    ]
+    solvers = Counter(
+        (s.recipe.lr, s.recipe.step_size, s.recipe.steps, s in reduced) for s in specs
+    )
     assert solvers == {(0.01, 100_000, 450_000, False): 158, (0.0125, 64_000, 200_000, True): 12}
     assert {s.network.outputs for s in specs} == {1000}  # also for tasks of 500 classes
     assert {s.network.mean for s in specs} == {"image"}
     assert {len(s.classes) for s in specs if s.cell.treatment == "RnB" or s in reduced} == {1000}
-    assert Counter(len(s.classes) for s in specs if s.split == "natural-manmade") == {449: 8, 551: 8}
+    assert Counter(len(s.classes) for s in specs if s.split == "natural-manmade") == {
+        449: 8,
+        551: 8,
+    }
 
 
 def test_the_study_of_the_original_is_the_list_of_its_runs(compose, imagenet):
@@ -98,7 +122,9 @@ def test_the_complete_study_contains_the_original_and_treats_tasks_alike(compose
     original = study_specs(compose("study=paper"), imagenet)
     complete = study_specs(compose("study=paper-complete"), imagenet)
     assert {s.id for s in original} < {s.id for s in complete}
-    halves = pd.DataFrame([(s.split, s.cell.target, s.cell.treatment) for s in complete if s.split != "all"])
+    halves = pd.DataFrame(
+        [(s.split, s.cell.target, s.cell.treatment) for s in complete if s.split != "all"]
+    )
     assert set(halves.value_counts([0, 1])) == {29}  # 1 + 4 treatments x 7
     assert len(halves) == 290 and len(complete) == 310
 
@@ -121,7 +147,9 @@ def test_a_study_of_parts_is_chosen_from(compose, imagenet, choice, count):
 @pytest.mark.parametrize("choice", ["split=random-4", "cell=B3B+", "seed=1", "images_per_class=3"])
 def test_what_a_study_of_parts_does_not_have_is_an_error(compose, imagenet, choice):
     overrides = ["study=paper", choice, *(["split=random-2"] if choice.startswith("cell") else [])]
-    with pytest.raises(UserError, match=f"study=paper has no networks with .*{choice.replace('+', '.')}"):
+    with pytest.raises(
+        UserError, match=f"study=paper has no networks with .*{choice.replace('+', '.')}"
+    ):
         study_specs(compose(*overrides), imagenet)
 
 
@@ -167,8 +195,13 @@ def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
     specs = study_specs(config, dataset)
     ensure(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)
-    assert (tables.results.state == "done").all() and len(tables.results) == 8 + 8 + 16 + 4 + 8 + 2 + 4 + 1 + 2 + 3
-    assert tables.about["recipe"]["name"] == "demo" and set(tables.results.recipe) == {"demo", "reduced"}
+    assert (tables.results.state == "done").all() and len(
+        tables.results
+    ) == 8 + 8 + 16 + 4 + 8 + 2 + 4 + 1 + 2 + 3
+    assert tables.about["recipe"]["name"] == "demo" and set(tables.results.recipe) == {
+        "demo",
+        "reduced",
+    }
     made = {d.name: d for d in drawings(tables)[0]}
     assert made.keys() >= {"accuracy", "distance", "decomposition", "volume"}
     assert len(made["volume"].table) == 3 and "3 networks" in made["volume"].caption
@@ -176,14 +209,20 @@ def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
 
 def test_settings_of_a_part_are_checked(tmp_path, dataset):
     part = "+study.parts.x.splits=[random-0]"
-    config = shrunk(tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.network={dropout:0.25}")
+    config = shrunk(
+        tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.network={dropout:0.25}"
+    )
     found = study_specs(config, dataset)
     assert {(s.recipe.lr, s.network.dropout) for s in with_sources(found)} == {(0.5, 0.25)}
-    longer = shrunk(tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.source_recipe={steps:9}")
+    longer = shrunk(
+        tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.source_recipe={steps:9}"
+    )
     found = [s for s in study_specs(longer, dataset) if s.source]
     usual = longer.recipe
     assert {(s.recipe.lr, s.recipe.steps) for s in found} == {(0.5, usual.steps)}
-    assert {(s.source.recipe.lr, s.source.recipe.steps) for s in found} == {(usual.lr, 9)} and usual.steps != 9
+    assert {(s.source.recipe.lr, s.source.recipe.steps) for s in found} == {
+        (usual.lr, 9)
+    } and usual.steps != 9
     with pytest.raises(UserError, match=r"recipe.lr=-1\.0 is not possible"):
         study_specs(shrunk(tmp_path, part, "+study.parts.x.recipe={lr:-1}"), dataset)
     for wrong in ("layers=[8]", "images_per_class=[0]"):
@@ -192,26 +231,40 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
 
 
 def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part(tmp_path, config):
-    """A folder of four classes, of which training has one picture twice and a quarter is held out for test."""
+    """A folder of four classes, of which training has one picture twice and a quarter is
+    held out for test.
+    """
     for value in range(4 * 8):
         image = np.random.default_rng(value).integers(0, 256, (16, 16, 3), np.uint8)
         path = tmp_path / "own" / f"c{value // 8}" / f"{value}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-    (tmp_path / "own" / "c3" / "again.png").write_bytes((tmp_path / "own" / "c3" / "31.png").read_bytes())
+    (tmp_path / "own" / "c3" / "again.png").write_bytes(
+        (tmp_path / "own" / "c3" / "31.png").read_bytes()
+    )
     settings = {"kind": "folder", "name": "own", "image_size": 16, "source": str(tmp_path / "own")}
     dataset = pack(DatasetConfig(**settings, folder=str(tmp_path / "packed"), test_fraction=0.25))
     assert (dataset.n_train, dataset.n_val, dataset.n_test) == (21, 4, 8)
-    specs = [make_spec(parse(cell), "random-0", dataset, config.network, config.recipe, 0) for cell in ("baseA", "A2B")]
+    specs = [
+        make_spec(parse(cell), "random-0", dataset, config.network, config.recipe, 0)
+        for cell in ("baseA", "A2B")
+    ]
     store = Store(tmp_path / "runs")
     ensure(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)
     about = tables.about["dataset"]
-    assert (about["training_images"], about["validation_images"], about["test_images"]) == (21, 4, 8)
+    assert (about["training_images"], about["validation_images"], about["test_images"]) == (
+        21,
+        4,
+        8,
+    )
     assert about["duplicates"].startswith("equal pictures: 1 ") and "/" not in about["duplicates"]
     assert set(tables.results.val_images) == {2}
     text = page(tables)
-    assert "21 training and 4 validation images of 16x16 pixels, and 8 test images that no network has seen" in text
+    assert (
+        "21 training and 4 validation images of 16x16 pixels, "
+        "and 8 test images that no network has seen"
+    ) in text
     assert about["duplicates"] in text
     other = np.array(dataset.images)  # other test images, the same everything: the same networks
     other[25:] = 255 - other[25:]
@@ -221,33 +274,50 @@ def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part
     ensure(specs, again, open_dataset(str(tmp_path / "changed")), CPU)
     for spec in specs:
         for name in ("weights.safetensors", "metrics.jsonl"):
-            assert (store.folder(spec) / name).read_bytes() == (again.folder(spec) / name).read_bytes()
+            assert (store.folder(spec) / name).read_bytes() == (
+                again.folder(spec) / name
+            ).read_bytes()
 
 
 def own_splits(folder, dataset, files: dict[str, tuple[list[int], list[int]]]) -> str:
     """study.splits=[...] of files with the classes of A and B, by their numbers."""
     for path, tasks in files.items():
         (folder / path).parent.mkdir(exist_ok=True)
-        lists = zip("AB", ([dataset.classes[i].name for i in classes] for classes in tasks), strict=True)
+        lists = zip(
+            "AB", ([dataset.classes[i].name for i in classes] for classes in tasks), strict=True
+        )
         (folder / path).write_text("".join(f"{task}: {names}\n" for task, names in lists))
     return f"study.splits=[{','.join(str(folder / path) for path in files)}]"
 
 
 def test_two_splits_of_one_name_are_refused(tmp_path, dataset):
     """In tables and figures they would be one."""
-    splits = own_splits(tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([0, 1], [2, 4])})
-    with pytest.raises(UserError, match="two splits of the name mine, with other classes in task B: rename one"):
+    splits = own_splits(
+        tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([0, 1], [2, 4])}
+    )
+    with pytest.raises(
+        UserError, match="two splits of the name mine, with other classes in task B: rename one"
+    ):
         study_specs(shrunk(tmp_path, splits), dataset)
-    only = "study.treatments={user:[AnB]}"  # of the task that they share, from layers of two that they do not
-    with pytest.raises(UserError, match="two splits of the name mine, with other classes in task B"):
+    # of the task that they share, from layers of two that they do not
+    only = "study.treatments={user:[AnB]}"
+    with pytest.raises(
+        UserError, match="two splits of the name mine, with other classes in task B"
+    ):
         study_specs(shrunk(tmp_path, splits, only, "target=A"), dataset)
-    same = own_splits(tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([1, 0], [3, 2])})
+    same = own_splits(
+        tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([1, 0], [3, 2])}
+    )
     alone = study_specs(shrunk(tmp_path, f"split={tmp_path}/a/mine.yaml"), dataset)
     assert study_specs(shrunk(tmp_path, same), dataset) == alone
 
 
 def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
-    files = {"one.yaml": ([0, 1], [2, 3]), "two.yaml": ([4, 5], [2, 3]), "three.yaml": ([2, 3], [0, 1])}
+    files = {
+        "one.yaml": ([0, 1], [2, 3]),
+        "two.yaml": ([4, 5], [2, 3]),
+        "three.yaml": ([2, 3], [0, 1]),
+    }
     splits = own_splits(tmp_path, dataset, files)
     config = shrunk(tmp_path, splits, "study.layers=[3]", "study.treatments={user:[base,BnB,AnB]}")
     specs, store = study_specs(config, dataset), Store(config.store)
@@ -255,12 +325,21 @@ def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
     assert Counter(str(spec.cell) for spec in specs if spec.split == "one") == dict.fromkeys(
         ["baseA", "baseB", "A3A", "B3B", "B3A", "A3B"], 1
     )
-    assert sorted(str(spec.cell) for spec in specs if spec.split == "two") == ["A3A", "A3B", "B3A", "baseA"]
-    assert len([spec for spec in specs if spec.split == "three"]) == 6, "fresh layers are drawn under the cell's name"
+    assert sorted(str(spec.cell) for spec in specs if spec.split == "two") == [
+        "A3A",
+        "A3B",
+        "B3A",
+        "baseA",
+    ]
+    assert len([spec for spec in specs if spec.split == "three"]) == 6, (
+        "fresh layers are drawn under the cell's name"
+    )
     ensure(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)
     assert (tables.results.state == "done").all() and tables.results.task.nunique() == 3
     joint = estimate(tables.networks, {("BnB", 3): 1.0, BASE: -1.0})
     assert (joint.networks, joint.tasks) == (10, 3)
     relative = relative_to_base(tables.networks)
-    assert relative.accuracy.notna().all(), "AnB of the second split is compared with its task's base, of the first"
+    assert relative.accuracy.notna().all(), (
+        "AnB of the second split is compared with its task's base, of the first"
+    )

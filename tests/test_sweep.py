@@ -1,4 +1,6 @@
-"""A study as jobs of a launcher: bases first, only what is missing, failures named. tests/test_slurm.py has Slurm."""
+"""A study as jobs of a launcher: bases first, only what is missing, failures named.
+tests/test_slurm.py has Slurm.
+"""
 
 import os
 import re
@@ -20,16 +22,33 @@ from transferability.store import Store
 from transferability.study import study_specs
 
 ROOT = Path(__file__).parent.parent
-STUDY = [*SHRUNK, "split=random-0", "target=B", "study.treatments={random: [base, AnB]}", "study.layers=[3]"]
+STUDY = [
+    *SHRUNK,
+    "split=random-0",
+    "target=B",
+    "study.treatments={random: [base, AnB]}",
+    "study.layers=[3]",
+]
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
     """``python -m experiments.sweep`` in a process group of its own, as a terminal gives it."""
-    command = [sys.executable, "-m", "experiments.sweep", *STUDY, f"data_dir={folder}/data", f"store={folder}/runs"]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.sweep",
+        *STUDY,
+        f"data_dir={folder}/data",
+        f"store={folder}/runs",
+    ]
     return subprocess.Popen(
-        [*command, *overrides], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        [*command, *overrides],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -48,29 +67,49 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(tmp_path):
         time.sleep(0.01)
     os.killpg(sweep.pid, signal.SIGINT)  # as Ctrl-C does
     status, errors = finish(sweep)
-    assert status == 130 and "stopped; the same command goes on from the last checkpoint" in errors, errors
+    assert (
+        status == 130 and "stopped; the same command goes on from the last checkpoint" in errors
+    ), errors
     assert not list(tmp_path.glob("runs/*/DONE"))
 
     status, errors = finish(start(tmp_path, *joblib))
     assert status == 0 and errors.count("1 network: 300 steps of 6 images, 1 resumed") == 2, errors
-    assert re.findall(r"(\w+): (\d of \d) jobs to do", errors) == [("bases", "2 of 2"), ("transfers", "1 of 1")]
+    assert re.findall(r"(\w+): (\d of \d) jobs to do", errors) == [
+        ("bases", "2 of 2"),
+        ("transfers", "1 of 1"),
+    ]
 
     config = shrunk(tmp_path / "one", *STUDY[len(SHRUNK) :], *length)
     dataset, alone = dataset_of(config), Store(config.store)
     ensure(study_specs(config, dataset), alone, dataset, CPU)
-    assert contents(tmp_path / "runs") == contents(alone.root) and len(contents(alone.root)) == 3 * 3
+    assert (
+        contents(tmp_path / "runs") == contents(alone.root) and len(contents(alone.root)) == 3 * 3
+    )
 
     before = snapshot(tmp_path / "runs")
     status, errors = finish(start(tmp_path, *joblib))
-    assert status == 0 and "bases: 0 of 2 jobs to do" in errors and "transfers: 0 of 1 jobs to do" in errors
+    assert (
+        status == 0
+        and "bases: 0 of 2 jobs to do" in errors
+        and "transfers: 0 of 1 jobs to do" in errors
+    )
     assert snapshot(tmp_path / "runs") == before, "nothing is done twice"
 
 
 @pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM to the sweep alone"])
 def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
-    """Long before the first regular checkpoint, in processes at different steps; jobs in the queue stay there."""
-    endless = ["study.seeds=[0,1]", "recipe.steps=100000", "recipe.eval_every=50000", "recipe.warmup_steps=0"]
-    sweep = start(tmp_path, *endless, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "threads=1")
+    """Long before the first regular checkpoint, in processes at different steps;
+    jobs in the queue stay there.
+    """
+    endless = [
+        "study.seeds=[0,1]",
+        "recipe.steps=100000",
+        "recipe.eval_every=50000",
+        "recipe.warmup_steps=0",
+    ]
+    sweep = start(
+        tmp_path, *endless, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "threads=1"
+    )
     for line in sweep.stderr:
         if "steps of 6 images" in line and len(list(tmp_path.glob("runs/*/spec.json"))) == 3:
             break
@@ -81,9 +120,16 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
         sweep.terminate()
     status, errors = finish(sweep)
     assert status == 130 and "Traceback" not in errors and "error" not in errors.lower(), errors
-    saved = [int(step) for step in re.findall(r"1 network: stopped, saved 1 at step (\d+) of 100000", errors)]
+    saved = [
+        int(step)
+        for step in re.findall(r"1 network: stopped, saved 1 at step (\d+) of 100000", errors)
+    ]
     store = Store(tmp_path / "runs")
-    assert sorted(store.step(spec) for spec in store.specs()) == sorted(saved) and len(saved) == 3 and min(saved) > 0
+    assert (
+        sorted(store.step(spec) for spec in store.specs()) == sorted(saved)
+        and len(saved) == 3
+        and min(saved) > 0
+    )
     assert not store.verify()[1] and not list(tmp_path.glob("runs/*/.*tmp*"))
     assert errors.endswith("stopped; the same command goes on from the last checkpoint\n")
 
@@ -91,14 +137,22 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path):
     if launcher == "submitit_local":
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
+        pytest.importorskip(
+            "hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'"
+        )
     status, errors = finish(start(tmp_path, f"hydra/launcher={launcher}", "recipe.lr=1e30"))
     line = errors.strip().splitlines()[-1]
-    assert status == 2 and "transfers: 0 of 0 jobs to do" in errors and "Traceback" not in errors, errors
+    assert status == 2 and "transfers: 0 of 0 jobs to do" in errors and "Traceback" not in errors, (
+        errors
+    )
     assert "; 1 jobs that start from missing bases were not begun. The same command" in line
-    assert line.startswith("error: 2 of 2 jobs of the bases did not finish: "), "one failure does not end the other job"
+    assert line.startswith("error: 2 of 2 jobs of the bases did not finish: "), (
+        "one failure does not end the other job"
+    )
     named = re.findall(r"job=(\d) \(random-0 → (\w), seed 0, 1 network(?:, log ([^)]+))?\)", line)
-    assert sorted(number for number, _, _ in named) == ["0", "1"] and {task for _, task, _ in named} == {"A", "B"}
+    assert sorted(number for number, _, _ in named) == ["0", "1"] and {
+        task for _, task, _ in named
+    } == {"A", "B"}
     for _, task, log in named:
         assert bool(log) == (launcher == "submitit_local")
         assert not log or f"base{task} failed at step" in Path(log).read_text()
@@ -107,26 +161,43 @@ def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path)
 def test_a_network_that_nothing_starts_from_does_not_stop_the_transfers(tmp_path):
     """The random-filter network of a part has a rate at which it fails."""
     parts = "+study.parts={usual:{},fails:{treatments:{random:[RnB]},recipe:{lr:1e30}}}"
-    status, errors = finish(start(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", parts))
+    status, errors = finish(
+        start(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", parts)
+    )
     assert status == 2 and "Traceback" not in errors, errors
     line = errors.strip().splitlines()[-1]
-    assert re.fullmatch(r"error: 1 of 3 jobs of the bases did not finish: job=\d \(random-0 → B, .*is missing", line)
+    assert re.fullmatch(
+        r"error: 1 of 3 jobs of the bases did not finish: job=\d \(random-0 → B, .*is missing", line
+    )
     assert "not begun" not in line
     store = Store(tmp_path / "runs")
-    assert {str(spec.cell) for spec in store.specs() if store.is_done(spec)} == {"baseA", "baseB", "A3B"}
+    assert {str(spec.cell) for spec in store.specs() if store.is_done(spec)} == {
+        "baseA",
+        "baseB",
+        "A3B",
+    }
 
 
 @pytest.mark.parametrize("override", ["mode=plan", "-m"])
 def test_a_sweep_is_neither_a_plan_nor_a_multirun(run, tmp_path, override):  # noqa: F811
-    status, errors = run(experiments.sweep.main, f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", override)
-    assert status == 2 and errors.strip().splitlines()[-1].startswith("error: experiments.sweep takes neither -m nor")
+    status, errors = run(
+        experiments.sweep.main, f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", override
+    )
+    assert status == 2 and errors.strip().splitlines()[-1].startswith(
+        "error: experiments.sweep takes neither -m nor"
+    )
     assert not (tmp_path / "data").exists()
 
 
 def test_slurm_without_the_extra_says_what_to_install():
     hidden = "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None\n"
-    code = f"{hidden}import experiments.sweep as s; sys.argv[1:] = ['hydra/launcher=slurm']; s.command(s.main)()"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    code = (
+        f"{hidden}import experiments.sweep as s; sys.argv[1:] = ['hydra/launcher=slurm']; "
+        "s.command(s.main)()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: this launcher needs pip install '.[slurm]': ")

@@ -59,19 +59,27 @@ def test_sorting_keeps_the_order_of_equals():
         (path.name, node.lineno, ast.unparse(node))
         for path in sorted(Path(analysis.__file__).parent.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("sort_values", "argsort")
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") in ("sort_values", "argsort")
     ]
-    columns = [c for c in calls if not re.search(r"\(\[.*,.*\]", c[2])]  # several columns are always sorted so
+    # several columns are always sorted so
+    columns = [c for c in calls if not re.search(r"\(\[.*,.*\]", c[2])]
     assert len(columns) >= 4 and [c for c in columns if "kind='stable'" not in c[2]] == []
 
 
 def named(name) -> Tables:
     """A part of the paper's numbers, whose split, network and recipe have this name."""
     study = published().results
-    study = study[study.split.isin(["random-0", "random-1"]) & (study.state == "done")].reset_index(drop=True)
+    study = study[study.split.isin(["random-0", "random-1"]) & (study.state == "done")].reset_index(
+        drop=True
+    )
     user = study.split == "random-0"
-    study = study.assign(split=study.split.where(~user, name), split_kind=study.split_kind.where(~user, "user"))
-    study = study.assign(network=name, recipe=name, dataset=name, run=[f"run-{i}" for i in study.index])
+    study = study.assign(
+        split=study.split.where(~user, name), split_kind=study.split_kind.where(~user, "user")
+    )
+    study = study.assign(
+        network=name, recipe=name, dataset=name, run=[f"run-{i}" for i in study.index]
+    )
     curves = study[["run"]].assign(step=1, train_loss=2.0, val_loss=3.0, val_top1=0.2, lr=0.1)
     return Tables(published().about | {"published": False}, study[RESULTS], curves)
 

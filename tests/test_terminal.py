@@ -25,7 +25,8 @@ ROOT = Path(__file__).parent.parent
     [
         ("analysis.paper {0}", "", False, 0),
         ("experiments.status data_dir={0} store={0}", "1", False, 0),
-        ("experiments.verify data_dir={0} store={0} dataset=cifar10", "1", True, 1),  # nothing is packed
+        # nothing is packed
+        ("experiments.verify data_dir={0} store={0} dataset=cifar10", "1", True, 1),
         ("analysis.figures {0}", "1", True, 2),
     ],
 )
@@ -34,9 +35,13 @@ def test_a_reader_that_has_gone_is_no_error(command, unbuffered, both, status, t
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", *command.format(tmp_path).split()], cwd=ROOT, text=True, stdout=write,
-        stderr=write if both else subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-    )  # fmt: skip
+        [sys.executable, "-m", *command.format(tmp_path).split()],
+        cwd=ROOT,
+        text=True,
+        stdout=write,
+        stderr=write if both else subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
     os.close(write)
     assert done.returncode == status and not done.stderr, done.stderr
     assert (tmp_path / "about.json").exists() == command.startswith("analysis.paper")
@@ -55,12 +60,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, t
 
 
 def test_the_locale_changes_nothing(tmp_path):
-    """Names of classes, settings and what is printed are UTF-8 under a locale that has no such letters."""
+    """Names of classes, settings and what is printed are UTF-8 under a locale that has
+    no such letters.
+    """
     draw = np.random.default_rng(0)
     for name in ("café", "猫", "bee"):
         (tmp_path / "naïve" / name).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "naïve" / name / f"{i}.png")
+            Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(
+                tmp_path / "naïve" / name / f"{i}.png"
+            )
     said = []
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for data, environment in (("one", {"PYTHONUTF8": "1"}), ("two", plain)):
@@ -81,7 +90,9 @@ def test_the_locale_changes_nothing(tmp_path):
         done = subprocess.run(ask, cwd=ROOT, capture_output=True, env={**os.environ, **environment})
         assert done.returncode == 0, done.stderr
         said.append(done.stdout.decode().replace(data, ""))
-    one, two = (json.loads((tmp_path / data / "dataset.json").read_bytes()) for data in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / data / "dataset.json").read_bytes()) for data in ("one", "two")
+    )
     assert one == two and [c["name"] for c in one["classes"]] == ["bee", "café", "猫"]
     assert said[0] == said[1]
 
@@ -92,16 +103,29 @@ def test_an_installation_has_its_configuration(tmp_path):
     files = ("pyproject.toml", "README.md", "transferability", "experiments", "analysis", "conf")
     for name in files:
         (tmp_path / "tree").mkdir(exist_ok=True)
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / "tree" / name)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(
+            ROOT / name, tmp_path / "tree" / name
+        )
     build = "import sys, setuptools.build_meta as b; b.build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=tmp_path / "tree", capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", build, tmp_path],
+        cwd=tmp_path / "tree",
+        capture_output=True,
+        check=True,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.status", f"store={tmp_path}/runs", "study=paper"], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "") and done.stdout == f"{tmp_path}/runs holds no runs yet\n"
-    assert {p.name for p in ROOT.glob("conf/**/*.yaml")} == {p.name for p in tmp_path.glob("site/**/*.yaml")} - {
-        p.name for p in ROOT.glob("transferability/reference/*.yaml")
-    }
+        [sys.executable, "-m", "experiments.status", f"store={tmp_path}/runs", "study=paper"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        0,
+        "",
+    ) and done.stdout == f"{tmp_path}/runs holds no runs yet\n"
+    assert {p.name for p in ROOT.glob("conf/**/*.yaml")} == {
+        p.name for p in tmp_path.glob("site/**/*.yaml")
+    } - {p.name for p in ROOT.glob("transferability/reference/*.yaml")}

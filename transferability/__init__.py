@@ -1,4 +1,7 @@
-"""How transferable are features? Cells, splits, lockstep training and the run store of the study."""
+"""How transferable are features?
+
+Cells, splits, lockstep training and the run store of the study.
+"""
 
 from typing import Any
 

@@ -12,7 +12,8 @@ cell           source      copied      frozen  in the paper
 ``A3B~1``      baseA       4           3       "preserved" layers: copy n+1, freeze n
 =============  ==========  ==========  ======  =================================================
 
-and the same with A and B exchanged, or with the task ``all``. ``B0B`` and ``A0B`` are ``baseB`` itself.
+and the same with A and B exchanged, or with the task ``all``.
+``B0B`` and ``A0B`` are ``baseB`` itself.
 """
 
 import re
@@ -31,7 +32,8 @@ class Cell:
     """One network: two integers and a source say everything."""
 
     target: str  # the task it is trained on: A, B or all
-    source: str | None = None  # the task of the base network it starts from; "R" for untrained; None for a base
+    # the task of the base network it starts from; "R" for untrained; None for a base
+    source: str | None = None
     copied: int = 0  # bottom layers that start from the source
     frozen: int = 0  # bottom layers that stay as they start
 
@@ -77,32 +79,44 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
     match = _CELL.fullmatch(text)
     if match is None:
         raise UserError(f"{text!r} is not a cell: write baseA, A3B, A3B+, B5B, R2B or A3B~1")
-    source, n, target, plus, extra = match[1], int(match[2]), match[3], bool(match[4]), int(match[5] or 0)
+    source = match[1]
+    n = int(match[2])
+    target = match[3]
+    plus = bool(match[4])
+    extra = int(match[5] or 0)
     if n == 0 and source != UNTRAINED and not extra:
         return Cell(target=target)
     if n < 1 or (n_layers and n >= n_layers):
         last = n_layers - 1 if n_layers else ""
         raise UserError(f"{text!r}: n={n} is outside 1..{last}, the layers below the classifier")
     if n_layers and n + extra >= n_layers:
-        raise UserError(f"{text!r}: {n}+{extra} layers cannot be copied, the classifier is layer {n_layers}")
+        raise UserError(
+            f"{text!r}: {n}+{extra} layers cannot be copied, the classifier is layer {n_layers}"
+        )
     if source == UNTRAINED:
         if plus or extra:
-            raise UserError(f"{text!r}: untrained layers that are trained or kept are a base; write R{n}{target}")
+            raise UserError(
+                f"{text!r}: untrained layers that are trained or kept are a base; "
+                f"write R{n}{target}"
+            )
         return Cell(target, UNTRAINED, copied=0, frozen=n)
     return Cell(target, source, copied=n + extra, frozen=0 if plus else n)
 
 
 def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int) -> list[Cell]:
-    """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1`` ...) for one target task.
+    """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1`` ...)
+    for one target task.
 
-    In a treatment B stands for the target task and A for the other one, as in the paper. ``layers`` are the values of
-    n; None: all that a network of ``n_layers`` layers has.
+    In a treatment B stands for the target task and A for the other one, as in the paper. ``layers``
+    are the values of n; None: all that a network of ``n_layers`` layers has.
     """
     if treatment == "base":
         return [Cell(target)]
     match = re.fullmatch(r"([ABR])nB(\+|~([0-9]{1,3}))?", treatment)
     if match is None:
-        raise UserError(f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB or AnB~1")
+        raise UserError(
+            f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB or AnB~1"
+        )
     other = {"A": "B", "B": "A", "all": "all"}[target]
     source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]
     if layers is None:

@@ -1,7 +1,9 @@
-"""How a crash is survived: where each network stands is written now and then, and training goes on from there.
+"""How a crash is survived: where each network stands is written now and then,
+and training goes on from there.
 
-The folder of a run that trains holds ``checkpoint.safetensors`` and the one before it, each with a SHA-256 of its own:
-of the two, the newest that is whole counts. How often they are written: ``cohort.train``.
+The folder of a run that trains holds ``checkpoint.safetensors`` and the one before it, each with a
+SHA-256 of its own: of the two, the newest that is whole counts. How often they are
+written: ``cohort.train``.
 """
 
 import hashlib
@@ -27,7 +29,9 @@ CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # t
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stands: tensors by name, the next step, the metrics so far and the seconds spent."""
+    """Where a run stands: tensors by name, the next step,
+    the metrics so far and the seconds spent.
+    """
 
     tensors: dict[str, Tensor]
     step: int
@@ -36,7 +40,9 @@ class Checkpoint:
 
 
 def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint; the one before it is kept, for the case that this one is damaged on disk."""
+    """Write the checkpoint; the one before it is kept,
+    for the case that this one is damaged on disk.
+    """
     newest, previous = (folder / name for name in CHECKPOINTS)
     tensors = plain(checkpoint.tensors)
     header = {
@@ -53,7 +59,8 @@ def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path, run_id: str) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there is none, and the run starts from the beginning.
+    """The newest checkpoint that is whole; None if there is none,
+    and the run starts from the beginning.
 
     Raises:
         UserError: a checkpoint of another run.
@@ -68,8 +75,12 @@ def load(folder: Path, run_id: str) -> Checkpoint | None:
             log.warning("%s is damaged (%s): going on from an earlier state", path, error)
             continue
         if header["run"] != run_id:
-            raise UserError(f"{path} belongs to {header['run']}: delete it to train this run from the start")
-        return Checkpoint(tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"]))
+            raise UserError(
+                f"{path} belongs to {header['run']}: delete it to train this run from the start"
+            )
+        return Checkpoint(
+            tensors, int(header["step"]), json.loads(header["metrics"]), float(header["seconds"])
+        )
     return None
 
 
@@ -117,7 +128,8 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # ``file`` is not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
     if header.pop("sha256", None) != _digest(tensors, header):

@@ -1,7 +1,8 @@
 """Lockstep training: one batch a step trains every network of a cohort.
 
-Lockstep is only a way to execute. On a CPU every network runs on one thread, several networks at a time, so that its
-numbers depend neither on its cohort nor on the number of cores. On a GPU ``gpu.py`` makes the steps.
+Lockstep is only a way to execute. On a CPU every network runs on one thread, several networks at a
+time, so that its numbers depend neither on its cohort nor on the number of cores. On a GPU
+``gpu.py`` makes the steps.
 """
 
 import threading
@@ -20,7 +21,9 @@ from transferability.member import Member, SharedPrefix
 from transferability.optim import learning_rate
 from transferability.stream import Batch, Stream
 
-SAVING = 30  # times what the last checkpoints took, at least, until the next: they never take more than 3% of the time
+# times what the last checkpoints took, at least,
+# until the next: they never take more than 3% of the time
+SAVING = 30
 
 
 @dataclass
@@ -33,12 +36,15 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Execution:
-    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU, changes a result."""
+    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
+    changes a result.
+    """
 
     device: torch.device
     threads: int = 1  # networks at the same moment on a CPU
     max_networks: int | None = None
-    checkpoint_seconds: float = 120.0  # between checkpoints, or longer (SAVING); 0: after every step
+    # between checkpoints, or longer (SAVING); 0: after every step
+    checkpoint_seconds: float = 120.0
     stacked: bool = False  # train networks of equal shape as one stack, see gpu.py
     graphs: bool = False  # replay the passes of a step as one CUDA graph
     deterministic: bool = False  # on a GPU: the same bits every time
@@ -54,9 +60,9 @@ def train(
 ) -> None:
     """Train every network of ``cohorts`` to the end of their common recipe.
 
-    Networks may stand at different steps (after a crash): each joins when the others have reached it. A network whose
-    loss is no number any more, or explodes, leaves its cohort at the next evaluation or checkpoint; the others do not
-    notice.
+    Networks may stand at different steps (after a crash): each joins when the others have reached
+    it. A network whose loss is no number any more, or explodes, leaves its cohort at the next
+    evaluation or checkpoint; the others do not notice.
 
     Args:
         save: called with a member when it should be checkpointed.
@@ -80,7 +86,9 @@ def train(
             began = time.monotonic()
             active = [[m for m in cohort.members if m.step == step] for cohort in cohorts]
             stepped = [m for members in active for m in members]
-            advance([(next(batches), members) for batches, members in zip(streams, active, strict=True)])
+            advance(
+                [(next(batches), members) for batches, members in zip(streams, active, strict=True)]
+            )
             stopping = stop is not None and stop.is_set()
             evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
             saving = stopping or time.monotonic() - saved > pause
@@ -138,7 +146,9 @@ class _Score:
 
 
 def evaluate(members: list[Member], stream: Stream, run: Callable) -> None:
-    """Top-1 accuracy and mean loss of every network on the whole validation set, each batch shared."""
+    """Top-1 accuracy and mean loss of every network on the whole validation set,
+    each batch shared.
+    """
     scores = {id(m): _Score() for m in members}
 
     def score(member: Member, batch: Batch, shared: SharedPrefix) -> None:
@@ -183,7 +193,9 @@ def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tupl
         return
 
     # One intra-operation thread each: a network's sums are then added in one order on any machine.
-    with ThreadPoolExecutor(execution.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(
+        execution.threads, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
 
         def on_threads(function: Callable, calls: Iterable[tuple]) -> None:
             for _ in pool.map(lambda call: function(*call), calls):

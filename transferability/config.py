@@ -1,6 +1,7 @@
 """The typed configuration: what every key means, and which values are possible.
 
-``conf/`` holds the values, Hydra composes them, :func:`load` checks them. A key that is not here is an error.
+``conf/`` holds the values, Hydra composes them, :func:`load` checks them.
+A key that is not here is an error.
 """
 
 import math
@@ -36,7 +37,9 @@ class GrammarConfig:
     val_per_class: int = 100
 
     def check(self) -> None:
-        require(self.families == 2, "dataset.grammar.families", self.families, "there are two families")
+        require(
+            self.families == 2, "dataset.grammar.families", self.families, "there are two families"
+        )
         counts = (
             "classes_per_family",
             "symbols",
@@ -47,9 +50,16 @@ class GrammarConfig:
             "val_per_class",
         )
         for key in counts:
-            require(getattr(self, key) > 0, f"dataset.grammar.{key}", getattr(self, key), "a number above 0")
+            require(
+                getattr(self, key) > 0,
+                f"dataset.grammar.{key}",
+                getattr(self, key),
+                "a number above 0",
+            )
         for key in ("noise", "shift", "brightness"):
-            require(getattr(self, key) >= 0, f"dataset.grammar.{key}", getattr(self, key), "at least 0")
+            require(
+                getattr(self, key) >= 0, f"dataset.grammar.{key}", getattr(self, key), "at least 0"
+            )
         require(
             0 <= self.shared_levels < self.levels,
             "dataset.grammar.shared_levels",
@@ -62,7 +72,8 @@ class GrammarConfig:
                 symbols * self.rules <= self.symbols**4,
                 f"dataset.grammar.{key}",
                 getattr(self, key),
-                f"{symbols} x {self.rules} rules need as many distinct productions, of {self.symbols}^4",
+                f"{symbols} x {self.rules} rules need as many distinct productions, "
+                f"of {self.symbols}^4",
             )
 
 
@@ -77,46 +88,78 @@ class DatasetConfig:
     source: str | None = None  # folder, zip or tar file with the original images
     resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
     on_error: str = "fail"  # fail | skip: what a corrupt image does
-    encoding: str = later("raw")  # raw | jpeg: how images are stored; jpeg: about a fifth, changed a little
+    # raw | jpeg: how images are stored; jpeg: about a fifth, changed a little
+    encoding: str = later("raw")
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
-    parts: dict[str, str] | None = None  # kind=folder: folders of train, val, test; {}: all are classes; null: by name
+    # kind=folder: folders of train, val, test; {}: all are classes; null: by name
+    parts: dict[str, str] | None = None
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
-    test_fraction: float = later(0.0)  # the share of each class held out for test, of what a val folder leaves; 0: none
-    duplicates: str = later("keep", "fail")  # keep (and say so) | drop | fail: equal pictures, see duplicates.py
+    # the share of each class held out for test, of what a val folder leaves; 0: none
+    test_fraction: float = later(0.0)
+    # keep (and say so) | drop | fail: equal pictures, see duplicates.py
+    duplicates: str = later("keep", "fail")
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
-    orientation: str = later("ignore")  # ignore, as the original | apply: what EXIF or TIFF say of turning an image
-    fit: str = later("squash")  # squash, as the original: the aspect ratio is not kept | crop: the square in the middle
+    # ignore, as the original | apply: what EXIF or TIFF say of turning an image
+    orientation: str = later("ignore")
+    # squash, as the original: the aspect ratio is not kept | crop: the square in the middle
+    fit: str = later("squash")
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
-        from transferability.sources import KINDS  # not above: what opens datasets is made of these settings
+        # not above: what opens datasets is made of these settings
+        from transferability.sources import KINDS
 
         require(self.kind in KINDS, "dataset.kind", self.kind, f"one of {', '.join(KINDS)}")
         require(self.fit in ("squash", "crop"), "dataset.fit", self.fit, "squash or crop")
         require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
-        require(self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip")
+        require(
+            self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip"
+        )
         known = ("ignore", "apply")
-        require(self.orientation in known, "dataset.orientation", self.orientation, "ignore or apply")
+        require(
+            self.orientation in known, "dataset.orientation", self.orientation, "ignore or apply"
+        )
         require(self.encoding in ("raw", "jpeg"), "dataset.encoding", self.encoding, "raw or jpeg")
         require(0 < self.jpeg_quality <= 100, "dataset.jpeg_quality", self.jpeg_quality, "1 to 100")
-        require(self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0")
-        require(0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1")
-        require(0 <= self.test_fraction < 1, "dataset.test_fraction", self.test_fraction, "at least 0 and below 1")
+        require(
+            self.image_size > 0, "dataset.image_size", self.image_size, "a number of pixels above 0"
+        )
+        require(
+            0 < self.val_fraction < 1, "dataset.val_fraction", self.val_fraction, "between 0 and 1"
+        )
+        require(
+            0 <= self.test_fraction < 1,
+            "dataset.test_fraction",
+            self.test_fraction,
+            "at least 0 and below 1",
+        )
         ways = ("keep", "drop", "fail")
-        require(self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail")
+        require(
+            self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail"
+        )
         if self.parts:
             known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
             known = known and all(isinstance(folder, str) for folder in self.parts.values())
-            require(known, "dataset.parts", self.parts, "folders for train and, where there are any, val and test")
-        plain = self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
+            require(
+                known,
+                "dataset.parts",
+                self.parts,
+                "folders for train and, where there are any, val and test",
+            )
+        plain = (
+            self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
+        )
         require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
         KINDS[self.kind].check(self)
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How a network is trained. The learning rate is a pure function of the step, see ``optim.py``."""
+    """How a network is trained.
+
+    The learning rate is a pure function of the step, see ``optim.py``.
+    """
 
     name: str = label()
     steps: int
@@ -133,17 +176,22 @@ class RecipeConfig:
     bias_lr_multiplier: float = 2.0
     copied_lr_multiplier: float = 1.0  # of copied layers that are fine-tuned; common advice is 0.1
     mirror: bool = True
-    reshuffle: bool = True  # false: every epoch in the order of the packed file, as Caffe reads its leveldb
+    # false: every epoch in the order of the packed file, as Caffe reads its leveldb
+    reshuffle: bool = True
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
 
     def check(self) -> None:
         for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
         require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
-        require(self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine")
+        require(
+            self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
+        )
         if self.schedule == "step":
             needed = self.step_size is not None and self.step_size > 0
-            require(needed, "recipe.step_size", self.step_size, "schedule=step needs a number above 0")
+            require(
+                needed, "recipe.step_size", self.step_size, "schedule=step needs a number above 0"
+            )
             require(0 < self.gamma < math.inf, "recipe.gamma", self.gamma, "a number above 0")
         for key in ("weight_decay", "bias_lr_multiplier", "copied_lr_multiplier"):
             value = getattr(self, key)
@@ -155,7 +203,12 @@ class RecipeConfig:
             f"at least 0 and below steps={self.steps}",
         )
         require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "at least 0 and below 1")
-        require(self.precision in ("float32", "bf16"), "recipe.precision", self.precision, "float32 or bf16")
+        require(
+            self.precision in ("float32", "bf16"),
+            "recipe.precision",
+            self.precision,
+            "float32 or bf16",
+        )
 
 
 @dataclass
@@ -163,19 +216,25 @@ class StudyPart:
     """Some networks of a study. What is null is as in the study."""
 
     splits: list[str] | None = None
-    targets: list[str] | None = None  # A and B; splits of the kind "all" have the task "all" instead
+    # A and B; splits of the kind "all" have the task "all" instead
+    targets: list[str] | None = None
     seeds: list[int] | None = None
-    layers: list[int] | None = None  # the values of n; null for the study as well: every layer below the classifier
-    treatments: dict[str, list[str]] | None = None  # for each kind of split: random, natural-manmade, user, all
+    # the values of n; null for the study as well: every layer below the classifier
+    layers: list[int] | None = None
+    # for each kind of split: random, natural-manmade, user, all
+    treatments: dict[str, list[str]] | None = None
     images_per_class: list[int | None] | None = None  # of the target task; null: all
     recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
     network: dict[str, Any] | None = None  # settings that differ from the configured network
-    source_recipe: dict[str, Any] | None = None  # of the bases that layers are copied from, as recipe; null: as recipe
+    # of the bases that layers are copied from, as recipe; null: as recipe
+    source_recipe: dict[str, Any] | None = None
 
 
 @dataclass
 class StudyConfig:
-    """The networks that together make the figures: those of its parts or, without parts, its own."""
+    """The networks that together make the figures: those of its parts or,
+    without parts, its own.
+    """
 
     name: str
     splits: list[str]
@@ -199,19 +258,25 @@ class Config:
     target: str | None = None  # null: every target of the study
     seed: int | None = None  # null: every seed of the study
     cell: str | None = None  # one cell such as A3B+; null: every cell of the study
-    images_per_class: int | None = None  # at most so many training images a class of the target task
-    job: int | None = None  # one job of the study (networks that train in lockstep), by its number in the plan
+    # at most so many training images a class of the target task
+    images_per_class: int | None = None
+    # one job of the study (networks that train in lockstep), by its number in the plan
+    job: int | None = None
     mode: str = "train"  # train | plan
-    sources: str = "train"  # train | require: what happens when a cell's base network is not finished
+    # train | require: what happens when a cell's base network is not finished
+    sources: str = "train"
     data_dir: str = "data"
     store: str = "runs"
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
     threads: int | None = None  # networks that train at the same moment on a CPU; null: one a core
-    max_networks: int | None = None  # networks held in memory at once; null: the cohort, fewer if memory runs out
-    stacked: bool | None = None  # train networks of equal shape as one; null: on a GPU, where images are small
+    # networks held in memory at once; null: the cohort, fewer if memory runs out
+    max_networks: int | None = None
+    # train networks of equal shape as one; null: on a GPU, where images are small
+    stacked: bool | None = None
     graphs: bool | None = None  # replay a step's passes as one CUDA graph; null: on a GPU
     deterministic: bool = False  # on a GPU: the same bits every time, by kernels that may be slower
-    checkpoint_seconds: float = 120.0  # between checkpoints, at least 30 times what the last took; 0: after every step
+    # between checkpoints, at least 30 times what the last took; 0: after every step
+    checkpoint_seconds: float = 120.0
     out: str | None = None  # where analysis.collect writes its table
 
     def check(self) -> None:
@@ -224,12 +289,24 @@ class Config:
             value = getattr(self, key)
             require(value is None or value > 0, key, value, "a number above 0, or null")
         inner = range(1, self.network.n_layers)
-        parts = {"study": self.study} | {f"study.parts.{name}": part for name, part in self.study.parts.items()}
+        parts = {"study": self.study} | {
+            f"study.parts.{name}": part for name, part in self.study.parts.items()
+        }
         for where, part in parts.items():
             for n in part.layers or []:
-                require(n in inner, f"{where}.layers", n, f"n goes from 1 to {inner[-1]} for {self.network.name}")
+                require(
+                    n in inner,
+                    f"{where}.layers",
+                    n,
+                    f"n goes from 1 to {inner[-1]} for {self.network.name}",
+                )
             for count in part.images_per_class or []:
-                require(count is None or count > 0, f"{where}.images_per_class", count, "a number above 0, or null")
+                require(
+                    count is None or count > 0,
+                    f"{where}.images_per_class",
+                    count,
+                    "a number above 0, or null",
+                )
 
 
 def load(composed: DictConfig) -> Config:
@@ -243,7 +320,10 @@ def load(composed: DictConfig) -> Config:
     typed = OmegaConf.merge(_schema(composed), composed)
     _check_texts(typed, composed)
     config = OmegaConf.to_object(typed)
-    for part, prefix, keys in ((config, "", ("data_dir", "store", "out")), (config.dataset, "dataset.", _PATHS)):
+    for part, prefix, keys in (
+        (config, "", ("data_dir", "store", "out")),
+        (config.dataset, "dataset.", _PATHS),
+    ):
         for key in keys:
             if (path := getattr(part, key)) is not None:
                 setattr(part, key, expanded(path, prefix + key))
@@ -268,23 +348,34 @@ def expanded(path: str, key: str) -> str:
     """
     found = os.path.expanduser(path)
     if found.startswith("~"):
-        raise UserError(f"{key}={path}: there is no home folder {path.split('/')[0]}; of a name as it is: ./{path}")
+        raise UserError(
+            f"{key}={path}: there is no home folder {path.split('/')[0]}; "
+            f"of a name as it is: ./{path}"
+        )
     return found
 
 
-OmegaConf.register_new_resolver("expanded", expanded, replace=True)  # for what Hydra itself writes (conf/config.yaml)
+# for what Hydra itself writes (conf/config.yaml)
+OmegaConf.register_new_resolver("expanded", expanded, replace=True)
 
 
 def _check_texts(typed: Any, read: Any, above: str = "") -> None:
-    """A text that was read as a number or truth value (2024.10, 1e3, true) is not what was written any more."""
+    """A text that was read as a number or truth value (2024.10, 1e3, true)
+    is not what was written any more.
+    """
     for key in range(len(typed)) if isinstance(typed, ListConfig) else typed:
         if OmegaConf.is_missing(typed, key) or (isinstance(read, DictConfig) and key not in read):
             continue
-        where = f"{above}[{key}]" if isinstance(typed, ListConfig) else f"{above}.{key}".removeprefix(".")
+        where = (
+            f"{above}[{key}]"
+            if isinstance(typed, ListConfig)
+            else f"{above}.{key}".removeprefix(".")
+        )
         if isinstance(typed[key], str) and isinstance(read[key], (bool, float)):
             raise UserError(
-                f"{where} was read as {str(read[key]).lower()}, a {type(read[key]).__name__}, but it is a text: put it "
-                "in quotes, on a command line such as 'dataset.name=\"2024.10\"'"
+                f"{where} was read as {str(read[key]).lower()}, a {type(read[key]).__name__}, but "
+                "it is a text: put it in quotes, on a command line such as "
+                "'dataset.name=\"2024.10\"'"
             )
         if isinstance(typed[key], (DictConfig, ListConfig)):
             _check_texts(typed[key], read[key], where)

@@ -1,9 +1,10 @@
 """The one data format: a folder of ``images.npy``, ``labels.npy`` and ``dataset.json``.
 
-Rows are in a seeded shuffled order: the training images, the validation images and, where there are any, the test
-images, on which nothing is ever trained or chosen. Tasks and reduced-volume sets are index arrays.
-A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files one after the other, and ``offsets.npy`` in place of
-``images.npy``.
+Rows are in a seeded shuffled order: the training images, the validation images and, where there are
+any, the test images, on which nothing is ever trained or chosen. Tasks and reduced-volume sets are
+index arrays.
+A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files one after the other, and
+``offsets.npy`` in place of ``images.npy``.
 """
 
 import hashlib
@@ -53,7 +54,8 @@ class PackedDataset:
     """A packed dataset, opened read-only.
 
     Attributes:
-        images: (N, H, W, 3) uint8, memory-mapped: n_train training images, n_val of validation, n_test of test.
+        images: (N, H, W, 3) uint8, memory-mapped: n_train training images, n_val of validation,
+            n_test of test.
             Of a JPEG-compressed pack :class:`JpegRows`, which decodes the rows it is asked for.
         labels: (N,) int64, dataset class of each row.
         classes: a ClassInfo for each class.
@@ -79,14 +81,16 @@ class PackedDataset:
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise _damaged(
                 folder,
-                f"labels.npy goes from {self.labels.min()} to {self.labels.max()}, but dataset.json has "
-                f"{len(self.classes)} classes",
+                f"labels.npy goes from {self.labels.min()} to {self.labels.max()}, but "
+                f"dataset.json has {len(self.classes)} classes",
             )
 
     def train_rows(self, classes: list[int], images_per_class: int | None = None) -> np.ndarray:
-        """Training rows of ``classes`` in file order; of each class the first ``images_per_class``, or all it has.
+        """Training rows of ``classes`` in file order;
+        of each class the first ``images_per_class``, or all it has.
 
-        As in the original's ``make_reduced_dataset.py``: ImageNet's classes have 732 to 1300 training images.
+        As in the original's ``make_reduced_dataset.py``:
+        ImageNet's classes have 732 to 1300 training images.
 
         Raises:
             UserError: no class has that many.
@@ -98,8 +102,8 @@ class PackedDataset:
         chosen = [rows[labels == c][:images_per_class] for c in classes]
         if (most := max(map(len, chosen))) < images_per_class:
             raise UserError(
-                f"images_per_class={images_per_class}, but no class of the task has more than {most} training images "
-                f"in {self.name}"
+                f"images_per_class={images_per_class}, but no class of the task has more than "
+                f"{most} training images in {self.name}"
             )
         return np.sort(np.concatenate(chosen))
 
@@ -122,10 +126,13 @@ class PackedDataset:
             return self.images.decode(rows, out)
         size = math.prod(self.images.shape[1:])
         _announce(self.images, rows * size, np.full(len(rows), size))
-        return np.take(self.images, rows, axis=0, out=out, mode="clip")  # clip: the other modes fill ``out`` by a copy
+        # clip: the other modes fill ``out`` by a copy
+        return np.take(self.images, rows, axis=0, out=out, mode="clip")
 
     def images_on(self, device: torch.device) -> torch.Tensor:
-        """All images on ``device``, the same for all who ask; gone when nobody holds them: a process may move on."""
+        """All images on ``device``, the same for all who ask;
+        gone when nobody holds them: a process may move on.
+        """
         images = self._images_on.get(device)
         if images is None:
             images = torch.from_numpy(self.read_rows(np.arange(len(self.labels)))).to(device)
@@ -133,24 +140,33 @@ class PackedDataset:
         return images
 
     def mean_image(self, rows: np.ndarray) -> np.ndarray:
-        """The mean of ``rows``, (H, W, 3) float32; exact sums, so the order of rows does not matter."""
+        """The mean of ``rows``, (H, W, 3) float32; exact sums,
+        so the order of rows does not matter.
+        """
         total = np.zeros(self.images.shape[1:], dtype=np.int64)
         for start in range(0, len(rows), 1024):
             total += self.read_rows(rows[start : start + 1024]).sum(axis=0, dtype=np.int64)
         return (total / len(rows)).astype(np.float32)
 
 
-def open_images(folder: Path, count: int, side: int, encoding: str | None) -> "np.ndarray | JpegRows":
+def open_images(
+    folder: Path, count: int, side: int, encoding: str | None
+) -> "np.ndarray | JpegRows":
     """The images of a pack, (count, side, side, 3) uint8, memory-mapped.
 
     Raises:
         UserError: their files are not of this size.
     """
-    return JpegRows(folder, count, side) if encoding else _map(folder / "images.npy", np.uint8, (count, side, side, 3))
+    return (
+        JpegRows(folder, count, side)
+        if encoding
+        else _map(folder / "images.npy", np.uint8, (count, side, side, 3))
+    )
 
 
 class JpegRows:
-    """Images kept as JPEG files in one array; indexing decodes them, as if it were (N, H, W, 3) uint8.
+    """Images kept as JPEG files in one array; indexing decodes them, as if it were (N,
+    H, W, 3) uint8.
 
     Attributes:
         files: (bytes,) uint8, memory-mapped.
@@ -182,32 +198,43 @@ class JpegRows:
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), np.uint8)
         parts = np.array_split(np.arange(len(rows)), joblib.cpu_count())
-        list(_decoders().map(lambda part: [self._decode(int(rows[i]), out[i]) for i in part], parts))
+        list(
+            _decoders().map(lambda part: [self._decode(int(rows[i]), out[i]) for i in part], parts)
+        )
         return out
 
     def _decode(self, row: int, out: np.ndarray) -> None:
         try:
-            image = cv2.imdecode(self.files[self.offsets[row] : self.offsets[row + 1]], cv2.IMREAD_COLOR)
+            image = cv2.imdecode(
+                self.files[self.offsets[row] : self.offsets[row + 1]], cv2.IMREAD_COLOR
+            )
         except cv2.error:
             image = None
         if image is None or image.shape != out.shape:
-            raise _damaged(Path(self.files.filename).parent, f"row {row} in jpegs.npy is no image any more")
+            raise _damaged(
+                Path(self.files.filename).parent, f"row {row} in jpegs.npy is no image any more"
+            )
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
 
 @lru_cache(maxsize=1)
 def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(joblib.cpu_count(), "decode")  # threads: OpenCV decodes without Python's lock
+    # threads: OpenCV decodes without Python's lock
+    return ThreadPoolExecutor(joblib.cpu_count(), "decode")
 
 
 def _announce(mapped: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Have the system read these bytes of a mapped file all at once: reading them by page faults waits for each."""
+    """Have the system read these bytes of a mapped file all at once: reading them by page faults
+    waits for each.
+    """
     if not hasattr(os, "posix_fadvise"):  # macOS
         return
     with suppress(OSError):  # it is a hint
         descriptor = os.open(mapped.filename, os.O_RDONLY)
         try:
-            for start, length in zip((mapped.offset + starts).tolist(), lengths.tolist(), strict=True):
+            for start, length in zip(
+                (mapped.offset + starts).tolist(), lengths.tolist(), strict=True
+            ):
                 os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
@@ -246,12 +273,16 @@ def verify(dataset: PackedDataset | str | Path) -> None:
         files = "jpegs.npy or offsets.npy" if found.encoding else "images.npy"
         where = f"{files} is" if recorded else "images, labels or class names are"
         raise _damaged(
-            folder, f"{where} not as packed (SHA-256 {checksum[:12]}..., dataset.json says {found.checksum[:12]}...)"
+            folder,
+            f"{where} not as packed (SHA-256 {checksum[:12]}..., dataset.json says "
+            f"{found.checksum[:12]}...)",
         )
 
 
 def checksum_of(images: np.ndarray | JpegRows, labels: np.ndarray, classes: list[dict]) -> str:
-    """SHA-256 of the classes, all labels, and all pixels in row order; of JPEG files their offsets and bytes."""
+    """SHA-256 of the classes, all labels, and all pixels in row order;
+    of JPEG files their offsets and bytes.
+    """
     digest = hashlib.sha256(json.dumps(classes, sort_keys=True).encode())
     digest.update(labels.astype("<i8").tobytes())
     for array in (images.offsets, images.files) if isinstance(images, JpegRows) else (images,):
@@ -271,7 +302,10 @@ def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
     if kind == "raw":
         return None
     if kind != "jpeg" or type(quality) is not int:
-        raise _damaged(folder, f"dataset.json is damaged (encoding {shown(kind)}, jpeg_quality {shown(quality)})")
+        raise _damaged(
+            folder,
+            f"dataset.json is damaged (encoding {shown(kind)}, jpeg_quality {shown(quality)})",
+        )
     return f"jpeg q{quality} 4:4:4"
 
 
@@ -286,7 +320,8 @@ def part_checksums(labels: np.ndarray, classes: list[dict]) -> dict[str, str]:
 def _require_packed(folder: Path) -> None:
     if not (folder / "dataset.json").exists():
         raise UserError(
-            f"no packed dataset in {folder}: run `python -m experiments.pack` with the same dataset settings first"
+            f"no packed dataset in {folder}: run `python -m experiments.pack` with the same "
+            "dataset settings first"
         )
 
 
@@ -303,17 +338,25 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise _damaged(folder, "dataset.json is damaged (not a description of a dataset)")
     if meta.get("format") != FORMAT:
-        raise _damaged(folder, f"dataset.json has format {meta.get('format')!r}, this program reads {FORMAT}")
+        raise _damaged(
+            folder, f"dataset.json has format {meta.get('format')!r}, this program reads {FORMAT}"
+        )
     if missing := [key for key in _KEYS if key not in meta]:
         raise _damaged(folder, f"dataset.json lacks {', '.join(missing)}")
     if wrong := [key for key, kind in _KEYS.items() if type(meta[key]) is not kind]:
-        raise _damaged(folder, f"dataset.json is damaged ({wrong[0]} is not a {_KEYS[wrong[0]].__name__})")
+        raise _damaged(
+            folder, f"dataset.json is damaged ({wrong[0]} is not a {_KEYS[wrong[0]].__name__})"
+        )
     if min(meta["n_train"], meta["n_val"], meta["image_size"]) < 1:
-        raise _damaged(folder, "dataset.json is damaged (n_train, n_val and image_size are numbers above 0)")
+        raise _damaged(
+            folder, "dataset.json is damaged (n_train, n_val and image_size are numbers above 0)"
+        )
     if type(meta.get("n_test", 1)) is not int or meta.get("n_test", 1) < 1:
         raise _damaged(folder, "dataset.json is damaged (n_test is a number above 0, or absent)")
     if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
-        raise _damaged(folder, f"dataset.json is damaged (name {shown(meta['name'])} is no name of a folder)")
+        raise _damaged(
+            folder, f"dataset.json is damaged (name {shown(meta['name'])} is no name of a folder)"
+        )
     return meta
 
 
@@ -328,16 +371,22 @@ def _class_info(values: Any, folder: Path) -> ClassInfo:
 
 
 def _map(path: Path, dtype: type, shape: tuple[int, ...], by: str = "dataset.json") -> np.ndarray:
-    """The array in ``path``, mapped read-only, if it is what the file ``by`` says; never unpickles anything."""
+    """The array in ``path``, mapped read-only, if it is what the file ``by`` says;
+    never unpickles anything.
+    """
     try:
-        array = open_memmap(path, mode="r")  # refuses object arrays, other formats, and files shorter than they claim
+        # refuses object arrays, other formats, and files shorter than they claim
+        array = open_memmap(path, mode="r")
         size = path.stat().st_size
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise _damaged(path.parent, f"{path.name} cannot be read ({shown(error)})") from error
     if array.shape != shape or array.dtype != dtype:
         raise _damaged(
-            path.parent, f"{path.name} is {array.shape} {array.dtype}, but {by} says {shape} {dtype.__name__}"
+            path.parent,
+            f"{path.name} is {array.shape} {array.dtype}, but {by} says {shape} {dtype.__name__}",
         )
     if size != array.offset + array.nbytes:
-        raise _damaged(path.parent, f"{path.name} has {size} bytes instead of {array.offset + array.nbytes}")
+        raise _damaged(
+            path.parent, f"{path.name} has {size} bytes instead of {array.offset + array.nbytes}"
+        )
     return array

@@ -1,4 +1,6 @@
-"""Which process trains on which GPU: a lock file each, held by the process that trains, freed when it dies; streams."""
+"""Which process trains on which GPU: a lock file each, held by the process that trains,
+freed when it dies; streams.
+"""
 
 import fcntl
 import os
@@ -15,7 +17,8 @@ from transferability.errors import UserError
 
 @contextmanager
 def training_device(device: torch.device) -> Iterator[torch.device]:
-    """The device to train on within the block: a GPU of its own for ``cuda`` without a number, else ``device`` itself.
+    """The device to train on within the block: a GPU of its own for ``cuda`` without a number,
+    else ``device`` itself.
 
     Raises:
         UserError: every GPU that this process sees has a training process of this user already.
@@ -30,8 +33,9 @@ def training_device(device: torch.device) -> Iterator[torch.device]:
 def visible_gpus() -> list[str]:
     """A name for each GPU that this process sees, the same in every process, fit for a file.
 
-    The UUID: under Slurm every process sees its own GPU as number 0. Of slices of a GPU (MIG) a process sees one, the
-    one that it was told to use; whether its UUID there is the slice's or the whole GPU's differs by driver.
+    The UUID: under Slurm every process sees its own GPU as number 0. Of slices of a GPU (MIG) a
+    process sees one, the one that it was told to use; whether its UUID there is the slice's or the
+    whole GPU's differs by driver.
     """
     told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if told.startswith("MIG-"):
@@ -41,17 +45,21 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def claim(keys: list[str], folder: Path) -> Iterator[int]:
-    """The place in ``keys`` of the first that no other holds, by a lock on a file in ``folder`` within the block.
+    """The place in ``keys`` of the first that no other holds,
+    by a lock on a file in ``folder`` within the block.
 
     Raises:
         UserError: all are held, or a lock file cannot be opened.
     """
     paths = [folder / f"transferability-{os.getuid()}-{key}.lock" for key in keys]
-    claimed = next(((place, file) for place, path in enumerate(paths) if (file := _lock(path)) is not None), None)
+    claimed = next(
+        ((place, file) for place, path in enumerate(paths) if (file := _lock(path)) is not None),
+        None,
+    )
     if claimed is None:
         raise UserError(
-            f"each GPU here ({len(keys)}) has a training process of yours already: start at most one a GPU "
-            "(hydra.launcher.n_jobs), or set device=cuda:0 to share that one"
+            f"each GPU here ({len(keys)}) has a training process of yours already: start at most "
+            "one a GPU (hydra.launcher.n_jobs), or set device=cuda:0 to share that one"
         )
     place, file = claimed
     try:
@@ -61,11 +69,16 @@ def claim(keys: list[str], folder: Path) -> Iterator[int]:
 
 
 def _lock(path: Path) -> int | None:
-    """The open lock file, or None if another holds it. The file stays: removed, it could be locked under two inodes."""
+    """The open lock file, or None if another holds it.
+
+    The file stays: removed, it could be locked under two inodes.
+    """
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise UserError(f"{path} cannot be opened to claim a GPU: {error.strerror}; set device=cuda:0") from error
+        raise UserError(
+            f"{path} cannot be opened to claim a GPU: {error.strerror}; set device=cuda:0"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,8 +91,9 @@ def _lock(path: Path) -> int | None:
 def cuda_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
     """The CUDA stream of this process for one purpose on one GPU (``device`` has a number).
 
-    torch hands streams out from a pool of 32 in turn, so that one made for every use would some day be the one that
-    does something else; and its own stream for captures belongs for ever to the GPU of the first capture: captured on
-    another GPU, a graph is empty, and its replays leave every result as it was, without a word.
+    torch hands streams out from a pool of 32 in turn, so that one made for every use would some day
+    be the one that does something else; and its own stream for captures belongs for ever to the GPU
+    of the first capture: captured on another GPU, a graph is empty, and its replays leave every
+    result as it was, without a word.
     """
     return torch.cuda.Stream(device)

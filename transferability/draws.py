@@ -1,7 +1,7 @@
 """Random numbers as a pure function of a key, never of call order.
 
-Every draw of the project is named by (seed, purpose, ...): so a network trained alone, in a cohort, or after a
-restart sees the same numbers.
+Every draw of the project is named by (seed, purpose, ...): so a network trained alone, in a cohort,
+or after a restart sees the same numbers.
 """
 
 import hashlib
@@ -27,14 +27,16 @@ def torch_generator(*key: int | str, device: str | torch.device = "cpu") -> torc
 
 
 def uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers in [0, 1), float32: a function of ``seed`` (int64, one number) and the place alone, on every device.
+    """Numbers in [0, 1), float32: a function of ``seed`` (int64, one number) and the place alone,
+    on every device.
 
-    SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's state would have to be
-    set from the host, this can be captured, fused and vectorised over networks.
+    SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's
+    state would have to be set from the host, this can be captured, fused and vectorised over
+    networks.
     """
     golden = 0x9E3779B97F4A7C15
-    # seed + golden * place modulo 2^64, with no product of a place and a large number: a compiler takes a function of
-    # places alone for an index, and computes it with 32 bits.
+    # seed + golden * place modulo 2^64, with no product of a place and a large number: a compiler
+    # takes a function of places alone for an index, and computes it with 32 bits.
     places = torch.arange(1, math.prod(shape) + 1, device=device)
     z = (seed * _signed(pow(golden, -1, 1 << 64)) + places) * _signed(golden)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

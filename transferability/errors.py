@@ -4,7 +4,10 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user can put right. The message says what is wrong, where, and what to do, in one line."""
+    """Something the user can put right.
+
+    The message says what is wrong, where, and what to do, in one line.
+    """
 
 
 def require(condition: bool, key: str, value: Any, wanted: str) -> None:
@@ -15,7 +18,9 @@ def require(condition: bool, key: str, value: Any, wanted: str) -> None:
 
 
 def shown(text: Any) -> str:
-    """A name from the disk, fit for one line of a message: line ends, control and undecodable characters escaped."""
+    """A name from the disk, fit for one line of a message: line ends,
+    control and undecodable characters escaped.
+    """
     text = str(text)
     if text.isprintable():
         return text
@@ -29,4 +34,6 @@ def and_more(names: list) -> str:
 
 def reason(error: Exception) -> str:
     """What went wrong, without the path that OSErrors repeat, in one line."""
-    return shown(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)
+    return shown(
+        getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    )

@@ -16,9 +16,12 @@ os.umask(_UMASK)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written: our temporary files, and those of safetensors itself."""
+    """Remove what killed processes left half-written:
+    our temporary files, and those of safetensors itself.
+    """
     for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
-        with suppress(OSError):  # gone, or in a folder that cannot be written, as the next one to write will say
+        # gone, or in a folder that cannot be written, as the next one to write will say
+        with suppress(OSError):
             left.unlink()
 
 
@@ -49,7 +52,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(directory)
     except (OSError, safetensors.SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"{path} cannot be written ({why}): what was there before is kept") from error
+        raise UserError(
+            f"{path} cannot be written ({why}): what was there before is kept"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,7 +1,8 @@
 """A training step on a GPU: a few large operations instead of thousands of small ones.
 
-Three ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as one; the forward and
-backward passes of all networks are captured once and replayed as one CUDA graph; one optimiser step updates all.
+Three ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as
+one; the forward and backward passes of all networks are captured once and replayed as one CUDA
+graph; one optimiser step updates all.
 """
 
 from dataclasses import fields, replace
@@ -19,18 +20,23 @@ from transferability.optim import set_rate
 from transferability.stream import Batch
 
 Work = list[tuple[Batch, list[Member]]]  # the batch of each stream, and the networks that see it
-WARM_UP = 3  # passes before a capture: kernels are compiled and chosen, libraries ask for their memory
+# passes before a capture: kernels are compiled and chosen, libraries ask for their memory
+WARM_UP = 3
 
 
 class Steps:
-    """Makes steps; what was built for a set of networks is kept as long as the same networks take part."""
+    """Makes steps; what was built for a set of networks is kept as long as the same
+    networks take part.
+    """
 
     def __init__(self, stacked: bool, graphs: bool):
         self.stacked, self.graphs = stacked, graphs
         self._networks, self._step = None, None
 
     def __call__(self, work: Work) -> None:
-        """One training step of every network of ``work``; all stand at the same step of one recipe."""
+        """One training step of every network of ``work``;
+        all stand at the same step of one recipe.
+        """
         networks = [[id(m) for m in members] for _, members in work]
         if not any(networks):  # those that are behind have failed; the others wait for their step
             return
@@ -80,8 +86,11 @@ class _Step:
                 stack.gradients(batch, shared)
 
     def _capture(self, device: torch.device) -> torch.cuda.CUDAGraph:
-        """The passes as one graph that reads ``inputs`` and writes every network's ``loss`` and gradients."""
-        statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]  # BatchNorm counts passes
+        """The passes as one graph that reads ``inputs`` and writes every network's ``loss``
+        and gradients.
+        """
+        # BatchNorm counts passes
+        statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]
         side, graph = cuda_stream(device, "capture"), torch.cuda.CUDAGraph()
         with torch.cuda.device(device):  # graphs belong to the current one
             side.wait_stream(torch.cuda.current_stream())
@@ -101,7 +110,11 @@ class _Step:
 
 def _tensors(batch: Batch) -> list[Tensor]:
     """What a batch was made of."""
-    return [value for f in fields(batch) if f.init and isinstance(value := getattr(batch, f.name), Tensor)]
+    return [
+        value
+        for f in fields(batch)
+        if f.init and isinstance(value := getattr(batch, f.name), Tensor)
+    ]
 
 
 def _copy(batch: Batch) -> Batch:
@@ -110,7 +123,9 @@ def _copy(batch: Batch) -> Batch:
 
 
 def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
-    """Networks of equal shape together; those that are trained whole must also see the same input."""
+    """Networks of equal shape together; those that are trained whole must also see
+    the same input.
+    """
     if not stacked:
         return list(members)
     alike: dict[tuple, list[Member]] = {}
@@ -121,9 +136,11 @@ def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
 
 
 class Stack:
-    """Networks with equally many frozen layers, whose trained layers run as one network with a dimension more.
+    """Networks with equally many frozen layers, whose trained layers run as one network with a
+    dimension more.
 
-    Their parameters and buffers become views of stacked tensors: all that a ``Member`` does goes on working.
+    Their parameters and buffers become views of stacked tensors: all that a ``Member`` does
+    goes on working.
     """
 
     def __init__(self, members: list[Member]):
@@ -131,7 +148,9 @@ class Stack:
         tops = [nn.Sequential(*m.network.layers[self.frozen :]) for m in members]
         self.top = tops[0]
         own = [dict(top.named_parameters()) for top in tops]
-        self.parameters = {name: _stacked([p[name] for p in own]).requires_grad_() for name in own[0]}
+        self.parameters = {
+            name: _stacked([p[name] for p in own]).requires_grad_() for name in own[0]
+        }
         state = [dict(top.named_buffers()) for top in tops]
         self.buffers = {name: _stacked([b[name] for b in state]) for name in state[0]}
         for i in range(len(members)):
@@ -147,9 +166,14 @@ class Stack:
         one = all(x is inputs[0] for x in inputs)
         x = inputs[0] if one else torch.stack(inputs)
         # Autocast does not reach into vmap: here is what it does, to all but normalisation.
-        cast = {k: p if self._roles[k] == NORMALISATION else p.to(x.dtype) for k, p in self.parameters.items()}
+        cast = {
+            k: p if self._roles[k] == NORMALISATION else p.to(x.dtype)
+            for k, p in self.parameters.items()
+        }
         with fused(False):
-            losses = vmap(self._loss, (0, 0, None if one else 0, None))(cast, self.buffers, x, batch.labels)
+            losses = vmap(self._loss, (0, 0, None if one else 0, None))(
+                cast, self.buffers, x, batch.labels
+            )
         for parameter in self.parameters.values():
             parameter.grad = None
         losses.sum().backward()
@@ -158,15 +182,22 @@ class Stack:
             for name, parameter in self._own[i].items():
                 parameter.grad = self.parameters[name].grad[i]
 
-    def _loss(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(self.top, (parameters, buffers), (x,)).float(), labels)
+    def _loss(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor
+    ) -> Tensor:
+        return F.cross_entropy(
+            functional_call(self.top, (parameters, buffers), (x,)).float(), labels
+        )
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
     """One tensor with a dimension more, in which each keeps its order in memory (channels last)."""
     first = tensors[0].detach()
     out = torch.empty_strided(
-        (len(tensors), *first.shape), (first.numel(), *first.stride()), dtype=first.dtype, device=first.device
+        (len(tensors), *first.shape),
+        (first.numel(), *first.stride()),
+        dtype=first.dtype,
+        device=first.device,
     )
     for i, tensor in enumerate(tensors):
         out[i] = tensor.detach()
@@ -174,14 +205,18 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 
 
 class JointUpdate:
-    """The optimiser step of many networks at once; each keeps its own optimiser's state, which is the same."""
+    """The optimiser step of many networks at once;
+    each keeps its own optimiser's state, which is the same.
+    """
 
     def __init__(self, members: list[Member]):
         self.members = members
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for m in members:
             for group in m.optimiser.param_groups:
-                groups.setdefault((group["multiplier"], group["weight_decay"]), []).extend(group["params"])
+                groups.setdefault((group["multiplier"], group["weight_decay"]), []).extend(
+                    group["params"]
+                )
         self.optimiser = torch.optim.SGD(
             [{"params": p, "multiplier": k[0], "weight_decay": k[1]} for k, p in groups.items()],
             lr=members[0].spec.recipe.lr,
@@ -201,6 +236,8 @@ class JointUpdate:
         step = self.members[0].step
         set_rate(self.optimiser, step, self.members[0].spec.recipe)
         self.optimiser.step()
-        note_losses(torch.stack([m.loss for m in self.members]), self.loss_sum, self.first_bad, step)
+        note_losses(
+            torch.stack([m.loss for m in self.members]), self.loss_sum, self.first_bad, step
+        )
         for m in self.members:
             m.step += 1

@@ -1,7 +1,8 @@
 """What a run is: which settings are in its identity, declared with each setting.
 
-A plain field of a dataclass counts. A :func:`label` names and does not count. A field that is added :func:`later` is
-left out at the value that means "as before": runs made before it keep their ids, and their folders are read as ever.
+A plain field of a dataclass counts. A :func:`label` names and does not count. A field that is added
+:func:`later` is left out at the value that means "as before": runs made before it keep their ids,
+and their folders are read as ever.
 """
 
 from dataclasses import MISSING, field, fields, is_dataclass
@@ -16,7 +17,8 @@ def label(default: Any = MISSING) -> Any:
 
 
 def later(as_before: Any, *others: Any) -> Any:
-    """A field that was added when there were runs already: at this value, its default, it is left out.
+    """A field that was added when there were runs already: at this value, its default,
+    it is left out.
 
     So it is at ``others``, where they change nothing either.
     """
@@ -29,11 +31,15 @@ def as_text() -> Any:
 
 
 def described(settings: Any, labels: bool = True) -> dict[str, Any]:
-    """A dataclass as JSON's values, those in it as well; without ``labels`` what its identity is made of."""
+    """A dataclass as JSON's values, those in it as well;
+    without ``labels`` what its identity is made of.
+    """
     out = {}
     for f in fields(settings):
         value, role = getattr(settings, f.name), f.metadata.get(_KEY)
-        if (role == "label" and not labels) or (role == "later" and value in f.metadata["as before"]):
+        if (role == "label" and not labels) or (
+            role == "later" and value in f.metadata["as before"]
+        ):
             continue
         if role == "text":
             value = str(value)

@@ -1,4 +1,5 @@
-"""A finished run in Python: the network as a module, with its class names and what was done to its images.
+"""A finished run in Python: the network as a module,
+with its class names and what was done to its images.
 
 >>> from transferability import load_run
 >>> run = load_run("runs/flowers-random-0-A3B+-s0-0123456789ab")
@@ -32,27 +33,41 @@ class Run(nn.Module):
         network: the layers, ``network.layers[n - 1]`` is layer n.
     """
 
-    def __init__(self, spec: RunSpec, network: Chain, images: dict[str, Any], metrics: list[dict[str, Any]]):
+    def __init__(
+        self, spec: RunSpec, network: Chain, images: dict[str, Any], metrics: list[dict[str, Any]]
+    ):
         super().__init__()
         self.spec, self.network, self.metrics = spec, network, metrics
         self.classes: list[str] = images["classes"]
-        self._size, self._resize, self._fit = (images[key] for key in ("image_size", "resize", "fit"))
+        self._size, self._resize, self._fit = (
+            images[key] for key in ("image_size", "resize", "fit")
+        )
         self.eval()
 
     def preprocess(self, *images: str | Path | Image.Image | np.ndarray) -> Tensor:
-        """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays (H, W, 3) uint8 of any size."""
+        """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays (H, W, 3)
+        uint8 of any size.
+        """
         arrays = [decode(Path(i).read_bytes()) if isinstance(i, (str, Path)) else i for i in images]
         arrays = [np.asarray(i.convert("RGB")) if isinstance(i, Image.Image) else i for i in arrays]
-        return torch.from_numpy(np.stack([fitted(i, self._size, self._resize, self._fit) for i in arrays]))
+        return torch.from_numpy(
+            np.stack([fitted(i, self._size, self._resize, self._fit) for i in arrays])
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (B, classes), of the middle of :meth:`preprocess`'s images."""
         return self.features(images, len(self.network.layers))[:, : len(self.classes)]
 
     def features(self, images: Tensor, layer: int) -> Tensor:
-        """What layer ``layer`` (from 1) puts out for :meth:`preprocess`'s images; 0: what goes into layer 1."""
-        start = torch.full((len(images),), (self._size - self.spec.network.input_size) // 2, device=images.device)
-        batch = Batch(images, torch.zeros_like(start), start, start, start < 0, self.spec.network.input_size)
+        """What layer ``layer`` (from 1) puts out for :meth:`preprocess`'s images;
+        0: what goes into layer 1.
+        """
+        start = torch.full(
+            (len(images),), (self._size - self.spec.network.input_size) // 2, device=images.device
+        )
+        batch = Batch(
+            images, torch.zeros_like(start), start, start, start < 0, self.spec.network.input_size
+        )
         x = self.network.input(batch)
         for module in self.network.layers[:layer]:
             x = module(x)
@@ -68,16 +83,22 @@ def load_run(folder: str | Path) -> Run:
     """The finished run in ``folder`` of a run store.
 
     Raises:
-        UserError: it is not finished, damaged, or was trained before runs kept the names of their classes.
+        UserError: it is not finished, damaged, or was trained before runs kept the names of
+            their classes.
     """
     folder = Path(folder)
     store = Store(folder.parent)
     spec = store.spec_in(folder / "spec.json")
     if not store.is_done(spec):
-        raise UserError(f"{folder} is not finished: `python -m experiments.status store={folder.parent}` says how far")
+        raise UserError(
+            f"{folder} is not finished: `python -m experiments.status "
+            f"store={folder.parent}` says how far"
+        )
     images = store.provenance(spec).get("images_of")
     if images is None:
-        raise UserError(f"{folder} does not say what its classes are called: it was trained by an older version")
+        raise UserError(
+            f"{folder} does not say what its classes are called: it was trained by an older version"
+        )
     weights = store.weights(spec)
     network = Chain(spec.network, weights["input.mean"].numpy())
     network.load_state_dict(weights)

@@ -37,11 +37,14 @@ class Member:
         device = network.input.mean.device
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.loss: Tensor | None = None  # of the last step
-        self.first_bad = torch.tensor(spec.recipe.steps, device=device)  # the step at which the loss went wrong
+        # the step at which the loss went wrong
+        self.first_bad = torch.tensor(spec.recipe.steps, device=device)
         self._digests = _prefix_digests(network)
 
     def prefix_key(self, n: int) -> tuple:
-        """What the output of the frozen layers 1..n depends on: their weights and, in training, own dropout."""
+        """What the output of the frozen layers 1..n depends on: their weights and,
+        in training, own dropout.
+        """
         return self._digests[n], self.spec.id if self.network.drops_within(n) else None
 
     def train_step(self, batch: Batch, shared: "SharedPrefix") -> None:
@@ -82,7 +85,9 @@ class Member:
             momentum = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:  # recipe.momentum=0 has none
                 tensors[f"momentum.{name}"] = momentum
-        return Checkpoint({**tensors, "loss_sum": self.loss_sum}, self.step, self.metrics, self.seconds)
+        return Checkpoint(
+            {**tensors, "loss_sum": self.loss_sum}, self.step, self.metrics, self.seconds
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where ``checkpoint`` was taken."""
@@ -93,14 +98,20 @@ class Member:
                 buffer = torch.empty_like(parameter).copy_(momentum)
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
         self.network.load_state_dict(tensors, strict=True)
-        self.step, self.metrics, self.seconds = checkpoint.step, list(checkpoint.metrics), checkpoint.seconds
+        self.step, self.metrics, self.seconds = (
+            checkpoint.step,
+            list(checkpoint.metrics),
+            checkpoint.seconds,
+        )
         self._digests = _prefix_digests(self.network)
 
 
 def note_losses(loss: Tensor, loss_sum: Tensor, first_bad: Tensor, step: int) -> None:
-    """Add the losses of ``step`` to their sums, and note where one is no number any more, or exploded.
+    """Add the losses of ``step`` to their sums, and note where one is no number any
+    more, or exploded.
 
-    In place and on the device, so that no step waits for it; of one network, or of several in tensors of one shape.
+    In place and on the device, so that no step waits for it;
+    of one network, or of several in tensors of one shape.
     """
     loss_sum += loss
     bad = ~(loss < EXPLODED)  # true of NaN too
@@ -108,7 +119,8 @@ def note_losses(loss: Tensor, loss_sum: Tensor, first_bad: Tensor, step: int) ->
 
 
 class SharedPrefix:
-    """Outputs of frozen layers for one batch, computed once for all networks with the same frozen weights.
+    """Outputs of frozen layers for one batch, computed once for all networks with the same
+    frozen weights.
 
     Depth 0 is the input after mean subtraction, which is never trained: every network shares it.
     """
@@ -130,12 +142,14 @@ class SharedPrefix:
             return self._outputs[key]
 
 
-def initial_network(spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None) -> Chain:
+def initial_network(
+    spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None
+) -> Chain:
     """The network of ``spec`` at step 0, on the CPU.
 
-    Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network under
-    (seed, "untrained", classes), the same for every n: R1..R7 are chops of one untrained network, as A1B..A7B are of
-    one baseA.
+    Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network
+    under (seed, "untrained", classes), the same for every n: R1..R7 are chops of one untrained
+    network, as A1B..A7B are of one baseA.
 
     Args:
         mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
@@ -155,7 +169,9 @@ def build_member(
     spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
 ) -> Member:
     """The network of ``spec`` with its optimiser, at step 0 or where its checkpoint was taken."""
-    mean = stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
+    mean = (
+        stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
+    )
     network = initial_network(spec, mean, source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
@@ -166,10 +182,12 @@ def build_member(
 
 
 def measure_statistics(network: Chain, stream: Stream, batches: int = 20) -> None:
-    """Give the BatchNorm of frozen, untrained layers the statistics of the task's images; without BatchNorm, nothing.
+    """Give the BatchNorm of frozen, untrained layers the statistics of the task's images;
+    without BatchNorm, nothing.
 
-    Layers that were trained bring their statistics along. Untrained ones would keep those they are made with (mean 0,
-    variance 1) and normalise nothing. The mean over the first training batches, in float32.
+    Layers that were trained bring their statistics along. Untrained ones would keep those they are
+    made with (mean 0, variance 1) and normalise nothing. The mean over the first training batches,
+    in float32.
     """
     frozen = network.layers[: network.frozen]
     norms = [m for m in frozen.modules() if isinstance(m, BatchNorm)]
@@ -180,7 +198,8 @@ def measure_statistics(network: Chain, stream: Stream, batches: int = 20) -> Non
     for norm in norms:
         norm.momentum = None  # the mean over all batches
         norm.train()
-    with torch.no_grad(), one_thread():  # as in training: sums are then added in one order on any machine
+    # as in training: sums are then added in one order on any machine
+    with torch.no_grad(), one_thread():
         for step in range(batches):
             x = network.input(stream.batch(step))
             for layer in frozen:
@@ -207,7 +226,9 @@ def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
 
 
 def _prefix_digests(network: Chain) -> list[bytes]:
-    """For each depth 0..frozen, a digest of everything at or below it, settings that are no tensors among it."""
+    """For each depth 0..frozen, a digest of everything at or below it,
+    settings that are no tensors among it.
+    """
     settings = described(network.config, labels=False)
     running, out = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()), []
     for module in (network.input, *network.layers[: network.frozen]):

@@ -1,4 +1,6 @@
-"""The optimiser of the original: Caffe's SGD, with its multipliers for biases, and pure learning-rate schedules."""
+"""The optimiser of the original: Caffe's SGD, with its multipliers for biases,
+and pure learning-rate schedules.
+"""
 
 import math
 
@@ -12,8 +14,8 @@ from transferability.networks.chain import BIAS, WEIGHT, Chain, roles
 def learning_rate(step: int, recipe: RecipeConfig) -> float:
     """The learning rate of step ``step``, before multipliers; above 0 at every step.
 
-    ``step`` is Caffe's policy (``solver.prototxt``: base_lr x gamma^floor(step / stepsize)). ``cosine`` falls to
-    zero at ``recipe.steps``. A warm-up rises linearly to the schedule.
+    ``step`` is Caffe's policy (``solver.prototxt``: base_lr x gamma^floor(step / stepsize)).
+    ``cosine`` falls to zero at ``recipe.steps``. A warm-up rises linearly to the schedule.
     """
     if recipe.schedule == "step":
         rate = recipe.lr * recipe.gamma ** (step // recipe.step_size)
@@ -25,8 +27,10 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
 def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.optim.SGD:
     """SGD over every parameter that is not frozen.
 
-    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2 and 0).
-    Normalisation scales: rate x 1, no decay. Copied layers (1..copied): rate x ``copied_lr_multiplier``.
+    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2
+    and 0).
+    Normalisation scales: rate x 1, no decay. Copied layers (1..copied): rate x
+    ``copied_lr_multiplier``.
     Each group keeps its multiplier as ``multiplier``; :func:`set_rate` applies it.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -53,9 +57,9 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
 def set_rate(optimiser: torch.optim.SGD, step: int, recipe: RecipeConfig) -> None:
     """Set the rates of step ``step``.
 
-    Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves the velocity as it is. torch keeps
-    ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it. Scaling the momentum by
-    the ratio of the two rates makes torch's rule Caffe's, exactly.
+    Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves the velocity as it is.
+    torch keeps ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it.
+    Scaling the momentum by the ratio of the two rates makes torch's rule Caffe's, exactly.
     """
     rate = learning_rate(step, recipe)
     ratio = learning_rate(step - 1, recipe) / rate if step else 1.0

@@ -1,7 +1,8 @@
-"""Packing: any source into the one data format of ``datasets.py``. Atomic: the folder appears when it is whole.
+"""Packing: any source into the one data format of ``datasets.py``.
 
-Until then the rows grow in a hidden folder beside it, ``.NAME.partial``. Every SAFE images they are forced to the disk,
-and ``progress.json`` says how far: the next try goes on there, if it is to pack the same.
+Atomic: the folder appears when it is whole. Until then the rows grow in a hidden folder beside it,
+``.NAME.partial``. Every SAFE images they are forced to the disk, and ``progress.json`` says how
+far: the next try goes on there, if it is to pack the same.
 """
 
 import errno
@@ -36,7 +37,14 @@ from transferability.datasets import (
     part_checksums,
 )
 from transferability.draws import numpy_generator
-from transferability.duplicates import HASH, counted, equal_pictures, pixel_hash, sentence, superfluous
+from transferability.duplicates import (
+    HASH,
+    counted,
+    equal_pictures,
+    pixel_hash,
+    sentence,
+    superfluous,
+)
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
 from transferability.identity import described
@@ -48,20 +56,24 @@ from transferability.sources.source import Item, Source
 
 log = logging.getLogger(__name__)
 SAFE = 4096  # images between two points from which packing can go on
-PIECE = 16  # images that a thread takes at once: with one at a time, handing them over costs more than a core
+# images that a thread takes at once: with one at a time, handing them over costs more than a core
+PIECE = 16
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
-_WHERE = ("folder", "source", "parts", "val_labels", "on_error")  # settings that do not change what an image is
+# settings that do not change what an image is
+_WHERE = ("folder", "source", "parts", "val_labels", "on_error")
 
 
 def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
-    """The packed dataset of ``config``; packs it if it is not there yet. Asking again costs nothing.
+    """The packed dataset of ``config``; packs it if it is not there yet.
 
-    A try that was stopped or killed is continued, to the same bytes; ``workers`` threads (None: one a core) decode.
+    Asking again costs nothing. A try that was stopped or killed is continued, to the same bytes;
+    ``workers`` threads (None: one a core) decode.
 
     Raises:
-        UserError: the source is missing or empty, an image is corrupt (``on_error=fail``), a class has no training
-            or no validation images, the folder holds a dataset packed with other settings or cannot be written, or
-            the source has gained or lost files since it was packed.
+        UserError: the source is missing or empty, an image is corrupt (``on_error=fail``), a class
+            has no training or no validation images, the folder holds a dataset packed with other
+            settings or cannot be written, or the source has gained or lost files since it was
+            packed.
     """
     folder = Path(config.folder)
     try:
@@ -83,18 +95,22 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
             _check_source_unchanged(config, dataset)
             return dataset
         if folder.exists():
-            raise UserError(f"{folder} exists and is no packed dataset: move it away, or set dataset.folder")
+            raise UserError(
+                f"{folder} exists and is no packed dataset: move it away, or set dataset.folder"
+            )
         source = open_source(config)
         _check_classes(source, config)
         partial, what = folder.with_name(f".{folder.name}.partial"), _identity(source, config)
         try:
-            if _described(partial / "dataset.json", what) is None:  # else it died just before the end of this function
+            # if there is one, it died just before the end of this function
+            if _described(partial / "dataset.json", what) is None:
                 _write(source, config, partial, what, workers)
             for name in ("progress.json", HASHES):
                 (partial / name).unlink(missing_ok=True)
             remove_leftovers(partial)
             os.replace(partial, folder)
-            open_dataset.cache_clear()  # it may know an earlier dataset of this folder, deleted since
+            # it may know an earlier dataset of this folder, deleted since
+            open_dataset.cache_clear()
         finally:
             if not any((partial / name).exists() for name in ("progress.json", "dataset.json")):
                 shutil.rmtree(partial, ignore_errors=True)  # nothing to go on from
@@ -102,7 +118,9 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
 
 
 def _identity(source: Source, config: DatasetConfig) -> dict[str, Any]:
-    """What two packings must have in common to end with the same bytes; begins the description of the dataset."""
+    """What two packings must have in common to end with the same bytes;
+    begins the description of the dataset.
+    """
     what = {
         "format": FORMAT,
         "name": config.name,
@@ -135,19 +153,22 @@ def open_packed(config: DatasetConfig) -> PackedDataset:
     differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
     if config.source and not _same_source(dataset.meta, {"source": config.source}):
         raise UserError(
-            f"{config.folder} was packed from {dataset.meta['source']}, not from dataset.source={config.source}: set "
-            "dataset.name to pack this beside it, or delete the folder"
+            f"{config.folder} was packed from {dataset.meta['source']}, not from "
+            f"dataset.source={config.source}: set dataset.name to pack this beside it, "
+            "or delete the folder"
         )
     if differing:
         raise UserError(
-            f"{config.folder} was packed with other settings ({', '.join(differing)}): set dataset.name to pack these "
-            "beside it, or delete the folder"
+            f"{config.folder} was packed with other settings ({', '.join(differing)}): set "
+            "dataset.name to pack these beside it, or delete the folder"
         )
     return dataset
 
 
 def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two descriptions name one folder or file, however they spell it; one that names none fits any."""
+    """Whether two descriptions name one folder or file, however they spell it;
+    one that names none fits any.
+    """
     names = [found for what in (first, second) if (found := what.get("source"))]
     return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
 
@@ -158,27 +179,40 @@ def _settings(config: DatasetConfig) -> dict:
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
-    """Where the source is still there, it must be the one that was packed; training does not need it."""
-    recorded = dataset.meta.get("source_files")  # None: packed before they were recorded, or made of no files
-    if not isinstance(recorded, dict) or not config.source or not os.path.exists(os.path.expanduser(config.source)):
+    """Where the source is still there, it must be the one that was packed;
+    training does not need it.
+    """
+    # None: packed before they were recorded, or made of no files
+    recorded = dataset.meta.get("source_files")
+    if (
+        not isinstance(recorded, dict)
+        or not config.source
+        or not os.path.exists(os.path.expanduser(config.source))
+    ):
         return
     try:
         found = _source_files(open_source(config))
         if found == recorded:
             return
-        now, then = (f"{files.get('images')} images of {files.get('bytes')} bytes" for files in (found, recorded))
+        now, then = (
+            f"{files.get('images')} images of {files.get('bytes')} bytes"
+            for files in (found, recorded)
+        )
         other = f"{then}, of other names or sizes, or in other parts (see dataset.parts)"
         differ = f"{then} then, {now} now" if now != then else other
     except UserError as error:
         differ = str(error)
     raise UserError(
-        f"dataset.source={shown(config.source)} is not what was packed into {shown(dataset.folder)} ({differ}): "
-        "delete that folder to pack again, or set dataset.name to pack this beside it; training uses what was packed"
+        f"dataset.source={shown(config.source)} is not what was packed into "
+        f"{shown(dataset.folder)} ({differ}): delete that folder to pack again, or set "
+        "dataset.name to pack this beside it; training uses what was packed"
     )
 
 
 def _source_files(source: Source) -> dict | None:
-    """What tells a source that gained, lost or changed files, without reading them; None if it is made of no files."""
+    """What tells a source that gained, lost or changed files, without reading them;
+    None if it is made of no files.
+    """
     digest, total, items = hashlib.sha256(), 0, source.items
     if not all(item.size for item in items):
         return None
@@ -190,8 +224,12 @@ def _source_files(source: Source) -> dict | None:
     return {"images": len(items), "bytes": total, "digest": digest.hexdigest()[:16]}
 
 
-def _check_classes(source: Source, config: DatasetConfig, left_out: dict[str, str] | None = None) -> None:
-    """Whether each class has images of each part; ``left_out``: of those that do not count any more, the reason."""
+def _check_classes(
+    source: Source, config: DatasetConfig, left_out: dict[str, str] | None = None
+) -> None:
+    """Whether each class has images of each part; ``left_out``:
+    of those that do not count any more, the reason.
+    """
     where = shown(config.source or config.name)
     if not source.classes:
         raise UserError(f"{where} has no classes")
@@ -200,32 +238,47 @@ def _check_classes(source: Source, config: DatasetConfig, left_out: dict[str, st
         if empty := [i for i in range(len(source.classes)) if i not in labels]:
             names = [source.classes[i].name for i in empty]
             lost = [item.name for item in items if item.label == empty[0]]
-            why = f"the {len(lost)} it had are left out, the first {lost[0]} {left_out[lost[0]]}; " if lost else ""
+            why = (
+                f"the {len(lost)} it had are left out, the first {lost[0]} {left_out[lost[0]]}; "
+                if lost
+                else ""
+            )
             raise UserError(
-                f"class {names[0]!r}{and_more(names)} of {where} has no {part} images: {why}add some, or leave it out"
+                f"class {names[0]!r}{and_more(names)} of {where} has no {part} images: {why}add "
+                "some, or leave it out"
             )
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Look before hours of packing; a disk that fills up later ends them in one line, and they go on after it."""
+    """Look before hours of packing; a disk that fills up later ends them in one line,
+    and they go on after it.
+    """
     written = sum(path.stat().st_size for path in folder.iterdir())
     free = shutil.disk_usage(folder).free
     if size - written > free:
         raise UserError(
-            f"{folder.parent} has {free / 1e9:.1f} GB free, the images need {(size - written) / 1e9:.1f}: set data_dir"
+            f"{folder.parent} has {free / 1e9:.1f} GB free, the images need "
+            f"{(size - written) / 1e9:.1f}: set data_dir"
         )
 
 
-def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int) -> None:
-    """Write images, labels and description into ``folder``, going on where an earlier try of the same was stopped."""
+def _write(
+    source: Source, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int
+) -> None:
+    """Write images, labels and description into ``folder``,
+    going on where an earlier try of the same was stopped.
+    """
     progress = _begin(folder, what)
     source, dropped = _distinct(_shuffled(source, config.seed), config, workers)
     skipped, items = progress["skipped"], source.items
     raw = len(items) * config.image_size**2 * 3
-    _check_room(folder, raw if config.encoding == "raw" else raw // 4)  # of photographs, at quality 95
+    # of photographs, at quality 95
+    _check_room(folder, raw if config.encoding == "raw" else raw // 4)
     with Rows(folder, config, progress["sizes"]) as rows:
         safe = progress["items"]
-        for done, piece in _counted(encoded(items[safe:], config, workers), config.name, safe, len(items)):
+        for done, piece in _counted(
+            encoded(items[safe:], config, workers), config.name, safe, len(items)
+        ):
             skipped |= _bad(piece, config)
             rows.append(piece)
             if done - safe >= SAFE:
@@ -234,9 +287,13 @@ def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, 
         rows.finish()
     if skipped:
         lost = Counter(source.classes[item.label].name for item in items if item.name in skipped)
-        listed = ", ".join(f"{count} of class {shown(name)}" for name, count in sorted(lost.items()))
+        listed = ", ".join(
+            f"{count} of class {shown(name)}" for name, count in sorted(lost.items())
+        )
         name, why = min(skipped.items())
-        log.warning("skipped %d corrupt images (%s); the first: %s %s", len(skipped), listed, name, why)
+        log.warning(
+            "skipped %d corrupt images (%s); the first: %s %s", len(skipped), listed, name, why
+        )
         _check_classes(source, config, skipped)
         source = _without(source, skipped)
     equal = counted(equal_pictures(source, np.load(folder / HASHES)))
@@ -244,12 +301,16 @@ def _write(source: Source, config: DatasetConfig, folder: Path, what: dict[str, 
     _describe(source, folder, what, skipped, dropped or equal)
 
 
-def _describe(source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], equal: dict) -> None:
+def _describe(
+    source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], equal: dict
+) -> None:
     """Write the labels, and last the description: with it the dataset is whole."""
     labels = np.array([item.label for item in source.items], dtype=np.int64)
     with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, labels)
-    images = open_images(folder, len(labels), what["settings"]["image_size"], encoding_of(what["settings"], folder))
+    images = open_images(
+        folder, len(labels), what["settings"]["image_size"], encoding_of(what["settings"], folder)
+    )
     classes = [asdict(c) for c in source.classes]
     description = {
         **what,
@@ -267,7 +328,9 @@ def _describe(source: Source, folder: Path, what: dict[str, Any], skipped: dict[
 
 
 def _distinct(source: Source, config: DatasetConfig, workers: int) -> tuple[Source, dict[str, Any]]:
-    """``source`` as ``duplicates`` wants it, and what was found; to drop or refuse, every image is read beforehand."""
+    """``source`` as ``duplicates`` wants it, and what was found;
+    to drop or refuse, every image is read beforehand.
+    """
     if config.duplicates == "keep":
         return source, {}
     read = encoded(source.items, replace(config, encoding="raw"), workers)
@@ -275,12 +338,19 @@ def _distinct(source: Source, config: DatasetConfig, workers: int) -> tuple[Sour
     for _, piece in _counted(read, f"{config.name}: comparing", 0, len(source.items)):
         bad |= _bad(piece, config)
         hashes += piece.hashes
-    groups = equal_pictures(_without(source, bad), np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH))
+    groups = equal_pictures(
+        _without(source, bad), np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH)
+    )
     found = counted(groups)
     _judge(found, config)
     left_out = superfluous(groups)
     if left_out:
-        log.warning("%s: %d images dropped, of equal pictures: %s", config.name, len(left_out), sentence(found))
+        log.warning(
+            "%s: %d images dropped, of equal pictures: %s",
+            config.name,
+            len(left_out),
+            sentence(found),
+        )
         _check_classes(source, config, left_out)
     return _without(source, left_out), found
 
@@ -293,7 +363,8 @@ def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
         )
     if equal and config.duplicates == "keep":
         log.warning(
-            "%s has equal pictures: %s; copies flatter accuracy, or mislead it: dataset.duplicates=drop takes them out",
+            "%s has equal pictures: %s; copies flatter accuracy, or mislead it: "
+            "dataset.duplicates=drop takes them out",
             config.name,
             sentence(equal),
         )
@@ -308,10 +379,14 @@ def _bad(piece: Piece, config: DatasetConfig) -> dict[str, str]:
 
 
 def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
-    """How far an earlier try to pack ``what`` is safe on the disk; else an empty folder, and a start at 0."""
+    """How far an earlier try to pack ``what`` is safe on the disk;
+    else an empty folder, and a start at 0.
+    """
     found = _described(folder / "progress.json", what)
     sizes = found["sizes"] if found else {}
-    if HASHES in sizes and all((folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()):
+    if HASHES in sizes and all(
+        (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
+    ):
         log.info("packing %s goes on after %s images", what["name"], f"{found['items']:,}")
         return found
     shutil.rmtree(folder, ignore_errors=True)
@@ -328,20 +403,24 @@ def _shuffled(source: Source, seed: int) -> Source:
 
 def _without(source: Source, names: Collection[str]) -> Source:
     """The images of other names."""
-    return replace(source, **{p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS})
+    return replace(
+        source, **{p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS}
+    )
 
 
 def encoded(items: list[Item], config: DatasetConfig, workers: int) -> Iterator[Piece]:
     """``items`` in order, read and fitted.
 
-    Comes in pieces of PIECE items, decoded by ``workers`` threads, a few pieces ahead. Threads, as all but the reading
-    of headers and handing over happens outside of Python's lock.
+    Comes in pieces of PIECE items, decoded by ``workers`` threads, a few pieces ahead. Threads, as
+    all but the reading of headers and handing over happens outside of Python's lock.
     """
     cv2.setNumThreads(1)
     pieces = (items[i : i + PIECE] for i in range(0, len(items), PIECE))
     with ThreadPoolExecutor(workers) as pool:
         try:
-            ahead = deque(pool.submit(_piece, piece, config) for piece in islice(pieces, 2 * workers))
+            ahead = deque(
+                pool.submit(_piece, piece, config) for piece in islice(pieces, 2 * workers)
+            )
             while ahead:
                 yield ahead.popleft().result()
                 ahead.extend(pool.submit(_piece, piece, config) for piece in islice(pieces, 1))
@@ -368,7 +447,9 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
 
 
 def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
-    """An image of any size, (H, W, 3), at the size of the pack: squashed, or the largest square in its middle."""
+    """An image of any size, (H, W, 3), at the size of the pack: squashed,
+    or the largest square in its middle.
+    """
     size = (image_size, image_size)
     if fit == "crop":
         side = min(image.shape[:2])
@@ -389,8 +470,12 @@ def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, *sampling])[1]
 
 
-def _counted(pieces: Iterator[Piece], name: str, first: int, total: int) -> Iterator[tuple[int, Piece]]:
-    """Each piece after the number of images done with it; a bar on the way, or lines where there is no terminal."""
+def _counted(
+    pieces: Iterator[Piece], name: str, first: int, total: int
+) -> Iterator[tuple[int, Piece]]:
+    """Each piece after the number of images done with it;
+    a bar on the way, or lines where there is no terminal.
+    """
     done, began = first, time.monotonic()
     said = began
     with tqdm(total=total, initial=first, desc=f"packing {name}", unit="img", disable=None) as bar:

@@ -1,4 +1,6 @@
-"""The array files of a pack while they are written: they grow at their end, and can be cut back to a safe point."""
+"""The array files of a pack while they are written: they grow at their end,
+and can be cut back to a safe point.
+"""
 
 import io
 import math
@@ -17,7 +19,9 @@ HASHES = "hashes.npy"  # of the pixels of the rows so far; no part of the finish
 
 @dataclass
 class Piece:
-    """Some images, as they are stored and with the hashes of their pixels, and (name, why) of those that are bad."""
+    """Some images, as they are stored and with the hashes of their pixels, and (name, why)
+    of those that are bad.
+    """
 
     rows: list[np.ndarray] = field(default_factory=list)  # of pixels, or JPEG files
     hashes: list[bytes] = field(default_factory=list)
@@ -25,7 +29,10 @@ class Piece:
 
 
 class _Growing:
-    """A .npy file that grows at its end. ``size``: its safe bytes, what follows is cut off; None: a new file."""
+    """A .npy file that grows at its end.
+
+    ``size``: its safe bytes, what follows is cut off; None: a new file.
+    """
 
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...], size: int | None):
         self.dtype, self.row = np.dtype(dtype), row
@@ -37,12 +44,16 @@ class _Growing:
             self.file.seek(size)
 
     def __len__(self) -> int:
-        return (self.file.tell() - len(self._header(0))) // (self.dtype.itemsize * math.prod(self.row))
+        return (self.file.tell() - len(self._header(0))) // (
+            self.dtype.itemsize * math.prod(self.row)
+        )
 
     def _header(self, count: int) -> bytes:
         """Of the same length for every count: numpy leaves room."""
         out = io.BytesIO()
-        write_array_header_1_0(out, {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.row)})
+        write_array_header_1_0(
+            out, {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.row)}
+        )
         return out.getvalue()
 
     def finish(self) -> None:
@@ -60,7 +71,9 @@ class Rows:
         if config.encoding == "jpeg":
             kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
         kinds[HASHES] = ("|u1", (HASH,))
-        self.files = {name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()}
+        self.files = {
+            name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()
+        }
         self.images, self.offsets = next(iter(self.files.values())), self.files.get("offsets.npy")
         if self.offsets is not None and not len(self.offsets):
             self.offsets.file.write(np.zeros(1, "<i8"))
@@ -74,7 +87,9 @@ class Rows:
 
     def append(self, piece: Piece) -> None:
         if self.offsets is not None:
-            self.offsets.file.write(len(self.images) + np.cumsum([row.nbytes for row in piece.rows], dtype="<i8"))
+            self.offsets.file.write(
+                len(self.images) + np.cumsum([row.nbytes for row in piece.rows], dtype="<i8")
+            )
         self.images.file.writelines(piece.rows)
         self.files[HASHES].file.writelines(piece.hashes)
 

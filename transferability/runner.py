@@ -1,4 +1,6 @@
-"""From a list of runs to finished runs: what is done is skipped, what is half done resumed, what is missing trained."""
+"""From a list of runs to finished runs: what is done is skipped, what is half done resumed,
+what is missing trained.
+"""
 
 import datetime
 import gc
@@ -38,18 +40,28 @@ SMALL = 64  # pixels a side up to which a single network leaves most of a GPU id
 
 def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
     """``specs`` and the runs they start from, each once, sources first."""
-    sources = with_sources([s.source for s in specs if s.source]) if any(s.source for s in specs) else []
+    sources = (
+        with_sources([s.source for s in specs if s.source]) if any(s.source for s in specs) else []
+    )
     return list({s.run_id: s for s in [*sources, *specs]}.values())
 
 
 def cohort_key(spec: RunSpec) -> tuple:
     """Runs with the same key see the same stream of batches."""
     crop = spec.network.input_size
-    return (spec.dataset.checksum, spec.classes, spec.images_per_class, spec.seed, spec.recipe, crop)
+    return (
+        spec.dataset.checksum,
+        spec.classes,
+        spec.images_per_class,
+        spec.seed,
+        spec.recipe,
+        crop,
+    )
 
 
 def jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
-    """``runs`` as jobs: those of each train in lockstep, and those that others start from come first.
+    """``runs`` as jobs: those of each train in lockstep,
+    and those that others start from come first.
 
     A job's place is its number: a study always makes the same jobs.
     """
@@ -74,7 +86,9 @@ def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
 
 
 def execution_of(config: Config) -> Execution:
-    """Device and threads of a configuration. ``cuda`` without a number is any GPU: training claims a free one.
+    """Device and threads of a configuration.
+
+    ``cuda`` without a number is any GPU: training claims a free one.
 
     Raises:
         UserError: the device does not exist.
@@ -89,7 +103,9 @@ def execution_of(config: Config) -> Execution:
         else:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={config.device} is not here: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"device={config.device} is not here: {str(error).splitlines()[0]}"
+        ) from error
     gpu = device.type == "cuda"
     stacked, graphs = ways_of(config, device)
     _choose_kernels(gpu and config.deterministic)
@@ -105,19 +121,23 @@ def execution_of(config: Config) -> Execution:
 
 
 def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
-    """Whether networks are trained as one stack, and their steps as CUDA graphs: on a GPU, where they can be.
+    """Whether networks are trained as one stack, and their steps as CUDA graphs: on a GPU,
+    where they can be.
 
     Raises:
         UserError: one is asked for where it cannot be.
     """
     gpu, network = device.type == "cuda", config.network
     for key in ("graphs", "stacked"):
-        if getattr(config, key) and not gpu:  # on a CPU stacking would change results in their last digits
+        # on a CPU stacking would change results in their last digits
+        if getattr(config, key) and not gpu:
             raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
         if getattr(config, key) and not network.joins:
             raise UserError(f"{key}=true is not possible with networks of the kind {network.kind}")
     if gpu and not network.joins:
-        log.info("networks of the kind %s are neither stacked nor captured as CUDA graphs", network.kind)
+        log.info(
+            "networks of the kind %s are neither stacked nor captured as CUDA graphs", network.kind
+        )
     stacked, graphs = gpu and network.joins and network.input_size <= SMALL, gpu and network.joins
     return (
         stacked if config.stacked is None else config.stacked,
@@ -128,29 +148,37 @@ def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
 def _choose_kernels(deterministic: bool) -> None:
     """Which kernels torch may choose on a GPU, for the whole process."""
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
-    # Long sums of bf16 products are cut into parts: each part would be rounded to bf16 (fc6 sums 9,216).
+    # Long sums of bf16 products are cut into parts: each part would be rounded to bf16
+    # (fc6 sums 9,216).
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    # The fastest for each shape, of which a study has few. Which one that is, is a matter of time: other bits each run.
+    # The fastest for each shape, of which a study has few. Which one that is, is a matter of
+    # time: other bits each run.
     torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what was not written
+        # nothing here reads what was not written
+        torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def ensure(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution, sources: str = "train"
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+    sources: str = "train",
 ) -> None:
     """Return when every run of ``specs`` is finished, by this process or by another.
 
     Networks that fail are left out, with those that start from them; all others are trained first.
 
     Args:
-        sources: ``train`` trains missing base networks first; ``require`` makes a missing one an error.
+        sources: ``train`` trains missing base networks first;
+            ``require`` makes a missing one an error.
 
     Raises:
-        UserError: networks failed, or one does not fit into memory (the message names them); no GPU is free; there
-            are too few images a class; the layers of a network are not the network.
+        UserError: networks failed, or one does not fit into memory (the message names them); no GPU
+            is free; there are too few images a class; the layers of a network are not the network.
     """
     if sources == "require":
         _require_sources(specs, store)
@@ -171,9 +199,14 @@ def ensure(
     _report_failures(pending, store)
 
 
-def _train_pending(pending: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution) -> None:
-    """Train what is not finished, wave after wave, and wait for what another process is training."""
-    before = {s.run_id: store.failure(s) for s in pending}  # failures of earlier tries are tried again
+def _train_pending(
+    pending: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+) -> None:
+    """Train what is not finished, wave after wave,
+    and wait for what another process is training.
+    """
+    # failures of earlier tries are tried again
+    before = {s.run_id: store.failure(s) for s in pending}
     tried: set[str] = set()
     limit, told = execution.max_networks, False
     while ready := _ready(pending, store, before, tried):
@@ -205,13 +238,17 @@ def _require_sources(specs: list[RunSpec], store: Store) -> None:
     for spec in specs:
         if spec.source and not store.is_done(spec.source):
             raise UserError(
-                f"{spec.cell} starts from {spec.source.cell}, which is not finished in {store.root} "
-                f"({spec.source.run_id}): train it first, or set sources=train"
+                f"{spec.cell} starts from {spec.source.cell}, which is not finished in "
+                f"{store.root} ({spec.source.run_id}): train it first, or set sources=train"
             )
 
 
-def _ready(pending: list[RunSpec], store: Store, before: dict[str, dict | None], tried: set[str]) -> list[RunSpec]:
-    """The runs that can be trained now: not finished, source finished, and not failed in this try."""
+def _ready(
+    pending: list[RunSpec], store: Store, before: dict[str, dict | None], tried: set[str]
+) -> list[RunSpec]:
+    """The runs that can be trained now: not finished, source finished,
+    and not failed in this try.
+    """
 
     def failed(spec: RunSpec) -> bool:
         failure = store.failure(spec)
@@ -233,25 +270,35 @@ def _report_failures(pending: list[RunSpec], store: Store) -> None:
         for s, w in failures
     ]
     raise UserError(
-        f"the loss of {len(failures)} of {len(pending)} networks became infinite or no number: {', '.join(names[:5])}"
-        f"{' ...' if len(names) > 5 else ''}; {waiting} that start from them were not trained, all others are "
-        "finished. The same command tries these again; a smaller recipe.lr makes a new study"
+        f"the loss of {len(failures)} of {len(pending)} networks became infinite or no number: "
+        f"{', '.join(names[:5])}"
+        f"{' ...' if len(names) > 5 else ''}; {waiting} that start from them were not trained, all "
+        "others are finished. The same command tries these again; "
+        "a smaller recipe.lr makes a new study"
     )
 
 
 OUT_OF_MEMORY = (
-    *("can't allocate memory", "not enough memory", "Cannot allocate memory"),  # torch's allocators, and mmap
+    # torch's allocators, and mmap
+    *("can't allocate memory", "not enough memory", "Cannot allocate memory"),
     *("out of memory", "_ALLOC_FAILED"),  # CUDA's, for pinned memory too; those of cuBLAS and cuDNN
-    *("unable to find an engine", "Unable to find a valid cuDNN"),  # cuDNN, where none has room to work in
+    # cuDNN, where none has room to work in
+    *("unable to find an engine", "Unable to find a valid cuDNN"),
 )
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it, or what it came of, is: the end of a capture that ran out of memory has an error of its own."""
+    """Whether it, or what it came of, is: the end of a capture that ran out of memory has an
+    error of its own.
+    """
     if error is None:
         return False
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or any(words in str(error) for words in OUT_OF_MEMORY) or _is_out_of_memory(error.__context__)
+    return (
+        known
+        or any(words in str(error) for words in OUT_OF_MEMORY)
+        or _is_out_of_memory(error.__context__)
+    )
 
 
 def _smaller_limit(networks: int, execution: Execution) -> int:
@@ -263,29 +310,37 @@ def _smaller_limit(networks: int, execution: Execution) -> int:
     smaller = -(-networks // 2)
     if networks == 1:
         raise UserError(
-            f"out of memory on {execution.device} with a single network: it needs a larger device, or a smaller "
-            "recipe.batch_size (which makes a new study)"
+            f"out of memory on {execution.device} with a single network: it needs a larger device, "
+            "or a smaller recipe.batch_size (which makes a new study)"
         )
     if execution.max_networks is not None:
         raise UserError(
-            f"out of memory on {execution.device} with {networks} networks held at once: set max_networks={smaller}, "
-            "or null to have cohorts split by themselves; results do not depend on it"
+            f"out of memory on {execution.device} with {networks} networks held at once: set "
+            f"max_networks={smaller}, or null to have cohorts split by themselves; "
+            "results do not depend on it"
         )
-    log.warning("out of memory with %d networks held at once: going on with %d (max_networks)", networks, smaller)
+    log.warning(
+        "out of memory with %d networks held at once: going on with %d (max_networks)",
+        networks,
+        smaller,
+    )
     return smaller
 
 
 def _claim_wave(
     ready: list[RunSpec], store: Store, execution: Execution, limit: int | None
 ) -> list[tuple[RunSpec, FileLock]]:
-    """Lock runs that can train side by side: one cohort or, while threads would idle, several of one recipe.
+    """Lock runs that can train side by side: one cohort or, while threads would idle,
+    several of one recipe.
 
     Runs that others start from come first.
     """
     limit = limit or len(ready)
     claimed: list[tuple[RunSpec, FileLock]] = []
     for group in jobs(ready):
-        if claimed and (len(claimed) >= execution.threads or group[0].recipe != claimed[0][0].recipe):
+        if claimed and (
+            len(claimed) >= execution.threads or group[0].recipe != claimed[0][0].recipe
+        ):
             continue
         for spec in group[: limit - len(claimed)]:
             if lock := store.claim(spec):
@@ -296,8 +351,12 @@ def _claim_wave(
     return claimed
 
 
-def make_cohorts(specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution) -> list[Cohort]:
-    """Build the networks of ``specs``, whose sources are finished, and the streams that feed them."""
+def make_cohorts(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+) -> list[Cohort]:
+    """Build the networks of ``specs``, whose sources are finished,
+    and the streams that feed them.
+    """
     cohorts = {}
     weights = {s.source.run_id: store.weights(s.source) for s in specs if s.source}
     for spec in specs:
@@ -319,7 +378,9 @@ def make_cohorts(specs: list[RunSpec], store: Store, dataset: PackedDataset, exe
     return list(cohorts.values())
 
 
-def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution) -> None:
+def _train_wave(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+) -> None:
     cohorts = make_cohorts(specs, store, dataset, execution)
     recipe = specs[0].recipe
     members = [m for c in cohorts for m in c.members]
@@ -329,31 +390,61 @@ def _train_wave(specs: list[RunSpec], store: Store, dataset: PackedDataset, exec
     again = f", {resumed} resumed" if resumed else ""
     log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, again)
     todo = sum(recipe.steps - m.step for m in members) * recipe.batch_size
-    bar = tqdm(total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True)
+    bar = tqdm(
+        total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True
+    )
 
     def on_step(step: int, active: list[Member]) -> None:
         bar.set_postfix_str(f"step {step + 1}/{recipe.steps}", refresh=False)
         bar.update(len(active) * recipe.batch_size)
-        evaluated = [m.metrics[-1]["val_top1"] for m in active if m.metrics and m.metrics[-1]["step"] == step + 1]
+        evaluated = [
+            m.metrics[-1]["val_top1"]
+            for m in active
+            if m.metrics and m.metrics[-1]["step"] == step + 1
+        ]
         if evaluated:
-            log.info("step %d/%d: top-1 %.3f to %.3f", step + 1, recipe.steps, min(evaluated), max(evaluated))
+            log.info(
+                "step %d/%d: top-1 %.3f to %.3f",
+                step + 1,
+                recipe.steps,
+                min(evaluated),
+                max(evaluated),
+            )
 
     def fail(member: Member, why: dict) -> None:
         store.fail(member.spec, why)
-        log.warning("%s %s failed at step %d, rate %.3g", member.spec.split, member.spec.cell, why["step"], why["lr"])
+        log.warning(
+            "%s %s failed at step %d, rate %.3g",
+            member.spec.split,
+            member.spec.cell,
+            why["step"],
+            why["lr"],
+        )
 
     began = time.monotonic()
     with bar, logging_redirect_tqdm(), stop_requests() as stop:
         try:
-            train(cohorts, execution, lambda m: store.save_checkpoint(m.spec, m.checkpoint()), fail, on_step, stop)
+            train(
+                cohorts,
+                execution,
+                lambda m: store.save_checkpoint(m.spec, m.checkpoint()),
+                fail,
+                on_step,
+                stop,
+            )
         except KeyboardInterrupt:
             if stop.is_set():  # everything was saved
-                log.info("%s: stopped, saved %s", label, _where([m for c in cohorts for m in c.members]))
+                log.info(
+                    "%s: stopped, saved %s", label, _where([m for c in cohorts for m in c.members])
+                )
             raise
         seconds = time.monotonic() - began
         for cohort in cohorts:
             for m in cohort.members:
-                made = {**_provenance(m, len(members), execution), "images_of": cohort.stream.images_of}
+                made = {
+                    **_provenance(m, len(members), execution),
+                    "images_of": cohort.stream.images_of,
+                }
                 store.finish(m.spec, m.network.state_dict(), m.metrics, made)
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
         if stop.is_set():  # asked for after the last step
@@ -364,7 +455,11 @@ def _where(members: list[Member]) -> str:
     """How many networks there are, and at which step they stand."""
     steps = sorted({m.step for m in members})
     at = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    return f"{len(members)} at {at} of {members[0].spec.recipe.steps}" if members else "none: all have failed"
+    return (
+        f"{len(members)} at {at} of {members[0].spec.recipe.steps}"
+        if members
+        else "none: all have failed"
+    )
 
 
 def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
@@ -388,11 +483,17 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
 
 
 def _cpu() -> str:
-    """The kind of processor, as another kind may order sums differently: "cpu, x86_64, AMD EPYC, AVX512"."""
+    """The kind of processor, as another kind may order sums differently:
+    "cpu, x86_64, AMD EPYC, AVX512".
+    """
     info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
-    named = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    named = re.search(
+        r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE
+    )
     name = named[1] if named else platform.processor()
-    return ", ".join(filter(None, ["cpu", platform.machine(), name, torch.backends.cpu.get_cpu_capability()]))
+    return ", ".join(
+        filter(None, ["cpu", platform.machine(), name, torch.backends.cpu.get_cpu_capability()])
+    )
 
 
 @lru_cache(maxsize=1)

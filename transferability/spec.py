@@ -20,7 +20,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Images:
-    """The packed images of a run: which they are, and where they are not raw pixels what they went through."""
+    """The packed images of a run: which they are,
+    and where they are not raw pixels what they went through.
+    """
 
     name: str = label()
     image_size: int
@@ -72,7 +74,8 @@ class RunSpec:
 
     @cached_property
     def id(self) -> str:
-        """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON, without the names of settings.
+        """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON,
+        without the names of settings.
 
         ``network.name`` and ``recipe.name`` are labels: the numbers they stand for are what counts.
         """
@@ -103,12 +106,13 @@ def make_spec(
 ) -> RunSpec:
     """The specification of ``cell`` and, nested, of the base it starts from.
 
-    ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it (its source is the
-    same task), a transfer's source is trained on the whole of the other task. ``source_recipe``: the
-    base's, where it is another one.
+    ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
+    (its source is the same task), a transfer's source is trained on the whole of the other task.
+    ``source_recipe``: the base's, where it is another one.
 
     Raises:
-        UserError: the split has no such task, or the network does not fit the task, its images or its recipe.
+        UserError: the split has no such task, or the network does not fit the task,
+            its images or its recipe.
     """
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
@@ -116,19 +120,23 @@ def make_spec(
     source = None
     if cell.copied:
         if cell.source not in tasks:
-            raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}")
+            raise UserError(
+                f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}"
+            )
         reduced = images_per_class if cell.source == cell.target else None
-        source = make_spec(Cell(cell.source), split, dataset, network, source_recipe or recipe, seed, reduced)
+        source = make_spec(
+            Cell(cell.source), split, dataset, network, source_recipe or recipe, seed, reduced
+        )
     classes = tasks[cell.target]
     if network.outputs is not None and network.outputs < len(classes):
         raise UserError(
-            f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has {len(classes)} "
-            "classes"
+            f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has "
+            f"{len(classes)} classes"
         )
     if network.input_size > dataset.image_size:
         raise UserError(
-            f"network.input_size={network.input_size} is not possible: the packed images of {dataset.name} are "
-            f"{dataset.image_size} pixels a side (dataset.image_size)"
+            f"network.input_size={network.input_size} is not possible: the packed images of "
+            f"{dataset.name} are {dataset.image_size} pixels a side (dataset.image_size)"
         )
     if network.normalises_batches and recipe.batch_size == 1:
         raise UserError("recipe.batch_size=1 is not possible with network.normalisation=batch")

@@ -20,8 +20,9 @@ _RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
 def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     """The tasks of ``split``: task name -> sorted dataset classes.
 
-    ``random-K``: the original's rule (``make_rand_splits.py``): half of the classes, drawn by numpy's legacy
-    generator seeded with the one-element list ``[K]``, are A. ``natural-manmade``: A natural, B man-made.
+    ``random-K``: the original's rule (``make_rand_splits.py``): half of the classes, drawn by
+    numpy's legacy generator seeded with the one-element list ``[K]``, are A. ``natural-manmade``: A
+    natural, B man-made.
     ``all``: every class as the task ``all``. ``PATH.yaml``: lists A and B of class names or wnids.
 
     Raises:
@@ -30,7 +31,9 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     n = len(dataset.classes)
     if match := _RANDOM.fullmatch(split):
         if int(match[1]) >= 2**32:
-            raise UserError(f"split={shown(split)} is not possible: the number of a random split is below 2^32")
+            raise UserError(
+                f"split={shown(split)} is not possible: the number of a random split is below 2^32"
+            )
         chosen = np.random.RandomState([int(match[1])]).choice(np.arange(n), n // 2, replace=False)
         tasks = {"A": sorted(chosen.tolist()), "B": sorted(set(range(n)) - set(chosen.tolist()))}
     elif split == NATURAL_MANMADE:
@@ -41,8 +44,9 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
         }
         if not tasks["A"] or not tasks["B"]:
             raise UserError(
-                f"split=natural-manmade: {dataset.name} does not say which classes are natural and which man-made; "
-                "use split=random-0, or lists of your own: split=PATH.yaml with A: [...] and B: [...]"
+                f"split=natural-manmade: {dataset.name} does not say which classes are natural and "
+                "which man-made; use split=random-0, or lists of your own: split=PATH.yaml with "
+                "A: [...] and B: [...]"
             )
     elif split == ALL:
         tasks = {"all": list(range(n))}
@@ -50,19 +54,22 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
         tasks = _user_tasks(Path(split), dataset)
     else:
         raise UserError(
-            f"split={shown(split)} is not known: write random-0 (any number), natural-manmade, all, or PATH.yaml"
+            f"split={shown(split)} is not known: write random-0 (any number), natural-manmade, "
+            "all, or PATH.yaml"
         )
     for task, classes in tasks.items():
         if len(classes) < 2:
             raise UserError(
-                f"split={shown(split)} of {dataset.name} ({n} classes) leaves task {task} with {len(classes)}: "
-                "a task needs at least 2 classes"
+                f"split={shown(split)} of {dataset.name} ({n} classes) leaves task {task} with "
+                f"{len(classes)}: a task needs at least 2 classes"
             )
     return tasks
 
 
 def split_kind(split: str) -> str:
-    """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``; ``user`` for lists of one's own."""
+    """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``;
+    ``user`` for lists of one's own.
+    """
     if split in (NATURAL_MANMADE, ALL):
         return split
     return RANDOM if _RANDOM.fullmatch(split) else USER
@@ -75,25 +82,48 @@ def split_name(split: str) -> str:
 
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     if split_kind(path.stem) != USER:
-        raise UserError(f"split={shown(path)}: runs would be named as those of split={path.stem}: rename the file")
+        raise UserError(
+            f"split={shown(path)}: runs would be named as those of split={path.stem}: "
+            "rename the file"
+        )
     path = Path(expanded(str(path), "split"))
-    try:  # names as they are written: YAML's own types would turn class 010 into 8, and class no into False
+    # names as they are written: YAML's own types would turn class 010 into 8,
+    # and class no into False
+    try:
         lists = yaml.BaseLoader(path.read_text()).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"split={shown(path)}: cannot be read: {shown(' '.join(str(error).split()))}") from error
+        raise UserError(
+            f"split={shown(path)}: cannot be read: {shown(' '.join(str(error).split()))}"
+        ) from error
     if not _two_lists_of_names(lists):
-        raise UserError(f"split={shown(path)}: wants exactly two lists, A: [...] and B: [...], of class names or wnids")
+        raise UserError(
+            f"split={shown(path)}: wants exactly two lists, A: [...] and B: "
+            "[...], of class names or wnids"
+        )
     meant = _meant_by(dataset)
-    found = {task: [(name, meant.get(_canonical(name), set())) for name in names] for task, names in lists.items()}
+    found = {
+        task: [(name, meant.get(_canonical(name), set())) for name in names]
+        for task, names in lists.items()
+    }
     if unknown := [name for task in found.values() for name, classes in task if not classes]:
-        raise UserError(f"split={shown(path)}: {dataset.name} has no class {shown(unknown[0])[:80]}{and_more(unknown)}")
+        raise UserError(
+            f"split={shown(path)}: {dataset.name} has no class "
+            f"{shown(unknown[0])[:80]}{and_more(unknown)}"
+        )
     for name, classes in (pair for task in found.values() for pair in task):
         if len(classes) > 1:
             wnids = " or ".join(str(dataset.classes[i].wnid) for i in sorted(classes))
-            raise UserError(f"split={shown(path)}: {dataset.name} has {len(classes)} classes {name!r}: write {wnids}")
-    tasks = {task: sorted({i for _, classes in pairs for i in classes}) for task, pairs in found.items()}
+            raise UserError(
+                f"split={shown(path)}: {dataset.name} has {len(classes)} classes "
+                f"{name!r}: write {wnids}"
+            )
+    tasks = {
+        task: sorted({i for _, classes in pairs for i in classes}) for task, pairs in found.items()
+    }
     if both := set(tasks["A"]) & set(tasks["B"]):
-        raise UserError(f"split={shown(path)}: {dataset.classes[min(both)].name!r} is in both A and B")
+        raise UserError(
+            f"split={shown(path)}: {dataset.classes[min(both)].name!r} is in both A and B"
+        )
     return tasks
 
 
@@ -115,5 +145,8 @@ def _two_lists_of_names(lists: object) -> bool:
     return (
         isinstance(lists, dict)
         and set(lists) == {"A", "B"}
-        and all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in lists.values())
+        and all(
+            isinstance(names, list) and all(isinstance(n, str) for n in names)
+            for names in lists.values()
+        )
     )

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: a training step ends whole and is saved, in one process or in all workers of a launcher."""
+"""Ctrl-C and SIGTERM: a training step ends whole and is saved,
+in one process or in all workers of a launcher.
+"""
 
 import multiprocessing
 import os
@@ -10,16 +12,19 @@ from multiprocessing import resource_tracker
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ASKED = "TRANSFERABILITY_STOP"  # in the environment of workers that start after the signal
-_asked: threading.Event | None = None  # of a launcher and its workers, for as long as the process lives
+# of a launcher and its workers, for as long as the process lives
+_asked: threading.Event | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole; a second one stops at once.
+    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole;
+    a second one stops at once.
 
-    Each of the two counts alone: where a group of processes gets a signal, and one of them passes it on, it passes on
-    the other one. A handler of somebody else's stays: under Slurm submitit takes no notice of SIGTERM, because a
-    preempted job that ends by itself before Slurm kills it has failed for Slurm, and is not requeued.
+    Each of the two counts alone: where a group of processes gets a signal, and one of them passes
+    it on, it passes on the other one. A handler of somebody else's stays: under Slurm submitit
+    takes no notice of SIGTERM, because a preempted job that ends by itself before Slurm kills it
+    has failed for Slurm, and is not requeued.
     """
     if _asked is not None:
         yield _asked
@@ -29,11 +34,14 @@ def stop_requests() -> Iterator[threading.Event]:
         yield stop  # only the main thread hears signals
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {n: h for n, h in handlers.items() if h is signal.default_int_handler or not callable(h)}
+    before = {
+        n: h for n, h in handlers.items() if h is signal.default_int_handler or not callable(h)
+    }
 
     def request(number: int, *_: object) -> None:
         stop.set()
-        signal.signal(number, signal.SIG_DFL)  # Python's own handler would wait for threads; any death is safe
+        # Python's own handler would wait for threads; any death is safe
+        signal.signal(number, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, request)
@@ -50,7 +58,8 @@ def asked() -> bool:
 
 
 def check() -> None:
-    """In a launcher or a worker, which are not interrupted wherever they are: end here if they were asked to.
+    """In a launcher or a worker, which are not interrupted wherever they are: end here if they
+    were asked to.
 
     Raises:
         KeyboardInterrupt: they were.
@@ -60,9 +69,11 @@ def check() -> None:
 
 
 def listen_as_launcher() -> None:
-    """From now on the first Ctrl-C or SIGTERM is passed on to the worker processes; a second one kills them and this.
+    """From now on the first Ctrl-C or SIGTERM is passed on to the worker processes;
+    a second one kills them and this.
 
-    Joblib kills its workers as soon as an exception reaches it. So none does: this process waits until they have saved.
+    Joblib kills its workers as soon as an exception reaches it.
+    So none does: this process waits until they have saved.
     """
     global _asked
     stop = _asked = threading.Event()
@@ -81,8 +92,8 @@ def listen_as_launcher() -> None:
 
     for number in SIGNALS:
         signal.signal(number, request)
-    # Workers inherit what is blocked here: a signal that comes while they start waits until they listen. It is another
-    # thread that hears it for this process, and the main one that handles it.
+    # Workers inherit what is blocked here: a signal that comes while they start waits until they
+    # listen. It is another thread that hears it for this process, and the main one that handles it.
     resource_tracker.ensure_running()  # unblocks both when it starts
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -1,10 +1,11 @@
-"""The run store: a folder a run, safe against crashes and against two processes asking for the same run.
+"""The run store: a folder a run, safe against crashes and against two processes asking
+for the same run.
 
 A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
-``checkpoint-previous.safetensors``; when it is finished ``weights.safetensors``, ``metrics.jsonl``, ``provenance.json``
-and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says why the last try ended. Every file is
-written whole: to a temporary file, fsync, rename. ``.lock`` is held (``flock``) by the process that trains the run; the
-system frees it when that process dies.
+``checkpoint-previous.safetensors``; when it is finished ``weights.safetensors``, ``metrics.jsonl``,
+``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
+why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
+is held (``flock``) by the process that trains the run; the system frees it when that process dies.
 """
 
 import errno
@@ -29,7 +30,8 @@ from transferability.identity import labels_in
 from transferability.spec import Images, RunSpec
 
 log = logging.getLogger(__name__)
-RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")  # what DONE vouches for
+# what DONE vouches for
+RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")
 _RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
 
 
@@ -47,7 +49,8 @@ class Store:
         return self.root / spec.run_id
 
     def is_done(self, spec: RunSpec) -> bool:
-        """Whether the run is finished: the marker is there, and the files have the sizes that it recorded.
+        """Whether the run is finished: the marker is there,
+        and the files have the sizes that it recorded.
 
         Raises:
             UserError: the folder is that of another run, or a file is not as it was written.
@@ -60,7 +63,9 @@ class Store:
         for name, known in record.items():
             size = (folder / name).stat().st_size if (folder / name).exists() else 0
             if size != known["bytes"]:
-                raise UserError(f"{folder / name} has {size} of {known['bytes']} bytes: {_way_back(folder)}")
+                raise UserError(
+                    f"{folder / name} has {size} of {known['bytes']} bytes: {_way_back(folder)}"
+                )
         return True
 
     def claim(self, spec: RunSpec) -> FileLock | None:
@@ -90,24 +95,30 @@ class Store:
         return lock
 
     def check_locks(self) -> None:
-        """Try whether the file system's locks keep a second holder out, as training by several processes needs.
+        """Try whether the file system's locks keep a second holder out,
+        as training by several processes needs.
 
         Raises:
             UserError: the store cannot be written, or its locks do not work.
         """
-        path = self.root / ".lock"  # stays: a process that dies here leaves no more than one that does not
+        # stays: a process that dies here leaves no more than one that does not
+        path = self.root / ".lock"
         try:
             with open(path, "w") as first, open(path, "w") as second:
                 try:
                     fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:  # of the second; or of the first, where another process is trying right now
+                except BlockingIOError:
+                    # of the second; or of the first, where another process is trying right now
                     return
-            raise UserError(f"store={self.root}: the locks of this file system keep nobody out: {_NO_LOCKS}")
+            raise UserError(
+                f"store={self.root}: the locks of this file system keep nobody out: {_NO_LOCKS}"
+            )
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise UserError(
-                    f"store={self.root}: this file system has no locks ({error.strerror}): {_NO_LOCKS}"
+                    f"store={self.root}: this file system has no locks "
+                    f"({error.strerror}): {_NO_LOCKS}"
                 ) from error
             raise UserError(f"store={self.root}: cannot be written: {error.strerror}") from error
 
@@ -130,7 +141,9 @@ class Store:
         return "half" if checkpoints.any_in(folder) else "missing"
 
     def specs(self) -> list[RunSpec]:
-        """The specification of every run in the store, by folder name; folders that are none are named and left out."""
+        """The specification of every run in the store, by folder name;
+        folders that are none are named and left out.
+        """
         found = []
         for path in sorted(self.root.glob("*/spec.json")):
             try:
@@ -140,7 +153,9 @@ class Store:
         return found
 
     def packed_otherwise(self, images: Images) -> int:
-        """How many runs are of a dataset of this name that was packed from other images or at another size."""
+        """How many runs are of a dataset of this name that was packed from other images or
+        at another size.
+        """
         others = (spec.dataset for spec in self.specs())
         return sum(other.name == images.name and other != images for other in others)
 
@@ -152,10 +167,16 @@ class Store:
 
     def step(self, spec: RunSpec) -> int:
         """Training steps that are safe: all of a finished run, those of the checkpoint, or 0."""
-        return spec.recipe.steps if self.is_done(spec) else checkpoints.saved_step(self.folder(spec))
+        return (
+            spec.recipe.steps if self.is_done(spec) else checkpoints.saved_step(self.folder(spec))
+        )
 
     def finish(
-        self, spec: RunSpec, weights: dict[str, Tensor], metrics: list[dict], provenance: dict[str, Any]
+        self,
+        spec: RunSpec,
+        weights: dict[str, Tensor],
+        metrics: list[dict],
+        provenance: dict[str, Any],
     ) -> None:
         """Write the results of a finished run; the marker last, then drop the checkpoints."""
         folder = self.folder(spec)
@@ -195,8 +216,11 @@ class Store:
         return json.loads(self._check_file(self.folder(spec), "provenance.json").read_text())
 
     def verify(self) -> tuple[int, list[str]]:
-        """Read every file of every run: how many runs there are, and a line for each thing that is damaged."""
-        damaged, folders = [], sorted({path.parent for name in _RUN for path in self.root.glob(f"*/{name}")})
+        """Read every file of every run: how many runs there are,
+        and a line for each thing that is damaged.
+        """
+        damaged = []
+        folders = sorted({path.parent for name in _RUN for path in self.root.glob(f"*/{name}")})
         for folder in folders:
             try:
                 if (folder / "spec.json").exists():
@@ -216,9 +240,14 @@ class Store:
         try:
             found = _measure(folder / name)
         except OSError as error:
-            raise UserError(f"{folder / name} cannot be read ({error.strerror}): {_way_back(folder)}") from error
+            raise UserError(
+                f"{folder / name} cannot be read ({error.strerror}): {_way_back(folder)}"
+            ) from error
         if found != known:
-            raise UserError(f"{folder / name} is not as it was written (its SHA-256 differs): {_way_back(folder)}")
+            raise UserError(
+                f"{folder / name} is not as it was written (its SHA-256 differs): "
+                f"{_way_back(folder)}"
+            )
         return folder / name
 
     def spec_in(self, path: Path) -> RunSpec:
@@ -230,11 +259,15 @@ class Store:
         try:
             spec = RunSpec.from_dict(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-            raise UserError(f"{path} cannot be read ({error}): move its folder out of the store") from error
+            raise UserError(
+                f"{path} cannot be read ({error}): move its folder out of the store"
+            ) from error
         if spec.run_id != path.parent.name and self.folder(spec).exists():
             raise UserError(f"{path.parent} is a copy of {spec.run_id}: move it out of the store")
         if spec.id != path.parent.name.rpartition("-")[2]:
-            raise UserError(f"{path} was changed: it is of a run {spec.id}; restore it or move its folder away")
+            raise UserError(
+                f"{path} was changed: it is of a run {spec.id}; restore it or move its folder away"
+            )
         return spec
 
     def _check(self, spec: RunSpec) -> None:
@@ -243,18 +276,27 @@ class Store:
         try:
             found = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): move the folder away to train the run again") from None
+            raise UserError(
+                f"{path} cannot be read ({error}): move the folder away to train the run again"
+            ) from None
         if differing := _differences(spec.to_dict(), found, labels_in(spec)):
             raise UserError(
-                f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: move the folder away"
+                f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
+                "move the folder away"
             )
 
 
-_NO_LOCKS = "two processes could train one run at once; put the store on a local disk, NFS or Lustre with flock"
+_NO_LOCKS = (
+    "two processes could train one run at once; "
+    "put the store on a local disk, NFS or Lustre with flock"
+)
 
 
 def _way_back(folder: Path) -> str:
-    return f"delete {folder / 'DONE'} and give the command again, the run is then trained again to the same numbers"
+    return (
+        f"delete {folder / 'DONE'} and give the command again, "
+        "the run is then trained again to the same numbers"
+    )
 
 
 def _record(folder: Path) -> dict[str, dict[str, Any]] | None:
@@ -280,9 +322,13 @@ def _differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> 
         out = []
         for key in sorted(wanted.keys() | found.keys()):
             path = f"{where}.{key}" if where else key
-            out += _differences(wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path)
+            out += _differences(
+                wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path
+            )
         return out
-    return [] if wanted == found or where in labels else [f"{where} (wanted {wanted}, found {found})"]
+    return (
+        [] if wanted == found or where in labels else [f"{where} (wanted {wanted}, found {found})"]
+    )
 
 
 def _json(values: Any) -> str:

@@ -1,7 +1,7 @@
 """The stream of raw uint8 batches of one target task: one stream feeds every network of a cohort.
 
-Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t) alone. The next batches
-are read, and copied to a GPU, while one is used.
+Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t)
+alone. The next batches are read, and copied to a GPU, while one is used.
 """
 
 from collections import deque
@@ -23,14 +23,16 @@ from transferability.draws import numpy_generator
 
 ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GPU whole
 # Threads that read batches ahead. Two on a CPU: a disk has the rows of the next batch
-# to find while those of the last are copied. A base network alone takes as many images a second from a GPU's stream as
-# a cohort of 28 takes from 28.
+# to find while those of the last are copied. A base network alone takes as many images a second
+# from a GPU's stream as a cohort of 28 takes from 28.
 READERS = {"cpu": 2, "cuda": 8}
 K, T = TypeVar("K"), TypeVar("T")
 
 
 def ahead(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
-    """``function(key)`` for each key in order; ``threads`` compute the next ones, one more waits."""
+    """``function(key)`` for each key in order; ``threads`` compute the next ones,
+    one more waits.
+    """
     left = iter(keys)
     with ThreadPoolExecutor(threads) as pool:
         coming = deque(pool.submit(function, key) for key in islice(left, threads + 1))
@@ -42,7 +44,9 @@ def ahead(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterat
 
 @dataclass
 class Batch:
-    """Images as packed and what to do with them: the crop and mirror every network applies to images and mean."""
+    """Images as packed and what to do with them: the crop and mirror every network applies to
+    images and mean.
+    """
 
     images: Tensor  # (B, H, W, 3) uint8
     labels: Tensor  # (B,) int64, 0..K-1 within the task
@@ -55,7 +59,10 @@ class Batch:
     def __post_init__(self) -> None:
         span = torch.arange(self.crop, device=self.images.device)
         columns = torch.where(self.mirror[:, None], self.crop - 1 - span, span)
-        self._indices = (self.top[:, None] + span)[:, :, None], (self.left[:, None] + columns)[:, None, :]
+        self._indices = (
+            (self.top[:, None] + span)[:, :, None],
+            (self.left[:, None] + columns)[:, None, :],
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,7 +71,9 @@ class Batch:
     def pixels(self) -> Tensor:
         """The cropped and mirrored images, (B, crop, crop, 3) uint8."""
         rows, columns = self._indices
-        return self.images[torch.arange(len(self), device=rows.device)[:, None, None], rows, columns]
+        return self.images[
+            torch.arange(len(self), device=rows.device)[:, None, None], rows, columns
+        ]
 
     def view(self, picture: Tensor) -> Tensor:
         """One (H, W, C) picture seen through every image's crop and mirror, (B, crop, crop, C)."""
@@ -150,7 +159,9 @@ class Stream:
 
     def validation(self) -> Iterator[Batch]:
         """Every validation image of the task once, centre crop, no mirror; read ahead."""
-        return self._read_ahead(self._centred, range(0, len(self.val_rows), self.recipe.eval_batch_size))
+        return self._read_ahead(
+            self._centred, range(0, len(self.val_rows), self.recipe.eval_batch_size)
+        )
 
     def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
         """Rows, top, left and mirror of a training step."""
@@ -161,45 +172,67 @@ class Stream:
         return self.rows(step), top, left, mirror
 
     def _centred(self, start: int) -> tuple[np.ndarray, ...]:
-        """Rows, top, left and mirror of the validation batch that begins with the ``start``-th image."""
+        """Rows, top, left and mirror of the validation batch that begins with the
+        ``start``-th image.
+        """
         rows = self.val_rows[start : start + self.recipe.eval_batch_size]
         same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
         return rows, same, same, np.zeros(len(rows), dtype=bool)
 
-    def _read_ahead(self, choose: Callable[[int], tuple[np.ndarray, ...]], keys: Iterable[int]) -> Iterator[Batch]:
-        """The batches that ``choose`` describes for each key; more are being read while one is used."""
+    def _read_ahead(
+        self, choose: Callable[[int], tuple[np.ndarray, ...]], keys: Iterable[int]
+    ) -> Iterator[Batch]:
+        """The batches that ``choose`` describes for each key;
+        more are being read while one is used.
+        """
         for sent in ahead(lambda key: self._send(*choose(key)), keys, READERS[self.device.type]):
             yield self._arrived(*sent)
 
     def _send(
         self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray
     ) -> tuple[list[Tensor], torch.cuda.Event | None]:
-        """A batch on its way to the device: images (or their rows, where all images are there), labels and crops.
+        """A batch on its way to the device: images (or their rows, where all images are there),
+        labels and crops.
 
-        On a GPU nobody waits: the copies go from pinned memory, in a CUDA stream of their own, beside the computation,
-        and the event comes after them. A pinned buffer is dropped here while its copy may not have begun: torch's
-        allocator of pinned memory gives it away again only when the copies from it are done.
+        On a GPU nobody waits: the copies go from pinned memory, in a CUDA stream of their own,
+        beside the computation, and the event comes after them. A pinned buffer is dropped here
+        while its copy may not have begun: torch's allocator of pinned memory gives it away again
+        only when the copies from it are done.
         """
         labels = self._label_of[self._dataset.labels[rows]]
         if self._copies is None:
             arrays = (self._dataset.read_rows(rows), labels, top, left, mirror)
             return [torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays], None
         with torch.cuda.stream(self._copies):
-            images = torch.from_numpy(rows) if self._resident is not None else self._read_pinned(rows)
-            host = [images, *(torch.from_numpy(np.ascontiguousarray(a)) for a in (labels, top, left, mirror))]
-            return [t.pin_memory().to(self.device, non_blocking=True) for t in host], self._copies.record_event()
+            images = (
+                torch.from_numpy(rows) if self._resident is not None else self._read_pinned(rows)
+            )
+            host = [
+                images,
+                *(torch.from_numpy(np.ascontiguousarray(a)) for a in (labels, top, left, mirror)),
+            ]
+            return [
+                t.pin_memory().to(self.device, non_blocking=True) for t in host
+            ], self._copies.record_event()
 
     def _read_pinned(self, rows: np.ndarray) -> Tensor:
-        images = torch.empty((len(rows), *self._dataset.images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        images = torch.empty(
+            (len(rows), *self._dataset.images.shape[1:]), dtype=torch.uint8, pin_memory=True
+        )
         self._dataset.read_rows(rows, out=images.numpy())
         return images
 
     def _arrived(self, sent: list[Tensor], event: torch.cuda.Event | None) -> Batch:
-        """The batch, for what the calling thread computes from now on; the host does not wait for the copies."""
+        """The batch, for what the calling thread computes from now on;
+        the host does not wait for the copies.
+        """
         if event is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(event)
-            for tensor in sent:  # allocated for the copies: its memory must not go to the next ones while it is in use
+            # allocated for the copies: its memory must not go to the next ones while it is in use
+            for tensor in sent:
                 tensor.record_stream(computing)
         images, *others = sent
-        return Batch(images if self._resident is None else self._resident[images], *others, self.crop)
+        return Batch(
+            images if self._resident is None else self._resident[images], *others, self.crop
+        )

@@ -11,19 +11,26 @@ from transferability.splits import split_kind, tasks_of
 
 
 def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
-    """Every run of the study, or of what ``split``, ``target``, ``seed``, ``cell``, ``images_per_class`` choose.
+    """Every run of the study, or of what ``split``, ``target``, ``seed``, ``cell``,
+    ``images_per_class`` choose.
 
-    They choose among the networks of a study with parts; a study without parts takes any split, seed or cell. Sources
-    that are no part of the study themselves are not listed; the runner finds them.
+    They choose among the networks of a study with parts; a study without parts takes any split,
+    seed or cell. Sources that are no part of the study themselves are not listed; the runner finds
+    them.
 
     Raises:
-        UserError: an impossible split, task or cell, two splits of one name, or a choice that leaves nothing.
+        UserError: an impossible split, task or cell, two splits of one name,
+            or a choice that leaves nothing.
     """
     specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
     if not specs:
         keys = ("split", "target", "seed", "cell", "images_per_class")
-        chosen = " ".join(f"{key}={value}" for key in keys if (value := getattr(config, key)) is not None)
-        raise UserError(f"study={config.study.name} has no networks{f' with {chosen}' if chosen else ''}")
+        chosen = " ".join(
+            f"{key}={value}" for key in keys if (value := getattr(config, key)) is not None
+        )
+        raise UserError(
+            f"study={config.study.name} has no networks{f' with {chosen}' if chosen else ''}"
+        )
     _check_names(specs)
     return _each_once(specs)
 
@@ -34,24 +41,32 @@ def _check_names(specs: list[RunSpec]) -> None:
     for spec in specs + [spec.source for spec in specs if spec.source]:
         if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
             raise UserError(
-                f"the study has two splits of the name {shown(spec.split)}, with other classes in task "
-                f"{spec.cell.target}: rename one of the files"
+                f"the study has two splits of the name {shown(spec.split)}, with other classes in "
+                f"task {spec.cell.target}: rename one of the files"
             )
 
 
 def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
-    """Two splits can have a task in common: its networks, equal in all but the split's name, are those of the first."""
+    """Two splits can have a task in common: its networks, equal in all but the split's name,
+    are those of the first.
+    """
     first: dict[str, RunSpec] = {}
     for spec in specs:
         first.setdefault(spec.id, spec)
-    return [replace(s, source=first.get(s.source.id, s.source)) if s.source else s for s in first.values()]
+    return [
+        replace(s, source=first.get(s.source.id, s.source)) if s.source else s
+        for s in first.values()
+    ]
 
 
 def _parts(study: StudyConfig) -> list[StudyPart]:
     """The parts, every null filled in from the study."""
     names = [f.name for f in fields(StudyPart)]
     own = {name: getattr(study, name, None) for name in names}
-    given = [{n: getattr(part, n) for n in names if getattr(part, n) is not None} for part in study.parts.values()]
+    given = [
+        {n: getattr(part, n) for n in names if getattr(part, n) is not None}
+        for part in study.parts.values()
+    ]
     return [StudyPart(**(own | values)) for values in given or [{}]]
 
 
@@ -64,16 +79,22 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
         return [wanted] if wanted in listed or not config.study.parts else []
 
     network, recipe = changed(config.network, part.network), changed(config.recipe, part.recipe)
-    source_recipe = recipe if part.source_recipe is None else changed(config.recipe, part.source_recipe)
+    source_recipe = (
+        recipe if part.source_recipe is None else changed(config.recipe, part.source_recipe)
+    )
     specs = []
     for seed in choose(config.seed, part.seeds):
         for split in choose(config.split, part.splits):
-            tasks_of(split, dataset)  # an impossible split is named before anything that follows from it
+            # an impossible split is named before anything that follows from it
+            tasks_of(split, dataset)
             targets = choose(config.target, ["all"] if split_kind(split) == "all" else part.targets)
             if config.cell and not config.study.parts:
                 chosen = [cells.parse(config.cell, network.n_layers)]
                 if config.target not in (None, chosen[0].target):
-                    raise UserError(f"cell={config.cell} is not of target={config.target}: leave one of them away")
+                    raise UserError(
+                        f"cell={config.cell} is not of target={config.target}: "
+                        "leave one of them away"
+                    )
             else:
                 chosen = _cells(part, split, targets, network.n_layers)
                 chosen = [c for c in chosen if config.cell in (None, str(c))]
@@ -89,9 +110,18 @@ def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> li
     kind = split_kind(split)
     if kind not in part.treatments:
         raise UserError(
-            f"split={split}: the study names no treatments for splits of the kind {kind!r}; set study.treatments.{kind}"
+            f"split={split}: the study names no treatments for splits of the kind {kind!r}; set "
+            f"study.treatments.{kind}"
         )
     if bad := [t for t in targets if (t == "all") != (kind == "all") or t not in cells.TASKS]:
-        raise UserError(f"target={bad[0]} is not a task of split={split}: {'all' if kind == 'all' else 'A or B'}")
+        raise UserError(
+            f"target={bad[0]} is not a task of split={split}: "
+            f"{'all' if kind == 'all' else 'A or B'}"
+        )
     treatments = part.treatments[kind]
-    return [cell for target in targets for t in treatments for cell in cells.expand(t, target, part.layers, n_layers)]
+    return [
+        cell
+        for target in targets
+        for t in treatments
+        for cell in cells.expand(t, target, part.layers, n_layers)
+    ]

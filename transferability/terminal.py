@@ -1,4 +1,6 @@
-"""No printing stops a command: characters that the terminal lacks are escaped, and a reader may go (``| head``)."""
+"""No printing stops a command: characters that the terminal lacks are escaped,
+and a reader may go (``| head``).
+"""
 
 import os
 import select
@@ -11,7 +13,8 @@ from typing import TextIO
 def in_utf8() -> None:
     """Start the command again in Python's UTF-8 mode where the locale is another one.
 
-    Names of classes come from the disk: in Latin-1 they would be others, and so would a dataset's checksum.
+    Names of classes come from the disk: in Latin-1 they would be others,
+    and so would a dataset's checksum.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"  # also of the processes that this one starts
@@ -20,7 +23,9 @@ def in_utf8() -> None:
 
 @contextmanager
 def output() -> Iterator[None]:
-    """Within the block, and when the process ends, no printing is an error; if its reader has gone the block ends."""
+    """Within the block, and when the process ends, no printing is an error;
+    if its reader has gone the block ends.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     try:

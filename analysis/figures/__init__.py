@@ -1,9 +1,10 @@
 """The figures of a study, from its tables alone (never from the run store).
 
-Every mark is one network. A network that is missing from the study is never dropped silently: the caption counts it.
+Every mark is one network. A network that is missing from the study is never dropped silently: the
+caption counts it.
 
-A figure is a module here with ``draw(tables)``, which returns the drawing, or in words why the study has none. A new
-one is a file, and its name in FIGURES (and in the import above it).
+A figure is a module here with ``draw(tables)``, which returns the drawing, or in words why the
+study has none. A new one is a file, and its name in FIGURES (and in the import above it).
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,8 @@ from analysis.style import Drawing, compose, save
 from analysis.tables import Tables
 from transferability.files import remove_leftovers
 
-# In the order in which they are drawn. The design of the study, which needs no networks, is not one of them.
+# In the order in which they are drawn. The design of the study, which needs no networks,
+# is not one of them.
 FIGURES = {
     "accuracy": accuracy,
     "distance": distance,
@@ -46,13 +48,19 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
     encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
     label = f" Images: {encoding}." if encoding else ""
     return (
-        [replace(d, caption=f"{d.caption}{label}") for d in made.values() if isinstance(d, Drawing)],
+        [
+            replace(d, caption=f"{d.caption}{label}")
+            for d in made.values()
+            if isinstance(d, Drawing)
+        ],
         {name: why for name, why in made.items() if isinstance(why, str)},
     )
 
 
 def write_figures(folder: Path, formats: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """Draw every figure of the folder's tables into it; paths, and the figures that were not drawn with the reason."""
+    """Draw every figure of the folder's tables into it;
+    paths, and the figures that were not drawn with the reason.
+    """
     tables = Tables.read(folder)
     made, absent = drawings(tables)
     remove_leftovers(folder)

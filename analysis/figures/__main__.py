@@ -1,4 +1,5 @@
-"""Every figure of a study, as PDF, SVG and PNG, into the folder of its tables (analysis.collect, analysis.paper).
+"""Every figure of a study, as PDF, SVG and PNG, into the folder of its tables (analysis.collect,
+analysis.paper).
 
 python -m analysis.figures figures/figures-procedural
 """

@@ -1,4 +1,6 @@
-"""What random filters leave of the differences between images, and what becomes of the units above them."""
+"""What random filters leave of the differences between images,
+and what becomes of the units above them.
+"""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +15,10 @@ MEASURED = ["cosine of layer n", "silent", "train_loss", "accuracy"]
 
 def draw(tables: Tables) -> Drawing | str:
     if tables.activity.empty:
-        return "not collected, as no network with random filters is finished, or its weights are not published"
+        return (
+            "not collected, as no network with random filters is finished, "
+            "or its weights are not published"
+        )
     networks = tables.networks.drop(columns="images")
     rows = tables.activity.merge(networks.assign(kind=kinds(networks)), on="run")
     each = _each_network(rows)
@@ -22,30 +27,43 @@ def draw(tables: Tables) -> Drawing | str:
         marks = {kind: Mark(kind, colour, marker) for kind, (colour, marker, _) in looks.items()}
         what = f"{len(marks)} kinds of network ({tables.dataset})"
     else:
-        marks = {kind: Mark("random filters", colour, marker) for kind, (colour, marker, _) in looks.items()}
+        marks = {
+            kind: Mark("random filters", colour, marker)
+            for kind, (colour, marker, _) in looks.items()
+        }
         what = captions.study(tables)
     return Drawing(
         "activity",
         f"What random filters leave for the layers above: {what}",
-        "Left: the outputs of random layers for two different images, as the cosine between them (1: a layer gives "
-        f"all images one direction), a mean over pairs of {int(rows.images.max())} validation images of the task; a "
-        "mark is the random layers of one task and seed (the same for all kinds with one initialisation and "
-        "normalisation), a solid line their mean, a dashed line that of the trained bases. "
-        "Right: the share of values of a trained hidden layer that are 0 for every one of these images, in the "
-        f"layer where it is largest; a mark is one network. Above {tables.layers - 1} random layers there is only the "
-        "classifier, which cannot fall silent.",
+        "Left: the outputs of random layers for two different images, as the cosine between them "
+        "(1: a layer gives all images one direction), a mean over pairs of "
+        f"{int(rows.images.max())} validation images of the task; a mark is the random layers of "
+        "one task and seed (the same for all kinds with one initialisation and normalisation), a "
+        "solid line their mean, a dashed line that of the trained bases. Right: the share of "
+        "values of a trained hidden layer that are 0 for every one of these images, in the layer "
+        f"where it is largest; a mark is one network. Above {tables.layers - 1} random layers "
+        "there is only the classifier, which cannot fall silent.",
         [
             Panel("Do random layers tell images apart?", lambda axes: _alike(axes, rows, marks)),
-            Panel("Does what is trained above them respond?", lambda axes: _silent(axes, each, marks)),
+            Panel(
+                "Does what is trained above them respond?", lambda axes: _silent(axes, each, marks)
+            ),
         ],
         [*marks.values(), Mark("dashed: the trained bases", FAINT, line="--")],
-        pd.concat([each[each.kind == kind].groupby(["kind", "n"])[MEASURED].mean().reset_index() for kind in marks]),
+        pd.concat(
+            [
+                each[each.kind == kind].groupby(["kind", "n"])[MEASURED].mean().reset_index()
+                for kind in marks
+            ]
+        ),
         columns=2,
     )
 
 
 def _each_network(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a network: how alike its layer n sees all images, the share of its most silent trained layer."""
+    """A row a network: how alike its layer n sees all images,
+    the share of its most silent trained layer.
+    """
     each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])
     each["silent"] = rows[rows.layer > rows.n].groupby("run").silent.max()
     each["cosine of layer n"] = rows[rows.layer == rows.n].set_index("run").cosine
@@ -53,11 +71,15 @@ def _each_network(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Mark]) -> None:
-    random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values("n", kind="stable")
-    random = random.drop_duplicates([*BLOCK, "layer"], keep="last")  # a task's random layers are the same for every n
+    random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values(
+        "n", kind="stable"
+    )
+    # a task's random layers are the same for every n
+    random = random.drop_duplicates([*BLOCK, "layer"], keep="last")
     for kind, shift in plot.side_by_side(marks, 0.08).items():
         mark = marks[kind]
-        own, bases = random[random.kind == kind], rows[(rows.kind == kind) & (rows.treatment == "base")]
+        own = random[random.kind == kind]
+        bases = rows[(rows.kind == kind) & (rows.treatment == "base")]
         for part, line in ((own, "-"), (bases, "--")):
             mean = part.groupby("layer").cosine.mean()
             axes.plot(mean.index + shift, mean, line, color=mark.colour, lw=1.3, zorder=2)
@@ -78,7 +100,10 @@ def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Mark]) -> None:
         mean = own.groupby("n").silent.mean()
         axes.plot(mean.index + shift, mean, color=mark.colour, lw=1.3, zorder=2)
         tips = [
-            f"{r.cell}, {r.kind}, {r.split}, seed {r.seed}: {r.silent:.3f} silent, top-1 {r.accuracy:.3f}"
+            (
+                f"{r.cell}, {r.kind}, {r.split}, seed {r.seed}: "
+                f"{r.silent:.3f} silent, top-1 {r.accuracy:.3f}"
+            )
             for r in own.itertuples()
         ]
         plot.scatter(axes, own.n + shift, own.silent, mark, tips)

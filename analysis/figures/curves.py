@@ -19,25 +19,32 @@ LOSSES = {"train_loss": "-", "val_loss": "--"}
 def draw(tables: Tables) -> Drawing | str:
     if tables.curves.empty:
         return "not collected, as no network is finished, or its evaluations are not published"
-    rows = tables.curves.merge(tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run")
+    rows = tables.curves.merge(
+        tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run"
+    )
     distant = (rows.split_kind == NATURAL_MANMADE).map({True: DISTANT, False: ""})
     rows["group"] = distant + rows.treatment
     marks, panels = _marks(tables.layers), []
     for name in sorted(set(rows.group), key=_place):
         own = rows[rows.group == name]
-        title = f"{name.removeprefix(DISTANT)}, natural/man-made" if name.startswith(DISTANT) else name
+        title = (
+            f"{name.removeprefix(DISTANT)}, natural/man-made" if name.startswith(DISTANT) else name
+        )
         accuracy, losses = (
             _lines(own, marks, {"val_top1": "-"}, "Validation top-1"),
             _lines(own, marks, LOSSES, "Loss (dashed: validation)"),
         )
-        panels += [Panel(f"{title}: accuracy", accuracy, 4.2, 2.9), Panel(f"{title}: loss", losses, 4.2, 2.9)]
+        panels += [
+            Panel(f"{title}: accuracy", accuracy, 4.2, 2.9),
+            Panel(f"{title}: loss", losses, 4.2, 2.9),
+        ]
     measured = ["train_loss", "val_loss", "val_top1"]
     return Drawing(
         "curves",
         f"Training and validation as they went: {captions.study(tables)}",
-        f"{captions.counts(tables.networks)} A line is the mean over splits, directions and seeds for one n. The "
-        "training loss is the mean since the evaluation before; it is that of the network in training (with dropout, "
-        "if any).",
+        f"{captions.counts(tables.networks)} A line is the mean over splits, directions and seeds "
+        "for one n. The training loss is the mean since the evaluation before; it is that of the "
+        "network in training (with dropout, if any).",
         panels,
         [marks[n] for n in sorted(set(rows.n))],
         rows.groupby(["group", "n", "step"], sort=False)[measured].mean().reset_index(),
@@ -50,14 +57,18 @@ def _place(group: str) -> tuple[int, str]:
     return (ORDER.index(group) if group in ORDER else len(ORDER), group)
 
 
-def _lines(rows: pd.DataFrame, marks: dict[int, Mark], columns: dict[str, str], label: str) -> Callable[[Axes], None]:
+def _lines(
+    rows: pd.DataFrame, marks: dict[int, Mark], columns: dict[str, str], label: str
+) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         for n, own in rows.groupby("n"):
             mark = marks[n]
             for column, style in columns.items():
                 mean = own.groupby("step")[column].mean()
                 axes.plot(mean.index, mean, style, color=mark.colour, lw=1.3)
-                tips = [f"n = {n}, step {step}: {column} {value:.3f}" for step, value in mean.items()]
+                tips = [
+                    f"n = {n}, step {step}: {column} {value:.3f}" for step, value in mean.items()
+                ]
                 dots = axes.scatter(mean.index, mean, s=9, color=mark.colour)
                 with_tips(dots, tips)
         axes.set_xlabel("Training step")

@@ -48,10 +48,12 @@ def draw(tables: Tables) -> Drawing | str:
     source = "the spread between networks" if spread else "the choice of validation images alone"
     return Drawing(
         "decomposition",
-        f"Two reasons why frozen layers cost accuracy, and what fine-tuning gives: {captions.study(tables)}",
-        f"{captions.counts(shown)} Differences within tasks by a linear model (an effect for each task, and one for "
-        "each treatment and n; where no task has both sides, relative to bases). Bars: 95% intervals from "
-        f"{source}, so wide that all of one quantity hold together.{legend}",
+        "Two reasons why frozen layers cost accuracy, and what fine-tuning gives: "
+        f"{captions.study(tables)}",
+        f"{captions.counts(shown)} Differences within tasks by a linear model (an effect for each "
+        "task, and one for each treatment and n; where no task has both sides, relative to bases). "
+        f"Bars: 95% intervals from {source}, so wide that all of one quantity hold "
+        f"together.{legend}",
         panels,
         marks,
         parts,
@@ -59,12 +61,16 @@ def draw(tables: Tables) -> Drawing | str:
     )
 
 
-def _differences(parts: pd.DataFrame, theirs: pd.DataFrame, quantities: list[str], last: int) -> Callable[[Axes], None]:
+def _differences(
+    parts: pd.DataFrame, theirs: pd.DataFrame, quantities: list[str], last: int
+) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8)
         for quantity in quantities:
             other = theirs[theirs.quantity == quantity]
-            axes.plot(other.n, other.value, "--", color=LOOKS[quantity].colour, lw=1, alpha=0.45, zorder=1)
+            axes.plot(
+                other.n, other.value, "--", color=LOOKS[quantity].colour, lw=1, alpha=0.45, zorder=1
+            )
             plot.estimates(axes, parts[parts.quantity == quantity], LOOKS[quantity])
         plot.layer_axis(axes, last, first=1)
         axes.set_ylabel("Difference in top-1 accuracy")

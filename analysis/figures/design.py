@@ -1,4 +1,6 @@
-"""The experimental design as a picture: which layers a network copies, freezes and trains (the paper's figure 1)."""
+"""The experimental design as a picture: which layers a network copies,
+freezes and trains (the paper's figure 1).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +11,14 @@ from matplotlib.text import Text
 
 from analysis.style import INK, PAPER, Drawing, Panel
 
-LETTER = "#fefefe"  # on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
+# on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
+LETTER = "#fefefe"
 FILLS = {"A": "#b3192c", "B": "#205099", "R": "#7f8e00"}
-WIDTH, HEIGHT = 5.08, 5.52  # the drawing's units are inches on a figure of 5.2 x 5.6, for up to 8 layers
+# the drawing's units are inches on a figure of 5.2 x 5.6, for up to 8 layers
+WIDTH, HEIGHT = 5.08, 5.52
 SIZE = 9.5  # points, the smallest text
-LEFT, PITCH, BOX, TALL = 0.6, 0.315, 0.265, 0.38  # first box's left edge, box to box, a box's width and height
+# first box's left edge, box to box, a box's width and height
+LEFT, PITCH, BOX, TALL = 0.6, 0.315, 0.265, 0.38
 MOST = 12  # columns: of a deeper network the lowest layers are drawn, and the last
 BASES = {"A": 4.84, "B": 4.3}  # the height of a base's row
 LANES = {"A": 0.22, "B": 0.46}  # where the line of copies from a base runs down
@@ -26,9 +31,10 @@ def draw(layers: int) -> Drawing:
     return Drawing(
         "design",
         "The networks of the study",
-        "Task A and task B are two halves of the classes. Two base networks are trained; then the lowest n layers "
-        f"(here {sketch.chop}) of one of them are copied into a new network, whose upper layers start fresh, and which "
-        "is trained on B. The same with A and B exchanged, and for every n.",
+        "Task A and task B are two halves of the classes. Two base networks are trained; then the "
+        f"lowest n layers (here {sketch.chop}) of one of them are copied into a new network, whose "
+        "upper layers start fresh, and which is trained on B. "
+        "The same with A and B exchanged, and for every n.",
         [Panel("", lambda axes: _paint(axes, sketch, wider), 5.2 + wider, 5.6)],
     )
 
@@ -73,7 +79,13 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
         _network(axes, sketch, y, task * sketch.layers, f"base{task}", f"trained on {task}")
 
     n = sketch.chop
-    _text(axes, LEFT, 3.83, f"Chop after layer n (here {n}), add fresh layers, train on B:", style="italic")
+    _text(
+        axes,
+        LEFT,
+        3.83,
+        f"Chop after layer n (here {n}), add fresh layers, train on B:",
+        style="italic",
+    )
     _named(axes, LEFT, 3.56, "BnB:", "do layers that grew up together need each")
     _text(axes, LEFT, 3.39, "other? (co-adaptation)")
     _copies(axes, sketch, "B", frozen=3.1, tuned=2.66)
@@ -82,16 +94,24 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
     _named(axes, LEFT, 1.23, "RnB:", "how far do untrained features go?")
     _network(axes, sketch, 0.94, "R" * n, f"R{n}B", "untrained, frozen", frozen=True)
 
-    key = {"fresh,\ntrained on B": "fresh", "frozen,\nnever changes": "frozen", "fine-tuned,\ntrained on B": ""}
+    key = {
+        "fresh,\ntrained on B": "fresh",
+        "frozen,\nnever changes": "frozen",
+        "fine-tuned,\ntrained on B": "",
+    }
     for x, (words, state) in zip((LEFT, 2.08, 3.62), key.items(), strict=True):
         _box(axes, x, 0.32, frozen=state == "frozen", fresh=state == "fresh")
         _text(axes, x + BOX + 0.08, 0.32, words)
 
 
 def _copies(axes: Axes, sketch: _Sketch, source: str, frozen: float, tuned: float) -> None:
-    """The networks that start from a base's lowest layers, and the lines along which these are copied."""
+    """The networks that start from a base's lowest layers,
+    and the lines along which these are copied.
+    """
     n, letters = sketch.chop, source * sketch.chop
-    _network(axes, sketch, frozen, letters, f"{source}{n}B", f"{sketch.chopped} frozen", frozen=True)
+    _network(
+        axes, sketch, frozen, letters, f"{source}{n}B", f"{sketch.chopped} frozen", frozen=True
+    )
     _network(axes, sketch, tuned, letters, f"{source}{n}B+", f"{sketch.chopped} fine-tuned")
     lane, bracket = LANES[source], BASES[source] - TALL / 2 - 0.08
     last = LEFT + (n - 1) * PITCH + BOX
@@ -99,13 +119,26 @@ def _copies(axes: Axes, sketch: _Sketch, source: str, frozen: float, tuned: floa
     axes.plot([last, last, lane, lane], [bracket + 0.045, bracket, bracket, tuned], **line)
     axes.plot([LEFT, LEFT], [bracket + 0.045, bracket], **line)
     for y in (frozen, tuned):
-        arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.3, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": INK,
+            "lw": 1.3,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "mutation_scale": 9,
+        }
         axes.add_patch(FancyArrowPatch((lane, y), (LEFT - 0.02, y), **arrow))
-    _text(axes, lane - 0.1, (bracket + tuned) / 2, f"copy of base{source}", ha="center", rotation=90)
+    _text(
+        axes, lane - 0.1, (bracket + tuned) / 2, f"copy of base{source}", ha="center", rotation=90
+    )
 
 
-def _network(axes: Axes, sketch: _Sketch, y: float, letters: str, name: str, words: str, frozen: bool = False) -> None:
-    """One row: a box a layer, filled where ``letters`` says whose weights it starts with, and fresh above."""
+def _network(
+    axes: Axes, sketch: _Sketch, y: float, letters: str, name: str, words: str, frozen: bool = False
+) -> None:
+    """One row: a box a layer, filled where ``letters`` says whose weights it starts with,
+    and fresh above.
+    """
     for column, layer in enumerate(sketch.columns):
         x = LEFT + column * PITCH
         if layer is None:
@@ -116,15 +149,28 @@ def _network(axes: Axes, sketch: _Sketch, y: float, letters: str, name: str, wor
     _named(axes, sketch.names, y, name, words)
 
 
-def _box(axes: Axes, x: float, y: float, letter: str = "", frozen: bool = False, fresh: bool = False) -> None:
-    """One layer, ``y`` its middle: a frozen one has a thick border and a lock, a fresh one is dashed."""
+def _box(
+    axes: Axes, x: float, y: float, letter: str = "", frozen: bool = False, fresh: bool = False
+) -> None:
+    """One layer, ``y`` its middle: a frozen one has a thick border and a lock,
+    a fresh one is dashed.
+    """
     style = (0, (2, 1.5)) if fresh else "-"
     fill, ink = (FILLS[letter], LETTER) if letter else (PAPER, INK)
     edge = {"edgecolor": INK, "lw": 2.2 if frozen else 0.9, "ls": style}
     axes.add_patch(Rectangle((x, y - TALL / 2), BOX, TALL, facecolor=fill, **edge))
     middle = x + BOX / 2
     if letter:
-        _text(axes, middle, y + 0.065 * frozen, letter, ha="center", color=ink, weight="bold", fontsize=11)
+        _text(
+            axes,
+            middle,
+            y + 0.065 * frozen,
+            letter,
+            ha="center",
+            color=ink,
+            weight="bold",
+            fontsize=11,
+        )
     if frozen:
         low = y - 0.145 if letter else y - 0.065
         axes.add_patch(Rectangle((middle - 0.05, low), 0.1, 0.07, facecolor=ink, edgecolor="none"))

@@ -12,7 +12,10 @@ from analysis.style import INK, ORANGE, RED, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
 from transferability.splits import NATURAL_MANMADE
 
-TITLES = {"A": "Target A: natural, layers from man-made", "B": "Target B: man-made, layers from natural"}
+TITLES = {
+    "A": "Target A: natural, layers from man-made",
+    "B": "Target B: man-made, layers from natural",
+}
 LOSSES = {
     "specificity loss": Mark("similar tasks", RED, "D", offset=-0.06),
     "specificity loss, dissimilar tasks": Mark("natural/man-made", ORANGE, "h", offset=0.06),
@@ -31,7 +34,9 @@ def draw(tables: Tables) -> Drawing | str:
     panels = []
     if copied:
         for target in sorted(set(rows.target)):
-            panels.append(Panel(TITLES[target], _of_target(relative[relative.target == target], copied, last)))
+            panels.append(
+                Panel(TITLES[target], _of_target(relative[relative.target == target], copied, last))
+            )
     if "RnB" in there:
         panels.append(Panel("Random, untrained layers", lambda axes: _random(axes, relative)))
     bars = ""
@@ -42,13 +47,17 @@ def draw(tables: Tables) -> Drawing | str:
     return Drawing(
         "dissimilar",
         f"Dissimilar tasks, all treatments: {captions.study(tables)}",
-        f"{captions.counts(rows)} A mark is one network, minus the base of its task and seed; lines are means. The "
-        f"tasks have {classes} classes, so their differences are not of one size.{bars}{captions.without_base(rows)} "
-        f"{captions.statistic(tables)}",
+        f"{captions.counts(rows)} A mark is one network, minus the base of its task and seed; "
+        f"lines are means. The tasks have {classes} classes, so their differences are not of one "
+        f"size.{bars}{captions.without_base(rows)} {captions.statistic(tables)}",
         panels,
         [TREATMENTS[t] for t in ("base", *there)],
         pd.concat(
-            [relative_table(own, t, f"{t}, target {target}") for target, own in rows.groupby("target") for t in there]
+            [
+                relative_table(own, t, f"{t}, target {target}")
+                for target, own in rows.groupby("target")
+                for t in there
+            ]
         ),
         columns=2 if len(panels) == 4 else 3,
     )

@@ -1,4 +1,6 @@
-"""Natural/man-made, random filters, and both relative to base beside random splits (paper, figure 3)."""
+"""Natural/man-made, random filters, and both relative to base beside random splits
+(paper, figure 3).
+"""
 
 from dataclasses import dataclass
 
@@ -20,7 +22,8 @@ class _Line:
     rows: pd.DataFrame
     treatment: str
     mark: Mark
-    published: pd.Series  # the paper's mean accuracy minus base, by n; empty where there is nothing to compare
+    # the paper's mean accuracy minus base, by n; empty where there is nothing to compare
+    published: pd.Series
 
 
 def draw(tables: Tables) -> Drawing | str:
@@ -28,7 +31,8 @@ def draw(tables: Tables) -> Drawing | str:
         return why
     groups = _groups(tables.networks)
     theirs = {
-        name: relative_to_base(rows).groupby("n").accuracy.mean() for name, rows in _groups(beside(tables)).items()
+        name: relative_to_base(rows).groupby("n").accuracy.mean()
+        for name, rows in _groups(beside(tables)).items()
     }
     looks = {"similar": TREATMENTS["AnB"], "dissimilar": DISSIMILAR, "untrained": TREATMENTS["RnB"]}
     treatments = {"similar": "AnB", "dissimilar": "AnB", "untrained": "RnB"}
@@ -40,9 +44,13 @@ def draw(tables: Tables) -> Drawing | str:
     panels = []
     if "dissimilar" in lines:
         rows = groups["dissimilar"]
-        panels.append(Panel("Dissimilar tasks: natural and man-made", lambda axes: _dissimilar(axes, rows)))
+        panels.append(
+            Panel("Dissimilar tasks: natural and man-made", lambda axes: _dissimilar(axes, rows))
+        )
     if "untrained" in lines:
-        panels.append(Panel("Random, untrained layers", lambda axes: _random(axes, groups["untrained"])))
+        panels.append(
+            Panel("Random, untrained layers", lambda axes: _random(axes, groups["untrained"]))
+        )
     if not panels:
         return "neither a natural/man-made split nor random filters"
     last, drawn = tables.networks.n.max(), list(lines.values())
@@ -54,20 +62,28 @@ def draw(tables: Tables) -> Drawing | str:
     shown = pd.concat([line.rows for line in drawn]).drop_duplicates("run")
     return Drawing(
         "distance",
-        f"Frozen layers of similar tasks, of dissimilar tasks, and of no task: {captions.study(tables)}",
-        f"{captions.counts(shown)} A mark is one network, thin lines join one split, direction and seed, thick lines "
-        f"are means.{legend}{captions.without_base(shown)} {captions.statistic(tables)}",
+        "Frozen layers of similar tasks, of dissimilar tasks, and of no task: "
+        f"{captions.study(tables)}",
+        f"{captions.counts(shown)} A mark is one network, thin lines join one split, direction and "
+        f"seed, thick lines are means.{legend}{captions.without_base(shown)} "
+        f"{captions.statistic(tables)}",
         panels,
         marks,
-        pd.concat([relative_table(d.rows, d.treatment, d.mark.label) for d in drawn], ignore_index=True),
+        pd.concat(
+            [relative_table(d.rows, d.treatment, d.mark.label) for d in drawn], ignore_index=True
+        ),
         columns=3,
     )
 
 
 def _groups(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Frozen layers of a similar task, of a dissimilar one and of none, each with bases, in the order of the legend."""
+    """Frozen layers of a similar task, of a dissimilar one and of none, each with bases,
+    in the order of the legend.
+    """
     distant = networks.split_kind == NATURAL_MANMADE
-    transfers, random = (networks.treatment.isin(["base", treatment]) for treatment in ("AnB", "RnB"))
+    transfers, random = (
+        networks.treatment.isin(["base", treatment]) for treatment in ("AnB", "RnB")
+    )
     return {
         "similar": networks[networks.split_kind.isin(SIMILAR) & transfers],
         "dissimilar": networks[distant & transfers],
@@ -94,7 +110,9 @@ def _relative(axes: Axes, lines: list[_Line], last: int) -> None:
     for line in lines:
         theirs = line.published
         if len(theirs):
-            axes.plot(theirs.index, theirs, "--", color=line.mark.colour, lw=1, alpha=0.45, zorder=1)
+            axes.plot(
+                theirs.index, theirs, "--", color=line.mark.colour, lw=1, alpha=0.45, zorder=1
+            )
     for line in lines:
         plot.curve(axes, relative_to_base(line.rows), line.mark)
     plot.layer_axis(axes, last)

@@ -10,12 +10,20 @@ from analysis import captions
 from analysis.style import Drawing, Panel
 from analysis.tables import Tables
 
-TITLES = {"baseA": "Base A", "baseB": "Base B", "baseall": "Base, all classes", "untrained": "Untrained"}
+TITLES = {
+    "baseA": "Base A",
+    "baseB": "Base B",
+    "baseall": "Base, all classes",
+    "untrained": "Untrained",
+}
 
 
 def draw(tables: Tables) -> Drawing | str:
     if tables.filters.empty:
-        return "no filters were collected, as no base network is finished, or its weights are not published"
+        return (
+            "no filters were collected, as no base network is finished, "
+            "or its weights are not published"
+        )
     panels = []
     for name, rows in tables.filters.groupby("network", sort=True):
         mosaic = _mosaic(rows)
@@ -26,9 +34,10 @@ def draw(tables: Tables) -> Drawing | str:
     return Drawing(
         "filters",
         f"The filters of layer 1: {captions.study(tables)}",
-        f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each filter is scaled by "
-        "its own largest weight; grey is 0. On photographs such filters come to look like edges and colours whatever "
-        "the task, which is what the paper set out to explain.",
+        f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each "
+        "filter is scaled by its own largest weight; grey is 0. On photographs such filters come "
+        "to look like edges and colours whatever the task, "
+        "which is what the paper set out to explain.",
         panels,
         columns=3,
     )
@@ -50,7 +59,8 @@ def _mosaic(rows: pd.DataFrame) -> np.ndarray:
     weights = weights / np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     across = int(np.ceil(np.sqrt(count)))
     down = int(np.ceil(count / across))
-    mosaic = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))  # what is between filters is transparent
+    # what is between filters is transparent
+    mosaic = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))
     for i, picture in enumerate(weights):
         row, column = divmod(i, across)
         top, left = row * (side + 1) + 1, column * (side + 1) + 1

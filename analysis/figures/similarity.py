@@ -13,28 +13,42 @@ LOOKS = {  # (pair, whether between natural and man-made)
     ("bases", False): Mark("base A and base B, similar tasks", RED, "D", offset=-0.06),
     ("bases", True): Mark("base A and base B, natural/man-made", ORANGE, "h", offset=0.06),
     ("other seed", False): Mark("one task, two seeds, similar tasks", BLUE, "s"),
-    ("other seed", True): Mark("one task, two seeds, natural/man-made", BLUE, "o", filled=False, line="--"),
+    ("other seed", True): Mark(
+        "one task, two seeds, natural/man-made", BLUE, "o", filled=False, line="--"
+    ),
     ("untrained", False): Mark("two untrained networks, similar tasks", OLIVE, "^"),
-    ("untrained", True): Mark("two untrained networks, natural/man-made", OLIVE, "v", filled=False, line="--"),
+    ("untrained", True): Mark(
+        "two untrained networks, natural/man-made", OLIVE, "v", filled=False, line="--"
+    ),
 }
-LOSSES = {"transfer loss": LOOKS["bases", False], "transfer loss, dissimilar tasks": LOOKS["bases", True]}
+LOSSES = {
+    "transfer loss": LOOKS["bases", False],
+    "transfer loss, dissimilar tasks": LOOKS["bases", True],
+}
 
 
 def draw(tables: Tables) -> Drawing | str:
     if tables.similarity.empty:
-        return "not collected, as no split has both of its bases finished, or their weights are not published"
+        return (
+            "not collected, as no split has both of its bases finished, "
+            "or their weights are not published"
+        )
     pairs = tables.similarity.assign(distant=tables.similarity.split == NATURAL_MANMADE)
     parts, last = decompose(tables.networks), int(pairs.layer.max())
-    panels = [Panel("How alike two networks see the same images", lambda axes: _alike(axes, pairs, last))]
+    panels = [
+        Panel("How alike two networks see the same images", lambda axes: _alike(axes, pairs, last))
+    ]
     if parts.quantity.isin(LOSSES).any():
-        panels.append(Panel("What transfer of layers 1 to n loses", lambda axes: _specific(axes, parts, last)))
+        panels.append(
+            Panel("What transfer of layers 1 to n loses", lambda axes: _specific(axes, parts, last))
+        )
     return Drawing(
         "similarity",
         f"Do layers transfer where the two networks are alike? {captions.study(tables)}",
-        f"Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
-        f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of networks. Untrained "
-        "networks show how much the images alone make networks alike. Right: what AnB loses between the same "
-        "tasks, with intervals that hold together with 95%.",
+        "Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
+        f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of "
+        "networks. Untrained networks show how much the images alone make networks alike. Right: "
+        "what AnB loses between the same tasks, with intervals that hold together with 95%.",
         panels,
         [LOOKS[key] for key in pairs.groupby(["pair", "distant"]).groups],
         pairs.drop(columns=["distant", "run_a", "run_b"]),
@@ -47,7 +61,10 @@ def _alike(axes: Axes, pairs: pd.DataFrame, last: int) -> None:
         mark = LOOKS[key]
         mean = rows.groupby("layer").cka.mean()
         axes.plot(mean.index, mean, mark.line, color=mark.colour, lw=1.4, zorder=1)
-        tips = [f"{r.a} and {r.b}, {r.split}, layer {r.layer}: CKA {r.cka:.3f}" for r in rows.itertuples()]
+        tips = [
+            f"{r.a} and {r.b}, {r.split}, layer {r.layer}: CKA {r.cka:.3f}"
+            for r in rows.itertuples()
+        ]
         plot.scatter(axes, rows.layer + mark.offset, rows.cka, mark, tips)
     axes.set_ylim(min(0, pairs.cka.min() - 0.03), 1.02)
     plot.layer_axis(axes, last, first=1)

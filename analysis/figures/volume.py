@@ -25,7 +25,10 @@ def draw(tables: Tables) -> Drawing | str:
         "volume",
         f"Base networks trained on a part of the images: {captions.study(tables)}",
         f"{captions.counts(rows)} A mark is one network.{remark} {captions.statistic(tables)}",
-        [Panel("Linear", _against_images(rows, "linear")), Panel("Logarithmic", _against_images(rows, "log"))],
+        [
+            Panel("Linear", _against_images(rows, "linear")),
+            Panel("Logarithmic", _against_images(rows, "log")),
+        ],
         [MARK],
         rows[["cell", "images_per_class", "top1", "top1_mean_best10"]],
         columns=2,

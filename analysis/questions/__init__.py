@@ -1,8 +1,9 @@
-"""Small studies that ask one question each, with one figure and one table, from the tables of analysis.collect alone.
+"""Small studies that ask one question each, with one figure and one table,
+from the tables of analysis.collect alone.
 
-A question is a module here: its first line says what is asked, ``asked(networks)`` whether finished networks vary what
-it is about, ``draw(tables)`` returns the drawing. A new one is a file, and its name in QUESTIONS (and in the import
-above it).
+A question is a module here: its first line says what is asked, ``asked(networks)`` whether finished
+networks vary what it is about, ``draw(tables)`` returns the drawing. A new one is a file, and its
+name in QUESTIONS (and in the import above it).
 """
 
 from collections.abc import Sequence
@@ -36,13 +37,15 @@ def question(tables: Tables) -> Drawing:
         if one.asked(networks):
             return one.draw(tables)
     raise UserError(
-        "nothing to compare: the finished networks differ neither in network, recipe, images a class, split or seed, "
-        "nor are there preserved layers (A3B~1)"
+        "nothing to compare: the finished networks differ neither in network, recipe, images a "
+        "class, split or seed, nor are there preserved layers (A3B~1)"
     )
 
 
 def write_question(folder: Path, formats: Sequence[str]) -> tuple[list[Drawing], list[Path]]:
-    """Draw the folder's question, and with random filters what becomes of them, and write the question's table."""
+    """Draw the folder's question, and with random filters what becomes of them,
+    and write the question's table.
+    """
     tables = Tables.read(folder)
     asked, inside = question(tables), activity.draw(tables)
     drawn = [asked, inside] if isinstance(inside, Drawing) else [asked]

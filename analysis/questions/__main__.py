@@ -1,7 +1,9 @@
-"""The figure of the one question that a small study asks, and its table, into the folder of its tables.
+"""The figure of the one question that a small study asks, and its table,
+into the folder of its tables.
 
-python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the question by what the study varies
-                                         (with random filters also the figure "activity", of what becomes of them):
+python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the question by what the
+                                         study varies (with random filters also the figure
+                                         "activity", of what becomes of them):
 """
 
 from collections.abc import Sequence

@@ -28,25 +28,32 @@ def draw(tables: Tables) -> Drawing:
     networks = tables.networks[tables.networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(TUNED)]
     if tuned.empty:
-        raise UserError("bases of several recipes, but neither BnB+ nor AnB+ is finished, which they are compared with")
+        raise UserError(
+            "bases of several recipes, but neither BnB+ nor AnB+ is finished, "
+            "which they are compared with"
+        )
     usual = tuned.recipe.iloc[0]
     bases = networks[networks.treatment == "base"]
     recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
     looks = tell_apart(recipes, RECIPES, "recipes")
-    marks = {r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()}
+    marks = {
+        r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()
+    }
     half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
     shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
     limits, last = (shown.min() - 0.01, shown.max() + 0.01), networks.n.max()
     panels = []
     for row in tuned.drop_duplicates("task").itertuples():
         own = networks[networks.task == row.task].assign(half=half)
-        panels.append(Panel(f"{row.split}, target {row.target}", _task(own, marks, limits, last), 5.4))
+        panels.append(
+            Panel(f"{row.split}, target {row.target}", _task(own, marks, limits, last), 5.4)
+        )
     return Drawing(
         "longer",
         f"Fine-tuned transfer against base networks that are trained longer ({tables.dataset})",
-        f"{captions.counts(tables.networks)} A mark is one network, lines are means; bars: 95% intervals of each base "
-        f"from its validation images. AnB+ and BnB+ start from bases of the recipe {usual} and train as long again. "
-        f"{captions.statistic(tables)}",
+        f"{captions.counts(tables.networks)} A mark is one network, lines are means; bars: 95% "
+        "intervals of each base from its validation images. AnB+ and BnB+ start from bases of the "
+        f"recipe {usual} and train as long again. {captions.statistic(tables)}",
         panels,
         [*marks.values(), *(TREATMENTS[t] for t in TUNED)],
         _table(tuned, bases, recipes),
@@ -70,7 +77,12 @@ def _task(
         for treatment in TUNED:
             own = networks[networks.treatment == treatment]
             line = own.groupby("n").accuracy.mean()
-            axes.plot(line.index + TREATMENTS[treatment].offset, line, color=TREATMENTS[treatment].colour, lw=1.5)
+            axes.plot(
+                line.index + TREATMENTS[treatment].offset,
+                line,
+                color=TREATMENTS[treatment].colour,
+                lw=1.5,
+            )
             plot.points(axes, own, TREATMENTS[treatment])
         plot.layer_axis(axes, last)
         axes.set_ylim(*limits)
@@ -82,7 +94,8 @@ def _task(
 def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
     """Mean over n of AnB+ and BnB+, and the longer bases, minus each base.
 
-    The interval is Student's t over tasks (classes, seed), or of a single task that of the validation images.
+    The interval is Student's t over tasks (classes, seed),
+    or of a single task that of the validation images.
     """
     above = {treatment: tuned[tuned.treatment == treatment] for treatment in TUNED}
     above |= {f"base, {recipe}": bases[bases.recipe == recipe] for recipe in recipes[1:]}
@@ -96,12 +109,17 @@ def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.D
             if len(both) == 1:
                 one = both.iloc[0]
                 half = 1.96 * np.sqrt(
-                    (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy)) / one.val_images
+                    (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy))
+                    / one.val_images
                 )
                 found |= {"low": found["difference"] - half, "high": found["difference"] + half}
             rows.append(
                 {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
-                | {"networks": int(both["size"].sum()), "mean": both["mean"].mean(), "base": both.accuracy.mean()}
+                | {
+                    "networks": int(both["size"].sum()),
+                    "mean": both["mean"].mean(),
+                    "base": both.accuracy.mean(),
+                }
                 | found
                 | {"covers": "tasks" if len(both) > 1 else "validation images only"}
             )

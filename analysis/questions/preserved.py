@@ -9,7 +9,8 @@ from analysis.style import INK, ORANGE, TREATMENTS, Drawing, Mark, Panel, tell_a
 from analysis.tables import Tables
 from transferability.errors import UserError
 
-DEPTHS = [(ORANGE, "s", -0.06), ("#8073ac", "^", -0.18), ("#35978f", "v", -0.3)]  # colour, marker, offset
+# colour, marker, offset
+DEPTHS = [(ORANGE, "s", -0.06), ("#8073ac", "^", -0.18), ("#35978f", "v", -0.3)]
 
 
 def asked(networks: pd.DataFrame) -> bool:
@@ -17,7 +18,9 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: Tables) -> Drawing:
-    """AnB~k: n frozen layers and k more, copied and fine-tuned (an unpublished plot of the original's authors)."""
+    """AnB~k: n frozen layers and k more, copied and fine-tuned (an unpublished plot of the
+    original's authors).
+    """
     done = tables.networks[tables.networks.accuracy.notna()]
     kept = sorted(t for t in set(done.treatment) if "~" in t)
     looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
@@ -25,15 +28,22 @@ def draw(tables: Tables) -> Drawing:
         label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
         looks[treatment] = Mark(label, colour, marker, offset=offset)
     table = _table(done, kept)
-    spread = "the spread between networks" if (table.covers == "networks").all() else "the validation images alone"
+    spread = (
+        "the spread between networks"
+        if (table.covers == "networks").all()
+        else "the validation images alone"
+    )
     return Drawing(
         "preserved",
         f"Layers that are copied above the frozen ones: {tables.dataset}",
-        f"{captions.counts(tables.networks)} A mark is one network, lines are means, dotted: base. Bars: intervals "
-        f"from {spread}, so wide that all of them hold together with 95%. {captions.statistic(tables)}",
+        f"{captions.counts(tables.networks)} A mark is one network, lines are means, dotted: base. "
+        f"Bars: intervals from {spread}, so wide that all of them hold together with 95%. "
+        f"{captions.statistic(tables)}",
         [
             Panel("Every network", lambda axes: _every_network(axes, done, looks)),
-            Panel("What copying more is worth", lambda axes: _gains(axes, table, looks, done.n.max())),
+            Panel(
+                "What copying more is worth", lambda axes: _gains(axes, table, looks, done.n.max())
+            ),
         ],
         list(looks.values()),
         table,
@@ -42,15 +52,26 @@ def draw(tables: Tables) -> Drawing:
 
 
 def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
-    """A row a preserved treatment and n: what it is above AnB of the same n, with intervals that hold together."""
-    compared = [(treatment, n) for treatment in kept for n in sorted(set(done[done.treatment == treatment].n))]
+    """A row a preserved treatment and n: what it is above AnB of the same n,
+    with intervals that hold together.
+    """
+    compared = [
+        (treatment, n)
+        for treatment in kept
+        for n in sorted(set(done[done.treatment == treatment].n))
+    ]
     rows = []
     for treatment, n in compared:
-        found = estimate(done, minus(mean(treatment, [n]), mean("AnB", [n])), 1 - 0.05 / len(compared))
+        found = estimate(
+            done, minus(mean(treatment, [n]), mean("AnB", [n])), 1 - 0.05 / len(compared)
+        )
         if found:
             rows.append({"treatment": treatment, "n": n, **vars(found), "covers": found.covers})
     if not rows:
-        raise UserError("preserved layers are compared with AnB of the same n: none is finished in the same task")
+        raise UserError(
+            "preserved layers are compared with AnB of the same n: "
+            "none is finished in the same task"
+        )
     return pd.DataFrame(rows).drop(columns="df")
 
 

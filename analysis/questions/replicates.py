@@ -16,7 +16,13 @@ from analysis.tables import Tables
 from transferability.errors import UserError
 from transferability.splits import NATURAL_MANMADE
 
-REPLICATED = ("co-adaptation loss", "specificity loss", "retraining gain", "gain over base", "gain over control")
+REPLICATED = (
+    "co-adaptation loss",
+    "specificity loss",
+    "retraining gain",
+    "gain over base",
+    "gain over control",
+)
 MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
 
 
@@ -32,11 +38,16 @@ def draw(tables: Tables) -> Drawing:
     networks = own[own.split_kind != NATURAL_MANMADE]
     tasks = _task_differences(networks[networks.accuracy.notna()])
     if tasks.empty:
-        raise UserError("several splits or seeds, but none has two of base, BnB, BnB+, AnB, AnB+ finished in one task")
+        raise UserError(
+            "several splits or seeds, but none has two of base, BnB, BnB+, AnB, "
+            "AnB+ finished in one task"
+        )
     paper = decompose(beside(tables)).set_index(["quantity", "n"]).value
     table = _table(tasks, paper)
     looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
-    marks = {split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()}
+    marks = {
+        split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()
+    }
     labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
     panels = []
     for n in sorted(set(table.n)):
@@ -45,9 +56,10 @@ def draw(tables: Tables) -> Drawing:
     return Drawing(
         "replicates",
         f"Do losses and gains hold for other splits? {tables.dataset}",
-        f"{captions.counts(networks)} A coloured mark is one target task, filled: A, hollow: B. Large: the mean over "
-        "splits and seeds with its 95% interval (Student's t; the two directions of a split, whose networks "
-        f"start from the same two bases, count as one). {captions.statistic(tables)}",
+        f"{captions.counts(networks)} A coloured mark is one target task, filled: A, hollow: B. "
+        "Large: the mean over splits and seeds with its 95% interval (Student's t; the two "
+        "directions of a split, whose networks start from the same two bases, count as one). "
+        f"{captions.statistic(tables)}",
         panels,
         [*marks.values(), MEAN, Mark("the paper's published numbers", FAINT, line="--")],
         table,
@@ -63,12 +75,18 @@ def _differences(
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8)
         for (split, target), own in tasks.groupby(["split", "target"]):
-            tips = [f"{r.quantity}, {split}, seed {r.seed}: {r.difference:+.3f}" for r in own.itertuples()]
+            tips = [
+                f"{r.quantity}, {split}, seed {r.seed}: {r.difference:+.3f}"
+                for r in own.itertuples()
+            ]
             mark = replace(marks[split], filled=target == "A")
             plot.scatter(axes, own.quantity.map(place) + shifts[split], own.difference, mark, tips)
         x = means.quantity.map(place) + 0.33
         axes.vlines(x, means.low, means.high, color=INK, lw=1.2)
-        tips = [f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in means.itertuples()]
+        tips = [
+            f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
+            for r in means.itertuples()
+        ]
         plot.scatter(axes, x, means.difference, MEAN, tips)
         axes.hlines(means.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
         axes.set_xticks(range(len(labels)), labels.values(), fontsize=8)
@@ -82,20 +100,28 @@ def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for n in sorted(set(networks[networks.n > 0].n)):
         rows = networks[(networks.n == n) | (networks.treatment == "base")]
-        accuracy = rows.pivot_table(index=["split", "seed", "target"], columns="treatment", values="accuracy")
+        accuracy = rows.pivot_table(
+            index=["split", "seed", "target"], columns="treatment", values="accuracy"
+        )
         for name in REPLICATED:
             first, second = QUANTITIES[name]
             if {first, second} <= set(accuracy.columns):
-                found = (accuracy[first] - accuracy[second]).dropna().rename("difference").reset_index()
+                found = (
+                    (accuracy[first] - accuracy[second]).dropna().rename("difference").reset_index()
+                )
                 parts.append(found.assign(n=n, quantity=name, compared=f"{first} − {second}"))
     return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def _table(tasks: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
-    """A row an n and quantity: the mean over splits and seeds with both directions, and the published study's value."""
+    """A row an n and quantity: the mean over splits and seeds with both directions,
+    and the published study's value.
+    """
     rows = []
     for (n, name, compared), own in tasks.groupby(["n", "quantity", "compared"], sort=False):
-        whole = own.pivot_table(index=["split", "seed"], columns="target", values="difference").dropna()
+        whole = own.pivot_table(
+            index=["split", "seed"], columns="target", values="difference"
+        ).dropna()
         row = {"n": n, "quantity": name, "compared": compared, "splits and seeds": len(whole)}
         above = int((own.difference > 0).sum())
         rows.append(

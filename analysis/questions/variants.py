@@ -25,22 +25,31 @@ def draw(tables: Tables) -> Drawing:
     networks = with_share(tables.networks)
     networks = networks.assign(variant=kinds(networks))
     looks = tell_apart(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")
-    marks = {name: Mark(name, colour, marker, line=line) for name, (colour, marker, line) in looks.items()}
+    marks = {
+        name: Mark(name, colour, marker, line=line)
+        for name, (colour, marker, line) in looks.items()
+    }
     shown = networks[(networks.treatment != "base") & networks.share.notna()]
     shown = shown[["split_kind", "treatment"]].drop_duplicates()
     width = 4.6 if len(shown) > 1 else 7.4  # inches; alone it has the legend's width
     panels = []
     for kind, treatment in shown.itertuples(index=False):
-        rows = networks[(networks.split_kind == kind) & networks.treatment.isin(["base", treatment])]
+        rows = networks[
+            (networks.split_kind == kind) & networks.treatment.isin(["base", treatment])
+        ]
         label = TREATMENTS[treatment].label if treatment in TREATMENTS else treatment
-        panels.append(Panel(f"{label}\n({', '.join(rows.split.unique())})", _shares(rows, marks), width))
+        panels.append(
+            Panel(f"{label}\n({', '.join(rows.split.unique())})", _shares(rows, marks), width)
+        )
     bases = networks[networks.treatment == "base"].groupby("variant", sort=False).accuracy.mean()
     return Drawing(
         "variants",
-        f"{len(marks)} kinds of network: what is left when layers are frozen or copied ({tables.dataset})",
-        f"{captions.counts(networks)} A mark is one network, shifted sideways for clarity, lines are means, 1 is the "
-        "base of the same kind. Mean accuracy of the bases: "
-        f"{'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. {captions.statistic(tables)}",
+        f"{len(marks)} kinds of network: what is left when layers are frozen or copied "
+        f"({tables.dataset})",
+        f"{captions.counts(networks)} A mark is one network, shifted sideways for clarity, lines "
+        "are means, 1 is the base of the same kind. Mean accuracy of the bases: "
+        f"{'; '.join(f'{name} {value:.3f}' for name, value in bases.items())}. "
+        f"{captions.statistic(tables)}",
         panels,
         list(marks.values()),
         _table(networks, Depths(tables.layers)),
@@ -55,7 +64,14 @@ def _shares(rows: pd.DataFrame, marks: dict[str, Mark]) -> Callable[[Axes], None
             mark = marks[name]
             own = rows[(rows.variant == name) & rows.share.notna()]
             line = own.groupby("n").share.mean()
-            axes.plot(line.index + shift * (line.index > 0), line, mark.line, color=mark.colour, lw=1.5, zorder=2)
+            axes.plot(
+                line.index + shift * (line.index > 0),
+                line,
+                mark.line,
+                color=mark.colour,
+                lw=1.5,
+                zorder=2,
+            )
             own = own[own.treatment != "base"]
             plot.scatter(axes, own.n + shift, own.share, mark, plot.tips_of(own))
         low, high = axes.get_ylim()
@@ -70,30 +86,52 @@ def _shares(rows: pd.DataFrame, marks: dict[str, Mark]) -> Callable[[Axes], None
 
 
 def _table(networks: pd.DataFrame, depths: Depths) -> pd.DataFrame:
-    """For each variant, kind of split and treatment: means, and the difference from the first variant, cell by cell.
+    """For each variant, kind of split and treatment:
+    means, and the difference from the first variant, cell by cell.
 
-    ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed, averaged over n.
-    ``dip`` is how much lower BnB lies in the middle (of 8 layers: n = 4, 5) than around it (1, 2, 7): the paper's sign
-    of co-adaptation.
-    Intervals are Student's t over tasks (classes, seed): networks of one task start from one base and share its
-    luck.
+    ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed,
+    averaged over n. ``dip`` is how much lower BnB lies in the middle (of 8 layers: n = 4, 5) than
+    around it (1, 2, 7): the paper's sign of co-adaptation.
+    Intervals are Student's t over tasks (classes, seed): networks of one task start from one base
+    and share its luck.
     """
     done = networks[networks.accuracy.notna()]
     names = list(done.variant.unique())
     first = done[done.variant == names[0]]
     rows = []
-    for (name, kind, treatment), own in done.groupby(["variant", "split_kind", "treatment"], sort=False):
-        values = {"networks": len(own), "accuracy": own.accuracy.mean(), "share of the base's": own.share.mean()}
-        by_n = {f"share at n={n}": share for n, share in own.groupby("n").share.mean().items() if n > 0}
+    for (name, kind, treatment), own in done.groupby(
+        ["variant", "split_kind", "treatment"], sort=False
+    ):
+        values = {
+            "networks": len(own),
+            "accuracy": own.accuracy.mean(),
+            "share of the base's": own.share.mean(),
+        }
+        by_n = {
+            f"share at n={n}": share for n, share in own.groupby("n").share.mean().items() if n > 0
+        }
         row = {"variant": name, "splits": kind, "treatment": treatment, **values, **by_n}
         if name != names[0]:
             both = own.merge(first, on=SAME, suffixes=("", "_first"))
             column = "accuracy" if treatment == "base" else "over_base"
-            by_task = (both[column] - both[f"{column}_first"]).groupby([both[c] for c in TASK], dropna=False).mean()
+            by_task = (
+                (both[column] - both[f"{column}_first"])
+                .groupby([both[c] for c in TASK], dropna=False)
+                .mean()
+            )
             row |= {"against": names[0], "tasks": by_task.count()} | difference(by_task)
-        if treatment == "BnB" and depths.around and depths.middle and {*depths.around, *depths.middle} <= set(own.n):
-            dips = own.pivot_table(index=[c for c in TASK if own[c].notna().any()], columns="n", values="accuracy")
-            around, middle = (dips[part].mean(axis=1, skipna=False) for part in (depths.around, depths.middle))
+        if (
+            treatment == "BnB"
+            and depths.around
+            and depths.middle
+            and {*depths.around, *depths.middle} <= set(own.n)
+        ):
+            dips = own.pivot_table(
+                index=[c for c in TASK if own[c].notna().any()], columns="n", values="accuracy"
+            )
+            around, middle = (
+                dips[part].mean(axis=1, skipna=False) for part in (depths.around, depths.middle)
+            )
             found = difference(around - middle)
             row |= {"dip": found["difference"], "dip low": found["low"], "dip high": found["high"]}
         rows.append(row)

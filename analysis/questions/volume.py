@@ -1,4 +1,4 @@
-"""Images a class of the target task: train from scratch, freeze n, or fine-tune n? (study=reduced)."""
+"""Images a class: train the target from scratch, freeze n, or fine-tune n? (study=reduced)."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,12 @@ from analysis.style import BLUE, INK, OLIVE, ORANGE, PAPER, RED, Drawing, Mark, 
 from analysis.tables import Tables
 from transferability.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 
-KINDS = {RANDOM: "similar tasks", USER: "two tasks", NATURAL_MANMADE: "dissimilar tasks", ALL: "all classes"}
+KINDS = {
+    RANDOM: "similar tasks",
+    USER: "two tasks",
+    NATURAL_MANMADE: "dissimilar tasks",
+    ALL: "all classes",
+}
 KINDS_OF_SPLIT = [(RED, "D", "-"), (ORANGE, "h", "--"), (BLUE, "s", "-"), (OLIVE, "^", "--")]
 
 
@@ -25,26 +30,39 @@ def draw(tables: Tables) -> Drawing:
     """A grid for each kind of split, and whether to freeze or to fine-tune, over all n."""
     table = _table(tables.networks)
     either = _freeze_minus_fine_tune(table)
-    limit = 1.4 * table["minus scratch"].abs().max()  # text and frames stay readable on the strongest colour
+    # text and frames stay readable on the strongest colour
+    limit = 1.4 * table["minus scratch"].abs().max()
     shown = [kind for kind in KINDS if (table.splits == kind).any()]
     looks = tell_apart(shown, KINDS_OF_SPLIT, "kinds of split")
-    marks = {k: Mark(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()}
-    width = max(8.4, 0.5 * table.arrangement.nunique())  # inches: an accuracy beside the other is to be read
+    marks = {
+        k: Mark(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()
+    }
+    # inches: an accuracy beside the other is to be read
+    width = max(8.4, 0.5 * table.arrangement.nunique())
     panels = []
     for kind in shown:
         splits = ", ".join(sorted(set(tables.networks[tables.networks.split_kind == kind].split)))
         grid = _grid(table[table.splits == kind], limit)
         panels.append(Panel(f"{KINDS[kind].capitalize()} ({splits})", grid, width, 2.9))
     if len(either):
-        panels.append(Panel("Freeze or fine-tune?", lambda axes: _freeze_or_tune(axes, either, marks), width, 2.9))
+        panels.append(
+            Panel(
+                "Freeze or fine-tune?",
+                lambda axes: _freeze_or_tune(axes, either, marks),
+                width,
+                2.9,
+            )
+        )
     return Drawing(
         "volume",
-        f"Little data: train from scratch, freeze n copied layers, or fine-tune them? {tables.dataset}",
-        f"{captions.counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or worse (violet) than "
-        "from scratch on the same images. Framed: the best of a row; *: not to be told from it (95% interval of the "
-        "validation images, not corrected for choosing the best). Last: above 0 it is better to freeze the copied "
-        "layers, below to fine-tune them (mean over n; the 95% interval is as wide as that of a single n, as all n "
-        f"share the validation images). {captions.statistic(tables)}",
+        "Little data: train from scratch, freeze n copied layers, or fine-tune them? "
+        f"{tables.dataset}",
+        f"{captions.counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or "
+        "worse (violet) than from scratch on the same images. Framed: the best of a row; *: not to "
+        "be told from it (95% interval of the validation images, not corrected for choosing the "
+        "best). Last: above 0 it is better to freeze the copied layers, below to fine-tune them "
+        "(mean over n; the 95% interval is as wide as that of a single n, as all n share the "
+        f"validation images). {captions.statistic(tables)}",
         panels,
         list(marks.values()),
         pd.concat([table.drop(columns=["order", "treatment", "val_images"]), either]),
@@ -60,14 +78,18 @@ def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.grid(False)
         shown = rows.pivot(index="images", columns="arrangement", values="above")
-        axes.imshow(shown.loc[volumes, columns], cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        axes.imshow(
+            shown.loc[volumes, columns], cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto"
+        )
         for row in rows.itertuples():
             x, y = columns.index(row.arrangement), volumes.index(row.images)
             text = f"{row.accuracy:.3f}"[1:] + ("*" if row.among_the_best and not row.best else "")
             colour = PAPER if abs(row.above) > 0.6 * limit else INK
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
             if row.best:
-                axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=INK, lw=2))
+                axes.add_patch(
+                    Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=INK, lw=2)
+                )
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
         axes.set_yticks(range(len(volumes)), [str(v) for v in volumes])
         axes.set_ylabel("Images a class")
@@ -83,7 +105,10 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Mark]) ->
         x = own["images a class"].map(volumes.index) + 0.08 * place
         axes.plot(x, own.difference, mark.line, color=mark.colour, lw=1.3, zorder=2)
         axes.vlines(x, own.low, own.high, color=mark.colour, lw=1, zorder=2)
-        tips = [f"{KINDS[kind]}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in own.itertuples()]
+        tips = [
+            f"{KINDS[kind]}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
+            for r in own.itertuples()
+        ]
         plot.scatter(axes, x, own.difference, mark, tips)
     axes.set_xticks(range(len(volumes)), [str(v) for v in volumes])
     axes.set_xlim(-0.4, len(volumes) - 0.6)
@@ -92,7 +117,9 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Mark]) ->
 
 
 def _table(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of split, volume and arrangement: mean accuracy, difference from scratch, the best, its equals."""
+    """A row a kind of split, volume and arrangement:
+    mean accuracy, difference from scratch, the best, its equals.
+    """
     done = with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
     names = {"base": "scratch", "AnB": "freeze {}", "AnB+": "fine-tune {}"}
     done = done[done.treatment.isin(names)]
@@ -101,10 +128,16 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     images = done.drop_duplicates([*keys, "task"])  # seeds share them
     table["val_images"] = images.groupby(keys).val_images.sum()
     table["minus scratch"] = done.groupby(keys).over_base.mean()
-    table = table.reset_index().rename(columns={"split_kind": "splits", "images_per_class": "images a class"})
+    table = table.reset_index().rename(
+        columns={"split_kind": "splits", "images_per_class": "images a class"}
+    )
     table["images a class"] = table["images a class"].astype(int)
     table["order"] = table.treatment.map(list(names).index)
-    table.insert(2, "arrangement", [names[t].format(n) for t, n in zip(table.treatment, table.n, strict=True)])
+    table.insert(
+        2,
+        "arrangement",
+        [names[t].format(n) for t, n in zip(table.treatment, table.n, strict=True)],
+    )
     parts = []
     for _, row in table.groupby(["splits", "images a class"]):
         top = row.accuracy.max()
@@ -116,9 +149,11 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of split and volume: AnB minus AnB+, averaged over n, with the interval of a single n.
+    """A row a kind of split and volume: AnB minus AnB+, averaged over n,
+    with the interval of a single n.
 
-    The networks of one task share its validation images, so the mean over n may be no surer than one n is.
+    The networks of one task share its validation images,
+    so the mean over n may be no surer than one n is.
     """
     done = table.assign(variance=table.accuracy * (1 - table.accuracy) / table.val_images)
     rows = []
@@ -127,7 +162,17 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
         both = frozen.merge(tuned, on="n", suffixes=("", "_tuned"))
         difference = (both.accuracy - both.accuracy_tuned).mean()
         half = 1.96 * (both.variance + both.variance_tuned).mean() ** 0.5
-        row = {"splits": kind, "images a class": images, "arrangement": "freeze - fine-tune, mean over n"}
-        row |= {"networks": (both.networks + both.networks_tuned).sum(), "best": False, "among_the_best": False}
-        rows.append(row | {"difference": difference, "low": difference - half, "high": difference + half})
+        row = {
+            "splits": kind,
+            "images a class": images,
+            "arrangement": "freeze - fine-tune, mean over n",
+        }
+        row |= {
+            "networks": (both.networks + both.networks_tuned).sum(),
+            "best": False,
+            "among_the_best": False,
+        }
+        rows.append(
+            row | {"difference": difference, "low": difference - half, "high": difference + half}
+        )
     return pd.DataFrame(rows).dropna(subset="difference")

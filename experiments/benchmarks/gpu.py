@@ -1,9 +1,13 @@
-"""How fast a cohort trains on a GPU: against the hardware's limits, a plain script, and the hours of the whole study.
+"""How fast a cohort trains on a GPU: against the hardware's limits, a plain script,
+and the hours of the whole study.
 
-make bench-gpu                                     CaffeNet, batches of 256, bf16; meant to end within 9 minutes
-python -m experiments.benchmarks.gpu device=cpu    a rehearsal of every part at toy size, which measures nothing
+make bench-gpu                                     CaffeNet, batches of 256, bf16;
+                                                   meant to end within 9 minutes
+python -m experiments.benchmarks.gpu device=cpu    a rehearsal of every part at toy size,
+                                                   which measures nothing
 
-Checks correctness first, then measures. The images are generated: JPEG files of ImageNet's size, packed as ImageNet is.
+Checks correctness first, then measures. The images are generated:
+JPEG files of ImageNet's size, packed as ImageNet is.
 """
 
 import os
@@ -37,7 +41,8 @@ def correctness(b: Bench) -> None:
         "(experiments/benchmarks/gpu_checks.py).\n",
         flush=True,
     )
-    on_gpu, slow = b.device.type == "cuda", 0.01  # of the rate: the original's explodes on untrained networks
+    # of the rate: the original's explodes on untrained networks
+    on_gpu, slow = b.device.type == "cuda", 0.01
 
     def make(network: NetworkConfig) -> Callable[[str], Cohort]:
         def cohort(precision: str) -> Cohort:
@@ -57,7 +62,11 @@ def correctness(b: Bench) -> None:
     if on_gpu:
         b.note(_check_same_bits(b))
     if b.failed:
-        print(f"\n   WRONG: {len(b.failed)} checks failed, {b.elapsed()}: no number below means anything.", flush=True)
+        print(
+            f"\n   WRONG: {len(b.failed)} checks failed, {b.elapsed()}: "
+            "no number below means anything.",
+            flush=True,
+        )
     else:
         print(f"\n   Correct: every check holds, {b.elapsed()}.", flush=True)
 
@@ -65,14 +74,19 @@ def correctness(b: Bench) -> None:
 def _check_same_bits(b: Bench) -> gpu_checks.Check:
     """Two trainings with deterministic=true: in how many of their weights they differ."""
     config, states = replace(b.config, deterministic=True), []
-    specs = [b.spec(n, config.network, config.recipe) for n in gpu_checks.networks(config.network.n_layers)]
+    specs = [
+        b.spec(n, config.network, config.recipe)
+        for n in gpu_checks.networks(config.network.n_layers)
+    ]
     for _ in range(2):
         cohort = untrained_cohort(config, specs)
         step_seconds([cohort], replace(b.execution, stacked=False), gpu_checks.STEPS)
         states.append([t.cpu() for m in cohort.members for t in m.network.state_dict().values()])
     execution_of(b.config)  # the usual kernels again
     different = sum(not torch.equal(x, y) for x, y in zip(*states, strict=True))
-    return gpu_checks.Check("deterministic=true twice: tensors that differ", different, "two trainings", 0)
+    return gpu_checks.Check(
+        "deterministic=true twice: tensors that differ", different, "two trainings", 0
+    )
 
 
 def main(config: Config) -> None:
@@ -81,25 +95,31 @@ def main(config: Config) -> None:
         operations, moved = least(config)
         print(
             "No GPU here: nothing was measured. device=cpu rehearses every part at toy size.\n"
-            f"Counted: a step of {config.network.name} trained whole, batches of {config.recipe.batch_size}, needs "
-            f"{operations / 1e12:.2f} TFLOP and moves at least {moved / 1e9:.2f} GB."
+            f"Counted: a step of {config.network.name} trained whole, batches of "
+            f"{config.recipe.batch_size}, needs {operations / 1e12:.2f} TFLOP and moves at least "
+            f"{moved / 1e9:.2f} GB."
         )
         return
     size = TOY if toy else FULL
     if toy:
         recipe = replace(config.recipe, batch_size=8, eval_batch_size=8)
         config = replace(config, network=toy_network(config.network), recipe=recipe)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic=true asks for it, before any product
+    # deterministic=true asks for it, before any product
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with tempfile.TemporaryDirectory() as folder:
         b = Bench(config, size, Path(folder))
         name = "toy size on the CPU: a rehearsal" if toy else torch.cuda.get_device_name(b.device)
-        print(f"{name}; torch {torch.__version__}; {config.network.name}, {config.recipe.precision}", flush=True)
+        print(
+            f"{name}; torch {torch.__version__}; {config.network.name}, {config.recipe.precision}",
+            flush=True,
+        )
         correctness(b)
         rate, bandwidth = ceilings(b)
         whole_training(b, rate, bandwidth)
         for part in (pieces, against_plain_script, small_networks, whole_study):
             if time.perf_counter() - b.began > ENOUGH:
-                print(f"\nNot measured, as the time is up: {part.__doc__}", flush=True)
+                what = " ".join(part.__doc__.split())
+                print(f"\nNot measured, as the time is up: {what}", flush=True)
             else:
                 part(b)
     print(f"\n{time.perf_counter() - b.began:.0f} s in all.")

@@ -1,4 +1,6 @@
-"""How fast cohorts train on a GPU: against a plain script, for small networks, and over the original's whole study."""
+"""How fast cohorts train on a GPU: against a plain script, for small networks,
+and over the original's whole study.
+"""
 
 import time
 from collections import Counter
@@ -25,7 +27,9 @@ from transferability.study import study_specs
 
 
 def against_plain_script(b: Bench) -> None:
-    """A cohort of all transfers against one network after another from the files, as one would write it."""
+    """A cohort of all transfers against one network after another from the files,
+    as one would write it.
+    """
     names = b.transfers(b.config.network)
     if b.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(b.device)
@@ -38,15 +42,16 @@ def against_plain_script(b: Bench) -> None:
     del cohort
     outputs = b.config.network.outputs
     with closing(plain_batches(source, b.config, np.full(3, 120.0), b.size.workers)) as batches:
-        plain_training(batches, 0, outputs, b.config, b.device, 2 * b.size.workers)  # what the workers had prepared
+        # what the workers had prepared
+        plain_training(batches, 0, outputs, b.config, b.device, 2 * b.size.workers)
         plain = sum(
             count * plain_training(batches, n, outputs, b.config, b.device, b.size.plain_steps)
             for n, count in frozen.items()
         )
     images = len(names) * b.config.recipe.batch_size
     table(
-        f"6. {len(names)} networks (BnB, BnB+, AnB, AnB+, n = 1..{b.config.network.n_layers - 1}), one training step "
-        "further. The plain script: torchvision's\n"
+        f"6. {len(names)} networks (BnB, BnB+, AnB, AnB+, n = 1..{b.config.network.n_layers - 1}), "
+        "one training step further. The plain script: torchvision's\n"
         f"   ImageFolder of the same JPEG files with {b.size.workers} workers, "
         f"{b.config.recipe.precision} autocast, channels last, one network after another.",
         ["", "seconds", "network-images/s", "times lockstep"],
@@ -59,7 +64,10 @@ def against_plain_script(b: Bench) -> None:
         print(f"\n   Peak memory of the cohort on the GPU: {memory:.1f} GiB.")
     pause = max(b.execution.checkpoint_seconds, SAVING * saving)
     share = saving / (pause + saving)
-    print(f"\n   Its checkpoint: {saved / 1e9:.1f} GB in {saving:.1f} s, every {pause:.0f} s: {share:.1%} of the time.")
+    print(
+        f"\n   Its checkpoint: {saved / 1e9:.1f} GB in {saving:.1f} s, every {pause:.0f} s: "
+        f"{share:.1%} of the time."
+    )
 
 
 def _saving(b: Bench, cohort: Cohort) -> tuple[int, float]:
@@ -84,10 +92,17 @@ def small_networks(b: Bench) -> None:
         ways |= {"one CUDA graph": (False, True), "stacked, in one CUDA graph": (True, True)}
     for way, (stacked, graphs) in ways.items():
         seconds = b.seconds(cohort, replace(b.execution, stacked=stacked, graphs=graphs))
-        rows.append([way, f"{1e3 * seconds:.1f}", f"{len(names) * b.config.recipe.batch_size / seconds:,.0f}"])
+        rows.append(
+            [
+                way,
+                f"{1e3 * seconds:.1f}",
+                f"{len(names) * b.config.recipe.batch_size / seconds:,.0f}",
+            ]
+        )
     side = network.input_size
     table(
-        f"7. {len(names)} small networks ({network.name}, {side} x {side} pixels), one training step.",
+        f"7. {len(names)} small networks ({network.name}, {side} x {side} pixels), "
+        "one training step.",
         ["", "ms a step", "network-images/s"],
         rows,
     )
@@ -96,7 +111,9 @@ def small_networks(b: Bench) -> None:
 def whole_study(b: Bench) -> None:
     """Hours of study=paper on one such device, from a measured step of each of its kinds of job."""
     imagenet = UnpackedImagenet("imagenet", b.size.packed)
-    study = load(compose("config", ["study=paper", "dataset=imagenet", "network=caffenet", "recipe=paper"]))
+    study = load(
+        compose("config", ["study=paper", "dataset=imagenet", "network=caffenet", "recipe=paper"])
+    )
     n_layers = b.config.network.n_layers
     study = replace(
         study,
@@ -113,16 +130,26 @@ def whole_study(b: Bench) -> None:
         hours = 0.0
         for job in found:
             recipe, val_images = job[0].recipe, 50 * len(job[0].classes)
-            hours += (recipe.steps * step + recipe.steps / recipe.eval_every * val_images * image) / 3600
+            hours += (
+                recipe.steps * step + recipe.steps / recipe.eval_every * val_images * image
+            ) / 3600
         total += hours
-        rows.append([_kind(names, n_layers), str(len(found)), str(len(names)), f"{1e3 * step:.1f}",
-                     f"{len(names) * b.config.recipe.batch_size / step:,.0f}", f"{hours:.1f}"])  # fmt: skip
+        rows.append(
+            [
+                _kind(names, n_layers),
+                str(len(found)),
+                str(len(names)),
+                f"{1e3 * step:.1f}",
+                f"{len(names) * b.config.recipe.batch_size / step:,.0f}",
+                f"{hours:.1f}",
+            ]
+        )
         del cohort
     networks = sum(len(names) * len(found) for names, found in kinds.items())
     rows.append(["all", str(sum(map(len, kinds.values()))), str(networks), "", "", f"{total:.1f}"])
     table(
-        f"8. study=paper on one such device: {networks} networks. A measured step of each kind of job times its steps, "
-        "and its validations.",
+        f"8. study=paper on one such device: {networks} networks. A measured step of each kind of "
+        "job times its steps, and its validations.",
         ["job", "jobs", "networks in each", "ms a step", "network-images/s", "hours of all"],
         rows,
     )

@@ -1,4 +1,6 @@
-"""How near training on a GPU comes to what the device can do: its ceilings, whole networks, kernels, single layers."""
+"""How near training on a GPU comes to what the device can do: its ceilings, whole networks,
+kernels, single layers.
+"""
 
 import statistics
 from collections import Counter
@@ -25,13 +27,22 @@ KINDS = {
     "convolutions and matrix products": (
         *("conv", "gemm", "cutlass", "cudnn", "xmma", "grad_", "nvjet", "addmm", "mm", "implicit"),
     ),
-    "pooling, ReLU, normalisation, dropout": ("triton", "pool", "relu", "clamp", "threshold", "pow"),
+    "pooling, ReLU, normalisation, dropout": (
+        "triton",
+        "pool",
+        "relu",
+        "clamp",
+        "threshold",
+        "pow",
+    ),
     "copies and casts": ("memcpy", "memset", "copy", "to_copy", "cat"),
 }
 
 
 def ceilings(b: Bench) -> tuple[float, float]:
-    """Operations a second of a large bf16 matrix product, and bytes a second of a large copy, read and written."""
+    """Operations a second of a large bf16 matrix product, and bytes a second of a large copy,
+    read and written.
+    """
     side = b.size.matrix
     left, right = (torch.randn(side, side, device=b.device, dtype=torch.bfloat16) for _ in range(2))
     source = torch.randn(b.size.copied // 4, device=b.device)
@@ -42,47 +53,68 @@ def ceilings(b: Bench) -> tuple[float, float]:
         "2. What this device can do: measured ceilings.",
         ["", "rate"],
         [
-            [f"bf16 matrix product, {side} x {side} x {side}, random numbers", f"{rate / 1e12:,.1f} TFLOP/s"],
-            [f"copy of {source.nbytes / 2**30:.2f} GiB, bytes read and written", f"{bandwidth / 1e9:,.0f} GB/s"],
+            [
+                f"bf16 matrix product, {side} x {side} x {side}, random numbers",
+                f"{rate / 1e12:,.1f} TFLOP/s",
+            ],
+            [
+                f"copy of {source.nbytes / 2**30:.2f} GiB, bytes read and written",
+                f"{bandwidth / 1e9:,.0f} GB/s",
+            ],
         ],
     )
     return rate, bandwidth
 
 
 def least(config: Config) -> tuple[float, float]:
-    """Operations of a training step of a network that is trained whole, and the bytes that it moves at least."""
+    """Operations of a training step of a network that is trained whole,
+    and the bytes that it moves at least.
+    """
     network, size = config.network, config.recipe.batch_size
     costs = layer_costs(replace(network, outputs=network.outputs or 1000))  # ImageNet's classes
     # Backward is twice forward, but nobody asks for the gradient of the image.
     operations = 2 * size * (3 * sum(c.multiply_adds for c in costs) - costs[0].multiply_adds)
-    # Values are two bytes. What a convolution puts out is read by the activation, its gradient by two products; what a
-    # layer hands on is read by two products, its gradient by the activation. Weights: read as bf16 copies, updated in
-    # float32.
-    values = size * (2 * 3 * network.input_size**2 + sum(5 * c.computed + 5 * c.passed for c in costs))
+    # Values are two bytes. What a convolution puts out is read by the activation, its gradient by
+    # two products; what a layer hands on is read by two products, its gradient by the activation.
+    # Weights: read as bf16 copies, updated in float32.
+    values = size * (
+        2 * 3 * network.input_size**2 + sum(5 * c.computed + 5 * c.passed for c in costs)
+    )
     return operations, 2 * values + sum(c.parameters for c in costs) * (6 + 2 * 3 + 4 * 6)
 
 
 def whole_training(b: Bench, rate: float, bandwidth: float) -> None:
-    """Networks that are trained whole: nothing is shared but the batch; against the floor, and where the time goes."""
+    """Networks that are trained whole: nothing is shared but the batch;
+    against the floor, and where the time goes.
+    """
     names = ["baseB", *(f"B{n}B+" for n in range(1, min(4, b.config.network.n_layers)))]
     network, size = b.config.network, b.config.recipe.batch_size
     operations, moved = least(b.config)
     floor = max(operations / rate, moved / bandwidth)
     on_gpu, cohort, rows = b.device.type == "cuda", b.cohort(names), []
-    ways = [("one operation after another", False, False, False), ("the same, fused", True, False, False)]
+    ways = [
+        ("one operation after another", False, False, False),
+        ("the same, fused", True, False, False),
+    ]
     if on_gpu:
-        ways += [("fused, in one CUDA graph", True, True, False), ("the same, deterministic=true", True, True, True)]
+        ways += [
+            ("fused, in one CUDA graph", True, True, False),
+            ("the same, deterministic=true", True, True, True),
+        ]
     for way, fuse, graphs, deterministic in ways:
-        execution = execution_of(replace(b.config, stacked=False, graphs=graphs, deterministic=deterministic))
+        execution = execution_of(
+            replace(b.config, stacked=False, graphs=graphs, deterministic=deterministic)
+        )
         with nullcontext() if fuse else fused(False):
             seconds = b.seconds(cohort, execution) / len(names)
         rows.append([way, f"{1e3 * seconds:.2f}", f"{size / seconds:,.0f}",
                      f"{operations / seconds / 1e12:,.0f}", f"{seconds / floor:.2f}"])  # fmt: skip
     execution_of(b.config)  # the usual kernels again
     table(
-        f"3. Training {network.name} whole, batches of {size}, {b.config.recipe.precision}: {len(names)} networks in "
-        f"lockstep.\n   A step of one needs {operations / 1e12:.2f} TFLOP and moves at least {moved / 1e9:.2f} GB: "
-        f"{1e3 * operations / rate:.2f} ms of arithmetic, {1e3 * moved / bandwidth:.2f} ms of memory;\n"
+        f"3. Training {network.name} whole, batches of {size}, {b.config.recipe.precision}: "
+        f"{len(names)} networks in lockstep.\n   A step of one needs {operations / 1e12:.2f} TFLOP "
+        f"and moves at least {moved / 1e9:.2f} GB: {1e3 * operations / rate:.2f} ms of arithmetic, "
+        f"{1e3 * moved / bandwidth:.2f} ms of memory;\n"
         "   floor: the larger.",
         ["", "ms a network-step", "network-images/s", "TFLOP/s", "times the floor"],
         rows,
@@ -105,8 +137,11 @@ def where_time_goes(b: Bench, cohort: Cohort) -> None:
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
         annotation = getattr(event, "is_user_annotation", False)
-        if on_gpu and (event.device_type != DeviceType.CUDA or annotation or "htod" in event.key.lower()):
-            continue  # the host's calls; ranges around kernels; copies from the host, which run beside
+        if on_gpu and (
+            event.device_type != DeviceType.CUDA or annotation or "htod" in event.key.lower()
+        ):
+            # the host's calls; ranges around kernels; copies from the host, which run beside
+            continue
         time_of = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         name = event.key.lower()
         kind = next((k for k, words in KINDS.items() if any(w in name for w in words)), "other")
@@ -114,20 +149,27 @@ def where_time_goes(b: Bench, cohort: Cohort) -> None:
     busy = sum(spent.values())
     rows = [[kind, f"{100 * t / busy:.1f}%"] for kind, t in spent.most_common()]
     table(
-        f"4. Where the time of a step (fused, in one CUDA graph) goes: shares of {1e3 * busy / b.size.steps:.1f} ms "
-        f"of kernels in each of {b.size.steps} steps.\n   The device was busy {100 * busy / seconds:.1f}% of the time.",
+        "4. Where the time of a step (fused, in one CUDA graph) goes: shares of "
+        f"{1e3 * busy / b.size.steps:.1f} ms of kernels in each of {b.size.steps} steps.\n   The "
+        f"device was busy {100 * busy / seconds:.1f}% of the time.",
         ["", "share"],
         rows,
     )
 
 
 def pieces(b: Bench) -> None:
-    """Each convolutional layer by itself, forward and backward: plain operations against fused kernels."""
+    """Each convolutional layer by itself, forward and backward: plain operations against
+    fused kernels.
+    """
     (member,) = b.cohort(["baseB"]).members
     batch, network = b.config.recipe.batch_size, member.network.train()
     shape, rows = (batch, 3, network.config.input_size, network.config.input_size), []
     for number, layer in enumerate(network.layers[: len(network.config.channels)], 1):
-        x = torch.randn(shape, device=b.device).to(memory_format=torch.channels_last).requires_grad_(number > 1)
+        x = (
+            torch.randn(shape, device=b.device)
+            .to(memory_format=torch.channels_last)
+            .requires_grad_(number > 1)
+        )
 
         def step(layer: torch.nn.Module = layer, x: Tensor = x) -> Tensor:
             with torch.autocast(b.device.type, torch.bfloat16):
@@ -139,9 +181,12 @@ def pieces(b: Bench) -> None:
         with fused(False):
             plain = _median(step, b)
         fast = _median(step, b)
-        rows.append([f"layer {number}", f"{1e3 * plain:.2f}", f"{1e3 * fast:.2f}", f"{plain / fast:.2f}"])
+        rows.append(
+            [f"layer {number}", f"{1e3 * plain:.2f}", f"{1e3 * fast:.2f}", f"{plain / fast:.2f}"]
+        )
     table(
-        f"5. Each layer's convolution, bias, pool, ReLU and normalisation, forward and backward; {batch} images, bf16.",
+        "5. Each layer's convolution, bias, pool, ReLU and normalisation, forward and backward; "
+        f"{batch} images, bf16.",
         ["", "ms, plain operations", "ms, fused kernels", "times as fast"],
         rows,
     )

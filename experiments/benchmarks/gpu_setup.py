@@ -1,4 +1,6 @@
-"""What the parts of the GPU benchmark are given: generated images, a device, and the networks to train."""
+"""What the parts of the GPU benchmark are given: generated images, a device,
+and the networks to train.
+"""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +53,9 @@ class Bench:
     def __init__(self, config: Config, size: Size, folder: Path):
         self.size, self.folder, self.began = size, folder, time.perf_counter()
         files = generate(folder / "photos", size)
-        data = DatasetConfig("folder", "bench", str(folder / "packed"), size.packed, str(files), "linear")
+        data = DatasetConfig(
+            "folder", "bench", str(folder / "packed"), size.packed, str(files), "linear"
+        )
         recipe = replace(config.recipe, steps=10**9, eval_every=10**9)
         self.config = replace(config, dataset=data, recipe=recipe, data_dir=str(folder))
         self.dataset, self.execution = pack(data), execution_of(self.config)
@@ -74,14 +78,23 @@ class Bench:
         return names
 
     def cohort(
-        self, names: list[str], network: NetworkConfig | None = None, recipe: RecipeConfig | None = None
+        self,
+        names: list[str],
+        network: NetworkConfig | None = None,
+        recipe: RecipeConfig | None = None,
     ) -> Cohort:
         """The cells ``names`` with the configured network and recipe, or with these."""
-        config = replace(self.config, network=network or self.config.network, recipe=recipe or self.config.recipe)
-        return untrained_cohort(config, [self.spec(name, config.network, config.recipe) for name in names])
+        config = replace(
+            self.config, network=network or self.config.network, recipe=recipe or self.config.recipe
+        )
+        return untrained_cohort(
+            config, [self.spec(name, config.network, config.recipe) for name in names]
+        )
 
     def spec(self, name: str, network: NetworkConfig, recipe: RecipeConfig) -> RunSpec:
-        return make_spec(cells.parse(name, network.n_layers), "random-0", self.dataset, network, recipe, 0)
+        return make_spec(
+            cells.parse(name, network.n_layers), "random-0", self.dataset, network, recipe, 0
+        )
 
     def seconds(self, cohort: Cohort, execution: Execution | None = None) -> float:
         """Seconds of a step."""
@@ -98,7 +111,9 @@ class Bench:
 
 
 def generate(folder: Path, size: Size) -> Path:
-    """JPEG files in folders of classes, with the size and about the number of bytes of ImageNet's."""
+    """JPEG files in folders of classes, with the size and about the number of bytes
+    of ImageNet's.
+    """
 
     def write(i: int) -> None:
         draw = np.random.default_rng(i)
@@ -108,7 +123,9 @@ def generate(folder: Path, size: Size) -> Path:
         part = "val" if i % 8 == 0 else "train"
         path = folder / part / f"class-{i // 8 % 8}" / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(
+            str(path), np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90]
+        )
 
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         list(pool.map(write, range(size.photos)))

@@ -1,10 +1,12 @@
-"""What training costs as a study grows: the cost model, measured against multiply-adds, and larger studies.
+"""What training costs as a study grows: the cost model, measured against multiply-adds,
+and larger studies.
 
 python -m experiments.benchmarks.growth          on the embedded images; minutes on two cores
 
-Time and memory against the layers that are frozen, the size of images, classes, and images in the dataset (against the
-cells of a cohort: ``experiments.benchmarks.lockstep``), as ratios within this one run; then the hours of studies of
-CaffeNet on ImageNet for rates that a GPU might sustain. Only temporary files are written.
+Time and memory against the layers that are frozen, the size of images, classes, and images in the
+dataset (against the cells of a cohort: ``experiments.benchmarks.lockstep``), as ratios within this
+one run; then the hours of studies of CaffeNet on ImageNet for rates that a GPU might sustain. Only
+temporary files are written.
 """
 
 import statistics
@@ -16,7 +18,13 @@ from pathlib import Path
 
 from hydra import compose
 
-from experiments.benchmarks.timing import spread, step_seconds, table, taking_turns, untrained_cohort
+from experiments.benchmarks.timing import (
+    spread,
+    step_seconds,
+    table,
+    taking_turns,
+    untrained_cohort,
+)
 from experiments.cli import command
 from experiments.plan import Cost, UnpackedImagenet, counted, schedule
 from transferability import cells
@@ -39,7 +47,9 @@ STUDIES = {"paper": [0], "paper-complete": [0, 1, 2]}
 DEVICES = (1, 8, 64)
 
 
-def dataset_of(folder: Path, config: Config, patch: int, images: int) -> tuple[DatasetConfig, PackedDataset]:
+def dataset_of(
+    folder: Path, config: Config, patch: int, images: int
+) -> tuple[DatasetConfig, PackedDataset]:
     """Embedded images with terminals of ``patch`` pixels and ``images`` training images a class."""
     grammar = replace(config.dataset.grammar, patch=patch, train_per_class=images, val_per_class=2)
     side, where = patch * 2**grammar.levels, str(folder / f"{patch}-{images}")
@@ -53,7 +63,9 @@ def specs_of(config: Config, dataset: PackedDataset, names: list[str]) -> list[R
     return [make_spec(cell, "random-0", dataset, config.network, recipe, 0) for cell in chosen]
 
 
-def measured(variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: int) -> dict[str, list[float]]:
+def measured(
+    variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: int
+) -> dict[str, list[float]]:
     """Seconds a step of each variant's cohort, a number a round, the variants taking turns."""
 
     def way(config: Config, names: list[str]) -> Callable[[int], float]:
@@ -63,8 +75,12 @@ def measured(variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: 
     return taking_turns({what: way(*variant) for what, variant in variants.items()}, rounds)
 
 
-def print_growth(title: str, variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: int) -> None:
-    """Time of each variant, predicted by multiply-adds and measured, and memory; the first variant = 1."""
+def print_growth(
+    title: str, variants: dict[str, tuple[Config, list[str]]], rounds: int, steps: int
+) -> None:
+    """Time of each variant, predicted by multiply-adds and measured, and memory;
+    the first variant = 1.
+    """
     seconds, rows, first = measured(variants, rounds, steps), [], next(iter(variants))
     predicted, memory = {}, {}
     with tempfile.TemporaryDirectory() as name:
@@ -72,7 +88,10 @@ def print_growth(title: str, variants: dict[str, tuple[Config, list[str]]], roun
             dataset = pack(config.dataset)
             cost = Cost(Store(name), dataset, execution_of(config))
             # One step of training, no validation.
-            specs = [replace(s, recipe=replace(s.recipe, steps=1)) for s in specs_of(config, dataset, names)]
+            specs = [
+                replace(s, recipe=replace(s.recipe, steps=1))
+                for s in specs_of(config, dataset, names)
+            ]
             predicted[what], memory[what] = cost.multiply_adds(specs), cost.memory(specs)
     for what in variants:
         rows.append(
@@ -87,7 +106,9 @@ def print_growth(title: str, variants: dict[str, tuple[Config, list[str]]], roun
 
 
 def print_start(config: Config, folder: Path, rounds: int, images: tuple[int, ...]) -> None:
-    """What the number of images costs: opening the dataset and the mean image, before the first step."""
+    """What the number of images costs: opening the dataset and the mean image,
+    before the first step.
+    """
     rows = []
     for count in images:
         data, _ = dataset_of(folder, config, 4, count)
@@ -100,9 +121,12 @@ def print_start(config: Config, folder: Path, rounds: int, images: tuple[int, ..
             assert stream.mean_image.shape == dataset.images.shape[1:]
             seconds.append(time.perf_counter() - began)
         each = statistics.median(seconds) / dataset.n_train
-        rows.append([f"{dataset.n_train:,}", f"{1e3 * statistics.median(seconds):.1f}", f"{1e6 * each:.2f}"])
+        rows.append(
+            [f"{dataset.n_train:,}", f"{1e3 * statistics.median(seconds):.1f}", f"{1e6 * each:.2f}"]
+        )
     table(
-        f"4. Images in the dataset: the start of a job (opening, mean image), images of {dataset.image_size} pixels.",
+        "4. Images in the dataset: the start of a job (opening, mean image), images of "
+        f"{dataset.image_size} pixels.",
         ["training images", "ms", "microseconds an image"],
         rows,
     )
@@ -113,7 +137,12 @@ def print_studies() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for study, seeds in STUDIES.items():
-            overrides = ["dataset=imagenet", "network=caffenet", "recipe=paper", f"study.seeds={seeds}"]
+            overrides = [
+                "dataset=imagenet",
+                "network=caffenet",
+                "recipe=paper",
+                f"study.seeds={seeds}",
+            ]
             config = load(compose("config", [f"study={study}", *overrides]))
             imagenet = UnpackedImagenet("imagenet", 256)
             works = jobs(with_sources(study_specs(config, imagenet)))
@@ -124,11 +153,28 @@ def print_studies() -> None:
                 seconds = [o / (rate * 1e12) for o in operations]
                 hours = [f"{schedule(works, seconds, k) / 3600:.1f}" for k in DEVICES]
                 what = f"{study}, {counted(len(seeds), 'seed')}"
-                rows.append([what, str(networks), str(len(works)), f"{sum(operations):.2e}", str(rate), *hours])
+                rows.append(
+                    [
+                        what,
+                        str(networks),
+                        str(len(works)),
+                        f"{sum(operations):.2e}",
+                        str(rate),
+                        *hours,
+                    ]
+                )
     table(
-        "5. CaffeNet on ImageNet, the original's steps: hours on so many GPUs if each sustains so much (assumed, not\n"
+        "5. CaffeNet on ImageNet, the original's steps: hours on so many GPUs if each sustains so "
+        "much (assumed, not\n"
         "   measured: make bench-gpu), a job each at a time.",
-        ["study", "networks", "jobs", "operations", "TFLOP/s", *(counted(k, "GPU") for k in DEVICES)],
+        [
+            "study",
+            "networks",
+            "jobs",
+            "operations",
+            "TFLOP/s",
+            *(counted(k, "GPU") for k in DEVICES),
+        ],
         rows,
     )
 
@@ -143,7 +189,10 @@ def growth(
 ) -> None:
     """Print all tables."""
     n_layers = config.network.n_layers
-    whole = ["baseB", *(name for n, name in ((2, "B2B+"), (3, "A3B+"), (4, "A4B+")) if n < n_layers)]
+    whole = [
+        "baseB",
+        *(name for n, name in ((2, "B2B+"), (3, "A3B+"), (4, "A4B+")) if n < n_layers),
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -153,13 +202,15 @@ def growth(
             return replace(config, dataset=data, network=replace(config.network, **network))
 
         print(
-            f"{execution_of(config).device}, network {config.network.name}, batches of {config.recipe.batch_size}. "
-            f"Medians of {rounds} rounds in which the variants took turns."
+            f"{execution_of(config).device}, network {config.network.name}, batches of "
+            f"{config.recipe.batch_size}. Medians of {rounds} rounds in which the "
+            "variants took turns."
         )
         frozen = {"none": ["baseB", "A1B+"]}
         frozen |= {f"{n} layers": [f"A{n}B", f"B{n}B"] for n in range(1, n_layers)}
         print_growth(
-            "1. Frozen layers: two networks (AnB, BnB) with so many, each with a prefix of its own; none = 1.",
+            "1. Frozen layers: two networks (AnB, BnB) with so many, "
+            "each with a prefix of its own; none = 1.",
             {what: (variant(), names) for what, names in frozen.items()},
             rounds,
             steps,

@@ -1,10 +1,12 @@
 """How fast images come in: packing them, reading them back, and what a cohort consumes.
 
-python -m experiments.benchmarks.ingest dataset.source=PATH    packs JPEG files from a folder or a zip, again and again
+python -m experiments.benchmarks.ingest dataset.source=PATH    packs JPEG files from a folder or a
+                                                               zip, again and again
 python -m experiments.benchmarks.ingest                        packs embedded images, enlarged
 
-Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds belong to the machine and
-its load. Only temporary files are written, below data_dir: that is the disk that is measured.
+Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds belong
+to the machine and its load. Only temporary files are written, below data_dir: that is the disk that
+is measured.
 """
 
 import json
@@ -37,7 +39,8 @@ from transferability.stream import READERS, Stream, ahead
 
 IMAGENET = 1_281_167 + 50_000  # images
 SIDE, BATCH = 256, 256
-IMAGES, ROWS, READS, ROUNDS = 400, 16384, 1024, 3  # packed; of the pack that is read; read at once; of taking turns
+# packed; of the pack that is read; read at once; of taking turns
+IMAGES, ROWS, READS, ROUNDS = 400, 16384, 1024, 3
 ENCODINGS = ("raw", "jpeg")
 WAYS = {
     "faults": "page faults only",
@@ -45,7 +48,8 @@ WAYS = {
     "cpu": f"announced, read ahead by {READERS['cpu']} threads",
     "gpu": f"the same by {READERS['cuda']} into buffers used again, as for a GPU",
 }
-NEEDS = (*product((40_000, 60_000), (28, 60)), (23_000, 1))  # network-images/s of a GPU, networks of a cohort
+# network-images/s of a GPU, networks of a cohort
+NEEDS = (*product((40_000, 60_000), (28, 60)), (23_000, 1))
 
 
 def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
@@ -65,17 +69,26 @@ def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
             path.write_bytes(files[i])
         else:
             os.link(original, path)
-    return f"{min(count, len(files))} {what}, {np.mean([len(f) for f in files]) / 1000:.0f} kB on average"
+    return (
+        f"{min(count, len(files))} {what}, "
+        f"{np.mean([len(f) for f in files]) / 1000:.0f} kB on average"
+    )
 
 
-def packing_rates(source: Path, folder: Path, side: int, rounds: int) -> dict[tuple[str, int], list[float]]:
-    """Images/s of packing ``source`` by (encoding, workers), a number a round; leaves ``folder``/raw and /jpeg."""
+def packing_rates(
+    source: Path, folder: Path, side: int, rounds: int
+) -> dict[tuple[str, int], list[float]]:
+    """Images/s of packing ``source`` by (encoding, workers), a number a round; leaves
+    ``folder``/raw and /jpeg.
+    """
     images = len(list(source.rglob("*.jpg")))
 
     def rate(encoding: str, workers: int) -> float:
         packed = folder / encoding
         shutil.rmtree(packed, ignore_errors=True)
-        config = DatasetConfig("folder", "ingest", str(packed), side, str(source), "linear", encoding=encoding)
+        config = DatasetConfig(
+            "folder", "ingest", str(packed), side, str(source), "linear", encoding=encoding
+        )
         began = time.perf_counter()
         pack(config, workers)
         return images / (time.perf_counter() - began)
@@ -85,7 +98,9 @@ def packing_rates(source: Path, folder: Path, side: int, rounds: int) -> dict[tu
 
 
 def enlarge(packed: Path, folder: Path, rows: int) -> None:
-    """Write ``folder``, a dataset of ``rows`` rows that repeat those of ``packed``, and force it to the disk."""
+    """Write ``folder``, a dataset of ``rows`` rows that repeat those of ``packed``,
+    and force it to the disk.
+    """
     small = PackedDataset(packed)
     which = np.arange(rows) % len(small.labels)
     folder.mkdir()
@@ -101,12 +116,18 @@ def enlarge(packed: Path, folder: Path, rows: int) -> None:
     large.flush()
     np.save(folder / "labels.npy", small.labels[which])
     description = {key: value for key, value in small.meta.items() if key != "n_test"}
-    (folder / "dataset.json").write_text(json.dumps({**description, "n_train": rows - 1, "n_val": 1}))
+    (folder / "dataset.json").write_text(
+        json.dumps({**description, "n_train": rows - 1, "n_val": 1})
+    )
 
 
-def reading_rate(folder: Path, way: str, order: str, cold: bool, reads: int, batch: int, seed: int) -> float:
+def reading_rate(
+    folder: Path, way: str, order: str, cold: bool, reads: int, batch: int, seed: int
+) -> float:
     """Rows/s of reading ``reads`` training rows of the dataset in ``folder`` in batches."""
-    recipe = RecipeConfig("", reads // batch, batch, 1.0, "cosine", 1, batch, reshuffle=order == "random")
+    recipe = RecipeConfig(
+        "", reads // batch, batch, 1.0, "cosine", 1, batch, reshuffle=order == "random"
+    )
     dataset = PackedDataset(folder)
     stream = Stream(dataset, [0], None, seed, recipe, dataset.image_size, torch.device("cpu"))
     steps = range(recipe.steps)
@@ -126,10 +147,13 @@ def _read(stream: Stream, dataset: PackedDataset, way: str, steps: range) -> Ite
         yield from stream.batches(steps.start, steps.stop)
         return
     free = [
-        np.empty((stream.recipe.batch_size, *dataset.images.shape[1:]), np.uint8) for _ in range(READERS["cuda"] + 2)
+        np.empty((stream.recipe.batch_size, *dataset.images.shape[1:]), np.uint8)
+        for _ in range(READERS["cuda"] + 2)
     ]
     if way == "gpu":
-        for out in ahead(lambda step: dataset.read_rows(stream.rows(step), free.pop()), steps, READERS["cuda"]):
+        for out in ahead(
+            lambda step: dataset.read_rows(stream.rows(step), free.pop()), steps, READERS["cuda"]
+        ):
             yield out
             free.append(out)
         return
@@ -144,21 +168,29 @@ def _read(stream: Stream, dataset: PackedDataset, way: str, steps: range) -> Ite
 
 
 def _forget(folder: Path) -> None:
-    """Have the system drop its copy of the files in memory; it keeps what is mapped and was touched."""
+    """Have the system drop its copy of the files in memory;
+    it keeps what is mapped and was touched.
+    """
     for path in folder.glob("*.npy"):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def reading_rates(folder: Path, reads: int, batch: int, rounds: int) -> dict[tuple[str, str, str, bool], list[float]]:
+def reading_rates(
+    folder: Path, reads: int, batch: int, rounds: int
+) -> dict[tuple[str, str, str, bool], list[float]]:
     """Rows/s by (encoding, order, way, cold), a number a round."""
     states = (True, False) if hasattr(os, "posix_fadvise") else (False,)
 
     def rate(encoding: str, order: str, way: str, cold: bool) -> Callable[[int], float]:
-        return lambda seed: reading_rate(folder / f"large-{encoding}", way, order, cold, reads, batch, seed)
+        return lambda seed: reading_rate(
+            folder / f"large-{encoding}", way, order, cold, reads, batch, seed
+        )
 
     every = product(ENCODINGS, states, ("random", "file"), WAYS)
-    return taking_turns({(e, order, way, cold): rate(e, order, way, cold) for e, cold, order, way in every}, rounds)
+    return taking_turns(
+        {(e, order, way, cold): rate(e, order, way, cold) for e, cold, order, way in every}, rounds
+    )
 
 
 def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict) -> None:
@@ -176,7 +208,8 @@ def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict)
     ]
     table(
         f"1. Packing {images} images ({files}).\n"
-        "   Reading, decoding, squashing, writing, checksum; so fast, ImageNet's 1,331,167 images would take so many\n"
+        "   Reading, decoding, squashing, writing, checksum; so fast, ImageNet's 1,331,167 images "
+        "would take so many\n"
         "   minutes and become so many GB. Speed, raw with one thread = 1.",
         ["", "speed (min to max)", "images/s", "ImageNet: minutes", "GB"],
         rows,
@@ -193,7 +226,8 @@ def print_reading(size: dict[str, float], batch: int, rates: dict) -> None:
                 what = f"{'cold' if cold else 'warm'}, {order} order: {WAYS[way]}"
                 rows.append([what, ratio, f"{statistics.median(of):,.0f}"])
         table(
-            f"2. Reading batches of {batch} rows from a pack of {size[encoding]:.1f} GB, {encoding}. Cold: not in\n"
+            f"2. Reading batches of {batch} rows from a pack of {size[encoding]:.1f} GB, "
+            f"{encoding}. Cold: not in\n"
             "   memory. Speed, without announcement = 1.",
             ["", "speed (min to max)", "rows/s"],
             rows,
@@ -207,11 +241,22 @@ def print_needs(rates: dict) -> None:
         if way == "gpu":
             have = statistics.median(of)
             ratios = [f"{have / (rate / networks):.1f}" for rate, networks in NEEDS]
-            rows.append([f"{encoding}, {'cold' if cold else 'warm'}, {order} order", f"{have:,.0f}", *ratios])
+            rows.append(
+                [
+                    f"{encoding}, {'cold' if cold else 'warm'}, {order} order",
+                    f"{have:,.0f}",
+                    *ratios,
+                ]
+            )
     table(
-        "3. Rows read as for a GPU over rows that a cohort needs: above 1 the reader waits for training. (Columns:\n"
+        "3. Rows read as for a GPU over rows that a cohort needs: above 1 the reader waits for "
+        "training. (Columns:\n"
         "   network-images/s of the GPU / networks = rows/s.)",
-        ["", "rows/s", *(f"{rate // 1000}k / {networks} = {rate / networks:,.0f}" for rate, networks in NEEDS)],
+        [
+            "",
+            "rows/s",
+            *(f"{rate // 1000}k / {networks} = {rate / networks:,.0f}" for rate, networks in NEEDS),
+        ],
         rows,
     )
 
@@ -235,14 +280,17 @@ def ingest(
     needed, free = 2 * (images + rows) * 3 * side**2, shutil.disk_usage(where).free
     if needed > free:
         raise UserError(
-            f"{where} has {free / 1e9:.1f} GB free, this needs {needed / 1e9:.1f} for a while: set data_dir"
+            f"{where} has {free / 1e9:.1f} GB free, this needs {needed / 1e9:.1f} for a "
+            "while: set data_dir"
         )
     with tempfile.TemporaryDirectory(prefix=".ingest-", dir=where) as name:
         folder = Path(name)
         (folder / "source" / "all").mkdir(parents=True)
         files = make_files(config.dataset, folder / "source" / "all", images)
         packing = packing_rates(folder / "source", folder, side, rounds)
-        sizes = {e: sum(f.stat().st_size for f in (folder / e).glob("*.npy")) / images for e in ENCODINGS}
+        sizes = {
+            e: sum(f.stat().st_size for f in (folder / e).glob("*.npy")) / images for e in ENCODINGS
+        }
         print_packing(files, images, sizes, packing)
         for encoding in ENCODINGS:
             enlarge(folder / encoding, folder / f"large-{encoding}", rows)

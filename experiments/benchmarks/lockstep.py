@@ -1,10 +1,13 @@
 """How fast lockstep training is, against the other ways to train the same networks.
 
-python -m experiments.benchmarks.lockstep                  the embedded images, the configured network and recipe
-python -m experiments.benchmarks.lockstep dataset=tiny_imagenet recipe=tiny_imagenet dataset.source=ZIP_OR_FOLDER
+python -m experiments.benchmarks.lockstep                  the embedded images,
+                                                           the configured network and recipe
+python -m experiments.benchmarks.lockstep dataset=tiny_imagenet recipe=tiny_imagenet
+    dataset.source=ZIP_OR_FOLDER
 
-Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one run, the ways to
-train taking turns; absolute speeds belong to the machine and its load. Only temporary files are written.
+Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one
+run, the ways to train taking turns; absolute speeds belong to the machine and its load. Only
+temporary files are written.
 """
 
 import copy
@@ -24,8 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmarks.plain_script import WORKERS, export_images, plain_batches, plain_training
-from experiments.benchmarks.timing import spread, step_seconds, table, taking_turns, untrained_cohort
+from experiments.benchmarks.plain_script import (
+    WORKERS,
+    export_images,
+    plain_batches,
+    plain_training,
+)
+from experiments.benchmarks.timing import (
+    spread,
+    step_seconds,
+    table,
+    taking_turns,
+    untrained_cohort,
+)
 from experiments.cli import command, dataset_of
 from transferability import cells
 from transferability.cohort import Cohort
@@ -38,11 +52,15 @@ ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a
 
 
 def cohort_specs(config: Config) -> list[RunSpec]:
-    """All cells of one target task, BnB, BnB+, AnB, AnB+ and RnB for every n; their recipe has no end."""
+    """All cells of one target task, BnB, BnB+, AnB, AnB+ and RnB for every n;
+    their recipe has no end.
+    """
     dataset, layers = dataset_of(config), list(range(1, config.network.n_layers))
     recipe = replace(config.recipe, steps=10**9, eval_every=10**9)
     return [
-        make_spec(cell, config.split or "random-0", dataset, config.network, recipe, config.seed or 0)
+        make_spec(
+            cell, config.split or "random-0", dataset, config.network, recipe, config.seed or 0
+        )
         for treatment in ("BnB", "BnB+", "AnB", "AnB+", "RnB")
         for cell in cells.expand(treatment, config.target or "B", layers, config.network.n_layers)
     ]
@@ -57,10 +75,11 @@ def cohort_sizes(config: Config) -> list[int]:
 def measure(
     config: Config, specs: list[RunSpec], folder: Path, rounds: int, steps: int, plain_steps: int
 ) -> dict[str, list[float]]:
-    """Seconds to bring the networks of ``specs`` one step further: for each way to do it, a number a round.
+    """Seconds to bring the networks of ``specs`` one step further: for each way to do it,
+    a number a round.
 
-    ``lockstep``, ``one`` by one, ``side`` by side, ``plain`` and ``plain 1`` (on one torch thread) train all of them;
-    ``four N`` trains all but RnB, in cohorts of N networks.
+    ``lockstep``, ``one`` by one, ``side`` by side, ``plain`` and ``plain 1`` (on one torch thread)
+    train all of them; ``four N`` trains all but RnB, in cohorts of N networks.
     """
     torch_threads, execution = torch.get_num_threads(), execution_of(config)
     cohort = untrained_cohort(config, specs)
@@ -83,10 +102,14 @@ def measure(
     def plain(threads: int) -> float:
         torch.set_num_threads(threads)
         shared = outputs, config, execution.device
-        plain_training(batches, 0, *shared, 2 * WORKERS)  # uses up what the workers prepared while they waited
-        # Networks with equally many frozen layers cost the plain script the same: each kind is timed once.
+        # uses up what the workers prepared while they waited
+        plain_training(batches, 0, *shared, 2 * WORKERS)
+        # Networks with equally many frozen layers cost the plain script the same: each kind
+        # is timed once.
         kinds = Counter(m.network.frozen for m in members)
-        return sum(n * plain_training(batches, frozen, *shared, plain_steps) for frozen, n in kinds.items())
+        return sum(
+            n * plain_training(batches, frozen, *shared, plain_steps) for frozen, n in kinds.items()
+        )
 
     ways: dict[str, Callable[[int], float]] = {
         "lockstep": lambda _: in_cohorts(members, len(members)),
@@ -98,7 +121,9 @@ def measure(
     }
     for size in cohort_sizes(config)[1:]:
         ways[f"four {size}"] = lambda _, size=size: in_cohorts(four, size)
-    with closing(plain_batches(folder, config, cohort.stream.mean_image.mean(axis=(0, 1)))) as batches:
+    with closing(
+        plain_batches(folder, config, cohort.stream.mean_image.mean(axis=(0, 1)))
+    ) as batches:
         next(batches)  # the workers start before any thread does
         times = taking_turns(ways, rounds)
     torch.set_num_threads(torch_threads)
@@ -118,7 +143,8 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
     header = ["", "time (min to max)", "network-images/s"]
     lockstep = row(f"lockstep: one cohort, {threads} networks at a time", "lockstep")
     table(
-        f"1. Lockstep against the same code without it: bringing the {n} networks of one target task (BnB, BnB+,\n"
+        f"1. Lockstep against the same code without it: bringing the {n} networks of one target "
+        "task (BnB, BnB+,\n"
         "   AnB, AnB+ and RnB, every n) one training step further. Time, lockstep = 1.",
         header,
         [
@@ -129,8 +155,10 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
     )
     table(
         f"2. Lockstep against a plain script: ImageFolder of {files}, torchvision transforms,\n"
-        f"   a DataLoader with {WORKERS} workers, the same layers, requires_grad_(False) on the lowest n, SGD, one\n"
-        f"   network after the other. The same {n} networks, one training step further. Time, lockstep = 1.",
+        f"   a DataLoader with {WORKERS} workers, the same layers, requires_grad_(False) on the "
+        "lowest n, SGD, one\n"
+        f"   network after the other. The same {n} networks, one training step further. "
+        "Time, lockstep = 1.",
         header,
         [
             lockstep,
@@ -139,15 +167,20 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
         ],
     )
     table(
-        f"3. The cost of a network as its cohort grows. The same {four} networks (BnB, BnB+, AnB, AnB+), in a random\n"
-        "   order cut into cohorts of each size that train one after the other: every line trains the same mix.\n"
-        f"   Time a network-image, cohorts of 1 = 1. A cohort of 1 keeps one core busy, larger ones {threads}.",
+        f"3. The cost of a network as its cohort grows. The same {four} networks (BnB, BnB+, AnB, "
+        "AnB+), in a random\n"
+        "   order cut into cohorts of each size that train one after the other: every line trains "
+        "the same mix.\n"
+        "   Time a network-image, cohorts of 1 = 1. "
+        f"A cohort of 1 keeps one core busy, larger ones {threads}.",
         header,
         [row(f"cohorts of {k}", f"four {k}", "four 1", four) for k in cohort_sizes(config)],
     )
 
 
-def print_memory(config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]) -> None:
+def print_memory(
+    config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]
+) -> None:
     """Question 4, each row measured in a child process of its own.
 
     A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
@@ -155,12 +188,16 @@ def print_memory(config: Config, specs: list[RunSpec], folder: Path, sizes: tupl
     rows = [["nothing trained: imports only", f"{_in_child(_peak, resource.RUSAGE_SELF):,.0f}", ""]]
     for size in sizes:
         chosen = specs[:: len(specs) // size][:size]
-        rows.append([f"lockstep, a cohort of {size}", f"{_in_child(cohort_peak, config, chosen):,.0f}", ""])
+        rows.append(
+            [f"lockstep, a cohort of {size}", f"{_in_child(cohort_peak, config, chosen):,.0f}", ""]
+        )
     own, worker = _in_child(plain_peak, config, folder)
     rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
     table(
-        "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed images that it read,\n"
-        "   which the system can take back; a worker's includes those that it shares with the script.",
+        "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed "
+        "images that it read,\n"
+        "   which the system can take back; a worker's includes those that it shares "
+        "with the script.",
         ["", "process", f"each of {WORKERS} workers"],
         rows,
     )
@@ -173,7 +210,9 @@ def cohort_peak(config: Config, specs: list[RunSpec]) -> float:
 
 
 def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
-    """Peak resident MiB of this process after a few steps of the plain script, and of its largest worker."""
+    """Peak resident MiB of this process after a few steps of the plain script,
+    and of its largest worker.
+    """
     device, outputs = execution_of(config).device, len(list(folder.iterdir()))
     with closing(plain_batches(folder, config, np.zeros(3))) as batches:
         plain_training(batches, 0, outputs, config, device, STEPS)
@@ -202,14 +241,20 @@ def lockstep(
     if memory_sizes is None:
         memory_sizes = (1, cohort_sizes(config)[-1], len(specs))
     print(
-        f"{config.dataset.name}, network {config.network.name}, batches of {config.recipe.batch_size}, "
-        f"{config.recipe.precision}. Training steps only, no validation.\nMedians of {rounds} rounds in which the ways "
-        "to train took turns. Only the ratios carry over to another machine,\nnetwork-images/s do not."
+        f"{config.dataset.name}, network {config.network.name}, batches of "
+        f"{config.recipe.batch_size}, {config.recipe.precision}. Training steps only, no "
+        f"validation.\nMedians of {rounds} rounds in which the ways to train took turns. Only the "
+        "ratios carry over to another machine,\nnetwork-images/s do not."
     )
     with tempfile.TemporaryDirectory() as name:
         files = _in_child(export_images, config, specs, Path(name))
         print_memory(config, specs, Path(name), memory_sizes)
-        print_speed(config, len(specs), files, measure(config, specs, Path(name), rounds, steps, plain_steps))
+        print_speed(
+            config,
+            len(specs),
+            files,
+            measure(config, specs, Path(name), rounds, steps, plain_steps),
+        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from experiments.benchmarks.timing import now
 from experiments.cli import dataset_of
 from transferability.config import Config
 from transferability.networks import EightLayerConfig
-from transferability.sources import FileTree
+from transferability.sources.trees import FileTree
 from transferability.spec import RunSpec
 
 WORKERS = 2  # of the DataLoader
@@ -24,7 +24,9 @@ FILES_PER_CLASS = 100  # image files, at most
 
 
 def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
-    """The same layers as ``networks.eight_layer``, in the order of the paper: convolution, ReLU, pool."""
+    """The same layers as ``networks.eight_layer``,
+    in the order of the paper: convolution, ReLU, pool.
+    """
     layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):
         kernel, stride, padding = config.kernels[i], config.strides[i], config.paddings[i]
@@ -52,7 +54,9 @@ def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def plain_batches(folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS) -> Iterator[list[Tensor]]:
+def plain_batches(
+    folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS
+) -> Iterator[list[Tensor]]:
     """Epoch after epoch of an ImageFolder; ``mean`` is the channels' mean, 0..255."""
     network, size = config.network, config.dataset.image_size
     files = ImageFolder(folder)
@@ -80,12 +84,16 @@ def plain_batches(folder: Path, config: Config, mean: np.ndarray, workers: int =
 def plain_training(
     batches: Iterator, frozen: int, outputs: int, config: Config, device: torch.device, steps: int
 ) -> float:
-    """Train one network with its first ``frozen`` layers fixed; seconds a step, after a step to warm up."""
+    """Train one network with its first ``frozen`` layers fixed;
+    seconds a step, after a step to warm up.
+    """
     recipe = config.recipe
     network = plain_network(config.network, outputs).to(device, memory_format=torch.channels_last)
     network[:frozen].requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
+    optimiser = torch.optim.SGD(
+        trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
     for step in range(1 + steps):
         if step == 1:
             began = now(device)
@@ -103,7 +111,8 @@ def plain_training(
 def export_images(config: Config, specs: list[RunSpec], folder: Path) -> str:
     """Fill an ImageFolder with training images of the task of ``specs``; returns what they are.
 
-    Tiny-ImageNet's own JPEG files where ``dataset.source`` is given, else the packed images as PNG files.
+    Tiny-ImageNet's own JPEG files where ``dataset.source`` is given,
+    else the packed images as PNG files.
     """
     dataset, tree = dataset_of(config), None
     if config.dataset.kind == "tiny_imagenet" and config.dataset.source:

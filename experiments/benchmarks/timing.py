@@ -1,4 +1,6 @@
-"""What the benchmarks share: the seconds of a training step, ways that take turns, ratios, and tables."""
+"""What the benchmarks share: the seconds of a training step, ways that take turns,
+ratios, and tables.
+"""
 
 import statistics
 import sys
@@ -29,7 +31,9 @@ def now(device: torch.device) -> float:
 
 
 def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
-    """The networks of ``specs``, their bases untrained: the time of a step does not depend on the weights."""
+    """The networks of ``specs``, their bases untrained:
+    the time of a step does not depend on the weights.
+    """
     dataset, execution = dataset_of(config), execution_of(config)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -63,7 +67,9 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
 
 
 def taking_turns(ways: dict[Way, Callable[[int], float]], rounds: int) -> dict[Way, list[float]]:
-    """What each of ``ways`` measures, a number a round; each is told the number of the round, from 0."""
+    """What each of ``ways`` measures, a number a round;
+    each is told the number of the round, from 0.
+    """
     measured: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way, measure in ways.items():
@@ -82,5 +88,9 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     print(f"\n{title}\n")
     for r in [header, *rows]:
-        print("  ", r[0].ljust(widths[0]), *(c.rjust(w + 2) for c, w in zip(r[1:], widths[1:], strict=True)))
+        print(
+            "  ",
+            r[0].ljust(widths[0]),
+            *(c.rjust(w + 2) for c, w in zip(r[1:], widths[1:], strict=True)),
+        )
     sys.stdout.flush()

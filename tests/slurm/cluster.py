@@ -1,4 +1,6 @@
-"""A real Slurm of one node for the tests, from the system's packages; all of its state lives in one folder."""
+"""A real Slurm of one node for the tests, from the system's packages;
+all of its state lives in one folder.
+"""
 
 import os
 import shutil
@@ -25,8 +27,13 @@ def missing() -> str | None:
 
 @contextmanager
 def cluster() -> Iterator[dict[str, str]]:
-    """Start munged, slurmctld and slurmd; yield the environment for their clients; stop them in every case."""
-    with TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
+    """Start munged, slurmctld and slurmd; yield the environment for their clients;
+    stop them in every case.
+    """
+    with (
+        TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as name,
+        ExitStack() as stack,
+    ):
         folder = Path(name)
         for part in ("state", "spool", "log", "munge"):
             (folder / part).mkdir()
@@ -36,12 +43,22 @@ def cluster() -> Iterator[dict[str, str]]:
         conf.write_text(_configuration(folder))
         munge = [f"--{kind}-file={folder}/munge/{kind}" for kind in ("key", "pid", "log", "seed")]
         subprocess.run(["mungekey", "-c", "-k", folder / "munge/key"], check=True)
-        environment = {**os.environ, "SLURM_CONF": str(conf), "PATH": f"{HERE}:{os.environ['PATH']}"}
-        daemon = _start(stack, folder, ["munged", "--foreground", f"--socket={folder}/munge/socket", *munge])
+        environment = {
+            **os.environ,
+            "SLURM_CONF": str(conf),
+            "PATH": f"{HERE}:{os.environ['PATH']}",
+        }
+        daemon = _start(
+            stack, folder, ["munged", "--foreground", f"--socket={folder}/munge/socket", *munge]
+        )
         _wait(daemon, folder, lambda: (folder / "munge/socket").exists())
         _start(stack, folder, ["slurmctld", "-D", "-i", "-f", str(conf)])
         daemon = _start(stack, folder, ["slurmd", "-D", "-f", str(conf)])
-        _wait(daemon, folder, lambda: ask(environment, "sinfo", "-h", "-o", "%T", "-p", "main") == "idle")
+        _wait(
+            daemon,
+            folder,
+            lambda: ask(environment, "sinfo", "-h", "-o", "%T", "-p", "main") == "idle",
+        )
         stack.callback(_end_jobs, environment)
         yield environment
 
@@ -91,7 +108,9 @@ def _wait(daemon: subprocess.Popen, folder: Path, ready: Callable[[], bool]) -> 
     deadline = time.monotonic() + 60
     while not ready():
         if daemon.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("\n".join(path.read_text() for path in sorted((folder / "log").iterdir())))
+            raise RuntimeError(
+                "\n".join(path.read_text() for path in sorted((folder / "log").iterdir()))
+            )
         time.sleep(0.1)
 
 

@@ -34,16 +34,22 @@ from transferability.sources import archives, open_source
 
 @pytest.mark.parametrize("below", ["./", "./pets/", ".\\", "pets\\"])
 def test_a_zip_may_spell_its_paths_otherwise(below, tmp_path):
-    """As ``zip -r a.zip ./*`` elsewhere, and programs of Windows do; the checksum is that of the folder."""
+    """As ``zip -r a.zip ./*`` elsewhere, and programs of Windows do;
+    the checksum is that of the folder.
+    """
     root = class_folders(tmp_path / "pets", {"ant": 4, "bee": 4})
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
         for path in sorted(root.rglob("*")):
             name = below + path.relative_to(root).as_posix() + "/" * path.is_dir()
             out.writestr(
-                name.replace("/", "\\") if "\\" in below else name, b"" if path.is_dir() else path.read_bytes()
+                name.replace("/", "\\") if "\\" in below else name,
+                b"" if path.is_dir() else path.read_bytes(),
             )
     assert found(tmp_path / "a.zip")[0] == ["ant", "bee"]
-    packed = [pack(config_of(source, tmp_path / f"packed-{source.stem}")) for source in (root, tmp_path / "a.zip")]
+    packed = [
+        pack(config_of(source, tmp_path / f"packed-{source.stem}"))
+        for source in (root, tmp_path / "a.zip")
+    ]
     assert packed[0].checksum == packed[1].checksum
 
 
@@ -102,7 +108,10 @@ def test_a_link_in_a_zip_file_is_not_followed(tmp_path):
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     archive = foreign(tmp_path / "z.zip", (link, str(tmp_path / "secret.png")))
     message = packing_refusal(config_of(archive, tmp_path / "failed"))
-    assert "ant/link.png cannot be read (a symbolic link in a zip file; zip what it points to)" in message
+    assert (
+        "ant/link.png cannot be read (a symbolic link in a zip file; zip what it points to)"
+        in message
+    )
     packed = pack(config_of(archive, tmp_path / "packed", on_error="skip"))
     assert len(packed.images) == 8 and not (packed.images == 200).any()
 
@@ -123,11 +132,16 @@ def patched(archive, name, **values):
 def test_an_encrypted_zip_file_is_refused(tmp_path):
     archive = patched(foreign(tmp_path / "z.zip", ("ant/x.png", plain_png())), "ant/x.png", flags=1)
     message = packing_refusal(config_of(archive, tmp_path / "packed"))
-    assert "the entry ant/x.png is encrypted: unzip it with its password and give the folder" in message
+    assert (
+        "the entry ant/x.png is encrypted: unzip it with its password and give the folder"
+        in message
+    )
 
 
 def test_a_method_of_compression_that_is_not_known_is_named(tmp_path):
-    archive = patched(foreign(tmp_path / "z.zip", ("ant/x.png", plain_png())), "ant/x.png", method=9)
+    archive = patched(
+        foreign(tmp_path / "z.zip", ("ant/x.png", plain_png())), "ant/x.png", method=9
+    )
     message = packing_refusal(config_of(archive, tmp_path / "packed"))
     assert "ant/x.png cannot be read (zip: " in message and "on_error=skip" in message
 
@@ -223,10 +237,17 @@ def test_links_in_a_tar_file(tmp_path, caplog):
     folder = entry("ant/more", type=tarfile.SYMTYPE, linkname="../bee")
     archive = added(tmp_path / "t.tar", (hard, b""), (soft, b""), (folder, b""))
     source = open_source(config_of(archive))
-    assert lines(caplog)[0] == f"{archive}: the symbolic link ant/more is left out: archive what it points to"
+    assert (
+        lines(caplog)[0]
+        == f"{archive}: the symbolic link ant/more is left out: archive what it points to"
+    )
     items = {item.name: item for item in source.train + source.val}
-    assert np.array_equal(items[f"{archive}/bee/again.png"].load(), items[f"{archive}/ant/0.png"].load())
-    with pytest.raises(OSError, match="a symbolic link or no file in a tar file; archive what it points to"):
+    assert np.array_equal(
+        items[f"{archive}/bee/again.png"].load(), items[f"{archive}/ant/0.png"].load()
+    )
+    with pytest.raises(
+        OSError, match="a symbolic link or no file in a tar file; archive what it points to"
+    ):
         items[f"{archive}/bee/soft.png"].load()
 
 
@@ -237,7 +258,10 @@ def test_a_tar_file_that_is_cut_off_is_refused(tmp_path, kind, keep):
     data = archive.read_bytes()
     archive.write_bytes(data[: int(keep * len(data))])
     message = refusal(archive)
-    assert "neither a folder nor a zip or tar file, or the file is cut off" in message or "cannot be read" in message
+    assert (
+        "neither a folder nor a zip or tar file, or the file is cut off" in message
+        or "cannot be read" in message
+    )
 
 
 def test_a_tar_file_that_ends_between_two_files_or_is_damaged_there_is_refused(tmp_path):

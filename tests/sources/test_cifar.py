@@ -41,7 +41,10 @@ def cifar(root, kind, monkeypatch):
             labels += drawn
             images += [row.reshape(3, 32, 32).transpose(1, 2, 0) for row in data]
         subsets.append((labels, images))
-    meta = {**published.meta, "md5": dump(published.meta["filename"], {published.meta["key"]: names})}
+    meta = {
+        **published.meta,
+        "md5": dump(published.meta["filename"], {published.meta["key"]: names}),
+    }
     for attribute, value in {**lists, "meta": meta}.items():  # the checksums of the published files
         monkeypatch.setattr(published, attribute, value)
     return subsets
@@ -50,13 +53,17 @@ def cifar(root, kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_cifar_comes_through_torchvision(tmp_path, monkeypatch, kind):
     expected = cifar(tmp_path / "torchvision", kind, monkeypatch)
-    packed = pack(config_of(tmp_path / "torchvision", tmp_path / "packed", image_size=32, kind=kind))
+    packed = pack(
+        config_of(tmp_path / "torchvision", tmp_path / "packed", image_size=32, kind=kind)
+    )
     n = {"cifar10": 10, "cifar100": 100}[kind]
     assert packed.n_train == 4 * n and packed.meta["n_val"] == n
     groups = cifar_groups(kind)
     assert [(c.name, c.group) for c in packed.classes] == sorted(groups.items())
     for rows, (labels, images) in zip((slice(0, 4 * n), slice(4 * n, None)), expected, strict=True):
-        there = sorted((int(label), image.tobytes()) for label, image in zip(labels, images, strict=True))
+        there = sorted(
+            (int(label), image.tobytes()) for label, image in zip(labels, images, strict=True)
+        )
         here = zip(packed.labels[rows], packed.images[rows], strict=True)
         assert sorted((int(label), image.tobytes()) for label, image in here) == there
 
@@ -64,9 +71,13 @@ def test_cifar_comes_through_torchvision(tmp_path, monkeypatch, kind):
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_cifar_that_cannot_be_downloaded_is_one_clear_line(tmp_path, monkeypatch, kind):
     for published in (CIFAR10, CIFAR100):
-        monkeypatch.setattr(published, "url", "http://127.0.0.1:1/cifar.tar.gz")  # nobody answers there
+        # nobody answers there
+        monkeypatch.setattr(published, "url", "http://127.0.0.1:1/cifar.tar.gz")
     message = refusal(tmp_path / "torchvision", kind=kind)
-    assert message.startswith(f"{kind} is not in dataset.source=") and "cannot be downloaded" in message
+    assert (
+        message.startswith(f"{kind} is not in dataset.source=")
+        and "cannot be downloaded" in message
+    )
 
 
 def test_the_groups_of_classes():
@@ -80,4 +91,8 @@ def test_the_groups_of_classes():
     assert {len(members) for members in superclasses.values()} == {5}
     assert len({name for members in superclasses.values() for name in members}) == 100
     groups = cifar_groups("cifar100")
-    assert (groups["oak_tree"], groups["rocket"], groups["baby"]) == ("natural", "man-made", "natural")
+    assert (groups["oak_tree"], groups["rocket"], groups["baby"]) == (
+        "natural",
+        "man-made",
+        "natural",
+    )

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.helpers import HEIF, SIDE, class_folders, classes, config_of, made, make_source, packing_refusal, write
+from tests.helpers import (
+    HEIF,
+    SIDE,
+    class_folders,
+    classes,
+    config_of,
+    made,
+    make_source,
+    packing_refusal,
+    write,
+)
 from transferability.datasets import verify
 from transferability.errors import UserError
 from transferability.pack import pack
@@ -41,7 +51,9 @@ CORRUPT = {
 
 
 def rows_without(source, folder, path):
-    """Images and labels as packed where ``path`` is a (white) image, without the row of that image."""
+    """Images and labels as packed where ``path`` is a (white) image,
+    without the row of that image.
+    """
     path.unlink(missing_ok=True)
     write(path, np.full((SIDE, SIDE, 3), 255, np.uint8))
     whole = pack(config_of(source, folder))
@@ -61,7 +73,9 @@ def test_a_corrupt_image_stops_packing_or_is_left_out(tmp_path, name, where):
     packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
     assert list(packed.meta["skipped"]) == [str(path)] and packed.meta["skipped"][str(path)]
     assert packed.meta["n_train"] == 21 and packed.meta["n_val"] == 9
-    assert (packed.images.tolist(), packed.labels.tolist()) == rows_without(source, tmp_path / "mended", path)
+    assert (packed.images.tolist(), packed.labels.tolist()) == rows_without(
+        source, tmp_path / "mended", path
+    )
     verify(packed)
 
 
@@ -80,7 +94,9 @@ def test_a_corrupt_member_of_a_zip_file_is_a_corrupt_image(tmp_path):
     )
     packed = pack(config_of(tmp_path / "z.zip", tmp_path / "skipped", on_error="skip"))
     expected = rows_without(source, tmp_path / "mended", source / "train" / "ant" / "bad.png")
-    assert (packed.images.tolist(), packed.labels.tolist()) == expected and len(packed.meta["skipped"]) == 1
+    assert (packed.images.tolist(), packed.labels.tolist()) == expected and len(
+        packed.meta["skipped"]
+    ) == 1
 
 
 def test_a_class_of_corrupt_images_only_is_refused(tmp_path):
@@ -113,19 +129,32 @@ def test_images_that_are_not_read_are_not_called_corrupt(tmp_path, caplog):
         (root / "ant" / "odd.tif").write_bytes(file_of(values, "TIFF"))
         message = packing_refusal(config_of(root, tmp_path / "packed"))
         assert f"ant/odd.tif is not supported ({what}; 8 and 16 are: convert it)" in message
-    few, many = draw.integers(0, 4096, (16, 16)).astype(np.uint16), draw.integers(0, 65536, (16, 16)).astype(np.uint16)
+    few = draw.integers(0, 4096, (16, 16)).astype(np.uint16)
+    many = draw.integers(0, 65536, (16, 16)).astype(np.uint16)
     _warn_of_dark_images.cache_clear()
     for kind in ("TIFF", "PNG"):
         assert (decode(file_of(many, kind))[..., 0] == many >> 8).all() and not caplog.messages
     for kind in ("TIFF", "PNG"):
         assert (decode(file_of(few, kind))[..., 0] == few >> 8).all()
-    assert caplog.text.count("of images with 16 bits a value the highest 8 are packed, and some use 12 bits") == 1
+    assert (
+        caplog.text.count(
+            "of images with 16 bits a value the highest 8 are packed, and some use 12 bits"
+        )
+        == 1
+    )
 
 
 def test_images_that_cannot_be_decoded_are_errors_or_counted_a_class_at_a_time(tmp_path, caplog):
     photos = {"ant/x": HEIF, "ant/y.heif": HEIF, "bee/z.HEIC": HEIF}
-    root = made(tmp_path / "own", *classes("train/"), *classes("val/"), **{f"train/{p}": d for p, d in photos.items()})
-    with pytest.raises(UserError, match=r"ant/x is not supported \(HEIF: convert it to PNG or JPEG\)"):
+    root = made(
+        tmp_path / "own",
+        *classes("train/"),
+        *classes("val/"),
+        **{f"train/{p}": d for p, d in photos.items()},
+    )
+    with pytest.raises(
+        UserError, match=r"ant/x is not supported \(HEIF: convert it to PNG or JPEG\)"
+    ):
         pack(config_of(root, folder=str(tmp_path / "packed")))
     packed = pack(config_of(root, folder=str(tmp_path / "packed"), on_error="skip"))
     assert len(packed.labels) == 12 and len(packed.meta["skipped"]) == 3
@@ -163,7 +192,9 @@ def test_every_common_kind_of_image_packs(tmp_path):
     }
     for name, (image, file, kind, _) in saved.items():
         (classes / name).mkdir(parents=True)
-        image.save(classes / name / file, kind, **({"progressive": True} if name == "progressive" else {}))
+        image.save(
+            classes / name / file, kind, **({"progressive": True} if name == "progressive" else {})
+        )
     shutil.copytree(classes, tmp_path / "source" / "val")
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed"))
     assert [c.name for c in packed.classes] == sorted(saved)
@@ -193,7 +224,9 @@ def see_through(kind, **options):
         animated("PNG"),
         see_through("PNG"),
         see_through("WEBP", lossless=True, exact=True),
-        cv2.imencode(".png", np.full((12, 12, 3), (30 * 256, 60 * 256, 200 * 256 + 255), np.uint16))[1].tobytes(),
+        cv2.imencode(
+            ".png", np.full((12, 12, 3), (30 * 256, 60 * 256, 200 * 256 + 255), np.uint16)
+        )[1].tobytes(),
     ],
     ids=["gif", "webp", "apng", "png with alpha", "webp with alpha", "16 bits a channel"],
 )
@@ -215,7 +248,9 @@ def test_the_rotation_tag_of_a_camera_is_ignored(tmp_path):
     exif[0x0112] = 6  # "turn me by 90 degrees"
     for subset in ("train", "val"):
         (tmp_path / "source" / subset / "a").mkdir(parents=True)
-        Image.fromarray(image).save(tmp_path / "source" / subset / "a" / "x.jpg", exif=exif, quality=95)
+        Image.fromarray(image).save(
+            tmp_path / "source" / subset / "a" / "x.jpg", exif=exif, quality=95
+        )
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed"))
     assert packed.images[0, 0].min() > 200 and packed.images[0, -1].max() < 55
 
@@ -249,7 +284,10 @@ def test_orientation_is_a_setting_of_the_pack(tmp_path):
     plain = pack(config_of(tmp_path / "own", tmp_path / "plain"))
     turned = pack(config_of(tmp_path / "own", tmp_path / "turned", orientation="apply"))
     assert (plain.images[:, 0] == 200).all() and (turned.images[:, :, -1] == 200).all()
-    assert "orientation" not in plain.meta["settings"] and turned.meta["settings"]["orientation"] == "apply"
+    assert (
+        "orientation" not in plain.meta["settings"]
+        and turned.meta["settings"]["orientation"] == "apply"
+    )
 
 
 # --- bombs, and what is no file ---
@@ -259,10 +297,17 @@ def png_that_claims(width, height):
     """A PNG of a hundred bytes, whole but for its pixels."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(99)))
+        + chunk(b"IEND", b"")
+    )
 
 
 BOMBS = """
@@ -277,20 +322,25 @@ print(peak() - before)
 """
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest undoes our own filter
+# pytest undoes our own filter
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
-    sizes = [(60000, 60000), (20000, 20000), (10000, 9000)]  # 2^30 pixels is OpenCV's own limit, 2^27.4 Pillow's
+    # 2^30 pixels is OpenCV's own limit, 2^27.4 Pillow's
+    sizes = [(60000, 60000), (20000, 20000), (10000, 9000)]
     paths = [source / "train" / "bee" / f"{width}.png" for width, _ in sizes]
     for path, size in zip(paths, sizes, strict=True):
         path.write_bytes(png_that_claims(*size))
         assert path.stat().st_size < 150
-    done = subprocess.run([sys.executable, "-c", BOMBS, *paths], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BOMBS, *paths], capture_output=True, text=True, check=True
+    )
     *lines, grown = done.stdout.splitlines()
     assert lines == ["it claims more than 89,478,485 pixels"] * 3 and not done.stderr
     assert int(grown) < 60, "MiB"
-    assert ".png is corrupt (it claims more than 89,478,485 pixels): mend or remove it" in packing_refusal(
-        config_of(source, tmp_path / "failed")
+    assert (
+        ".png is corrupt (it claims more than 89,478,485 pixels): mend or remove it"
+        in packing_refusal(config_of(source, tmp_path / "failed"))
     )
     packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
     assert set(packed.meta["skipped"]) == set(map(str, paths))
@@ -301,7 +351,10 @@ def test_a_file_too_large_for_an_image_is_not_read(tmp_path):
     with open(source / "train" / "bee" / "disk.bmp", "wb") as file:
         file.truncate(10 << 40)  # sparse: it takes no room, until somebody reads it
     message = packing_refusal(config_of(source, tmp_path / "packed"))
-    assert "bee/disk.bmp cannot be read (10,995,116,277,760 bytes, one image may have 268,435,456)" in message
+    assert (
+        "bee/disk.bmp cannot be read (10,995,116,277,760 bytes, one image may have 268,435,456)"
+        in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,19 +371,27 @@ def test_what_is_named_as_an_image_and_is_no_file(tmp_path, make, message):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
     path = source / "train" / "bee" / "x.jpg"
     make(path)
-    assert f"{path} cannot be read ({message}" in packing_refusal(config_of(source, tmp_path / "failed"))
+    assert f"{path} cannot be read ({message}" in packing_refusal(
+        config_of(source, tmp_path / "failed")
+    )
     packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))
     assert list(packed.meta["skipped"]) == [str(path)]
-    assert (packed.images.tolist(), packed.labels.tolist()) == rows_without(source, tmp_path / "mended", path)
+    assert (packed.images.tolist(), packed.labels.tolist()) == rows_without(
+        source, tmp_path / "mended", path
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_what_may_not_be_read_is_named(tmp_path):
     source = make_source(tmp_path / "source", n_train=2, n_val=1)
     (source / "train" / "bee" / "0.png").chmod(0)
-    assert "bee/0.png cannot be read (Permission denied)" in packing_refusal(config_of(source, tmp_path / "packed"))
+    assert "bee/0.png cannot be read (Permission denied)" in packing_refusal(
+        config_of(source, tmp_path / "packed")
+    )
     (source / "train" / "ant").chmod(0)
     try:
-        assert "train/ant cannot be read: Permission denied" in packing_refusal(config_of(source, tmp_path / "packed"))
+        assert "train/ant cannot be read: Permission denied" in packing_refusal(
+            config_of(source, tmp_path / "packed")
+        )
     finally:
         (source / "train" / "ant").chmod(0o755)

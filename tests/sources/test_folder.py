@@ -5,7 +5,16 @@ from collections import Counter
 
 import pytest
 
-from tests.helpers import class_folders, config_of, found, made, packing_refusal, refusal, write_plain, zipped
+from tests.helpers import (
+    class_folders,
+    config_of,
+    found,
+    made,
+    packing_refusal,
+    refusal,
+    write_plain,
+    zipped,
+)
 from transferability.pack import pack
 
 # --- classes ---
@@ -15,7 +24,11 @@ from transferability.pack import pack
 def test_training_and_validation_folders(tmp_path, validation):
     root = class_folders(tmp_path / "own", {"ant": 5, "bee": 3}, "train")
     class_folders(root, {"ant": 1, "bee": 2}, validation)
-    for source in (root, zipped(root, tmp_path / "own.zip"), zipped(root, tmp_path / "wrapped.zip", "own/")):
+    for source in (
+        root,
+        zipped(root, tmp_path / "own.zip"),
+        zipped(root, tmp_path / "wrapped.zip", "own/"),
+    ):
         names, train, val = found(source)
         assert names == ["ant", "bee"]
         assert Counter(name for name, _ in train) == {"ant": 5, "bee": 3}
@@ -49,11 +62,24 @@ def test_a_folder_that_wraps_the_classes_is_no_class(tmp_path):
 
 
 def test_a_dataset_inside_itself_is_no_class(tmp_path):
-    """It would be one of the images of all others, and its validation images training images of theirs."""
-    root = class_folders(tmp_path / "plants", {"rust": 4, "scab": 4, "plants/rust": 4, "plants/scab": 4})
-    for source in (root, zipped(root, tmp_path / "plants.zip"), zipped(root, tmp_path / "wrapped.zip", "home/")):
-        assert "plants/ lies beside class folders and holds folders of their names (rust, scab)" in refusal(source)
-    other = class_folders(tmp_path / "other", {"rust": 4, "scab": 4, "more/wilt": 4, "more/spot": 4})
+    """It would be one of the images of all others,
+    and its validation images training images of theirs.
+    """
+    root = class_folders(
+        tmp_path / "plants", {"rust": 4, "scab": 4, "plants/rust": 4, "plants/scab": 4}
+    )
+    for source in (
+        root,
+        zipped(root, tmp_path / "plants.zip"),
+        zipped(root, tmp_path / "wrapped.zip", "home/"),
+    ):
+        assert (
+            "plants/ lies beside class folders and holds folders of their names (rust, scab)"
+            in refusal(source)
+        )
+    other = class_folders(
+        tmp_path / "other", {"rust": 4, "scab": 4, "more/wilt": 4, "more/spot": 4}
+    )
     wanted = "more/ has only folders in it, but rust/ and 1 more beside it images"
     assert wanted in refusal(other) and "dataset.parts={}" in refusal(other)
     for name in ("train", "val"):
@@ -149,10 +175,15 @@ def test_classes_that_differ_only_in_unicode_normalisation_are_refused(tmp_path)
     one = class_folders(tmp_path / "one", {composed: 3, decomposed: 3})
     if len(list(one.iterdir())) == 1:
         pytest.skip("this file system holds one of them")
-    other = class_folders(class_folders(tmp_path / "other", {composed: 3}, "train"), {decomposed: 3}, "val")
+    other = class_folders(
+        class_folders(tmp_path / "other", {composed: 3}, "train"), {decomposed: 3}, "val"
+    )
     for root in (one, other):
         message = packing_refusal(config_of(root, tmp_path / "packed"))
-        assert "'cafe\\u0301' and 'caf\\xe9' look the same" in message and "give them one name" in message
+        assert (
+            "'cafe\\u0301' and 'caf\\xe9' look the same" in message
+            and "give them one name" in message
+        )
     alone = class_folders(tmp_path / "alone", {decomposed: 3, "x": 3})
     assert pack(config_of(alone, tmp_path / "packed")).classes[0].name == decomposed
 
@@ -168,9 +199,16 @@ def test_classes_that_differ_only_in_case_are_two(tmp_path):
 
 WNID = "n01443537"
 PUBLISHED = {
-    "tiny_imagenet": [f"t/train/{WNID}/images/0.JPEG", "t/val/images/0.JPEG", "t/test/images/1.JPEG", "t/wnids.txt"],
+    "tiny_imagenet": [
+        f"t/train/{WNID}/images/0.JPEG",
+        "t/val/images/0.JPEG",
+        "t/test/images/1.JPEG",
+        "t/wnids.txt",
+    ],
     "imagenet": [f"ILSVRC/Data/CLS-LOC/train/{WNID}/0.JPEG", "ILSVRC/Data/CLS-LOC/val/0.JPEG"],
-    "cifar10": [f"cifar-10-batches-py/{name}" for name in ("data_batch_1", "test_batch", "batches.meta")],
+    "cifar10": [
+        f"cifar-10-batches-py/{name}" for name in ("data_batch_1", "test_batch", "batches.meta")
+    ],
     "cifar100": [f"cifar-100-python/{name}" for name in ("train", "test", "meta")],
 }
 

@@ -53,8 +53,12 @@ def test_what_is_held_out_of_a_class_does_not_depend_on_the_others(tmp_path):
 
 def test_a_class_of_one_image_is_told_so(tmp_path):
     root = class_folders(tmp_path / "one", {"ant": 4, "bee": 1, "wasp": 1})
-    assert "class 'bee' and 1 more of" in refusal(root) and "has one image: with it held out" in refusal(root)
-    root = class_folders(class_folders(tmp_path / "two", {"ant": 1, "bee": 1}, "train"), {"ant": 1, "bee": 1}, "val")
+    assert "class 'bee' and 1 more of" in refusal(
+        root
+    ) and "has one image: with it held out" in refusal(root)
+    root = class_folders(
+        class_folders(tmp_path / "two", {"ant": 1, "bee": 1}, "train"), {"ant": 1, "bee": 1}, "val"
+    )
     assert found(root)[0] == ["ant", "bee"], "nothing is held out of it"
 
 
@@ -67,20 +71,24 @@ def test_a_share_of_each_class_is_held_out_for_test(tmp_path, encoding):
     settings = {"encoding": encoding, "jpeg_quality": 100}
     without = pack(config_of(source, tmp_path / "without", **settings))
     packed = pack(config_of(source, tmp_path / "packed", test_fraction=0.2, **settings))
-    assert (packed.n_train, packed.n_val, packed.n_test) == (28, 4, 8) and packed.meta["n_test"] == 8
+    assert (packed.n_train, packed.n_val, packed.n_test) == (28, 4, 8)
+    assert packed.meta["n_test"] == 8
     train, val, test = three_parts(packed)
-    assert [label for label, _ in test] == [0] * 4 + [1] * 4 and [label for label, _ in val] == [0, 0, 1, 1]
+    assert [label for label, _ in test] == [0] * 4 + [1] * 4
+    assert [label for label, _ in val] == [0, 0, 1, 1]
     assert sorted(train + val + test) == sorted(three_parts(without)[0] + three_parts(without)[1])
     assert val == three_parts(without)[1], "validation is what it would be without"
-    assert packed.train_rows([0, 1]).tolist() == list(range(28)) and packed.val_rows([0, 1]).tolist() == [
+    assert packed.train_rows([0, 1]).tolist() == list(range(28)) and packed.val_rows(
+        [0, 1]
+    ).tolist() == [
         28,
         29,
         30,
         31,
     ]
-    assert packed.test_rows([0, 1]).tolist() == list(range(32, 40)) and packed.val_rows([1]).tolist() == [
-        row for row in range(28, 32) if packed.labels[row] == 1
-    ]
+    assert packed.test_rows([0, 1]).tolist() == list(range(32, 40)) and packed.val_rows(
+        [1]
+    ).tolist() == [row for row in range(28, 32) if packed.labels[row] == 1]
     assert np.array_equal(packed.images_on(torch.device("cpu")).numpy(), packed.images[:])
     verify(packed)
     again = pack(config_of(source, tmp_path / "again", test_fraction=0.2, **settings))
@@ -90,11 +98,17 @@ def test_a_share_of_each_class_is_held_out_for_test(tmp_path, encoding):
     if encoding == "raw":
         own_folder(source, classes=("ant", "bee", "cat"))
         more = pack(config_of(source, tmp_path / "more", test_fraction=0.2))
-        assert [pair for pair in three_parts(more)[2] if pair[0] < 2] == test, "the share of a class is its own"
+        assert [pair for pair in three_parts(more)[2] if pair[0] < 2] == test, (
+            "the share of a class is its own"
+        )
 
 
 def test_a_share_for_test_comes_from_the_training_images_where_validation_has_a_folder(tmp_path):
-    packed = pack(config_of(make_source(tmp_path / "source", n_train=10), tmp_path / "packed", test_fraction=0.1))
+    packed = pack(
+        config_of(
+            make_source(tmp_path / "source", n_train=10), tmp_path / "packed", test_fraction=0.1
+        )
+    )
     assert (packed.n_train, packed.n_val, packed.n_test) == (27, 9, 3)
     assert (packed.images[packed.test_rows([0, 1, 2])][:, 0, 0, 1] == 0).all()
     for wrong in (-0.1, 1.0):
@@ -104,15 +118,18 @@ def test_a_share_for_test_comes_from_the_training_images_where_validation_has_a_
 
 def test_a_class_that_a_share_for_test_empties_is_named(tmp_path):
     source = own_folder(tmp_path / "source", count=2)
-    assert "class 'ant' and 1 more" in packing_refusal(config_of(source, tmp_path / "packed", test_fraction=0.1))
+    assert "class 'ant' and 1 more" in packing_refusal(
+        config_of(source, tmp_path / "packed", test_fraction=0.1)
+    )
 
 
 def test_a_test_part_of_embedded_images(tmp_path, capsys):
     config = shrunk(tmp_path, "+dataset.test_fraction=0.25")
     experiments.pack.main(config)
-    assert ": 8 classes (4 natural, 4 man-made), 72 training, 40 validation and 24 test images of 16x16, checksum " in (
-        capsys.readouterr().out
-    )
+    assert (
+        ": 8 classes (4 natural, 4 man-made), 72 training, "
+        "40 validation and 24 test images of 16x16, checksum "
+    ) in (capsys.readouterr().out)
     packed = pack(config.dataset)
     assert (packed.n_train, packed.n_val, packed.n_test) == (72, 40, 24)
     assert np.bincount(packed.labels[packed.test_rows(list(range(8)))]).tolist() == [3] * 8

@@ -75,11 +75,16 @@ def test_validation_labels_that_do_not_fit_are_refused(tmp_path):
         message = refusal(root, val_labels=str(labels), kind="imagenet")
         assert f"has {len(wnids)} wnids" in message and "6 images" in message
     labels.write_text("".join(f"ILSVRC2012_val_{i:08d} {GOLDFISH}\n" for i in range(1, 6)))
-    assert "no wnid for val/ILSVRC2012_val_00000006" in refusal(root, val_labels=str(labels), kind="imagenet")
-    labels.write_text("".join(f"ILSVRC2012_val_{i:08d}.JPEG {i}\n" for i in range(1, 7)))  # Caffe's numbers
+    assert "no wnid for val/ILSVRC2012_val_00000006" in refusal(
+        root, val_labels=str(labels), kind="imagenet"
+    )
+    # Caffe's numbers
+    labels.write_text("".join(f"ILSVRC2012_val_{i:08d}.JPEG {i}\n" for i in range(1, 7)))
     assert "no wnid for" in refusal(root, val_labels=str(labels), kind="imagenet")
     labels.write_text("\n".join([*EXPECTED[:-1], "n01440764"]))
-    assert "n01440764 has no training folder" in refusal(root, val_labels=str(labels), kind="imagenet")
+    assert "n01440764 has no training folder" in refusal(
+        root, val_labels=str(labels), kind="imagenet"
+    )
 
 
 def test_what_is_not_imagenet_is_refused(tmp_path):
@@ -109,7 +114,9 @@ def test_a_hundred_images_of_imagenet_pack(tmp_path):
         archive.extractall(tmp_path)
     (train,) = tmp_path.rglob("train")
     shutil.copytree(train, train.with_name("val"))
-    config = config_of(train.parent, tmp_path / "packed", kind="imagenet", image_size=256, resize="linear")
+    config = config_of(
+        train.parent, tmp_path / "packed", kind="imagenet", image_size=256, resize="linear"
+    )
     packed = pack(config)
     files = {p.parent.name: p for p in train.rglob("*.JPEG")}
     assert len(files) == 100

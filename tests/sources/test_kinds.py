@@ -13,11 +13,15 @@ def test_every_kind_has_a_configuration_and_every_configuration_a_kind():
     names = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         # A name is what the configuration of one's own folder leaves open.
-        configs = [load(compose("config", [f"dataset={name}", "dataset.name=some"])) for name in names]
+        configs = [
+            load(compose("config", [f"dataset={name}", "dataset.name=some"])) for name in names
+        ]
     assert {config.dataset.kind for config in configs} == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if not kind.embedded])
 def test_a_kind_that_reads_images_wants_to_know_where_they_are(kind):
-    with pytest.raises(UserError, match=r"^dataset.source is not set: say where the images of some are"):
+    with pytest.raises(
+        UserError, match=r"^dataset.source is not set: say where the images of some are"
+    ):
         open_source(DatasetConfig(kind, "some", "unused", 32))

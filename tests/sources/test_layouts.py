@@ -5,7 +5,20 @@ import zipfile
 
 import pytest
 
-from tests.helpers import FOLDER, HEIF, both, classes, config_of, counts, flat, lines, made, refusal, tarred, zipped
+from tests.helpers import (
+    FOLDER,
+    HEIF,
+    both,
+    classes,
+    config_of,
+    counts,
+    flat,
+    lines,
+    made,
+    refusal,
+    tarred,
+    zipped,
+)
 from transferability.errors import UserError
 from transferability.pack import pack
 
@@ -47,9 +60,16 @@ def test_a_folder_of_test_images_is_a_part_of_its_own(tmp_path, caplog, test):
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("train", "test"), ("Train", "Test"), ("training", "testing"), ("seg_train/seg_train", "seg_test/seg_test")],
+    [
+        ("train", "test"),
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+    ],
 )
-def test_without_a_validation_folder_it_is_held_out_of_training_not_of_test(tmp_path, caplog, train, test):
+def test_without_a_validation_folder_it_is_held_out_of_training_not_of_test(
+    tmp_path, caplog, train, test
+):
     root = made(tmp_path, *classes(f"{train}/", 10), *classes(f"{test}/", 3))
     assert counts(root, val_fraction=0.2) == [both(8), both(2), both(3)]
     assert lines(caplog) == [
@@ -59,7 +79,8 @@ def test_without_a_validation_folder_it_is_held_out_of_training_not_of_test(tmp_
 
 
 @pytest.mark.parametrize(
-    "below", ["test/", "test/test/", "test/unknown/", "pred/", "x_pred/", "predictions/predictions/"]
+    "below",
+    ["test/", "test/test/", "test/unknown/", "pred/", "x_pred/", "predictions/predictions/"],
 )
 def test_images_without_classes_beside_validation_are_left_out_with_a_line(tmp_path, caplog, below):
     root = made(tmp_path, *classes("train/", 4), *classes("val/", 2), *flat(below))
@@ -72,7 +93,10 @@ def test_images_without_classes_beside_validation_are_left_out_with_a_line(tmp_p
 
 def test_the_parts_of_the_intel_scenes(tmp_path, caplog):
     root = made(
-        tmp_path, *classes("seg_train/seg_train/", 10), *classes("seg_test/seg_test/"), *flat("seg_pred/seg_pred/")
+        tmp_path,
+        *classes("seg_train/seg_train/", 10),
+        *classes("seg_test/seg_test/"),
+        *flat("seg_pred/seg_pred/"),
     )
     assert counts(root) == [both(9), both(1), both(3)]
     assert len(lines(caplog)) == 2
@@ -80,7 +104,10 @@ def test_the_parts_of_the_intel_scenes(tmp_path, caplog):
 
 def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_path):
     root = made(tmp_path, *classes("train/", 4), *flat("test/"))
-    assert "no images in val/, valid/, validation/ or dev/ (those in test/ have no classes)" in refusal(root)
+    assert (
+        "no images in val/, valid/, validation/ or dev/ (those in test/ have no classes)"
+        in refusal(root)
+    )
     made(tmp_path, *flat("val/"))
     assert "val/0.png lies outside a class folder" in refusal(root)
 
@@ -88,32 +115,76 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
 @pytest.mark.parametrize(
     ("paths", "what"),
     [
-        (classes("Train/") + classes("Valid/") + flat("Extra/"), "Extra/ lies beside Train/, Valid/"),
-        (classes("train/") + classes("val/") + ["preview.png"], "preview.png lies beside train/, val/"),
-        (classes("a/train/") + classes("a/val/") + classes("b/"), "b/ lies beside a/train/, a/val/"),
-        (classes("train/") + classes("val/") + classes("valid/"), "val/ and valid/ are both named as validation"),
+        (
+            classes("Train/") + classes("Valid/") + flat("Extra/"),
+            "Extra/ lies beside Train/, Valid/",
+        ),
+        (
+            classes("train/") + classes("val/") + ["preview.png"],
+            "preview.png lies beside train/, val/",
+        ),
+        (
+            classes("a/train/") + classes("a/val/") + classes("b/"),
+            "b/ lies beside a/train/, a/val/",
+        ),
+        (
+            classes("train/") + classes("val/") + classes("valid/"),
+            "val/ and valid/ are both named as validation",
+        ),
         (classes("val/") + classes("test/"), "are named as parts, but there is no train/"),
         (flat("train/") + flat("test/"), "train/0.png lies outside a class folder"),
-        (flat("ant/train/") + flat("ant/test/") + flat("bee/train/") + flat("bee/test/"), "parts inside other folders"),
-        (classes("P/") + classes("P/P/"), "P/P/ lies beside class folders and holds folders of their names (ant, bee)"),
-        (classes() + classes("augmented/"), "augmented/ lies beside class folders and holds folders of their names"),
-        (flat("images/") + flat("annotations/trimaps/"), "annotations/ is named as what holds images"),
-        (flat("train/images/") + flat("val/images/"), "train/images/ is named as what holds images"),
+        (
+            flat("ant/train/") + flat("ant/test/") + flat("bee/train/") + flat("bee/test/"),
+            "parts inside other folders",
+        ),
+        (
+            classes("P/") + classes("P/P/"),
+            "P/P/ lies beside class folders and holds folders of their names (ant, bee)",
+        ),
+        (
+            classes() + classes("augmented/"),
+            "augmented/ lies beside class folders and holds folders of their names",
+        ),
+        (
+            flat("images/") + flat("annotations/trimaps/"),
+            "annotations/ is named as what holds images",
+        ),
+        (
+            flat("train/images/") + flat("val/images/"),
+            "train/images/ is named as what holds images",
+        ),
         (flat("train/") + flat("test1/"), "train/ is named as a part of a dataset"),
         (flat("train2017/") + flat("val2017/"), "train2017/0.png lies outside a class folder"),
         (classes() + flat("test/"), "test/ is named as a part of a dataset"),
         (classes() + classes("Val/"), "Val/ is named as a part of a dataset"),
         (flat("train80/") + flat("test20/"), "test20/, train80/ would be the classes"),
-        (flat("1_train/") + flat("2_val/") + flat("3_test/"), "1_train/, 2_val/, 3_test/ would be the classes"),
-        (classes("x/train1/") + classes("x/test2/") + classes("x/z/"), "x/test2/, x/train1/, x/z/ would be the"),
-        (flat("ant/images/") + flat("ant/masks/") + flat("bee/images/"), "ant/masks/ is named as what belongs to"),
-        (classes("ds/train/") + classes("ds/val/") + classes("ds/ds/train/"), "ds/ds/ lies beside ds/train/, ds/val/"),
-        (flat("trainA/") + flat("trainB/") + flat("testA/") + flat("testB/"), '={train: FOLDER, val: FOLDER}"'),
+        (
+            flat("1_train/") + flat("2_val/") + flat("3_test/"),
+            "1_train/, 2_val/, 3_test/ would be the classes",
+        ),
+        (
+            classes("x/train1/") + classes("x/test2/") + classes("x/z/"),
+            "x/test2/, x/train1/, x/z/ would be the",
+        ),
+        (
+            flat("ant/images/") + flat("ant/masks/") + flat("bee/images/"),
+            "ant/masks/ is named as what belongs to",
+        ),
+        (
+            classes("ds/train/") + classes("ds/val/") + classes("ds/ds/train/"),
+            "ds/ds/ lies beside ds/train/, ds/val/",
+        ),
+        (
+            flat("trainA/") + flat("trainB/") + flat("testA/") + flat("testB/"),
+            '={train: FOLDER, val: FOLDER}"',
+        ),
     ],
-)  # fmt: skip
+)
 def test_folders_that_look_like_parts_are_never_classes(tmp_path, paths, what):
     message = refusal(made(tmp_path, *paths))
-    assert what in message and '"dataset.parts={}"' in message and '"dataset.parts={train: ' in message
+    assert (
+        what in message and '"dataset.parts={}"' in message and '"dataset.parts={train: ' in message
+    )
 
 
 def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
@@ -125,7 +196,9 @@ def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
     assert "dataset.parts: val: Tset is no folder with images in it" in refusal(
         root, parts={"train": "Train", "val": "Tset"}
     )
-    assert "the folder of val lies in that of train" in refusal(root, parts={"train": "Train", "val": "Train/ant"})
+    assert "the folder of val lies in that of train" in refusal(
+        root, parts={"train": "Train", "val": "Train/ant"}
+    )
     for wrong in ({"val": "Test"}, {"train": "Train", "dev": "Test"}, {"train": ["Train", "Test"]}):
         with pytest.raises(UserError, match=r"dataset.parts=.* is not possible"):
             config_of(root, parts=wrong).check()
@@ -134,16 +207,24 @@ def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
 def test_a_test_folder_taken_for_validation_is_the_pack_it_was(tmp_path):
     """As it was read before there were test parts, and as ``dataset.parts`` still reads it."""
     root = made(tmp_path / "old", *classes("train/", 5), *classes("test/", 2))
-    packed = pack(config_of(root, folder=str(tmp_path / "packed"), parts={"train": "train", "val": "test"}))
+    packed = pack(
+        config_of(root, folder=str(tmp_path / "packed"), parts={"train": "train", "val": "test"})
+    )
     (root / "test").rename(root / "val")
     assert pack(config_of(root, folder=str(tmp_path / "again"))).checksum == packed.checksum
     assert packed.n_test == 0 and "parts" not in packed.meta["settings"]
 
 
 def test_what_a_test_folder_may_not_be(tmp_path):
-    root = made(tmp_path, *classes("train/", 5, ("ant", "bee", "cat")), *classes("val/", 1, ("ant", "bee", "cat")))
+    root = made(
+        tmp_path,
+        *classes("train/", 5, ("ant", "bee", "cat")),
+        *classes("val/", 1, ("ant", "bee", "cat")),
+    )
     made(root, *classes("test/"))
-    with pytest.raises(UserError, match=r"class 'cat' of .* has no test images: add some, or leave it out"):
+    with pytest.raises(
+        UserError, match=r"class 'cat' of .* has no test images: add some, or leave it out"
+    ):
         pack(config_of(root, folder=str(tmp_path / "packed")))
     assert "dataset.test_fraction=0.2, but " in refusal(root, test_fraction=0.2)
     made(root, *classes("test/", names=("dog",)))
@@ -161,7 +242,10 @@ def test_the_user_may_say_that_all_folders_are_classes(tmp_path):
 def test_a_picture_beside_the_classes_is_refused_wherever_it_lies(tmp_path):
     for i, below in enumerate(("", "ds/", "home/ds/")):
         root = made(tmp_path / str(i), *classes(below), f"{below}preview.png")
-        assert f"{below}preview.png lies outside a class folder: images belong in CLASS/IMAGE" in refusal(root)
+        assert (
+            f"{below}preview.png lies outside a class folder: images belong in CLASS/IMAGE"
+            in refusal(root)
+        )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +265,10 @@ def test_names_of_classes_may_be_odd_but_not_look_the_same(tmp_path, names, fine
     if fine:
         assert counts(root) == [dict.fromkeys(names, 3), dict.fromkeys(names, 1), {}]
     else:
-        assert "look the same, but are written with different Unicode characters or spaces" in refusal(root)
+        assert (
+            "look the same, but are written with different Unicode characters or spaces"
+            in refusal(root)
+        )
 
 
 def test_what_may_be_meant_otherwise_is_told(tmp_path, caplog):
@@ -190,8 +277,8 @@ def test_what_may_be_meant_otherwise_is_told(tmp_path, caplog):
     root = made(tmp_path / "flowers", *flat("jpg/"))
     assert counts(root) == [{"jpg": 2}, {"jpg": 1}, {}]
     assert [line.partition(": ")[2] for line in lines(caplog)] == [
-        "all class folders hold folders of the same names (ant, bee ...): the classes are fold1, fold2 ..., the upper "
-        "ones",
+        "all class folders hold folders of the same names (ant, bee ...): the classes are fold1, "
+        "fold2 ..., the upper ones",
         "there is one class only, jpg: a task needs at least two",
     ]
 
@@ -202,13 +289,22 @@ def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path)
     root = made(tmp_path / "heif", *classes(), **cats)
     with pytest.raises(
         UserError,
-        match=r"'cat' .* no training images: the 3 it had are left out, the first .*cat/..heif is not supported .HEIF",
+        match=(
+            r"'cat' .* no training images: the 3 it had are left out, "
+            r"the first .*cat/..heif is not supported .HEIF"
+        ),
     ):
         pack(config_of(root, folder=folder, on_error="skip"))
     root = made(tmp_path / "pages", *classes(), **{f"cat/{i}": b"<html>" for i in range(4)})
-    assert f"class cat has no images ({root}/cat: its 4 files are none, the first is cat/0): add some" in refusal(root)
+    assert (
+        f"class cat has no images ({root}/cat: its 4 files are none, the first is cat/0): add some"
+        in refusal(root)
+    )
     root = made(tmp_path / "nothing", *classes(), cat=FOLDER)
-    assert f"class cat has no images ({root}/cat: it is empty): add some, or take the folder away" in refusal(root)
+    assert (
+        f"class cat has no images ({root}/cat: it is empty): add some, or take the folder away"
+        in refusal(root)
+    )
     assert "class cat has no images" in refusal(zipped(root))
     root = made(tmp_path / "parts", *classes("train/"), *classes("val/"), **{"train/cat": FOLDER})
     assert "class cat has no images" in refusal(root)
@@ -232,7 +328,10 @@ def test_a_link_in_place_of_a_class_or_a_part_that_leads_nowhere_is_an_error(tmp
     under = "train/" if name == "train/cat" else ""
     root = made(tmp_path / "own", *classes(under), *(classes("val/") if under else []))
     (root / name).symlink_to("/nowhere/at all")
-    message = f"{name} is a link that is not followed or leads nowhere: put there what it points to, or take it away"
+    message = (
+        f"{name} is a link that is not followed or leads nowhere: "
+        "put there what it points to, or take it away"
+    )
     assert message in refusal(root)
     for archive in (tarred(root), linked(root)):
         assert message in refusal(archive)

@@ -9,13 +9,18 @@ from transferability.errors import UserError
 from transferability.pack import pack
 from transferability.sources.procedural import FAMILIES, make_grammar
 
-SMALL = GrammarConfig(classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3)
+SMALL = GrammarConfig(
+    classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3
+)
 
 
 def dataset(folder, grammar=SMALL, **settings):
     side = grammar.patch * 2**grammar.levels
     return DatasetConfig(
-        "procedural", "procedural", str(folder), **{"image_size": side, "grammar": grammar, **settings}
+        "procedural",
+        "procedural",
+        str(folder),
+        **{"image_size": side, "grammar": grammar, **settings},
     )
 
 
@@ -24,7 +29,9 @@ def same_rules(a, b, family, level):
 
 
 def test_a_grammar_and_its_images_are_functions_of_the_seed():
-    one, again, other = make_grammar(SMALL), make_grammar(SMALL), make_grammar(replace(SMALL, seed=1))
+    one = make_grammar(SMALL)
+    again = make_grammar(SMALL)
+    other = make_grammar(replace(SMALL, seed=1))
     assert np.array_equal(one.terminals, again.terminals)
     assert not np.array_equal(one.terminals, other.terminals)
     for family in (0, 1):
@@ -104,11 +111,18 @@ def test_no_two_symbols_of_a_level_share_a_production(crowded):
 
 
 def parse(symbols, rules):
-    """The symbol that an array of terminals was expanded from; KeyError on a block that is no production."""
+    """The symbol that an array of terminals was expanded from;
+    KeyError on a block that is no production.
+    """
     for level in sorted(rules):
-        parents = {tuple(block): parent for parent, blocks in enumerate(rules[level]) for block in blocks}
+        parents = {
+            tuple(block): parent for parent, blocks in enumerate(rules[level]) for block in blocks
+        }
         size = len(symbols) // 2
-        blocks = [[symbols[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel() for x in range(size)] for y in range(size)]
+        blocks = [
+            [symbols[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel() for x in range(size)]
+            for y in range(size)
+        ]
         symbols = np.array([[parents[tuple(block)] for block in row] for row in blocks])
     assert symbols.shape == (1, 1)
     return symbols[0, 0]
@@ -149,13 +163,16 @@ def test_terminals_can_be_told_apart():
     assert terminals.shape == (10, 4, 4, 3)
     flat = terminals.reshape(10, -1)
     apart = np.sqrt(((flat[:, None] - flat[None]) ** 2).mean(-1))[~np.eye(10, dtype=bool)]
-    assert apart.min() > 0.05 and np.median(apart) > 0.4  # the noise is 0.4 a pixel, a patch has 48 values
+    # the noise is 0.4 a pixel, a patch has 48 values
+    assert apart.min() > 0.05 and np.median(apart) > 0.4
     assert 0.5 < np.abs(flat).max() < 3
 
 
 def test_the_nuisances():
     def image(**settings):
-        return make_grammar(replace(SMALL, **{"noise": 0.0, "shift": 0, "brightness": 0.0, **settings})).image(0, 0, 9)
+        return make_grammar(
+            replace(SMALL, **{"noise": 0.0, "shift": 0, "brightness": 0.0, **settings})
+        ).image(0, 0, 9)
 
     plain = image().astype(float)
     rolls = [np.roll(plain, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
@@ -173,9 +190,16 @@ def test_every_image_has_noise_of_its_own():
         return (make_grammar(SMALL).image(*key).astype(float) - quiet.image(*key)).ravel()
 
     quiet = make_grammar(replace(SMALL, noise=0.0))
-    keys = [(0, 2, "train", 0), (1, 2, "train", 0), (0, 3, "train", 0), (0, 2, "val", 0), (0, 2, "train", 1)]
+    keys = [
+        (0, 2, "train", 0),
+        (1, 2, "train", 0),
+        (0, 3, "train", 0),
+        (0, 2, "val", 0),
+        (0, 2, "train", 1),
+    ]
     related = np.corrcoef([noise(*key) for key in keys])
-    assert np.abs(related[~np.eye(5, dtype=bool)]).max() < 0.15  # 1728 values: 6 standard deviations
+    # 1728 values: 6 standard deviations
+    assert np.abs(related[~np.eye(5, dtype=bool)]).max() < 0.15
 
 
 @pytest.mark.parametrize(

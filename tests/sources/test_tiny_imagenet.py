@@ -38,7 +38,12 @@ def tiny_imagenet(root):
     (root / "val" / "val_annotations.txt").write_text("".join(annotations))
     write_plain(root / "test" / "images" / "test_0.JPEG")
     (root / "wnids.txt").write_text("\n".join(reversed(WNIDS)) + "\n")
-    words = ("goldfish, Carassius auratus", "European fire salamander", "backpack, back pack", "convertible")
+    words = (
+        "goldfish, Carassius auratus",
+        "European fire salamander",
+        "backpack, back pack",
+        "convertible",
+    )
     lines = [f"{wnid}\t{word}\n" for wnid, word in zip(WNIDS, words, strict=True)]
     (root / "words.txt").write_text("n00001740\tentity\n" + "".join(lines))
     return root
@@ -53,23 +58,32 @@ def test_tiny_imagenet_as_a_folder_and_as_a_zip_file(tmp_path):
         tmp_path / "around",
     ]
     shutil.copytree(folder, tmp_path / "around" / "tiny-imagenet-200")
-    packs = [pack(config_of(s, tmp_path / f"packed-{i}", kind="tiny_imagenet")) for i, s in enumerate(sources)]
+    packs = [
+        pack(config_of(s, tmp_path / f"packed-{i}", kind="tiny_imagenet"))
+        for i, s in enumerate(sources)
+    ]
     assert len({p.checksum for p in packs}) == 1
     packed = packs[0]
     assert packed.n_train == 12 and packed.meta["n_val"] == 8
     names = ["goldfish", "European fire salamander", "backpack", "convertible"]
     assert [c.name for c in packed.classes] == names
-    assert [c.wnid for c in packed.classes] == list(WNIDS) and [c.group for c in packed.classes] == GROUPS
+    assert [c.wnid for c in packed.classes] == list(WNIDS) and [
+        c.group for c in packed.classes
+    ] == GROUPS
     value = packed.images[:, 0, 0, 0].astype(int)
     assert packed.labels[:12].tolist() == (value[:12] // 10).tolist()
     assert packed.labels[12:].tolist() == ((value[12:] - 100) % 4).tolist()
-    assert sorted(value) == sorted([10 * c + i for c in range(4) for i in range(3)] + list(range(100, 108)))
+    assert sorted(value) == sorted(
+        [10 * c + i for c in range(4) for i in range(3)] + list(range(100, 108))
+    )
 
 
 @pytest.mark.parametrize("below", ["", "images/"])
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_sorted_val_of_tiny_imagenet_is_the_same_dataset(below, listed, tmp_path):
-    """val/WNID/IMAGE, as it is often made for an ImageFolder, with or without the list that it was made by."""
+    """val/WNID/IMAGE, as it is often made for an ImageFolder,
+    with or without the list that it was made by.
+    """
     root = tiny_imagenet(tmp_path / "official")
     list_path = Path("val", "val_annotations.txt")
     with open(root / list_path, "a") as file:
@@ -87,7 +101,8 @@ def test_a_sorted_val_of_tiny_imagenet_is_the_same_dataset(below, listed, tmp_pa
         (again / list_path).unlink()
     for source in (again, zipped(again, tmp_path / "sorted.zip")):
         assert (
-            pack(config_of(source, tmp_path / f"p-{source.name}", kind="tiny_imagenet")).checksum == official.checksum
+            pack(config_of(source, tmp_path / f"p-{source.name}", kind="tiny_imagenet")).checksum
+            == official.checksum
         )
     (again / "val" / WNIDS[0]).rename(again / "val" / "n00000001")
     if not listed:
@@ -123,7 +138,9 @@ def test_lists_that_are_damaged_are_one_clear_line(tmp_path):
     annotations.write_text(good + "\n")
     assert len(found(root, kind="tiny_imagenet")[2]) == 8
     annotations.write_text(good + "val_9.JPEG\n")
-    assert "val_annotations.txt: 'val_9.JPEG' is not `IMAGE tab WNID ...`" in refusal(root, kind="tiny_imagenet")
+    assert "val_annotations.txt: 'val_9.JPEG' is not `IMAGE tab WNID ...`" in refusal(
+        root, kind="tiny_imagenet"
+    )
     annotations.write_bytes(b"\xff\xfe" + good.encode())
     assert "val_annotations.txt cannot be read" in refusal(root, kind="tiny_imagenet")
     annotations.write_text(good)
@@ -132,7 +149,9 @@ def test_lists_that_are_damaged_are_one_clear_line(tmp_path):
     assert "wnids.txt cannot be read: a pipe" in refusal(root, kind="tiny_imagenet")
     labels = tmp_path / "labels.txt"
     labels.write_bytes(b"\xff\xfen01443537")
-    message = refusal(imagenet(tmp_path / "imagenet", flat=True), val_labels=str(labels), kind="imagenet")
+    message = refusal(
+        imagenet(tmp_path / "imagenet", flat=True), val_labels=str(labels), kind="imagenet"
+    )
     assert "labels.txt: 'utf-8' codec can't decode" in message
 
 
@@ -145,7 +164,9 @@ def test_a_list_cannot_name_files_outside_the_source(tmp_path, name):
     for i, source in enumerate((root, zipped(root, tmp_path / "tiny.zip"))):
         message = packing_refusal(config_of(source, tmp_path / f"failed-{i}", kind="tiny_imagenet"))
         assert f"{name} cannot be read (No such file or directory)" in message
-        packed = pack(config_of(source, tmp_path / f"packed-{i}", on_error="skip", kind="tiny_imagenet"))
+        packed = pack(
+            config_of(source, tmp_path / f"packed-{i}", on_error="skip", kind="tiny_imagenet")
+        )
         assert len(packed.meta["skipped"]) == 1 and not (packed.images == 200).any()
 
 

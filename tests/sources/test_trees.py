@@ -25,9 +25,25 @@ from transferability.pack import pack
 # --- what the system puts there ---
 
 SYSTEM = [
-    *("ant/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x/y.jpg", "#recycle/x.jpg", "$RECYCLE.BIN/S-1/x.jpg"),
-    *("__MACOSX/ant/x.jpg", "bee/__MACOSX/x.jpg", ".ipynb_checkpoints/x.png", "ant/.ipynb_checkpoints/0.png"),
-    *("System Volume Information/x.jpg", "lost+found/x.jpg", "ant/Thumbs.db", "bee/desktop.ini", "ant/._0.png"),
+    *(
+        "ant/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+        "@eaDir/x/y.jpg",
+        "#recycle/x.jpg",
+        "$RECYCLE.BIN/S-1/x.jpg",
+    ),
+    *(
+        "__MACOSX/ant/x.jpg",
+        "bee/__MACOSX/x.jpg",
+        ".ipynb_checkpoints/x.png",
+        "ant/.ipynb_checkpoints/0.png",
+    ),
+    *(
+        "System Volume Information/x.jpg",
+        "lost+found/x.jpg",
+        "ant/Thumbs.db",
+        "bee/desktop.ini",
+        "ant/._0.png",
+    ),
 ]
 
 
@@ -35,16 +51,25 @@ SYSTEM = [
 def test_what_the_system_put_there_is_left_out_at_every_depth(tmp_path, caplog, way):
     plain = counts(made(tmp_path / "plain", *classes(count=6)))
     root = made(tmp_path / "own", *classes(count=6), *SYSTEM)
-    source = {"folder": lambda: root, "zip": lambda: zipped(root), "tar": lambda: tarred(root)}[way]()
+    source = {"folder": lambda: root, "zip": lambda: zipped(root), "tar": lambda: tarred(root)}[
+        way
+    ]()
     assert counts(source) == plain
     (line,) = lines(caplog)
-    assert line.startswith(f"{source}: 13 files and folders that the system or an editor put there are left out (")
+    assert line.startswith(
+        f"{source}: 13 files and folders that the system or an editor put there are left out ("
+    )
     assert "2 @eaDir" in line and "2 __MACOSX" in line
 
 
 def test_what_the_system_put_there_is_left_out_inside_parts(tmp_path):
     root = made(
-        tmp_path, *classes("train/", 4), *classes("val/", 2), *SYSTEM, "train/@eaDir/x.jpg", "val/ant/@eaDir/y.jpg"
+        tmp_path,
+        *classes("train/", 4),
+        *classes("val/", 2),
+        *SYSTEM,
+        "train/@eaDir/x.jpg",
+        "val/ant/@eaDir/y.jpg",
     )
     (root / "ant").rename(root / ".ant")
     (root / "bee").rename(root / ".bee")
@@ -69,8 +94,22 @@ def test_what_systems_and_editors_hide_is_no_image(tmp_path):
 @pytest.mark.parametrize(
     ("ending", "kind"),
     [
-        *((".gif", "GIF"), (".jpe", "JPEG"), (".jfif", "JPEG"), (".jpg_large", "JPEG"), (".avif", "AVIF")),
-        *(("", "JPEG"), ("", "PNG"), ("", "BMP"), ("", "GIF"), (".dat", "WEBP"), (".jpg~", "TIFF"), (".1", "PPM")),
+        *(
+            (".gif", "GIF"),
+            (".jpe", "JPEG"),
+            (".jfif", "JPEG"),
+            (".jpg_large", "JPEG"),
+            (".avif", "AVIF"),
+        ),
+        *(
+            ("", "JPEG"),
+            ("", "PNG"),
+            ("", "BMP"),
+            ("", "GIF"),
+            (".dat", "WEBP"),
+            (".jpg~", "TIFF"),
+            (".1", "PPM"),
+        ),
         (".x", "JPEG2000"),
     ],
 )
@@ -82,7 +121,12 @@ def test_images_are_known_by_what_they_contain(tmp_path, ending, kind):
 
 
 def test_other_files_are_counted_and_texts_are_not_opened(tmp_path, caplog, monkeypatch):
-    others = {"ant/x.pkl": b"\x80", "ant/LICENSE": b"free", "bee/x.pkl": b"\x80", "bee/x.txt": b"\xff\xd8\xff"}
+    others = {
+        "ant/x.pkl": b"\x80",
+        "ant/LICENSE": b"free",
+        "bee/x.pkl": b"\x80",
+        "bee/x.txt": b"\xff\xd8\xff",
+    }
     root = made(tmp_path, *classes(), **others)
     assert counts(root) == [both(2), both(1), {}]
     assert lines(caplog) == [f"{root}: 3 other files (2 *.pkl, 1 *) are no images and left out"]
@@ -91,7 +135,10 @@ def test_other_files_are_counted_and_texts_are_not_opened(tmp_path, caplog, monk
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.zip", "b.tar.gz"], "but archives: a.zip and 1 more; unpack them, or give one as dataset.source"),
+        (
+            ["a.zip", "b.tar.gz"],
+            "but archives: a.zip and 1 more; unpack them, or give one as dataset.source",
+        ),
         (["a.pkl", "b.pkl", "notes"], "but 3 other files (2 *.pkl, 1 *)"),
         ([], "and no files"),
     ],
@@ -105,7 +152,9 @@ def test_a_source_without_images_says_what_it_has(tmp_path, names, message):
 def test_an_archive_in_an_archive_is_to_be_unpacked(tmp_path):
     root = made(tmp_path / "own", **{"n01440764.tar": b"x"})
     for archive in (zipped(root), tarred(root)):
-        assert refusal(archive).endswith("but archives: n01440764.tar; unpack all of it and give the folder")
+        assert refusal(archive).endswith(
+            "but archives: n01440764.tar; unpack all of it and give the folder"
+        )
 
 
 def test_a_source_that_is_neither_file_nor_folder_does_not_wait(tmp_path):
@@ -138,7 +187,8 @@ def test_links_never_lead_in_circles(tmp_path, caplog):
     assert found(root) == plain
     lines = sorted(r.getMessage().removeprefix(f"{root}/") for r in caplog.records)
     assert lines[1:] == [
-        f"{at} is left out: it is a link to a folder that it lies in" for at in ("ant/self", "ant/up", "bee/up")
+        f"{at} is left out: it is a link to a folder that it lies in"
+        for at in ("ant/self", "ant/up", "bee/up")
     ]
     assert lines[0] == f"{root}: 1 other files (1 *) are no images and left out"  # the knot
 
@@ -148,4 +198,5 @@ def test_two_folders_that_link_to_each_other_end(tmp_path):
     (root / "ant" / "b").symlink_to(root / "bee")
     (root / "bee" / "a").symlink_to(root / "ant")
     names, train, val = found(root)
-    assert names == ["ant", "bee"] and len(train + val) == 16  # each through the link once more, and no deeper
+    # each through the link once more, and no deeper
+    assert names == ["ant", "bee"] and len(train + val) == 16

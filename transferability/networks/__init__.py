@@ -1,4 +1,7 @@
-"""The kinds of network. A new one is a file here (its settings, its layers), a line below, and one in conf/network."""
+"""The kinds of network.
+
+A new one is a file here (its settings, its layers), a line below, and one in conf/network.
+"""
 
 from collections.abc import Mapping
 from typing import Any

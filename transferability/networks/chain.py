@@ -1,7 +1,7 @@
 """A network as a chain: an ordered list of layers that can be chopped between any two.
 
-What a layer is, and how it is made and drawn, the kind of network says (:class:`NetworkConfig`); how layers are frozen,
-copied and counted is the same for all and is here.
+What a layer is, and how it is made and drawn, the kind of network says (:class:`NetworkConfig`);
+how layers are frozen, copied and counted is the same for all and is here.
 """
 
 import math
@@ -23,7 +23,8 @@ from transferability.networks.modules import Dropout, Input
 if TYPE_CHECKING:
     from transferability.stream import Batch
 
-BatchNorm = nn.modules.batchnorm._BatchNorm  # of any number of dimensions: keeps statistics of what it saw
+# of any number of dimensions: keeps statistics of what it saw
+BatchNorm = nn.modules.batchnorm._BatchNorm
 NORMALISATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 WEIGHT, BIAS, NORMALISATION = "weight", "bias", "normalisation"  # roles of parameters
 
@@ -36,7 +37,8 @@ class NetworkConfig(ABC):
     kind: str = later("eight-layer")  # which file of networks/ makes it
     input_size: int  # pixels a side of the crop
     outputs: int | None = None  # units of the classifier; null: the number of classes of the task
-    mean: str = "channel"  # image | channel: what is subtracted from the input; it belongs to the network
+    # image | channel: what is subtracted from the input; it belongs to the network
+    mean: str = "channel"
     input_scale: float = 1.0  # factor after the subtraction
 
     def __post_init__(self) -> None:
@@ -49,7 +51,12 @@ class NetworkConfig(ABC):
         """Raises:
         UserError: an impossible value.
         """
-        require(self.outputs is None or self.outputs > 0, "network.outputs", self.outputs, "a number above 0, or null")
+        require(
+            self.outputs is None or self.outputs > 0,
+            "network.outputs",
+            self.outputs,
+            "a number above 0, or null",
+        )
         require(self.mean in ("image", "channel"), "network.mean", self.mean, "image or channel")
 
     def resolved(self, classes: int) -> "NetworkConfig":
@@ -69,15 +76,21 @@ class NetworkConfig(ABC):
     @property
     @abstractmethod
     def joins(self) -> bool:
-        """Whether a GPU may train networks of this kind as one stack, and replay their steps as a CUDA graph."""
+        """Whether a GPU may train networks of this kind as one stack,
+        and replay their steps as a CUDA graph.
+        """
 
     @abstractmethod
     def make_layers(self) -> list[nn.Module]:
-        """The layers, each everything between two chop points, for ``outputs`` classes; their weights are undrawn."""
+        """The layers, each everything between two chop points, for ``outputs`` classes;
+        their weights are undrawn.
+        """
 
     @abstractmethod
     def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
-        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``, on the CPU: alike everywhere."""
+        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``,
+        on the CPU: alike everywhere.
+        """
 
     @abstractmethod
     def verify(self) -> None:
@@ -87,7 +100,8 @@ class NetworkConfig(ABC):
 
 
 class Chain(nn.Module):
-    """One network of the study: ``input`` (subtract the mean, which belongs to the network), then ``layers``.
+    """One network of the study: ``input`` (subtract the mean, which belongs to the network),
+    then ``layers``.
 
     Args:
         config: its kind and settings, with the number of ``outputs``.
@@ -117,16 +131,20 @@ class Chain(nn.Module):
         self.config.draw(self.layers, numbers, key)
 
     def freeze(self, n: int) -> None:
-        """Keep layers 1..n bit for bit as they are: no gradient, and BatchNorm statistics stand still.
+        """Keep layers 1..n bit for bit as they are: no gradient,
+        and BatchNorm statistics stand still.
 
-        The optimiser holds only what requires a gradient, so neither momentum nor weight decay reaches them.
+        The optimiser holds only what requires a gradient,
+        so neither momentum nor weight decay reaches them.
         """
         self.frozen = n
         self.layers[:n].requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Chain":
-        """Frozen layers are in evaluation mode, but for a dropout that stays on, as the original's does."""
+        """Frozen layers are in evaluation mode, but for a dropout that stays on,
+        as the original's does.
+        """
         super().train(mode)
         self.layers[: self.frozen].eval()
         for module in self.layers[: self.frozen].modules():
@@ -142,16 +160,21 @@ class Chain(nn.Module):
 
     def drops_within(self, n: int) -> bool:
         """Whether the output of layer n depends on this network's own dropout masks now."""
-        return any(isinstance(m, Dropout) and m.training and m.p > 0 for m in self.layers[:n].modules())
+        return any(
+            isinstance(m, Dropout) and m.training and m.p > 0 for m in self.layers[:n].modules()
+        )
 
     def weight(self, number: int) -> Tensor:
-        """The weight of layer ``number`` (from 1); of a layer with several that of its first operation."""
+        """The weight of layer ``number`` (from 1); of a layer with several that of its
+        first operation.
+        """
         layer = self.layers[number - 1]
         return next(p for name, p in layer.named_parameters() if roles(layer)[name] == WEIGHT)
 
 
 def roles(module: nn.Module) -> dict[str, str]:
-    """The role of each parameter below ``module``, by name: WEIGHT, BIAS or NORMALISATION (scale and shift).
+    """The role of each parameter below ``module``, by name: WEIGHT,
+    BIAS or NORMALISATION (scale and shift).
 
     By the type of the module that has it; of other modules what has one dimension is a bias.
     """
@@ -176,10 +199,11 @@ def common_path(names: list[str]) -> list[str]:
 
 
 def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
-    """Copy the mean and layers 1..n of a source network's state into ``network``; returns the names copied.
+    """Copy the mean and layers 1..n of a source network's state into ``network``;
+    returns the names copied.
 
-    Strict both ways: every tensor of the network's bottom must be in the source with its shape, and every tensor of
-    the source's bottom must be in the network.
+    Strict both ways: every tensor of the network's bottom must be in the source with its shape, and
+    every tensor of the source's bottom must be in the network.
 
     Raises:
         ValueError: the bottoms differ in names or shapes.
@@ -192,7 +216,9 @@ def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
     with torch.no_grad():
         for name, tensor in own.items():
             if tensor.shape != given[name].shape:
-                raise ValueError(f"{name}: source {tuple(given[name].shape)}, network {tuple(tensor.shape)}")
+                raise ValueError(
+                    f"{name}: source {tuple(given[name].shape)}, network {tuple(tensor.shape)}"
+                )
             tensor.copy_(given[name])
     return list(own)
 
@@ -201,7 +227,8 @@ def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
 class LayerCost:
     """What a layer takes, for estimates and floors."""
 
-    modules: str  # those with its parameters: the one that all are in, or all that stand side by side
+    # those with its parameters: the one that all are in, or all that stand side by side
+    modules: str
     multiply_adds: int  # of one image's forward pass
     parameters: int
     computed: int  # values that its convolutions and matrix products put out, for one image
@@ -217,7 +244,9 @@ class LayerCost:
 def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
     """The cost of each layer, counted by torch without computing anything."""
     layers = nn.ModuleList(config.make_layers()).to("meta").eval()
-    x, costs, computed = torch.empty(1, 3, config.input_size, config.input_size, device="meta"), [], []
+    x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
+    costs = []
+    computed = []
     for module in layers.modules():
         if any(p.dim() > 1 for p in module.parameters(recurse=False)):
             module.register_forward_hook(lambda module, args, out: computed.append(_values(out)))
@@ -225,15 +254,22 @@ def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
         computed.clear()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             x = layer(x)
-        parameters, operations = sum(p.numel() for p in layer.parameters()), counter.get_total_flops() // 2
-        costs.append(LayerCost(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:])))
+        parameters = sum(p.numel() for p in layer.parameters())
+        operations = counter.get_total_flops() // 2
+        costs.append(
+            LayerCost(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:]))
+        )
     return tuple(costs)
 
 
 def _modules(layer: nn.Module) -> str:
     names = [name for name, _ in layer.named_parameters()]
     common = common_path(names)
-    return ".".join(common) if common else " ".join(dict.fromkeys(name.split(".")[0] for name in names))
+    return (
+        ".".join(common)
+        if common
+        else " ".join(dict.fromkeys(name.split(".")[0] for name in names))
+    )
 
 
 def _values(out: Tensor | tuple) -> int:

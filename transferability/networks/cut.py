@@ -1,14 +1,18 @@
 """Layers of any network: found, not listed.
 
-A *layer* is what lies between two places where a single tensor carries everything from the input to the output. They
-are found in the network's graph (torch.fx), so any network of torchvision or timm that has such places can be chopped:
+A *layer* is what lies between two places where a single tensor carries everything from the input to
+the output. They are found in the network's graph (torch.fx), so any network of torchvision or timm
+that has such places can be chopped:
 
-1. In trace order a node is a *cut* if nothing before it is used after it. Nodes that carry only sizes, and those
-   computed from parameters alone (a class token, positions), do not count: they belong to whoever uses them.
-2. A class of modules whose own forward joins two paths of data (a residual block, an inception module) is whole in all
-   its instances, also in one without a shortcut. Not: containers, and a module with over 90% of the parameters.
-3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) go to the layer below, those
-   with normalisation, tokens or positions only to the neighbour with the longer common module path; ties to the lower.
+1. In trace order a node is a *cut* if nothing before it is used after it. Nodes that carry only
+   sizes, and those computed from parameters alone (a class token, positions), do not count: they
+   belong to whoever uses them.
+2. A class of modules whose own forward joins two paths of data (a residual block, an inception
+   module) is whole in all its instances, also in one without a shortcut. Not: containers, and a
+   module with over 90% of the parameters.
+3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) go to
+   the layer below, those with normalisation, tokens or positions only to the neighbour with the
+   longer common module path; ties to the lower.
 """
 
 from collections import Counter
@@ -20,15 +24,25 @@ from torch import Tensor, fx, nn
 
 from transferability.errors import UserError
 from transferability.networks.chain import common_path
-from transferability.networks.tracing import CONTAINERS, Flow, Node, OneInput, make_sizes_constant, trace
+from transferability.networks.tracing import (
+    CONTAINERS,
+    Flow,
+    Node,
+    OneInput,
+    make_sizes_constant,
+    trace,
+)
 
 WHOLE = 0.9  # a module with a larger share of the parameters is the network itself
-UNDIVIDED = 0.97  # a layer with a larger share of the parameters: the network has no place to be chopped at
+# a layer with a larger share of the parameters: the network has no place to be chopped at
+UNDIVIDED = 0.97
 FEWEST = 4  # of three layers one is the stem, one the classifier, and the other is the network
 
 
 def _within(node: Node) -> list[str]:
-    """The paths of the modules around a node, the outermost first; a called module itself is not around itself."""
+    """The paths of the modules around a node, the outermost first;
+    a called module itself is not around itself.
+    """
     around = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     return around[:-1] if node.op == "call_module" else around
 
@@ -42,7 +56,11 @@ def _whole_classes(root: OneInput, flow: Flow) -> set[type]:
         if node.op == "call_module" or len(flow.inputs(node)) < 2 or not around:
             continue
         module = modules[around[-1]]
-        if module in (root, root.model) or isinstance(module, CONTAINERS) or _size(module) > WHOLE * total:
+        if (
+            module in (root, root.model)
+            or isinstance(module, CONTAINERS)
+            or _size(module) > WHOLE * total
+        ):
             continue
         found.add(type(module))
     return found
@@ -78,7 +96,9 @@ def _parameters(root: nn.Module, piece: list[Node]) -> list[str]:
     for node in piece:
         if node.op == "call_module":
             found += [names[id(p)] for p in modules[node.target].parameters()]
-        elif node.op == "get_attr" and isinstance(value := attrgetter(node.target)(root), nn.Parameter):
+        elif node.op == "get_attr" and isinstance(
+            value := attrgetter(node.target)(root), nn.Parameter
+        ):
             found.append(names[id(value)])
     return found
 
@@ -88,7 +108,9 @@ def _shared(a: list[str], b: list[str]) -> int:
 
 
 def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
-    """Whether a piece has a weight: a parameter of two or more dimensions of a module that computes with it."""
+    """Whether a piece has a weight: a parameter of two or more dimensions of a module that
+    computes with it.
+    """
     modules = dict(root.named_modules())
     of_modules = (p for n in piece if n.op == "call_module" for p in modules[n.target].parameters())
     return any(p.dim() > 1 for p in of_modules)
@@ -110,7 +132,11 @@ def _layers(root: OneInput, flow: Flow) -> list[list[Node]]:
         elif (
             not layers
             or waiting
-            or (paths[k] and above is not None and _shared(paths[k], above) > _shared(paths[k], below))
+            or (
+                paths[k]
+                and above is not None
+                and _shared(paths[k], above) > _shared(paths[k], below)
+            )
         ):
             waiting += piece
         else:
@@ -193,7 +219,11 @@ def _layer(root: OneInput, flow: Flow, nodes: list[Node], of_batch: set[Node]) -
         new = graph.node_copy(node, get)
         if new.op in ("call_module", "get_attr"):
             value, of_model = attrgetter(node.target)(root), node.target.startswith("model.")
-            new.target = node.target.removeprefix("model.") if of_model else f"{node.target}_{root.model.training}"
+            new.target = (
+                node.target.removeprefix("model.")
+                if of_model
+                else f"{node.target}_{root.model.training}"
+            )
             (used if of_model else constants)[new.target] = value
         return new
 
@@ -233,7 +263,10 @@ def chop(model: nn.Module, input_size: int) -> list[LayerPlan]:
 def _joined(training: LayerPlan, evaluation: LayerPlan) -> LayerPlan:
     used = tuple(dict.fromkeys(training.used + evaluation.used))
     return LayerPlan(
-        training.parameters, used, training.constants | evaluation.constants, training.run | evaluation.run
+        training.parameters,
+        used,
+        training.constants | evaluation.constants,
+        training.run | evaluation.run,
     )
 
 
@@ -246,6 +279,6 @@ def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
     largest = max(sum(sizes[name] for name in layer) for layer in plan) / sum(sizes.values())
     if len(plan) < FEWEST or largest > UNDIVIDED:
         raise UserError(
-            f"there is no place to chop it at: between places where a single tensor carries everything lies "
-            f"{largest:.0%} of it"
+            "there is no place to chop it at: between places where a single tensor carries "
+            f"everything lies {largest:.0%} of it"
         )

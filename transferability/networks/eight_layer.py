@@ -1,7 +1,8 @@
-"""Networks like the paper's: convolutions, then fully connected layers, each layer with its activation and pooling.
+"""Networks like the paper's: convolutions, then fully connected layers,
+each layer with its activation and pooling.
 
-``caffenet`` is the paper's network (Caffe's reference ImageNet model, ``imagenet_train.prototxt``); smaller members
-differ in their numbers only. Their layers are the paper's layers 1..8.
+``caffenet`` is the paper's network (Caffe's reference ImageNet model, ``imagenet_train.prototxt``);
+smaller members differ in their numbers only. Their layers are the paper's layers 1..8.
 """
 
 from collections import OrderedDict
@@ -29,7 +30,8 @@ class EightLayerConfig(NetworkConfig):
     groups: tuple[int, ...]
     pools: tuple[int, ...]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
     hidden: tuple[int, ...]  # units of the fully connected layers before the classifier
-    normalisation: str = "none"  # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
+    # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
+    normalisation: str = "none"
     initialisation: str = "kaiming"  # kaiming | caffe (Gaussian of weight_std, constant bias)
     weight_std: tuple[float, ...] = ()  # initialisation=caffe: a number a layer
     bias: tuple[float, ...] = ()  # initialisation=caffe: a number a layer
@@ -41,7 +43,9 @@ class EightLayerConfig(NetworkConfig):
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Pixels a side that each convolution puts out, and that are left after its max-pool, where it has one."""
+        """Pixels a side that each convolution puts out, and that are left after its max-pool,
+        where it has one.
+        """
         sizes, size = [], self.input_size
         for i, kernel in enumerate(self.kernels):
             convolved = (size + 2 * self.paddings[i] - kernel) // self.strides[i] + 1
@@ -51,7 +55,12 @@ class EightLayerConfig(NetworkConfig):
 
     def check(self) -> None:
         super().check()
-        require(bool(self.channels), "network.channels", self.channels, "at least one convolutional layer")
+        require(
+            bool(self.channels),
+            "network.channels",
+            self.channels,
+            "at least one convolutional layer",
+        )
         for key in ("kernels", "strides", "paddings", "groups"):
             values = getattr(self, key)
             require(
@@ -61,14 +70,29 @@ class EightLayerConfig(NetworkConfig):
                 "one number a convolutional layer",
             )
         for key in ("channels", "kernels", "strides", "groups", "hidden"):
-            require(min(getattr(self, key), default=1) > 0, f"network.{key}", getattr(self, key), "numbers above 0")
+            require(
+                min(getattr(self, key), default=1) > 0,
+                f"network.{key}",
+                getattr(self, key),
+                "numbers above 0",
+            )
         require(min(self.paddings) >= 0, "network.paddings", self.paddings, "at least 0")
         inputs = [3, *self.channels]
         for i, groups in enumerate(self.groups):
             divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
-            require(divides, "network.groups", self.groups, f"they divide the channels of a layer, here {inputs}")
+            require(
+                divides,
+                "network.groups",
+                self.groups,
+                f"they divide the channels of a layer, here {inputs}",
+            )
         layers = range(1, len(self.channels) + 1)
-        require(set(self.pools) <= set(layers), "network.pools", self.pools, f"layers from 1 to {layers[-1]}")
+        require(
+            set(self.pools) <= set(layers),
+            "network.pools",
+            self.pools,
+            f"layers from 1 to {layers[-1]}",
+        )
         for number, (size, _) in enumerate(self.sizes, 1):
             fits = size > 0 and (number not in self.pools or size >= 2)
             wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
@@ -109,13 +133,20 @@ class EightLayerConfig(NetworkConfig):
     def _convolutional(self) -> list[nn.Sequential]:
         layers, channels = [], 3
         for i, out in enumerate(self.channels):
-            number, kernel, stride, padding = i + 1, self.kernels[i], self.strides[i], self.paddings[i]
+            number = i + 1
+            kernel = self.kernels[i]
+            stride = self.strides[i]
+            padding = self.paddings[i]
             parts = OrderedDict()
-            parts["conv"] = skip_init(nn.Conv2d, channels, out, kernel, stride, padding, groups=self.groups[i])
+            parts["conv"] = skip_init(
+                nn.Conv2d, channels, out, kernel, stride, padding, groups=self.groups[i]
+            )
             if self.normalisation == "batch":
                 parts["norm"] = BatchNorm2d(out)
             pool = number in self.pools
-            parts["activation"] = Activation(pool, self.normalisation == "lrn" and pool and number <= 2)
+            parts["activation"] = Activation(
+                pool, self.normalisation == "lrn" and pool and number <= 2
+            )
             layers.append(Convolution(parts))
             channels = out
         return layers
@@ -128,7 +159,8 @@ class EightLayerConfig(NetworkConfig):
             if i == 0:
                 parts["flatten"] = nn.Flatten()
             else:
-                # At the entrance of the layer above: what a layer puts out can be shared before it is dropped.
+                # At the entrance of the layer above: what a layer puts out can be shared before
+                # it is dropped.
                 parts["drop"] = Dropout(self.dropout, f"drop{number - 1}", when_frozen=True)
             parts["fc"] = skip_init(nn.Linear, features, out)
             if i < len(self.hidden):
@@ -156,7 +188,9 @@ class EightLayerConfig(NetworkConfig):
             bias = self.bias[number - 1]
         else:
             last = number == self.n_layers
-            nn.init.kaiming_normal_(weight, nonlinearity="linear" if last else "relu", generator=generator)
+            nn.init.kaiming_normal_(
+                weight, nonlinearity="linear" if last else "relu", generator=generator
+            )
             bias = 0.0
         with torch.no_grad():
             main.weight.copy_(weight)
@@ -168,7 +202,8 @@ class EightLayerConfig(NetworkConfig):
 class Convolution(nn.Sequential):
     """A convolutional layer: ``conv``, perhaps ``norm``, ``activation``.
 
-    On a GPU the bias is added where pooling and ReLU are computed; below a normalisation by the convolution, as ever.
+    On a GPU the bias is added where pooling and ReLU are computed;
+    below a normalisation by the convolution, as ever.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Networks of torchvision and timm: built by the library, chopped where ``cut.py`` finds a place."""
+"""Networks of torchvision and timm: built by the library,
+chopped where ``cut.py`` finds a place.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,9 +18,13 @@ from transferability.networks.chain import BatchNorm, NetworkConfig
 from transferability.networks.cut import Layer, LayerPlan, chop
 from transferability.networks.modules import Dropout
 
-DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}  # what is dropped as one: Dropout.dims
-# Without the heads that only training has; the initial weights are those that torchvision has drawn so far.
-INCEPTIONS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
+# what is dropped as one: Dropout.dims
+DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
+# Without the heads that only training has; the initial weights are those that torchvision
+# has drawn so far.
+INCEPTIONS = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +32,8 @@ class LibraryConfig(NetworkConfig):
     """A network by its name in a library.
 
     Attributes:
-        plan: the names of the parameters of each layer, a line a layer: part of a run's identity. Found, not set.
+        plan: the names of the parameters of each layer, a line a layer: part of a run's identity.
+            Found, not set.
     """
 
     model: str
@@ -34,7 +41,9 @@ class LibraryConfig(NetworkConfig):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The library's own network with ``outputs`` classes, its weights drawn from torch's generator."""
+        """The library's own network with ``outputs`` classes,
+        its weights drawn from torch's generator.
+        """
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -43,7 +52,10 @@ class LibraryConfig(NetworkConfig):
     def check(self) -> None:
         super().check()
         if self.model not in self.names():
-            raise UserError(f"network.model={self.model} is not possible: {self.kind} has no network of this name")
+            raise UserError(
+                f"network.model={self.model} is not possible: "
+                f"{self.kind} has no network of this name"
+            )
         self.layer_plans()
 
     def resolved(self, classes: int) -> "LibraryConfig":
@@ -77,7 +89,9 @@ class LibraryConfig(NetworkConfig):
         return [Layer(plan, model) for plan in self.layer_plans()]
 
     def seeded(self) -> nn.Module:
-        """The network in the form in which it is trained: what draws is drawn here, nothing writes into its input."""
+        """The network in the form in which it is trained: what draws is drawn here,
+        nothing writes into its input.
+        """
         model = self.build()
         for name, module in list(model.named_modules()):
             if hasattr(module, "inplace"):
@@ -152,7 +166,10 @@ def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
         UserError: it draws inside itself.
     """
     if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
-        raise UserError(f"its attention {name} drops with {module.dropout} inside itself, which cannot be seeded")
+        raise UserError(
+            f"its attention {name} drops with {module.dropout} inside itself, "
+            "which cannot be seeded"
+        )
     if type(module) in DROPOUTS:
         return Dropout(module.p, name, DROPOUTS[type(module)])
     if _is(module, "torchvision", "StochasticDepth"):
@@ -183,7 +200,9 @@ def _plans(config: LibraryConfig) -> list[LayerPlan]:
 
 @lru_cache(maxsize=64)
 def _verify(config: LibraryConfig) -> None:
-    """Compare the chopped network with the library's, bit for bit, on random images: both modes, two sizes of batch."""
+    """Compare the chopped network with the library's, bit for bit, on random images: both modes,
+    two sizes of batch.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = config.seeded()
@@ -202,8 +221,8 @@ def _verify(config: LibraryConfig) -> None:
             if wrong := [name for name in whole if not torch.equal(whole[name], chopped[name])]:
                 where = "training" if mode else "evaluation"
                 raise UserError(
-                    f"network.model={config.model} cannot be chopped: in {where} its layers, one after the other, "
-                    f"give another {wrong[0]} than the network as a whole"
+                    f"network.model={config.model} cannot be chopped: in {where} its layers, one "
+                    f"after the other, give another {wrong[0]} than the network as a whole"
                 )
 
 
@@ -219,7 +238,10 @@ def _one_after_the_other(config: LibraryConfig, layers: list[Layer]) -> Callable
             version = x._version
             y = layer(x)
             if x._version != version:
-                raise UserError(f"network.model={config.model} cannot be chopped: layer {number} writes into its input")
+                raise UserError(
+                    f"network.model={config.model} cannot be chopped: "
+                    f"layer {number} writes into its input"
+                )
             x = y
         return x
 
@@ -230,6 +252,10 @@ def _passed(function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -
     """The output, and every gradient and buffer after a forward and backward pass."""
     logits = function(x)
     F.cross_entropy(logits, torch.arange(len(x)) % logits.shape[1]).backward()
-    gradients = {f"gradient of {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {
+        f"gradient of {n}": p.grad.clone()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
     buffers = {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
     return {"output": logits.detach(), **gradients, **buffers}

@@ -1,4 +1,6 @@
-"""Modules that training here needs in a form of its own: the input, and what draws or normalises."""
+"""Modules that training here needs in a form of its own: the input,
+and what draws or normalises.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -13,11 +15,14 @@ if TYPE_CHECKING:
 
 
 class Input(nn.Module):
-    """Crop, mirror and subtract the mean; the mean is cropped and mirrored as the image is (Caffe's order)."""
+    """Crop, mirror and subtract the mean; the mean is cropped and mirrored as the image is
+    (Caffe's order).
+    """
 
     def __init__(self, mean: np.ndarray, scale: float):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))  # a copy; (H, W, 3) or (3,)
+        # a copy; (H, W, 3) or (3,)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.scale = scale
 
     def forward(self, batch: "Batch") -> Tensor:
@@ -31,7 +36,9 @@ class Input(nn.Module):
 
 
 class _InFloat32:
-    """A normalisation that computes in float32 whatever the precision, as :func:`kernels.response_norm`."""
+    """A normalisation that computes in float32 whatever the precision, as
+    :func:`kernels.response_norm`.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype)
@@ -53,7 +60,8 @@ class Dropout(nn.Module):
     Args:
         p: the probability to be dropped.
         name: tells the dropouts of a network apart.
-        dims: None to drop each value by itself; 2: whole channels; 1: all of an image (stochastic depth); 0: all.
+        dims: None to drop each value by itself; 2: whole channels;
+            1: all of an image (stochastic depth); 0: all.
         when_frozen: whether it stays on inside frozen layers, as the original's does.
     """
 

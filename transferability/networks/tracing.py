@@ -18,7 +18,9 @@ ARGUMENTS = {  # of functions that drop
 
 
 class OneInput(nn.Module):
-    """A network as a function of the image alone: optional arguments would live to the end of the graph."""
+    """A network as a function of the image alone: optional arguments would live to the
+    end of the graph.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -29,10 +31,13 @@ class OneInput(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Every module without modules in it is a leaf, and those in ``leaves``; notes in which module a trace fails."""
+    """Every module without modules in it is a leaf, and those in ``leaves``;
+    notes in which module a trace fails.
+    """
 
     def __init__(self, leaves: set[str], functions: tuple[Callable, ...]):
-        from torchvision import ops  # torchvision takes seconds to import, which only its networks have to wait for
+        # torchvision takes seconds to import, which only its networks have to wait for
+        from torchvision import ops
 
         super().__init__(autowrap_modules=(math, ops), autowrap_functions=functions)
         self.leaves, self.stack, self.failed_in = leaves, [], None
@@ -41,7 +46,9 @@ class _Tracer(fx.Tracer):
         childless = not isinstance(module, CONTAINERS) and not any(True for _ in module.children())
         return name in self.leaves or childless or super().is_leaf_module(module, name)
 
-    def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
+    def call_module(
+        self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict
+    ) -> object:
         self.stack.append(self.path_of_module(module))
         try:
             out = super().call_module(module, forward, args, kwargs)
@@ -76,18 +83,33 @@ def trace(root: OneInput) -> fx.GraphModule:
 
 
 def _refuse_hidden_dropout(traced: fx.GraphModule) -> None:
-    """Dropout that is no module draws from torch's generator: in a cohort it would depend on who else trains."""
+    """Dropout that is no module draws from torch's generator:
+    in a cohort it would depend on who else trains.
+    """
     for node in traced.graph.nodes:
-        names = ARGUMENTS.get(getattr(node.target, "__name__", "")) if node.op == "call_function" else None
+        names = (
+            ARGUMENTS.get(getattr(node.target, "__name__", ""))
+            if node.op == "call_function"
+            else None
+        )
         if names is None:
             continue
-        given = {"p": 0.5, "dropout_p": 0.0, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+        given = {
+            "p": 0.5,
+            "dropout_p": 0.0,
+            **dict(zip(names, node.args, strict=False)),
+            **node.kwargs,
+        }
         if given.get("training", True) and given["p" if "p" in names else "dropout_p"]:
-            raise UserError(f"its {node.name} drops by a function, not by a module, which cannot be seeded")
+            raise UserError(
+                f"its {node.name} drops by a function, not by a module, which cannot be seeded"
+            )
 
 
 def _untraceable_of_timm() -> tuple[tuple[Callable, ...], tuple[type, ...]]:
-    """Functions and modules that timm says are not to be traced; none where timm is not installed."""
+    """Functions and modules that timm says are not to be traced;
+    none where timm is not installed.
+    """
     try:
         from timm.layers import get_notrace_functions, get_notrace_modules
     except ImportError:
@@ -108,7 +130,8 @@ class _Values(fx.Interpreter):
 
 
 def make_sizes_constant(traced: fx.GraphModule, input_size: int) -> set[Node]:
-    """Replace numbers that are the same for batches of 2 and 3 by constants; returns the nodes that are the batch size.
+    """Replace numbers that are the same for batches of 2 and 3 by constants;
+    returns the nodes that are the batch size.
 
     Computed without data (on torch's meta device).
     """
@@ -126,7 +149,9 @@ def make_sizes_constant(traced: fx.GraphModule, input_size: int) -> set[Node]:
             continue
         if two == three:
             for user in list(node.users):
-                user.args, user.kwargs = (_replaced(part, node, two) for part in (user.args, user.kwargs))
+                user.args, user.kwargs = (
+                    _replaced(part, node, two) for part in (user.args, user.kwargs)
+                )
         elif (two, three) == (2, 3):
             of_batch.add(node)
     traced.graph.eliminate_dead_code()
@@ -138,7 +163,9 @@ def _replaced(part: object, node: Node, by: object) -> object:
 
 
 class Flow:
-    """What the nodes of a graph carry: data, sizes, or constants (computed from parameters alone)."""
+    """What the nodes of a graph carry: data, sizes,
+    or constants (computed from parameters alone).
+    """
 
     def __init__(self, traced: fx.GraphModule):
         self.nodes = list(traced.graph.nodes)
@@ -169,10 +196,16 @@ class Flow:
         if node.target is getattr:
             return node.args[1] in ("shape", "ndim", "dtype", "device")
         of_sizes = bool(node.all_input_nodes) and all(i in self.sizes for i in node.all_input_nodes)
-        return of_sizes and getattr(node.target, "__module__", "") in ("_operator", "math", "builtins")
+        return of_sizes and getattr(node.target, "__module__", "") in (
+            "_operator",
+            "math",
+            "builtins",
+        )
 
     def cuts(self) -> list[bool]:
-        """For every data node but the output whether all that comes later depends on nothing earlier but it."""
+        """For every data node but the output whether all that comes later depends on nothing
+        earlier but it.
+        """
         reach, found = -1, []
         for i, node in enumerate(self.data[:-1]):
             found.append(reach <= i)

@@ -27,6 +27,9 @@ def open_source(config: DatasetConfig) -> Source:
     """
     kind = KINDS[config.kind]
     if config.source is None and not kind.embedded:
-        raise UserError(f"dataset.source is not set: say where the images of {config.name} are, dataset.source=PATH")
+        raise UserError(
+            f"dataset.source is not set: say where the images of {config.name} are, "
+            "dataset.source=PATH"
+        )
     source = kind.open(config)
     return with_test(source, config) if config.test_fraction else source

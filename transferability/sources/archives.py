@@ -20,9 +20,18 @@ from typing import BinaryIO
 from transferability.errors import UserError, reason, shown
 
 MAX_BYTES = 256 << 20  # of one file
-_ZIP_ERRORS = (KeyError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_ZIP_ERRORS = (
+    KeyError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 _TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # tar files, by their first bytes
+# tar files, by their first bytes
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
 def check_bytes(size: int) -> None:
@@ -31,7 +40,9 @@ def check_bytes(size: int) -> None:
 
 
 def open_archive(path: Path) -> "_Zip | _Tar":
-    """A zip or tar file, if every entry's name is one of a file below it and none needs a password."""
+    """A zip or tar file, if every entry's name is one of a file below it and none
+    needs a password.
+    """
     try:
         if not path.is_file():  # opening a pipe would wait for ever
             raise zipfile.BadZipFile
@@ -40,8 +51,8 @@ def open_archive(path: Path) -> "_Zip | _Tar":
         return _Zip(path) if is_zip else _Tar(path)
     except (*_ZIP_ERRORS, *_TAR_ERRORS) as error:
         raise UserError(
-            f"dataset.source={shown(path)} is neither a folder nor a zip or tar file, or the file is cut off: "
-            "get it again (another kind of archive: unpack it and give the folder)"
+            f"dataset.source={shown(path)} is neither a folder nor a zip or tar file, or the file "
+            "is cut off: get it again (another kind of archive: unpack it and give the folder)"
         ) from error
     except OSError as error:
         raise UserError(f"dataset.source={shown(path)} cannot be read: {reason(error)}") from error
@@ -51,8 +62,8 @@ def _entry_name(archive: Path, name: str) -> str:
     """The path of an entry below the archive, as a folder would list it."""
     if re.match(r"([A-Za-z]:)?[/\\]", name) or ".." in re.split(r"[/\\]", name):
         raise UserError(
-            f"dataset.source={shown(archive)}: the entry {shown(name)} points outside it: an archive of images has "
-            "names such as CLASS/IMAGE; make it again"
+            f"dataset.source={shown(archive)}: the entry {shown(name)} points outside it: an "
+            "archive of images has names such as CLASS/IMAGE; make it again"
         )
     return posixpath.normpath(name)
 
@@ -66,14 +77,15 @@ class _Zip:
         slashes = any("/" in entry.filename for entry in entries)
         try:
             for entry in entries:
-                # CLASS\IMAGE where some program of Windows wrote it; elsewhere a backslash is a character of a name.
+                # CLASS\IMAGE where some program of Windows wrote it;
+                # elsewhere a backslash is a character of a name.
                 of_windows = entry.create_system == 0 or not slashes
                 name = entry.filename.replace("\\", "/") if of_windows else entry.filename
                 folder, name = name.endswith("/"), _entry_name(path, name)
                 if entry.flag_bits & 1:
                     raise UserError(
-                        f"dataset.source={shown(path)}: the entry {shown(entry.filename)} is encrypted: unzip it with "
-                        "its password and give the folder"
+                        f"dataset.source={shown(path)}: the entry {shown(entry.filename)} is "
+                        "encrypted: unzip it with its password and give the folder"
                     )
                 if folder:
                     self.folders.append(name)
@@ -118,7 +130,9 @@ class _Zip:
 
 
 class _Tar:
-    """The files of a tar file; a compressed one is unpacked into a temporary file, to be read in any order."""
+    """The files of a tar file; a compressed one is unpacked into a temporary file,
+    to be read in any order.
+    """
 
     def __init__(self, path: Path):
         self.file, self.entries, self.folders, self.links = _uncompressed(path), {}, [], []
@@ -136,14 +150,16 @@ class _Tar:
                     self.links.append(name)
                 archive.members = []  # they would stay, a kilobyte each
             if self._bytes(archive.offset, 512) != bytes(512):
-                raise tarfile.ReadError("no end")  # tarfile takes a damaged header, and a lost rest, for the end
+                # tarfile takes a damaged header, and a lost rest, for the end
+                raise tarfile.ReadError("no end")
 
     @property
     def names(self) -> Iterable[str]:
         return self.entries
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        return os.pread(self.file.fileno(), size, offset)  # moves nothing: the readers are several threads
+        # moves nothing: the readers are several threads
+        return os.pread(self.file.fileno(), size, offset)
 
     def head(self, name: str) -> bytes:
         offset, size = self.entries[name]
@@ -179,7 +195,7 @@ def _uncompressed(path: Path) -> BinaryIO:
         if error.errno != errno.ENOSPC:
             raise
         raise UserError(
-            f"dataset.source={shown(path)}: {tempfile.gettempdir()} has no room to unpack it: make room, set TMPDIR, "
-            "or unpack it yourself and give the folder"
+            f"dataset.source={shown(path)}: {tempfile.gettempdir()} has no room to unpack it: make "
+            "room, set TMPDIR, or unpack it yourself and give the folder"
         ) from error
     return out

@@ -1,4 +1,6 @@
-"""CIFAR-10 and CIFAR-100 through torchvision, which downloads them to ``dataset.source`` when they are not there."""
+"""CIFAR-10 and CIFAR-100 through torchvision, which downloads them to ``dataset.source`` when they
+are not there.
+"""
 
 from importlib.resources import files
 
@@ -12,12 +14,17 @@ from transferability.sources.source import Item, Kind, Source
 
 def cifar_groups(kind: str) -> dict[str, str]:
     """class name -> natural | man-made for cifar10 or cifar100."""
-    groups = yaml.safe_load((files("transferability.reference") / "cifar_natural_manmade.yaml").read_text())[kind]
-    return {name: group for group, parts in groups.items() for names in parts.values() for name in names}
+    groups = yaml.safe_load(
+        (files("transferability.reference") / "cifar_natural_manmade.yaml").read_text()
+    )[kind]
+    return {
+        name: group for group, parts in groups.items() for names in parts.values() for name in names
+    }
 
 
 def _open(config: DatasetConfig) -> Source:
-    from torchvision import datasets  # half of the time that a command takes to begin, for those who want CIFAR
+    # half of the time that a command takes to begin, for those who want CIFAR
+    from torchvision import datasets
 
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.kind]
     subsets = {}
@@ -31,10 +38,13 @@ def _open(config: DatasetConfig) -> Source:
             ) from error
         images, labels = data.data, data.targets
         subsets[subset] = [
-            Item(label, f"{config.kind}/{subset}/{i}", lambda a=images, k=i: a[k]) for i, label in enumerate(labels)
+            Item(label, f"{config.kind}/{subset}/{i}", lambda a=images, k=i: a[k])
+            for i, label in enumerate(labels)
         ]
     group_of = cifar_groups(config.kind)
-    return Source([ClassInfo(n, None, group_of[n]) for n in data.classes], subsets["train"], subsets["val"])
+    return Source(
+        [ClassInfo(n, None, group_of[n]) for n in data.classes], subsets["train"], subsets["val"]
+    )
 
 
 KIND = Kind(_open)

@@ -15,10 +15,13 @@ from PIL import Image
 from transferability.errors import reason
 
 log = logging.getLogger(__name__)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # of a bad image our own line says what is wrong
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes that decode() refuses, and of damaged EXIF
+# of a bad image our own line says what is wrong
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# of sizes that decode() refuses, and of damaged EXIF
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
-MAX_PIXELS = 89_478_485  # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
+# of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
+MAX_PIXELS = 89_478_485
 _TIFF = (b"II*\0", b"MM\0*")  # how such a file begins
 _ORIENTATION = 274  # the tag of EXIF and TIFF: how the image is to be turned to stand upright
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -40,14 +43,15 @@ class UnsupportedError(ValueError):
 def decode(data: bytes, upright: bool = False) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB; the first of an animation, without transparency.
 
-    OpenCV decodes (as Caffe did; orientation ignored, as then, or applied with ``upright``). Of 16 bits a value the
-    highest 8 stay. Pillow reads the header first, so that an image which claims to be huge is refused before anything
-    is allocated. A JPEG that does not end as one is decoded by Pillow too, which refuses truncated files where OpenCV
-    fills in grey.
+    OpenCV decodes (as Caffe did; orientation ignored, as then, or applied with ``upright``). Of 16
+    bits a value the highest 8 stay. Pillow reads the header first, so that an image which claims to
+    be huge is refused before anything is allocated. A JPEG that does not end as one is decoded by
+    Pillow too, which refuses truncated files where OpenCV fills in grey.
 
     Raises:
         ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
-        UnsupportedError: HEIF, or a TIFF file of other than whole numbers from 0 on of at most 8, or 16, bits.
+        UnsupportedError: HEIF, or a TIFF file of other than whole numbers from 0 on of at most
+            8, or 16, bits.
     """
     if not data:
         raise ValueError("empty file")
@@ -55,11 +59,14 @@ def decode(data: bytes, upright: bool = False) -> np.ndarray:
     if data[:4] in _TIFF:
         bits, kind = _tiff_value(data, 258, 1), _tiff_value(data, 339, 1)
         if bits not in (1, 2, 4, 8, 16) or kind != 1:
-            raise UnsupportedError(f"TIFF of {bits} bits a value{_TIFF_KINDS.get(kind, '')}; 8 and 16 are: convert it")
+            raise UnsupportedError(
+                f"TIFF of {bits} bits a value{_TIFF_KINDS.get(kind, '')}; 8 and 16 are: convert it"
+            )
     try:
         with Image.open(io.BytesIO(data)) as header:
             if header.width * header.height > MAX_PIXELS:
-                raise Image.DecompressionBombError  # as Pillow does itself from twice as many pixels on
+                # as Pillow does itself from twice as many pixels on
+                raise Image.DecompressionBombError
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
             turn = _TURNS.get(_orientation(header)) if upright else None
@@ -95,13 +102,15 @@ def _orientation(image: Image.Image) -> int:
 @lru_cache(maxsize=1)
 def _warn_of_dark_images() -> None:
     log.warning(
-        "of images with 16 bits a value the highest 8 are packed, and some use 12 bits or fewer: they keep at most 16 "
-        "levels. Scale such images to the whole range before packing"
+        "of images with 16 bits a value the highest 8 are packed, and some use 12 bits or fewer: "
+        "they keep at most 16 levels. Scale such images to the whole range before packing"
     )
 
 
 def _tiff_place(data: bytes, tag: int) -> tuple[int, str] | None:
-    """Where the first value of a tag of 16 bits lies in a TIFF file, and the order of its bytes for ``struct``."""
+    """Where the first value of a tag of 16 bits lies in a TIFF file,
+    and the order of its bytes for ``struct``.
+    """
     order = "<" if data[:2] == b"II" else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)

@@ -1,4 +1,6 @@
-"""Your own images: any folder of class folders, with parts such as train/ and val/ above them, or a share held out."""
+"""Your own images: any folder of class folders, with parts such as train/ and val/ above them,
+or a share held out.
+"""
 
 import posixpath
 import re
@@ -18,11 +20,17 @@ def _open(config: DatasetConfig) -> Source:
         layout = layout_of(tree, config.parts)
     except UserError as error:
         if kind := _published(tree):
-            raise UserError(f"{error}; these look like the files of {kind}: set dataset={kind}") from error
+            raise UserError(
+                f"{error}; these look like the files of {kind}: set dataset={kind}"
+            ) from error
         raise
     names = sorted(layout.train)
     train, val, test = (
-        [file_item(tree, config, label, n) for label, name in enumerate(names) for n in (part or {}).get(name, [])]
+        [
+            file_item(tree, config, label, n)
+            for label, name in enumerate(names)
+            for n in (part or {}).get(name, [])
+        ]
         for part in (layout.train, layout.val, layout.test)
     )
     source = Source([ClassInfo(n) for n in names], train, val, test)
@@ -30,7 +38,9 @@ def _open(config: DatasetConfig) -> Source:
 
 
 def _published(tree: FileTree) -> str | None:
-    """The configuration that reads what the tree looks like: a dataset as its authors publish it."""
+    """The configuration that reads what the tree looks like: a dataset as its
+    authors publish it.
+    """
     bases = {posixpath.basename(name) for name in tree.names}
     if "wnids.txt" in bases:
         return "tiny_imagenet"
@@ -41,7 +51,9 @@ def _published(tree: FileTree) -> str | None:
     if "cifar-10-python.tar.gz" in bases:
         return "cifar10"
     wnids = any(re.search(r"(^|/)train/n\d{8}/", name) for name in tree.names)
-    return "imagenet" if wnids or any(name.startswith("ILSVRC2012_img_") for name in bases) else None
+    return (
+        "imagenet" if wnids or any(name.startswith("ILSVRC2012_img_") for name in bases) else None
+    )
 
 
 KIND = Kind(_open)

@@ -1,4 +1,6 @@
-"""Holding out validation and test images where a dataset has none: a share of each class, the same every time."""
+"""Holding out validation and test images where a dataset has none: a share of each class,
+the same every time.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,8 +17,8 @@ def with_validation(source: Source, config: DatasetConfig) -> Source:
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
-            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: with it held out to "
-            "validate there are no training images; add some, or leave it out"
+            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: with "
+            "it held out to validate there are no training images; add some, or leave it out"
         )
     for name, found in by_class:
         order = numpy_generator(config.seed, "held out", name).permutation(len(found))
@@ -27,11 +29,13 @@ def with_validation(source: Source, config: DatasetConfig) -> Source:
 
 
 def with_test(source: Source, config: DatasetConfig) -> Source:
-    """Take ``test_fraction`` of each class out of its training images; validation stays as it would be without."""
+    """Take ``test_fraction`` of each class out of its training images;
+    validation stays as it would be without.
+    """
     if source.test:
         raise UserError(
-            f"dataset.test_fraction={config.test_fraction}, but {shown(config.source)} has a folder of test images: "
-            "set it to 0, or name the other folders in dataset.parts"
+            f"dataset.test_fraction={config.test_fraction}, but {shown(config.source)} has a "
+            "folder of test images: set it to 0, or name the other folders in dataset.parts"
         )
     train, test = [], []
     held_out = Counter(item.label for item in source.val if source.held_out)

@@ -1,4 +1,6 @@
-"""Which folders of a tree are its training, validation and test images, by their names or as the user says."""
+"""Which folders of a tree are its training, validation and test images,
+by their names or as the user says.
+"""
 
 import logging
 import posixpath
@@ -19,7 +21,9 @@ WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test
 
 
 class Folders:
-    """The folders of a tree that have images below, each with its images (in it) and its folders (names)."""
+    """The folders of a tree that have images below, each with its images (in it)
+    and its folders (names).
+    """
 
     def __init__(self, tree: FileTree):
         self.tree, self.images, self.below, self.own = tree, tree.images(""), {}, {}
@@ -29,7 +33,9 @@ class Folders:
         for path in self.own:
             parts = path.split("/")[:-1]
             for depth, folder in enumerate(parts):
-                self.below.setdefault("".join(f"{part}/" for part in parts[:depth]), set()).add(folder)
+                self.below.setdefault("".join(f"{part}/" for part in parts[:depth]), set()).add(
+                    folder
+                )
 
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
@@ -52,10 +58,14 @@ class Folders:
             name = folder.removeprefix(at)
             if folder.startswith(at) and "/" not in name and name not in self.below.get(at, ()):
                 files = [n for n in tree.names if n.startswith(f"{folder}/")]
-                what = f"its {len(files)} files are none, the first is {shown(files[0])}" if files else "it is empty"
+                what = (
+                    f"its {len(files)} files are none, the first is {shown(files[0])}"
+                    if files
+                    else "it is empty"
+                )
                 raise UserError(
-                    f"class {shown(name)} has no images ({shown(tree.source / folder)}: {what}): add some, or take the "
-                    "folder away"
+                    f"class {shown(name)} has no images ({shown(tree.source / folder)}: {what}): "
+                    "add some, or take the folder away"
                 )
         out: dict[str, list[str]] = {}
         for name in self.images:
@@ -67,16 +77,21 @@ class Folders:
 def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
     """Of folders side by side those that are named as parts -> train | val | test | pred.
 
-    They are the word itself, or the word with what it has before and after it in common with another part's; beside
-    such folders also a "pred" with anything before or after it.
+    They are the word itself, or the word with what it has before and after it in common with
+    another part's; beside such folders also a "pred" with anything before or after it.
     """
     found = {}
     for name in names:
         text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
         if len(words := list(WORD.finditer(text)) or list(_GLUED.finditer(text))) == 1:
-            found[name] = (text[: words[0].start()], text[words[0].end() :]), list(WORDS)[words[0].lastindex - 1]
+            found[name] = (
+                (text[: words[0].start()], text[words[0].end() :]),
+                list(WORDS)[words[0].lastindex - 1],
+            )
     kinds = Counter(frame for frame, _ in set(found.values()))
-    sure = {name: kind for name, (frame, kind) in found.items() if frame == ("", "") or kinds[frame] > 1}
+    sure = {
+        name: kind for name, (frame, kind) in found.items() if frame == ("", "") or kinds[frame] > 1
+    }
     return sure | {name: kind for name, (_, kind) in found.items() if sure and kind == "pred"}
 
 
@@ -98,14 +113,20 @@ def found_parts(folders: Folders) -> dict[str, str]:
     if not roots:
         if one := named.get(top, {}):
             (name,) = one
-            if one[name] != "train" or len(folders.folders(top)) < 3:  # of classes of vehicles one is called train
-                what = f"{top}{name}/ is named as a part of a dataset, and is none beside class folders"
+            # of classes of vehicles one is called train
+            if one[name] != "train" or len(folders.folders(top)) < 3:
+                what = (
+                    f"{top}{name}/ is named as a part of a dataset, "
+                    "and is none beside class folders"
+                )
                 raise unsure(folders, what, {})
         return {}
     root = roots[0]
     if len(roots) > 1 and roots[1].count("/") == root.count("/"):
         both = " and ".join(f"{at}{next(iter(named[at]))}/" for at in roots[:2])
-        raise unsure(folders, f"{both} are parts inside other folders; put the parts above the classes", {})
+        raise unsure(
+            folders, f"{both} are parts inside other folders; put the parts above the classes", {}
+        )
     return _checked(folders, root, named[root])
 
 
@@ -123,7 +144,9 @@ def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, st
         what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
         raise unsure(folders, what, stated)
     if "train" not in paths:
-        raise unsure(folders, f"{', '.join(inside)} are named as parts, but there is no train/", stated)
+        raise unsure(
+            folders, f"{', '.join(inside)} are named as parts, but there is no train/", stated
+        )
     if stray := folders.stray(f"{paths['train']}/"):
         raise unsure(folders, f"{stray[0]} lies outside a class folder", stated)
     return {part: _inner(folders, f"{path}/") for part, path in paths.items()}
@@ -132,23 +155,34 @@ def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, st
 def _inner(folders: Folders, at: str) -> str:
     """``at``, or the folder in it that is all it holds and has its name once more."""
     below = folders.folders(at)
-    if folders.stray(at) or len(below) != 1 or below[0].casefold() != posixpath.basename(at[:-1]).casefold():
+    if (
+        folders.stray(at)
+        or len(below) != 1
+        or below[0].casefold() != posixpath.basename(at[:-1]).casefold()
+    ):
         return at
     return _inner(folders, f"{at}{below[0]}/")
 
 
 def unsure(folders: Folders, what: str, parts: dict[str, str]) -> UserError:
-    """An error that says ``what`` is not clear, and the setting that would make it so; ``parts`` are known already."""
+    """An error that says ``what`` is not clear, and the setting that would make it so;
+    ``parts`` are known already.
+    """
     wanted = setting(parts if "train" in parts else {"train": "FOLDER", "val": "FOLDER"})
     return UserError(
-        f"dataset.source={shown(folders.tree.source)}: {shown(what)}; take it away or rename it, or say which folders "
-        f'are which, {wanted} (what is not named is left out), or that all are classes, "dataset.parts={{}}"'
+        f"dataset.source={shown(folders.tree.source)}: {shown(what)}; take it away or rename it, "
+        "or say which folders "
+        f"are which, {wanted} (what is not named is left out), or that all are classes, "
+        '"dataset.parts={}"'
     )
 
 
 def setting(parts: dict[str, str]) -> str:
     """``dataset.parts`` as one writes it on a command line."""
-    quoted = {part: path if re.fullmatch(r"[\w./-]+", path) else repr(path) for part, path in parts.items()}
+    quoted = {
+        part: path if re.fullmatch(r"[\w./-]+", path) else repr(path)
+        for part, path in parts.items()
+    }
     listed = ", ".join(f"{part}: {quoted[part]}" for part in PARTS if part in parts)
     return f'"dataset.parts={{{shown(listed)}}}"'
 
@@ -158,17 +192,25 @@ def stated_parts(folders: Folders, parts: dict[str, str]) -> dict[str, str]:
     paths = {part: f"{posixpath.normpath(folder)}/" for part, folder in parts.items()}
     for part, path in paths.items():
         if path not in folders.below and path not in folders.own:
-            raise UserError(f"dataset.parts: {part}: {shown(parts[part])} is no folder with images in it")
+            raise UserError(
+                f"dataset.parts: {part}: {shown(parts[part])} is no folder with images in it"
+            )
         if other := next((p for p, at in paths.items() if p != part and at.startswith(path)), None):
             raise UserError(f"dataset.parts: the folder of {other} lies in that of {part}")
-    if paths and (out := [name for name in folders.images if not name.startswith(tuple(paths.values()))]):
+    if paths and (
+        out := [name for name in folders.images if not name.startswith(tuple(paths.values()))]
+    ):
         source = shown(folders.tree.source)
-        log.warning("%s: %d images are in no folder of dataset.parts and left out", source, len(out))
+        log.warning(
+            "%s: %d images are in no folder of dataset.parts and left out", source, len(out)
+        )
     return paths
 
 
 def above_classes(folders: Folders) -> str:
-    """The folder whose folders are the classes: one that wraps them all, as most zip files have, is no class."""
+    """The folder whose folders are the classes: one that wraps them all,
+    as most zip files have, is no class.
+    """
     at = ""
     while not folders.stray(at) and len(folders.folders(at)) == 1:
         below = f"{at}{folders.folders(at)[0]}/"

@@ -1,10 +1,10 @@
 """Embedded images: a two-dimensional random hierarchy with known ground truth.
 
-After Cagnetta et al., "How deep neural networks learn compositional data: the random hierarchy model" (Phys. Rev. X
-2024). A class expands by one of m rules into 2x2 symbols of the level below, each of those into 2x2, and so on; the
-terminals (level 0) are small Gabor patches and colour blobs. Two families of classes share the rules of the lowest
-``shared_levels`` levels and have their own above: so we know at which level features of one family stop to serve the
-other.
+After Cagnetta et al., "How deep neural networks learn compositional data: the random hierarchy
+model" (Phys. Rev. X 2024). A class expands by one of m rules into 2x2 symbols of the level below,
+each of those into 2x2, and so on; the terminals (level 0) are small Gabor patches and colour blobs.
+Two families of classes share the rules of the lowest ``shared_levels`` levels and have their own
+above: so we know at which level features of one family stop to serve the other.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ class Grammar:
     """The rules and the terminals.
 
     Attributes:
-        rules: ``rules[family][level]``, level 1..L: (symbols of the level, m, 4) symbols of the level below, each
-            production in the order top left, top right, bottom left, bottom right. At level L symbols are classes.
+        rules: ``rules[family][level]``, level 1..L: (symbols of the level, m, 4) symbols of the
+            level below, each production in the order top left, top right, bottom left, bottom
+            right. At level L symbols are classes.
         terminals: (v, patch, patch, 3) float, about -1..1.
     """
 
@@ -52,24 +53,29 @@ class Grammar:
         size = len(symbols) * c.patch
         x = self.terminals[symbols].transpose(0, 2, 1, 3, 4).reshape(size, size, 3)
         x = np.roll(x, draw.integers(-c.shift, c.shift + 1, 2), axis=(0, 1))
-        contrast, offset = 1 + c.brightness * draw.uniform(-1, 1), c.brightness * draw.uniform(-1, 1)
+        contrast = 1 + c.brightness * draw.uniform(-1, 1)
+        offset = c.brightness * draw.uniform(-1, 1)
         x = contrast * x + offset + c.noise * draw.standard_normal(x.shape)
         return np.clip(np.rint(128 + 56 * x), 0, 255).astype(np.uint8)
 
 
 def make_grammar(config: GrammarConfig) -> Grammar:
-    """The grammar of ``config.seed``; a level's rules depend on the seed, the level and (above the shared) family."""
+    """The grammar of ``config.seed``; a level's rules depend on the seed,
+    the level and (above the shared) family.
+    """
     top, per_family = config.levels, config.classes_per_family
     # One draw for the classes of all families, so that no two classes share a production.
-    of_classes = _productions(config.families * per_family, config, numpy_generator(config.seed, "rules", top)).reshape(
-        config.families, per_family, config.rules, 4
-    )
+    of_classes = _productions(
+        config.families * per_family, config, numpy_generator(config.seed, "rules", top)
+    ).reshape(config.families, per_family, config.rules, 4)
     rules = []
     for family in range(config.families):
         own = {top: of_classes[family]}
         for level in range(1, top):
             owner = "shared" if level <= config.shared_levels else FAMILIES[family]
-            own[level] = _productions(config.symbols, config, numpy_generator(config.seed, "rules", level, owner))
+            own[level] = _productions(
+                config.symbols, config, numpy_generator(config.seed, "rules", level, owner)
+            )
         rules.append(own)
     return Grammar(config, rules, _terminals(config))
 
@@ -84,7 +90,8 @@ def _productions(count: int, config: GrammarConfig, draw: np.random.Generator) -
 def _terminals(config: GrammarConfig) -> np.ndarray:
     """Half Gabor patches, half colour blobs, each with its own direction in colour space.
 
-    Each is the one of 20 candidates that is farthest from those before it, so that no two look alike.
+    Each is the one of 20 candidates that is farthest from those before it,
+    so that no two look alike.
     """
     draw = numpy_generator(config.seed, "terminals")
     chosen: list[np.ndarray] = []
@@ -136,7 +143,10 @@ def _check(config: DatasetConfig) -> None:
     config.grammar.check()
     side = config.grammar.patch * 2**config.grammar.levels
     if config.image_size != side:
-        raise UserError(f"dataset.image_size={config.image_size} is not possible: patch x 2^levels is {side} pixels")
+        raise UserError(
+            f"dataset.image_size={config.image_size} is not possible: "
+            f"patch x 2^levels is {side} pixels"
+        )
 
 
 KIND = Kind(_open, _check, embedded=True)

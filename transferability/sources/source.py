@@ -1,4 +1,6 @@
-"""What a kind of dataset is, and what opening one gives: classes, and images that are read one at a time."""
+"""What a kind of dataset is, and what opening one gives: classes,
+and images that are read one at a time.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +16,9 @@ from transferability.sources.trees import FileTree
 
 @dataclass(frozen=True)
 class Item:
-    """One image: its class, a name for messages, and how to get it, (H, W, 3) uint8 RGB of any size."""
+    """One image: its class, a name for messages, and how to get it, (H, W, 3)
+    uint8 RGB of any size.
+    """
 
     label: int
     name: str
@@ -30,7 +34,10 @@ def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> I
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset before packing. ``held_out``: ``val`` is a share of the training images, not a folder of its own."""
+    """A dataset before packing.
+
+    ``held_out``: ``val`` is a share of the training images, not a folder of its own.
+    """
 
     classes: list[ClassInfo]
     train: list[Item]
@@ -41,7 +48,9 @@ class Source:
     @property
     def parts(self) -> dict[str, list[Item]]:
         """What each part is called -> its images, in the order in which they are packed."""
-        return {"training": self.train, "validation": self.val} | ({"test": self.test} if self.test else {})
+        return {"training": self.train, "validation": self.val} | (
+            {"test": self.test} if self.test else {}
+        )
 
     @property
     def items(self) -> list[Item]:
@@ -57,9 +66,11 @@ class Kind:
     """How the datasets of one ``dataset.kind`` are opened.
 
     Attributes:
-        open: The images that a configuration names; raises UserError where they are missing, or not of this kind.
+        open: The images that a configuration names;
+            raises UserError where they are missing, or not of this kind.
         check: Raises UserError if the settings that only this kind has are impossible.
-        embedded: Its images are made, not read: it needs no ``dataset.source``, and is packed on first use.
+        embedded: Its images are made, not read: it needs no ``dataset.source``,
+            and is packed on first use.
     """
 
     open: Callable[[DatasetConfig], Source]

@@ -15,7 +15,8 @@ from transferability.sources.archives import check_bytes, open_archive
 
 log = logging.getLogger(__name__)
 
-# What systems, network disks and editors put beside one's files, in lower case; and every name that begins with a dot.
+# What systems, network disks and editors put beside one's files, in lower case;
+# and every name that begins with a dot.
 SYSTEM = {
     *(
         "__macosx",
@@ -28,12 +29,22 @@ SYSTEM = {
         "#snapshot",
         "recycler",
     ),
-    *("$recycle.bin", "desktop.ini", "ehthumbs.db", "found.000", "icon\r", "lost+found", "picasa.ini"),
+    *(
+        "$recycle.bin",
+        "desktop.ini",
+        "ehthumbs.db",
+        "found.000",
+        "icon\r",
+        "lost+found",
+        "picasa.ini",
+    ),
     *("thumbs.db", "network trash folder", "system volume information", "temporary items"),
 }
-# Names that say "an image"; of files with other names the first bytes decide, but of texts, which may be millions.
+# Names that say "an image"; of files with other names the first bytes decide, but of texts,
+# which may be millions.
 IMAGES = (
-    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # torchvision's IMG_EXTENSIONS
+    # torchvision's IMG_EXTENSIONS
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
     *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpg_large"),
 )
 TEXTS = (".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml")
@@ -46,7 +57,8 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 class FileTree:
-    """The files of a folder, a zip file or a tar file by path relative to it; sorted, whatever the disk's order.
+    """The files of a folder, a zip file or a tar file by path relative to it;
+    sorted, whatever the disk's order.
 
     What the system put there (SYSTEM) is left out, and counted in one line.
 
@@ -71,8 +83,12 @@ class FileTree:
                 shown(links[0]),
                 and_more(links),
             )
-        folders = _with_those_above({posixpath.dirname(n) for n in self._files.names} | set(self._files.folders))
-        system = {path: own for path in (*self._files.names, *folders) if (own := _of_the_system(path))}
+        folders = _with_those_above(
+            {posixpath.dirname(n) for n in self._files.names} | set(self._files.folders)
+        )
+        system = {
+            path: own for path in (*self._files.names, *folders) if (own := _of_the_system(path))
+        }
         self.names = sorted(n for n in self._files.names if n not in system)
         self.folders = sorted(f for f in folders if f not in system)
         self._known, self._sniffed = set(self.names), {}
@@ -80,7 +96,8 @@ class FileTree:
             kinds = Counter(_kind_of_system(name) for name in owned).most_common(5)
             listed = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(kinds))
             log.warning(
-                "%s: %d files and folders that the system or an editor put there are left out (%s%s)",
+                "%s: %d files and folders that the system or an editor put there are "
+                "left out (%s%s)",
                 shown(source),
                 len(owned),
                 listed,
@@ -103,7 +120,9 @@ class FileTree:
         return [n for n in self.names if n.startswith(under) and self.is_image(n)]
 
     def read(self, name: str) -> bytes:
-        """The bytes of a listed file (so a name in somebody's list never leads outside); OSError if not to be had."""
+        """The bytes of a listed file (so a name in somebody's list never leads outside);
+        OSError if not to be had.
+        """
         if name not in self._known:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return self._files.read(name)
@@ -113,17 +132,23 @@ class FileTree:
         return self._files.size(name) if name in self._known else -1
 
     def is_lost(self, name: str) -> bool:
-        """Whether a listed file is a link that leads nowhere, or one in an archive, which is not followed."""
+        """Whether a listed file is a link that leads nowhere, or one in an archive,
+        which is not followed.
+        """
         return self._files.is_lost(name)
 
     def text(self, name: str) -> str:
         try:
             return self.read(name).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{shown(self.source / name)} cannot be read: {reason(error)}") from error
+            raise UserError(
+                f"{shown(self.source / name)} cannot be read: {reason(error)}"
+            ) from error
 
     def find(self, *names: str) -> str | None:
-        """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of one of ``names``."""
+        """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of
+        one of ``names``.
+        """
         prefixes = ["", *(f"{folder}/" for folder in self.folders)]
         for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
             if any(f"{prefix}{name}" in self._entries for name in names):
@@ -132,7 +157,9 @@ class FileTree:
 
     @cached_property
     def _entries(self) -> set[str]:
-        """All files, and all folders with images below (ILSVRC also has a train/ of annotations)."""
+        """All files, and all folders with images below (ILSVRC also has a train/
+        of annotations).
+        """
         return set(self.names) | _with_those_above({posixpath.dirname(n) for n in self.images("")})
 
 
@@ -146,9 +173,15 @@ def require_images(tree: FileTree) -> None:
         return
     packed = [name for name in tree.names if name.lower().endswith(ARCHIVES)]
     if packed:
-        what = f"but archives: {shown(packed[0])}{and_more(packed)}; unpack them, or give one as dataset.source"
+        what = (
+            f"but archives: {shown(packed[0])}{and_more(packed)}; "
+            "unpack them, or give one as dataset.source"
+        )
         if not tree.source.is_dir():
-            what = f"but archives: {shown(packed[0])}{and_more(packed)}; unpack all of it and give the folder"
+            what = (
+                f"but archives: {shown(packed[0])}{and_more(packed)}; "
+                "unpack all of it and give the folder"
+            )
     else:
         what = f"but {counted(tree.names)}" if tree.names else "and no files"
     raise UserError(f"dataset.source={shown(tree.source)} has no images in it, {what}")
@@ -158,7 +191,10 @@ def counted(names: list[str]) -> str:
     """How many files there are, and of which endings."""
     endings = Counter(f"*{posixpath.splitext(name)[1]}" for name in names).most_common(4)
     dots = ", ..." if sum(count for _, count in endings) < len(names) else ""
-    return f"{len(names)} other files ({', '.join(f'{count} {shown(ending)}' for ending, count in endings)}{dots})"
+    return (
+        f"{len(names)} other files "
+        f"({', '.join(f'{count} {shown(ending)}' for ending, count in endings)}{dots})"
+    )
 
 
 def _with_those_above(folders: set[str]) -> set[str]:
@@ -170,7 +206,10 @@ def _with_those_above(folders: set[str]) -> set[str]:
 def _of_the_system(path: str) -> str | None:
     """The path down to the first name of the system in it; None if there is none."""
     parts = path.split("/")
-    at = next((i for i, part in enumerate(parts) if part.startswith(".") or part.casefold() in SYSTEM), None)
+    at = next(
+        (i for i, part in enumerate(parts) if part.startswith(".") or part.casefold() in SYSTEM),
+        None,
+    )
     return None if at is None else "/".join(parts[: at + 1])
 
 
@@ -189,12 +228,16 @@ class _Folder:
         self._list(str(root), len(os.path.join(root, "")), frozenset())
 
     def _list(self, folder: str, below: int, above: frozenset[tuple[int, int]]) -> None:
-        """Everything below ``folder``, through links too (train/ is often one to another disk), but not in circles."""
+        """Everything below ``folder``, through links too (train/ is often one to another disk),
+        but not in circles.
+        """
         try:
             status = os.stat(folder)
             here = (status.st_dev, status.st_ino)
             if here in above:
-                log.warning("%s is left out: it is a link to a folder that it lies in", shown(folder))
+                log.warning(
+                    "%s is left out: it is a link to a folder that it lies in", shown(folder)
+                )
                 return
             with os.scandir(folder) as entries:
                 entries = list(entries)
@@ -203,7 +246,8 @@ class _Folder:
         if folder != str(self.root):
             self.folders.append(folder[below:])
         for entry in entries:
-            if not _is_folder(entry) or _of_the_system(entry.name):  # a folder of the system may be shut
+            # a folder of the system may be shut
+            if not _is_folder(entry) or _of_the_system(entry.name):
                 self.names.append(entry.path[below:])
             else:
                 self._list(entry.path, below, above | {here})
@@ -235,7 +279,8 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _read_file(path: Path, most: int = -1) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for ever otherwise
+    # opening a pipe would wait for ever otherwise
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
