@@ -230,6 +230,8 @@ def test_the_plan_is_in_the_identity(config, dataset):
     spec = make_spec(parse("A3B"), "random-0", dataset, network, config.recipe, 0)
     assert spec.to_dict()["network"]["plan"][1].split()[0] == "layer1.0.conv1.weight"
     merged = (" ".join(spec.network.plan[:2]), *spec.network.plan[2:])
+    with pytest.raises(UserError, match="has other layers in the installed torchvision"):
+        Chain(replace(spec.network, plan=merged), np.zeros(3))
     assert replace(spec, network=replace(spec.network, plan=merged)).id != spec.id
     assert replace(spec, network=replace(spec.network, name="mine")).id == spec.id
     assert type(spec).from_dict(json.loads(json.dumps(spec.to_dict()))) == spec

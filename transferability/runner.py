@@ -475,6 +475,7 @@ def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "graphs": execution.graphs,
         "deterministic": execution.deterministic,
         "torch": torch.__version__,
+        "network_made_by": member.spec.network.made_by,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "commit": _commit(),

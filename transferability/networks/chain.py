@@ -74,6 +74,11 @@ class NetworkConfig(ABC):
         """Whether a layer has BatchNorm, which a batch of one image cannot train."""
 
     @property
+    def made_by(self) -> str | None:
+        """The library, with its version, that makes the network; None where we do."""
+        return None
+
+    @property
     @abstractmethod
     def joins(self) -> bool:
         """Whether a GPU may train networks of this kind as one stack,

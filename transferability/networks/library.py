@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.metadata import version
 from types import ModuleType
 
 import torch
@@ -59,16 +60,19 @@ class LibraryConfig(NetworkConfig):
         self.layer_plans()
 
     def resolved(self, classes: int) -> "LibraryConfig":
-        plan = tuple(" ".join(layer.parameters) for layer in self.layer_plans())
-        return replace(super().resolved(classes), plan=plan)
+        return replace(super().resolved(classes), plan=_lines(self.layer_plans()))
 
     @property
     def n_layers(self) -> int:
-        return len(self.layer_plans())
+        return len(self.plan or self.layer_plans())  # a run's folder is read without the library
 
     @property
     def normalises_batches(self) -> bool:
         return any(isinstance(m, BatchNorm) for m in _built(self.of_library()).modules())
+
+    @property
+    def made_by(self) -> str:
+        return f"{self.kind} {version(self.kind)}"
 
     @property
     def joins(self) -> bool:
@@ -85,6 +89,14 @@ class LibraryConfig(NetworkConfig):
         return _plans(self.of_library())
 
     def make_layers(self) -> list[Layer]:
+        """Raises:
+        UserError: the installed library has other layers than those of the plan.
+        """
+        if self.plan and self.plan != _lines(self.layer_plans()):
+            raise UserError(
+                f"network.model={self.model} has other layers in the installed {self.kind} than "
+                "when its plan was made: install that version (provenance.json names it)"
+            )
         model = self.seeded()
         return [Layer(plan, model) for plan in self.layer_plans()]
 
@@ -181,6 +193,11 @@ def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
 
 def _is(module: nn.Module, library: str, name: str) -> bool:
     return type(module).__name__ == name and type(module).__module__.startswith(f"{library}.")
+
+
+def _lines(plans: list[LayerPlan]) -> tuple[str, ...]:
+    """The names of the parameters of each layer, a line a layer."""
+    return tuple(" ".join(layer.parameters) for layer in plans)
 
 
 @lru_cache(maxsize=8)
