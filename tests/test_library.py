@@ -4,6 +4,7 @@ the rules of training.
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,8 @@ def test_frozen_is_frozen_and_the_rest_is_trained(runs):
     spec_of, store = runs
     spec = spec_of("A3B")
     n_layers, base = spec.network.n_layers, spec.source
+    made_by = store.provenance(spec)["network_made_by"]
+    assert re.fullmatch(r"(torchvision|timm) [0-9.]+.*", made_by)
     assert equal(states(store, spec, (1, 2, 3)), states(store, base, (1, 2, 3))), (
         "statistics of BatchNorm as well"
     )
