@@ -102,7 +102,7 @@ def test_right_computations_pass(make, stacked):
         ("response_norm_gradient", lambda right: lambda g, y: right(g, y) + 0.01 * g),
         ("pooled", lambda right: lambda x, bias: right(x, bias + 0.01)),
         ("unshuffled", lambda right: lambda x, *a: right(x, *a).roll(1, 0)),
-        ("drop", lambda right: lambda x, seed, p: right(x, seed + 1, p)),
+        ("drop", lambda right: lambda x, seed, p, dims: right(x, seed + 1, p, dims)),
         ("relu_gradient", lambda right: lambda g, y: g),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

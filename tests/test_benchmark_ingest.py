@@ -80,7 +80,7 @@ def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path,
     def spec(cell, of):
         return make_spec(cells.parse(cell), "random-0", of, config.network, config.recipe, 0)
 
-    assert "encoding" not in spec("baseB", dataset).dataset
+    assert "encoding" not in spec("baseB", dataset).to_dict()["dataset"]
     mine = spec("B2B", compressed)
     assert mine.dataset == mine.source.dataset
     assert mine.dataset.encoding == "jpeg q90 4:4:4"

@@ -149,7 +149,7 @@ def test_compiled_dropout_is_dropout(dtype):
 
 def test_no_place_is_multiplied_by_a_large_number():
     """A compiler computes with places in 32 bits; see draws.uniform."""
-    nodes = make_fx(drop)(torch.ones(4, 8), torch.tensor(5), 0.5).graph.nodes
+    nodes = make_fx(drop)(torch.ones(4, 8), torch.tensor(5), 0.5, None).graph.nodes
     products = [node for node in nodes if "mul" in str(node.target)]
     assert len(products) >= 4
     for node in products:
