@@ -26,7 +26,7 @@ from experiments.cli import command, dataset_of
 from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.duplicates import sentence
-from transferability.runner import with_sources
+from transferability.jobs import with_sources
 from transferability.spec import RunSpec
 from transferability.splits import split_kind
 from transferability.store import Store

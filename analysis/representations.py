@@ -17,9 +17,9 @@ from torch import Tensor
 from transferability.cells import UNTRAINED, Cell
 from transferability.datasets import PackedDataset
 from transferability.draws import numpy_generator
+from transferability.jobs import with_sources
 from transferability.member import initial_network
 from transferability.networks.chain import Chain
-from transferability.runner import with_sources
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.stream import Stream

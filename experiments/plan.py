@@ -17,9 +17,9 @@ from torch import Tensor
 from transferability.cells import Cell
 from transferability.cohort import Execution
 from transferability.datasets import ClassInfo, PackedDataset
+from transferability.jobs import jobs, with_sources
 from transferability.member import Member, SharedPrefix, one_thread
 from transferability.networks.chain import Chain, LayerCost, layer_costs
-from transferability.runner import jobs, with_sources
 from transferability.sources.imagenet import imagenet_groups
 from transferability.spec import RunSpec
 from transferability.store import Store

@@ -15,7 +15,9 @@ from pathlib import Path
 from experiments.cli import command, dataset_of
 from experiments.plan import UnpackedImagenet, print_plan
 from transferability.config import Config
-from transferability.runner import ensure, execution_of, job_specs
+from transferability.execution import execution_of
+from transferability.jobs import job_specs
+from transferability.runner import ensure
 from transferability.store import Store
 from transferability.study import study_specs
 

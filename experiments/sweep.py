@@ -27,7 +27,7 @@ from experiments.cli import STOPPED, command, dataset_of
 from experiments.plan import counted
 from transferability.config import Config
 from transferability.errors import UserError
-from transferability.runner import jobs, with_sources
+from transferability.jobs import jobs, with_sources
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.study import study_specs

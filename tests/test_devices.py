@@ -18,8 +18,8 @@ import torch
 from tests.conftest import CPU, shrunk
 from transferability.devices import claim, training_device, visible_gpus
 from transferability.errors import UserError
+from transferability.execution import ways_of
 from transferability.networks import TorchvisionConfig
-from transferability.runner import ways_of
 
 KEYS = ["GPU-a", "GPU-b", "GPU-c"]
 PROCESSES = multiprocessing.get_context("forkserver")

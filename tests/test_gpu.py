@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import CPU, shrunk
 from transferability.cohort import SAVING, train
 from transferability.devices import cuda_stream
+from transferability.execution import execution_of
 from transferability.gpu import Stack, Steps, _Step
 from transferability.member import SharedPrefix
-from transferability.runner import execution_of, make_cohorts
+from transferability.runner import make_cohorts
 from transferability.store import Store
 
 CELLS = ["B2B", "A2B", "R2B", "B3B+", "A3B+", "A5B+", "B7B", "A7B", "A6B~1"]

@@ -15,8 +15,9 @@ from transferability.cells import parse
 from transferability.checkpoints import Checkpoint
 from transferability.config import RecipeConfig
 from transferability.identity import described, label, later
+from transferability.jobs import with_sources
 from transferability.networks import EightLayerConfig
-from transferability.runner import ensure, with_sources
+from transferability.runner import ensure
 from transferability.store import Store
 
 

@@ -30,8 +30,8 @@ from transferability.config import DatasetConfig, RecipeConfig
 from transferability.datasets import FORMAT, ClassInfo, PackedDataset
 from transferability.draws import numpy_generator, seed_of
 from transferability.errors import UserError, shown
+from transferability.jobs import with_sources
 from transferability.networks import EightLayerConfig, NetworkConfig
-from transferability.runner import with_sources
 from transferability.sources import decoding
 from transferability.spec import Images, RunSpec
 from transferability.splits import tasks_of

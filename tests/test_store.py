@@ -15,7 +15,8 @@ from tests.conftest import CPU, SHRUNK
 from transferability.checkpoints import Checkpoint
 from transferability.errors import UserError
 from transferability.files import write_atomic
-from transferability.runner import ensure, with_sources
+from transferability.jobs import with_sources
+from transferability.runner import ensure
 from transferability.store import Store
 
 ROOT = Path(__file__).parent.parent

@@ -20,8 +20,9 @@ from transferability.cells import parse
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo, open_dataset
 from transferability.errors import UserError
+from transferability.jobs import job_specs, jobs, with_sources
 from transferability.pack import pack
-from transferability.runner import ensure, job_specs, jobs, with_sources
+from transferability.runner import ensure
 from transferability.sources.imagenet import imagenet_groups
 from transferability.spec import make_spec
 from transferability.store import Store

@@ -2,20 +2,11 @@
 what is missing trained.
 """
 
-import datetime
 import gc
 import logging
-import os
-import platform
-import re
-import subprocess
 import time
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 
-import joblib
-import numpy as np
 import torch
 from filelock import FileLock
 from tqdm import tqdm
@@ -23,11 +14,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from transferability import checkpoints
 from transferability.cohort import Cohort, Execution, train
-from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.devices import training_device
 from transferability.errors import UserError
+from transferability.jobs import cohort_key, jobs, with_sources
 from transferability.member import Member, build_member
+from transferability.provenance import provenance
 from transferability.spec import RunSpec
 from transferability.stopping import check, stop_requests
 from transferability.store import Store
@@ -35,130 +27,6 @@ from transferability.stream import Stream
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
-SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
-
-
-def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
-    """``specs`` and the runs they start from, each once, sources first."""
-    sources = (
-        with_sources([s.source for s in specs if s.source]) if any(s.source for s in specs) else []
-    )
-    return list({s.run_id: s for s in [*sources, *specs]}.values())
-
-
-def cohort_key(spec: RunSpec) -> tuple:
-    """Runs with the same key see the same stream of batches."""
-    crop = spec.network.input_size
-    return (
-        spec.dataset.checksum,
-        spec.classes,
-        spec.images_per_class,
-        spec.seed,
-        spec.recipe,
-        crop,
-    )
-
-
-def jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
-    """``runs`` as jobs: those of each train in lockstep,
-    and those that others start from come first.
-
-    A job's place is its number: a study always makes the same jobs.
-    """
-    groups: dict[tuple, list[RunSpec]] = {}
-    for spec in sorted(runs, key=lambda s: s.generation):
-        groups.setdefault((spec.generation, *cohort_key(spec)), []).append(spec)
-    return list(groups.values())
-
-
-def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
-    """The runs of one job of ``specs``; all of them where ``number`` is None.
-
-    Raises:
-        UserError: there is no such job.
-    """
-    if number is None:
-        return specs
-    every = jobs(with_sources(specs))
-    if not 0 <= number < len(every):
-        raise UserError(f"job={number} is not possible: the study has jobs 0 to {len(every) - 1}")
-    return every[number]
-
-
-def execution_of(config: Config) -> Execution:
-    """Device and threads of a configuration.
-
-    ``cuda`` without a number is any GPU: training claims a free one.
-
-    Raises:
-        UserError: the device does not exist.
-    """
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device == torch.device("cuda"):
-            torch.cuda.init()  # a tensor would take memory on GPU 0 in every process
-        else:
-            torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device={config.device} is not here: {str(error).splitlines()[0]}"
-        ) from error
-    gpu = device.type == "cuda"
-    stacked, graphs = ways_of(config, device)
-    _choose_kernels(gpu and config.deterministic)
-    return Execution(
-        device,
-        1 if gpu else config.threads or joblib.cpu_count(),
-        config.max_networks,
-        config.checkpoint_seconds,
-        stacked=stacked,
-        graphs=graphs,
-        deterministic=gpu and config.deterministic,
-    )
-
-
-def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
-    """Whether networks are trained as one stack, and their steps as CUDA graphs: on a GPU,
-    where they can be.
-
-    Raises:
-        UserError: one is asked for where it cannot be.
-    """
-    gpu, network = device.type == "cuda", config.network
-    for key in ("graphs", "stacked"):
-        # on a CPU stacking would change results in their last digits
-        if getattr(config, key) and not gpu:
-            raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
-        if getattr(config, key) and not network.joins:
-            raise UserError(f"{key}=true is not possible with networks of the kind {network.kind}")
-    if gpu and not network.joins:
-        log.info(
-            "networks of the kind %s are neither stacked nor captured as CUDA graphs", network.kind
-        )
-    stacked, graphs = gpu and network.joins and network.input_size <= SMALL, gpu and network.joins
-    return (
-        stacked if config.stacked is None else config.stacked,
-        graphs if config.graphs is None else config.graphs,
-    )
-
-
-def _choose_kernels(deterministic: bool) -> None:
-    """Which kernels torch may choose on a GPU, for the whole process."""
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
-    # Long sums of bf16 products are cut into parts: each part would be rounded to bf16
-    # (fc6 sums 9,216).
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    # The fastest for each shape, of which a study has few. Which one that is, is a matter of
-    # time: other bits each run.
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
-        # nothing here reads what was not written
-        torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def ensure(
@@ -442,7 +310,7 @@ def _train_wave(
         for cohort in cohorts:
             for m in cohort.members:
                 made = {
-                    **_provenance(m, len(members), execution),
+                    **provenance(m, len(members), execution),
                     "images_of": cohort.stream.images_of,
                 }
                 store.finish(m.spec, m.network.state_dict(), m.metrics, made)
@@ -460,54 +328,3 @@ def _where(members: list[Member]) -> str:
         if members
         else "none: all have failed"
     )
-
-
-def _provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
-    """What is worth knowing about how a run was made, and is no part of its identity."""
-    device = execution.device
-    return {
-        "seconds": round(member.seconds, 3),
-        "images": member.step * member.spec.recipe.batch_size,
-        "cohort_networks": cohort_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
-        "threads": execution.threads,
-        "stacked": execution.stacked,
-        "graphs": execution.graphs,
-        "deterministic": execution.deterministic,
-        "torch": torch.__version__,
-        "network_made_by": member.spec.network.made_by,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _cpu() -> str:
-    """The kind of processor, as another kind may order sums differently:
-    "cpu, x86_64, AMD EPYC, AVX512".
-    """
-    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
-    named = re.search(
-        r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE
-    )
-    name = named[1] if named else platform.processor()
-    return ", ".join(
-        filter(None, ["cpu", platform.machine(), name, torch.backends.cpu.get_cpu_capability()])
-    )
-
-
-@lru_cache(maxsize=1)
-def _commit() -> str | None:
-    """The commit of the code, with a + when the tree has changes; None outside a git checkout."""
-    where = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=where,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return None
-    return out.stdout.strip() or None

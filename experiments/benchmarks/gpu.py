@@ -28,8 +28,8 @@ from experiments.benchmarks.timing import step_seconds, untrained_cohort
 from experiments.cli import command
 from transferability.cohort import Cohort
 from transferability.config import Config
+from transferability.execution import execution_of
 from transferability.networks import NetworkConfig
-from transferability.runner import execution_of
 
 ENOUGH = 420  # seconds after which no part is begun: the longest takes less than two minutes
 

@@ -20,7 +20,7 @@ from experiments.plan import UnpackedImagenet
 from transferability import cells
 from transferability.cohort import SAVING, Cohort, evaluate
 from transferability.config import load
-from transferability.runner import jobs
+from transferability.jobs import jobs
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.study import study_specs

@@ -17,10 +17,10 @@ from experiments.benchmarks.gpu_setup import Bench
 from experiments.benchmarks.timing import now, table
 from transferability.cohort import Cohort
 from transferability.config import Config
+from transferability.execution import execution_of
 from transferability.gpu import Steps
 from transferability.kernels import fused
 from transferability.networks.chain import layer_costs
-from transferability.runner import execution_of
 
 KINDS = {
     "optimiser": ("multi_tensor", "fused_sgd", "foreach"),

@@ -17,9 +17,9 @@ from experiments.benchmarks.timing import step_seconds, untrained_cohort
 from transferability import cells, stream
 from transferability.cohort import Cohort, Execution
 from transferability.config import Config, DatasetConfig, RecipeConfig, load
+from transferability.execution import execution_of
 from transferability.networks import EightLayerConfig, NetworkConfig
 from transferability.pack import pack
-from transferability.runner import execution_of
 from transferability.spec import RunSpec, make_spec
 
 

@@ -31,8 +31,9 @@ from transferability import cells
 from transferability.cohort import Execution
 from transferability.config import Config, DatasetConfig, load
 from transferability.datasets import PackedDataset
+from transferability.execution import execution_of
+from transferability.jobs import jobs, with_sources
 from transferability.pack import pack
-from transferability.runner import execution_of, jobs, with_sources
 from transferability.spec import RunSpec, make_spec
 from transferability.store import Store
 from transferability.stream import Stream

@@ -44,8 +44,8 @@ from experiments.cli import command, dataset_of
 from transferability import cells
 from transferability.cohort import Cohort
 from transferability.config import Config
+from transferability.execution import execution_of
 from transferability.member import Member
-from transferability.runner import execution_of
 from transferability.spec import RunSpec, make_spec
 
 ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each

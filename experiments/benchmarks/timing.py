@@ -15,8 +15,10 @@ import torch
 from experiments.cli import dataset_of
 from transferability.cohort import Cohort, Execution, train
 from transferability.config import Config
+from transferability.execution import execution_of
+from transferability.jobs import with_sources
 from transferability.member import Member
-from transferability.runner import execution_of, make_cohorts, with_sources
+from transferability.runner import make_cohorts
 from transferability.spec import RunSpec
 from transferability.store import Store
 

@@ -51,13 +51,12 @@ class NetworkConfig(ABC):
         """Raises:
         UserError: an impossible value.
         """
-        require(
-            self.outputs is None or self.outputs > 0,
-            "network.outputs",
-            self.outputs,
-            "a number above 0, or null",
-        )
-        require(self.mean in ("image", "channel"), "network.mean", self.mean, "image or channel")
+        positive = self.outputs is None or self.outputs > 0
+        self._needs(positive, "outputs", "a number above 0, or null")
+        self._needs(self.mean in ("image", "channel"), "mean", "image or channel")
+
+    def _needs(self, fits: bool, key: str, wanted: str) -> None:
+        require(fits, f"network.{key}", getattr(self, key), wanted)
 
     def resolved(self, classes: int) -> "NetworkConfig":
         """With all that a run's identity has to say, for a task of so many classes."""

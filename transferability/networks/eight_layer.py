@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from transferability.draws import torch_generator
-from transferability.errors import require
 from transferability.kernels import activated, convolved, fuses
 from transferability.networks.chain import NetworkConfig
 from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Dropout
@@ -55,69 +54,32 @@ class EightLayerConfig(NetworkConfig):
 
     def check(self) -> None:
         super().check()
-        require(
-            bool(self.channels),
-            "network.channels",
-            self.channels,
-            "at least one convolutional layer",
-        )
+        self._needs(bool(self.channels), "channels", "at least one convolutional layer")
         for key in ("kernels", "strides", "paddings", "groups"):
-            values = getattr(self, key)
-            require(
-                len(values) == len(self.channels),
-                f"network.{key}",
-                values,
-                "one number a convolutional layer",
-            )
+            fits = len(getattr(self, key)) == len(self.channels)
+            self._needs(fits, key, "one number a convolutional layer")
         for key in ("channels", "kernels", "strides", "groups", "hidden"):
-            require(
-                min(getattr(self, key), default=1) > 0,
-                f"network.{key}",
-                getattr(self, key),
-                "numbers above 0",
-            )
-        require(min(self.paddings) >= 0, "network.paddings", self.paddings, "at least 0")
+            self._needs(min(getattr(self, key), default=1) > 0, key, "numbers above 0")
+        self._needs(min(self.paddings) >= 0, "paddings", "at least 0")
         inputs = [3, *self.channels]
         for i, groups in enumerate(self.groups):
             divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
-            require(
-                divides,
-                "network.groups",
-                self.groups,
-                f"they divide the channels of a layer, here {inputs}",
-            )
+            self._needs(divides, "groups", f"they divide the channels of a layer, here {inputs}")
         layers = range(1, len(self.channels) + 1)
-        require(
-            set(self.pools) <= set(layers),
-            "network.pools",
-            self.pools,
-            f"layers from 1 to {layers[-1]}",
-        )
+        self._needs(set(self.pools) <= set(layers), "pools", f"layers from 1 to {layers[-1]}")
         for number, (size, _) in enumerate(self.sizes, 1):
             fits = size > 0 and (number not in self.pools or size >= 2)
             wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
-            require(fits, "network.input_size", self.input_size, wanted)
-        require(
-            self.normalisation in ("none", "lrn", "batch"),
-            "network.normalisation",
-            self.normalisation,
-            "none, lrn or batch",
-        )
-        require(
-            self.initialisation in ("kaiming", "caffe"),
-            "network.initialisation",
-            self.initialisation,
-            "kaiming or caffe",
-        )
+            self._needs(fits, "input_size", wanted)
+        known = ("none", "lrn", "batch")
+        self._needs(self.normalisation in known, "normalisation", "none, lrn or batch")
+        known = ("kaiming", "caffe")
+        self._needs(self.initialisation in known, "initialisation", "kaiming or caffe")
         if self.initialisation == "caffe":
+            wanted = f"initialisation=caffe needs one number for each of the {self.n_layers} layers"
             for key in ("weight_std", "bias"):
-                require(
-                    len(getattr(self, key)) == self.n_layers,
-                    f"network.{key}",
-                    getattr(self, key),
-                    f"initialisation=caffe needs one number for each of the {self.n_layers} layers",
-                )
-        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "at least 0 and below 1")
+                self._needs(len(getattr(self, key)) == self.n_layers, key, wanted)
+        self._needs(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
 
     @property
     def normalises_batches(self) -> bool:
