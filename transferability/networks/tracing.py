@@ -176,17 +176,14 @@ class Flow:
                 continue
             if self._is_size(node):
                 self.sizes.add(node)
-            elif node.op != "call_module" and not self._inputs(node):
+            elif node.op != "call_module" and not self.inputs(node):
                 self.constants.add(node)
         self.data = [n for n in self.nodes if n not in self.constants and n not in self.sizes]
         self.position = {node: i for i, node in enumerate(self.data)}
 
-    def _inputs(self, node: Node) -> list[Node]:
+    def inputs(self, node: Node) -> list[Node]:
         """The nodes whose data ``node`` uses."""
         return [i for i in node.all_input_nodes if i not in self.constants and i not in self.sizes]
-
-    def inputs(self, node: Node) -> list[Node]:
-        return [i for i in node.all_input_nodes if i in self.position]
 
     def _is_size(self, node: Node) -> bool:
         if node.op == "call_method":
