@@ -27,6 +27,7 @@ from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.duplicates import sentence
 from transferability.jobs import with_sources
+from transferability.networks.given import Given
 from transferability.spec import RunSpec
 from transferability.splits import split_kind
 from transferability.store import Store
@@ -208,6 +209,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     usual = Counter(spec.recipe for spec in specs).most_common(1)[0][0]
     last = [spec for spec in specs if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
+    base = next((spec.source for spec in specs if isinstance(spec.source, Given)), None)
+    given = {"given": base.lines()} if base else {}
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {
@@ -235,6 +238,7 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
         | encoding
         | ({"grammar": grammar} if (grammar := dataset.meta["settings"].get("grammar")) else {}),
         "network": network,
+        **given,
         "recipe": recipe,
         "device": sorted({p["device"] for p in provenance}),
         "versions": sorted(versions),

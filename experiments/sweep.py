@@ -49,7 +49,7 @@ def main(config: Config) -> None:
     transfers = {number: job for number, job in study.items() if job[0].generation > 0}
     failed = _train("bases", bases, store, [])
     ready = {
-        n: job for n, job in transfers.items() if all(store.is_done(spec.source) for spec in job)
+        n: job for n, job in transfers.items() if all(store.is_done(spec.base) for spec in job)
     }
     failed += _train("transfers", ready, store, ["sources=require"])
     if failed:

@@ -38,10 +38,14 @@ CPU = Execution(torch.device("cpu"), threads=2)
 
 
 def shrunk(folder, *overrides: str) -> Config:
-    """The real configuration, shrunk, with data and store below ``folder``."""
+    """The real configuration, shrunk, with data and store below ``folder``; a network of a library
+    is as large as ``overrides`` say.
+    """
+    library = any(word in ("network=torchvision", "network=timm") for word in overrides)
+    small = [word for word in SHRUNK if not (library and word.startswith("network."))]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         where = [f"data_dir={folder}/data", f"store={folder}/runs"]
-        return load(compose("config", [*SHRUNK, *where, *overrides]))
+        return load(compose("config", [*small, *where, *overrides]))
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from torchvision import transforms
 
 from tests.helpers import SIDE, coded, config_of, make_source, own_folder, packing_refusal, write
 from transferability.config import DatasetConfig
 from transferability.datasets import FORMAT, open_dataset
 from transferability.errors import UserError
-from transferability.pack import pack
+from transferability.pack import fitted, pack
 
 # --- the packed format ---
 
@@ -206,7 +208,7 @@ def test_resizing_is_opencvs(tmp_path, resize, size, interpolation):
 @pytest.mark.parametrize(("height", "width"), [(10, 25), (25, 10), (10, 10), (11, 24)])
 def test_cropping_keeps_the_aspect_ratio_and_the_middle(tmp_path, height, width):
     """A picture whose colours say where they are: what is kept is the largest square
-    in its middle.
+    in its middle, which is torchvision's.
     """
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([10 * rows, 10 * columns, 0 * rows], axis=-1).astype(np.uint8)
@@ -214,10 +216,24 @@ def test_cropping_keeps_the_aspect_ratio_and_the_middle(tmp_path, height, width)
         write(tmp_path / "source" / subset / "a" / "x.png", image)
     side = min(height, width)
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed", image_size=side, fit="crop"))
-    top, left = (height - side) // 2, (width - side) // 2
-    assert np.array_equal(packed.images[0], image[top : top + side, left : left + side])
+    middle = np.asarray(transforms.CenterCrop(side)(Image.fromarray(image)))
+    assert middle.shape == (side, side, 3) and np.array_equal(packed.images[0], middle)
     with pytest.raises(UserError, match="packed with other settings"):
         pack(config_of(tmp_path / "source", tmp_path / "packed", image_size=side))
+
+
+@pytest.mark.parametrize("size", [6, 13, 40])
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
+def test_cropping_is_torchvisions(tmp_path, resize, size):
+    image = np.random.default_rng(0).integers(0, 256, (31, 44, 3), dtype=np.uint8)
+    wanted = transforms.Compose(
+        [
+            transforms.Resize(size, transforms.InterpolationMode(resize)),
+            transforms.CenterCrop(size),
+        ]
+    )
+    found = fitted(image, size, resize, "crop")
+    assert np.array_equal(found, np.asarray(wanted(Image.fromarray(image))))
 
 
 def test_resizing_squashes_the_whole_image(tmp_path):

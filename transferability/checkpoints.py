@@ -6,7 +6,6 @@ SHA-256 of its own: of the two, the newest that is whole counts. How often they 
 written: ``cohort.train``.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ import safetensors.torch
 from torch import Tensor
 
 from transferability.errors import UserError
-from transferability.files import plain, replacing
+from transferability.files import digest_of, plain, replacing
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
@@ -51,7 +50,7 @@ def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
         "metrics": json.dumps(checkpoint.metrics),
         "seconds": repr(checkpoint.seconds),
     }
-    header["sha256"] = _digest(tensors, header)
+    header["sha256"] = digest_of(tensors, json.dumps(header, sort_keys=True))
     with replacing(newest) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=header)
         if newest.exists():
@@ -132,15 +131,6 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
-    if header.pop("sha256", None) != _digest(tensors, header):
+    if header.pop("sha256", None) != digest_of(tensors, json.dumps(header, sort_keys=True)):
         raise ValueError("its SHA-256 differs")
     return header, tensors
-
-
-def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
-    """SHA-256 of names, types, shapes and values of the tensors, and of the header."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(-1).numpy())
-    return digest.hexdigest()

@@ -86,7 +86,9 @@ class DatasetConfig:
     folder: str  # the packed dataset
     image_size: int  # pixels a side, as packed
     source: str | None = None  # folder, zip or tar file with the original images
-    resize: str = "area"  # area | linear; linear is the original's (OpenCV, no antialias)
+    # area | linear (OpenCV's; linear, without antialias, is the original's) | bilinear | bicubic
+    # (Pillow's, with antialias: those of torchvision's and timm's transforms)
+    resize: str = "area"
     on_error: str = "fail"  # fail | skip: what a corrupt image does
     # raw | jpeg: how images are stored; jpeg: about a fifth, changed a little
     encoding: str = later("raw")
@@ -112,7 +114,10 @@ class DatasetConfig:
 
         require(self.kind in KINDS, "dataset.kind", self.kind, f"one of {', '.join(KINDS)}")
         require(self.fit in ("squash", "crop"), "dataset.fit", self.fit, "squash or crop")
-        require(self.resize in ("area", "linear"), "dataset.resize", self.resize, "area or linear")
+        filters = ("area", "linear", "bilinear", "bicubic")
+        require(
+            self.resize in filters, "dataset.resize", self.resize, f"one of {', '.join(filters)}"
+        )
         require(
             self.on_error in ("fail", "skip"), "dataset.on_error", self.on_error, "fail or skip"
         )
@@ -254,6 +259,9 @@ class Config:
     network: NetworkConfig
     recipe: RecipeConfig
     study: StudyConfig
+    # what A is where the split does not say: a file of weights, or a library's name for them
+    weights: str | None = None
+    run: str | None = None  # the folder of a finished run, for experiments.export
     split: str | None = None  # null: every split of the study
     target: str | None = None  # null: every target of the study
     seed: int | None = None  # null: every seed of the study

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all: to a temporary file, fsync, rename."""
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -57,6 +58,15 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def digest_of(tensors: dict[str, Tensor], header: str = "") -> str:
+    """SHA-256 of the header, and of names, types, shapes and values of the tensors."""
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().numpy())
+    return digest.hexdigest()
 
 
 def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,10 +6,9 @@ from transferability.spec import RunSpec
 
 def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
     """``specs`` and the runs they start from, each once, sources first."""
-    sources = (
-        with_sources([s.source for s in specs if s.source]) if any(s.source for s in specs) else []
-    )
-    return list({s.run_id: s for s in [*sources, *specs]}.values())
+    bases = [s.base for s in specs if s.base]
+    earlier = with_sources(bases) if bases else []
+    return list({s.run_id: s for s in [*earlier, *specs]}.values())
 
 
 def cohort_key(spec: RunSpec) -> tuple:

@@ -29,6 +29,7 @@ class Run(nn.Module):
     Attributes:
         spec: all that it is.
         classes: the names of its classes, in the order of its outputs.
+        image_size, resize, fit: how the dataset was packed, see ``DatasetConfig``.
         metrics: its evaluations, see ``Store.metrics``.
         network: the layers, ``network.layers[n - 1]`` is layer n.
     """
@@ -39,7 +40,7 @@ class Run(nn.Module):
         super().__init__()
         self.spec, self.network, self.metrics = spec, network, metrics
         self.classes: list[str] = images["classes"]
-        self._size, self._resize, self._fit = (
+        self.image_size, self.resize, self.fit = (
             images[key] for key in ("image_size", "resize", "fit")
         )
         self.eval()
@@ -51,7 +52,7 @@ class Run(nn.Module):
         arrays = [decode(Path(i).read_bytes()) if isinstance(i, (str, Path)) else i for i in images]
         arrays = [np.asarray(i.convert("RGB")) if isinstance(i, Image.Image) else i for i in arrays]
         return torch.from_numpy(
-            np.stack([fitted(i, self._size, self._resize, self._fit) for i in arrays])
+            np.stack([fitted(i, self.image_size, self.resize, self.fit) for i in arrays])
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,7 +64,9 @@ class Run(nn.Module):
         0: what goes into layer 1.
         """
         start = torch.full(
-            (len(images),), (self._size - self.spec.network.input_size) // 2, device=images.device
+            (len(images),),
+            (self.image_size - self.spec.network.input_size) // 2,
+            device=images.device,
         )
         batch = Batch(
             images, torch.zeros_like(start), start, start, start < 0, self.spec.network.input_size

@@ -17,7 +17,7 @@ from transferability.checkpoints import Checkpoint
 from transferability.config import RecipeConfig
 from transferability.draws import seed_of
 from transferability.identity import described
-from transferability.networks.chain import BatchNorm, Chain, copy_layers
+from transferability.networks.chain import BatchNorm, Chain, NetworkConfig, copy_layers
 from transferability.optim import learning_rate, make_optimiser, set_rate
 from transferability.spec import RunSpec
 from transferability.stream import Batch, Stream
@@ -169,16 +169,21 @@ def build_member(
     spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
 ) -> Member:
     """The network of ``spec`` with its optimiser, at step 0 or where its checkpoint was taken."""
-    mean = (
-        stream.mean_image if spec.network.mean == "image" else stream.mean_image.mean(axis=(0, 1))
-    )
-    network = initial_network(spec, mean, source).to(stream.device)
+    network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
     member = Member(spec, network)
     if checkpoint:
         member.restore(checkpoint)
     return member
+
+
+def _mean(network: NetworkConfig, stream: Stream) -> np.ndarray:
+    """What a network whose layer 1 is its own subtracts."""
+    if (mean := network.channels_subtracted) is not None:
+        return mean
+    image = stream.mean_image
+    return image if network.mean == "image" else image.mean(axis=(0, 1))
 
 
 def measure_statistics(network: Chain, stream: Stream, batches: int = 20) -> None:

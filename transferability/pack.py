@@ -24,6 +24,7 @@ import cv2
 import joblib
 import numpy as np
 from filelock import FileLock
+from PIL import Image
 from tqdm import tqdm
 
 from transferability.config import DatasetConfig
@@ -58,6 +59,8 @@ log = logging.getLogger(__name__)
 SAFE = 4096  # images between two points from which packing can go on
 # images that a thread takes at once: with one at a time, handing them over costs more than a core
 PIECE = 16
+# with antialias, as torchvision's and timm's transforms have them
+PILLOWS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 # settings that do not change what an image is
 _WHERE = ("folder", "source", "parts", "val_labels", "on_error")
@@ -447,18 +450,29 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
 
 
 def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
-    """An image of any size, (H, W, 3), at the size of the pack: squashed,
-    or the largest square in its middle.
+    """An image of any size, (H, W, 3), at the size of the pack: squashed, or its shorter side
+    brought to this size and the middle taken (torchvision's ``Resize`` and ``CenterCrop``).
     """
-    size = (image_size, image_size)
+    height, width = image.shape[:2]
     if fit == "crop":
-        side = min(image.shape[:2])
-        top, left = ((length - side) // 2 for length in image.shape[:2])
-        image = image[top : top + side, left : left + side]
-    if image.shape[:2] != size:
-        area = resize == "area" and min(image.shape[:2]) > image_size
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(image)
+        shorter = min(height, width)
+        height, width = image_size * height // shorter, image_size * width // shorter
+    else:
+        height, width = image_size, image_size
+    image = _resized(image, height, width, resize)
+    top, left = (round((length - image_size) / 2) for length in (height, width))
+    return np.ascontiguousarray(image[top : top + image_size, left : left + image_size])
+
+
+def _resized(image: np.ndarray, height: int, width: int, resize: str) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    if resize in PILLOWS:
+        return np.asarray(Image.fromarray(image).resize((width, height), PILLOWS[resize]))
+    area = resize == "area" and min(image.shape[:2]) > min(height, width)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    )
 
 
 def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:

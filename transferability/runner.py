@@ -19,6 +19,7 @@ from transferability.devices import training_device
 from transferability.errors import UserError
 from transferability.jobs import cohort_key, jobs, with_sources
 from transferability.member import Member, build_member
+from transferability.networks.given import Given, state_of
 from transferability.provenance import provenance
 from transferability.spec import RunSpec
 from transferability.stopping import check, stop_requests
@@ -104,10 +105,10 @@ def _train_pending(
 
 def _require_sources(specs: list[RunSpec], store: Store) -> None:
     for spec in specs:
-        if spec.source and not store.is_done(spec.source):
+        if spec.base and not store.is_done(spec.base):
             raise UserError(
-                f"{spec.cell} starts from {spec.source.cell}, which is not finished in "
-                f"{store.root} ({spec.source.run_id}): train it first, or set sources=train"
+                f"{spec.cell} starts from {spec.base.cell}, which is not finished in "
+                f"{store.root} ({spec.base.run_id}): train it first, or set sources=train"
             )
 
 
@@ -123,7 +124,7 @@ def _ready(
         return failure is not None and (spec.run_id in tried or failure != before[spec.run_id])
 
     left = [s for s in pending if not store.is_done(s) and not failed(s)]
-    return [s for s in left if s.source is None or store.is_done(s.source)]
+    return [s for s in left if s.base is None or store.is_done(s.base)]
 
 
 def _report_failures(pending: list[RunSpec], store: Store) -> None:
@@ -226,7 +227,11 @@ def make_cohorts(
     and the streams that feed them.
     """
     cohorts = {}
-    weights = {s.source.run_id: store.weights(s.source) for s in specs if s.source}
+    weights = {
+        s.source.id: state_of(s.source) if isinstance(s.source, Given) else store.weights(s.source)
+        for s in specs
+        if s.source
+    }
     for spec in specs:
         key = cohort_key(spec)
         if key not in cohorts:
@@ -240,7 +245,7 @@ def make_cohorts(
                 execution.device,
             )
             cohorts[key] = Cohort(stream, [])
-        source = weights[spec.source.run_id] if spec.source else None
+        source = weights[spec.source.id] if spec.source else None
         member = build_member(spec, cohorts[key].stream, source, store.load_checkpoint(spec))
         cohorts[key].members.append(member)
     return list(cohorts.values())

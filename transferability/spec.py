@@ -13,6 +13,8 @@ from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.identity import as_text, described, label, later
 from transferability.networks import NetworkConfig, config_class
+from transferability.networks.facts import Facts
+from transferability.networks.given import Given
 from transferability.splits import split_name, tasks_of
 
 FORMAT = 1
@@ -40,7 +42,8 @@ class RunSpec:
         classes: dataset classes of the target task.
         images_per_class: training images used of each class; None for all.
         cell: the network of the study, such as A3B+.
-        source: the run whose layers are copied; None where nothing is copied.
+        source: the base whose layers are copied, a run or one that is given; None where nothing
+            is copied.
     """
 
     dataset: Images
@@ -51,7 +54,7 @@ class RunSpec:
     network: NetworkConfig
     recipe: RecipeConfig
     seed: int
-    source: "RunSpec | None" = None
+    source: "RunSpec | Given | None" = None
     format: int = field(default=FORMAT, init=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class RunSpec:
             "cell": cells.parse(values["cell"], network.n_layers),
             "network": network,
             "recipe": RecipeConfig(**values["recipe"]),
-            "source": cls.from_dict(values["source"]) if values["source"] else None,
+            "source": _source_in(values["source"]),
         }
         return cls(**{k: v for k, v in values.items() if k != "format"} | parts)
 
@@ -89,9 +92,25 @@ class RunSpec:
         return f"{self.dataset.name}-{self.split}-{self.cell}-s{self.seed}-{self.id}"
 
     @property
+    def base(self) -> "RunSpec | None":
+        """The run that has to be finished before this one; None where nothing is copied,
+        or a given base is.
+        """
+        return self.source if isinstance(self.source, RunSpec) else None
+
+    @property
     def generation(self) -> int:
-        """0 for a run that copies nothing, else one more than its source's."""
-        return self.source.generation + 1 if self.source else 0
+        """0 for a run that waits for no other, else one more than its base's."""
+        return self.base.generation + 1 if self.base else 0
+
+
+def _source_in(values: dict[str, Any] | None) -> RunSpec | Given | None:
+    if values is None:
+        return None
+    if "digest" not in values:
+        return RunSpec.from_dict(values)
+    network = config_class(values["network"])(**values["network"])
+    return Given(**values | {"network": network, "facts": Facts(**values["facts"])})
 
 
 def make_spec(
@@ -103,12 +122,14 @@ def make_spec(
     seed: int,
     images_per_class: int | None = None,
     source_recipe: RecipeConfig | None = None,
+    given: Given | None = None,
 ) -> RunSpec:
     """The specification of ``cell`` and, nested, of the base it starts from.
 
     ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
     (its source is the same task), a transfer's source is trained on the whole of the other task.
-    ``source_recipe``: the base's, where it is another one.
+    ``source_recipe``: the base's, where it is another one. ``given``: the base of task A, where the
+    split has no such task.
 
     Raises:
         UserError: the split has no such task, or the network does not fit the task,
@@ -117,11 +138,14 @@ def make_spec(
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
         raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
-    source = None
-    if cell.copied:
+    source = given if cell.copied and cell.source not in tasks else None
+    if given:
+        network = given.adapted(network)
+    if cell.copied and not source:
         if cell.source not in tasks:
+            how = ": say what A is with weights=" if list(tasks) == ["B"] else ""
             raise UserError(
-                f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}"
+                f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}{how}"
             )
         reduced = images_per_class if cell.source == cell.target else None
         source = make_spec(

@@ -11,8 +11,10 @@ from transferability.config import expanded
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError, and_more, shown
 
-RANDOM, NATURAL_MANMADE, USER, ALL = "random", "natural-manmade", "user", "all"  # kinds of split
-SIMILAR = (RANDOM, USER)  # those between similar tasks
+# kinds of split
+RANDOM, NATURAL_MANMADE, USER, ALL = "random", "natural-manmade", "user", "all"
+PRETRAINED = "pretrained"
+SIMILAR = (RANDOM, USER, PRETRAINED)  # those not known to be between dissimilar tasks
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
 
@@ -23,7 +25,9 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     ``random-K``: the original's rule (``make_rand_splits.py``): half of the classes, drawn by
     numpy's legacy generator seeded with the one-element list ``[K]``, are A. ``natural-manmade``: A
     natural, B man-made.
-    ``all``: every class as the task ``all``. ``PATH.yaml``: lists A and B of class names or wnids.
+    ``all``: every class as the task ``all``. ``pretrained``: every class as the task B; A is what
+    given weights were trained on. ``PATH.yaml``: lists A and B of class names or wnids; without A
+    it, too, is given.
 
     Raises:
         UserError: an unknown split, too few classes, unknown or shared classes in a user's lists.
@@ -48,14 +52,14 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
                 "which man-made; use split=random-0, or lists of your own: split=PATH.yaml with "
                 "A: [...] and B: [...]"
             )
-    elif split == ALL:
-        tasks = {"all": list(range(n))}
+    elif split in (ALL, PRETRAINED):
+        tasks = {"all" if split == ALL else "B": list(range(n))}
     elif split.endswith((".yaml", ".yml")):
         tasks = _user_tasks(Path(split), dataset)
     else:
         raise UserError(
             f"split={shown(split)} is not known: write random-0 (any number), natural-manmade, "
-            "all, or PATH.yaml"
+            "all, pretrained, or PATH.yaml"
         )
     for task, classes in tasks.items():
         if len(classes) < 2:
@@ -67,10 +71,10 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
 
 
 def split_kind(split: str) -> str:
-    """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``;
+    """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``, ``pretrained``;
     ``user`` for lists of one's own.
     """
-    if split in (NATURAL_MANMADE, ALL):
+    if split in (NATURAL_MANMADE, ALL, PRETRAINED):
         return split
     return RANDOM if _RANDOM.fullmatch(split) else USER
 
@@ -95,10 +99,10 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
         raise UserError(
             f"split={shown(path)}: cannot be read: {shown(' '.join(str(error).split()))}"
         ) from error
-    if not _two_lists_of_names(lists):
+    if not _lists_of_names(lists):
         raise UserError(
             f"split={shown(path)}: wants exactly two lists, A: [...] and B: "
-            "[...], of class names or wnids"
+            "[...], of class names or wnids; or B alone, where weights= says what A is"
         )
     meant = _meant_by(dataset)
     found = {
@@ -120,7 +124,7 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     tasks = {
         task: sorted({i for _, classes in pairs for i in classes}) for task, pairs in found.items()
     }
-    if both := set(tasks["A"]) & set(tasks["B"]):
+    if both := set(tasks.get("A", ())) & set(tasks["B"]):
         raise UserError(
             f"split={shown(path)}: {dataset.classes[min(both)].name!r} is in both A and B"
         )
@@ -141,10 +145,10 @@ def _canonical(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _two_lists_of_names(lists: object) -> bool:
+def _lists_of_names(lists: object) -> bool:
     return (
         isinstance(lists, dict)
-        and set(lists) == {"A", "B"}
+        and set(lists) in ({"A", "B"}, {"B"})
         and all(
             isinstance(names, list) and all(isinstance(n, str) for n in names)
             for names in lists.values()

@@ -6,6 +6,8 @@ from transferability import cells
 from transferability.config import Config, StudyConfig, StudyPart, changed
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError, shown
+from transferability.networks import NetworkConfig
+from transferability.networks.given import Given, open_given
 from transferability.spec import RunSpec, make_spec
 from transferability.splits import split_kind, tasks_of
 
@@ -38,7 +40,7 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
 def _check_names(specs: list[RunSpec]) -> None:
     """Runs, tables and figures name a split as its file is named: one name, two tasks."""
     classes: dict[tuple[str, str], tuple[int, ...]] = {}
-    for spec in specs + [spec.source for spec in specs if spec.source]:
+    for spec in specs + [spec.base for spec in specs if spec.base]:
         if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
             raise UserError(
                 f"the study has two splits of the name {shown(spec.split)}, with other classes in "
@@ -54,8 +56,7 @@ def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
     for spec in specs:
         first.setdefault(spec.id, spec)
     return [
-        replace(s, source=first.get(s.source.id, s.source)) if s.source else s
-        for s in first.values()
+        replace(s, source=first.get(s.base.id, s.base)) if s.base else s for s in first.values()
     ]
 
 
@@ -86,8 +87,9 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
     for seed in choose(config.seed, part.seeds):
         for split in choose(config.split, part.splits):
             # an impossible split is named before anything that follows from it
-            tasks_of(split, dataset)
-            targets = choose(config.target, ["all"] if split_kind(split) == "all" else part.targets)
+            tasks = list(tasks_of(split, dataset))
+            given = _given(config.weights, network, split, tasks)
+            targets = choose(config.target, tasks if len(tasks) == 1 else part.targets)
             if config.cell and not config.study.parts:
                 chosen = [cells.parse(config.cell, network.n_layers)]
                 if config.target not in (None, chosen[0].target):
@@ -99,11 +101,23 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
                 chosen = _cells(part, split, targets, network.n_layers)
                 chosen = [c for c in chosen if config.cell in (None, str(c))]
             specs += [
-                make_spec(cell, split, dataset, network, recipe, seed, images, source_recipe)
+                make_spec(cell, split, dataset, network, recipe, seed, images, source_recipe, given)
                 for images in choose(config.images_per_class, part.images_per_class)
                 for cell in chosen
             ]
     return specs
+
+
+def _given(
+    weights: str | None, network: NetworkConfig, split: str, tasks: list[str]
+) -> Given | None:
+    """The base network of a task A that the split leaves open."""
+    if weights and "B" in tasks and "A" in tasks:
+        raise UserError(
+            f"weights= says what A is, but split={split} has a task A of its own: use "
+            "split=pretrained, or a file of classes with B alone"
+        )
+    return open_given(weights, network) if weights and tasks == ["B"] else None
 
 
 def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> list[cells.Cell]:

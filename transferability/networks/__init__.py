@@ -9,7 +9,8 @@ from typing import Any
 from transferability.errors import require
 from transferability.networks.chain import NetworkConfig
 from transferability.networks.eight_layer import EightLayerConfig
-from transferability.networks.library import TimmConfig, TorchvisionConfig
+from transferability.networks.of_timm import TimmConfig
+from transferability.networks.of_torchvision import TorchvisionConfig
 
 KINDS: dict[str, type[NetworkConfig]] = {
     "eight-layer": EightLayerConfig,

@@ -40,6 +40,10 @@ class NetworkConfig(ABC):
     # image | channel: what is subtracted from the input; it belongs to the network
     mean: str = "channel"
     input_scale: float = 1.0  # factor after the subtraction
+    # what is subtracted, a number a channel from 0 to 1; null: the mean of the task's own images
+    channel_mean: tuple[float, ...] | None = later(None)
+    # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
+    channel_std: tuple[float, ...] | None = later(None)
 
     def __post_init__(self) -> None:
         """Lists become tuples: a network is its own key."""
@@ -54,6 +58,10 @@ class NetworkConfig(ABC):
         positive = self.outputs is None or self.outputs > 0
         self._needs(positive, "outputs", "a number above 0, or null")
         self._needs(self.mean in ("image", "channel"), "mean", "image or channel")
+        for key, low in (("channel_mean", -math.inf), ("channel_std", 0.0)):
+            values = getattr(self, key)
+            fits = values is None or (len(values) == 3 and all(low < v <= 1 for v in values))
+            self._needs(fits, key, "three numbers, of pixels from 0 to 1, or null")
 
     def _needs(self, fits: bool, key: str, wanted: str) -> None:
         require(fits, f"network.{key}", getattr(self, key), wanted)
@@ -61,6 +69,20 @@ class NetworkConfig(ABC):
     def resolved(self, classes: int) -> "NetworkConfig":
         """With all that a run's identity has to say, for a task of so many classes."""
         return replace(self, outputs=self.outputs or classes)
+
+    @property
+    def channels_subtracted(self) -> np.ndarray | None:
+        """``channel_mean`` of pixels from 0 to 255, (3,) float32."""
+        if self.channel_mean is None:
+            return None
+        return 255 * np.array(self.channel_mean, np.float32)
+
+    @property
+    def scale(self) -> float | tuple[float, ...]:
+        """What pixels from 0 to 255 are multiplied by, after the subtraction."""
+        if self.channel_std is None:
+            return self.input_scale
+        return tuple(1 / (255 * std) for std in self.channel_std)
 
     @property
     @abstractmethod
@@ -116,7 +138,7 @@ class Chain(nn.Module):
     def __init__(self, config: NetworkConfig, mean: np.ndarray, key: tuple = (0,)):
         super().__init__()
         self.config, self.key, self.frozen = config, key, 0
-        self.input = Input(mean, config.input_scale)
+        self.input = Input(mean, config.scale)
         self.layers = nn.ModuleList(config.make_layers())
         self.fresh(range(1, len(self.layers) + 1), key)
         for parameter in self.parameters():

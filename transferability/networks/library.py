@@ -1,31 +1,27 @@
-"""Networks of torchvision and timm: built by the library,
-chopped where ``cut.py`` finds a place.
+"""Networks of a library (``of_torchvision.py``, ``of_timm.py``): built by it, chopped where
+``cut.py`` finds a place.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.draws import seed_of
-from transferability.errors import UserError
+from transferability.errors import UserError, reason, shown
 from transferability.networks.chain import BatchNorm, NetworkConfig
 from transferability.networks.cut import Layer, LayerPlan, chop
+from transferability.networks.facts import Facts
 from transferability.networks.modules import Dropout
 
 # what is dropped as one: Dropout.dims
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
-# Without the heads that only training has; the initial weights are those that torchvision
-# has drawn so far.
-INCEPTIONS = {
-    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +45,22 @@ class LibraryConfig(NetworkConfig):
     @abstractmethod
     def names(self) -> list[str]:
         """Every name that the library knows."""
+
+    @abstractmethod
+    def usual_facts(self) -> Facts:
+        """What the library says of its own weights for this network."""
+
+    @abstractmethod
+    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
+        """The library's own weights of this name, downloaded if they are not there yet.
+
+        Raises:
+            UserError: there are none of this name, or they cannot be downloaded.
+        """
+
+    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of an older file under the names that the network has now."""
+        return tensors
 
     def check(self) -> None:
         super().check()
@@ -80,7 +92,10 @@ class LibraryConfig(NetworkConfig):
 
     def of_library(self) -> "LibraryConfig":
         """What the layers depend on, without the task and the input."""
-        return replace(self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0)
+        rest = {"channel_mean": None, "channel_std": None}
+        return replace(
+            self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
+        )
 
     def layer_plans(self) -> list[LayerPlan]:
         """Raises:
@@ -125,50 +140,27 @@ class LibraryConfig(NetworkConfig):
         _verify(replace(self.of_library(), outputs=self.outputs))
 
 
-@dataclass(frozen=True, kw_only=True)
-class TorchvisionConfig(LibraryConfig):
-    """``network=torchvision network.model=resnet18``."""
-
-    def names(self) -> list[str]:
-        return _torchvision().list_models(module=_torchvision())
-
-    def build(self) -> nn.Module:
-        settings = dict(INCEPTIONS.get(self.model, {}))
-        if self.outputs is not None:
-            settings["num_classes"] = self.outputs
-        if self.model.startswith("vit_"):  # as many positions as the image has patches
-            settings["image_size"] = self.input_size
-        return _torchvision().get_model(self.model, weights=None, **settings)
+def no_weights(tag: str, network: LibraryConfig, tags: list[str]) -> UserError:
+    """That the library has no weights of this name."""
+    known = f"it has {', '.join(tags)}" if tags else "it has none"
+    return UserError(
+        f"weights={shown(tag)} is no file, and no name of weights that {network.kind} has for "
+        f"{network.model}: {known}"
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimmConfig(LibraryConfig):
-    """``network=timm network.model=tf_efficientnet_lite0``."""
-
-    def names(self) -> list[str]:
-        return _timm().list_models()
-
-    def build(self) -> nn.Module:
-        timm, settings = _timm(), {}
-        if self.outputs is not None:
-            settings["num_classes"] = self.outputs
-        if getattr(timm.get_pretrained_cfg(self.model), "fixed_input_size", False):
-            settings["img_size"] = self.input_size
-        return timm.create_model(self.model, pretrained=False, **settings)
-
-
-def _torchvision() -> ModuleType:
-    from torchvision import models  # takes seconds, which other networks need not wait for
-
-    return models
-
-
-def _timm() -> ModuleType:
+@contextmanager
+def downloading(tag: str, where: str) -> Iterator[None]:
+    """Raises:
+    UserError: no network, or nothing there.
+    """
     try:
-        import timm
-    except ImportError as error:
-        raise UserError("network=timm needs timm: pip install '.[timm]'") from error
-    return timm
+        yield
+    except Exception as error:  # of whichever library downloads
+        raise UserError(
+            f"weights={tag} cannot be downloaded ({reason(error)}): fetch the file on a machine "
+            f"that can, from {where}, and give its path: weights=PATH"
+        ) from error
 
 
 def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:

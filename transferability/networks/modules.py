@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 
 class Input(nn.Module):
-    """Crop, mirror and subtract the mean; the mean is cropped and mirrored as the image is
+    """Crop, mirror, subtract the mean and scale; the mean is cropped and mirrored as the image is
     (Caffe's order).
+
+    Args:
+        mean: (H, W, 3) or (3,), from 0 to 255; it is a part of the network's state.
+        scale: a factor, or one a channel; a setting.
     """
 
-    def __init__(self, mean: np.ndarray, scale: float):
+    def __init__(self, mean: np.ndarray, scale: float | tuple[float, ...]):
         super().__init__()
-        # a copy; (H, W, 3) or (3,)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.scale = scale
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))  # a copy
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32), persistent=False)
 
     def forward(self, batch: "Batch") -> Tensor:
         """(B, 3, crop, crop) float32, or autocast's type; channels last in memory."""

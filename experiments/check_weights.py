@@ -1,0 +1,109 @@
+"""Measure given weights on labelled images of their own task, as they were made to be used.
+
+python -m experiments.check_weights network=timm network.model=tf_efficientnet_lite0
+    network.input_size=224 weights=tf_efficientnet_lite0.safetensors
+    dataset=folder dataset.name=sample dataset.source=PATH
+
+The images (all of the source, none is packed) lie in folders named as the weights' classes are; of
+1000 classes ImageNet's WordNet ids are known, too. Accuracy far below what the weights are known
+for says that they are read, or that images are prepared, in another way than they were trained.
+"""
+
+from pathlib import PurePosixPath
+
+import numpy as np
+import torch
+
+from experiments.cli import command
+from transferability.config import Config
+from transferability.errors import UserError, and_more
+from transferability.networks.chain import Chain
+from transferability.networks.facts import Facts
+from transferability.networks.given import Given, open_given, state_of
+from transferability.pack import fitted
+from transferability.sources.imagenet import imagenet_groups
+from transferability.sources.source import Item, file_item
+from transferability.sources.trees import FileTree, require_images
+from transferability.stream import Batch
+
+AT_ONCE = 25  # images
+
+
+def main(config: Config) -> None:
+    if not config.weights:
+        raise UserError("weights= says which weights are to be measured")
+    given = open_given(config.weights, config.network)
+    for line in given.lines():
+        print(line)
+    tree = FileTree(config.dataset.source)
+    require_images(tree)
+    names = tree.images("")
+    outputs = _outputs(given, [PurePosixPath(name).parent.name for name in names])
+    items = [
+        file_item(tree, config.dataset, output, n) for output, n in zip(outputs, names, strict=True)
+    ]
+    ranks = ranked(given, items)
+    first, five = (int((ranks < k).sum()) for k in (1, 5))
+    print(
+        f"{first} of {len(ranks)} images right, {five} in the first five, at "
+        f"{given.network.input_size} pixels"
+    )
+
+
+def ranked(given: Given, images: list[Item]) -> np.ndarray:
+    """The rank of the right output among all for every image, labelled by it; 0: the first.
+
+    Raises:
+        UserError: the file has no classifier, or an image is damaged.
+    """
+    network, state = given.network, state_of(given)
+    try:
+        chain = Chain(network, state["input.mean"].numpy())
+        chain.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"weights={given.weights} has no classifier to be measured") from error
+    chain.eval()
+    crop = network.input_size
+    facts = given.facts
+    side = round(crop * facts.resized / facts.size) if facts.size and facts.resized else crop
+    ranks = []
+    for start in range(0, len(images), AT_ONCE):
+        items = images[start : start + AT_ONCE]
+        pixels = [fitted(i.load(), side, facts.interpolation or "bilinear", "crop") for i in items]
+        middle = torch.full((len(items),), (side - crop) // 2)
+        batch = Batch(
+            torch.from_numpy(np.stack(pixels)), middle * 0, middle, middle, middle < 0, crop
+        )
+        with torch.no_grad():
+            logits = chain(batch)
+        right = logits[torch.arange(len(items)), [i.label for i in items]]
+        ranks += (logits > right[:, None]).sum(1).tolist()
+    return np.array(ranks)
+
+
+def _outputs(given: Given, classes: list[str]) -> list[int]:
+    """The output that stands for each of the classes.
+
+    Raises:
+        UserError: the weights have no such class.
+    """
+    known = _names(given.facts, given.network.outputs)
+    if unknown := sorted(set(classes) - set(known)):
+        raise UserError(
+            f"weights={given.weights} have no class {unknown[0]!r}{and_more(unknown)}: images are "
+            "to lie in folders named as their classes are, ImageNet's by WordNet id"
+        )
+    return [known[name] for name in classes]
+
+
+def _names(facts: Facts, outputs: int) -> dict[str, int]:
+    """The names of the weights' classes, and their outputs."""
+    wnids = sorted(imagenet_groups())
+    names = {name: i for i, name in enumerate(facts.classes or ())}
+    if outputs == len(wnids):
+        names |= {wnid: i for i, wnid in enumerate(wnids)}
+    return names
+
+
+if __name__ == "__main__":
+    command(main)()

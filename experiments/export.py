@@ -1,0 +1,27 @@
+"""Write a finished network of torchvision or timm as a file of weights, under its library's names.
+
+python -m experiments.export run=runs/FOLDER out=flowers.safetensors
+
+The file can be given to others as weights=flowers.safetensors: layers that are copied from it are,
+bit for bit, those that were copied from the run.
+"""
+
+from pathlib import Path
+
+from experiments.cli import command
+from transferability.config import Config
+from transferability.errors import UserError
+from transferability.loading import load_run
+from transferability.networks.given import export
+
+
+def main(config: Config) -> None:
+    if not config.run or not config.out or not config.out.endswith(".safetensors"):
+        raise UserError("say run=FOLDER, of a finished run, and out=FILE.safetensors")
+    run = load_run(config.run)
+    export(run, Path(config.out))
+    print(f"{config.out}: {run.spec.network.model}, {len(run.classes)} classes, {run.spec.run_id}")
+
+
+if __name__ == "__main__":
+    command(main)()

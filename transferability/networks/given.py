@@ -1,0 +1,212 @@
+"""A base network that was trained elsewhere: its weights are given, from a file or by a library.
+
+Task A is then what the weights were trained on. What they are is the digest of their tensors; where
+they came from, and what is known about them, are labels.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from transferability.errors import UserError, and_more, shown
+from transferability.files import digest_of, plain, replacing
+from transferability.identity import label
+from transferability.networks.chain import WEIGHT, NetworkConfig, roles
+from transferability.networks.facts import Facts
+from transferability.networks.library import LibraryConfig
+from transferability.networks.weights import HEADER, read_weights
+
+if TYPE_CHECKING:
+    from transferability.loading import Run
+
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+# Heads that only their own training has (GoogLeNet, Inception).
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+CLASSES = 1000  # of weights without a classifier: no network takes it over
+
+
+@dataclass(frozen=True)
+class Given:
+    """The base network A whose weights are given: what it is, without its tensors.
+
+    Attributes:
+        weights: the file, or the library's name for them.
+        digest: SHA-256 of its tensors, those of the input among them.
+        network: with the weights' own number of outputs.
+    """
+
+    weights: str = label()
+    digest: str
+    network: NetworkConfig
+    facts: Facts = label(Facts())
+
+    @property
+    def id(self) -> str:
+        return self.digest
+
+    def lines(self) -> list[str]:
+        """What is known about it, for a plan or report."""
+        what = f"{self.network.model}, {self.network.outputs} classes, SHA-256 {self.digest[:12]}"
+        name = Path(self.weights).name  # where the file lies is nobody else's concern
+        return [f"Base A is given: {name} ({what})", *self.facts.lines()]
+
+    def adapted(self, network: NetworkConfig) -> NetworkConfig:
+        """``network`` with the input that layer 1 of the given base was trained on."""
+        keys = ("channel_mean", "channel_std", "input_scale")
+        return replace(network, **{key: getattr(self.network, key) for key in keys})
+
+
+def open_given(weights: str, network: NetworkConfig) -> Given:
+    """The base network of this kind whose weights are in a file, or known to its library by name.
+
+    Raises:
+        UserError: they cannot be read or fetched, or are not the weights of such a network.
+    """
+    return _opened(weights, network)[0]
+
+
+def state_of(given: Given) -> dict[str, Tensor]:
+    """The tensors of a given base, named as in a ``Chain``; without its classifier where the file
+    has none.
+
+    Raises:
+        UserError: the file has changed.
+    """
+    found, state = _opened(given.weights, given.network)
+    if found.digest != given.digest:
+        raise UserError(f"weights={shown(given.weights)} has changed: give the command again")
+    return state
+
+
+def is_file(weights: str) -> bool:
+    """Whether this names a file, and not weights of a library."""
+    return weights.endswith(FILES) or "/" in weights or Path(weights).exists()
+
+
+@lru_cache(maxsize=2)
+def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tensor]]:
+    where = f"weights={shown(weights)}"
+    if not isinstance(network, LibraryConfig):
+        raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
+    header, notes = {}, []
+    if is_file(weights):
+        tensors, header, notes = read_weights(Path(weights))
+        facts = Facts(**header["facts"]) if header else network.usual_facts()
+    else:
+        tensors, facts = network.fetch(weights)
+    network = replace(
+        network,
+        outputs=None,
+        plan=(),
+        channel_mean=network.channel_mean or facts.mean,
+        channel_std=network.channel_std or facts.std,
+        input_scale=header.get("input_scale", network.input_scale),
+    )
+    state, network = _loaded(tensors, network, where, notes)
+    mean = network.channels_subtracted
+    if mean is None and "input_mean" not in header:
+        raise UserError(
+            f"{where}: nothing says what was subtracted from their images: set "
+            "network.channel_mean and network.channel_std, of pixels from 0 to 1"
+        )
+    state["input.mean"] = torch.tensor(
+        header["input_mean"] if mean is None else mean, dtype=torch.float32
+    )
+    facts = replace(facts, notes=(*facts.notes, *notes))
+    return Given(weights, digest_of(state), network, facts), state
+
+
+def export(run: "Run", path: Path) -> None:
+    """Write the network of a finished run under the names of its library, as weights that can be
+    given; the header says what was done to its images.
+
+    Raises:
+        UserError: it is no network of a library, subtracts a whole image, or cannot be written.
+    """
+    network, state = run.spec.network, run.network.state_dict()
+    if not isinstance(network, LibraryConfig):
+        raise UserError(
+            f"{run.spec.run_id} is no network of torchvision or timm: its own names are those in "
+            "weights.safetensors in its folder"
+        )
+    if (mean := state.pop("input.mean")).dim() > 1:
+        raise UserError(
+            f"{run.spec.run_id} subtracts a mean image, which is no part of such files: train it "
+            "with network.mean=channel"
+        )
+    facts = Facts(
+        f"exported from {run.spec.run_id}",
+        mean=network.channel_mean,
+        std=network.channel_std,
+        size=network.input_size,
+        resized=run.image_size,
+        interpolation=run.resize,
+        classes=tuple(run.classes),
+    )
+    header = {
+        "model": f"{network.kind} {network.model}",
+        "input_mean": mean.tolist(),
+        "input_scale": network.input_scale,
+        "facts": asdict(facts),
+    }
+    tensors = {name.split(".", 2)[2]: tensor for name, tensor in state.items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(
+            plain(tensors), temporary, metadata={HEADER: json.dumps(header)}
+        )
+
+
+def _loaded(
+    tensors: dict[str, Tensor], network: LibraryConfig, where: str, notes: list[str]
+) -> tuple[dict[str, Tensor], LibraryConfig]:
+    """The tensors under the names of a ``Chain``, and the network with their number of outputs.
+
+    The library's own network loads them, as it may know older names; strict both ways.
+    """
+    if auxiliary := [name for name in tensors if name.startswith(AUXILIARY)]:
+        tensors = {name: t for name, t in tensors.items() if name not in auxiliary}
+        notes.append("heads that only training has are left out")
+    top = network.make_layers()[-1]
+    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    if classifier in tensors:
+        network = replace(network, outputs=len(tensors[classifier]))
+    network = network.resolved(CLASSES)
+    model = network.build()
+    wanted = model.state_dict()
+    if wrong := [n for n, t in tensors.items() if n in wanted and t.shape != wanted[n].shape]:
+        raise UserError(
+            f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, and in {network.model} at "
+            f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
+        )
+    missing, extra = model.load_state_dict(network.renamed(tensors), strict=False)
+    above = set(top.state_dict())
+    if classifier in missing and above.issuperset(missing):
+        notes.append("without a classifier, which no network takes over")
+        missing = []
+    else:
+        above = set()
+    if missing or extra:
+        lacks = f"lack {missing[0]}{and_more(missing)}" if missing else ""
+        has = f"have {shown(extra[0])}{and_more(extra)}" if extra else ""
+        raise UserError(
+            f"{where}: they are not those of {network.model}, of {len(wanted)} tensors: they "
+            f"{' and '.join(filter(None, (lacks, has)))}"
+        )
+    state = model.state_dict()
+    chain = {
+        f"layers.{i}.{name}": state[name]
+        for i, layer in enumerate(network.make_layers())
+        for name in layer.state_dict()
+        if name not in above
+    }
+    return chain, network
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"

@@ -1,0 +1,64 @@
+"""Networks of timm, and what it says of its weights for them."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from transferability.errors import UserError
+from transferability.networks.facts import Facts
+from transferability.networks.library import LibraryConfig, downloading, no_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig(LibraryConfig):
+    """``network=timm network.model=tf_efficientnet_lite0``."""
+
+    def names(self) -> list[str]:
+        return _timm().list_models()
+
+    def build(self) -> nn.Module:
+        timm, settings = _timm(), {}
+        if self.outputs is not None:
+            settings["num_classes"] = self.outputs
+        if getattr(timm.get_pretrained_cfg(self.model), "fixed_input_size", False):
+            settings["img_size"] = self.input_size
+        return timm.create_model(self.model, pretrained=False, **settings)
+
+    def usual_facts(self) -> Facts:
+        return self._facts(self.model)
+
+    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
+        timm, name = _timm(), f"{self.model}.{tag}"
+        tags = [n.partition(".")[2] for n in timm.list_pretrained(self.model)]
+        if tag not in tags:
+            raise no_weights(tag, self, tags)
+        config = timm.get_pretrained_cfg(name)
+        settings = {"img_size": self.input_size} if config.fixed_input_size else {}
+        where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        with downloading(tag, where):
+            model = timm.create_model(name, pretrained=True, **settings)
+        return model.state_dict(), self._facts(name)
+
+    def _facts(self, name: str) -> Facts:
+        config = _timm().get_pretrained_cfg(name)
+        if config is None:
+            return Facts("timm has no weights of its own for this network")
+        size = config.input_size[-1]
+        return Facts(
+            f"timm, {name}",
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+            size=size,
+            resized=round(size / config.crop_pct),
+            interpolation=config.interpolation,
+            licence=config.license,
+        )
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("network=timm needs timm: pip install '.[timm]'") from error
+    return timm
