@@ -174,7 +174,7 @@ class Cost:
                 steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
             )
             total += sum(work[frozen:]) * (3 * train + evaluate)
-            prefix = (spec.network, spec.cell.source)
+            prefix = (spec.network.whole, spec.cell.source)
             prefixes[prefix] = max(
                 prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate)
             )
@@ -191,7 +191,7 @@ class Cost:
 
     def measured(self, spec: RunSpec) -> tuple[float, float]:
         """Multiply-adds a second in training, and bytes that autograd keeps for one image."""
-        key = (spec.network, spec.recipe.precision)
+        key = (spec.network.whole, spec.recipe.precision)
         if key not in self._measured:
             self._measured[key] = _measure(spec, self.execution)
         return self._measured[key]
@@ -246,7 +246,7 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     From a few steps on random images.
     """
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
-    network = Chain(spec.network, np.zeros(3, np.float32)).to(execution.device)
+    network = Chain(spec.network.whole, np.zeros(3, np.float32)).to(execution.device)
     endless = replace(spec.recipe, steps=10**9)  # a recipe may have fewer steps than are timed
     member = Member(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)
@@ -269,7 +269,7 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
             member.train_step(batch, SharedPrefix(batch))
             member.loss_sum.item()  # waits for a GPU
             times.append(time.perf_counter() - began)
-    work = 3 * sum(layer.multiply_adds for layer in _costs(spec)) * size
+    work = 3 * sum(layer.multiply_adds for layer in layer_costs(spec.network.whole)) * size
     return work / statistics.median(times), sum(kept.values()) / size
 
 

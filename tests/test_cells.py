@@ -12,6 +12,10 @@ TABLE = [  # text, source, copied, frozen, n, treatment
     ("R3B", "R", 0, 3, 3, "RnB"),
     ("A3B~1", "A", 4, 3, 3, "AnB~1"),
     ("B5A", "B", 5, 5, 5, "AnB"),
+    ("A5.B", "A", 5, 5, 5, "An.B"),
+    ("A5.B+", "A", 5, 0, 5, "An.B+"),
+    ("B5.B", "B", 5, 5, 5, "Bn.B"),
+    ("R5.B", "R", 0, 5, 5, "Rn.B"),
     ("A5A+", "A", 5, 0, 5, "BnB+"),
     ("R7all", "R", 0, 7, 7, "RnB"),
     ("baseall", None, 0, 0, 0, "base"),
@@ -43,7 +47,24 @@ def test_n_outside_the_network_is_one_clear_line(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "base", "A3", "3B", "C3B", "A3B++", "A3B+~1", "R3B+", "R3B~1", "a3b", "A-1B"]
+    "text",
+    [
+        "",
+        "base",
+        "A3",
+        "3B",
+        "C3B",
+        "A3B++",
+        "A3B+~1",
+        "R3B+",
+        "R3B~1",
+        "a3b",
+        "A-1B",
+        "A3.",
+        "A0.B",
+        "A3.B~1",
+        "R3.B+",
+    ],
 )
 def test_what_is_no_cell_is_refused(text):
     with pytest.raises(UserError):
@@ -69,12 +90,23 @@ def test_treatments_expand_in_both_directions():
     assert [str(c) for c in expand("RnB", "B", [3], 8)] == ["R3B"]
     assert [str(c) for c in expand("AnB~2", "B", [3], 8)] == ["A3B~2"]
     assert [str(c) for c in expand("base", "all", [3], 8)] == ["baseall"]
+    assert [str(c) for c in expand("An.B+", "A", [3, 7], 8)] == ["B3.A+", "B7.A+"]
     assert [str(c) for c in expand("BnB", "B", None, 4)] == ["B1B", "B2B", "B3B"], "every layer"
     assert [str(c) for c in expand("AnB~2", "B", None, 5)] == ["A1B~2", "A2B~2"], (
         "as far as there are layers to copy"
     )
     with pytest.raises(UserError, match="not a treatment"):
         expand("CnB", "B", [1], 8)
+
+
+def test_all_layers_below_the_classifier_are_copied_and_the_lowest_n_frozen():
+    """No k from study to study: the ends of the row are networks that have a name already."""
+    cells = expand("AnB~all", "B", None, 6)
+    assert [str(c) for c in cells] == ["A5B+", "A1B~4", "A2B~3", "A3B~2", "A4B~1", "A5B"]
+    assert {c.copied for c in cells} == {5} and [c.frozen for c in cells] == [0, 1, 2, 3, 4, 5]
+    assert [c.treatment for c in cells] == ["AnB+", *["AnB~all"] * 4, "AnB"]
+    assert [str(c) for c in expand("AnB~all", "A", [3], 8)] == ["B7A+", "B3A~4"]
+    assert expand("AnB~all", "B", [3], 8)[1] == parse("A3B~4"), "what was asked is no identity"
 
 
 def test_other_depths_are_possible():

@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import CPU
 from transferability.cohort import Cohort, train
+from transferability.jobs import jobs
 from transferability.member import SharedPrefix, build_member
 from transferability.networks.chain import Chain
 from transferability.runner import make_cohorts
@@ -22,6 +23,7 @@ from transferability.stream import Stream
 FROZEN = [f"{s}{n}B" for s in "ABR" for n in range(1, 8)]
 TUNED = [f"{s}{n}B+" for s in "AB" for n in range(1, 8)]
 KEPT = ["A3B~1", "A1B~3", "B2B~5"]
+SHORT = ["A3.B", "A3.B+", "B5.B", "R4.B", "A7.B"]
 HARDEST = {
     "normalisation": "batch",
     "dropout": 0.3,
@@ -40,7 +42,8 @@ def equal(a: dict, b: dict) -> bool:
 @pytest.fixture(scope="module")
 def hardest_store(spec_of, trained):
     """Every treatment for every n, trained, with BatchNorm, dropout and a mean image."""
-    specs = [spec_of(cell, network=HARDEST) for cell in ["baseB", *FROZEN, *TUNED, *KEPT]]
+    cells = ["baseB", *FROZEN, *TUNED, *KEPT, *SHORT]
+    specs = [spec_of(cell, network=HARDEST) for cell in cells]
     return trained(specs)
 
 
@@ -59,15 +62,22 @@ def started(spec, store, dataset):
     return build_member(spec, stream, source, None).network.state_dict()
 
 
-@pytest.mark.parametrize("cell", [*FROZEN, *TUNED, *KEPT])
+@pytest.mark.parametrize("cell", [*FROZEN, *TUNED, *KEPT, *SHORT])
 def test_rules_1_and_2_copied_fresh_frozen_and_trained_layers(
     cell, spec_of, hardest_store, dataset
 ):
     spec = spec_of(cell, network=HARDEST)
     start, end = started(spec, hardest_store, dataset), hardest_store.weights(spec)
     source = hardest_store.weights(spec.source or spec_of("baseB", network=HARDEST))
-    for number in range(1, 9):
+    last = spec.cell.n + 1 if spec.cell.short else 8
+    assert not layer_state(end, last + 1)
+    for number in range(1, last + 1):
         at_start, at_end, of_source = (layer_state(s, number) for s in (start, end, source))
+        if (
+            spec.cell.short and number == last
+        ):  # the head of a network cut short is no layer of its source
+            assert not any(torch.equal(at_start[k], at_end[k]) for k in at_start)
+            continue
         weight = next(k for k in at_start if k.endswith(("conv.weight", "fc.weight")))
         if number <= spec.cell.copied:
             assert equal(at_start, of_source), f"layer {number} is copied"
@@ -134,9 +144,9 @@ def test_random_filters_of_one_seed_are_chops_of_one_untrained_network(spec_of, 
     assert not equal(layer_state(r2, 3), layer_state(r7, 3))
 
 
-@pytest.mark.parametrize("cell", ["baseB", "A3B", "A3B+", "B6B", "R7B", "A3B~1", "B7B+"])
+@pytest.mark.parametrize("cell", ["baseB", "A3B", "A3B+", "B6B", "R7B", "A3B~1", "B7B+", *SHORT])
 def test_rule_3_alone_equals_in_cohort(cell, spec_of, trained, hardest_store):
-    """The cohort ran on two threads, 38 networks; alone, one network on one thread."""
+    """The cohort ran on two threads, 43 networks; alone, one network on one thread."""
     spec = spec_of(cell, network=HARDEST)
     alone = trained([spec], replace(CPU, threads=1))
     assert equal(alone.weights(spec), hardest_store.weights(spec))
@@ -148,6 +158,23 @@ def test_rule_3_holding_fewer_networks_changes_nothing(spec_of, trained, hardest
     few = trained(specs, replace(CPU, max_networks=2))
     for spec in specs:
         assert equal(few.weights(spec), hardest_store.weights(spec))
+
+
+def test_rule_3_recipes_of_one_pace_train_in_one_cohort(spec_of, trained):
+    """Networks whose recipes differ in nothing that the batches depend on share them, and end as
+    they do by themselves.
+    """
+    recipes = [{}, {"lr": 0.1}, {"momentum": 0.5}, {"weight_decay": 0.1, "schedule": "cosine"}]
+    specs = [spec_of("A3.B", recipe=recipe) for recipe in recipes]
+    specs = [replace(spec, source=specs[0].source) for spec in specs]
+    assert len(jobs(specs)) == 1 and len({s.id for s in specs}) == 4
+    assert len(jobs([*specs, spec_of("A3.B", recipe={"batch_size": 5})])) == 2
+    together = trained(specs)
+    ends = [together.weights(spec) for spec in specs]
+    assert not any(equal(ends[0], end) for end in ends[1:])
+    for spec in specs:
+        assert together.provenance(spec)["cohort_networks"] == 4
+        assert equal(trained([spec]).weights(spec), together.weights(spec))
 
 
 def test_rule_3_neither_order_nor_threads_change_a_number(spec_of, trained, hardest_store):
@@ -232,13 +259,14 @@ def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(
         spec_of("B3B"),
         spec_of("B5B"),
         spec_of("B3B+"),
+        spec_of("A4.B"),  # adds its own head, and nothing else
     ]
     store = trained([s.source for s in specs])
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
     counts = dict.fromkeys(range(8), 0)
     for member in cohort.members:
         member.network.train()
-        for i, layer in enumerate(member.network.layers):
+        for i, layer in enumerate(member.network.layers[: member.spec.network.depth]):
             layer.register_forward_hook(lambda *_, i=i: counts.__setitem__(i, counts[i] + 1))
     batch = cohort.stream.batch(0)
     shared = SharedPrefix(batch)

@@ -90,7 +90,7 @@ def test_the_update_is_caffes_across_changes_of_rate():
     for step in range(12):
         g_w, g_b = torch.randn_like(w), torch.randn_like(b)
         fc.weight.grad, fc.bias.grad = g_w.clone(), g_b.clone()
-        set_rate(optimiser, step, recipe)
+        set_rate(optimiser, step)
         optimiser.step()
         lr = 0.1 * 0.1 ** (step // 4)
         v_w = 0.9 * v_w + lr * (g_w + 0.05 * w)

@@ -72,10 +72,11 @@ def all_cells(n_layers: int) -> list[Cell]:
     for target in ("A", "B", "all"):
         found.append(Cell(target))
         for n in range(1, n_layers):
-            found.append(Cell(target, "R", 0, n))
+            found += [Cell(target, "R", 0, n), Cell(target, "R", 0, n, short=True)]
             for source in ("A", "B", "all"):
                 found += [Cell(target, source, copied, n) for copied in range(n, n_layers)]
                 found.append(Cell(target, source, n, 0))
+                found += [Cell(target, source, n, frozen, short=True) for frozen in (n, 0)]
     return found
 
 
@@ -88,7 +89,8 @@ def test_every_cell_has_a_name_of_its_own_that_parses_back(n_layers):
 
 
 @given(
-    st.text(max_size=40) | st.from_regex(r"(base)?(A|B|R|all)?\d{0,3}(A|B|C|all)?(\+|~\d{0,2}|)\Z"),
+    st.text(max_size=40)
+    | st.from_regex(r"(base)?(A|B|R|all)?\d{0,3}\.?(A|B|C|all)?(\+|~\d{0,2}|)\Z"),
     st.integers(2, 30),
 )
 @example("A3B\n", 8)
@@ -112,7 +114,7 @@ def test_a_treatment_expands_to_its_cells(target, layers, data):
         st.integers(1, 8 - max(layers, default=1)).filter(lambda k: max(layers, default=1) + k < 8)
         | st.none()
     )
-    kinds = ["BnB", "BnB+", "AnB", "AnB+", "RnB"] + (
+    kinds = ["BnB", "BnB+", "AnB", "AnB+", "RnB", "An.B", "Bn.B+", "Rn.B"] + (
         [f"AnB~{extra}", f"BnB~{extra}"] if extra else []
     )
     treatment = data.draw(st.sampled_from(kinds))
@@ -123,7 +125,7 @@ def test_a_treatment_expands_to_its_cells(target, layers, data):
 
 
 @given(
-    st.text(max_size=20) | st.from_regex(r"[ABR]?nB?(\+|~\d*)?\Z"),
+    st.text(max_size=20) | st.from_regex(r"[ABR]?n\.?B?(\+|~\d*|~all)?\Z"),
     TASKS,
     st.lists(st.integers(-1, 9), max_size=3),
 )

@@ -10,6 +10,9 @@ cell           source      copied      frozen  in the paper
 ``A3B+``       baseA       3           0       transfer AnB+, fine-tuned
 ``R3B``        untrained   0           3       random, untrained filters, frozen
 ``A3B~1``      baseA       4           3       "preserved" layers: copy n+1, freeze n
+``A3.B``       baseA       3           3       not there: the network ends above layer 3, with
+                                               pooling and a classifier (a linear probe)
+``A3.B+``      baseA       3           0       not there: the same, fine-tuned
 =============  ==========  ==========  ======  =================================================
 
 and the same with A and B exchanged, or with the task ``all``.
@@ -17,25 +20,29 @@ and the same with A and B exchanged, or with the task ``all``.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from transferability.errors import UserError
 
 TASKS = ("A", "B", "all")
 UNTRAINED = "R"
 _BASE = re.compile(r"base(A|B|all)")
-_CELL = re.compile(r"(A|B|all|R)([0-9]{1,3})(A|B|all)(?:(\+)|~([0-9]{1,3}))?")
+_CELL = re.compile(r"(A|B|all|R)([0-9]{1,3})(\.?)(A|B|all)(?:(\+)|~([0-9]{1,3}))?")
+_TREATMENT = re.compile(r"([ABR])n(\.?)B(\+|~(all|[0-9]{1,3}))?")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One network: two integers and a source say everything."""
+    """One network: two integers and a source say everything, and whether it is cut short."""
 
     target: str  # the task it is trained on: A, B or all
     # the task of the base network it starts from; "R" for untrained; None for a base
     source: str | None = None
     copied: int = 0  # bottom layers that start from the source
     frozen: int = 0  # bottom layers that stay as they start
+    short: bool = False  # above layer n there is nothing but pooling and a classifier
+    # the treatment that a study asked for, where the numbers alone do not say it
+    asked: str | None = field(default=None, compare=False)
 
     @property
     def n(self) -> int:
@@ -50,11 +57,17 @@ class Cell:
 
     @property
     def treatment(self) -> str:
-        """The kind of cell with the layer left open: base, BnB, BnB+, AnB, AnB+, RnB, AnB~1 ..."""
+        """The kind of cell with the layer left open: base, BnB, BnB+, AnB, AnB+, RnB, AnB~1,
+        AnB~all, An.B ...
+        """
         if self.source is None:
             return "base"
         source = {UNTRAINED: "R", self.target: "B"}.get(self.source, "A")
-        return f"{source}nB{self._suffix}"
+        return self.asked or f"{source}n{self._dot}B{self._suffix}"
+
+    @property
+    def _dot(self) -> str:
+        return "." if self.short else ""
 
     @property
     def _suffix(self) -> str:
@@ -65,7 +78,7 @@ class Cell:
     def __str__(self) -> str:
         if self.source is None:
             return f"base{self.target}"
-        return f"{self.source}{self.n}{self.target}{self._suffix}"
+        return f"{self.source}{self.n}{self._dot}{self.target}{self._suffix}"
 
 
 def parse(text: str, n_layers: int | None = None) -> Cell:
@@ -78,13 +91,13 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
         return Cell(target=match[1])
     match = _CELL.fullmatch(text)
     if match is None:
-        raise UserError(f"{text!r} is not a cell: write baseA, A3B, A3B+, B5B, R2B or A3B~1")
-    source = match[1]
-    n = int(match[2])
-    target = match[3]
-    plus = bool(match[4])
-    extra = int(match[5] or 0)
-    if n == 0 and source != UNTRAINED and not extra:
+        raise UserError(f"{text!r} is not a cell: write baseA, A3B, A3B+, B5B, R2B, A3B~1 or A3.B")
+    source, target = match[1], match[4]
+    n, extra = int(match[2]), int(match[6] or 0)
+    short, plus = bool(match[3]), bool(match[5])
+    if short and extra:
+        raise UserError(f"{text!r}: a network that ends above layer {n} has no {extra} layers more")
+    if n == 0 and source != UNTRAINED and not extra and not short:
         return Cell(target=target)
     if n < 1 or (n_layers and n >= n_layers):
         last = n_layers - 1 if n_layers else ""
@@ -99,26 +112,39 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
                 f"{text!r}: untrained layers that are trained or kept are a base; "
                 f"write R{n}{target}"
             )
-        return Cell(target, UNTRAINED, copied=0, frozen=n)
-    return Cell(target, source, copied=n + extra, frozen=0 if plus else n)
+        return Cell(target, UNTRAINED, copied=0, frozen=n, short=short)
+    return Cell(target, source, copied=n + extra, frozen=0 if plus else n, short=short)
 
 
 def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int) -> list[Cell]:
-    """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1`` ...)
-    for one target task.
+    """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1``, ``AnB~all``,
+    ``An.B`` ...) for one target task.
 
     In a treatment B stands for the target task and A for the other one, as in the paper. ``layers``
-    are the values of n; None: all that a network of ``n_layers`` layers has.
+    are the values of n; None: all that a network of ``n_layers`` layers has. ``~all`` copies every
+    layer below the classifier and freezes the lowest n, also none: the ends of this row are
+    networks of AnB and AnB+.
     """
     if treatment == "base":
         return [Cell(target)]
-    match = re.fullmatch(r"([ABR])nB(\+|~([0-9]{1,3}))?", treatment)
+    match = _TREATMENT.fullmatch(treatment)
     if match is None:
         raise UserError(
-            f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB or AnB~1"
+            f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB, AnB~1, "
+            "AnB~all, An.B or An.B+"
         )
     other = {"A": "B", "B": "A", "all": "all"}[target]
     source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]
+    kept, top = match[4] or "0", n_layers - 1
     if layers is None:
-        layers = range(1, n_layers - int(match[3] or 0))
-    return [parse(f"{source}{n}{target}{match[2] or ''}", n_layers) for n in layers]
+        layers = range(1, n_layers - (0 if kept == "all" else int(kept)))
+    if kept != "all":
+        return [parse(f"{source}{n}{match[2]}{target}{match[3] or ''}", n_layers) for n in layers]
+    between = [parse(f"{source}{n}{target}~{top - n}", n_layers) for n in layers if n < top]
+    ends = [f"{source}{top}{target}+", f"{source}{top}{target}"]
+    first, last = (parse(text, n_layers) for text in ends)
+    return [
+        first,
+        *(replace(cell, asked=treatment) for cell in between),
+        *([last] if top in layers else []),
+    ]

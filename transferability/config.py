@@ -185,6 +185,21 @@ class RecipeConfig:
     reshuffle: bool = True
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
 
+    @property
+    def pace(self) -> tuple:
+        """What the batches, their precision and the evaluations depend on: networks that have this
+        in common can train in one cohort, whatever their rates.
+        """
+        return (
+            self.steps,
+            self.batch_size,
+            self.mirror,
+            self.reshuffle,
+            self.precision,
+            self.eval_every,
+            self.eval_batch_size,
+        )
+
     def check(self) -> None:
         for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
@@ -229,6 +244,7 @@ class StudyPart:
     # for each kind of split: random, natural-manmade, user, all
     treatments: dict[str, list[str]] | None = None
     images_per_class: list[int | None] | None = None  # of the target task; null: all
+    rates: list[float] | None = None  # learning rates, each a network; null: the recipe's
     recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
     network: dict[str, Any] | None = None  # settings that differ from the configured network
     # of the bases that layers are copied from, as recipe; null: as recipe
@@ -248,6 +264,7 @@ class StudyConfig:
     layers: list[int] | None
     treatments: dict[str, list[str]]
     images_per_class: list[int | None] = field(default_factory=lambda: [None])
+    rates: list[float] | None = None
     parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
@@ -308,6 +325,8 @@ class Config:
                     n,
                     f"n goes from 1 to {inner[-1]} for {self.network.name}",
                 )
+            for rate in part.rates or []:
+                require(0 < rate < math.inf, f"{where}.rates", rate, "a number above 0")
             for count in part.images_per_class or []:
                 require(
                     count is None or count > 0,

@@ -211,14 +211,13 @@ class JointUpdate:
 
     def __init__(self, members: list[Member]):
         self.members = members
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        keys = ("recipe", "multiplier", "weight_decay")
+        groups: dict[tuple, list[nn.Parameter]] = {}
         for m in members:
             for group in m.optimiser.param_groups:
-                groups.setdefault((group["multiplier"], group["weight_decay"]), []).extend(
-                    group["params"]
-                )
+                groups.setdefault(tuple(group[k] for k in keys), []).extend(group["params"])
         self.optimiser = torch.optim.SGD(
-            [{"params": p, "multiplier": k[0], "weight_decay": k[1]} for k, p in groups.items()],
+            [{"params": p, **dict(zip(keys, key, strict=True))} for key, p in groups.items()],
             lr=members[0].spec.recipe.lr,
             momentum=members[0].spec.recipe.momentum,
             fused=True,
@@ -234,7 +233,7 @@ class JointUpdate:
 
     def __call__(self) -> None:
         step = self.members[0].step
-        set_rate(self.optimiser, step, self.members[0].spec.recipe)
+        set_rate(self.optimiser, step)
         self.optimiser.step()
         note_losses(
             torch.stack([m.loss for m in self.members]), self.loss_sum, self.first_bad, step

@@ -19,7 +19,7 @@ def cohort_key(spec: RunSpec) -> tuple:
         spec.classes,
         spec.images_per_class,
         spec.seed,
-        spec.recipe,
+        spec.recipe.pace,
         crop,
     )
 

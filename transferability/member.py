@@ -51,7 +51,7 @@ class Member:
         """Forward from the frozen prefix, backward down to it, one step of SGD."""
         self.network.begin_step(self.step)
         self.gradients(batch, shared)
-        set_rate(self.optimiser, self.step, self.spec.recipe)
+        set_rate(self.optimiser, self.step)
         self.optimiser.step()
         note_losses(self.loss, self.loss_sum, self.first_bad, self.step)
         self.step += 1
@@ -234,7 +234,7 @@ def _prefix_digests(network: Chain) -> list[bytes]:
     """For each depth 0..frozen, a digest of everything at or below it,
     settings that are no tensors among it.
     """
-    settings = described(network.config, labels=False)
+    settings = described(network.config.whole, labels=False)
     running, out = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()), []
     for module in (network.input, *network.layers[: network.frozen]):
         for name, tensor in module.state_dict().items():

@@ -31,7 +31,7 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
     and 0).
     Normalisation scales: rate x 1, no decay. Copied layers (1..copied): rate x
     ``copied_lr_multiplier``.
-    Each group keeps its multiplier as ``multiplier``; :func:`set_rate` applies it.
+    Each group keeps its ``recipe`` and ``multiplier``; :func:`set_rate` applies them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for index, layer in enumerate(network.layers):
@@ -45,7 +45,12 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
             groups.setdefault((multiplier, decay), []).append(parameter)
     return torch.optim.SGD(
         [
-            {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
+            {
+                "params": parameters,
+                "recipe": recipe,
+                "multiplier": multiplier,
+                "weight_decay": decay,
+            }
             for (multiplier, decay), parameters in groups.items()
         ],
         lr=recipe.lr,
@@ -54,15 +59,16 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
     )
 
 
-def set_rate(optimiser: torch.optim.SGD, step: int, recipe: RecipeConfig) -> None:
-    """Set the rates of step ``step``.
+def set_rate(optimiser: torch.optim.SGD, step: int) -> None:
+    """Set the rates of step ``step``, each group's by its recipe.
 
     Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves the velocity as it is.
     torch keeps ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it.
     Scaling the momentum by the ratio of the two rates makes torch's rule Caffe's, exactly.
     """
-    rate = learning_rate(step, recipe)
-    ratio = learning_rate(step - 1, recipe) / rate if step else 1.0
     for group in optimiser.param_groups:
+        recipe = group["recipe"]
+        rate = learning_rate(step, recipe)
+        ratio = learning_rate(step - 1, recipe) / rate if step else 1.0
         group["lr"] = rate * group["multiplier"]
         group["momentum"] = recipe.momentum * ratio

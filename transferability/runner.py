@@ -200,7 +200,7 @@ def _claim_wave(
     ready: list[RunSpec], store: Store, execution: Execution, limit: int | None
 ) -> list[tuple[RunSpec, FileLock]]:
     """Lock runs that can train side by side: one cohort or, while threads would idle,
-    several of one recipe.
+    several of one pace.
 
     Runs that others start from come first.
     """
@@ -208,7 +208,7 @@ def _claim_wave(
     claimed: list[tuple[RunSpec, FileLock]] = []
     for group in jobs(ready):
         if claimed and (
-            len(claimed) >= execution.threads or group[0].recipe != claimed[0][0].recipe
+            len(claimed) >= execution.threads or group[0].recipe.pace != claimed[0][0].recipe.pace
         ):
             continue
         for spec in group[: limit - len(claimed)]:

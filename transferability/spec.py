@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,7 +68,7 @@ class RunSpec:
         parts = {
             "dataset": Images(**values["dataset"]),
             "classes": tuple(values["classes"]),
-            "cell": cells.parse(values["cell"], network.n_layers),
+            "cell": cells.parse(values["cell"], network.whole_depth),
             "network": network,
             "recipe": RecipeConfig(**values["recipe"]),
             "source": _source_in(values["source"]),
@@ -170,7 +170,7 @@ def make_spec(
         classes=tuple(classes),
         images_per_class=images_per_class,
         cell=cell,
-        network=network.resolved(len(classes)),
+        network=replace(network.resolved(len(classes)), depth=cell.n if cell.short else None),
         recipe=recipe,
         seed=seed,
         source=source,

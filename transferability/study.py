@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 
 from transferability import cells
-from transferability.config import Config, StudyConfig, StudyPart, changed
+from transferability.config import Config, RecipeConfig, StudyConfig, StudyPart, changed
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError, shown
 from transferability.networks import NetworkConfig
@@ -81,7 +81,7 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
 
     network, recipe = changed(config.network, part.network), changed(config.recipe, part.recipe)
     source_recipe = (
-        recipe if part.source_recipe is None else changed(config.recipe, part.source_recipe)
+        None if part.source_recipe is None else changed(config.recipe, part.source_recipe)
     )
     specs = []
     for seed in choose(config.seed, part.seeds):
@@ -101,11 +101,19 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
                 chosen = _cells(part, split, targets, network.n_layers)
                 chosen = [c for c in chosen if config.cell in (None, str(c))]
             specs += [
-                make_spec(cell, split, dataset, network, recipe, seed, images, source_recipe, given)
+                make_spec(cell, split, dataset, network, own, seed, images, source_recipe, given)
                 for images in choose(config.images_per_class, part.images_per_class)
+                for own in _at_rates(recipe, part.rates)
                 for cell in chosen
             ]
     return specs
+
+
+def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeConfig]:
+    """The recipe at each of the learning rates, named after it."""
+    if rates is None:
+        return [recipe]
+    return [replace(recipe, lr=rate, name=f"{recipe.name}, rate {rate:g}") for rate in rates]
 
 
 def _given(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from transferability.draws import seed_of
+from transferability.draws import seed_of, torch_generator
 from transferability.errors import require
 from transferability.identity import label, later
-from transferability.networks.modules import Dropout, Input
+from transferability.networks.modules import Dropout, Head, Input
 
 if TYPE_CHECKING:
     from transferability.stream import Batch
@@ -44,6 +44,8 @@ class NetworkConfig(ABC):
     channel_mean: tuple[float, ...] | None = later(None)
     # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
     channel_std: tuple[float, ...] | None = later(None)
+    # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
+    depth: int | None = later(None)
 
     def __post_init__(self) -> None:
         """Lists become tuples: a network is its own key."""
@@ -85,9 +87,19 @@ class NetworkConfig(ABC):
         return tuple(1 / (255 * std) for std in self.channel_std)
 
     @property
-    @abstractmethod
     def n_layers(self) -> int:
         """The classifier included."""
+        return self.depth + 1 if self.depth else self.whole_depth
+
+    @property
+    def whole(self) -> "NetworkConfig":
+        """The network that this one is cut short of, or itself."""
+        return replace(self, depth=None)
+
+    @property
+    @abstractmethod
+    def whole_depth(self) -> int:
+        """The layers of the network that is not cut short, its classifier included."""
 
     @property
     @abstractmethod
@@ -111,6 +123,13 @@ class NetworkConfig(ABC):
         """The layers, each everything between two chop points, for ``outputs`` classes;
         their weights are undrawn.
         """
+
+    def layers(self) -> list[nn.Module]:
+        """The layers of the network, cut short where ``depth`` says so."""
+        if not self.depth:
+            return self.make_layers()
+        shape = layer_costs(self.whole)[self.depth - 1].output
+        return [*self.make_layers()[: self.depth], Head(shape, self.outputs)]
 
     @abstractmethod
     def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
@@ -139,7 +158,7 @@ class Chain(nn.Module):
         super().__init__()
         self.config, self.key, self.frozen = config, key, 0
         self.input = Input(mean, config.scale)
-        self.layers = nn.ModuleList(config.make_layers())
+        self.layers = nn.ModuleList(config.layers())
         self.fresh(range(1, len(self.layers) + 1), key)
         for parameter in self.parameters():
             if parameter.dim() == 4:
@@ -154,6 +173,9 @@ class Chain(nn.Module):
 
     def fresh(self, numbers: range, key: tuple) -> None:
         """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
+        if self.config.depth and len(self.layers) in numbers:
+            self.layers[-1].draw(torch_generator(*key, "head"))
+            numbers = range(numbers.start, len(self.layers))
         self.config.draw(self.layers, numbers, key)
 
     def freeze(self, n: int) -> None:
@@ -269,7 +291,7 @@ class LayerCost:
 @lru_cache(maxsize=64)
 def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
     """The cost of each layer, counted by torch without computing anything."""
-    layers = nn.ModuleList(config.make_layers()).to("meta").eval()
+    layers = nn.ModuleList(config.layers()).to("meta").eval()
     x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
     costs = []
     computed = []

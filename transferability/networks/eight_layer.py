@@ -37,7 +37,7 @@ class EightLayerConfig(NetworkConfig):
     dropout: float = 0.0  # after each hidden fully connected layer, in training, frozen or not
 
     @property
-    def n_layers(self) -> int:
+    def whole_depth(self) -> int:
         return len(self.channels) + len(self.hidden) + 1
 
     @property
@@ -76,14 +76,16 @@ class EightLayerConfig(NetworkConfig):
         known = ("kaiming", "caffe")
         self._needs(self.initialisation in known, "initialisation", "kaiming or caffe")
         if self.initialisation == "caffe":
-            wanted = f"initialisation=caffe needs one number for each of the {self.n_layers} layers"
+            wanted = (
+                f"initialisation=caffe needs one number for each of the {self.whole_depth} layers"
+            )
             for key in ("weight_std", "bias"):
-                self._needs(len(getattr(self, key)) == self.n_layers, key, wanted)
+                self._needs(len(getattr(self, key)) == self.whole_depth, key, wanted)
         self._needs(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
 
     @property
     def normalises_batches(self) -> bool:
-        return self.normalisation == "batch"
+        return bool(self.depth) or self.normalisation == "batch"
 
     @property
     def joins(self) -> bool:
@@ -149,7 +151,7 @@ class EightLayerConfig(NetworkConfig):
             weight.normal_(0.0, self.weight_std[number - 1], generator=generator)
             bias = self.bias[number - 1]
         else:
-            last = number == self.n_layers
+            last = number == self.whole_depth
             nn.init.kaiming_normal_(
                 weight, nonlinearity="linear" if last else "relu", generator=generator
             )
@@ -157,7 +159,7 @@ class EightLayerConfig(NetworkConfig):
         with torch.no_grad():
             main.weight.copy_(weight)
             main.bias.fill_(bias)
-        if self.normalisation == "batch" and number < self.n_layers:
+        if self.normalisation == "batch" and number < self.whole_depth:
             layer.norm.reset_parameters()
 
 

@@ -75,12 +75,13 @@ class LibraryConfig(NetworkConfig):
         return replace(super().resolved(classes), plan=_lines(self.layer_plans()))
 
     @property
-    def n_layers(self) -> int:
+    def whole_depth(self) -> int:
         return len(self.plan or self.layer_plans())  # a run's folder is read without the library
 
     @property
     def normalises_batches(self) -> bool:
-        return any(isinstance(m, BatchNorm) for m in _built(self.of_library()).modules())
+        own = _built(self.of_library()).modules()
+        return bool(self.depth) or any(isinstance(m, BatchNorm) for m in own)
 
     @property
     def made_by(self) -> str:
@@ -92,7 +93,7 @@ class LibraryConfig(NetworkConfig):
 
     def of_library(self) -> "LibraryConfig":
         """What the layers depend on, without the task and the input."""
-        rest = {"channel_mean": None, "channel_std": None}
+        rest = {"channel_mean": None, "channel_std": None, "depth": None}
         return replace(
             self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
         )

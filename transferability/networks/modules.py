@@ -55,6 +55,48 @@ class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
     pass
 
 
+def channels_of(shape: tuple[int, ...]) -> int:
+    """Which of the dimensions of a layer's output, (C, H, W), (H, W, C), (tokens, C) or (C), are
+    the channels: the last, unless the last two are the sides of a square.
+    """
+    return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
+
+
+def pooled(x: Tensor) -> Tensor:
+    """The mean over all places of a layer's output, (B, C)."""
+    channels = 1 + channels_of(x.shape[1:])
+    places = [dim for dim in range(1, x.dim()) if dim != channels]
+    return x.mean(places) if places else x
+
+
+class Head(nn.Module):
+    """What a network that is cut short ends with: the mean over all places, standardised, and a
+    linear classifier.
+
+    Standardised by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked
+    autoencoders are scalable vision learners", 2022, appendix A.1): one rate then suits features of
+    any size, at every depth.
+
+    Args:
+        shape: of what the layer below puts out, for one image.
+    """
+
+    def __init__(self, shape: tuple[int, ...], outputs: int):
+        super().__init__()
+        channels = shape[channels_of(shape)]
+        self.norm = BatchNorm1d(channels, affine=False)
+        self.linear = nn.Linear(channels, outputs)
+
+    def draw(self, generator: torch.Generator) -> None:
+        """The initial weights: He et al. (2015) for the weight, 0 for the bias."""
+        nn.init.kaiming_normal_(self.linear.weight, nonlinearity="linear", generator=generator)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (B, outputs)."""
+        return self.linear(self.norm(pooled(x)))
+
+
 class Dropout(nn.Module):
     """Dropout whose mask is a function of (network, step) only.
 
