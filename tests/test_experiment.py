@@ -30,6 +30,9 @@ WORDS = {  # as results/ and the history of the README have them
     "imagenet": "study=paper dataset=imagenet network=caffenet recipe=paper",
     "longer-tiny": f"study=longer {TINY} study.targets=[B] study.seeds=[0] recipe.name=12500-steps "
     "study.parts.twice.recipe.steps=25000 study.parts.twice.recipe.name=25000-steps",
+    "pretrained": "dataset=folder network=timm recipe=photographs study=pretrained "
+    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
+    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[4,8,13,17,19]",
     "reduced": f"study=reduced {TINY}",
     "replicates": f"study=replicates {TINY}",
     "replicates-longer": f"study=replicates study.splits=[random-0,random-1] {TINY} "
