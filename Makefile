@@ -82,8 +82,9 @@ results/questions:
 results/calibration:
 	@$(RUN) analysis.calibration --format png results/calibration
 
-bench: setup ## lockstep against one network at a time and against a plain script, as ratios
+bench: setup ## lockstep against one network at a time and against plain scripts, as ratios
 	$(RUN) experiments.benchmarks.lockstep $(OVERRIDES)
+	$(RUN) experiments.benchmarks.library $(OVERRIDES)
 
 bench-gpu: setup ## CaffeNet on a GPU: correctness, speed against its limits and a plain script, hours of the original's study
 	@$(RUN) experiments.benchmarks.gpu network=caffenet recipe=paper recipe.precision=bf16 $(OVERRIDES)

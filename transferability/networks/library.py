@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transferability.draws import seed_of
 from transferability.errors import UserError, reason, shown
 from transferability.networks.chain import BatchNorm, NetworkConfig
+from transferability.networks.convolutions import Conv2d
 from transferability.networks.cut import Layer, LayerPlan, chop
 from transferability.networks.facts import Facts
 from transferability.networks.modules import Dropout
@@ -118,12 +119,14 @@ class LibraryConfig(NetworkConfig):
 
     def seeded(self) -> nn.Module:
         """The network in the form in which it is trained: what draws is drawn here,
-        nothing writes into its input.
+        nothing writes into its input, and convolutions are those of ``convolutions.py``.
         """
         model = self.build()
         for name, module in list(model.named_modules()):
             if hasattr(module, "inplace"):
                 module.inplace = False
+            if type(module) is nn.Conv2d:
+                module.__class__ = Conv2d
             if (ours := _drawn_here(name, module)) is not None:
                 model.set_submodule(name, ours)
         return model

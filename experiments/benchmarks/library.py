@@ -1,0 +1,213 @@
+"""How fast networks of a library are fine-tuned here, against a script as tutorials have it.
+
+python -m experiments.benchmarks.library                      images that are made up
+python -m experiments.benchmarks.library dataset=folder dataset.name=flowers dataset.source=PATH
+
+For each of two networks 24 cells, BnB, AnB and AnB+ at eight depths, are brought one training step
+further: in lockstep, and one after the other by a script that trains the library's own network with
+``requires_grad_(False)`` below, on photographs that a DataLoader decodes. Every comparison is a
+ratio measured in this one run, the ways to train taking turns. Weights are random: the time of a
+step does not depend on them. Only temporary files are written.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from experiments.benchmarks.timing import (
+    now,
+    spread,
+    step_seconds,
+    table,
+    taking_turns,
+    untrained_cohort,
+)
+from experiments.cli import command
+from transferability.cells import parse
+from transferability.cohort import Cohort
+from transferability.config import Config, DatasetConfig
+from transferability.execution import execution_of
+from transferability.networks import KINDS
+from transferability.networks.library import LibraryConfig
+from transferability.pack import pack
+from transferability.sources import open_source
+from transferability.spec import RunSpec, make_spec
+
+NETWORKS = (("torchvision", "resnet18", 64), ("timm", "tf_efficientnet_lite0", 128))
+DEPTHS = 8
+ROUNDS, STEPS, BATCH = 3, 1, 32
+CPU = torch.device("cpu")
+WORKERS = 2  # of the DataLoader
+PER_CLASS = 40  # photographs
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the tutorials'
+
+
+def write_photographs(config: Config, folder: Path) -> str:
+    """Fill an ImageFolder with photographs, JPEG files; returns what they are.
+
+    Those of ``dataset.source`` where it is given, else blurred noise of a photograph's size.
+    """
+    if config.dataset.kind == "folder":
+        source = open_source(config.dataset)
+        for label, c in enumerate(source.classes):
+            own = [item for item in source.train if item.label == label][:PER_CLASS]
+            _write(folder / c.name, [item.load() for item in own])
+        return f"photographs of {config.dataset.name}"
+    draw = np.random.default_rng(0)
+    for name in "abcd":
+        small = draw.integers(0, 256, (PER_CLASS, 47, 63, 3), dtype=np.uint8)
+        _write(folder / name, [cv2.resize(image, (500, 375)) for image in small])
+    return "blurred noise, 500x375"
+
+
+def _write(folder: Path, images: list[np.ndarray]) -> None:
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{i}.jpg"), image[..., ::-1])
+
+
+def specs_of(config: Config) -> list[RunSpec]:
+    """BnB, AnB and AnB+ at eight depths, evenly from the lowest to the highest."""
+    network, recipe = config.network, replace(config.recipe, steps=10**9, eval_every=10**9)
+    top = network.n_layers - 1
+    depths = sorted({round(n) for n in np.linspace(1, top, min(DEPTHS, top))})
+    return [
+        make_spec(parse(text.format(n)), "random-0", pack(config.dataset), network, recipe, 0)
+        for text in ("B{}B", "A{}B", "A{}B+")
+        for n in depths
+    ]
+
+
+def batches_of(folder: Path, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch of an ImageFolder, as tutorials of fine-tuning read it."""
+    steps = [
+        transforms.RandomResizedCrop(size),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
+    loader = DataLoader(
+        ImageFolder(folder, transforms.Compose(steps)),
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+    )
+    while True:
+        yield from loader
+
+
+def plain_seconds(batches: Iterator, network: LibraryConfig, frozen: int, steps: int) -> float:
+    """Seconds that one network takes for a step, its lowest ``frozen`` layers fixed."""
+    model = network.build().train()
+    fixed = {name for line in network.plan[:frozen] for name in line.split()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in fixed)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, lr=0.001, momentum=0.9)
+    for step in range(1 + steps):
+        if step == 1:
+            began = now(CPU)
+        images, labels = next(batches)
+        optimiser.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+    return (now(CPU) - began) / steps
+
+
+def measure(config: Config, files: Path, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds to bring all networks one step further: in ``lockstep``, by a ``plain`` script with
+    torch's own number of threads, and by one on one thread; a number a round.
+    """
+    execution, specs, threads = execution_of(config), specs_of(config), torch.get_num_threads()
+    cohort = untrained_cohort(config, specs)
+    network = replace(specs[0].network, outputs=len(list(files.iterdir())))
+    frozen = [spec.cell.frozen for spec in specs]
+
+    def plain(number: int) -> float:
+        torch.set_num_threads(number)
+        # Networks with equally many frozen layers cost it the same: each kind is timed once.
+        return sum(
+            frozen.count(n) * plain_seconds(batches, network, n, steps) for n in sorted(set(frozen))
+        )
+
+    ways = {
+        "lockstep": lambda _: step_seconds(
+            [Cohort(cohort.stream, cohort.members)], execution, steps
+        ),
+        "plain": lambda _: plain(threads),
+        "plain 1": lambda _: plain(1),
+    }
+    with closing(batches_of(files, network.input_size)) as batches:
+        next(batches)  # the workers start before any thread does
+        times = taking_turns(ways, rounds)
+    torch.set_num_threads(threads)
+    return times
+
+
+def library(
+    config: Config, networks: tuple = NETWORKS, rounds: int = ROUNDS, steps: int = STEPS
+) -> None:
+    """Print a table for each network."""
+    with tempfile.TemporaryDirectory() as name:
+        what = write_photographs(config, Path(name) / "train")
+        for kind, model, size in networks:
+            settings = {"name": model, "kind": kind, "model": model, "input_size": size}
+            own = replace(
+                config,
+                network=KINDS[kind](**settings, input_scale=0.017),
+                dataset=_packed(Path(name), size),
+                recipe=replace(config.recipe, batch_size=BATCH),
+            )
+            print_times(own, what, measure(own, Path(name) / "train", rounds, steps))
+
+
+def _packed(folder: Path, size: int) -> DatasetConfig:
+    return DatasetConfig(
+        kind="folder",
+        name=f"photographs-{size}",
+        folder=str(folder / f"packed-{size}"),
+        source=str(folder / "train"),
+        parts={},
+        image_size=round(size * 9 / 8),
+        fit="crop",
+    )
+
+
+def print_times(config: Config, what: str, times: dict[str, list[float]]) -> None:
+    network, networks = config.network, 3 * DEPTHS
+
+    def row(words: str, way: str) -> list[str]:
+        rate = networks * BATCH / statistics.median(times[way])
+        return [words, spread(times[way], times["lockstep"]), f"{rate:,.0f}"]
+
+    table(
+        f"{network.model} at {network.input_size} pixels: {networks} networks (BnB, AnB, AnB+ at "
+        f"{DEPTHS} depths) one step of {BATCH} images further.\n"
+        f"   Images: {what}. The script: ImageFolder, RandomResizedCrop, a DataLoader\n"
+        f"   with {WORKERS} workers, requires_grad_(False) on the lowest n layers, SGD, one\n"
+        "   network after the other. Time, lockstep = 1.",
+        ["", "time (min to max)", "network-images/s"],
+        [
+            row(f"lockstep, {execution_of(config).threads} networks at a time", "lockstep"),
+            row(f"the script, torch's own number of threads ({torch.get_num_threads()})", "plain"),
+            row("the script, told to use one torch thread", "plain 1"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    command(library)()

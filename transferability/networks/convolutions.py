@@ -1,0 +1,98 @@
+"""A convolution whose weight's gradient a CPU computes in another way where that is faster.
+
+With few places left of an image (the last layers of a network at 32 to 128 pixels) oneDNN's kernel
+for this gradient takes up to 14 times as long as a product of matrices (512 channels, 3x3, one
+place: 210 ms against 14). Outputs, and the gradient of the input, are torch's own to the bit; the
+gradient of the weight is the same sum in another order.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEW = 16  # places of an output up to which the other way is faster
+LARGE = 5  # and of convolutions of single channels, from which kernel on
+
+
+class Conv2d(nn.Conv2d):
+    """torch's convolution; see above."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W)."""
+        if not (torch.is_grad_enabled() and self.weight.requires_grad and self._differs(x)):
+            return super().forward(x)
+        return _Convolved.apply(x, self.weight, self.bias, self.stride, self.padding, self.groups)
+
+    def _differs(self, x: Tensor) -> bool:
+        """Whether the gradient of the weight is computed here, for such an input."""
+        plain = self.padding_mode == "zeros" and self.dilation == (1, 1)
+        alone = self.groups == self.in_channels == self.out_channels
+        if not plain or isinstance(self.padding, str) or not (self.groups == 1 or alone):
+            return False
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return False
+        sides = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+        height, width = ((size + 2 * p - k) // s + 1 for size, k, s, p in sides)
+        return height * width <= FEW and (self.groups == 1 or min(self.kernel_size) >= LARGE)
+
+
+class _Convolved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, stride, padding, groups) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.settings, ctx.has_bias = (stride, padding, groups), bias is not None
+        return F.conv2d(x, weight, bias, stride, padding, 1, groups)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding, groups = ctx.settings
+        below = None
+        if ctx.needs_input_grad[0]:
+            below = torch.ops.aten.convolution_backward(
+                gradient,
+                x,
+                weight,
+                None,
+                stride,
+                padding,
+                (1, 1),
+                False,
+                (0, 0),
+                groups,
+                (True, False, False),
+            )[0]
+        bias = gradient.sum((0, 2, 3)) if ctx.has_bias else None
+        return below, weight_gradient(x, gradient, weight, *ctx.settings), bias, None, None, None
+
+
+def weight_gradient(
+    x: Tensor,
+    gradient: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """The gradient of a convolution's weight, (O, C / groups, kh, kw); ``groups`` is 1 or C = O.
+
+    Args:
+        x: its input, (B, C, H, W).
+        gradient: of its output, (B, O, h, w).
+    """
+    height, width = weight.shape[2:]
+    (down, right), (top, left) = stride, padding
+    places = gradient.permute(0, 2, 3, 1)
+    rows, columns = (size * step for size, step in zip(places.shape[1:3], stride, strict=True))
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+    seen = [  # what each tap of the kernel sees, (B, h, w, C)
+        padded[:, i : i + rows : down, j : j + columns : right]
+        for i in range(height)
+        for j in range(width)
+    ]
+    if groups > 1:
+        taps = torch.stack([(part * places).sum((0, 1, 2)) for part in seen], 1)
+        return taps.view(-1, 1, height, width)
+    matrix = torch.cat([part.reshape(-1, part.shape[3]) for part in seen], 1)
+    taps = places.reshape(-1, places.shape[3]).t() @ matrix
+    return taps.view(-1, height, width, x.shape[1]).permute(0, 3, 1, 2)
