@@ -1,5 +1,11 @@
 """A miniature study: 16x16 images of a small grammar, a narrow 8-layer network, a few steps."""
 
+import os
+
+# Before torch is imported, here and in the commands that tests start: two processes of tests, each
+# with as many threads as there are cores, wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from dataclasses import replace
 
 import pytest
