@@ -11,6 +11,7 @@ study can grow where its weights are not.
 """
 
 import hashlib
+import math
 import statistics
 import sys
 from collections import Counter
@@ -18,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.representations import activity, first_layer_filters, similarity
@@ -43,6 +45,7 @@ MEASURED = [
     "train_loss",
     "images",
     "seconds",
+    "test_top1",
 ]
 
 
@@ -59,11 +62,14 @@ def collect(
     asked = {spec.run_id for spec in specs}
     every = with_sources(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
+    done = [s for s in every if store.is_done(s)]
+    predictions = _predictions(done, store, dataset)
     rows = [
-        _row(s, store) | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
+        _row(s, store)
+        | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
+        | {"test_top1": _accuracy(predictions, s)}
         for s in every
     ]
-    done = [s for s in every if store.is_done(s)]
     curves = [
         {"run": s.run_id, **evaluation}
         for s in done
@@ -72,11 +78,12 @@ def collect(
     ]
     tables = Tables(
         _about(every, [store.provenance(s) for s in done], dataset),
-        pd.DataFrame(rows, columns=RESULTS),
+        pd.DataFrame(rows, columns=[*RESULTS, "test_top1"]),
         pd.DataFrame(curves),
         first_layer_filters(every, store),
         similarity(every, store, dataset, known=earlier.similarity),
         activity(every, store, dataset, known=earlier.activity),
+        predictions,
     )
     return _keep(tables, earlier)
 
@@ -87,6 +94,7 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
     """
     results = tables.results
     known = earlier.results[earlier.results.state == "done"].set_index("run")
+    known = known.reindex(columns=MEASURED)  # of before there were test images
     kept = (results.state == "missing") & results.run.isin(known.index)
     if not kept.any():
         return tables
@@ -117,6 +125,7 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
         _first_filters(results, tables.filters, earlier.filters),
         joined("similarity", ["run_a", "run_b"], ["pair", "layer"], results.run),
         joined("activity", ["run"], ["layer"], results.run),
+        _kept_predictions(results, earlier.predictions) | tables.predictions,
     )
 
 
@@ -175,6 +184,37 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
             "seconds": provenance["seconds"],
         }
     return row
+
+
+def _predictions(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset
+) -> dict[str, np.ndarray]:
+    """See ``Tables.predictions``."""
+    found = {}
+    for spec in specs:
+        rows_of = {"validation": dataset.val_rows, "test": dataset.test_rows}
+        for part, labels in (store.predictions(spec) or {}).items():
+            found[f"{spec.run_id} {part}"] = labels.numpy()
+            rows = dataset.labels[rows_of[part](list(spec.classes))]
+            right = np.searchsorted(spec.classes, rows)
+            found[f"{_task(spec)} {part}"] = right.astype(np.int16)
+    return found
+
+
+def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
+    """On test images; NaN where there are none, or it is not known."""
+    found = predictions.get(f"{spec.run_id} test")
+    return (
+        math.nan if found is None else float((found == predictions[f"{_task(spec)} test"]).mean())
+    )
+
+
+def _kept_predictions(
+    results: pd.DataFrame, earlier: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Those of networks, and of tasks, that are in the study still."""
+    whose = set(results.run) | set(results.task)
+    return {key: found for key, found in earlier.items() if key.rpartition(" ")[0] in whose}
 
 
 def _task(spec: RunSpec) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save_file
 
 from transferability.errors import UserError
-from transferability.files import write_atomic
+from transferability.files import replacing, write_atomic
 
 # A row a network. The published numbers of the paper have the same columns (analysis/paper.py).
 RESULTS = [
@@ -81,6 +83,7 @@ _WAY_BACK = (
 )
 # tables that a study may have beside its results
 OTHERS = ("curves", "filters", "similarity", "activity")
+PREDICTIONS = "predictions.safetensors"
 
 
 @dataclass
@@ -94,6 +97,10 @@ class Tables:
         filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
         similarity: a row a layer of a pair of networks, see ``representations.similarity``.
         activity: a row a layer of a network, see ``representations.activity``.
+        predictions: what each network takes the images of its task for, and what they are:
+            ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16; empty for
+            networks that were trained before these were kept. ``results`` has ``test_top1`` where
+            there are test images.
     """
 
     about: dict[str, Any]
@@ -102,6 +109,7 @@ class Tables:
     filters: pd.DataFrame = field(default_factory=pd.DataFrame)
     similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
     activity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Of tables that do not say the classes (the paper's, and older ones)
@@ -132,7 +140,11 @@ class Tables:
             raise UserError(
                 f"the folder {folder} cannot be made: {error.strerror}; choose another one"
             ) from error
-        write_csv(folder / "results.csv", self.results[RESULTS])
+        seen = "test_top1" in self.results and self.results.test_top1.notna().any()
+        write_csv(folder / "results.csv", self.results[RESULTS + ["test_top1"] * seen])
+        if self.predictions:
+            with replacing(folder / PREDICTIONS) as temporary:
+                save_file(self.predictions, temporary)
         for name in OTHERS:
             if len(table := getattr(self, name)):
                 write_csv(folder / f"{name}.csv", table)
@@ -165,7 +177,8 @@ class Tables:
         others = {
             n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()
         }
-        return cls(about, results, **others)
+        path = folder / PREDICTIONS
+        return cls(about, results, **others, predictions=load_file(path) if path.exists() else {})
 
     @property
     def is_paper(self) -> bool:

@@ -51,7 +51,7 @@ warnings.filterwarnings("ignore", "'tests.crash' found in sys.modules", RuntimeW
 ROOT = Path(__file__).parent.parent
 STUDY = [*SHRUNK, "study.layers=[2,5]"]  # 28 networks in 4 cohorts, 4 of them bases
 WRITES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree"}
-COMPARED = ("spec.json", "weights.safetensors", "metrics.jsonl")
+COMPARED = ("spec.json", "weights.safetensors", "predictions.safetensors", "metrics.jsonl")
 
 
 def start(

@@ -276,7 +276,8 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
         for i, v in enumerate(values)
     ]
     store.claim(spec).release()
-    store.finish(spec, source.weights(spec), metrics, source.provenance(spec))
+    made = source.provenance(spec), source.predictions(spec)
+    store.finish(spec, source.weights(spec), metrics, *made)
     row = collect([spec], store, open_dataset(config.dataset.folder)).results.iloc[0]
     assert row.top1 == 0.35  # the final evaluation
     assert row.top1_mean_best10 == pytest.approx((sum(values) - 0.1 - 0.2) / 10)

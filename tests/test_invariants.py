@@ -8,15 +8,20 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import CPU
+from transferability import load_run
+from transferability.cells import parse
 from transferability.cohort import Cohort, train
 from transferability.jobs import jobs
-from transferability.member import SharedPrefix, build_member
+from transferability.member import SharedPrefix, build_member, one_thread
 from transferability.networks.chain import Chain
-from transferability.runner import make_cohorts
+from transferability.pack import pack
+from transferability.runner import ensure, make_cohorts
+from transferability.spec import make_spec
 from transferability.store import Store
 from transferability.stream import Stream
 
@@ -335,3 +340,43 @@ def test_metrics_of_a_run_say_how_it_was_trained(spec_of, hardest_store):
     assert made["device"].startswith(f"cpu, {platform.machine()}, ")
     assert made["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     assert json.loads((hardest_store.folder(spec) / "spec.json").read_text()) == spec.to_dict()
+
+
+def test_a_finished_run_keeps_what_it_takes_each_image_for(hardest_store, spec_of, dataset):
+    for cell in ("baseB", "A3B", "R7B", "A3.B"):
+        spec = spec_of(cell, network=HARDEST)
+        predicted = hardest_store.predictions(spec)
+        assert predicted.keys() == {"validation"}, "the images have no test part"
+        rows = dataset.val_rows(list(spec.classes))
+        right = predicted["validation"].numpy() == np.searchsorted(
+            spec.classes, dataset.labels[rows]
+        )
+        assert len(right) == len(rows) and right.mean() == pytest.approx(
+            hardest_store.metrics(spec)[-1]["val_top1"], abs=1e-12
+        )
+
+
+def test_test_images_are_looked_at_once_by_the_finished_network(config, tmp_path):
+    settings = replace(config.dataset, test_fraction=0.25, folder=str(tmp_path / "packed"))
+    packed = pack(settings)
+    spec = make_spec(parse("baseB"), "random-0", packed, config.network, config.recipe, 0)
+    store = Store(tmp_path / "runs")
+    ensure([spec], store, packed, CPU)
+    predicted, rows = store.predictions(spec), packed.test_rows(list(spec.classes))
+    assert len(rows) == 12 == len(predicted["test"])
+    run = load_run(store.folder(spec))
+    with torch.no_grad(), one_thread():
+        found = run(torch.from_numpy(packed.read_rows(rows))).argmax(1)
+    assert torch.equal(found.to(torch.int16), predicted["test"])
+
+
+def test_a_run_of_before_predictions_were_kept_stays_valid(spec_of, trained):
+    spec = spec_of("baseB")
+    store = trained([spec])
+    folder = store.folder(spec)
+    record = json.loads((folder / "DONE").read_text())
+    del record["predictions.safetensors"]
+    (folder / "DONE").write_text(json.dumps(record))
+    (folder / "predictions.safetensors").unlink()
+    assert store.is_done(spec) and store.predictions(spec) is None
+    assert store.verify() == (1, []) and store.state(spec) == "done"

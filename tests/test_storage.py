@@ -148,6 +148,7 @@ def test_a_transfer_does_not_start_from_a_damaged_base(damage, whole, spec_of, d
 
 READERS = {
     "weights.safetensors": Store.weights,
+    "predictions.safetensors": Store.predictions,
     "metrics.jsonl": Store.metrics,
     "provenance.json": Store.provenance,
 }

@@ -43,7 +43,7 @@ def finish(process: subprocess.Popen) -> str:
 
 def contents(store: Path) -> dict[str, bytes]:
     """What must not depend on how a run was executed."""
-    names = ("spec.json", "weights.safetensors", "metrics.jsonl")
+    names = ("spec.json", "weights.safetensors", "predictions.safetensors", "metrics.jsonl")
     return {
         f"{p.parent.name}/{p.name}": p.read_bytes() for p in store.glob("*/*") if p.name in names
     }
@@ -185,7 +185,7 @@ def test_writes_are_whole_or_nothing(tmp_path, spec_of):
     store.claim(spec).release()
     (store.folder(spec) / "provenance.json").mkdir()
     with pytest.raises(UserError, match=r"provenance\.json cannot be written"):
-        store.finish(spec, {"x": torch.ones(1)}, [], {})
+        store.finish(spec, {"x": torch.ones(1)}, [], {}, {})
     assert not store.is_done(spec)
 
 

@@ -180,6 +180,35 @@ def evaluate(members: list[Member], stream: Stream, run: Callable) -> None:
         m.loss_sum.zero_()
 
 
+def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
+    """What each network of a cohort takes every validation image for, and every test image where
+    there are any.
+
+    Returns:
+        A dictionary a network, in the order of the members: ``validation``, ``test`` -> the label,
+        (images,) int16, in the order of the packed file.
+    """
+    parts = {"validation": cohort.stream.validation, "test": cohort.stream.test}
+    found = [{part: [] for part in parts} for _ in cohort.members]
+
+    def look(member: Member, batch: Batch, shared: SharedPrefix, labels: list[Tensor]) -> None:
+        with torch.no_grad():
+            labels.append(member.logits(batch, shared).argmax(1))
+
+    for m in cohort.members:
+        m.network.eval()
+    with _workers(execution) as run:
+        for part, batches in parts.items():
+            for batch in batches():
+                shared = SharedPrefix(batch)
+                mine = zip(cohort.members, found, strict=True)
+                run(look, [(m, batch, shared, labels[part]) for m, labels in mine])
+    return [
+        {part: torch.cat(own).cpu().to(torch.int16) for part, own in labels.items() if own}
+        for labels in found
+    ]
+
+
 @contextmanager
 def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tuple]], None]]:
     """A function that runs calls on the worker threads and waits for all of them."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from transferability import checkpoints
-from transferability.cohort import Cohort, Execution, train
+from transferability.cohort import Cohort, Execution, predict, train
 from transferability.datasets import PackedDataset
 from transferability.devices import training_device
 from transferability.errors import UserError
@@ -313,12 +313,12 @@ def _train_wave(
             raise
         seconds = time.monotonic() - began
         for cohort in cohorts:
-            for m in cohort.members:
+            for m, predicted in zip(cohort.members, predict(cohort, execution), strict=True):
                 made = {
                     **provenance(m, len(members), execution),
                     "images_of": cohort.stream.images_of,
                 }
-                store.finish(m.spec, m.network.state_dict(), m.metrics, made)
+                store.finish(m.spec, m.network.state_dict(), m.metrics, made, predicted)
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
         if stop.is_set():  # asked for after the last step
             raise KeyboardInterrupt

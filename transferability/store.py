@@ -2,8 +2,10 @@
 for the same run.
 
 A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
-``checkpoint-previous.safetensors``; when it is finished ``weights.safetensors``, ``metrics.jsonl``,
-``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
+``checkpoint-previous.safetensors``; when it is finished ``weights.safetensors``,
+``predictions.safetensors`` (what it takes each validation and test image for; runs of before have
+none), ``metrics.jsonl``, ``provenance.json`` and, written last, ``DONE`` with the size and SHA-256
+of each. ``FAILED`` says
 why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
 is held (``flock``) by the process that trains the run; the system frees it when that process dies.
 """
@@ -31,7 +33,10 @@ from transferability.spec import Images, RunSpec
 
 log = logging.getLogger(__name__)
 # what DONE vouches for
-RESULTS = ("spec.json", "weights.safetensors", "metrics.jsonl", "provenance.json")
+RESULTS = (
+    *("spec.json", "weights.safetensors", "predictions.safetensors"),
+    *("metrics.jsonl", "provenance.json"),
+)
 _RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
 
 
@@ -177,11 +182,14 @@ class Store:
         weights: dict[str, Tensor],
         metrics: list[dict],
         provenance: dict[str, Any],
+        predictions: dict[str, Tensor],
     ) -> None:
         """Write the results of a finished run; the marker last, then drop the checkpoints."""
         folder = self.folder(spec)
-        with replacing(folder / "weights.safetensors") as temporary:
-            safetensors.torch.save_file(plain(weights), temporary, metadata={"run": spec.run_id})
+        for name, tensors in (("weights", weights), ("predictions", predictions)):
+            with replacing(folder / f"{name}.safetensors") as temporary:
+                header = {"run": spec.run_id}
+                safetensors.torch.save_file(plain(tensors), temporary, metadata=header)
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
         write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
@@ -206,6 +214,15 @@ class Store:
         """
         self._check_file(self.folder(spec), "weights.safetensors")
         return safetensors.torch.load_file(self.folder(spec) / "weights.safetensors")
+
+    def predictions(self, spec: RunSpec) -> dict[str, Tensor] | None:
+        """What a finished run takes each image for, see :func:`cohort.predict`;
+        None of a run that was finished before these were kept.
+        """
+        name = "predictions.safetensors"
+        if name not in (_record(self.folder(spec)) or {}):
+            return None
+        return safetensors.torch.load_file(self._check_file(self.folder(spec), name))
 
     def metrics(self, spec: RunSpec) -> list[dict[str, Any]]:
         """The evaluations of a finished run: step, lr, train_loss, val_loss, val_top1."""

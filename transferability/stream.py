@@ -103,7 +103,7 @@ class Stream:
     ):
         self.seed, self.recipe, self.crop, self.device = seed, recipe, crop, device
         self.train_rows = dataset.train_rows(classes, images_per_class)
-        self.val_rows = dataset.val_rows(classes)
+        self.val_rows, self.test_rows = dataset.val_rows(classes), dataset.test_rows(classes)
         self._label_of = np.full(len(dataset.classes), -1)
         self._label_of[classes] = np.arange(len(classes))
         self._dataset, self._classes = dataset, classes
@@ -159,9 +159,16 @@ class Stream:
 
     def validation(self) -> Iterator[Batch]:
         """Every validation image of the task once, centre crop, no mirror; read ahead."""
-        return self._read_ahead(
-            self._centred, range(0, len(self.val_rows), self.recipe.eval_batch_size)
-        )
+        return self._in_order(self.val_rows)
+
+    def test(self) -> Iterator[Batch]:
+        """Every test image of the task once, as :meth:`validation`; none where there are none."""
+        return self._in_order(self.test_rows)
+
+    def _in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+        size = self.recipe.eval_batch_size
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return self._read_ahead(self._centred, parts)
 
     def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
         """Rows, top, left and mirror of a training step."""
@@ -171,16 +178,13 @@ class Stream:
         mirror = (draw.random(size) < 0.5) & self.recipe.mirror
         return self.rows(step), top, left, mirror
 
-    def _centred(self, start: int) -> tuple[np.ndarray, ...]:
-        """Rows, top, left and mirror of the validation batch that begins with the
-        ``start``-th image.
-        """
-        rows = self.val_rows[start : start + self.recipe.eval_batch_size]
+    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Rows, top, left and mirror of images that are evaluated."""
         same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
         return rows, same, same, np.zeros(len(rows), dtype=bool)
 
     def _read_ahead(
-        self, choose: Callable[[int], tuple[np.ndarray, ...]], keys: Iterable[int]
+        self, choose: Callable[[K], tuple[np.ndarray, ...]], keys: Iterable[K]
     ) -> Iterator[Batch]:
         """The batches that ``choose`` describes for each key;
         more are being read while one is used.

@@ -42,7 +42,7 @@ def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
         bases = [s for s in with_sources(specs) if s.cell.is_base]
         for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.members):
             store.claim(base.spec).release()
-            store.finish(base.spec, base.network.state_dict(), [], {})
+            store.finish(base.spec, base.network.state_dict(), [], {}, {})
         (cohort,) = make_cohorts(specs, store, dataset, execution)
     return cohort
 
