@@ -198,6 +198,7 @@ def _predictions(
             rows = dataset.labels[rows_of[part](list(spec.classes))]
             right = np.searchsorted(spec.classes, rows)
             found[f"{_task(spec)} {part}"] = right.astype(np.int16)
+            found[f"{_task(spec)} classes"] = np.array(spec.classes, np.int16)
     return found
 
 

@@ -21,6 +21,7 @@ from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design, drawings
+from analysis.paired import class_changes
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
 from analysis.tables import Tables, mixed, names, read_csv, write_csv
@@ -83,6 +84,7 @@ def page(tables: Tables) -> str:
         answers=_answers,
         boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
+        changes=class_changes(tables),
         counts=_counts(tables),
         missing=names(missing),
         results=tables.results,

@@ -8,8 +8,10 @@ estimated from all networks together (the two-way analysis of variance without i
 Conditions between dissimilar tasks (natural/man-made) have effects of their own.
 
 Where every condition was trained once there is no spread between networks to see. What is left is
-the binomial error of the validation images, counted as if each network had images of its own
-(cautious: images in common make differences more exact), and the estimate says so.
+the error of the validation images, and the estimate says so. Where it is known which images each
+network has right, networks of one task are compared on the same images; else it is the binomial
+error, counted as if each network had images of its own (cautious: images in common make differences
+more exact).
 """
 
 from dataclasses import dataclass
@@ -179,15 +181,28 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
         residuals = accuracy - design.to_numpy() @ (inverse @ accuracy)
         covariance = residuals @ residuals / df * carried @ carried.T
     else:
-        covariance = (
-            carried * (accuracy * (1 - accuracy) / rows.val_images.to_numpy(float)) @ carried.T
-        )
+        covariance = carried @ _of_images(rows) @ carried.T
     return Joint(
         carried @ accuracy,
         covariance,
         df,
         [_carriers(rows, conditions, blocks, w) for w in contrasts],
     )
+
+
+def _of_images(rows: pd.DataFrame) -> np.ndarray:
+    """The covariance of accuracies that comes of the choice of validation images,
+    (networks, networks).
+    """
+    accuracy, images = rows.accuracy.to_numpy(float), rows.val_images.to_numpy(float)
+    covariance = np.diag(accuracy * (1 - accuracy) / images)
+    if "right" not in rows or rows.right.isna().any():
+        return covariance
+    for task in set(rows.task):
+        here = np.flatnonzero(rows.task == task)
+        right = np.stack([rows.right.iloc[i] for i in here]).astype(float)
+        covariance[np.ix_(here, here)] = np.cov(right, bias=True) / right.shape[1]
+    return covariance
 
 
 @lru_cache(maxsize=16)

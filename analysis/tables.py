@@ -98,8 +98,9 @@ class Tables:
         similarity: a row a layer of a pair of networks, see ``representations.similarity``.
         activity: a row a layer of a network, see ``representations.activity``.
         predictions: what each network takes the images of its task for, and what they are:
-            ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16; empty for
-            networks that were trained before these were kept. ``results`` has ``test_top1`` where
+            ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16, and
+            ``TASK classes``, which of the dataset they are; empty for networks that were trained
+            before these were kept. ``results`` has ``test_top1`` where
             there are test images.
     """
 
@@ -140,8 +141,9 @@ class Tables:
             raise UserError(
                 f"the folder {folder} cannot be made: {error.strerror}; choose another one"
             ) from error
-        seen = "test_top1" in self.results and self.results.test_top1.notna().any()
-        write_csv(folder / "results.csv", self.results[RESULTS + ["test_top1"] * seen])
+        tested = "test_top1" in self.results and self.results.test_top1.notna().any()
+        columns = [*RESULTS, "test_top1"] if tested else RESULTS
+        write_csv(folder / "results.csv", self.results[columns])
         if self.predictions:
             with replacing(folder / PREDICTIONS) as temporary:
                 save_file(self.predictions, temporary)
@@ -198,11 +200,23 @@ class Tables:
 
     @property
     def networks(self) -> pd.DataFrame:
-        """The study's own networks, finished or missing,
-        with the shown statistic as ``accuracy``.
+        """The study's own networks, finished or missing, with the shown statistic as ``accuracy``;
+        where predictions were kept also whether each validation image is taken for what it is, as
+        ``right``: (images,) bool, or None.
         """
         own = self.results[self.results.in_study]
-        return own.assign(accuracy=own[self.about["statistic"]])
+        own = own.assign(accuracy=own[self.about["statistic"]])
+        if not self.predictions or self.about["statistic"] != "top1":
+            return own
+        pairs = zip(own.run, own.task, strict=True)
+        return own.assign(right=[self.right(run, task) for run, task in pairs])
+
+    def right(self, run: str, task: str, part: str = "validation") -> np.ndarray | None:
+        """Whether a network takes each image of a part for what it is, (images,) bool; None where
+        its predictions were not kept.
+        """
+        predicted = self.predictions.get(f"{run} {part}")
+        return None if predicted is None else predicted == self.predictions[f"{task} {part}"]
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -135,6 +135,27 @@ def test_single_networks_have_the_binomial_interval_of_their_validation_images()
     )
 
 
+def test_networks_of_one_task_are_compared_on_the_same_images():
+    """The interval is that of the paired differences; across tasks images are not the same."""
+    draw = np.random.default_rng(0)
+    easy = draw.random(1000)
+    right = {name: easy + draw.normal(0, 0.1, 1000) > bar for name, bar in (("a", 0.4), ("b", 0.5))}
+    rows = study({BASE: 0.0, ("AnB", 3): -0.1}, [0.6])
+    rows = rows.assign(right=[right["a"], right["b"]])
+    rows = rows.assign(accuracy=rows.right.map(np.mean))
+    found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
+    paired = right["b"].astype(int) - right["a"]
+    half = 1.959964 * paired.std() / np.sqrt(1000)
+    assert (found.low, found.high) == pytest.approx((paired.mean() - half, paired.mean() + half))
+    alone = estimate(rows.drop(columns="right"), minus(mean("AnB", [3]), {BASE: 1.0}))
+    assert found.value == alone.value and found.high - found.low < 0.6 * (alone.high - alone.low)
+    unknown = rows.assign(right=[right["a"], None])
+    assert estimate(unknown, minus(mean("AnB", [3]), {BASE: 1.0})) == alone
+    other = pd.concat([rows, rows.assign(task="another", split="another")]).iloc[[0, 1, 2]]
+    far = estimate(other, minus(mean("AnB", [3]), {BASE: 1.0}))
+    assert far.df == 0 and (far.high - far.low) == pytest.approx(found.high - found.low)
+
+
 def test_random_filters_do_not_count_as_noise_of_the_others():
     generator = np.random.default_rng(2)
     rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, generator)

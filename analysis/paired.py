@@ -1,0 +1,93 @@
+"""Two networks on the same images: whether they differ, and in which classes.
+
+Every finished network keeps what it takes each image for (``Tables.predictions``). What both have
+right, or both wrong, says nothing of their difference; what only one has right says all.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.stats import BLOCK
+from analysis.tables import Tables
+
+COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """The exact two-sided p of two networks that are equally often right (McNemar 1947).
+
+    Args:
+        first, second: whether each has each image right, (images,) bool.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    either = only_first + only_second
+    return float(stats.binomtest(only_first, either, 0.5).pvalue) if either else 1.0
+
+
+def by_class(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, confidence: float = 0.95
+) -> pd.DataFrame:
+    """For each class how much more often the first network is right than the second.
+
+    Args:
+        first, second: whether each has each image right, (images,) bool.
+        labels: of the images, (images,).
+
+    Returns:
+        A row a class: label, images, first, second (accuracies), difference, low, high. The
+        intervals are normal ones of paired differences, with one image of each kind added (Agresti
+        & Min 2005) so that few images do not seem to be certain, and hold together (Bonferroni).
+    """
+    rows = []
+    classes = np.unique(labels)
+    z = stats.norm.isf((1 - confidence) / 2 / len(classes))
+    for label in classes:
+        a, b = first[labels == label], second[labels == label]
+        n, gained, lost = len(a), int((a & ~b).sum()) + 0.5, int((b & ~a).sum()) + 0.5
+        centre = (gained - lost) / (n + 2)
+        half = z * np.sqrt((gained + lost) / (n + 2) - centre**2) / np.sqrt(n + 2)
+        difference = a.mean() - b.mean()
+        rows.append((label, n, a.mean(), b.mean(), difference, centre - half, centre + half))
+    columns = ["label", "images", "first", "second", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def class_changes(tables: Tables, most: int = 5) -> pd.DataFrame:
+    """The classes that gain and lose most by transfer: AnB+ and AnB at their highest n against the
+    base of the same task, of one task and seed each; empty where predictions were not kept.
+    """
+    networks = tables.networks
+    if "right" not in networks:
+        return pd.DataFrame()
+    known, found = networks[networks.right.notna()], []
+    for _, own in known.groupby(BLOCK, dropna=False, sort=False):
+        bases = own[own.treatment == "base"]
+        for treatment in COMPARED if len(bases) else ():
+            chosen = own[own.treatment == treatment].sort_values("n")
+            if len(chosen):
+                found.append(_changes(tables, chosen.iloc[-1], bases.iloc[0], most))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _changes(tables: Tables, network: pd.Series, base: pd.Series, most: int) -> pd.DataFrame:
+    labels = tables.predictions[f"{network.task} validation"]
+    rows = by_class(network.right, base.right, labels).sort_values(
+        "difference", ascending=False, kind="stable"
+    )
+    chosen = rows if len(rows) <= 2 * most else pd.concat([rows[:most], rows[-most:]])
+    names = tables.about["dataset"]["class_names"]
+    classes = tables.predictions[f"{network.task} classes"]
+    return pd.DataFrame(
+        {
+            "network": f"{network.split} {network.cell} seed {network.seed}",
+            "p": mcnemar(network.right, base.right),
+            "class": [names[classes[label]] for label in chosen.label],
+            "images": chosen.images,
+            "accuracy": chosen["first"],
+            "of the base": chosen.second,
+            "difference": chosen.difference,
+            "low": chosen.low,
+            "high": chosen.high,
+        }
+    )
