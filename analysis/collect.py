@@ -10,7 +10,6 @@ The study says which networks there should be: those that are not finished have 
 study can grow where its weights are not.
 """
 
-import hashlib
 import math
 import statistics
 import sys
@@ -22,8 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
-from analysis.tables import RESULTS, Tables, names
+from analysis.tables import RESULTS, Tables, names, task_of
 from experiments.cli import command, dataset_of
 from transferability.config import Config
 from transferability.datasets import PackedDataset
@@ -83,6 +83,7 @@ def collect(
         first_layer_filters(every, store),
         similarity(every, store, dataset, known=earlier.similarity),
         activity(every, store, dataset, known=earlier.activity),
+        predictors(every, dataset, known=earlier.predictors),
         predictions,
     )
     return _keep(tables, earlier)
@@ -125,6 +126,7 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
         _first_filters(results, tables.filters, earlier.filters),
         joined("similarity", ["run_a", "run_b"], ["pair", "layer"], results.run),
         joined("activity", ["run"], ["layer"], results.run),
+        tables.predictors if len(tables.predictors) else earlier.predictors,
         _kept_predictions(results, earlier.predictions) | tables.predictions,
     )
 
@@ -158,7 +160,7 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
         "treatment": spec.cell.treatment,
         "source": spec.cell.source or "",
         "target": spec.cell.target,
-        "task": _task(spec),
+        "task": task_of(spec.classes),
         "n": spec.cell.n,
         "copied": spec.cell.copied,
         "frozen": spec.cell.frozen,
@@ -197,17 +199,17 @@ def _predictions(
             found[f"{spec.run_id} {part}"] = labels.numpy()
             rows = dataset.labels[rows_of[part](list(spec.classes))]
             right = np.searchsorted(spec.classes, rows)
-            found[f"{_task(spec)} {part}"] = right.astype(np.int16)
-            found[f"{_task(spec)} classes"] = np.array(spec.classes, np.int16)
+            found[f"{task_of(spec.classes)} {part}"] = right.astype(np.int16)
+            found[f"{task_of(spec.classes)} classes"] = np.array(spec.classes, np.int16)
     return found
 
 
 def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
     """On test images; NaN where there are none, or it is not known."""
     found = predictions.get(f"{spec.run_id} test")
-    return (
-        math.nan if found is None else float((found == predictions[f"{_task(spec)} test"]).mean())
-    )
+    if found is None:
+        return math.nan
+    return float((found == predictions[f"{task_of(spec.classes)} test"]).mean())
 
 
 def _kept_predictions(
@@ -216,14 +218,6 @@ def _kept_predictions(
     """Those of networks, and of tasks, that are in the study still."""
     whose = set(results.run) | set(results.task)
     return {key: found for key, found in earlier.items() if key.rpartition(" ")[0] in whose}
-
-
-def _task(spec: RunSpec) -> str:
-    """What a task is in the tables: how many classes it has, and a digest of which."""
-    return (
-        f"{len(spec.classes)} classes, "
-        f"{hashlib.sha256(repr(spec.classes).encode()).hexdigest()[:12]}"
-    )
 
 
 def _encoding(dataset: PackedDataset) -> dict[str, str]:

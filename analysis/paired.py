@@ -64,7 +64,7 @@ def class_changes(tables: Tables, most: int = 5) -> pd.DataFrame:
     for _, own in known.groupby(BLOCK, dropna=False, sort=False):
         bases = own[own.treatment == "base"]
         for treatment in COMPARED if len(bases) else ():
-            chosen = own[own.treatment == treatment].sort_values("n")
+            chosen = own[own.treatment == treatment].sort_values("n", kind="stable")
             if len(chosen):
                 found.append(_changes(tables, chosen.iloc[-1], bases.iloc[0], most))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

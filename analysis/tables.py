@@ -2,6 +2,7 @@
 claims and the report read.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -75,6 +76,8 @@ TEXTS = (
         "layers",
         "above",
         "covers",
+        "base",
+        "predictor",
     ),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
@@ -82,7 +85,7 @@ _WAY_BACK = (
     "move the folder away and collect again (which needs the networks' folders in the store)"
 )
 # tables that a study may have beside its results
-OTHERS = ("curves", "filters", "similarity", "activity")
+OTHERS = ("curves", "filters", "similarity", "activity", "predictors")
 PREDICTIONS = "predictions.safetensors"
 
 
@@ -97,6 +100,7 @@ class Tables:
         filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
         similarity: a row a layer of a pair of networks, see ``representations.similarity``.
         activity: a row a layer of a network, see ``representations.activity``.
+        predictors: a row a predictor and layer of a given base, see ``predictors.predictors``.
         predictions: what each network takes the images of its task for, and what they are:
             ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16, and
             ``TASK classes``, which of the dataset they are; empty for networks that were trained
@@ -110,6 +114,7 @@ class Tables:
     filters: pd.DataFrame = field(default_factory=pd.DataFrame)
     similarity: pd.DataFrame = field(default_factory=pd.DataFrame)
     activity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    predictors: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -269,6 +274,11 @@ def _without_apostrophe(value: object) -> object:
         if isinstance(value, str) and value[:1] == "'" and _is_formula(value[1:])
         else value
     )
+
+
+def task_of(classes: tuple[int, ...]) -> str:
+    """What a task is in the tables: how many classes it has, and a digest of which."""
+    return f"{len(classes)} classes, {hashlib.sha256(repr(classes).encode()).hexdigest()[:12]}"
 
 
 def names(table: pd.DataFrame) -> list[str]:

@@ -106,7 +106,11 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     _, tables, printed = study
     lines = printed["figures"].splitlines()
     drawn = [Path(line) for line in lines if "not drawn" not in line]
-    assert [line.split(":")[0] for line in lines if "not drawn" in line] == ["dissimilar", "volume"]
+    assert [line.split(":")[0] for line in lines if "not drawn" in line] == [
+        "dissimilar",
+        "volume",
+        "predictors",
+    ]
     figures = (
         "design",
         "accuracy",
@@ -124,7 +128,8 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     assert len(pd.read_csv(tables / "claims.csv")) == len(printed["report"].splitlines()) - 2
     for name in ("results", "curves", "filters", "similarity", "activity"):
         (tmp_path / f"{name}.csv").write_bytes((tables / f"{name}.csv").read_bytes())
-    (tmp_path / "about.json").write_bytes((tables / "about.json").read_bytes())
+    for name in ("about.json", "predictions.safetensors"):
+        (tmp_path / name).write_bytes((tables / name).read_bytes())
     run("analysis.figures", str(tmp_path))
     run("analysis.report", str(tmp_path))
     for name in [*(p.name for p in drawn), "report.html"]:

@@ -15,6 +15,10 @@ import torch
 import yaml
 from torchvision import models, transforms
 
+from analysis.collect import collect
+from analysis.figures import predictors
+from analysis.style import compose
+from analysis.tables import Tables
 from experiments.check_weights import ranked
 from tests.conftest import CPU, shrunk
 from tests.helpers import real
@@ -276,6 +280,34 @@ def test_an_exported_base_given_back_is_the_base(exported, dataset, tmp_path):
             m["val_top1"] for m in store.metrics(spec)
         ]
         assert twin.base is None and twin.generation == 0 and twin.id != spec.id
+
+
+def test_tables_and_figure_of_a_given_base(exported, dataset, tmp_path):
+    """What is known about it, what predictors say of each of its layers, and both beside each
+    other; what is known already is not computed again.
+    """
+    specs, _, path = exported
+    cells = [replace(specs[0], cell=parse(f"A{n}B", 10)) for n in (2, 5, 8)]
+    again = given_back(cells, path, tmp_path, dataset)
+    store = Store(tmp_path / "runs")
+    ensure(again, store, dataset, CPU)
+    tables = collect(again, store, dataset)
+    rows = tables.predictors
+    assert set(rows.predictor) == {"k nearest neighbours", "LogME", "regularised H-score", "LEEP"}
+    assert rows[rows.predictor == "LogME"].n.tolist() == list(range(1, 10))
+    assert -np.log(len(again[0].classes)) < rows[rows.predictor == "LEEP"].value.item() < 0
+    assert np.isfinite(rows.value).all() and set(rows.base) == {again[0].source.id[:12]}
+    assert len(tables.about["given"]) == 2 and "exported from" in tables.about["given"][1]
+    assert str(tmp_path) not in " ".join(tables.about["given"]), "nobody else's concern"
+    drawing = predictors.draw(tables)
+    assert (
+        drawing.table.layers.tolist() == [3, 3, 3] and "LEEP of the whole base" in drawing.caption
+    )
+    compose(drawing)
+    tables.write(tmp_path / "out")
+    known = Tables.read(tmp_path / "out")
+    known.predictors.loc[0, "value"] = 7.0
+    assert collect(again, store, dataset, known).predictors.value[0] == 7.0
 
 
 def test_the_identity_is_that_of_the_tensors(exported, dataset, tmp_path):

@@ -159,13 +159,14 @@ class Stream:
 
     def validation(self) -> Iterator[Batch]:
         """Every validation image of the task once, centre crop, no mirror; read ahead."""
-        return self._in_order(self.val_rows)
+        return self.in_order(self.val_rows)
 
     def test(self) -> Iterator[Batch]:
         """Every test image of the task once, as :meth:`validation`; none where there are none."""
-        return self._in_order(self.test_rows)
+        return self.in_order(self.test_rows)
 
-    def _in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+        """These rows once, centre crop, no mirror; read ahead."""
         size = self.recipe.eval_batch_size
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return self._read_ahead(self._centred, parts)

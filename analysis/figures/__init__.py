@@ -20,6 +20,7 @@ from analysis.figures import (
     dissimilar,
     distance,
     filters,
+    predictors,
     similarity,
     volume,
 )
@@ -35,6 +36,7 @@ FIGURES = {
     "dissimilar": dissimilar,
     "decomposition": decomposition,
     "volume": volume,
+    "predictors": predictors,
     "filters": filters,
     "similarity": similarity,
     "activity": activity,

@@ -1,0 +1,77 @@
+"""What could be told of a given base's features without training, beside what was measured."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.predictors import rank_correlation
+from analysis.style import BLUE, GREEN, ORANGE, TREATMENTS, Drawing, Mark, Panel
+from analysis.tables import Tables, mixed
+
+LOOKS = {
+    "k nearest neighbours": Mark("k nearest neighbours: accuracy", BLUE, "s"),
+    "LogME": Mark("LogME: log evidence an image", GREEN, "^"),
+    "regularised H-score": Mark("regularised H-score", ORANGE, "v"),
+}
+
+
+def draw(tables: Tables) -> Drawing | str:
+    if tables.predictors.empty:
+        return "no base of the study is given"
+    if why := mixed(tables.networks):
+        return why
+    measured = tables.networks[tables.networks.treatment == "AnB"].dropna(subset="accuracy")
+    if measured.n.nunique() < 3:
+        return "networks with frozen layers of the given base are finished at fewer than three n"
+    accuracy = measured.groupby("n").accuracy.mean()
+    told = tables.predictors.groupby(["predictor", "n"]).value.mean()
+    table = pd.DataFrame(
+        {"predictor": name} | _correlated(told[name], accuracy) for name in LOOKS if name in told
+    )
+    leep = f" LEEP of the whole base: {told['LEEP'].iloc[0]:.3f}." if "LEEP" in told else ""
+    return Drawing(
+        "predictors",
+        f"Told without training, and measured: {captions.study(tables)}",
+        "Each predictor looks at the pooled output of layer n of the given base, for "
+        f"{int(tables.predictors.images.max())} training images of the task (k nearest neighbours "
+        "also for its validation images); more is better. Red, on the right-hand scale: the "
+        f"measured top-1 accuracy of AnB, {len(measured)} networks. In the titles Spearman's rank "
+        f"correlation over the {len(accuracy)} measured n, with its 95% interval.{leep}",
+        [
+            Panel(
+                _title(row), lambda axes, row=row: _beside(axes, told[row.predictor], accuracy, row)
+            )
+            for row in table.itertuples()
+        ],
+        [*(LOOKS[name] for name in table.predictor), TREATMENTS["AnB"]],
+        table,
+        columns=3,
+    )
+
+
+def _correlated(told: pd.Series, accuracy: pd.Series) -> dict[str, float]:
+    both = told.index.intersection(accuracy.index)
+    rho, low, high = rank_correlation(told[both].to_numpy(), accuracy[both].to_numpy())
+    return {"layers": len(both), "rank correlation": rho, "low": low, "high": high}
+
+
+def _title(row: tuple) -> str:
+    rho, low, high = row[3:6]
+    interval = f" [{low:.2f}, {high:.2f}]" if low == low else ""
+    return f"{row.predictor}: {rho:.2f}{interval}"
+
+
+def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: tuple) -> None:
+    mark, theirs = LOOKS[row.predictor], TREATMENTS["AnB"]
+    axes.plot(told.index, told, color=mark.colour, lw=1.3, zorder=2)
+    tips = [f"{row.predictor}, n = {n}: {value:.3f}" for n, value in told.items()]
+    plot.scatter(axes, told.index, told, mark, tips)
+    right = axes.twinx()
+    right.plot(accuracy.index, accuracy, color=theirs.colour, lw=1.3, zorder=2)
+    tips = [f"AnB, n = {n}: {value:.3f}" for n, value in accuracy.items()]
+    plot.scatter(right, accuracy.index, accuracy, theirs, tips)
+    right.grid(False)
+    right.set_ylabel("Measured top-1 accuracy")
+    axes.set_ylabel(row.predictor)
+    plot.layer_axis(axes, told.index.max(), first=1)
+    axes.set_xlabel("Layer n")

@@ -1,0 +1,219 @@
+"""What a target task will be worth to a base, told from its features alone, without training.
+
+Each predictor looks at the pooled output of one layer, for images of the task, and says one number:
+more is better. None is maintained in a package. Beside what was measured they show how much of the
+answer could be had for one forward pass.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from scipy.special import softmax
+
+from analysis.tables import task_of
+from transferability.datasets import PackedDataset
+from transferability.member import one_thread
+from transferability.networks.chain import Chain
+from transferability.networks.given import Given, state_of
+from transferability.networks.modules import pooled
+from transferability.spec import RunSpec
+from transferability.stream import Stream
+
+PREDICTORS = ["split", "task", "base", "predictor", "n", "value", "images"]
+IMAGES = 2000  # training images, and at most so many validation images
+NEIGHBOURS = 10
+_STEPS, _TINY = 50, 1e-12  # of LogME's fixed point
+
+
+def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.ndarray) -> float:
+    """The share of images whose NEIGHBOURS nearest training images, by the cosine between features,
+    vote for their class (ties to the lower label).
+
+    Args:
+        train, features: (N, D), (M, D). labels, truth: (N,), (M,) from 0.
+    """
+
+    def unit(f: np.ndarray) -> np.ndarray:
+        return f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), _TINY)
+
+    near = np.argsort(-(unit(features) @ unit(train).T), axis=1, kind="stable")[:, :NEIGHBOURS]
+    votes = np.stack([np.bincount(v, minlength=labels.max() + 1) for v in labels[near]])
+    return float((votes.argmax(1) == truth).mean())
+
+
+def logme(features: np.ndarray, labels: np.ndarray) -> float:
+    """LogME: the log evidence an image of a Bayesian linear model of each class against the others,
+    at the precisions alpha (of its weights) and beta (of its noise) that make it largest; the mean
+    over classes. You et al., ICML 2021; solved by MacKay's fixed point, as You et al., JMLR 2022.
+
+    Args:
+        features: (N, D). labels: (N,) from 0.
+    """
+    count, width = features.shape
+    u, s, _ = np.linalg.svd(features.astype(float), full_matrices=False)
+    return float(
+        np.mean([_evidence(u, s**2, labels == c, count, width) for c in np.unique(labels)])
+    )
+
+
+def _evidence(u: np.ndarray, sigma: np.ndarray, y: np.ndarray, count: int, width: int) -> float:
+    """Of one class, an image."""
+    z = u.T @ y
+    outside = max(float(y.sum() - z @ z), 0.0)  # of y, what no weights can reach
+    alpha = beta = 1.0
+    for _ in range(_STEPS):
+        ratio = alpha / beta
+        gamma = (sigma / (sigma + ratio)).sum()
+        weights = (sigma * z**2 / (sigma + ratio) ** 2).sum()
+        errors = (z**2 / (1 + sigma / ratio) ** 2).sum() + outside
+        alpha, beta = gamma / (weights + _TINY), (count - gamma) / (errors + _TINY)
+        if abs(alpha / beta - ratio) <= 1e-6 * ratio:
+            break
+    ratio = alpha / beta
+    weights = (sigma * z**2 / (sigma + ratio) ** 2).sum()
+    errors = (z**2 / (1 + sigma / ratio) ** 2).sum() + outside
+    determinant = np.log(alpha + beta * sigma).sum() + (width - len(sigma)) * np.log(alpha)
+    evidence = width * np.log(alpha) + count * np.log(beta) - determinant
+    return (evidence - alpha * weights - beta * errors - count * np.log(2 * np.pi)) / (2 * count)
+
+
+def h_score(features: np.ndarray, labels: np.ndarray, shrink: bool = True) -> float:
+    """The regularised H-score: tr(S^-1 (1 - a) S_between), S the covariance of the features shrunk
+    by ``a`` towards a multiple of the identity (Ledoit & Wolf 2004). Ibrahim et al., "Newer is not
+    always better", ECML 2022. Without shrinking (Bao et al. 2019) any features of more dimensions
+    than images have the number of classes minus one.
+
+    Args:
+        features: (N, D). labels: (N,) from 0.
+    """
+    x = features.astype(float) - features.mean(0)
+    means = np.stack([x[labels == c].mean(0) for c in np.unique(labels)])
+    weights = np.array([(labels == c).mean() for c in np.unique(labels)])
+    between = means * np.sqrt(weights)[:, None]  # its covariance is between.T @ between
+    covariance = x.T @ x / len(x)
+    if not shrink:
+        return float(np.trace(between @ np.linalg.pinv(covariance, hermitian=True) @ between.T))
+    a = shrinkage(x)
+    shrunk = (1 - a) * covariance
+    shrunk[np.diag_indices_from(shrunk)] += a * np.trace(covariance) / x.shape[1] + _TINY
+    return float((1 - a) * np.trace(between @ np.linalg.solve(shrunk, between.T)))
+
+
+def shrinkage(x: np.ndarray) -> float:
+    """How far Ledoit & Wolf (2004) move the covariance of ``x`` (N, D), centred, towards the
+    identity: 0 not at all, 1 whole.
+    """
+    count, width = x.shape
+    covariance = x.T @ x / count
+    mean = np.trace(covariance) / width
+    distance = ((covariance**2).sum() - width * mean**2) / width
+    spread = ((x**2).sum(1) ** 2).sum() / count - (covariance**2).sum()
+    if distance <= _TINY * mean**2:  # it is one already
+        return 0.0
+    return float(min(spread / count / width / distance, 1.0))
+
+
+def leep(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """LEEP: the mean log likelihood of the labels, each class of the task being read off the
+    classes of the base: log sum_z P(y|z) p(z|x). Nguyen et al., ICML 2020. At most 0.
+
+    Args:
+        probabilities: of the base's own classes for each image, (N, Z). labels: (N,) from 0.
+    """
+    joint = np.stack([probabilities[labels == c].sum(0) for c in range(labels.max() + 1)])
+    given = joint / np.maximum(joint.sum(0), _TINY)
+    return float(np.log((probabilities * given[labels]).sum(1)).mean())
+
+
+def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
+    """Spearman's rank correlation with its 95% interval: Fisher's transformation with the variance
+    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957); NaN below four pairs.
+    """
+    rho = float(stats.spearmanr(predicted, measured).statistic)
+    if len(predicted) < 4:
+        return rho, np.nan, np.nan
+    centre = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
+    half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (len(predicted) - 3))
+    return rho, float(np.tanh(centre - half)), float(np.tanh(centre + half))
+
+
+def predictors(
+    specs: list[RunSpec], dataset: PackedDataset, known: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """What each predictor says of every layer of the given bases of ``specs``, for their tasks.
+
+    Features are layers' outputs, a mean over all places, of at most IMAGES training and validation
+    images, centre crop. LEEP has n = the number of layers: it reads the base's own classifier.
+
+    Args:
+        known: an earlier result; what it has of these very bases and tasks is not computed again.
+
+    Returns:
+        A row a predictor and layer: split, task (a digest of its classes), base (of its tensors),
+        predictor, n, value, images (training images).
+    """
+    chosen = {}
+    for spec in specs:
+        if isinstance(spec.source, Given):
+            chosen.setdefault((spec.source.id, spec.classes, spec.images_per_class), spec)
+    tables = []
+    for spec in chosen.values():
+        key = {"split": spec.split, "task": task_of(spec.classes), "base": spec.source.id[:12]}
+        stream = Stream(
+            dataset,
+            list(spec.classes),
+            spec.images_per_class,
+            spec.seed,
+            spec.recipe,
+            spec.network.input_size,
+            torch.device("cpu"),
+        )
+        images = min(len(stream.train_rows), IMAGES)
+        rows = _known(known, key | {"images": images})
+        if rows is None:
+            rows = pd.DataFrame(_told(spec, stream)).assign(**key, images=images)[PREDICTORS]
+        tables.append(rows)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=PREDICTORS)
+
+
+def _known(table: pd.DataFrame | None, key: dict) -> pd.DataFrame | None:
+    if table is None or table.empty:
+        return None
+    rows = table[(table[list(key)] == pd.Series(key)).all(axis=1)]
+    return rows if len(rows) else None
+
+
+def _told(spec: RunSpec, stream: Stream) -> list[dict]:
+    state = state_of(spec.source)
+    network = Chain(spec.source.network, state["input.mean"].numpy()).eval()
+    has_classifier = not network.load_state_dict(state, strict=False).missing_keys
+    (*train, logits), labels = _features(network, stream, stream.train_rows[:IMAGES])
+    (*val, _), truth = _features(network, stream, stream.val_rows[:IMAGES])
+    found = []
+    if has_classifier:
+        value = leep(softmax(logits.astype(float), axis=1), labels)
+        found.append({"predictor": "LEEP", "n": len(network.layers), "value": value})
+    for n, (own, other) in enumerate(zip(train, val, strict=True), 1):
+        told = {
+            "k nearest neighbours": knn(own, labels, other, truth),
+            "LogME": logme(own, labels),
+            "regularised H-score": h_score(own, labels),
+        }
+        found += [{"predictor": name, "n": n, "value": value} for name, value in told.items()]
+    return found
+
+
+def _features(
+    network: Chain, stream: Stream, rows: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """The pooled output of every layer for these images, (N, C) each, and their labels."""
+    found, labels = [[] for _ in network.layers], []
+    with torch.no_grad(), one_thread():
+        for batch in stream.in_order(rows):
+            x = network.input(batch)
+            for i, layer in enumerate(network.layers):
+                x = layer(x)
+                found[i].append(pooled(x).numpy())
+            labels.append(batch.labels.numpy())
+    return [np.concatenate(own) for own in found], np.concatenate(labels)
