@@ -29,6 +29,7 @@ from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.duplicates import sentence
 from transferability.jobs import with_sources
+from transferability.networks.chain import layer_costs
 from transferability.networks.given import Given
 from transferability.spec import RunSpec
 from transferability.splits import split_kind
@@ -246,7 +247,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     last = [spec for spec in whole if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
     base = next((spec.source for spec in specs if isinstance(spec.source, Given)), None)
-    given = {"given": base.lines()} if base else {}
+    costs = [layer.multiply_adds for layer in layer_costs(last.network)]
+    given = {"given": base.lines(), "layer_costs": costs} if base else {}
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {

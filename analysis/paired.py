@@ -91,3 +91,26 @@ def _changes(tables: Tables, network: pd.Series, base: pd.Series, most: int) -> 
             "high": chosen.high,
         }
     )
+
+
+def crossed(differences: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """The mean of what differs between two ways to train, with its interval over images and seeds.
+
+    The variances of both are added (Owen 2007, "The pigeonhole bootstrap", whose variance this is):
+    what is left of each image after all seeds, and of each seed after all images. Student's t with
+    Satterthwaite's degrees of freedom; of one seed the interval is over images alone.
+
+    Args:
+        differences: (seeds, images), such as -1, 0 or 1: right the second way, or the first.
+    """
+    seeds, images = differences.shape
+    parts = [(differences.mean(0).var(ddof=1) / images, images - 1)]
+    if seeds > 1:
+        parts.append((differences.mean(1).var(ddof=1) / seeds, seeds - 1))
+    variance = sum(part for part, _ in parts)
+    centre = float(differences.mean())
+    if variance == 0:
+        return centre, centre, centre
+    freedom = variance**2 / sum(part**2 / df for part, df in parts)
+    half = float(stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
+    return centre, centre - half, centre + half

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
+from analysis.advice import advise
 from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
@@ -48,6 +49,8 @@ def write_report(folder: Path) -> Path:
     write_csv(folder / "claims.csv", assess(networks, tables.layers))
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
+    if advice := advise(tables):
+        write_csv(folder / "advice.csv", advice.ways)
     path = folder / "report.html"
     write_atomic(path, page(tables))
     return path
@@ -85,6 +88,7 @@ def page(tables: Tables) -> str:
         boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
         changes=class_changes(tables),
+        advice=advise(tables),
         counts=_counts(tables),
         missing=names(missing),
         results=tables.results,

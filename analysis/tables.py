@@ -78,6 +78,7 @@ TEXTS = (
         "covers",
         "base",
         "predictor",
+        "words",
     ),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")

@@ -17,7 +17,9 @@ from analysis.command import command
 from analysis.decomposition import boosts
 from analysis.depths import Depths, listed
 from analysis.figures import FIGURES, __main__, design, drawings
+from analysis.figures.predictors import LOOKS
 from analysis.paper import published
+from analysis.predictors import PREDICTORS
 from analysis.questions import QUESTIONS, question
 from analysis.report import write_report
 from analysis.representations import ACTIVITY, SIMILARITY
@@ -110,6 +112,10 @@ def study(layers: int) -> Tables:
         [(s, p) for s in SPLITS for p in ("bases", "untrained")], columns=["split", "pair"]
     )
     similarity = pairs.merge(below.assign(cka=1 - 0.8 * share, images=100), how="cross")
+    told = pd.DataFrame({"predictor": list(LOOKS)}).merge(
+        pd.DataFrame({"n": below.layer, "value": 1 - share**2}), how="cross"
+    )
+    told.loc[len(told)] = {"predictor": "LEEP", "n": layers, "value": -0.5}
     inside = below.assign(cosine=share, silent=share / 2, images=100)
     random = results.loc[
         results.treatment.isin(["RnB", "base"]) & results.images_per_class.isna(), ["run"]
@@ -121,6 +127,7 @@ def study(layers: int) -> Tables:
         filters=filters,
         similarity=similarity.reindex(columns=SIMILARITY, fill_value=0),
         activity=random.merge(inside, how="cross")[ACTIVITY],
+        predictors=told.reindex(columns=PREDICTORS, fill_value=0).assign(images=100),
     )
 
 
