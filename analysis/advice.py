@@ -58,16 +58,17 @@ class Advice:
         if len(cheap := self.as_good_and_cheaper):
             row = cheap.iloc[0]
             said.append(
-                f"Cheaper, and not to be told apart from it: {len(cheap)} ways. The cheapest takes "
-                f"{row.cost:.0%} of its operations: {row.words} ({row.cell}, recipe {row.recipe}), "
-                f"{_points(row)} behind."
+                f"Cheaper, and not to be told apart from it: {len(cheap)} of them. The "
+                f"cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, recipe "
+                f"{row.recipe}), {_points(row)} behind."
             )
         else:
             said.append("Nothing cheaper is as good: all can be told apart from it.")
         if self.part == "test":
             said.append(
-                "The choice flatters its validation accuracy: from validation to test it falls by "
-                f"{self.optimism:+.3f} more than all ways do on average."
+                "What choosing it by its validation accuracy flatters it by: "
+                f"{self.optimism:+.3f} (its fall from validation to test, beyond the mean of all "
+                "ways)."
             )
         else:
             said.append(
