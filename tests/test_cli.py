@@ -172,7 +172,7 @@ def test_every_choice_of_every_group_composes(tmp_path):
     for group in ("dataset", "network", "recipe", "study", "experiment"):
         for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
             overrides = [f"{group}={choice}"]
-            if choice == "folder":
+            if choice in ("folder", "pretrained", "advice") and group != "study":
                 overrides += ["dataset.name=mine"]
             if group == "network" and choice in models:
                 overrides += [f"network.model={models[choice]}"]

@@ -103,7 +103,7 @@ def test_jobs_that_are_preempted_or_time_out_go_on_to_the_same_bytes(slurm, tmp_
     assert len(said) == 3, "two jobs of bases and one that starts from them"
     assert finish(local)[0] == 0
     assert (
-        contents(store) == contents(tmp_path / "local" / "runs") and len(contents(store)) == 3 * 3
+        contents(store) == contents(tmp_path / "local" / "runs") and len(contents(store)) == 3 * 4
     )
     assert not list(store.rglob("*.tmp")) and not list(store.rglob("checkpoint*"))
 

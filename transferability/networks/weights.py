@@ -4,9 +4,9 @@ each thing that was done.
 
 import argparse
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -58,7 +58,7 @@ def _torch(path: Path) -> Any:
         # the options that training scripts save beside the weights: a class without code
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         if "Unsupported global" in str(error):
             raise UserError(
                 f"weights={shown(path)} holds more than tensors, and reading it would run code: "
