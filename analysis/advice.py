@@ -1,9 +1,10 @@
 """How many layers to keep, freeze and fine-tune: chosen on validation images, reported on test
 images.
 
-A *way* to train is a cell with its recipe: what all seeds have in common. The best is the one with
-the highest mean validation accuracy, so its validation accuracy flatters it; what is said of it
-comes of test images, which no choice has seen.
+A *way* to train is a cell with its recipe: what all seeds have in common. Own and random layers are
+the paper's controls, and no ways. The best is the one with the highest mean validation accuracy, so
+its validation accuracy flatters it; what is said of it comes of test images, which no choice has
+seen.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Advice:
             ``part``), behind, low, high (how far it is behind the best on the same images), apart
             (whether the interval leaves 0 out), run (of its first seed). By validation accuracy,
             the best first.
+        unfinished: how many more ways lack a network, and are left out.
         part: the images that it is reported on: test, or validation where there are no others.
         interval: of the accuracy of the best.
         optimism: by how much more the best falls from validation to test than all ways do on
@@ -34,6 +36,7 @@ class Advice:
     """
 
     ways: pd.DataFrame
+    unfinished: int
     part: str
     interval: tuple[float, float, float]
     optimism: float
@@ -48,6 +51,8 @@ class Advice:
             f"({best.cell}, recipe {best.recipe}). It has {value:.3f} [{low:.3f}, {high:.3f}] of "
             f"the {self.part} images right (95%, over {covers})."
         ]
+        if self.unfinished:
+            said.append(f"{self.unfinished} more lack a network, and are left out.")
         beside = {"training from scratch": self.scratch, "a linear probe": self.probe}
         for name, other in beside.items():
             if other is not None and other.cell != best.cell:
@@ -63,7 +68,7 @@ class Advice:
                 f"{row.recipe}), {_points(row)} behind."
             )
         else:
-            said.append("Nothing cheaper is as good: all can be told apart from it.")
+            said.append("Nothing cheaper is as good: each can be told apart from it.")
         if self.part == "test":
             said.append(
                 "What choosing it by its validation accuracy flatters it by: "
@@ -87,20 +92,19 @@ class Advice:
         rows = self.ways[~self.ways.apart & (self.ways.cost < 1)]
         return rows.sort_values("cost", kind="stable")
 
-    def against(self, what: pd.Series) -> pd.Series | None:
-        """The best on validation of those ways for which ``what`` is true."""
-        rows = self.ways[what]
-        return None if rows.empty else rows.iloc[0]
-
     @property
     def scratch(self) -> pd.Series | None:
         """The best way to train from scratch."""
-        return self.against(self.ways.cell.str.startswith("base"))
+        return _first(self.ways[self.ways.cell.str.startswith("base")])
 
     @property
     def probe(self) -> pd.Series | None:
         """The best linear classifier on frozen layers."""
-        return self.against(self.ways.probe)
+        return _first(self.ways[self.ways.probe])
+
+
+def _first(ways: pd.DataFrame) -> pd.Series | None:
+    return None if ways.empty else ways.iloc[0]
 
 
 def _points(way: pd.Series) -> str:
@@ -108,15 +112,18 @@ def _points(way: pd.Series) -> str:
 
 
 def advise(tables: Tables) -> Advice | None:
-    """The advice of a study of a given base; None of any other study, or where predictions of its
-    networks were not kept.
+    """The advice of a study of a given base for one task; None of any other study, or where
+    predictions of its networks were not kept.
     """
     networks = tables.networks
-    if "given" not in tables.about or "right" not in networks:
+    if "given" not in tables.about or "right" not in networks or networks.task.nunique() > 1:
         return None
-    done = networks[networks.right.notna()]
-    whole = done.images_per_class.isna()  # of a study of little data the networks that had all
-    done = done[whole] if whole.any() else done
+    asked = networks[(networks.treatment == "base") | (networks.source == "A")]
+    whole = asked.images_per_class.isna()  # of a study of little data the networks that had all
+    asked = asked[whole] if whole.any() else asked
+    seeds = asked.seed.nunique()
+    finished = asked.groupby(WAY).right.transform("count") == seeds
+    done = asked[finished]
     if done.treatment.nunique() < 2:
         return None
     part = "test" if "test_top1" in done and done.test_top1.notna().all() else "validation"
@@ -130,15 +137,15 @@ def advise(tables: Tables) -> Advice | None:
     ways.sort(key=lambda way: -way[0]["validation"])  # stable: of equals the first of the study
     of_best = ways[0][1]
     for row, right in ways:
-        shared = sorted(right.keys() & of_best.keys())
-        pairs = np.stack([of_best[seed] - right[seed] for seed in shared])
+        pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         row["behind"], row["low"], row["high"] = crossed(pairs)
         row["apart"] = not row["low"] <= 0 <= row["high"]
     frame = pd.DataFrame([row for row, _ in ways])
     frame["cost"] /= frame.cost[0]
     falls = frame.validation - frame.test
     interval = crossed(np.stack(list(of_best.values())))
-    return Advice(frame, part, interval, float(falls[0] - falls.mean()))
+    left = len(asked[~finished].drop_duplicates(WAY))
+    return Advice(frame, left, part, interval, float(falls[0] - falls.mean()))
 
 
 def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables) -> dict:
@@ -163,13 +170,13 @@ def _words(row: pd.Series, short: bool, top: int) -> str:
     """What a way does, as one would tell a colleague."""
     if row.treatment == "base":
         return "train from scratch"
-    base = "random layers" if row.source == "R" else "layers of the given network"
+    base = "layers of the given network"
     if short:
         then = (
             "frozen, and a linear classifier" if row.frozen else "and a classifier, fine-tune all"
         )
         return f"keep {row.n} {base}, {then}"
-    kept = f"copy all {top} {base}" if row.copied == top else f"copy {row.copied or row.n} {base}"
+    kept = f"copy all {top} {base}" if row.copied == top else f"copy {row.copied} {base}"
     frozen = f"freeze {row.frozen}" if row.frozen else "freeze none"
     rest = "" if row.copied == top else ", the others fresh"
     return f"{kept}, {frozen}{rest}"

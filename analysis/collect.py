@@ -30,8 +30,7 @@ from transferability.datasets import PackedDataset
 from transferability.duplicates import sentence
 from transferability.jobs import with_sources
 from transferability.networks.chain import layer_costs
-from transferability.networks.given import Given
-from transferability.spec import RunSpec
+from transferability.spec import RunSpec, given_of
 from transferability.splits import split_kind
 from transferability.store import Store
 from transferability.study import study_specs
@@ -246,9 +245,10 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
     last = [spec for spec in whole if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
-    base = next((spec.source for spec in specs if isinstance(spec.source, Given)), None)
-    costs = [layer.multiply_adds for layer in layer_costs(last.network)]
-    given = {"given": base.lines(), "layer_costs": costs} if base else {}
+    given = {}
+    if base := given_of(specs):
+        costs = [layer.multiply_adds for layer in layer_costs(last.network)]
+        given = {"given": base.lines(), "layer_costs": costs}
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {

@@ -78,11 +78,11 @@ def _evidence(u: np.ndarray, sigma: np.ndarray, y: np.ndarray, count: int, width
     return (evidence - alpha * weights - beta * errors - count * np.log(2 * np.pi)) / (2 * count)
 
 
-def h_score(features: np.ndarray, labels: np.ndarray, shrink: bool = True) -> float:
+def h_score(features: np.ndarray, labels: np.ndarray) -> float:
     """The regularised H-score: tr(S^-1 (1 - a) S_between), S the covariance of the features shrunk
     by ``a`` towards a multiple of the identity (Ledoit & Wolf 2004). Ibrahim et al., "Newer is not
     always better", ECML 2022. Without shrinking (Bao et al. 2019) any features of more dimensions
-    than images have the number of classes minus one.
+    than images would have the number of classes minus one.
 
     Args:
         features: (N, D). labels: (N,) from 0.
@@ -92,8 +92,6 @@ def h_score(features: np.ndarray, labels: np.ndarray, shrink: bool = True) -> fl
     weights = np.array([(labels == c).mean() for c in np.unique(labels)])
     between = means * np.sqrt(weights)[:, None]  # its covariance is between.T @ between
     covariance = x.T @ x / len(x)
-    if not shrink:
-        return float(np.trace(between @ np.linalg.pinv(covariance, hermitian=True) @ between.T))
     a = shrinkage(x)
     shrunk = (1 - a) * covariance
     shrunk[np.diag_indices_from(shrunk)] += a * np.trace(covariance) / x.shape[1] + _TINY
@@ -160,15 +158,7 @@ def predictors(
     tables = []
     for spec in chosen.values():
         key = {"split": spec.split, "task": task_of(spec.classes), "base": spec.source.id[:12]}
-        stream = Stream(
-            dataset,
-            list(spec.classes),
-            spec.images_per_class,
-            spec.seed,
-            spec.recipe,
-            spec.network.input_size,
-            torch.device("cpu"),
-        )
+        stream = Stream.of(spec, dataset, torch.device("cpu"))
         images = min(len(stream.train_rows), IMAGES)
         rows = _known(known, key | {"images": images})
         if rows is None:

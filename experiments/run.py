@@ -17,9 +17,8 @@ from experiments.plan import UnpackedImagenet, print_plan
 from transferability.config import Config
 from transferability.execution import execution_of
 from transferability.jobs import job_specs
-from transferability.networks.given import Given
 from transferability.runner import ensure
-from transferability.spec import RunSpec
+from transferability.spec import given_of
 from transferability.store import Store
 from transferability.study import study_specs
 
@@ -49,8 +48,9 @@ def main(config: Config) -> None:
             others,
             dataset.name,
         )
-    for line in _given(study):
-        log.info("%s", line)
+    if given := given_of(study):
+        for line in given.lines():
+            log.info("%s", line)
     if config.mode == "plan":
         print_plan(specs, study, store, dataset, execution)
     else:
@@ -65,12 +65,6 @@ def main(config: Config) -> None:
                 f"... {len(specs)} networks in all; `python -m analysis.collect` makes "
                 "a table of them"
             )
-
-
-def _given(specs: list[RunSpec]) -> list[str]:
-    """What is known about the base that is given, if one is."""
-    given = [s.source for s in specs if isinstance(s.source, Given)]
-    return given[0].lines() if given else []
 
 
 if __name__ == "__main__":

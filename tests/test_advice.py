@@ -113,6 +113,22 @@ def test_without_test_images_it_says_that_it_flatters():
     assert words["baseB"] == "train from scratch"
 
 
+def test_controls_are_no_ways_and_what_is_not_finished_is_counted():
+    """Own and random layers are the paper's controls; a way that lacks a seed is left out."""
+    more = WAYS | {"B2B+": (2, 2, 0, "B", 990, 990), "R2B": (2, 0, 2, "R", 980, 980)}
+    tables = study(more)
+    assert advise(tables).ways.cell.tolist() == advise(study()).ways.cell.tolist()
+    del tables.predictions["A2B+-1 validation"]
+    tables.results.loc[tables.results.run == "A2B+-1", ["top1", "test_top1"]] = np.nan
+    advice = advise(tables)
+    assert advice.best.cell == "A1B~2" and advice.unfinished == 1
+    assert "1 more lack a network, and are left out." in advice.sentences
+    two = study()
+    two.results.loc[0, "task"] = "another"
+    two.predictions |= {"another validation": LABELS, "another test": LABELS}
+    assert advise(two) is None
+
+
 def test_only_studies_of_a_given_base_are_advised():
     tables = study()
     del tables.about["given"]

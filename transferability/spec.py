@@ -104,6 +104,11 @@ class RunSpec:
         return self.base.generation + 1 if self.base else 0
 
 
+def given_of(specs: list[RunSpec]) -> Given | None:
+    """The base that runs of a study start from, where one is given."""
+    return next((s.source for s in specs if isinstance(s.source, Given)), None)
+
+
 def _source_in(values: dict[str, Any] | None) -> RunSpec | Given | None:
     if values is None:
         return None

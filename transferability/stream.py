@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from transferability.config import RecipeConfig
 from transferability.datasets import PackedDataset
 from transferability.devices import cuda_stream
 from transferability.draws import numpy_generator
+
+if TYPE_CHECKING:
+    from transferability.spec import RunSpec
 
 ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GPU whole
 # Threads that read batches ahead. Two on a CPU: a disk has the rows of the next batch
@@ -112,6 +115,19 @@ class Stream:
         self._resident = None
         if self._copies is not None and dataset.images.nbytes <= ON_DEVICE_BYTES:
             self._resident = dataset.images_on(device)
+
+    @classmethod
+    def of(cls, spec: "RunSpec", dataset: PackedDataset, device: torch.device) -> "Stream":
+        """The batches that a run sees."""
+        return cls(
+            dataset,
+            list(spec.classes),
+            spec.images_per_class,
+            spec.seed,
+            spec.recipe,
+            spec.network.input_size,
+            device,
+        )
 
     @property
     def images_of(self) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _given(
     weights: str | None, network: NetworkConfig, split: str, tasks: list[str]
 ) -> Given | None:
     """The base network of a task A that the split leaves open."""
-    if weights and "B" in tasks and "A" in tasks:
+    if weights and "A" in tasks:
         raise UserError(
             f"weights= says what A is, but split={split} has a task A of its own: use "
             "split=pretrained, or a file of classes with B alone"

@@ -3,11 +3,12 @@
 python -m experiments.benchmarks.library                      images that are made up
 python -m experiments.benchmarks.library dataset=folder dataset.name=flowers dataset.source=PATH
 
-For each of two networks 24 cells, BnB, AnB and AnB+ at eight depths, are brought one training step
-further: in lockstep, and one after the other by a script that trains the library's own network with
-``requires_grad_(False)`` below, on photographs that a DataLoader decodes. Every comparison is a
-ratio measured in this one run, the ways to train taking turns. Weights are random: the time of a
-step does not depend on them. Only temporary files are written.
+On a CPU, whatever else there is. For each of two networks 24 cells, BnB, AnB and AnB+ at eight
+depths, are brought one training step further: in lockstep, and one after the other by a script that
+trains the library's own network with ``requires_grad_(False)`` below, on photographs that a
+DataLoader decodes. Every comparison is a ratio measured in this one run, the ways to train taking
+turns. Weights are random: the time of a step does not depend on them. Only temporary files are
+written.
 """
 
 import statistics
@@ -168,6 +169,7 @@ def library(
             settings = {"name": model, "kind": kind, "model": model, "input_size": size}
             own = replace(
                 config,
+                device="cpu",
                 network=KINDS[kind](**settings, input_scale=0.017),
                 dataset=_packed(Path(name), size),
                 recipe=replace(config.recipe, batch_size=BATCH),

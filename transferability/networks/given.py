@@ -127,13 +127,19 @@ def export(run: "Run", path: Path) -> None:
     given; the header says what was done to its images.
 
     Raises:
-        UserError: it is no network of a library, subtracts a whole image, or cannot be written.
+        UserError: it is no network of a library, or a part of one, subtracts a whole image, or
+            cannot be written.
     """
     network, state = run.spec.network, run.network.state_dict()
     if not isinstance(network, LibraryConfig):
         raise UserError(
             f"{run.spec.run_id} is no network of torchvision or timm: its own names are those in "
             "weights.safetensors in its folder"
+        )
+    if network.depth:
+        raise UserError(
+            f"{run.spec.run_id} is cut short above layer {network.depth}, which {network.kind} has "
+            "no network for"
         )
     if (mean := state.pop("input.mean")).dim() > 1:
         raise UserError(
