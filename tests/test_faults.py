@@ -24,9 +24,10 @@ import torch
 from tests import crash
 from tests.conftest import CPU, SHRUNK
 from transferability.cohort import train
+from transferability.devices import is_out_of_memory
 from transferability.errors import UserError
 from transferability.networks.chain import Chain
-from transferability.runner import _is_out_of_memory, ensure, make_cohorts
+from transferability.runner import ensure, make_cohorts
 from transferability.store import Store
 
 RUN = "experiments.run"
@@ -404,7 +405,7 @@ GPU_MEMORY = [
 @pytest.mark.parametrize("error", GPU_MEMORY, ids=lambda e: str(e)[:30])
 def test_memory_of_a_gpu_runs_out_in_many_words(error):
     """What torch and its libraries say, also where the end of a capture fails because of it."""
-    assert _is_out_of_memory(error)
+    assert is_out_of_memory(error)
     try:
         try:
             raise error
@@ -413,12 +414,12 @@ def test_memory_of_a_gpu_runs_out_in_many_words(error):
                 "CUDA error: operation failed due to a previous error during capture"
             )
     except RuntimeError as end_of_capture:
-        assert _is_out_of_memory(end_of_capture)
+        assert is_out_of_memory(end_of_capture)
     for other in (
         "CUDA error: an illegal memory access was encountered",
         "mat1 and mat2 shapes cannot be multiplied",
     ):
-        assert not _is_out_of_memory(RuntimeError(other))
+        assert not is_out_of_memory(RuntimeError(other))
 
 
 def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):

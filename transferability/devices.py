@@ -1,5 +1,5 @@
 """Which process trains on which GPU: a lock file each, held by the process that trains,
-freed when it dies; streams.
+freed when it dies; streams; what running out of memory looks like.
 """
 
 import fcntl
@@ -97,3 +97,26 @@ def cuda_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
     result as it was, without a word.
     """
     return torch.cuda.Stream(device)
+
+
+OUT_OF_MEMORY = (
+    # torch's allocators, and mmap
+    *("can't allocate memory", "not enough memory", "Cannot allocate memory"),
+    *("out of memory", "_ALLOC_FAILED"),  # CUDA's, for pinned memory too; those of cuBLAS and cuDNN
+    # cuDNN, where none has room to work in
+    *("unable to find an engine", "Unable to find a valid cuDNN"),
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it, or what it came of, is: the end of a capture that ran out of memory has an
+    error of its own.
+    """
+    if error is None:
+        return False
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return (
+        known
+        or any(words in str(error) for words in OUT_OF_MEMORY)
+        or is_out_of_memory(error.__context__)
+    )

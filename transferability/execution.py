@@ -1,6 +1,5 @@
 """How the networks of a study are executed: the device, and what torch may choose on it."""
 
-import logging
 import os
 
 import joblib
@@ -10,7 +9,6 @@ from transferability.cohort import Execution
 from transferability.config import Config
 from transferability.errors import UserError
 
-log = logging.getLogger(__name__)
 SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
 
 
@@ -61,16 +59,12 @@ def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
         # on a CPU stacking would change results in their last digits
         if getattr(config, key) and not gpu:
             raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
-        if getattr(config, key) and not network.joins:
-            raise UserError(f"{key}=true is not possible with networks of the kind {network.kind}")
-    if gpu and not network.joins:
-        log.info(
-            "networks of the kind %s are neither stacked nor captured as CUDA graphs", network.kind
-        )
-    stacked, graphs = gpu and network.joins and network.input_size <= SMALL, gpu and network.joins
+    if config.stacked and not network.stackable:
+        raise UserError(f"stacked=true is not possible with networks of the kind {network.kind}")
+    stacked = gpu and network.stackable and network.input_size <= SMALL
     return (
         stacked if config.stacked is None else config.stacked,
-        graphs if config.graphs is None else config.graphs,
+        gpu if config.graphs is None else config.graphs,
     )
 
 

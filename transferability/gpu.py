@@ -1,10 +1,11 @@
 """A training step on a GPU: a few large operations instead of thousands of small ones.
 
-Three ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as
+Four ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as
 one; the forward and backward passes of all networks are captured once and replayed as one CUDA
-graph; one optimiser step updates all.
+graph; in it small networks run side by side, on branches; one optimiser step updates all.
 """
 
+import logging
 from dataclasses import fields, replace
 
 import torch
@@ -12,16 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from transferability.devices import cuda_stream
+from transferability.devices import cuda_stream, is_out_of_memory
+from transferability.errors import reason
 from transferability.kernels import fused
 from transferability.member import Member, SharedPrefix, autocast, note_losses
 from transferability.networks.chain import NORMALISATION, roles
 from transferability.optim import set_rate
 from transferability.stream import Batch
 
+log = logging.getLogger(__name__)
 Work = list[tuple[Batch, list[Member]]]  # the batch of each stream, and the networks that see it
 # passes before a capture: kernels are compiled and chosen, libraries ask for their memory
 WARM_UP = 3
+# networks that run side by side in a graph where a batch has at most so many pixels a channel: a
+# kernel of one of them leaves most of a GPU idle
+BRANCHES, SMALL = 8, 1 << 20
 
 
 class Steps:
@@ -55,16 +61,19 @@ class _Step:
         self.update = JointUpdate(self.members)
         self.inputs = [_copy(batch) for batch, _ in work] if graphs else None
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.branches = BRANCHES if graphs and all(_is_small(batch) for batch, _ in work) else 1
 
     def __call__(self, batches: list[Batch]) -> None:
         for m in self.members:
             m.network.begin_step(m.step)
-        if self.inputs is None:
+        if self.inputs is not None and self.graph is None:
+            self.graph = self._capture(self.inputs[0].images.device)
+            if self.graph is None:
+                self.inputs, self.branches = None, 1
+        if self.graph is None:
             self.gradients(batches)
         else:
             self.read(batches)
-            if self.graph is None:
-                self.graph = self._capture(self.inputs[0].images.device)
             self.graph.replay()
         self.update()
 
@@ -82,12 +91,34 @@ class _Step:
         """Loss and gradients of every network."""
         for batch, stacks in zip(batches, self.stacks, strict=True):
             shared = SharedPrefix(batch)
-            for stack in stacks:
-                stack.gradients(batch, shared)
+            if self.branches == 1:
+                for stack in stacks:
+                    stack.gradients(batch, shared)
+            else:
+                self._on_branches(stacks, batch, shared)
 
-    def _capture(self, device: torch.device) -> torch.cuda.CUDAGraph:
+    def _on_branches(
+        self, stacks: "list[Member | Stack]", batch: Batch, shared: SharedPrefix
+    ) -> None:
+        """The same on several streams, where nothing but what is shared has to wait."""
+        device = batch.images.device
+        streams = [cuda_stream(device, f"branch {i}") for i in range(self.branches)]
+        trunk = torch.cuda.current_stream(device)
+        for stack in stacks:
+            for m in stack.members if isinstance(stack, Stack) else [stack]:
+                with autocast(batch, m.spec.recipe):
+                    shared(m, m.network.frozen)
+        for stream in streams:
+            stream.wait_stream(trunk)
+        for i, stack in enumerate(stacks):
+            with torch.cuda.stream(streams[i % self.branches]):
+                stack.gradients(batch, shared)
+        for stream in streams:
+            trunk.wait_stream(stream)
+
+    def _capture(self, device: torch.device) -> torch.cuda.CUDAGraph | None:
         """The passes as one graph that reads ``inputs`` and writes every network's ``loss``
-        and gradients.
+        and gradients; None where a network asks the host in the middle of a step.
         """
         # BatchNorm counts passes
         statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]
@@ -102,10 +133,23 @@ class _Step:
                 buffer.copy_(before)
             for m in self.members:
                 m.optimiser.zero_grad(set_to_none=True)
-            # The thread that reads the next batch may ask for memory meanwhile.
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                self.captured()
+            usual = torch.cuda.current_stream()
+            try:
+                # The thread that reads the next batch may ask for memory meanwhile.
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    self.captured()
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                torch.cuda.set_stream(usual)  # which the end of a failed capture leaves
+                why = error.__context__ or error  # that end has an error of its own
+                log.warning("steps are not captured as a CUDA graph: %s", reason(why))
+                return None
         return graph
+
+
+def _is_small(batch: Batch) -> bool:
+    return batch.images.is_cuda and len(batch) * batch.crop**2 <= SMALL
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transferability import checkpoints
 from transferability.cohort import Cohort, Execution, predict, train
 from transferability.datasets import PackedDataset
-from transferability.devices import training_device
+from transferability.devices import is_out_of_memory, training_device
 from transferability.errors import UserError
 from transferability.jobs import cohort_key, jobs, with_sources
 from transferability.member import Member, build_member
@@ -86,7 +86,7 @@ def _train_pending(
             try:
                 _train_wave([s for s, _ in claimed], store, dataset, execution)
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 limit = _smaller_limit(len(claimed), execution)
                 tried -= {s.run_id for s, _ in claimed}
@@ -144,29 +144,6 @@ def _report_failures(pending: list[RunSpec], store: Store) -> None:
         f"{' ...' if len(names) > 5 else ''}; {waiting} that start from them were not trained, all "
         "others are finished. The same command tries these again; "
         "a smaller recipe.lr makes a new study"
-    )
-
-
-OUT_OF_MEMORY = (
-    # torch's allocators, and mmap
-    *("can't allocate memory", "not enough memory", "Cannot allocate memory"),
-    *("out of memory", "_ALLOC_FAILED"),  # CUDA's, for pinned memory too; those of cuBLAS and cuDNN
-    # cuDNN, where none has room to work in
-    *("unable to find an engine", "Unable to find a valid cuDNN"),
-)
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it, or what it came of, is: the end of a capture that ran out of memory has an
-    error of its own.
-    """
-    if error is None:
-        return False
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return (
-        known
-        or any(words in str(error) for words in OUT_OF_MEMORY)
-        or _is_out_of_memory(error.__context__)
     )
 
 
@@ -235,16 +212,7 @@ def make_cohorts(
     for spec in specs:
         key = cohort_key(spec)
         if key not in cohorts:
-            stream = Stream(
-                dataset,
-                list(spec.classes),
-                spec.images_per_class,
-                spec.seed,
-                spec.recipe,
-                spec.network.input_size,
-                execution.device,
-            )
-            cohorts[key] = Cohort(stream, [])
+            cohorts[key] = Cohort(Stream.of(spec, dataset, execution.device), [])
         source = weights[spec.source.id] if spec.source else None
         member = build_member(spec, cohorts[key].stream, source, store.load_checkpoint(spec))
         cohorts[key].members.append(member)

@@ -113,10 +113,8 @@ class NetworkConfig(ABC):
 
     @property
     @abstractmethod
-    def joins(self) -> bool:
-        """Whether a GPU may train networks of this kind as one stack,
-        and replay their steps as a CUDA graph.
-        """
+    def stackable(self) -> bool:
+        """Whether a GPU may train networks of this kind as one stack: vmap knows all they do."""
 
     @abstractmethod
     def make_layers(self) -> list[nn.Module]:

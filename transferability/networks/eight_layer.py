@@ -88,7 +88,7 @@ class EightLayerConfig(NetworkConfig):
         return bool(self.depth) or self.normalisation == "batch"
 
     @property
-    def joins(self) -> bool:
+    def stackable(self) -> bool:
         return True
 
     def make_layers(self) -> list[nn.Sequential]:

@@ -89,8 +89,8 @@ class LibraryConfig(NetworkConfig):
         return f"{self.kind} {version(self.kind)}"
 
     @property
-    def joins(self) -> bool:
-        return False  # what libraries compute may ask the host in the middle of a step
+    def stackable(self) -> bool:
+        return False
 
     def of_library(self) -> "LibraryConfig":
         """What the layers depend on, without the task and the input."""
