@@ -21,7 +21,12 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks import gpu_checks
-from experiments.benchmarks.gpu_cohorts import against_plain_script, small_networks, whole_study
+from experiments.benchmarks.gpu_cohorts import (
+    against_plain_script,
+    library_networks,
+    small_networks,
+    whole_study,
+)
 from experiments.benchmarks.gpu_limits import ceilings, least, pieces, whole_training
 from experiments.benchmarks.gpu_setup import FULL, TOY, Bench, toy_network
 from experiments.benchmarks.timing import step_seconds, untrained_cohort
@@ -116,7 +121,7 @@ def main(config: Config) -> None:
         correctness(b)
         rate, bandwidth = ceilings(b)
         whole_training(b, rate, bandwidth)
-        for part in (pieces, against_plain_script, small_networks, whole_study):
+        for part in (against_plain_script, small_networks, library_networks, whole_study, pieces):
             if time.perf_counter() - b.began > ENOUGH:
                 what = " ".join(part.__doc__.split())
                 print(f"\nNot measured, as the time is up: {what}", flush=True)

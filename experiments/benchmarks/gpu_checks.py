@@ -2,14 +2,15 @@
 layer by layer.
 
 Four networks make a few steps in two ways: plainly (one operation after another, nothing fused,
-captured or stacked), and fast. Before each step the fast ones get the plain ones' weights and
-momentum, so every step is compared by itself: what is rounded in one does not grow in the next.
+captured or stacked), and fast; and plainly in float64, which both are compared with. Before each
+step all get that reference's weights and momentum, rounded to float32, so every step is compared by
+itself: what is rounded in one does not grow in the next.
 
-In float32 the two must agree to ``EXACT`` in every layer of every network and step. In bf16 nothing
-agrees: rounding alone changes the gradient of a low layer by a quarter, and where it decides a
-maximum or a ReLU by more. There both are compared with float32, and in each layer the fast way's
-error (the median over networks and steps) may be at most ``FURTHER`` times the plain way's. What is
-wrong by more than 0.1% fails the first check, what rounds more than bf16 has to fails the second.
+Rounding alone does more than its digits say, where it decides a maximum or a ReLU: float32 changes
+the gradient of CaffeNet's layer 1 by 0.07% of its norm, bf16 by a quarter. So in each layer the
+fast way's error may be at most ``FURTHER`` times the plain way's: in float32 the worst of all
+networks and steps, in bf16, where nothing agrees, the median. Errors below ``EXACT`` pass in
+float32, below ``FLOOR`` in bf16.
 """
 
 import statistics
@@ -26,9 +27,9 @@ from transferability.kernels import fused
 from transferability.member import Member
 
 STEPS = 3
-EXACT = 1e-3  # of the loss, or of the norm of a layer's gradient or momentum
 FURTHER = 2.0
-FLOOR = 1e-3  # an error of bf16 below this is not compared
+# of the loss, or of the norm of a layer's gradient or momentum
+EXACT, FLOOR = 1e-3, 2e-3
 
 
 def networks(n_layers: int) -> list[str]:
@@ -66,58 +67,68 @@ def check_way(what: str, make: Callable[[str], Cohort], execution: Execution) ->
     Args:
         make: makes the cohort of :func:`networks` in a precision; always the same one.
     """
-    errors = compared(make("float32"), {"fast": (make("float32"), execution)})["fast"]
-    worst = max(
-        (e, f"the {q} of {network}, step {step}")
-        for q, of in errors.items()
-        for (network, step), e in of.items()
-    )
-    both = compared(
-        make("float32"), {"plain": (make("bf16"), None), "fast": (make("bf16"), execution)}
-    )
-    plain, fast = (
-        {q: statistics.median(of.values()) for q, of in both[k].items()} for k in ("plain", "fast")
-    )
-    ratio = max((fast[q] / max(plain[q], FLOOR), f"the {q}") for q in fast)
-    return [
-        Check(f"{what}, float32", *worst, EXACT),
-        Check(f"{what}, bf16, times the plain error", *ratio, FURTHER),
-    ]
+    ways = {
+        (precision, way): (make(precision), execution if way == "fast" else None)
+        for precision in ("float32", "bf16")
+        for way in ("plain", "fast")
+    }
+    errors = compared(make("float32"), ways)
+    checks = []
+    for precision, typical, least in (("float32", max, EXACT), ("bf16", statistics.median, FLOOR)):
+        plain, fast = (
+            {q: typical(of.values()) for q, of in errors[precision, way].items()}
+            for way in ("plain", "fast")
+        )
+        ratio = max((fast[q] / max(plain[q], least / FURTHER), f"the {q}") for q in fast)
+        checks.append(Check(f"{what}, {precision}, times the plain error", *ratio, FURTHER))
+    return checks
 
 
+Way = tuple[str, str]
 Errors = dict[str, dict[tuple[str, int], float]]  # by quantity, then network and step
 
 
 def compared(
-    reference: Cohort, others: dict[str, tuple[Cohort, Execution | None]]
-) -> dict[str, Errors]:
+    reference: Cohort, others: dict[Way, tuple[Cohort, Execution | None]]
+) -> dict[Way, Errors]:
     """The relative errors of each of ``others`` (None: plainly) in a few steps,
-    all from the state of ``reference``.
+    all from the state of ``reference``, which computes in float64.
     """
-    plain, found = Steps(stacked=False, graphs=False), {name: defaultdict(dict) for name in others}
+    plain, found = Steps(stacked=False, graphs=False), {way: defaultdict(dict) for way in others}
     steps = {
         k: Steps(e.stacked, e.graphs) if e else Steps(False, False) for k, (_, e) in others.items()
     }
     for cohort in (reference, *(cohort for cohort, _ in others.values())):
         for m in cohort.members:
             m.network.train()
+    for m in reference.members:
+        _in_float64(m)
     for step in range(STEPS):
         _advance(plain, reference, step, plainly=True)
-        for name, (cohort, execution) in others.items():
-            _advance(steps[name], cohort, step, plainly=execution is None)
+        for way, (cohort, execution) in others.items():
+            _advance(steps[way], cohort, step, plainly=execution is None)
             for m, r in zip(cohort.members, reference.members, strict=True):
                 expected = _quantities(r)
                 for quantity, value in _quantities(m).items():
-                    found[name][quantity][str(m.spec.cell), step] = error(value, expected[quantity])
+                    found[way][quantity][str(m.spec.cell), step] = error(value, expected[quantity])
                 m.restore(r.checkpoint())
+        for m, r in zip(cohort.members, reference.members, strict=True):
+            r.restore(m.checkpoint())  # as the others have it
     return found
+
+
+def _in_float64(member: Member) -> None:
+    member.network.double()
+    member.network.layers[0].register_forward_pre_hook(lambda layer, args: (args[0].double(),))
+    for state in member.optimiser.state.values():
+        state["momentum_buffer"] = state["momentum_buffer"].double()
 
 
 def error(found: Tensor, reference: Tensor) -> float:
     """|found - reference| / |reference|; 0 where both are nothing,
     as below a layer that is dead.
     """
-    found, reference = found.detach().double().cpu(), reference.detach().double().cpu()
+    found, reference = found.detach().double(), reference.detach().double()
     return ((found - reference).norm() / reference.norm().clamp(min=1e-30)).item()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from hydra import compose
 
-from experiments.benchmarks.gpu_setup import Bench
+from experiments.benchmarks.gpu_setup import TOY, Bench
 from experiments.benchmarks.plain_script import plain_batches, plain_training
 from experiments.benchmarks.timing import now, table
 from experiments.plan import UnpackedImagenet
@@ -50,7 +50,7 @@ def against_plain_script(b: Bench) -> None:
         )
     images = len(names) * b.config.recipe.batch_size
     table(
-        f"6. {len(names)} networks (BnB, BnB+, AnB, AnB+, n = 1..{b.config.network.n_layers - 1}), "
+        f"5. {len(names)} networks (BnB, BnB+, AnB, AnB+, n = 1..{b.config.network.n_layers - 1}), "
         "one training step further. The plain script: torchvision's\n"
         f"   ImageFolder of the same JPEG files with {b.size.workers} workers, "
         f"{b.config.recipe.precision} autocast, channels last, one network after another.",
@@ -101,8 +101,35 @@ def small_networks(b: Bench) -> None:
         )
     side = network.input_size
     table(
-        f"7. {len(names)} small networks ({network.name}, {side} x {side} pixels), "
+        f"6. {len(names)} small networks ({network.name}, {side} x {side} pixels), "
         "one training step.",
+        ["", "ms a step", "network-images/s"],
+        rows,
+    )
+
+
+def library_networks(b: Bench) -> None:
+    """24 networks of a library, for photographs: hundreds of small operations each."""
+    toy = b.size == TOY
+    side = b.config.network.input_size if toy else 96
+    timm = ["network=timm", "network.model=tf_efficientnet_lite0", f"network.input_size={side}"]
+    settings = load(compose("config", [*timm, "recipe=photographs"]))
+    depths, rows = [19] if toy else [2, 4, 7, 9, 11, 14, 16, 19], []
+    names = [str(c) for t in ("BnB", "AnB", "AnB+") for c in cells.expand(t, "B", depths, 20)]
+    batch = b.config.recipe.batch_size if toy else settings.recipe.batch_size
+    recipe = replace(settings.recipe, steps=10**9, eval_every=10**9, batch_size=batch)
+    cohort = b.cohort(names, settings.network, recipe)
+    ways = {"one operation after another": False}
+    if b.device.type == "cuda":
+        ways["one CUDA graph, side by side"] = True
+    for way, graphs in ways.items():
+        seconds = b.seconds(cohort, replace(b.execution, stacked=False, graphs=graphs))
+        rate = len(names) * recipe.batch_size / seconds
+        rows.append([way, f"{1e3 * seconds:.1f}", f"{rate:,.0f}"])
+    table(
+        f"7. {len(names)} networks (BnB, AnB, AnB+ at {len(depths)} depths) of {settings.network.model}, "
+        f"{side} x {side} pixels,\n   batches of {recipe.batch_size}, {recipe.precision}, one "
+        "training step.",
         ["", "ms a step", "network-images/s"],
         rows,
     )

@@ -185,7 +185,7 @@ def pieces(b: Bench) -> None:
             [f"layer {number}", f"{1e3 * plain:.2f}", f"{1e3 * fast:.2f}", f"{plain / fast:.2f}"]
         )
     table(
-        "5. Each layer's convolution, bias, pool, ReLU and normalisation, forward and backward; "
+        "9. Each layer's convolution, bias, pool, ReLU and normalisation, forward and backward; "
         f"{batch} images, bf16.",
         ["", "ms, plain operations", "ms, fused kernels", "times as fast"],
         rows,
