@@ -127,9 +127,9 @@ def library_networks(b: Bench) -> None:
         rate = len(names) * recipe.batch_size / seconds
         rows.append([way, f"{1e3 * seconds:.1f}", f"{rate:,.0f}"])
     table(
-        f"7. {len(names)} networks (BnB, AnB, AnB+ at {len(depths)} depths) of {settings.network.model}, "
-        f"{side} x {side} pixels,\n   batches of {recipe.batch_size}, {recipe.precision}, one "
-        "training step.",
+        f"7. {len(names)} networks (BnB, AnB, AnB+ at {len(depths)} depths) of "
+        f"{settings.network.model}, {side} x {side} pixels,\n   batches of {recipe.batch_size}, "
+        f"{recipe.precision}, one training step.",
         ["", "ms a step", "network-images/s"],
         rows,
     )
