@@ -14,42 +14,54 @@ import pandas as pd
 
 from analysis.paired import crossed
 from analysis.tables import Tables
+from transferability.study import RATE
 
 WAY = ["cell", "recipe"]
+# The four questions, a family of ways each: what it is for every n.
+FAMILIES = {
+    "base": "trained from scratch",
+    "An.B": "linear classifier on n frozen layers, nothing above",
+    "AnB": "n layers copied and frozen, the others fresh",
+    "AnB+": "n layers copied, the others fresh, all fine-tuned",
+    "AnB~all": "all layers copied, the lowest n frozen",
+}
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What a study of a given base says.
+    """What a study of a given base says, for one number of training images.
 
     Attributes:
-        ways: a row a way: its WAY, what it is in words, whether it is a linear probe, cost
-            (operations of training, best = 1), seeds, validation and test (mean accuracies; of
-            ``part``), behind, low, high (how far it is behind the best on the same images), apart
-            (whether the interval leaves 0 out), run (of its first seed). By validation accuracy,
-            the best first.
+        ways: a row a way: its WAY, what it is in words, n, copied, frozen, short (nothing but a
+            classifier above layer n), longer (how many times as long it trained as most), cost
+            (operations of training, best = 1), seeds, validation (mean accuracy), test with
+            test_low and test_high (of ``part``, with its interval), behind, low, high (how far it
+            is behind the best on the same images), apart (whether that interval leaves 0 out), run
+            (of its first seed). By validation accuracy, the best first.
         unfinished: how many more ways lack a network, and are left out.
         part: the images that it is reported on: test, or validation where there are no others.
-        interval: of the accuracy of the best.
         optimism: by how much more the best falls from validation to test than all ways do on
             average: what picking the best by validation flatters it by.
+        images_per_class: training images a class; None: all that there are.
+        top: the layers below the classifier.
     """
 
     ways: pd.DataFrame
     unfinished: int
     part: str
-    interval: tuple[float, float, float]
     optimism: float
+    images_per_class: int | None
+    top: int
 
     @property
     def sentences(self) -> list[str]:
         """What to do, what it is worth, and what would serve as well."""
-        best, (value, low, high) = self.best, self.interval
+        best = self.best
         covers = "images and seeds" if best.seeds > 1 else "images only: one seed"
         said = [
             f"Of {len(self.ways)} ways to train, chosen on validation images: {best.words} "
-            f"({best.cell}, recipe {best.recipe}). It has {value:.3f} [{low:.3f}, {high:.3f}] of "
-            f"the {self.part} images right (95%, over {covers})."
+            f"({best.cell}, recipe {best.recipe}). It has {best.test:.3f} [{best.test_low:.3f}, "
+            f"{best.test_high:.3f}] of the {self.part} images right (95%, over {covers})."
         ]
         if self.unfinished:
             said.append(f"{self.unfinished} more lack a network, and are left out.")
@@ -83,6 +95,18 @@ class Advice:
         return said
 
     @property
+    def settings(self) -> list[str]:
+        """What trains the best way on all images, beside the settings of the study."""
+        *_, rate = self.best.recipe.partition(RATE)
+        return [
+            "all_images=true",
+            f"cell={self.best.cell}",
+            "'study.images_per_class=[null]'",
+            *([f"'study.rates=[{rate}]'"] if rate else []),
+            "seed=0",
+        ]
+
+    @property
     def best(self) -> pd.Series:
         return self.ways.iloc[0]
 
@@ -95,12 +119,32 @@ class Advice:
     @property
     def scratch(self) -> pd.Series | None:
         """The best way to train from scratch."""
-        return _first(self.ways[self.ways.cell.str.startswith("base")])
+        return _first(self.family("base"))
 
     @property
     def probe(self) -> pd.Series | None:
         """The best linear classifier on frozen layers."""
-        return _first(self.ways[self.ways.probe])
+        return _first(self.family("An.B"))
+
+    def family(self, name: str) -> pd.DataFrame:
+        """The ways of one of FAMILIES, the best on validation first; the networks at the ends of
+        AnB~all are of two.
+        """
+        w = self.ways
+        chosen = {
+            "base": w.copied + w.frozen == 0,
+            "An.B": w.short & (w.frozen > 0),
+            "AnB": ~w.short & (w.frozen > 0) & (w.frozen == w.copied),
+            "AnB+": ~w.short & (w.copied > 0) & (w.frozen == 0),
+            "AnB~all": ~w.short & (w.copied == self.top),
+        }[name]
+        n = w.frozen if name == "AnB~all" else w.n
+        return w[chosen].assign(n=n[chosen])
+
+    def curve(self, name: str) -> pd.DataFrame:
+        """Of a family the best on validation at each n, by n; without what trained longer."""
+        rows = self.family(name)
+        return rows[rows.longer == 1].drop_duplicates("n").sort_values("n")
 
 
 def _first(ways: pd.DataFrame) -> pd.Series | None:
@@ -111,18 +155,23 @@ def _points(way: pd.Series) -> str:
     return f"{way.behind:.3f} [{way.low:.3f}, {way.high:.3f}]"
 
 
-def advise(tables: Tables) -> Advice | None:
-    """The advice of a study of a given base for one task; None of any other study, or where
-    predictions of its networks were not kept.
+def advise(tables: Tables) -> list[Advice]:
+    """The advice of a study of a given base for one task, for each number of training images, from
+    the fewest to all; none of any other study, or where predictions were not kept.
     """
     networks = tables.networks
     if "given" not in tables.about or "right" not in networks or networks.task.nunique() > 1:
-        return None
+        return []
     asked = networks[(networks.treatment == "base") | (networks.source == "A")]
-    whole = asked.images_per_class.isna()  # of a study of little data the networks that had all
-    asked = asked[whole] if whole.any() else asked
-    seeds = asked.seed.nunique()
-    finished = asked.groupby(WAY).right.transform("count") == seeds
+    sizes = sorted(asked.images_per_class.unique(), key=lambda size: (pd.isna(size), size))
+    found = [_of_size(tables, asked, None if pd.isna(size) else int(size)) for size in sizes]
+    return [advice for advice in found if advice]
+
+
+def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | None:
+    """The advice for so many training images a class; None of fewer than two treatments."""
+    asked = asked[asked.images_per_class.isna() if size is None else asked.images_per_class == size]
+    finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
     done = asked[finished]
     if done.treatment.nunique() < 2:
         return None
@@ -137,15 +186,47 @@ def advise(tables: Tables) -> Advice | None:
     ways.sort(key=lambda way: -way[0]["validation"])  # stable: of equals the first of the study
     of_best = ways[0][1]
     for row, right in ways:
+        accuracy = crossed(np.stack(list(right.values())))
+        row["test"], row["test_low"], row["test_high"] = np.clip(accuracy, 0, 1)
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         row["behind"], row["low"], row["high"] = crossed(pairs)
         row["apart"] = not row["low"] <= 0 <= row["high"]
     frame = pd.DataFrame([row for row, _ in ways])
     frame["cost"] /= frame.cost[0]
+    frame["longer"] = frame.longer / frame.longer.mode()[0]
     falls = frame.validation - frame.test
-    interval = crossed(np.stack(list(of_best.values())))
     left = len(asked[~finished].drop_duplicates(WAY))
-    return Advice(frame, left, part, interval, float(falls[0] - falls.mean()))
+    optimism = float(falls[0] - falls.mean())
+    return Advice(frame, left, part, optimism, size, len(tables.about["layer_costs"]) - 1)
+
+
+def summary(advice: list[Advice]) -> pd.DataFrame:
+    """What more training images are worth: a row a number of images a class, the accuracies of the
+    best way, from scratch, of the best linear classifier, with all layers copied and frozen, and
+    with all copied and fine-tuned, each the best of its kind on validation.
+    """
+    rows = []
+    for a in advice:
+        whole = a.family("AnB~all")
+        kinds = {
+            "from scratch": a.scratch,
+            "linear classifier": a.probe,
+            "all frozen": _first(whole[whole.n == a.top]),
+            "all fine-tuned": _first(whole[whole.n == 0]),
+        }
+        rows.append(
+            {
+                "images a class": a.images_per_class or "all",
+                "best": f"{a.best.cell}, {a.best.recipe}",
+                a.part: a.best.test,
+                "low": a.best.test_low,
+                "high": a.best.test_high,
+                **{name: np.nan if way is None else way.test for name, way in kinds.items()},
+                "optimism": a.optimism,
+                "seeds": a.best.seeds,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables) -> dict:
@@ -155,13 +236,13 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables)
     top = first.n if short else len(costs)
     trained = range(first.frozen, top)
     return {
-        **first[WAY],
+        **first[[*WAY, "n", "copied", "frozen"]],
+        "short": short,
+        "longer": first.images,
         "words": _words(first, short, len(costs) - 1),
-        "probe": bool(short and first.frozen),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
         "seeds": len(right),
         "validation": rows.accuracy.mean(),
-        "test": float(np.mean([own.mean() for own in right.values()])),
         "run": first.run,
     }
 

@@ -28,6 +28,7 @@ from experiments.cli import command, dataset_of
 from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.duplicates import sentence
+from transferability.errors import UserError
 from transferability.jobs import with_sources
 from transferability.networks.chain import layer_costs
 from transferability.spec import RunSpec, given_of
@@ -286,6 +287,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
 
 
 def main(config: Config) -> None:
+    if config.all_images:
+        raise UserError("all_images=true leaves no images to measure accuracy on: collect without")
     dataset, store = dataset_of(config), Store(config.store)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
     whole = all((folder / name).exists() for name in ("results.csv", "about.json"))

@@ -17,12 +17,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.advice import advise
+from analysis.advice import advise, summary
 from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design, drawings
-from analysis.paired import class_changes
+from analysis.paired import class_changes, confusions
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
 from analysis.tables import Tables, mixed, names, read_csv, write_csv
@@ -30,7 +30,7 @@ from transferability.files import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
-FIRST = ("accuracy", "distance", "decomposition")  # the figures that come first
+FIRST = ("advice", "accuracy", "distance", "decomposition")  # the figures that come first
 
 ET.register_namespace("", SVG[1:-1])
 ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
@@ -50,7 +50,8 @@ def write_report(folder: Path) -> Path:
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
     if advice := advise(tables):
-        write_csv(folder / "advice.csv", advice.ways)
+        ways = [a.ways.assign(images_per_class=a.images_per_class) for a in advice]
+        write_csv(folder / "advice.csv", pd.concat(ways))
     path = folder / "report.html"
     write_atomic(path, page(tables))
     return path
@@ -69,7 +70,7 @@ def page(tables: Tables) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": _number, "signed": _signed}
-    claims = _claims(networks, tables)
+    claims, advice = _claims(networks, tables), advise(tables)
     missing = tables.results[tables.results.state == "missing"]
     return environment.get_template("report.html.j2").render(
         about=tables.about,
@@ -81,6 +82,7 @@ def page(tables: Tables) -> str:
         absent=absent,
         claims=claims,
         mixed=mixed(tables.networks),
+        tested=not advice or any(claim["verdict"] != "not tested" for claim in claims),
         verdicts=Counter(claim["verdict"] for claim in claims),
         transition=transition(networks),
         their_transition=None if is_paper else transition(published().networks),
@@ -88,7 +90,9 @@ def page(tables: Tables) -> str:
         boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
         changes=class_changes(tables),
-        advice=advise(tables),
+        advice=advice[-1] if advice else None,
+        sizes=summary(advice) if len(advice) > 1 else None,
+        confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
         missing=names(missing),
         results=tables.results,

@@ -48,6 +48,11 @@ def main(config: Config) -> None:
             others,
             dataset.name,
         )
+    if config.all_images:
+        log.warning(
+            "all_images=true: the networks see validation and test images in training, so their "
+            "accuracy on them says nothing of new images"
+        )
     if given := given_of(study):
         for line in given.lines():
             log.info("%s", line)

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.advice import advise
-from analysis.paired import crossed
+from analysis.advice import advise, summary
+from analysis.figures import advice as figure
+from analysis.paired import confusions, crossed
+from analysis.style import compose
 from analysis.tables import RESULTS, Tables
 
 
@@ -73,13 +75,14 @@ def study(ways=WAYS, tests=True, seeds=(0, 1)):
                 | {"images_per_class": np.nan, "test_top1": test / 1000 if tests else np.nan}
             )
     about = {"given": ["x"], "layer_costs": [10, 10, 10, 1], "statistic": "top1"}
+    about |= {"dataset": {"name": "d"}, "network": {"name": "x", "layers": 4}}
     return Tables(about, pd.DataFrame(rows), predictions=predictions)
 
 
 def test_the_best_on_validation_is_reported_on_test():
-    advice = advise(study())
+    (advice,) = advise(study())
     assert (advice.best.cell, advice.part) == ("A2B+", "test")
-    assert advice.best.test == 0.8 == advice.interval[0]
+    assert advice.best.test == 0.8
     assert advice.ways.cell.tolist()[:3] == ["A2B+", "A1B~2", "A3B+"]
     falls = {cell: (way[4] - way[5]) / 1000 for cell, way in WAYS.items()}
     assert advice.optimism == pytest.approx(falls["A2B+"] - np.mean(list(falls.values())))
@@ -95,7 +98,7 @@ def test_the_best_on_validation_is_reported_on_test():
 
 def test_what_serves_as_well_and_is_cheaper_is_named():
     close = WAYS | {"A2.B": (2, 2, 2, "A", 790, 800)}
-    advice = advise(study(close))
+    (advice,) = advise(study(close))
     assert advice.as_good_and_cheaper.cell.tolist() == ["A2.B"]
     said = " ".join(advice.sentences)
     assert "copy 2 layers of the given network, freeze none, the others fresh (A2B+" in said
@@ -105,8 +108,8 @@ def test_what_serves_as_well_and_is_cheaper_is_named():
 
 
 def test_without_test_images_it_says_that_it_flatters():
-    advice = advise(study(tests=False))
-    assert advice.part == "validation" and advice.interval[0] == 0.86
+    (advice,) = advise(study(tests=False))
+    assert advice.part == "validation" and advice.best.test == 0.86
     assert "flatters it" in advice.sentences[-1]
     words = advice.ways.set_index("cell").words
     assert words["A1B~2"] == "copy all 3 layers of the given network, freeze 1"
@@ -117,22 +120,94 @@ def test_controls_are_no_ways_and_what_is_not_finished_is_counted():
     """Own and random layers are the paper's controls; a way that lacks a seed is left out."""
     more = WAYS | {"B2B+": (2, 2, 0, "B", 990, 990), "R2B": (2, 0, 2, "R", 980, 980)}
     tables = study(more)
-    assert advise(tables).ways.cell.tolist() == advise(study()).ways.cell.tolist()
+    assert advise(tables)[0].ways.cell.tolist() == advise(study())[0].ways.cell.tolist()
     del tables.predictions["A2B+-1 validation"]
     tables.results.loc[tables.results.run == "A2B+-1", ["top1", "test_top1"]] = np.nan
-    advice = advise(tables)
+    (advice,) = advise(tables)
     assert advice.best.cell == "A1B~2" and advice.unfinished == 1
     assert "1 more lack a network, and are left out." in advice.sentences
     two = study()
     two.results.loc[0, "task"] = "another"
     two.predictions |= {"another validation": LABELS, "another test": LABELS}
-    assert advise(two) is None
+    assert advise(two) == []
+
+
+def test_families_are_the_four_questions_and_their_ends_are_shared():
+    (advice,) = advise(study())
+    found = {name: advice.family(name) for name in ("base", "An.B", "AnB", "AnB+", "AnB~all")}
+    cells = {name: sorted(rows.cell) for name, rows in found.items()}
+    assert cells == {
+        "base": ["baseB"],
+        "An.B": ["A2.B"],
+        "AnB": ["A2B", "A3B"],
+        "AnB+": ["A2B+", "A3B+"],
+        "AnB~all": ["A1B~2", "A3B", "A3B+"],
+    }
+    curve = advice.curve("AnB~all")
+    assert curve.n.tolist() == [0, 1, 3] and curve.cell.tolist() == ["A3B+", "A1B~2", "A3B"]
+
+
+def test_at_each_n_the_recipe_that_is_best_and_what_trained_longer_apart():
+    tables = study()
+    slow, long = study(WAYS), study({"A3B+": (3, 3, 0, "A", 900, 900)})
+    slow.results["recipe"], long.results["recipe"] = "y, rate 0.003", "long"
+    slow.results.loc[slow.results.cell == "A2B", ["top1", "test_top1"]] = 0.81, 0.5
+    slow.results["run"], long.results["run"] = slow.results.run + "s", long.results.run + "l"
+    long.results["images"] = 400
+    for other, mark in ((slow, "s"), (long, "l")):
+        tables.results = pd.concat([tables.results, other.results], ignore_index=True)
+        keys = {k.replace(" ", f"{mark} ", 1): v for k, v in other.predictions.items()}
+        tables.predictions |= {k: v for k, v in keys.items() if not k.startswith("t")}
+    (advice,) = advise(tables)
+    assert advice.best.cell == "A3B+" and advice.best.longer == 4
+    assert advice.settings[-1] == "seed=0" and "cell=A3B+" in advice.settings
+    curve = advice.curve("AnB").set_index("n")
+    assert curve.recipe[2] == "y, rate 0.003" and curve.recipe[3] == "y"
+    assert set(advice.curve("AnB~all").longer) == {1}
+
+
+def test_each_number_of_images_has_its_advice_and_a_row_of_the_summary():
+    tables, few = study(), study({k: (*v[:4], v[4] - 100, v[5] - 100) for k, v in WAYS.items()})
+    few.results["images_per_class"], few.results["run"] = 10.0, few.results.run + "f"
+    tables.results = pd.concat([tables.results, few.results], ignore_index=True)
+    tables.predictions |= {
+        k.replace(" ", "f ", 1): v for k, v in few.predictions.items() if not k.startswith("t ")
+    }
+    fewer, every = advise(tables)
+    assert (fewer.images_per_class, every.images_per_class) == (10, None)
+    assert fewer.best.test == 0.7 and every.best.test == 0.8
+    table = summary([fewer, every])
+    assert table["images a class"].tolist() == [10, "all"] and table.test.tolist() == [0.7, 0.8]
+    assert table["from scratch"].tolist() == [0.41, 0.51]
+    assert table["linear classifier"].tolist() == [0.695, 0.795]
+    assert table["all fine-tuned"].tolist() == [0.73, 0.83]
+    drawing = figure.draw(tables)
+    assert [p.title for p in drawing.panels[:2]] == [
+        "10 training images a class",
+        "All training images",
+    ]
+    assert len(drawing.panels) == 3 and set(drawing.table.family) == set(figure.LOOKS)
+    compose(drawing)
+
+
+def test_a_confusion_matrix_counts_every_seed_and_names_of_many_classes_the_mistakes():
+    tables = study()
+    tables.about["dataset"] = {"class_names": ["cat", "dog"]}
+    tables.predictions["t classes"] = np.array([0, 1], np.int16)
+    (advice,) = advise(tables)
+    matrix = confusions(tables, advice)
+    assert matrix.columns.tolist() == ["", "cat", "dog"]
+    assert matrix.to_numpy()[:, 1:].tolist() == [[1600, 400], [0, 0]]
+    tables.about["dataset"] = {"class_names": list("abcdefghijklmn")}
+    tables.predictions["t classes"] = np.arange(14, dtype=np.int16)
+    worst = confusions(tables, advice).iloc[0]
+    assert (worst.shows, worst["taken for"], worst.images, worst.share) == ("a", "b", 400, 0.2)
 
 
 def test_only_studies_of_a_given_base_are_advised():
     tables = study()
     del tables.about["given"]
-    assert advise(tables) is None
+    assert advise(tables) == []
     tables = study()
     tables.predictions.clear()
-    assert advise(tables) is None
+    assert advise(tables) == []

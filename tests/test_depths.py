@@ -177,7 +177,8 @@ def overlaps(axes) -> list[tuple[str, str]]:
 
 def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
     made, absent = drawings(tables)
-    assert [drawing.name for drawing in made] == list(FIGURES) and not absent
+    names = [drawing.name for drawing in made]
+    assert names == [f for f in FIGURES if f != "advice"] and absent.keys() == {"advice"}
     last = tables.layers - 1
     for drawing in made:
         if "n" in drawing.table and drawing.name != "curves":

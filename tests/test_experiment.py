@@ -26,7 +26,8 @@ TINY = "dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet"
 WORDS = {  # as results/ and the history of the README have them
     "advice": "dataset=folder network=timm recipe=photographs study=advice "
     "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
-    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[4,8,12,16,19]",
+    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[5,10,15,19] "
+    "recipe.steps=200 recipe.warmup_steps=20",
     "calibration": "study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250",
     "cifar100": "dataset=cifar100 recipe=cifar network.input_size=28",
     "folder": "dataset=folder network=small-bn recipe=tiny_imagenet study.splits=[random-0]",

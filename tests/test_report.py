@@ -26,7 +26,7 @@ SPLIT = f"{IMAGE}\n{SCRIPT} a & b 'c' \"d\" #222222 url(#e)"
 CLASSES = [SCRIPT, IMAGE, "a & b", 'it\'s "quoted"', "two\nlines", "</p></details>"]
 FIGURES = {"accuracy", "distance", "dissimilar", "decomposition", "volume"}
 # of weights, which are not published; of a base that is given
-INSIDE = {"filters", "similarity", "activity", "curves", "predictors"}
+INSIDE = {"filters", "similarity", "activity", "curves", "predictors", "advice"}
 FIGURES |= INSIDE
 ARGUMENTS = [
     "--no-sandbox",
@@ -238,7 +238,7 @@ def test_a_figure_is_drawn_or_the_page_says_why_not(visit, name):
         absent = tab.eval_on_selector_all("#missing li", "all => all.map(item => item.textContent)")
     reasons = dict(line.removeprefix("No figure ").split(": ") for line in absent)
     # it has nothing but AnB between dissimilar tasks, as the paper
-    made_up = FIGURES - {"dissimilar", "predictors"}
+    made_up = FIGURES - {"dissimilar", "predictors", "advice"}
     expected = {"made up": made_up, "paper": made_up - INSIDE, "bases": set()}[name]
     assert drawn == expected | {"design"} and set(reasons) == FIGURES - expected
     assert all(len(why) > 15 for why in reasons.values())

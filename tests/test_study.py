@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from analysis.collect import collect
+from analysis.collect import main as collecting
 from analysis.figures import drawings
 from analysis.paper import published
 from analysis.report import page
@@ -20,12 +22,13 @@ from transferability.cells import parse
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo, open_dataset
 from transferability.errors import UserError
-from transferability.jobs import job_specs, jobs, with_sources
+from transferability.jobs import cohort_key, job_specs, jobs, with_sources
 from transferability.pack import pack
 from transferability.runner import ensure
 from transferability.sources.imagenet import imagenet_groups
-from transferability.spec import make_spec
+from transferability.spec import RunSpec, make_spec
 from transferability.store import Store
+from transferability.stream import Stream
 from transferability.study import study_specs
 
 ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
@@ -344,3 +347,25 @@ def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
     assert relative.accuracy.notna().all(), (
         "AnB of the second split is compared with its task's base, of the first"
     )
+
+
+def test_on_all_images_a_network_is_another_run_with_a_stream_of_its_own(dataset, tmp_path):
+    """It trains on what is held out elsewhere, so nothing collects its accuracy."""
+    words = ("cell=A3B", "split=random-0", "seed=0")
+    (usual,) = study_specs(shrunk(tmp_path, *words), dataset)
+    (every,) = study_specs(shrunk(tmp_path, *words, "all_images=true"), dataset)
+    assert every.all_images and every.id != usual.id and every.source.id == usual.source.id
+    assert replace(every, all_images=False).id == usual.id
+    assert RunSpec.from_dict(every.to_dict()) == every and "all_images" not in usual.to_dict()
+    assert cohort_key(every) != cohort_key(usual)
+    rows = Stream.of(every, dataset, CPU.device).train_rows
+    held = [part(list(every.classes)) for part in (dataset.val_rows, dataset.test_rows)]
+    own = Stream.of(usual, dataset, CPU.device).train_rows
+    assert rows.tolist() == np.concatenate([own, *held]).tolist() and len(held[0])
+    store = Store(tmp_path / "runs")
+    ensure([every], store, dataset, CPU)
+    assert store.is_done(every) and not store.is_done(usual)
+    with pytest.raises(UserError, match="all_images=true is not possible with images_per_class"):
+        study_specs(shrunk(tmp_path, *words, "all_images=true", "images_per_class=2"), dataset)
+    with pytest.raises(UserError, match="leaves no images to measure accuracy on"):
+        collecting(shrunk(tmp_path, *words, "all_images=true"))

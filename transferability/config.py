@@ -285,6 +285,8 @@ class Config:
     cell: str | None = None  # one cell such as A3B+; null: every cell of the study
     # at most so many training images a class of the target task
     images_per_class: int | None = None
+    # train on validation and test images too: to use, nothing is left to measure it on
+    all_images: bool = False
     # one job of the study (networks that train in lockstep), by its number in the plan
     job: int | None = None
     mode: str = "train"  # train | plan

@@ -115,6 +115,10 @@ class PackedDataset:
         """Test rows of ``classes`` in file order; none where the pack has no test part."""
         return self._rows(classes, self.n_train + self.n_val, len(self.labels))
 
+    def every_row(self, classes: list[int]) -> np.ndarray:
+        """Training, validation and test rows of ``classes`` in file order."""
+        return self._rows(classes, 0, len(self.labels))
+
     def _rows(self, classes: list[int], start: int, stop: int) -> np.ndarray:
         return start + np.flatnonzero(np.isin(self.labels[start:stop], classes))
 

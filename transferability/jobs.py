@@ -18,6 +18,7 @@ def cohort_key(spec: RunSpec) -> tuple:
         spec.dataset.checksum,
         spec.classes,
         spec.images_per_class,
+        spec.all_images,
         spec.seed,
         spec.recipe.pace,
         crop,

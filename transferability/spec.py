@@ -44,6 +44,7 @@ class RunSpec:
         cell: the network of the study, such as A3B+.
         source: the base whose layers are copied, a run or one that is given; None where nothing
             is copied.
+        all_images: whether it also trains on the task's validation and test images.
     """
 
     dataset: Images
@@ -55,6 +56,7 @@ class RunSpec:
     recipe: RecipeConfig
     seed: int
     source: "RunSpec | Given | None" = None
+    all_images: bool = later(False)
     format: int = field(default=FORMAT, init=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class Stream:
         dataset: the packed images.
         classes: dataset classes of the task; their order gives the labels 0..K-1.
         images_per_class: train on the first so many images a class only; None for all.
+        all_images: train on validation and test images as well.
         seed: of the order, crops and mirrors.
         crop: pixels a side of what the networks see.
     """
@@ -103,9 +104,14 @@ class Stream:
         recipe: RecipeConfig,
         crop: int,
         device: torch.device,
+        all_images: bool = False,
     ):
         self.seed, self.recipe, self.crop, self.device = seed, recipe, crop, device
-        self.train_rows = dataset.train_rows(classes, images_per_class)
+        self.train_rows = (
+            dataset.every_row(classes)
+            if all_images
+            else dataset.train_rows(classes, images_per_class)
+        )
         self.val_rows, self.test_rows = dataset.val_rows(classes), dataset.test_rows(classes)
         self._label_of = np.full(len(dataset.classes), -1)
         self._label_of[classes] = np.arange(len(classes))
@@ -127,6 +133,7 @@ class Stream:
             spec.recipe,
             spec.network.input_size,
             device,
+            spec.all_images,
         )
 
     @property

@@ -34,7 +34,15 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
             f"study={config.study.name} has no networks{f' with {chosen}' if chosen else ''}"
         )
     _check_names(specs)
-    return _each_once(specs)
+    specs = _each_once(specs)
+    if not config.all_images:
+        return specs
+    if any(spec.images_per_class for spec in specs):
+        raise UserError(
+            "all_images=true is not possible with images_per_class: say "
+            "'study.images_per_class=[null]'"
+        )
+    return [replace(spec, all_images=True) for spec in specs]
 
 
 def _check_names(specs: list[RunSpec]) -> None:
@@ -109,11 +117,14 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
     return specs
 
 
+RATE = ", rate "  # between a recipe's name and its rate
+
+
 def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeConfig]:
     """The recipe at each of the learning rates, named after it."""
     if rates is None:
         return [recipe]
-    return [replace(recipe, lr=rate, name=f"{recipe.name}, rate {rate:g}") for rate in rates]
+    return [replace(recipe, lr=rate, name=f"{recipe.name}{RATE}{rate:g}") for rate in rates]
 
 
 def _given(

@@ -14,6 +14,7 @@ from pathlib import Path
 from analysis.figures import (
     accuracy,
     activity,
+    advice,
     curves,
     decomposition,
     design,
@@ -31,6 +32,7 @@ from transferability.files import remove_leftovers
 # In the order in which they are drawn. The design of the study, which needs no networks,
 # is not one of them.
 FIGURES = {
+    "advice": advice,
     "accuracy": accuracy,
     "distance": distance,
     "dissimilar": dissimilar,

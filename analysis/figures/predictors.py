@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from analysis import captions, plot
 from analysis.predictors import rank_correlation
 from analysis.style import BLUE, GREEN, ORANGE, TREATMENTS, Drawing, Mark, Panel
-from analysis.tables import Tables, mixed
+from analysis.tables import Tables
 
 LOOKS = {
     "k nearest neighbours": Mark("k nearest neighbours: accuracy", BLUE, "s"),
@@ -18,13 +18,13 @@ LOOKS = {
 def draw(tables: Tables) -> Drawing | str:
     if tables.predictors.empty:
         return "no base of the study is given"
-    if why := mixed(tables.networks):
-        return why
     measured = tables.networks[tables.networks.treatment == "AnB"].dropna(subset="accuracy")
+    measured = measured[measured.images_per_class.isna()]
     if measured.n.nunique() < 3:
         return "networks with frozen layers of the given base are finished at fewer than three n"
-    accuracy = measured.groupby("n").accuracy.mean()
-    told = tables.predictors.groupby(["predictor", "n"]).value.mean()
+    accuracy = measured.groupby(["n", "recipe"]).accuracy.mean().groupby("n").max()
+    most = tables.predictors[tables.predictors.images == tables.predictors.images.max()]
+    told = most.groupby(["predictor", "n"]).value.mean()
     table = pd.DataFrame(
         {"predictor": name} | _correlated(told[name], accuracy) for name in LOOKS if name in told
     )
@@ -33,10 +33,11 @@ def draw(tables: Tables) -> Drawing | str:
         "predictors",
         f"Told without training, and measured: {captions.study(tables)}",
         "Each predictor looks at the pooled output of layer n of the given base, for "
-        f"{int(tables.predictors.images.max())} training images of the task (k nearest neighbours "
+        f"{int(most.images.max())} training images of the task (k nearest neighbours "
         "also for its validation images); more is better. Red, on the right-hand scale: the "
-        f"measured top-1 accuracy of AnB, {len(measured)} networks. In the titles Spearman's rank "
-        f"correlation over the {len(accuracy)} measured n, with its 95% interval.{leep}",
+        "measured top-1 accuracy of AnB, at each n with the recipe that is best, "
+        f"{len(measured)} networks. In the titles Spearman's rank correlation over the "
+        f"{len(accuracy)} measured n, with its 95% interval.{leep}",
         [
             Panel(
                 _title(row), lambda axes, row=row: _beside(axes, told[row.predictor], accuracy, row)

@@ -1,0 +1,113 @@
+"""The four questions about a given network on one scale, and what more images are worth."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.advice import FAMILIES, Advice, advise, summary
+from analysis.style import BLUE, INK, LIGHT_RED, ORANGE, RED, Drawing, Mark, Panel
+from analysis.tables import Tables
+
+LOOKS = {
+    "base": Mark(f"base: {FAMILIES['base']}", INK, line=":"),
+    "An.B": Mark(f"An.B: {FAMILIES['An.B']}", BLUE, "s", offset=-0.15),
+    "AnB": Mark(f"AnB: {FAMILIES['AnB']}", RED, "D", offset=-0.05),
+    "AnB+": Mark(f"AnB+: {FAMILIES['AnB+']}", LIGHT_RED, "P", offset=0.05, size=60),
+    "AnB~all": Mark(f"AnB~all: {FAMILIES['AnB~all']}", ORANGE, "h", offset=0.15, size=44),
+}
+SIZES = {  # columns of analysis.advice.summary
+    "best": Mark("the best on validation", INK, "o"),
+    "from scratch": Mark("from scratch", INK, line=":"),
+    "linear classifier": Mark("linear classifier", BLUE, "s"),
+    "all frozen": Mark("all layers copied, all frozen", RED, "D"),
+    "all fine-tuned": Mark("all layers copied, none frozen", LIGHT_RED, "P", size=60),
+}
+
+
+def draw(tables: Tables) -> Drawing | str:
+    if not (found := advise(tables)):
+        return "no base of the study is given"
+    there = [name for name in LOOKS if any(len(a.family(name)) for a in found)]
+    marks = [LOOKS[name] for name in there]
+    panels = [
+        Panel(_title(a, len(found)), lambda axes, a=a: _of_size(axes, a, there)) for a in found
+    ]
+    table = pd.concat(
+        [
+            a.curve(name).assign(family=name, images=a.images_per_class or "all")
+            for a in found
+            for name in there
+        ]
+    )
+    if len(found) > 1:
+        panels.append(Panel("What more images are worth", lambda axes: _sizes(axes, found)))
+    longer = ""
+    if any((a.ways.longer > 1).any() for a in found):
+        longer = " Open marks and the dashed line: trained longer (the table of all ways says how)."
+    one = found[-1]
+    columns = ["images", "family", "n", "recipe", "test", "test_low", "test_high"]
+    return Drawing(
+        "advice",
+        f"How many layers to keep, freeze, fine-tune: {captions.study(tables)}",
+        f"Accuracy on {one.part} images against n, at each n with the recipe that is best on "
+        f"validation images; means of {one.best.seeds} seeds, bars: 95% intervals over images"
+        f"{' and seeds' if one.best.seeds > 1 else ''}. Marks of one n are shifted sideways."
+        f"{longer}",
+        panels,
+        marks,
+        table[columns].reset_index(drop=True),
+        columns=2,
+    )
+
+
+def _title(advice: Advice, count: int) -> str:
+    if advice.images_per_class is None:
+        return "All training images" if count > 1 else ""
+    return f"{advice.images_per_class} training images a class"
+
+
+def _of_size(axes: Axes, advice: Advice, there: list[str]) -> None:
+    for name in there:
+        mark, rows = LOOKS[name], advice.family(name)
+        if name == "base":
+            for way in (_best(rows, rows.longer == 1), _best(rows, rows.longer > 1)):
+                if way is not None:
+                    line = "--" if way.longer > 1 else ":"
+                    axes.axhline(way.test, color=mark.colour, lw=1, ls=line, zorder=1)
+            continue
+        _line(axes, advice.curve(name), mark, name)
+        longer = rows[rows.longer > 1].drop_duplicates("n")
+        if len(longer) and name != "AnB+":  # whose end is the beginning of AnB~all
+            _line(axes, longer, Mark("", mark.colour, mark.marker, False, size=mark.size), name)
+    plot.layer_axis(axes, advice.top)
+    axes.set_xlabel(f"n, of the {advice.top} layers below the classifier")
+    axes.set_ylabel(f"Top-1 accuracy on {advice.part} images")
+
+
+def _best(rows: pd.DataFrame, which: pd.Series) -> pd.Series | None:
+    return rows[which].iloc[0] if which.any() else None
+
+
+def _line(axes: Axes, rows: pd.DataFrame, mark: Mark, name: str) -> None:
+    x, spread = rows.n + mark.offset, [rows.test - rows.test_low, rows.test_high - rows.test]
+    axes.plot(x, rows.test, color=mark.colour, lw=1.3, zorder=2)
+    axes.errorbar(x, rows.test, spread, fmt="none", ecolor=mark.colour, elinewidth=0.8, zorder=2)
+    tips = [
+        f"{row.cell}, {row.recipe}: {row.test:.3f} [{row.test_low:.3f}, {row.test_high:.3f}]"
+        for row in rows.itertuples()
+    ]
+    plot.scatter(axes, x, rows.test, mark, tips)
+
+
+def _sizes(axes: Axes, found: list[Advice]) -> None:
+    table, places = summary(found), range(len(found))
+    for name, mark in SIZES.items():
+        values = table[found[-1].part if name == "best" else name]
+        axes.plot(places, values, mark.line, color=mark.colour, lw=1.3, zorder=2, label=mark.label)
+        tips = [f"{mark.label}, {row[0]} images a class" for row in table.itertuples(index=False)]
+        if mark.marker:
+            plot.scatter(axes, places, values, mark, tips)
+    axes.set_xticks(places, [str(size) for size in table["images a class"]])
+    axes.set_xlabel("Training images a class")
+    axes.set_ylabel(f"Top-1 accuracy on {found[-1].part} images")
+    axes.legend(fontsize=7, loc="lower right")
