@@ -7,7 +7,7 @@ LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo test lint plan status sweep collect figures report question calibration paper-figures results
+.PHONY: help setup demo advice test lint plan status sweep collect figures report question calibration paper-figures results
 .PHONY: bench bench-gpu bench-ingest bench-growth clean
 
 help: ## list the targets
@@ -25,6 +25,11 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## train the whole study on the embedded images (minutes on two cores), draw its figures, write its report
 	$(RUN) experiments.run $(OVERRIDES)
 	@$(MAKE) --no-print-directory figures report
+
+advice: OUT = figures/advice
+advice: setup ## how many layers of a given network to keep, freeze, fine-tune (OVERRIDES="experiment=advice ..."): train, write OUT/report.html
+	$(RUN) experiments.run $(OVERRIDES)
+	@$(MAKE) --no-print-directory figures report OUT="$(OUT)"
 
 test: setup ## run the tests, two files at a time
 	$(RUN) pytest -n 2 --dist loadfile

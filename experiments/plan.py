@@ -72,7 +72,7 @@ def print_plan(
     seconds = [cost.seconds(job) for job in works]
     print(
         f"\nTo train: {len(left)} networks, {images:,} network-images, in {len(works)} jobs: about "
-        f"{_duration(sum(seconds) / execution.threads)} on {execution.device} with "
+        f"{duration(sum(seconds) / execution.threads)} on {execution.device} with "
         f"{counted(execution.threads, 'thread')} (from a few timed steps; "
         "a shared machine may be slower)."
     )
@@ -90,7 +90,7 @@ def print_plan(
             t / min(execution.threads, len(job)) for t, job in zip(seconds, works, strict=True)
         ]
         times = ", ".join(
-            f"{k} take {_duration(schedule(works, alone, k))}"
+            f"{k} take {duration(schedule(works, alone, k))}"
             for k in (1, 2, 8, 64)
             if k <= len(works)
         )
@@ -278,7 +278,7 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

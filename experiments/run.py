@@ -12,8 +12,9 @@ python -m experiments.run -m split=random-0,natural-manmade target=A,B hydra/lau
 import logging
 from pathlib import Path
 
+from experiments.budget import print_budget
 from experiments.cli import command, dataset_of
-from experiments.plan import UnpackedImagenet, print_plan
+from experiments.plan import Cost, UnpackedImagenet, print_plan
 from transferability.config import Config
 from transferability.execution import execution_of
 from transferability.jobs import job_specs
@@ -58,6 +59,8 @@ def main(config: Config) -> None:
             log.info("%s", line)
     if config.mode == "plan":
         print_plan(specs, study, store, dataset, execution)
+        if config.budget_minutes:
+            print_budget(config, specs, Cost(store, dataset, execution))
     else:
         ensure(specs, store, dataset, execution, config.sources)
         for spec in specs[:SHOWN]:

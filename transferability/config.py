@@ -290,6 +290,7 @@ class Config:
     # one job of the study (networks that train in lockstep), by its number in the plan
     job: int | None = None
     mode: str = "train"  # train | plan
+    budget_minutes: float | None = None  # the plan says what of the study fits this time
     # train | require: what happens when a cell's base network is not finished
     sources: str = "train"
     data_dir: str = "data"
@@ -312,9 +313,11 @@ class Config:
         self.recipe.check()
         require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
         require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
-        for key in ("threads", "max_networks", "images_per_class"):
+        for key in ("threads", "max_networks", "images_per_class", "budget_minutes"):
             value = getattr(self, key)
             require(value is None or value > 0, key, value, "a number above 0, or null")
+        if self.budget_minutes and self.mode != "plan":
+            raise UserError("budget_minutes is for mode=plan, which says what fits it")
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {
             f"study.parts.{name}": part for name, part in self.study.parts.items()

@@ -1,0 +1,71 @@
+"""What of a study fits a given time: the settings that are printed make the networks that were
+counted.
+"""
+
+import shlex
+
+import pytest
+
+from experiments.budget import Part, _parts, print_budget
+from experiments.plan import Cost
+from tests.conftest import CPU, shrunk
+from transferability.errors import UserError
+from transferability.store import Store
+from transferability.study import study_specs
+
+STUDY = [
+    "study.splits=[random-0]",
+    "study.targets=[B]",
+    "study.seeds=[0,1]",
+    "study.layers=[1,3,4,5,7]",
+    "study.rates=[0.01,0.03]",
+    "study.treatments={random:[]}",
+    '+study.parts.ways={treatments:{random:[base,AnB,AnB+,"AnB~all","An.B"]}}',
+    "+study.parts.longer={treatments:{random:[base,AnB~all]},layers:[],recipe:{steps:99}}".replace(
+        "AnB~all", '"AnB~all"'
+    ),
+]
+
+
+def whole_of(specs) -> Part:
+    usual = {s.recipe.steps for s in specs}
+    assert usual == {min(usual), 99}
+    return Part((1, 3, 4, 5, 7), (0.01, 0.03), (0, 1), longer=True)
+
+
+def test_the_settings_of_every_part_make_its_networks(dataset, tmp_path):
+    config = shrunk(tmp_path, *STUDY)
+    specs = study_specs(config, dataset)
+    whole, usual = whole_of(specs), min(s.recipe.steps for s in specs)
+    assert {s.run_id for s in specs if whole.has(s, usual)} == {s.run_id for s in specs}
+    parts = list(_parts(whole))
+    assert parts[0] == whole and len(set(parts)) == len(parts) == 5 * 2 * 2 * 2
+    assert {part.layers for part in parts} == {
+        *((1, 3, 4, 5, 7), (1, 3, 5, 7), (1, 4, 7), (1, 7), (7,))
+    }
+    for part in parts[::3]:
+        words = [shlex.split(word)[0] for word in part.settings(whole, config)]
+        made = study_specs(shrunk(tmp_path, *STUDY, *words), dataset)
+        assert {s.run_id for s in made} == {s.run_id for s in specs if part.has(s, usual)}, part
+
+
+def test_the_plan_says_what_fits_and_what_it_leaves_out(dataset, tmp_path, capsys):
+    cost = Cost(Store(tmp_path / "runs"), dataset, CPU)
+
+    def said(minutes):
+        config = shrunk(tmp_path, *STUDY, "mode=plan", f"budget_minutes={minutes}")
+        print_budget(config, study_specs(config, dataset), cost)
+        return capsys.readouterr().out
+
+    assert "the whole study fits" in said(1e6)
+    with pytest.raises(UserError, match="the smallest part of the study takes about"):
+        said(1e-9)
+    specs = study_specs(shrunk(tmp_path, *STUDY), dataset)
+    every = sum(map(cost.seconds, ([s] for s in specs))) / 60
+    out = said(every / 6)
+    assert "'study." in out and "left out:" in out and "of 88 fit" in out
+
+
+def test_a_budget_is_for_a_plan(tmp_path):
+    with pytest.raises(UserError, match="budget_minutes is for mode=plan"):
+        shrunk(tmp_path, "budget_minutes=10")
