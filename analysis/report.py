@@ -264,11 +264,13 @@ def _number(value: Any) -> str:
 
 def main(folder: Path) -> None:
     path = write_report(folder)
-    for advice in advise(Tables.read(folder))[-1:]:
-        print("\n".join(advice.sentences))
-    print("The paper's claims on this study (claims.csv has differences and intervals):")
-    for claim in read_csv(folder / "claims.csv").itertuples():
-        print(f"  {claim.verdict:<12}  {claim.statement}")
+    claims, advice = read_csv(folder / "claims.csv"), advise(Tables.read(folder))
+    for one in advice[-1:]:
+        print("\n".join(one.sentences))
+    if not advice or (claims.verdict != "not tested").any():
+        print("The paper's claims on this study (claims.csv has differences and intervals):")
+        for claim in claims.itertuples():
+            print(f"  {claim.verdict:<12}  {claim.statement}")
     print(f"report: {path.resolve()}")
 
 

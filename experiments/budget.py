@@ -55,7 +55,7 @@ class Part:
         if whole.longer and not self.longer:
             steps = config.recipe.steps
             changed += [
-                f"'study.parts.{name}.seeds=[]'"
+                f"'++study.parts.{name}.seeds=[]'"
                 for name, part in config.study.parts.items()
                 if (part.recipe or {}).get("steps", steps) > steps
             ]
