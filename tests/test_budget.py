@@ -63,7 +63,7 @@ def test_the_plan_says_what_fits_and_what_it_leaves_out(dataset, tmp_path, capsy
     specs = study_specs(shrunk(tmp_path, *STUDY), dataset)
     every = sum(map(cost.seconds, ([s] for s in specs))) / 60
     out = said(every / 6)
-    assert "'study." in out and "left out:" in out and "of 88 fit" in out
+    assert "left out:" in out and "of 88 fit" in out
 
 
 def test_a_budget_is_for_a_plan(tmp_path):
