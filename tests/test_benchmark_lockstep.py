@@ -56,6 +56,10 @@ def test_speed_tables(tiny, tmp_path, capsys):
     assert len(re.findall(r"^ +plain script, .*\d\) +[\d,]+$", out, re.M)) == 2
     for size in (1, 2, 4, 7, 14, 28):
         assert re.search(rf"^ +cohorts of {size} +\d", out, re.M)
+    lockstep.print_sweep(tiny, specs, rounds=1, steps=1)
+    out = capsys.readouterr().out
+    for row in (r"BnB, BnB\+, AnB, AnB\+, every n +28", r"BnB and AnB, n = 5\.\.7 +6"):
+        assert re.search(rf"^ +{row} +\d+\.\d\d \(", out, re.M)
     assert not (tmp_path / "runs").exists()
 
 

@@ -48,6 +48,7 @@ from transferability.execution import execution_of
 from transferability.member import Member
 from transferability.spec import RunSpec, make_spec
 
+RATES = (0.25, 0.5, 1.0, 2.0)  # times the recipe's
 ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each
 
 
@@ -178,6 +179,41 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
     )
 
 
+def print_sweep(config: Config, specs: list[RunSpec], rounds: int, steps: int) -> None:
+    """Question 5: what a sweep over learning rates gains by being one cohort."""
+    execution, top = execution_of(config), config.network.n_layers - 1
+    kinds = {
+        "BnB, BnB+, AnB, AnB+, every n": ("BnB", "BnB+", "AnB", "AnB+"),
+        f"BnB and AnB, n = {max(1, top - 2)}..{top}": ("BnB", "AnB"),
+    }
+    rows = []
+    for what, treatments in kinds.items():
+        low = 1 if len(treatments) > 2 else top - 2
+        own = [s for s in specs if s.cell.treatment in treatments and s.cell.n >= low]
+        swept = [
+            replace(s, recipe=replace(s.recipe, lr=factor * s.recipe.lr))
+            for factor in RATES
+            for s in own
+        ]
+        cohort = untrained_cohort(config, swept)
+
+        def apart(_: int, cohort: Cohort = cohort, size: int = len(own)) -> float:
+            parts = [cohort.members[i : i + size] for i in range(0, len(cohort.members), size)]
+            return sum(step_seconds([Cohort(cohort.stream, p)], execution, steps) for p in parts)
+
+        def together(_: int, cohort: Cohort = cohort) -> float:
+            return step_seconds([cohort], execution, steps)
+
+        times = taking_turns({"together": together, "apart": apart}, rounds)
+        rows.append([what, str(len(own)), spread(times["apart"], times["together"])])
+    table(
+        f"5. A sweep over {len(RATES)} learning rates (study.rates): a cohort for each rate, "
+        "against one\n   cohort of all. Time of one training step of all networks, one cohort = 1.",
+        ["", "networks a rate", "a cohort for each rate (min to max)"],
+        rows,
+    )
+
+
 def print_memory(
     config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]
 ) -> None:
@@ -255,6 +291,7 @@ def lockstep(
             files,
             measure(config, specs, Path(name), rounds, steps, plain_steps),
         )
+        print_sweep(config, specs, rounds, steps)
 
 
 if __name__ == "__main__":
