@@ -19,6 +19,7 @@ def test_a_table_a_network(capsys):
     library.library(config_of(), TINY, rounds=1)
     out = capsys.readouterr().out
     assert "squeezenet1_1 at 32 pixels: 24 networks" in out and "blurred noise, 500x375" in out
+    assert 1 < float(re.search(r"(\d\.\d\d) times the multiply-adds", out)[1]) < 2
     rows = re.findall(r"^ +(lockstep|the script).* (\d+\.\d\d) \([\d. to]+\) +[\d,]+$", out, re.M)
     assert [name for name, _ in rows] == ["lockstep", "the script", "the script"]
     assert rows[0][1] == "1.00"

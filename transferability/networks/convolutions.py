@@ -1,8 +1,8 @@
 """A convolution whose weight's gradient a CPU computes in another way where that is faster.
 
 With few places left of an image (the last layers of a network at 32 to 128 pixels) oneDNN's kernel
-for this gradient takes up to 14 times as long as a product of matrices (512 channels, 3x3, one
-place: 210 ms against 14). Outputs, and the gradient of the input, are torch's own to the bit; the
+for this gradient can take several times as long as a product of matrices, which depends on the
+processor (docs/performance.md has a measurement to repeat). Outputs, and the gradient of the input, are torch's own to the bit; the
 gradient of the weight is the same sum in another order.
 """
 
