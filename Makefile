@@ -71,7 +71,7 @@ paper-figures: setup ## the original's figures, tables and report from its publi
 	@$(RUN) analysis.figures figures/paper
 	@$(RUN) analysis.report figures/paper
 
-STUDIES = $(patsubst %/about.json,%,$(wildcard results/*/about.json))
+STUDIES = $(patsubst %/about.json,%,$(wildcard results/*/about.json results/advice/*/about.json))
 .PHONY: $(STUDIES) results/questions results/calibration
 
 results: setup ## draw the figures (PNG) and write the reports in results/ again from their tables, two folders at a time

@@ -64,9 +64,11 @@ def points(axes: Axes, rows: pd.DataFrame, mark: Mark, offset: float | None = No
 
 
 def scatter(axes: Axes, x, y, mark: Mark, tips: list[str]) -> None:
+    """A mark each; none where a value is missing, which the drawing as text would leave out."""
+    there = ~np.isnan(np.asarray(y, float))
     collection = axes.scatter(
-        x,
-        y,
+        np.asarray(x)[there],
+        np.asarray(y)[there],
         s=mark.size,
         marker=mark.marker,
         facecolors=mark.face,
@@ -74,7 +76,7 @@ def scatter(axes: Axes, x, y, mark: Mark, tips: list[str]) -> None:
         linewidths=0.5 if mark.filled else 1.3,
         zorder=3,
     )
-    with_tips(collection, tips)
+    with_tips(collection, [tip for tip, known in zip(tips, there, strict=True) if known])
 
 
 def tips_of(rows: pd.DataFrame) -> list[str]:

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis.advice import advise, summary
 from analysis.figures import advice as figure
 from analysis.paired import confusions, crossed
+from analysis.plot import scatter
 from analysis.style import compose
 from analysis.tables import RESULTS, Tables
 
@@ -188,6 +190,13 @@ def test_each_number_of_images_has_its_advice_and_a_row_of_the_summary():
     ]
     assert len(drawing.panels) == 3 and set(drawing.table.family) == set(figure.LOOKS)
     compose(drawing)
+
+
+def test_a_value_that_is_missing_has_neither_mark_nor_tip():
+    axes = Figure().subplots()
+    scatter(axes, [1, 2, 3], pd.Series([0.5, np.nan, 0.7]), figure.LOOKS["AnB"], ["a", "b", "c"])
+    (marks,) = axes.collections
+    assert marks.tips == ["a", "c"] and len(marks.get_offsets()) == 2
 
 
 def test_a_confusion_matrix_counts_every_seed_and_names_of_many_classes_the_mistakes():

@@ -259,6 +259,40 @@ def test_a_process_that_goes_to_another_gpu_captures_there(bases, dataset, monke
     cuda_stream.cache_clear()
 
 
+def test_a_network_that_cannot_be_captured_goes_on_step_by_step(
+    bases, dataset, monkeypatch, caplog
+):
+    """As one that asks the host in the middle of a step; memory that runs out is another matter."""
+    cuda = Cuda(monkeypatch)
+    alone, captured = cohort_of(bases, dataset), cohort_of(bases, dataset)
+
+    @contextmanager
+    def refuses(*args, **kwargs):
+        raise RuntimeError(cuda.why)  # at once: what is captured is not computed
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", refuses)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    for m in [*alone.members, *captured.members]:
+        m.network.train()
+    cuda.why = "operation not permitted when stream is capturing"
+    steps = Steps(False, False), Steps(False, True)
+    for i in range(2):
+        for advance, cohort in zip(steps, (alone, captured), strict=True):
+            advance([(cohort.stream.batch(i), cohort.members)])
+    assert [r.message for r in caplog.records] == [
+        f"steps are not captured as a CUDA graph: {cuda.why}"
+    ]
+    for a, b in zip(captured.members, alone.members, strict=True):
+        assert a.step == 2
+        state, other = a.network.state_dict(), b.network.state_dict()
+        assert all(torch.equal(state[k], other[k]) for k in state), a.spec.cell
+    cuda.why = "CUDA out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Steps(False, True)([(captured.stream.batch(2), captured.members)])
+    cuda_stream.cache_clear()
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_without_momentum_networks_are_saved_and_go_on(spec_of, dataset, tmp_path, stacked):
     spec = spec_of("baseB", recipe={"momentum": 0.0})

@@ -29,8 +29,13 @@ def draw(tables: Tables) -> Drawing | str:
         return "no base of the study is given"
     there = [name for name in LOOKS if any(len(a.family(name)) for a in found)]
     marks = [LOOKS[name] for name in there]
+    drawn = [a.family(name) for a in found for name in there]
+    low = min(rows.test_low.min() for rows in drawn)
+    high = max(rows.test_high.max() for rows in drawn)
+    scale = low - 0.03 * (high - low), high + 0.03 * (high - low)
     panels = [
-        Panel(_title(a, len(found)), lambda axes, a=a: _of_size(axes, a, there)) for a in found
+        Panel(_title(a, len(found)), lambda axes, a=a: _of_size(axes, a, there, scale))
+        for a in found
     ]
     table = pd.concat(
         [
@@ -66,7 +71,7 @@ def _title(advice: Advice, count: int) -> str:
     return f"{advice.images_per_class} training images a class"
 
 
-def _of_size(axes: Axes, advice: Advice, there: list[str]) -> None:
+def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, float]) -> None:
     for name in there:
         mark, rows = LOOKS[name], advice.family(name)
         if name == "base":
@@ -80,6 +85,7 @@ def _of_size(axes: Axes, advice: Advice, there: list[str]) -> None:
         if len(longer) and name != "AnB+":  # whose end is the beginning of AnB~all
             _line(axes, longer, Mark("", mark.colour, mark.marker, False, size=mark.size), name)
     plot.layer_axis(axes, advice.top)
+    axes.set_ylim(scale)
     axes.set_xlabel(f"n, of the {advice.top} layers below the classifier")
     axes.set_ylabel(f"Top-1 accuracy on {advice.part} images")
 
@@ -103,7 +109,8 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
     table, places = summary(found), range(len(found))
     for name, mark in SIZES.items():
         values = table[found[-1].part if name == "best" else name]
-        axes.plot(places, values, mark.line, color=mark.colour, lw=1.3, zorder=2, label=mark.label)
+        look = {"color": mark.colour, "marker": mark.marker, "label": mark.label}
+        axes.plot(places, values, mark.line, lw=1.3, zorder=2, markersize=5, **look)
         tips = [f"{mark.label}, {row[0]} images a class" for row in table.itertuples(index=False)]
         if mark.marker:
             plot.scatter(axes, places, values, mark, tips)
