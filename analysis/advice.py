@@ -144,7 +144,7 @@ class Advice:
     def curve(self, name: str) -> pd.DataFrame:
         """Of a family the best on validation at each n, by n; without what trained longer."""
         rows = self.family(name)
-        return rows[rows.longer == 1].drop_duplicates("n").sort_values("n")
+        return rows[rows.longer == 1].drop_duplicates("n").sort_values("n", kind="stable")
 
 
 def _first(ways: pd.DataFrame) -> pd.Series | None:

@@ -127,13 +127,19 @@ def leep(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
     """Spearman's rank correlation with its 95% interval: Fisher's transformation with the variance
     1.06 / (n - 3) of Fieller, Hartley & Pearson (1957); NaN below four pairs.
+
+    Of a perfect correlation, where that interval would have no width, the interval of the next
+    lower one that so many pairs can have (two neighbours exchanged), up to 1.
     """
     rho = float(stats.spearmanr(predicted, measured).statistic)
     if len(predicted) < 4:
         return rho, np.nan, np.nan
-    centre = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
-    half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (len(predicted) - 3))
-    return rho, float(np.tanh(centre - half)), float(np.tanh(centre + half))
+    n = len(predicted)
+    most = 1 - 12 / (n**3 - n)
+    centre = np.arctanh(np.clip(rho, -most, most))
+    half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (n - 3))
+    low, high = np.tanh(centre - half), np.tanh(centre + half)
+    return rho, float(min(low, rho)), float(max(high, rho))
 
 
 def predictors(

@@ -107,6 +107,7 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(study, tmp_pa
     lines = printed["figures"].splitlines()
     drawn = [Path(line) for line in lines if "not drawn" not in line]
     assert [line.split(":")[0] for line in lines if "not drawn" in line] == [
+        "advice",
         "dissimilar",
         "volume",
         "predictors",

@@ -223,7 +223,7 @@ def test_names_of_a_library(key, monkeypatch):
     with pytest.raises(UserError, match=rf"weights=imagenet is no file, and no name .* {tag}$"):
         open_given("imagenet", network(key))
     # a machine without a network: whatever is asked for is not there
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read at its import
     monkeypatch.setenv("HF_HOME", "/nowhere")
     monkeypatch.setenv("TORCH_HOME", "/nowhere")
     for variable in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):

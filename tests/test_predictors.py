@@ -101,3 +101,8 @@ def test_rank_correlation_and_its_interval():
     centre, half = np.arctanh(rho), 1.959964 * np.sqrt(1.06 / 7)
     assert (low, high) == pytest.approx((np.tanh(centre - half), np.tanh(centre + half)))
     assert np.isnan(rank_correlation(x[:3], x[:3])[1])
+    half = 1.959964 * np.sqrt(1.06)  # four pairs in perfect order prove little: the next has 0.8
+    assert rank_correlation(x[:4], x[:4])[1:] == pytest.approx((np.tanh(np.arctanh(0.8) - half), 1))
+    assert rank_correlation(x[:4], -x[:4])[1:] == pytest.approx(
+        (-1, np.tanh(half - np.arctanh(0.8)))
+    )

@@ -49,14 +49,15 @@ def draw(tables: Tables) -> Drawing | str:
     longer = ""
     if any((a.ways.longer > 1).any() for a in found):
         longer = " Open marks and the dashed line: trained longer (the table of all ways says how)."
-    one = found[-1]
+    one, counts = found[-1], sorted({a.best.seeds for a in found})
+    seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
     columns = ["images", "family", "n", "recipe", "test", "test_low", "test_high"]
     return Drawing(
         "advice",
         f"How many layers to keep, freeze, fine-tune: {captions.study(tables)}",
         f"Accuracy on {one.part} images against n, at each n with the recipe that is best on "
-        f"validation images; means of {one.best.seeds} seeds, bars: 95% intervals over images"
-        f"{' and seeds' if one.best.seeds > 1 else ''}. Marks of one n are shifted sideways."
+        f"validation images; means of {seeds}, bars: 95% intervals over images"
+        f"{' and seeds' if max(counts) > 1 else ''}. Marks of one n are shifted sideways."
         f"{longer}",
         panels,
         marks,
@@ -117,4 +118,4 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
     axes.set_xticks(places, [str(size) for size in table["images a class"]])
     axes.set_xlabel("Training images a class")
     axes.set_ylabel(f"Top-1 accuracy on {found[-1].part} images")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="best")
