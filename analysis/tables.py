@@ -230,14 +230,16 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
     Rounded to twelve digits first: a mean of accuracies is often exactly between two numbers of six
     digits, and which one it becomes would hang on the rounding error of the processor's linear
-    algebra.
+    algebra. So would the sign of what is 0.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it, which
     :func:`read_csv` removes.
     """
     whole = {name: "Int64" for name in WHOLE if name in table}
     safe = table.astype(whole).map(lambda value: f"'{value}" if _is_formula(value) else value)
-    write_atomic(path, safe.round(12).to_csv(index=False, float_format="%.6f"))
+    rounded = safe.round(12)
+    rounded = rounded.assign(**{name: rounded[name] + 0.0 for name in rounded.select_dtypes(float)})
+    write_atomic(path, rounded.to_csv(index=False, float_format="%.6f"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:

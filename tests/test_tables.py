@@ -95,3 +95,12 @@ def test_figures_and_report_of_names_that_look_like_numbers(tmp_path, name):
     assert {"accuracy", "curves"} <= {drawing.name for drawing in made}
     assert f">{name}<" in write_report(tmp_path).read_text()
     tables.write(tmp_path)
+
+
+def test_zero_has_no_sign(tmp_path):
+    """Which one it would have hangs on the processor."""
+    values = pd.DataFrame({"difference": [-1e-17, -0.0, 0.25, np.nan], "n": [1, 2, 3, 4]})
+    write_csv(tmp_path / "a.csv", values)
+    assert (tmp_path / "a.csv").read_text() == (
+        "difference,n\n0.000000,1\n0.000000,2\n0.250000,3\n,4\n"
+    )
