@@ -33,8 +33,8 @@ class Advice:
 
     Attributes:
         ways: a row a way: its WAY, what it is in words, n, copied, frozen, short (nothing but a
-            classifier above layer n), longer (how many times as long it trained as most), cost
-            (operations of training, best = 1), seeds, validation (mean accuracy), test with
+            classifier above layer n), steps, longer (times as many as most), cost (operations of
+            training, best = 1), seeds, validation (mean accuracy), test with
             test_low and test_high (of ``part``, with its interval), behind, low, high (how far it
             is behind the best on the same images), apart (whether that interval leaves 0 out), run
             (of its first seed). By validation accuracy, the best first.
@@ -96,13 +96,14 @@ class Advice:
 
     @property
     def settings(self) -> list[str]:
-        """What trains the best way on all images, beside the settings of the study."""
+        """What trains the best way on all images, beside dataset, network, recipe and weights."""
         *_, rate = self.best.recipe.partition(RATE)
         return [
+            "study=pretrained",
             "all_images=true",
             f"cell={self.best.cell}",
-            "'study.images_per_class=[null]'",
-            *([f"'study.rates=[{rate}]'"] if rate else []),
+            f"recipe.steps={self.best.steps}",
+            *([f"recipe.lr={rate}"] if rate else []),
             "seed=0",
         ]
 
@@ -238,6 +239,7 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables)
     return {
         **first[[*WAY, "n", "copied", "frozen"]],
         "short": short,
+        "steps": int(first.images // tables.about["recipe"]["batch_size"]),
         "longer": first.images,
         "words": _words(first, short, len(costs) - 1),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),

@@ -242,7 +242,8 @@ def _duplicates(dataset: PackedDataset) -> dict[str, str]:
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
     """What was run, for the report; nothing in it depends on when it was collected."""
     # parts of a study may have their own
-    whole = [spec for spec in specs if not spec.cell.short] or specs
+    whole = [spec for spec in specs if not spec.cell.short]
+    whole = [spec for spec in whole if spec.images_per_class is None] or whole or specs
     usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
     last = [spec for spec in whole if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)

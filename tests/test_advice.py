@@ -78,6 +78,7 @@ def study(ways=WAYS, tests=True, seeds=(0, 1)):
             )
     about = {"given": ["x"], "layer_costs": [10, 10, 10, 1], "statistic": "top1"}
     about |= {"dataset": {"name": "d"}, "network": {"name": "x", "layers": 4}}
+    about |= {"recipe": {"batch_size": 10}}
     return Tables(about, pd.DataFrame(rows), predictions=predictions)
 
 
@@ -162,7 +163,8 @@ def test_at_each_n_the_recipe_that_is_best_and_what_trained_longer_apart():
         tables.predictions |= {k: v for k, v in keys.items() if not k.startswith("t")}
     (advice,) = advise(tables)
     assert advice.best.cell == "A3B+" and advice.best.longer == 4
-    assert advice.settings[-1] == "seed=0" and "cell=A3B+" in advice.settings
+    wanted = "study=pretrained all_images=true cell=A3B+ recipe.steps=40 seed=0"
+    assert advice.settings == wanted.split()
     curve = advice.curve("AnB").set_index("n")
     assert curve.recipe[2] == "y, rate 0.003" and curve.recipe[3] == "y"
     assert set(advice.curve("AnB~all").longer) == {1}
