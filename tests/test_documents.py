@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
+from experiments.overrides import as_typed
 from transferability.config import load
 
 ROOT = CONF.parent
@@ -118,7 +119,7 @@ def test_commands_are_found():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_settings_exist(command):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        load(compose("config", overrides(command)))
+        load(compose("config", as_typed(overrides(command))))
 
 
 @pytest.mark.parametrize("target", ["report", "figures", "question"])
