@@ -5,7 +5,7 @@ python -m experiments.run mode=plan budget_minutes=30     the settings of a part
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -14,30 +14,32 @@ from experiments.plan import Cost, counted, duration
 from transferability.config import Config
 from transferability.errors import UserError
 from transferability.jobs import jobs, with_sources
-from transferability.spec import RunSpec
+from transferability.study import study_specs
 
 DEPTHS = (8, 6, 4, 3, 2, 1)  # so many values of n, evenly spread, the highest among them
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a study: these values of n, learning rates and seeds, and what trains longer."""
+    """A part of a study: these values of n, learning rates (none: the recipe's) and seeds, and
+    whether what trains longer is in it.
+    """
 
     layers: tuple[int, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     longer: bool
 
-    def has(self, spec: RunSpec, usual: int) -> bool:
-        """Whether a network of the study is in it; ``usual``: steps of the shortest."""
-        cell = spec.cell
-        all_tuned = cell.copied == spec.network.n_layers - 1 and not cell.frozen
-        return (
-            (cell.is_base or all_tuned or cell.n in self.layers)
-            and spec.recipe.lr in self.rates
-            and spec.seed in self.seeds
-            and (self.longer or spec.recipe.steps == usual)
-        )
+    def of(self, config: Config) -> Config:
+        """The configuration with this part as its study."""
+        left_out = [] if self.longer else _longer(config)
+        parts = {
+            name: replace(part, seeds=[]) if name in left_out else part
+            for name, part in config.study.parts.items()
+        }
+        own = {"layers": list(self.layers), "rates": list(self.rates) or None}
+        study = replace(config.study, **own, seeds=list(self.seeds), parts=parts)
+        return replace(config, study=study)
 
     @property
     def worth(self) -> tuple:
@@ -53,39 +55,40 @@ class Part:
             if (own := getattr(self, name)) != getattr(whole, name)
         ]
         if whole.longer and not self.longer:
-            steps = config.recipe.steps
-            changed += [
-                f"'++study.parts.{name}.seeds=[]'"
-                for name, part in config.study.parts.items()
-                if (part.recipe or {}).get("steps", steps) > steps
-            ]
+            changed += [f"'++study.parts.{name}.seeds=[]'" for name in _longer(config)]
         return changed
+
+
+def _longer(config: Config) -> list[str]:
+    """The parts of a study whose networks train longer than its others."""
+    steps = config.recipe.steps
+    parts = config.study.parts.items()
+    return [name for name, part in parts if (part.recipe or {}).get("steps", steps) > steps]
 
 
 def _list(values: tuple) -> str:
     return f"[{','.join(f'{value:g}' for value in values)}]"
 
 
-def print_budget(config: Config, specs: list[RunSpec], cost: Cost) -> None:
-    """The best part of the study ``specs`` that takes at most ``config.budget_minutes``.
+def print_budget(config: Config, cost: Cost) -> None:
+    """The best part of a study that takes at most ``config.budget_minutes``.
 
     Raises:
         UserError: not even the smallest does.
     """
-    usual = min(spec.recipe.steps for spec in specs)
+    study, inner = config.study, range(1, config.network.n_layers)
     whole = Part(
-        tuple(sorted({s.cell.n for s in specs if s.cell.n})),
-        tuple(sorted({s.recipe.lr for s in specs})),
-        tuple(sorted({s.seed for s in specs})),
-        any(s.recipe.steps > usual for s in specs),
+        tuple(study.layers or inner),
+        tuple(study.rates or ()),
+        tuple(study.seeds),
+        bool(_longer(config)),
     )
-
-    def minutes(part: Part) -> float:
-        works = jobs(with_sources([s for s in specs if part.has(s, usual)]))
-        return sum(map(cost.seconds, works)) / cost.execution.threads / 60
-
-    times = {part: minutes(part) for part in _parts(whole)}
-    fitting = {part: time for part, time in times.items() if time <= config.budget_minutes}
+    specs = {part: study_specs(part.of(config), cost.dataset) for part in _parts(whole)}
+    times = {
+        part: sum(map(cost.seconds, jobs(with_sources(own)))) / cost.execution.threads / 60
+        for part, own in specs.items()
+    }
+    fitting = [part for part, time in times.items() if time <= config.budget_minutes]
     if not fitting:
         raise UserError(
             f"budget_minutes={config.budget_minutes:g} is not enough: the smallest part of the "
@@ -97,10 +100,10 @@ def print_budget(config: Config, specs: list[RunSpec], cost: Cost) -> None:
     if best == whole:
         print(f"\nbudget_minutes={config.budget_minutes:g}: the whole study fits, about {took}.")
         return
-    own = [s for s in specs if best.has(s, usual)]
     print(
-        f"\nbudget_minutes={config.budget_minutes:g}: {counted(len(own), 'network')} of "
-        f"{len(specs)} fit, about {took} of {every}:\n  {' '.join(best.settings(whole, config))}"
+        f"\nbudget_minutes={config.budget_minutes:g}: {counted(len(specs[best]), 'network')} of "
+        f"{len(specs[whole])} fit, about {took} of {every}:\n"
+        f"  {' '.join(best.settings(whole, config))}"
     )
     for name in ("layers", "rates", "seeds"):
         left = tuple(v for v in getattr(whole, name) if v not in getattr(best, name))

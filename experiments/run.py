@@ -60,7 +60,7 @@ def main(config: Config) -> None:
     if config.mode == "plan":
         print_plan(specs, study, store, dataset, execution)
         if config.budget_minutes:
-            print_budget(config, specs, Cost(store, dataset, execution))
+            print_budget(config, Cost(store, dataset, execution))
     else:
         ensure(specs, store, dataset, execution, config.sources)
         for spec in specs[:SHOWN]:
