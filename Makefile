@@ -24,12 +24,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup ## train the whole study on the embedded images (minutes on two cores), draw its figures, write its report
 	$(RUN) experiments.run $(OVERRIDES)
-	@$(MAKE) --no-print-directory figures report
+	@$(MAKE) --no-print-directory figures report OUT="$(OUT)"
 
 advice: OUT = figures/advice
-advice: setup ## how many layers of a given network to keep, freeze, fine-tune (OVERRIDES="experiment=advice ..."): train, write OUT/report.html
-	$(RUN) experiments.run $(OVERRIDES)
-	@$(MAKE) --no-print-directory figures report OUT="$(OUT)"
+advice: demo ## how many layers of a given network to keep, freeze, fine-tune (OVERRIDES="experiment=advice ..."): train, write OUT/report.html
 
 test: setup ## run the tests, two files at a time
 	$(RUN) pytest -n 2 --dist loadfile

@@ -171,7 +171,7 @@ def advise(tables: Tables) -> list[Advice]:
 
 def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | None:
     """The advice for so many training images a class; None of fewer than two treatments."""
-    asked = asked[asked.images_per_class.isna() if size is None else asked.images_per_class == size]
+    asked = _at(asked, size)
     finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
     done = asked[finished]
     if done.treatment.nunique() < 2:
@@ -199,6 +199,44 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
     left = len(asked[~finished].drop_duplicates(WAY))
     optimism = float(falls[0] - falls.mean())
     return Advice(frame, left, part, optimism, size, len(tables.about["layer_costs"]) - 1)
+
+
+def confusions(tables: Tables, advice: Advice, most: int = 12) -> pd.DataFrame:
+    """What the best way of an advice takes images for, over all its seeds.
+
+    Returns:
+        Up to ``most`` classes: a row a class, a column a class it is taken for; of more classes the
+        ``most`` frequent mistakes, a row each: shows, taken for, images, share (of the class).
+    """
+    networks, best = tables.networks, advice.best
+    own = networks[(networks.cell == best.cell) & (networks.recipe == best.recipe)]
+    own = _at(own, advice.images_per_class)
+    names = tables.about["dataset"]["class_names"]
+    task = own.task.iloc[0]
+    classes = [names[c] for c in tables.predictions[f"{task} classes"]]
+    matrix = np.zeros((len(classes), len(classes)), int)
+    for run in own.run:
+        taken = tables.predictions[f"{run} {advice.part}"]
+        np.add.at(matrix, (tables.predictions[f"{task} {advice.part}"], taken), 1)
+    if len(classes) <= most:
+        return pd.DataFrame(matrix, columns=classes).assign(**{"": classes})[["", *classes]]
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
+    places = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    rows = [divmod(int(place), len(classes)) for place in places]
+    return pd.DataFrame(
+        {
+            "shows": [classes[i] for i, _ in rows],
+            "taken for": [classes[j] for _, j in rows],
+            "images": [wrong[i, j] for i, j in rows],
+            "share": [wrong[i, j] / matrix[i].sum() for i, j in rows],
+        }
+    )
+
+
+def _at(networks: pd.DataFrame, size: int | None) -> pd.DataFrame:
+    """The networks that trained on so many images a class; None: on all."""
+    sizes = networks.images_per_class
+    return networks[sizes.isna() if size is None else sizes == size]
 
 
 def summary(advice: list[Advice]) -> pd.DataFrame:

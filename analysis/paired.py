@@ -4,17 +4,12 @@ Every finished network keeps what it takes each image for (``Tables.predictions`
 right, or both wrong, says nothing of their difference; what only one has right says all.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis.stats import BLOCK
 from analysis.tables import Tables
-
-if TYPE_CHECKING:
-    from analysis.advice import Advice
 
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
 
@@ -94,39 +89,6 @@ def _changes(tables: Tables, network: pd.Series, base: pd.Series, most: int) -> 
             "difference": chosen.difference,
             "low": chosen.low,
             "high": chosen.high,
-        }
-    )
-
-
-def confusions(tables: Tables, advice: "Advice", most: int = 12) -> pd.DataFrame:
-    """What the best way of an advice takes images for, over all its seeds.
-
-    Returns:
-        Up to ``most`` classes: a row a class, a column a class it is taken for; of more classes the
-        ``most`` frequent mistakes, a row each: shows, taken for, images, share (of the class).
-    """
-    networks, best = tables.networks, advice.best
-    own = networks[(networks.cell == best.cell) & (networks.recipe == best.recipe)]
-    size = own.images_per_class
-    own = own[size.isna() if advice.images_per_class is None else size == advice.images_per_class]
-    names = tables.about["dataset"]["class_names"]
-    task = own.task.iloc[0]
-    classes = [names[c] for c in tables.predictions[f"{task} classes"]]
-    matrix = np.zeros((len(classes), len(classes)), int)
-    for run in own.run:
-        taken = tables.predictions[f"{run} {advice.part}"]
-        np.add.at(matrix, (tables.predictions[f"{task} {advice.part}"], taken), 1)
-    if len(classes) <= most:
-        return pd.DataFrame(matrix, columns=classes).assign(**{"": classes})[["", *classes]]
-    wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
-    places = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    rows = [divmod(int(place), len(classes)) for place in places]
-    return pd.DataFrame(
-        {
-            "shows": [classes[i] for i, _ in rows],
-            "taken for": [classes[j] for _, j in rows],
-            "images": [wrong[i, j] for i, j in rows],
-            "share": [wrong[i, j] / matrix[i].sum() for i, j in rows],
         }
     )
 

@@ -17,12 +17,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.advice import advise, summary
+from analysis.advice import advise, confusions, summary
 from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design, drawings
-from analysis.paired import class_changes, confusions
+from analysis.paired import class_changes
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
 from analysis.tables import Tables, mixed, names, read_csv, write_csv

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.advice import advise, summary
+from analysis.advice import advise, confusions, summary
 from analysis.figures import advice as figure
-from analysis.paired import confusions, crossed
+from analysis.paired import crossed
 from analysis.plot import scatter
 from analysis.style import compose
 from analysis.tables import RESULTS, Tables

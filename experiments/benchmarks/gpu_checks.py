@@ -6,11 +6,11 @@ captured or stacked), and fast; and plainly in float64, which both are compared 
 step all get that reference's weights and momentum, rounded to float32, so every step is compared by
 itself: what is rounded in one does not grow in the next.
 
-Rounding alone does more than its digits say, where it decides a maximum or a ReLU: float32 changes
-the gradient of CaffeNet's layer 1 by 0.07% of its norm, bf16 by a quarter. So in each layer the
-fast way's error may be at most ``FURTHER`` times the plain way's: in float32 the worst of all
-networks and steps, in bf16, where nothing agrees, the median. Errors below ``EXACT`` pass in
-float32, below ``FLOOR`` in bf16.
+Rounding alone does more than its digits say, where it decides a maximum or a ReLU, in float32 as
+well; in bf16 it changes the gradient of a low layer by a quarter. So in each layer the fast way's
+error may be at most ``FURTHER`` times the plain way's: in float32 the worst of all networks and
+steps, in bf16, where nothing agrees, the median. Errors below ``EXACT`` pass in float32, below
+``FLOOR`` in bf16.
 """
 
 import statistics

@@ -182,14 +182,14 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
 def print_sweep(config: Config, specs: list[RunSpec], rounds: int, steps: int) -> None:
     """Question 5: what a sweep over learning rates gains by being one cohort."""
     execution, top = execution_of(config), config.network.n_layers - 1
+    low = max(1, top - 2)
     kinds = {
-        "BnB, BnB+, AnB, AnB+, every n": ("BnB", "BnB+", "AnB", "AnB+"),
-        f"BnB and AnB, n = {max(1, top - 2)}..{top}": ("BnB", "AnB"),
+        "BnB, BnB+, AnB, AnB+, every n": (("BnB", "BnB+", "AnB", "AnB+"), 1),
+        f"BnB and AnB, n = {low}..{top}": (("BnB", "AnB"), low),
     }
     rows = []
-    for what, treatments in kinds.items():
-        low = 1 if len(treatments) > 2 else top - 2
-        own = [s for s in specs if s.cell.treatment in treatments and s.cell.n >= low]
+    for what, (treatments, least) in kinds.items():
+        own = [s for s in specs if s.cell.treatment in treatments and s.cell.n >= least]
         swept = [
             replace(s, recipe=replace(s.recipe, lr=factor * s.recipe.lr))
             for factor in RATES
