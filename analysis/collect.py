@@ -14,6 +14,7 @@ import math
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ import pandas as pd
 
 from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
-from analysis.tables import RESULTS, Tables, names, task_of
+from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
 from experiments.cli import command, dataset_of
+from transferability import wordnet
 from transferability.config import Config
 from transferability.datasets import PackedDataset
 from transferability.duplicates import sentence
@@ -32,7 +34,7 @@ from transferability.errors import UserError
 from transferability.jobs import with_sources
 from transferability.networks.chain import layer_costs
 from transferability.spec import RunSpec, given_of
-from transferability.splits import split_kind
+from transferability.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
 from transferability.store import Store
 from transferability.study import study_specs
 
@@ -68,7 +70,7 @@ def collect(
     rows = [
         _row(s, store)
         | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
-        | {"test_top1": _accuracy(predictions, s)}
+        | {"test_top1": _accuracy(predictions, s), "distance": _distance(s, dataset)}
         for s in every
     ]
     curves = [
@@ -79,7 +81,7 @@ def collect(
     ]
     tables = Tables(
         _about(every, [store.provenance(s) for s in done], dataset),
-        pd.DataFrame(rows, columns=[*RESULTS, "test_top1"]),
+        pd.DataFrame(rows, columns=[*RESULTS, *OPTIONAL]),
         pd.DataFrame(curves),
         first_layer_filters(every, store),
         similarity(every, store, dataset, known=earlier.similarity),
@@ -205,6 +207,27 @@ def _predictions(
     return found
 
 
+def _distance(spec: RunSpec, dataset: PackedDataset) -> float:
+    """From the classes of its source to its own, in WordNet; NaN where there is none."""
+    if not isinstance(spec.source, RunSpec) or spec.source.classes == spec.classes:
+        return math.nan
+    return _between(dataset, spec.source.classes, spec.classes)
+
+
+def _between(dataset: PackedDataset, a: Sequence[int], b: Sequence[int]) -> float:
+    wnids_a, wnids_b = ([dataset.classes[i].wnid for i in task] for task in (a, b))
+    known = wordnet.knows([*wnids_a, *wnids_b])
+    return wordnet.mean_distance(wnids_a, wnids_b) if known else math.nan
+
+
+def _distances(dataset: PackedDataset) -> dict[str, float]:
+    """How far apart the tasks of the paper's splits are, where the classes are WordNet's."""
+    if not wordnet.knows([c.wnid for c in dataset.classes]):
+        return {}
+    tasks = {split: tasks_of(split, dataset) for split in ("random-0", NATURAL_MANMADE)}
+    return {split: round(_between(dataset, t["A"], t["B"]), 3) for split, t in tasks.items()}
+
+
 def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
     """On test images; NaN where there are none, or it is not known."""
     found = predictions.get(f"{spec.run_id} test")
@@ -247,10 +270,12 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
     last = [spec for spec in whole if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
-    given = {}
+    own = {}
+    if any(split_kind(spec.split) == DISTANCE for spec in specs):
+        own["distances"] = _distances(dataset)
     if base := given_of(specs):
         costs = [layer.multiply_adds for layer in layer_costs(last.network)]
-        given = {"given": base.lines(), "layer_costs": costs}
+        own |= {"given": base.lines(), "layer_costs": costs}
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
     return {
@@ -278,7 +303,7 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
         | encoding
         | ({"grammar": grammar} if (grammar := dataset.meta["settings"].get("grammar")) else {}),
         "network": network,
-        **given,
+        **own,
         "recipe": recipe,
         "device": sorted({p["device"] for p in provenance}),
         "versions": sorted(versions),

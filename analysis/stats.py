@@ -107,6 +107,31 @@ def t_interval(values: pd.Series) -> tuple[float, float, float]:
     return centre, centre - half, centre + half
 
 
+@dataclass(frozen=True)
+class Coefficient:
+    """What a unit of a variable is worth, with its 95% interval; none without noise to see."""
+
+    value: float
+    low: float
+    high: float
+
+
+def fitted(y: pd.Series, blocks: pd.Series, x: pd.Series, *others: pd.Series) -> Coefficient:
+    """The coefficient of ``x`` by least squares, where every block has a level of its own and the
+    ``others`` are in the model as well (analysis of covariance).
+    """
+    design = np.column_stack([x, *others, _indicators(tuple(blocks))])
+    inverse, rank = np.linalg.pinv(design), np.linalg.matrix_rank(design)
+    coefficients = inverse @ y.to_numpy(float)
+    residuals, df = y.to_numpy(float) - design @ coefficients, len(y) - rank
+    half = np.nan
+    if df:
+        error = np.sqrt(residuals @ residuals / df * (inverse @ inverse.T)[0, 0])
+        half = stats.t.ppf(0.975, df) * error
+    value = float(coefficients[0])
+    return Coefficient(value, value - half, value + half)
+
+
 def difference(values: pd.Series) -> dict[str, float]:
     """:func:`t_interval` as columns of a table."""
     return dict(zip(("difference", "low", "high"), t_interval(values), strict=True))

@@ -46,6 +46,10 @@ RESULTS = [
     "seconds",  # this network's share of its cohort's time
     "in_study",  # False: only lends its layers to a network of the study
 ]
+OPTIONAL = [  # where there is one
+    "test_top1",  # on test images
+    "distance",  # mean path distance in WordNet between the classes of source and target
+]
 VARIANT = ["network", "recipe"]  # labels of what a study may vary
 # Columns of text in any of the tables: a name that looks like a number,
 # a date or a truth value is a name all the same.
@@ -96,7 +100,7 @@ class Tables:
 
     Attributes:
         about: what was run, in words and numbers; ``statistic`` names the column that figures show.
-        results: a row a network, columns RESULTS.
+        results: a row a network, columns RESULTS, and those of OPTIONAL that it has.
         curves: a row an evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
         filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
         similarity: a row a layer of a pair of networks, see ``representations.similarity``.
@@ -105,8 +109,7 @@ class Tables:
         predictions: what each network takes the images of its task for, and what they are:
             ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16, and
             ``TASK classes``, which of the dataset they are; empty for networks that were trained
-            before these were kept. ``results`` has ``test_top1`` where
-            there are test images.
+            before these were kept.
     """
 
     about: dict[str, Any]
@@ -147,9 +150,8 @@ class Tables:
             raise UserError(
                 f"the folder {folder} cannot be made: {error.strerror}; choose another one"
             ) from error
-        tested = "test_top1" in self.results and self.results.test_top1.notna().any()
-        columns = [*RESULTS, "test_top1"] if tested else RESULTS
-        write_csv(folder / "results.csv", self.results[columns])
+        known = self.results.reindex(columns=OPTIONAL).notna().any()
+        write_csv(folder / "results.csv", self.results[[*RESULTS, *known.index[known]]])
         if self.predictions:
             with replacing(folder / PREDICTIONS) as temporary:
                 save_file(self.predictions, temporary)

@@ -1,14 +1,17 @@
 import csv
 import hashlib
 from importlib.resources import files
+from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from transferability.datasets import ClassInfo
 from transferability.errors import UserError
 from transferability.sources.imagenet import imagenet_groups
 from transferability.splits import split_kind, split_name, tasks_of
+from transferability.wordnet import mean_distance, path_distances
 
 
 def classes(n, groups=None):
@@ -132,3 +135,57 @@ def test_bad_splits_are_refused():
         tasks_of("random-0", classes(3))
     with pytest.raises(UserError, match="cannot be read"):
         tasks_of("absent.yaml", classes(10))
+
+
+def test_path_distances_in_wordnet_known_by_hand():
+    """ILSVRC's tench and goldfish are cyprinids (2); tench to great white shark goes up to fish:
+    tench, cyprinid, cypriniform fish, soft-finned fish, teleost fish, bony fish, fish (6 up), and
+    down cartilaginous fish, elasmobranch, shark, mackerel shark, great white shark (5).
+    """
+    tench, goldfish, shark = "n01440764", "n01443537", "n01484850"
+    assert path_distances([tench], [tench, goldfish, shark]).tolist() == [[0, 2, 11]]
+    assert path_distances([shark, goldfish], [tench]).tolist() == [[11], [2]]
+    assert mean_distance([tench, goldfish], [shark]) == 11.0
+
+
+WNIDS = sorted(imagenet_groups())
+# half of ILSVRC's classes, some of them with fewer images
+IMAGES = np.where(np.arange(500) % 50 == 7, 732, 1300)
+ILSVRC = SimpleNamespace(
+    classes=[ClassInfo(w, w) for w in WNIDS[::2]], name="half", train_counts=IMAGES
+)
+
+
+@pytest.mark.parametrize("draw", ["", "-1", "-2"])
+def test_tasks_at_rising_distances(draw):
+    splits = [tasks_of(f"distance-{step}{draw}", ILSVRC) for step in range(5)]
+    assert len({tuple(tasks["B"]) for tasks in splits}) == 1  # the target stays
+    assert {len(task) for tasks in splits for task in tasks.values()} == {490 // 6}
+    for tasks in splits:
+        assert not set(tasks["A"]) & set(tasks["B"])
+        assert tasks["A"] == sorted(tasks["A"]) and tasks["B"] == sorted(tasks["B"])
+        assert {IMAGES[i] for task in tasks.values() for i in task} == {1300}
+    far = [mean_distance(*([WNIDS[::2][i] for i in tasks[t]] for t in "AB")) for tasks in splits]
+    assert all(b - a > 0.5 for a, b in pairwise(far)), far
+    assert splits == [tasks_of(f"distance-{step}{draw}", ILSVRC) for step in range(5)]
+
+
+def test_distances_of_the_papers_splits_are_on_the_same_axis():
+    groups = imagenet_groups()
+    ilsvrc = SimpleNamespace(
+        classes=[ClassInfo(w, w, groups[w]) for w in WNIDS], name="ilsvrc", train_counts=[]
+    )
+    for split, expected in (("random-0", 12.588), ("natural-manmade", 15.177)):
+        tasks = tasks_of(split, ilsvrc)
+        assert mean_distance(*([WNIDS[i] for i in tasks[t]] for t in "AB")) == pytest.approx(
+            expected, abs=5e-4
+        )
+
+
+def test_distances_are_known_for_classes_of_ilsvrc_only():
+    assert split_kind("distance-3") == split_kind("distance-0-12") == "distance"
+    for unknown in ("distance-5", "distance-0-0", "distance-", "distance-1-01"):
+        with pytest.raises(UserError, match=r"is not known: .*distance-0 to distance-4"):
+            tasks_of(unknown, ILSVRC)
+    with pytest.raises(UserError, match="split=distance-0: some has classes that are none of"):
+        tasks_of("distance-0", classes(20))

@@ -85,6 +85,11 @@ class PackedDataset:
                 f"dataset.json has {len(self.classes)} classes",
             )
 
+    @property
+    def train_counts(self) -> np.ndarray:
+        """Training images of each class, (classes,) int64."""
+        return np.bincount(self.labels[: self.n_train], minlength=len(self.classes))
+
     def train_rows(self, classes: list[int], images_per_class: int | None = None) -> np.ndarray:
         """Training rows of ``classes`` in file order;
         of each class the first ``images_per_class``, or all it has.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from transferability import wordnet
 from transferability.config import expanded
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError, and_more, shown
@@ -14,9 +15,11 @@ from transferability.errors import UserError, and_more, shown
 # kinds of split
 RANDOM, NATURAL_MANMADE, USER, ALL = "random", "natural-manmade", "user", "all"
 PRETRAINED = "pretrained"
+DISTANCE = "distance"
 SIMILAR = (RANDOM, USER, PRETRAINED)  # those not known to be between dissimilar tasks
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
+_DISTANCE = re.compile(rf"distance-([0-{wordnet.STEPS - 1}])(?:-([1-9][0-9]{{0,8}}))?")
 
 
 def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
@@ -25,6 +28,8 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     ``random-K``: the original's rule (``make_rand_splits.py``): half of the classes, drawn by
     numpy's legacy generator seeded with the one-element list ``[K]``, are A. ``natural-manmade``: A
     natural, B man-made.
+    ``distance-K``: B a set of classes of one kind, A as many at the K-th of five distances from it
+    in WordNet; ``distance-K-J`` with other classes as B (:func:`wordnet.tasks_at`).
     ``all``: every class as the task ``all``. ``pretrained``: every class as the task B; A is what
     given weights were trained on. ``PATH.yaml``: lists A and B of class names or wnids; without A
     it, too, is given.
@@ -52,6 +57,8 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
                 "which man-made; use split=random-0, or lists of your own: split=PATH.yaml with "
                 "A: [...] and B: [...]"
             )
+    elif match := _DISTANCE.fullmatch(split):
+        tasks = _at_distance(int(match[1]), int(match[2] or 0), split, dataset)
     elif split in (ALL, PRETRAINED):
         tasks = {"all" if split == ALL else "B": list(range(n))}
     elif split.endswith((".yaml", ".yml")):
@@ -59,7 +66,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     else:
         raise UserError(
             f"split={shown(split)} is not known: write random-0 (any number), natural-manmade, "
-            "all, pretrained, or PATH.yaml"
+            f"distance-0 to distance-{wordnet.STEPS - 1}, all, pretrained, or PATH.yaml"
         )
     for task, classes in tasks.items():
         if len(classes) < 2:
@@ -71,17 +78,30 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
 
 
 def split_kind(split: str) -> str:
-    """``random`` for random-0, random-1 ...; ``natural-manmade``, ``all``, ``pretrained``;
-    ``user`` for lists of one's own.
+    """``random`` for random-0, random-1 ...; ``distance`` for distance-0 ...; ``natural-manmade``,
+    ``all``, ``pretrained``; ``user`` for lists of one's own.
     """
     if split in (NATURAL_MANMADE, ALL, PRETRAINED):
         return split
+    if _DISTANCE.fullmatch(split):
+        return DISTANCE
     return RANDOM if _RANDOM.fullmatch(split) else USER
 
 
 def split_name(split: str) -> str:
     """What names the split in run ids: itself, or the name of the user's file."""
     return Path(split).stem if split_kind(split) == USER else split
+
+
+def _at_distance(step: int, draw: int, split: str, dataset: PackedDataset) -> dict[str, list[int]]:
+    wnids = [c.wnid for c in dataset.classes]
+    if not wordnet.knows(wnids):
+        raise UserError(
+            f"split={split}: {dataset.name} has classes that are none of ILSVRC's, so how far they "
+            "are apart is not known; use split=random-0, or your own lists: split=PATH.yaml"
+        )
+    tasks = wordnet.tasks_at(step, draw, wnids, dataset.train_counts)
+    return {task: classes.tolist() for task, classes in tasks.items()}
 
 
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:

@@ -1,0 +1,142 @@
+"""What freezing costs against how far the source task is in WordNet (study=distance)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import captions, plot
+from analysis.stats import BLOCK, fitted
+from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
+from analysis.tables import Tables
+from transferability.errors import UserError
+from transferability.splits import DISTANCE
+
+LINE = Mark("straight line, one slope for all targets", INK, line="-")
+
+
+def asked(networks: pd.DataFrame) -> bool:
+    return bool((networks.split_kind == DISTANCE).any())
+
+
+def draw(tables: Tables) -> Drawing:
+    """Specificity loss (BnB - AnB) of every source task: a panel an n."""
+    losses = _losses(tables.networks[tables.networks.accuracy.notna()])
+    if losses.empty:
+        raise UserError(
+            "no target task has a finished BnB and AnB of the same n: what freezing costs at a "
+            "distance is their difference"
+        )
+    targets = losses.target_task.unique()
+    looks = tell_apart(targets, KINDS_OF_NETWORK[1:], "target tasks")
+    marks = {
+        target: Mark(target, colour, marker, line="")
+        for target, (colour, marker, _) in looks.items()
+    }
+    table = _table(losses)
+    panels = [
+        Panel(f"n = {n}", _losses_of(own, table[table.n == n].iloc[0], marks, tables.about))
+        for n, own in losses.groupby("n")
+    ]
+    bottom, top = losses.loss.min(), losses.loss.max()
+    return Drawing(
+        "distance",
+        f"What freezing another task's layers costs, by how far that task is: {tables.dataset}",
+        f"{captions.counts(tables.networks)} A mark is one source task; the line has one slope for "
+        "all target tasks, each with a level of its own (drawn at their mean). Faint: how far the "
+        "halves of random-0, and natural from man-made, are by the same measure. "
+        f"{captions.statistic(tables)}",
+        [Panel(p.title, _at_heights(p.draw, bottom, top), p.width, p.height) for p in panels],
+        [*marks.values(), LINE],
+        table,
+        columns=3,
+    )
+
+
+def _losses(done: pd.DataFrame) -> pd.DataFrame:
+    """A row a transferred network: BnB of its task and n, less itself."""
+    keys = [*BLOCK, "n"]
+    own = done[done.treatment == "BnB"].groupby(keys, dropna=False).accuracy.mean()
+    sent = done[(done.treatment == "AnB") & done.distance.notna()]
+    loss = own.reindex(pd.MultiIndex.from_frame(sent[keys])).to_numpy() - sent.accuracy
+    names = {task: f"target {i}" for i, task in enumerate(sent.task.unique(), 1)}
+    rows = sent.assign(loss=loss, target_task=sent.task.map(names))
+    return rows[rows.loss.notna()]
+
+
+def _table(losses: pd.DataFrame) -> pd.DataFrame:
+    """A row an n: the loss a step of distance, and how much it bends.
+
+    ``slope``: of one line for all target tasks, each with a level of its own (least squares,
+    Student's t over what is left). ``bend``: of the square of the distance, where that is added.
+    ``rises``: in how many target tasks, alone, the line rises.
+    """
+    rows = []
+    for n, own in losses.groupby("n"):
+        blocks = own[BLOCK].astype(object).fillna("all").agg(tuple, axis=1)
+        x = own.distance - own.distance.mean()
+        line = fitted(own.loss, blocks, x)
+        alone = [
+            np.polyfit(x[own_block.index], own_block.loss, 1)[0]
+            for _, own_block in own.groupby(blocks)
+        ]
+        row = {"n": n, "sources": len(own), "targets": len(alone), "mean loss": own.loss.mean()}
+        for name, found in (("slope", line), ("bend", fitted(own.loss, blocks, x**2, x))):
+            row |= {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+        rows.append(row | {"rises": f"{sum(slope > 0 for slope in alone)} of {len(alone)}"})
+    return pd.DataFrame(rows)
+
+
+def _losses_of(
+    own: pd.DataFrame, line: pd.Series, marks: dict[str, Mark], about: dict
+) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        axes.axhline(0, color=INK, lw=0.8, ls=":")
+        for target, rows in own.groupby("target_task"):
+            tips = [
+                f"{r.split}, n = {r.n}, distance {r.distance:.1f}: {r.loss:+.3f}"
+                for r in rows.itertuples()
+            ]
+            plot.scatter(axes, rows.distance, rows.loss, marks[target], tips)
+        ends = np.array([own.distance.min(), own.distance.max()])
+        axes.plot(
+            ends, own.loss.mean() + line.slope * (ends - own.distance.mean()), color=INK, lw=1.5
+        )
+        for name, distance in about.get("distances", {}).items():
+            axes.axvline(distance, color=FAINT, lw=0.8, ls="--", zorder=0)
+            frame = axes.get_xaxis_transform()
+            axes.annotate(
+                name,
+                (distance, 1),
+                (-2, -2),
+                frame,
+                "offset points",
+                rotation=90,
+                fontsize=7,
+                color=FAINT,
+                ha="right",
+                va="top",
+            )
+        axes.set_xlabel("Mean path distance in WordNet, source to target")
+        axes.set_ylabel("Specificity loss: BnB − AnB")
+        axes.text(
+            0.02,
+            0.02,
+            f"{line.slope:+.4f} [{line['slope low']:+.4f}, {line['slope high']:+.4f}] a step",
+            transform=axes.transAxes,
+            fontsize=8,
+        )
+
+    return paint
+
+
+def _at_heights(draw: Callable[[Axes], None], bottom: float, top: float) -> Callable[[Axes], None]:
+    """With one axis of losses for all panels."""
+
+    def paint(axes: Axes) -> None:
+        draw(axes)
+        room = 0.12 * (top - bottom)
+        axes.set_ylim(min(bottom, 0) - room, top + room)
+
+    return paint
