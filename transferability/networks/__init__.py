@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transferability.errors import require
+from transferability.networks.blocks import BlocksConfig
 from transferability.networks.chain import NetworkConfig
 from transferability.networks.eight_layer import EightLayerConfig
 from transferability.networks.of_timm import TimmConfig
@@ -14,6 +15,7 @@ from transferability.networks.of_torchvision import TorchvisionConfig
 
 KINDS: dict[str, type[NetworkConfig]] = {
     "eight-layer": EightLayerConfig,
+    "blocks": BlocksConfig,
     "torchvision": TorchvisionConfig,
     "timm": TimmConfig,
 }
