@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.figures import activity
-from analysis.questions import distance, longer, preserved, replicates, variants, volume
+from analysis.questions import longer, preserved, replicates, variants, volume, wordnet
 from analysis.style import Drawing, compose, save
 from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
@@ -22,7 +22,7 @@ QUESTIONS = {
     "preserved": preserved,
     "variants": variants,
     "longer": longer,
-    "distance": distance,
+    "wordnet": wordnet,
     "replicates": replicates,
 }
 

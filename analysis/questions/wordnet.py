@@ -41,7 +41,7 @@ def draw(tables: Tables) -> Drawing:
     ]
     bottom, top = losses.loss.min(), losses.loss.max()
     return Drawing(
-        "distance",
+        "wordnet",
         f"What freezing another task's layers costs, by how far that task is: {tables.dataset}",
         f"{captions.counts(tables.networks)} A mark is one source task; the line has one slope for "
         "all target tasks, each with a level of its own (drawn at their mean). Faint: how far the "
