@@ -146,8 +146,17 @@ def asked(name: str, layers: int) -> Tables:
         "longer": networks(layers, ("BnB+", "AnB+"), near)
         + networks(layers, (), near, recipe="twice"),
         "replicates": networks(layers, ("BnB", "AnB"), ["random-0", "random-1"]),
+        "wordnet": [
+            row | {"split_kind": "distance", "split": split, "task": row["target"]}
+            for split in ("distance-0", "distance-2", "distance-4")
+            for row in networks(layers, ("BnB", "AnB"), near)
+        ],
     }[name]
-    return tables_of(layers, rows)
+    tables = tables_of(layers, rows)
+    if name == "wordnet":
+        steps = tables.results.split.str.removeprefix("distance-").astype(float)
+        tables.results["distance"] = (8 + 2 * steps).where(tables.results.treatment == "AnB")
+    return tables
 
 
 @pytest.fixture(autouse=True)

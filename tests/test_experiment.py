@@ -30,6 +30,8 @@ WORDS = {  # as results/ and the history of the README have them
     "recipe.steps=200 recipe.warmup_steps=20",
     "calibration": "study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250",
     "cifar100": "dataset=cifar100 recipe=cifar network.input_size=28",
+    "distance": f"study=distance {TINY} recipe.steps=4000 recipe.eval_every=400 "
+    "recipe.name=4000-steps",
     "folder": "dataset=folder network=small-bn recipe=tiny_imagenet study.splits=[random-0]",
     "imagenet": "study=paper dataset=imagenet network=caffenet recipe=paper",
     "longer-tiny": f"study=longer {TINY} study.targets=[B] study.seeds=[0] recipe.name=12500-steps "

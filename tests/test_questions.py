@@ -326,3 +326,33 @@ def test_preserved_layers_without_anb_to_compare_with_are_one_clear_line():
     rows = [row("baseB", "base", 0, 0.5), row("A1B~1", "AnB~1", 1, 0.5), row("A2B", "AnB", 2, 0.5)]
     with pytest.raises(UserError, match="compared with AnB of the same n"):
         questions.question(tables_of(rows))
+
+
+def test_what_freezing_costs_by_distance(tmp_path):
+    """Two targets whose losses are 0.01 a step of distance, from levels of their own; the paper's
+    splits stand on the same axis.
+    """
+    rows, distances = [], []
+    for task, own, level in (("one", 0.6, 0.0), ("two", 0.5, 0.1)):
+        rows.append(row("B3B", "BnB", 3, own, split="distance-0", task=task))
+        distances.append(np.nan)
+        for step, far in enumerate((8, 12, 16)):
+            split, kind = f"distance-{step}", "distance"
+            loss = level + 0.01 * (far - 12)
+            rows.append(row("A3B", "AnB", 3, own - loss, split=split, split_kind=kind, task=task))
+            distances.append(far)
+    tables = tables_of(rows)
+    tables.results["distance"] = distances
+    tables.about["distances"] = {"random-0": 12.4, "natural-manmade": 14.9}
+    made = questions.question(tables)
+    assert made.name == "wordnet" and [panel.title for panel in made.panels] == ["n = 3"]
+    (found,) = made.table.to_dict("records")
+    assert (found["sources"], found["targets"], found["rises"]) == (6, 2, "2 of 2")
+    assert found["mean loss"] == pytest.approx(0.05)
+    for key, value in (("slope", 0.01), ("bend", 0.0)):
+        for part in ("", " low", " high"):
+            assert found[key + part] == pytest.approx(value, abs=1e-9), key + part
+    drawn(made, tmp_path)
+    tables.results = tables.results[tables.results.treatment != "BnB"]
+    with pytest.raises(UserError, match="no target task has a finished BnB and AnB of the same n"):
+        questions.question(tables)

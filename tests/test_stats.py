@@ -14,6 +14,7 @@ from analysis.stats import (
     by_task,
     estimate,
     estimate_jointly,
+    fitted,
     mean,
     minus,
     t_interval,
@@ -231,3 +232,18 @@ def test_draws_have_the_spread_of_the_estimates():
             [found.low, found.high], abs=0.002
         )
     assert (samples == joint.samples(20_000, np.random.default_rng(0))).all()
+
+
+def test_a_slope_with_a_level_for_each_block_known_by_hand():
+    """x is -1, 0, 1 in both blocks: the slope is (4 - 0 + 14 - 10) / 4 = 2; what is left are
+    -1/3, 2/3, -1/3 and 2/3, -4/3, 2/3, so 10/3 of squares over 3 degrees of freedom.
+    """
+    y, x = pd.Series([0.0, 3, 4, 10, 10, 14]), pd.Series([-1.0, 0, 1] * 2)
+    found = fitted(y, pd.Series(list("aaabbb")), x)
+    half = scipy_stats.t.ppf(0.975, 3) * np.sqrt(10 / 9 / 4)
+    assert (found.value, found.high - found.value) == pytest.approx((2, half))
+    assert found.value - found.low == pytest.approx(half)
+    bend = fitted(y, pd.Series(list("aaabbb")), x**2, x)
+    assert bend.value == pytest.approx((2 - 3 + 12 - 10) / 2)  # ends less middles
+    none = fitted(y[:2], pd.Series(["a", "a"]), x[:2])  # nothing is left over
+    assert none.value == pytest.approx(3) and np.isnan([none.low, none.high]).all()
