@@ -11,7 +11,7 @@ grammar (dataset.grammar.seed), or other levels that both families share
 features of one family stop to serve the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,15 @@ from analysis.decomposition import shape
 from analysis.stats import base_accuracy, t_interval
 from analysis.style import (
     BLUE,
-    FORMATS,
     INK,
     ORANGE,
     RED,
     Drawing,
     Mark,
+    Page,
     Panel,
-    compose,
-    save,
     tell_apart,
+    write,
 )
 from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
@@ -267,13 +266,13 @@ def _half_layers(
     axes.set_ylabel("Layer n by which half of it has happened")
 
 
-def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
+def main(folder: Path, page: Page) -> None:
     networks, levels = read(folder)
     made, by_grammar = drawing(networks, levels), half_layers(networks)
     remove_leftovers(folder)
     write_csv(folder / "calibration.csv", made.table)
     write_csv(folder / "half_layers.csv", by_grammar)
-    paths = save(compose(made), folder / made.name, formats)
+    paths = write(made, folder, page)
     print(by_grammar.to_string(index=False, float_format="%.3f"))
     print(made.table.to_string(index=False, float_format="%.3f"))
     print(made.caption)

@@ -2,43 +2,68 @@
 what a user can cause ends in one line and status 2.
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from pathlib import Path
 
-from analysis.style import FORMATS
+from analysis.style import FORMATS, Page
 from transferability.errors import UserError
 from transferability.terminal import in_utf8, output
 
 
-def command(name: str, main: Callable[..., None], about: str, draws: bool = False) -> None:
+def command(
+    name: str,
+    main: Callable[..., None],
+    about: str,
+    draws: bool = False,
+    settings: Callable[[ArgumentParser], None] | None = None,
+) -> None:
     """``python -m NAME FOLDER...``: ``main`` of every folder, one after the other.
 
     Args:
-        main: takes a folder; if it ``draws``, also the formats of its figures,
-            in which ``--format`` chooses.
+        main: takes a folder; if it ``draws``, also a :class:`Page`, by name; and the ``settings``.
         about: what ``--help`` says.
+        settings: adds those of this command alone.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {name}",
-        description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = ArgumentParser(
+        prog=f"python -m {name}", description=about, formatter_class=RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
+    if settings:
+        settings(parser)
     if draws:
-        says = "only figures of this format; may be repeated"
-        parser.add_argument("--format", dest="formats", action="append", choices=FORMATS, help=says)
+        _add_page(parser)
     in_utf8()
     with output():
         try:
-            options = parser.parse_args()
-            for folder in options.folders:
-                if draws:
-                    main(folder, options.formats or FORMATS)
-                else:
-                    main(folder)
+            options = vars(parser.parse_args())
+            folders = options.pop("folders")
+            if draws:
+                formats, width, font = (options.pop(key) for key in ("formats", "width", "font"))
+                options["page"] = Page(formats or FORMATS, width, font)
+            for folder in folders:
+                main(folder, **options)
         except UserError as error:
             with output():
                 print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+
+
+def _add_page(parser: ArgumentParser) -> None:
+    says = "only figures of this format; may be repeated"
+    parser.add_argument("--format", dest="formats", action="append", choices=FORMATS, help=says)
+    says = "for a paper: a file a panel, so many inches wide, with its legend and without a caption"
+    parser.add_argument("--width", type=_size, metavar="INCHES", help=says)
+    says = f"of the text, in points, beside --width (default: {Page.font:g})"
+    parser.add_argument("--font", type=_size, metavar="SIZE", default=Page.font, help=says)
+
+
+def _size(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 100:
+        raise ArgumentTypeError(f"{text} is not possible: a number above 0 and below 100")
+    return value

@@ -4,7 +4,7 @@ files that are equal for equal tables.
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from transferability.errors import UserError
 from transferability.files import replacing
@@ -156,6 +159,7 @@ class Panel:
     draw: Callable[[Axes], None]
     width: float = 4.6  # inches
     height: float = 3.6
+    marks: list[Mark] | None = None  # those of the drawing that it shows; None: all
 
 
 @dataclass(frozen=True)
@@ -206,13 +210,86 @@ def compose(drawing: Drawing) -> Figure:
     return figure
 
 
-def _legend(figure: Figure, handles: list[plt.Line2D]) -> None:
+def _legend(figure: Figure, handles: list[plt.Line2D], least: int = 2) -> None:
     """Below the panels, in as many columns as fit."""
-    for columns in range(min(len(handles), max(2, int(figure.get_figwidth() / 3))), 0, -1):
+    for columns in range(min(len(handles), max(least, int(figure.get_figwidth() / 3))), 0, -1):
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
             return
         legend.remove()
+
+
+@dataclass(frozen=True)
+class Page:
+    """What drawings are made for.
+
+    Attributes:
+        width: of each panel, in inches, for a paper that has a caption of its own: a file a panel,
+            with its legend. None: all panels of a drawing on one page, with title and caption.
+        font: size of the text, in points, where ``width`` is given.
+    """
+
+    formats: Sequence[str] = FORMATS
+    width: float | None = None
+    font: float = 8.0
+
+
+def write(drawing: Drawing, folder: Path, page: Page) -> list[Path]:
+    """The files of a drawing in ``folder``."""
+    stem = folder / drawing.name
+    if page.width is None:
+        return save(compose(drawing), stem, page.formats)
+    several = len(drawing.panels) > 1
+    return [
+        path
+        for number, panel in enumerate(drawing.panels, 1)
+        for path in save(
+            _for_paper(panel, drawing.marks if panel.marks is None else panel.marks, page),
+            stem.with_name(f"{stem.name}-{number}") if several else stem,
+            page.formats,
+        )
+    ]
+
+
+def _for_paper(panel: Panel, marks: list[Mark], page: Page) -> Figure:
+    """Laid out at the size it was made for, then scaled: text comes to the paper's size, and lines
+    and marks with it.
+    """
+    scale = page.font / RC["font.size"]
+    width = page.width / scale
+    with plt.rc_context(RC):
+        height = width * panel.height / panel.width
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        panel.draw(axes)
+        if marks:
+            characters = int(width * 11.5)  # of 9 point type, beside the mark
+            fitting = [replace(m, label=textwrap.fill(m.label, characters)) for m in marks]
+            _legend(figure, [_handle(mark) for mark in fitting], least=1)
+            legend = figure.legends[0].get_window_extent().height
+            figure.set_figheight(height + legend / figure.dpi)
+        _wrap_labels(axes)
+    figure.set_size_inches(figure.get_size_inches() * scale)
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            artist.set_fontsize(artist.get_fontsize() * scale)
+        elif isinstance(artist, Line2D):
+            artist.set_linewidth(artist.get_linewidth() * scale)
+            artist.set_markersize(artist.get_markersize() * scale)
+        elif isinstance(artist, Collection):
+            artist.set_linewidths(np.asarray(artist.get_linewidths()) * scale)
+            if isinstance(artist, PathCollection):
+                artist.set_sizes(artist.get_sizes() * scale**2)
+    axes.tick_params(which="both", labelsize=page.font, pad=3 * scale)  # of ticks made later, too
+    return figure
+
+
+def _wrap_labels(axes: Axes) -> None:
+    """Labels that are longer than their axis take a second line."""
+    axes.figure.draw_without_rendering()
+    for axis, room in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
+        box, text = axis.label.get_window_extent(), axis.label.get_text()
+        if (length := max(box.width, box.height)) > room:
+            axis.label.set_text(textwrap.fill(text, int(len(text) * room / length)))
 
 
 def render(panel: Panel) -> Figure:

@@ -25,8 +25,9 @@ from analysis.figures import (
     similarity,
     volume,
 )
-from analysis.style import Drawing, compose, save
+from analysis.style import Drawing, Page, write
 from analysis.tables import Tables
+from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
 # In the order in which they are drawn. The design of the study, which needs no networks,
@@ -46,9 +47,11 @@ FIGURES = {
 }
 
 
-def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
+def drawings(
+    tables: Tables, only: Sequence[str] = tuple(FIGURES)
+) -> tuple[list[Drawing], dict[str, str]]:
     """Every figure that the study has networks for, and for the others the reason why not."""
-    made = {name: figure.draw(tables) for name, figure in FIGURES.items()}
+    made = {name: figure.draw(tables) for name, figure in FIGURES.items() if name in only}
     encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
     label = f" Images: {encoding}." if encoding else ""
     return (
@@ -61,14 +64,33 @@ def drawings(tables: Tables) -> tuple[list[Drawing], dict[str, str]]:
     )
 
 
-def write_figures(folder: Path, formats: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """Draw every figure of the folder's tables into it;
-    paths, and the figures that were not drawn with the reason.
+def write_figures(
+    folder: Path,
+    page: Page,
+    only: Sequence[str] | None = None,
+    treatments: Sequence[str] | None = None,
+) -> tuple[list[Path], dict[str, str]]:
+    """Draw every figure of the folder's tables into it, or ``only`` these, of all networks or of
+    bases and these ``treatments``; paths, and the figures that were not drawn with the reason.
+
+    Raises:
+        UserError: there is no such figure, or the study has no such treatment.
     """
     tables = Tables.read(folder)
-    made, absent = drawings(tables)
+    if treatments is not None:
+        known = [t for t in tables.results.treatment.unique() if t != "base"]
+        _all_known("treatments", treatments, known)
+        tables.results = tables.results[tables.results.treatment.isin(["base", *treatments])]
+    _all_known("only", only or (), ["design", *FIGURES])
+    made, absent = drawings(tables, only or tuple(FIGURES))
     remove_leftovers(folder)
-    paths = []
-    for drawing in [design.draw(tables.layers), *made]:
-        paths += save(compose(drawing), folder / drawing.name, formats)
-    return paths, absent
+    if page.width is None and (only is None or "design" in only):
+        made = [design.draw(tables.layers), *made]
+    elif only and "design" in only:
+        absent["design"] = "it is as wide as a page: leave --width away"
+    return [path for drawing in made for path in write(drawing, folder, page)], absent
+
+
+def _all_known(key: str, given: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"--{key} {unknown[0]}: there is none; there are {', '.join(known)}")

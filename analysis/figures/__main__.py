@@ -2,18 +2,33 @@
 analysis.paper).
 
 python -m analysis.figures figures/figures-procedural
+python -m analysis.figures FOLDER --only accuracy --treatments BnB AnB --width 3.3 --format pdf
 """
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.command import command
-from analysis.figures import write_figures
-from analysis.style import FORMATS
+from analysis.figures import FIGURES, write_figures
+from analysis.style import Page
 
 
-def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
-    paths, absent = write_figures(folder, formats)
+def settings(parser: ArgumentParser) -> None:
+    """What only this command has."""
+    figures = ", ".join(["design", *FIGURES])
+    parser.add_argument("--only", nargs="+", metavar="FIGURE", help=f"only these: {figures}")
+    says = "only these beside the bases, such as BnB AnB"
+    parser.add_argument("--treatments", nargs="+", metavar="TREATMENT", help=says)
+
+
+def main(
+    folder: Path,
+    page: Page,
+    only: Sequence[str] | None = None,
+    treatments: Sequence[str] | None = None,
+) -> None:
+    paths, absent = write_figures(folder, page, only, treatments)
     for path in paths:
         print(path)
     for name, why in absent.items():
@@ -21,4 +36,4 @@ def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
 
 
 if __name__ == "__main__":
-    command("analysis.figures", main, __doc__, draws=True)
+    command("analysis.figures", main, __doc__, draws=True, settings=settings)

@@ -40,7 +40,11 @@ def draw(tables: Tables) -> Drawing | str:
         f"{captions.study(tables)}",
         caption,
         [
-            Panel("Every network", lambda axes: _every_network(axes, rows, there)),
+            Panel(
+                "Every network",
+                lambda axes: _every_network(axes, rows, there),
+                marks=[TREATMENTS[t] for t in there],
+            ),
             Panel("Means", lambda axes: _means(axes, rows, there, published_means)),
         ],
         marks,

@@ -41,21 +41,22 @@ def draw(tables: Tables) -> Drawing | str:
         for name, rows in groups.items()
         if finished(rows, treatments[name])
     }
-    panels = []
+    panels, base = [], TREATMENTS["base"]
     if "dissimilar" in lines:
         rows = groups["dissimilar"]
-        panels.append(
-            Panel("Dissimilar tasks: natural and man-made", lambda axes: _dissimilar(axes, rows))
-        )
+        title = "Dissimilar tasks: natural and man-made"
+        marks = [base, DISSIMILAR]
+        panels.append(Panel(title, lambda axes: _dissimilar(axes, rows), marks=marks))
     if "untrained" in lines:
+        marks, random = [base, TREATMENTS["RnB"]], groups["untrained"]
         panels.append(
-            Panel("Random, untrained layers", lambda axes: _random(axes, groups["untrained"]))
+            Panel("Random, untrained layers", lambda axes: _random(axes, random), marks=marks)
         )
     if not panels:
         return "neither a natural/man-made split nor random filters"
     last, drawn = tables.networks.n.max(), list(lines.values())
     panels.append(Panel("Relative to base", lambda axes: _relative(axes, drawn, last)))
-    marks, legend = [TREATMENTS["base"], *(line.mark for line in drawn)], ""
+    marks, legend = [base, *(line.mark for line in drawn)], ""
     if any(map(len, theirs.values())):
         marks.append(PUBLISHED)
         legend = " Faint dashed: the paper's means on ImageNet."

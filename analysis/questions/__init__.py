@@ -6,12 +6,11 @@ networks vary what it is about, ``draw(tables)`` returns the drawing. A new one 
 name in QUESTIONS (and in the import above it).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.figures import activity
 from analysis.questions import longer, preserved, replicates, variants, volume, wordnet
-from analysis.style import Drawing, compose, save
+from analysis.style import Drawing, Page, write
 from analysis.tables import Tables, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
@@ -43,7 +42,7 @@ def question(tables: Tables) -> Drawing:
     )
 
 
-def write_question(folder: Path, formats: Sequence[str]) -> tuple[list[Drawing], list[Path]]:
+def write_question(folder: Path, page: Page) -> tuple[list[Drawing], list[Path]]:
     """Draw the folder's question, and with random filters what becomes of them,
     and write the question's table.
     """
@@ -54,5 +53,5 @@ def write_question(folder: Path, formats: Sequence[str]) -> tuple[list[Drawing],
     write_csv(folder / f"{asked.name}.csv", asked.table)
     paths = []
     for drawing in drawn:
-        paths += save(compose(drawing), folder / drawing.name, formats)
+        paths += write(drawing, folder, page)
     return drawn, paths

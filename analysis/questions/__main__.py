@@ -6,16 +6,15 @@ python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the 
                                          "activity", of what becomes of them):
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.command import command
 from analysis.questions import QUESTIONS, write_question
-from analysis.style import FORMATS
+from analysis.style import Page
 
 
-def main(folder: Path, formats: Sequence[str] = FORMATS) -> None:
-    drawn, paths = write_question(folder, formats)
+def main(folder: Path, page: Page) -> None:
+    drawn, paths = write_question(folder, page)
     for drawing in drawn:
         print(drawing.table.to_string(index=False, float_format="%.4f", na_rep=""), end="\n\n")
     for path in paths:
