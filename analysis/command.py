@@ -18,8 +18,10 @@ def command(
     about: str,
     draws: bool = False,
     settings: Callable[[ArgumentParser], None] | None = None,
+    together: bool = False,
 ) -> None:
-    """``python -m NAME FOLDER...``: ``main`` of every folder, one after the other.
+    """``python -m NAME FOLDER...``: ``main`` of every folder, one after the other, or of all of
+    them ``together``.
 
     Args:
         main: takes a folder; if it ``draws``, also a :class:`Page`, by name; and the ``settings``.
@@ -42,8 +44,8 @@ def command(
             if draws:
                 formats, width, font = (options.pop(key) for key in ("formats", "width", "font"))
                 options["page"] = Page(formats or FORMATS, width, font)
-            for folder in folders:
-                main(folder, **options)
+            for one in [folders] if together else folders:
+                main(one, **options)
         except UserError as error:
             with output():
                 print(f"error: {error}", file=sys.stderr)

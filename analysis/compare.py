@@ -1,0 +1,184 @@
+"""Two studies side by side: a network against another, a recipe, a dataset. What copied and frozen
+layers cost in each, relative to its own bases, and the difference with its interval.
+
+python -m analysis.compare results/tiny_imagenet-first results/tiny_imagenet
+
+FIRST-SECOND/compare.{csv,pdf,svg,png} below figures/, or below --out.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.command import command
+from analysis.paired import crossed
+from analysis.questions import variants
+from analysis.selection import with_share
+from analysis.stats import BLOCK, t_interval
+from analysis.style import Drawing, Page, write
+from analysis.tables import VARIANT, Tables, mixed, write_csv
+from transferability.errors import UserError
+
+TASK = [name for name in BLOCK if name not in VARIANT]
+
+
+def compared(first: Tables, second: Tables, names: tuple[str, str]) -> Drawing:
+    """The drawing of both, its table a row a treatment and n.
+
+    Raises:
+        UserError: they cannot be compared: other numbers of layers, several kinds of network in
+            one, or no treatment and n in common.
+    """
+    if first.layers != second.layers:
+        raise UserError(
+            f"{names[0]} has networks of {first.layers} layers, {names[1]} of {second.layers}: the "
+            "same n is another depth; compare networks of equally many layers"
+        )
+    for tables, name in zip((first, second), names, strict=True):
+        if why := mixed(tables.networks):
+            raise UserError(f"{name}: {why}")
+    same = _checksum(first) is not None and _checksum(first) == _checksum(second)
+    one, other = _networks(first, names[0], same), _networks(second, names[1], same)
+    table = _differences(one, other)
+    if table.empty:
+        raise UserError(f"{names[0]} and {names[1]} have no finished treatment of the same n")
+    shared = set(zip(table.split_kind, table.treatment, strict=True))
+    results = pd.concat([one, other], ignore_index=True).drop(columns="right", errors="ignore")
+    in_both = [pair in shared for pair in zip(results.split_kind, results.treatment, strict=True)]
+    both = Tables(first.about, results[in_both])
+    drawn = variants.draw(both)
+    caption = f"{drawn.caption} {_differ(first, second, names)}"
+    title = f"{names[0]} and {names[1]}: what is left when layers are frozen or copied"
+    return replace(drawn, name="compare", title=title, caption=caption, table=table)
+
+
+def _checksum(tables: Tables) -> str | None:
+    return tables.about["dataset"].get("checksum")
+
+
+def _networks(tables: Tables, name: str, same_images: bool) -> pd.DataFrame:
+    """Those of a study under its name; tasks of other images are other tasks."""
+    networks = with_share(tables.networks).assign(network=name, recipe="")
+    return networks if same_images else networks.assign(task=f"{name} " + networks.task)
+
+
+def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of split, treatment and n that both have: accuracy minus own base (of bases
+    accuracy) in each, and ``difference``, second minus first: of networks that both have, where
+    there are any.
+
+    Intervals: of several tasks that both have Student's t over them; of one task whose predictions
+    were kept a paired one, on the same images (and over seeds, where there are several); of tasks
+    of which they share none Welch's t over both, where each has several. ``covers`` says which.
+    """
+    rows = []
+    conditions = ["split_kind", "treatment", "n"]
+    groups = second.groupby(conditions)
+    for condition, own in first.groupby(conditions, sort=False):
+        if condition not in groups.groups:
+            continue
+        theirs = groups.get_group(condition)
+        column = "accuracy" if condition[1] == "base" else "over_base"
+        own, theirs = (rows[rows[column].notna()] for rows in (own, theirs))
+        if own.empty or theirs.empty:
+            continue
+        both = own.merge(theirs, on=[*TASK, "cell"], suffixes=("", "_second"))
+        value, low, high, covers = (
+            _within(both, column, first, second) if len(both) else _between(own, theirs, column)
+        )
+        row = dict(zip(conditions, condition, strict=True))
+        if len(both):
+            own, theirs = both[[column]], both[[f"{column}_second"]].set_axis([column], axis=1)
+        row |= {"first": own[column].mean(), "second": theirs[column].mean()}
+        row |= {"difference": value, "low": low, "high": high}
+        rows.append(row | {"networks in both": len(both), "covers": covers})
+    return pd.DataFrame(rows)
+
+
+def _within(
+    both: pd.DataFrame, column: str, first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[float, float, float, str]:
+    change = both[f"{column}_second"] - both[column]
+    by_task = change.groupby([both[c] for c in TASK], dropna=False).mean()
+    if both.task.nunique() > 1:
+        return *t_interval(by_task), f"{len(by_task)} tasks"
+    images = [_on_images(row, column, first, second) for row in both.itertuples()]
+    if all(one is not None for one in images):
+        seeds = f" and {len(images)} seeds" if len(images) > 1 else ""
+        return *crossed(np.array(images)), f"the same images{seeds}"
+    return float(change.mean()), np.nan, np.nan, "no interval: one task, no predictions"
+
+
+def _on_images(
+    row: tuple, column: str, first: pd.DataFrame, second: pd.DataFrame
+) -> np.ndarray | None:
+    """What differs on each image, relative to the bases where ``column`` is; None where it is not
+    known.
+    """
+    parts = []
+    for networks, run in ((second, row.run_second), (first, row.run)):
+        if "right" not in networks:
+            return None
+        own = networks[networks.run == run].iloc[0]
+        bases = networks[networks.treatment == "base"]
+        same = [(a == b) | (pd.isna(a) & pd.isna(b)) for a, b in ((bases[k], own[k]) for k in TASK)]
+        base = bases[np.logical_and.reduce(same)]
+        known = [own.right] + ([base.right.iloc[0]] if column == "over_base" and len(base) else [])
+        if any(right is None for right in known):
+            return None
+        parts.append(known[0].astype(float) - (known[1] if len(known) > 1 else 0.0))
+    return parts[0] - parts[1]
+
+
+def _between(
+    own: pd.DataFrame, theirs: pd.DataFrame, column: str
+) -> tuple[float, float, float, str]:
+    means = [rows.groupby(TASK, dropna=False)[column].mean() for rows in (theirs, own)]
+    value = float(means[0].mean() - means[1].mean())
+    counts = [len(mean) for mean in means]
+    if min(counts) < 2:
+        return value, np.nan, np.nan, "no interval: no task in both, one in one of them"
+    found = stats.ttest_ind(*means, equal_var=False).confidence_interval(0.95)
+    return value, float(found.low), float(found.high), f"{counts[1]} and {counts[0]} other tasks"
+
+
+def _differ(first: Tables, second: Tables, names: tuple[str, str]) -> str:
+    """In which settings."""
+    found = []
+    for part in ("dataset", "network", "recipe"):
+        one, other = first.about[part], second.about[part]
+        keys = [k for k in one if k in other and one[k] != other[k]]
+        keys = [k for k in keys if not isinstance(one[k], (list, tuple, dict))]
+        found += [f"{part} {k} {one[k]} and {other[k]}" for k in keys if k != "checksum"]
+    return f"They differ in: {'; '.join(found)}." if found else "Their settings are equal."
+
+
+def settings(parser: ArgumentParser) -> None:
+    """What only this command has."""
+    says = "where to write (default: figures/FIRST-SECOND)"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=says)
+
+
+def main(folders: Sequence[Path], page: Page, out: Path | None = None) -> None:
+    if len(folders) != 2:
+        raise UserError(f"{len(folders)} folders: two are compared")
+    names = tuple(folder.resolve().name for folder in folders)
+    if names[0] == names[1]:
+        names = tuple(str(folder) for folder in folders)
+    made = compared(*(Tables.read(folder) for folder in folders), names)
+    out = out or Path("figures") / "-".join(folder.resolve().name for folder in folders)
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "compare.csv", made.table)
+    print(made.table.to_string(index=False, float_format="%.4f", na_rep=""))
+    print(made.caption)
+    for path in write(made, out, page):
+        print(path)
+
+
+if __name__ == "__main__":
+    command("analysis.compare", main, __doc__, draws=True, settings=settings, together=True)
