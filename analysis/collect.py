@@ -1,13 +1,16 @@
-"""From the run store to the tables of a study: one tidy CSV with a row a network,
-and what the report shows besides.
+"""From the run store to the tables of a study: a row a network, and what the report shows besides.
 
-python -m analysis.collect                      the study of the configuration, to the folder
-                                                figures/figures-procedural
-python -m analysis.collect dataset=tiny_imagenet recipe=tiny_imagenet out=FOLDER
+python -m analysis.collect
+python -m analysis.collect experiment=tiny_imagenet out=figures/tiny
 
 The study says which networks there should be: those that are not finished have rows too, with state
 "missing". What the folder has of networks whose weights are no longer in the store is kept, so a
 study can grow where its weights are not.
+
+Settings used most, the same as in training:
+experiment=NAME    or study=NAME dataset=KIND ..., as for experiments.run
+store=FOLDER       the run store (runs/)
+out=FOLDER         where the tables go (figures/STUDY-DATASET)
 """
 
 import math

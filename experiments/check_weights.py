@@ -1,12 +1,17 @@
-"""Measure given weights on labelled images of their own task, as they were made to be used.
+r"""Measure given weights on labelled images of their own task, as they were made to be used.
 
-python -m experiments.check_weights network=timm network.model=tf_efficientnet_lite0
-    network.input_size=224 weights=tf_efficientnet_lite0.safetensors
-    dataset=folder dataset.name=sample dataset.source=PATH
+python -m experiments.check_weights network=timm network.model=tf_efficientnet_lite0 \
+    network.input_size=224 weights=FILE dataset=folder dataset.name=sample dataset.source=PATH
 
 The images (all of the source, none is packed) lie in folders named as the weights' classes are; of
 1000 classes ImageNet's WordNet ids are known, too. Accuracy far below what the weights are known
 for says that they are read, or that images are prepared, in another way than they were trained.
+
+Settings used most:
+network=KIND network.model=NAME    the network, of torchvision or timm
+network.input_size=N               pixels a side that the weights were made for
+weights=FILE                       the weights, or the library's own name for them
+dataset.source=PATH                the images
 """
 
 from pathlib import PurePosixPath

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.overrides import as_typed, how_to_quote
+from experiments.overrides import as_typed, how_to_quote, plainly
 from transferability import stopping
 from transferability.config import Config, load
 from transferability.datasets import PackedDataset
@@ -24,6 +25,8 @@ from transferability.pack import open_packed, pack
 from transferability.sources import KINDS
 from transferability.terminal import in_utf8, output
 
+MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
+conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
 STOPPED = 130  # exit status after Ctrl-C
 HERE = Path(__file__).resolve().parent
 # installed; a checkout
@@ -43,7 +46,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             with output():  # also that of a job in a process of its own
                 main(load(values))
         except (UserError, OmegaConfBaseException) as error:
-            status = _fail(str(error))
+            status = _fail(plainly(str(error)))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the launcher goes on with the other jobs
             sys.exit(status)
@@ -61,7 +64,10 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
     def run() -> None:
         in_utf8()
         with output():
-            compose_and_run()
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                print(help_of(sys.modules[main.__module__]))
+            else:
+                compose_and_run()
 
     def compose_and_run() -> None:
         sys.argv[1:] = as_typed(sys.argv[1:])
@@ -78,7 +84,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
                 if "hydra/launcher/submitit_" in str(error)
                 else ""
             )
-            sys.exit(_fail(f"{extra}{error} {cause or ''}"))
+            sys.exit(_fail(f"{extra}{plainly(f'{error} {cause or str()}')}"))
         except UserError as error:  # of a job, whose own line is in its log
             if not stopping.asked():
                 sys.exit(_fail(str(error)))
@@ -92,6 +98,12 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             sys.exit(_stopped())
 
     return run
+
+
+def help_of(module: ModuleType) -> str:
+    """What ``--help`` prints: what the module says of itself, and where the rest is."""
+    name = module.__spec__.name if module.__spec__ else module.__name__
+    return f"usage: python -m {name} [SETTING=VALUE ...]\n\n{module.__doc__.strip()}\n\n{MORE}"
 
 
 class Listen(Callback):

@@ -4,6 +4,10 @@ python -m experiments.export run=runs/FOLDER out=flowers.safetensors
 
 The file can be given to others as weights=flowers.safetensors: layers that are copied from it are,
 bit for bit, those that were copied from the run.
+
+Settings used most:
+run=FOLDER               the folder of a finished run
+out=FILE.safetensors     what to write
 """
 
 from pathlib import Path

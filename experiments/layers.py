@@ -1,9 +1,13 @@
-"""The layers of a network: where it can be chopped, and what each layer takes.
+"""The layers of a network: where it can be chopped, and what each layer takes. One that cannot be
+chopped is refused, with the reason.
 
 python -m experiments.layers network=torchvision network.model=resnet18
 python -m experiments.layers network=timm network.model=tf_efficientnet_lite0 network.input_size=128
 
-A network that cannot be chopped is refused, with the reason.
+Settings used most:
+network=KIND             torchvision, timm, or one of ours (conf/network/)
+network.model=NAME       its name in the library
+network.input_size=N     pixels a side of the images it sees
 """
 
 from experiments.cli import command

@@ -14,9 +14,17 @@ from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException, OverrideParseException
 
 from transferability.config import Config
+from transferability.errors import did_you_mean
+from transferability.networks import KINDS
+from transferability.networks.chain import NetworkConfig
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 # a,b: one value, or a sweep over several
+_NO_KEY = re.compile(r"Could not override '([\w./-]+)'|^Key '\w+' not in .* full_key: ([\w.]+)")
+_NO_CHOICE = re.compile(
+    r"Could not find '([\w/-]+)/([^'/]+)' Available options in '[^']+': (.+?) Config"
+)
+_GROUPS = ("dataset", "network", "recipe", "study", "experiment", "hydra/launcher")
 _PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
 
 
@@ -44,6 +52,34 @@ def how_to_quote(error: OverrideParseException) -> str:
         f"{error.override} cannot be read: a value with special characters needs quotes, "
         f"{quoted(f'{key}=', value)}"
     )
+
+
+def plainly(message: str) -> str:
+    """Hydra's message for a setting or a choice that there is not, with the nearest that there is;
+    any other as it is.
+    """
+    message = " ".join(message.split())
+    if match := _NO_CHOICE.search(message):
+        group, name, choices = match.groups()
+        near, there = did_you_mean(name, choices.split()), ", ".join(choices.split())
+        return f"{group}={name} is no choice{near or ':'} There are {there}"
+    if match := _NO_KEY.search(message):
+        return _no_setting(match[1] or match[2])
+    return message
+
+
+def _no_setting(key: str) -> str:
+    known = {*_GROUPS, *_settings(Config)}
+    group = key.partition(".")[0]
+    if key in known:
+        return f"{key} is no setting of this {group}: conf/{group}/ has those of each choice"
+    above, dot, last = key.rpartition(".")
+    siblings = [
+        name.removeprefix(above + dot) for name in known if name.rpartition(".")[0] == above
+    ]
+    # compared without what they have in common, which would make all of them alike
+    near = did_you_mean(last, siblings, above + dot) if siblings else did_you_mean(key, known)
+    return f"{key} is no setting{near or '; every one is in conf/, a comment a line'}"
 
 
 def quoted(key: str, value: str) -> str:
@@ -75,6 +111,21 @@ def _is_text(value: str, multirun: bool) -> bool:
 
 def _in_quotes(value: str) -> str:
     return QuotedString(value, Quote.single if '"' in value else Quote.double).with_quotes()
+
+
+@lru_cache
+def _settings(schema: type, above: str = "") -> frozenset[str]:
+    """The keys of all settings, of networks those of every kind."""
+    found: set[str] = set()
+    types = get_type_hints(schema)
+    for key in (f.name for f in fields(schema)):
+        found.add(above + key)
+        kinds = filter(is_dataclass, _alternatives(types[key]))
+        for kind in (
+            k for one in kinds for k in (KINDS.values() if one is NetworkConfig else [one])
+        ):
+            found |= _settings(kind, f"{above}{key}.")
+    return frozenset(found)
 
 
 @lru_cache

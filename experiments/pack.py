@@ -1,6 +1,15 @@
 """Pack a dataset once, into the one format that training reads.
 
-python -m experiments.pack dataset=tiny_imagenet dataset.source=PATH_TO_ZIP_OR_FOLDER
+python -m experiments.pack experiment=tiny_imagenet dataset.source=PATH
+python -m experiments.pack experiment=folder dataset.name=mine dataset.source=photographs.zip
+
+Settings used most:
+dataset=KIND             imagenet, tiny_imagenet, cifar10, cifar100, folder (conf/dataset/)
+dataset.source=PATH      the images: a folder, a zip or tar file
+dataset.name=NAME        what this dataset is called from now on
+dataset.image_size=N     pixels a side as packed; dataset.fit=crop keeps the aspect ratio
+dataset.test_fraction=X  the share of each class that is held out for test
+dataset.on_error=skip    leave corrupt images out
 """
 
 from collections import Counter

@@ -1,6 +1,11 @@
 """What the store holds: finished, running, half-done and missing networks, a line a cohort.
 
 python -m experiments.status
+python -m experiments.status store=/shared/runs
+
+Settings used most:
+store=FOLDER       the run store (runs/)
+experiment=NAME    only the networks of this study; or study=NAME dataset=KIND ...
 """
 
 from experiments.cli import command

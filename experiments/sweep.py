@@ -1,13 +1,14 @@
-"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster;
-bases before what needs them.
+"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster; bases before
+what needs them. Given again it does what is missing.
 
-python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper ...
-    8 processes, a GPU each
-python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper ...
-    a Slurm job each
+python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper
+python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper
 
-Two Hydra multiruns of ``experiments.run``, of the jobs that are not finished: given again it does
-what is missing.
+Settings used most, beside those of experiments.run:
+hydra/launcher=NAME       joblib (processes, a GPU each), slurm, or your own (docs/cluster.md)
+hydra.launcher.n_jobs=N   processes at the same time (joblib)
+hydra.launcher.partition=NAME    where Slurm puts them; conf/hydra/launcher/slurm.yaml has the rest
+threads=N                 networks that train at the same moment in each process, on a CPU
 """
 
 import logging

@@ -1,6 +1,12 @@
 """Read every file of the run store, and the packed dataset, and name what is not as it was written.
 
 python -m experiments.verify
+python -m experiments.verify experiment=tiny_imagenet store=/shared/runs
+
+Settings used most:
+store=FOLDER       the run store (runs/)
+dataset=KIND       the packed dataset; or experiment=NAME
+data_dir=FOLDER    where packed datasets are (data/)
 """
 
 import sys

@@ -5,12 +5,14 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 import experiments.cli
 import experiments.run
 import experiments.status
 from experiments.cli import CONF
-from experiments.overrides import as_typed
+from experiments.overrides import as_typed, plainly
 from tests.test_cli import run  # noqa: F401 a fixture
 from transferability.config import Config, changed, load
 from transferability.errors import UserError
@@ -163,3 +165,44 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, run):  # noqa: F811
     monkeypatch.setattr(sys, "argv", ["command", *sweep])
     experiments.cli.command(experiments.run.main)()
     assert sorted(os.listdir(tmp_path)) == ["d", "mine.yaml", "s"], "no folder is called ~"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("recipe.stepz=3", "recipe.stepz is no setting: did you mean recipe.steps?"),
+        (
+            "dataset.sorce=x dataset=imagenet",
+            "dataset.sorce is no setting: did you mean dataset.source?",
+        ),
+        ("chell=A3B", "chell is no setting: did you mean cell?"),
+        ("network.modle=x", "network.modle is no setting: did you mean network.model?"),
+        ("datset=cifar10", "datset is no setting: did you mean dataset?"),
+        (
+            "dataset.source=x",
+            "dataset.source is no setting of this dataset: conf/dataset/ has those",
+        ),
+        ("recpie.steps=3", "recpie.steps is no setting: did you mean recipe.steps?"),
+        ("zzz=1", "zzz is no setting; every one is in conf/, a comment a line"),
+        ("network=smal", "network=smal is no choice: did you mean small? There are caff"),
+        ("study=zzz", "study=zzz is no choice: There are advice, batchnorm, "),
+        ("hydra/launcher=slrum", "did you mean slurm? There are basic, joblib,"),
+    ],
+)
+def test_a_misspelt_word_is_told_the_nearest(word, said):
+    with (
+        pytest.raises((HydraException, OmegaConfBaseException)) as error,
+        initialize_config_dir(str(CONF), version_base="1.3"),
+    ):
+        compose("config", word.split())
+    assert said in plainly(f"{error.value} {error.value.__cause__ or ''}")
+
+
+def test_so_is_one_that_is_added():
+    with (
+        pytest.raises(OmegaConfBaseException) as error,
+        initialize_config_dir(str(CONF), version_base="1.3"),
+    ):
+        load(compose("config", ["+recipe.stepz=3"]))
+    assert plainly(str(error.value)) == "recipe.stepz is no setting: did you mean recipe.steps?"
+    assert plainly("another message") == "another message"

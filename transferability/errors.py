@@ -1,5 +1,7 @@
 """Errors that a user can cause and mend, and how names are written in their messages."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -15,6 +17,14 @@ def require(condition: bool, key: str, value: Any, wanted: str) -> None:
     if not condition:
         value = list(value) if isinstance(value, tuple) else value  # as it was written
         raise UserError(f"{key}={value} is not possible: {wanted}")
+
+
+def did_you_mean(name: str, names: Iterable[str], above: str = "") -> str:
+    """The nearest of ``names``, with what is ``above`` it, as what follows a message; nothing where
+    none is near.
+    """
+    near = get_close_matches(name, sorted(names), 1, 0.7)
+    return f": did you mean {above}{near[0]}?" if near else ""
 
 
 def shown(text: Any) -> str:

@@ -27,7 +27,7 @@ from analysis.figures import (
 )
 from analysis.style import Drawing, Page, write
 from analysis.tables import Tables
-from transferability.errors import UserError
+from transferability.errors import UserError, did_you_mean
 from transferability.files import remove_leftovers
 
 # In the order in which they are drawn. The design of the study, which needs no networks,
@@ -93,4 +93,5 @@ def write_figures(
 
 def _all_known(key: str, given: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [name for name in given if name not in known]:
-        raise UserError(f"--{key} {unknown[0]}: there is none; there are {', '.join(known)}")
+        near = did_you_mean(unknown[0], known) or ":"
+        raise UserError(f"--{key} {unknown[0]} is no choice{near} There are {', '.join(known)}")

@@ -8,6 +8,11 @@ python -m experiments.benchmarks.gpu device=cpu    a rehearsal of every part at 
 
 Checks correctness first, then measures. The images are generated:
 JPEG files of ImageNet's size, packed as ImageNet is.
+
+Settings used most:
+network=NAME recipe=NAME         what is trained (make bench-gpu: the original)
+recipe.precision=bf16            or float32
+device=cuda:1                    which GPU; device=cpu rehearses
 """
 
 import os

@@ -7,6 +7,10 @@ Time and memory against the layers that are frozen, the size of images, classes,
 dataset (against the cells of a cohort: ``experiments.benchmarks.lockstep``), as ratios within this
 one run; then the hours of studies of CaffeNet on ImageNet for rates that a GPU might sustain. Only
 temporary files are written.
+
+Settings used most:
+network=NAME recipe=NAME    what is trained
+threads=N                   networks that train at the same moment
 """
 
 import statistics

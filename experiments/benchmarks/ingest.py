@@ -1,12 +1,17 @@
 """How fast images come in: packing them, reading them back, and what a cohort consumes.
 
-python -m experiments.benchmarks.ingest dataset.source=PATH    packs JPEG files from a folder or a
-                                                               zip, again and again
-python -m experiments.benchmarks.ingest                        packs embedded images, enlarged
+python -m experiments.benchmarks.ingest                      packs embedded images, enlarged
+python -m experiments.benchmarks.ingest dataset=imagenet dataset.source=PATH
+                                                             packs JPEG files from a folder or a
+                                                             zip, again and again
 
 Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds belong
 to the machine and its load. Only temporary files are written, below data_dir: that is the disk that
 is measured.
+
+Settings used most:
+dataset.source=PATH    JPEG files, a folder or a zip
+data_dir=FOLDER        the disk that is measured
 """
 
 import json

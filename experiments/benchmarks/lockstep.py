@@ -8,6 +8,10 @@ python -m experiments.benchmarks.lockstep dataset=tiny_imagenet recipe=tiny_imag
 Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one
 run, the ways to train taking turns; absolute speeds belong to the machine and its load. Only
 temporary files are written.
+
+Settings used most:
+dataset=KIND dataset.source=PATH    the images (default: the embedded ones)
+network=NAME recipe=NAME            what is trained
 """
 
 import copy
