@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import CPU
+from tests.conftest import CPU, shrunk
 from tests.test_invariants import equal
 from transferability import load_run
 from transferability.errors import UserError
 from transferability.member import one_thread
+from transferability.pack import pack
 from transferability.runner import make_cohorts
 from transferability.store import Store
 
@@ -59,6 +60,23 @@ def test_images_are_preprocessed_as_they_were_packed(spec_and_store, dataset, tm
         assert features[0].shape == (2, 3, 14, 14) and torch.equal(
             run.network.layers[2](features[2]), features[3]
         )
+
+
+def test_the_images_of_a_task_come_with_their_classes(spec_and_store, dataset, tmp_path):
+    spec, store = spec_and_store
+    run = load_run(store.folder(spec))
+    for part, start, count in (("train", 0, 12), ("val", dataset.n_train, 5)):
+        images, truth = run.images_of(dataset, part)
+        assert torch.bincount(truth).tolist() == [count] * len(spec.classes)
+        first = next(r for r in range(start, 999) if dataset.labels[r] in spec.classes)
+        assert torch.equal(images[0], torch.from_numpy(dataset.images[first].copy()))
+        assert run.classes[truth[0]] == dataset.classes[dataset.labels[first]].name
+    with torch.no_grad(), one_thread():
+        right = (run(images).argmax(1) == truth).double().mean().item()
+    assert right == run.metrics[-1]["val_top1"]
+    assert [len(found) for found in run.images_of(dataset, "test")] == [0, 0]
+    with pytest.raises(UserError, match="was trained on other images"):
+        run.images_of(pack(shrunk(tmp_path, "dataset.grammar.seed=1").dataset), "val")
 
 
 def test_what_is_not_finished_or_says_no_names_is_one_clear_line(

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.networks.chain import Chain
 from transferability.pack import fitted
@@ -75,6 +76,24 @@ class Run(nn.Module):
         for module in self.network.layers[:layer]:
             x = module(x)
         return x
+
+    def images_of(self, dataset: PackedDataset, part: str) -> tuple[Tensor, Tensor]:
+        """All images of its task in a part (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
+        and the place of each one's class in ``classes``, (N,) int64.
+
+        Raises:
+            UserError: it was trained on other images.
+        """
+        if dataset.checksum != self.spec.dataset.checksum:
+            raise UserError(
+                f"{self.spec.run_id} was trained on other images than those in {dataset.folder}: "
+                "open the dataset that it was trained on"
+            )
+        classes = list(self.spec.classes)
+        rows_of = {"train": dataset.train_rows, "val": dataset.val_rows, "test": dataset.test_rows}
+        rows = rows_of[part](classes)
+        labels = np.searchsorted(classes, dataset.labels[rows])
+        return torch.from_numpy(dataset.read_rows(rows)), torch.from_numpy(labels)
 
     @property
     def filters(self) -> Tensor:
