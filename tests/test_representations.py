@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from analysis.figures.filters import mosaic
 from analysis.representations import (
     activity,
     cka,
@@ -178,6 +179,20 @@ def test_filters_are_the_stored_weights_bit_for_bit(spec_of, store, dataset, ran
         assert len(rows.index.unique()) == 4 * 5 * 5
     of_a = store.weights(spec_of("R1A"))["layers.0.conv.weight"]
     assert not torch.equal(of_a, weight)
+
+
+def test_a_mosaic_shows_each_filter_at_its_own_scale_and_weight_0_grey():
+    weights = np.zeros((3, 2, 2, 3))
+    weights[1, 0, 1] = (0.5, -0.25, 0)
+    weights[2, 1, 0] = (0, 0, -8)
+    weights[0, 0, 0, 0] = 1e-6
+    picture = mosaic(weights)  # two across, two down, a pixel between
+    assert picture.shape == (7, 7, 4)
+    assert picture[1, 5, :3].tolist() == [1, 0.25, 0.5]
+    assert picture[5, 1, :3].tolist() == [0.5, 0.5, 0]
+    assert picture[1, 1, :3].tolist() == [1, 0.5, 0.5]
+    assert picture[2, 2].tolist() == [0.5, 0.5, 0.5, 1]
+    assert picture[..., 3].sum() == 3 * 4
 
 
 def test_filters_are_of_the_first_split_and_seed_with_both_bases(spec_of, store, dataset):

@@ -26,9 +26,9 @@ def draw(tables: Tables) -> Drawing | str:
         )
     panels = []
     for name, rows in tables.filters.groupby("network", sort=True):
-        mosaic = _mosaic(rows)
-        height, width = mosaic.shape[:2]
-        panels.append(Panel(TITLES[name], _picture(mosaic), 3.4, 3.4 * height / width + 0.1))
+        picture = mosaic(_weights(rows))
+        height, width = picture.shape[:2]
+        panels.append(Panel(TITLES[name], _picture(picture), 3.4, 3.4 * height / width + 0.1))
     first = tables.filters.iloc[0]
     count = tables.filters["filter"].nunique()
     return Drawing(
@@ -43,27 +43,34 @@ def draw(tables: Tables) -> Drawing | str:
     )
 
 
-def _picture(mosaic: np.ndarray) -> Callable[[Axes], None]:
+def _picture(picture: np.ndarray) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
-        axes.imshow(mosaic, interpolation="nearest")
+        axes.imshow(picture, interpolation="nearest")
         axes.set_axis_off()
 
     return paint
 
 
-def _mosaic(rows: pd.DataFrame) -> np.ndarray:
-    """All filters of one network side by side, (height, width, 4) in 0..1; grey is weight 0."""
+def _weights(rows: pd.DataFrame) -> np.ndarray:
+    """The filters of one network, (filters, side, side, 3)."""
     count, side = rows["filter"].max() + 1, rows["row"].max() + 1
     weights = rows.sort_values(["filter", "row", "column"])[["red", "green", "blue"]].to_numpy()
-    weights = weights.reshape(count, side, side, 3)
+    return weights.reshape(count, side, side, 3)
+
+
+def mosaic(weights: np.ndarray) -> np.ndarray:
+    """Filters, (filters, side, side, 3), side by side as one picture, (height, width, 4) in 0..1:
+    each is scaled by its own largest weight, grey is weight 0.
+    """
+    count, side = weights.shape[:2]
     weights = weights / np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     across = int(np.ceil(np.sqrt(count)))
     down = int(np.ceil(count / across))
     # what is between filters is transparent
-    mosaic = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))
-    for i, picture in enumerate(weights):
+    picture = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))
+    for i, scaled in enumerate(weights):
         row, column = divmod(i, across)
         top, left = row * (side + 1) + 1, column * (side + 1) + 1
-        mosaic[top : top + side, left : left + side, :3] = 0.5 + picture / 2
-        mosaic[top : top + side, left : left + side, 3] = 1
-    return mosaic
+        picture[top : top + side, left : left + side, :3] = 0.5 + scaled / 2
+        picture[top : top + side, left : left + side, 3] = 1
+    return picture
