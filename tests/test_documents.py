@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -15,19 +16,30 @@ from experiments.overrides import as_typed
 from transferability.config import load
 
 ROOT = CONF.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])
+TOUR = ROOT / "docs/tour.ipynb"
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md"), TOUR]
+)
+
+
+def text_of(document: Path) -> str:
+    """A page, or what is written between the cells of a notebook."""
+    if document.suffix != ".ipynb":
+        return document.read_text()
+    cells = nbformat.read(document, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
 def anchors(document: Path) -> set[str]:
     """The anchors of a page's headings, made as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text_of(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken(document: Path) -> list[str]:
     links = [
         link
-        for link in re.findall(r"\]\(([^)]+)\)", document.read_text())
+        for link in re.findall(r"\]\(([^)]+)\)", text_of(document))
         if not link.startswith("http")
     ]
     found = []
@@ -43,7 +55,7 @@ def commands(document: Path) -> list[str]:
     """Each ``python -m experiments.X`` or ``make`` command of a page,
     with its shell variables replaced.
     """
-    text = document.read_text()
+    text = text_of(document)
     variables = dict(re.findall(r'^(\w+)="(.*)"', text, re.MULTILINE))
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     # may wrap over lines
@@ -81,6 +93,17 @@ def test_a_link_to_nowhere_is_found(tmp_path):
         "[d](https://example.org) [e](page.md#gone)"
     )
     assert broken(page) == ["#b", "gone.png", "page.md#gone"]
+
+
+def test_the_notebook_is_stored_as_written_not_as_run():
+    """Its changes can be read. ``jupyter nbconvert --clear-output --inplace`` clears it."""
+    notebook = nbformat.read(TOUR, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) > 5
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert all(cell.metadata == {} for cell in notebook.cells)
+    assert notebook.metadata.kernelspec.name == "python3"
 
 
 def test_each_page_of_results_shows_one_picture_and_no_other_is_committed():

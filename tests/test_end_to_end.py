@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from analysis.collect import collect
 from analysis.decomposition import decompose
@@ -287,6 +290,58 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(study, tmp_path):
     row = collect([spec], store, open_dataset(config.dataset.folder)).results.iloc[0]
     assert row.top1 == 0.35  # the final evaluation
     assert row.top1_mean_best10 == pytest.approx((sum(values) - 0.1 - 0.2) / 10)
+
+
+@pytest.fixture
+def tour(tmp_path, monkeypatch):
+    """The notebook, and what executes it as if it lay in ``tmp_path``/docs."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (tmp_path / "docs").mkdir()
+    notebook = nbformat.read(ROOT / "docs/tour.ipynb", as_version=4)
+    return notebook, NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": tmp_path / "docs"}}
+    )
+
+
+def test_the_tour_shows_what_the_tables_say_and_trains_nothing(study, tour, tmp_path):
+    """With the layers that the short demo of .ci/run has."""
+    folder, _, _ = study
+    notebook, client = tour
+    (tmp_path / "runs").symlink_to(folder / "runs")
+    (tmp_path / "data").symlink_to(folder / "data")
+    where = tmp_path / "figures/figures-procedural"
+    of = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", "study.layers=[1,4,7]"]
+    run("analysis.collect", *of, f"out={where}")
+    tables = Tables.read(where)
+    known = tables.networks.query("split == 'random-0'").set_index("cell")
+    # A7B as if it were always right: all that only one network has right is A7B's
+    always = tables.predictions[f"{known.task['A7B']} validation"]
+    tables.predictions[f"{known.run['A7B']} validation"] = always
+    tables.write(where)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    client.execute()
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    outputs = {c.id: c.outputs for c in notebook.cells if c.cell_type == "code"}
+    drawn = [name for name, shown in outputs.items() if "image/png" in str(shown)]
+    assert drawn == ["pictures", "filters", "features", "curve", "training", "classes"]
+    a4b = f"{known.accuracy['A4B']:.3f}"
+    assert outputs["classify"][0].text == (
+        f"20 images. Accuracy now: {a4b}\nAccuracy when it was trained: {a4b}\n"
+    )
+    wrong = int((~known.right["B7B"]).sum())
+    said = outputs["difference"][0].text
+    assert said.startswith(f"A7B minus B7B: {wrong / 20:+.3f} over 20 images\n")
+    assert said.endswith(f"p = {2 ** (1 - wrong):.2g}\n")
+
+
+def test_the_tour_without_a_study_says_in_one_line_what_to_do(tour, tmp_path):
+    notebook, client = tour
+    with pytest.raises(CellExecutionError):
+        client.execute()
+    shown = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    assert [o.traceback for o in shown] == [
+        [f"error: {tmp_path}/runs is not there: give `make demo` first"]
+    ]
 
 
 def row(

@@ -11,6 +11,10 @@ class UserError(Exception):
     The message says what is wrong, where, and what to do, in one line.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """One line in a notebook, too, where it would be the last of a traceback (IPython)."""
+        return [f"error: {self}"]
+
 
 def require(condition: bool, key: str, value: Any, wanted: str) -> None:
     """A setting that has to be ``wanted``: one message for all that are not."""
