@@ -7,7 +7,7 @@ LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo advice test lint plan status sweep collect figures report question calibration paper-figures results
+.PHONY: help setup demo tour advice test lint plan status sweep collect figures report question calibration paper-figures results
 .PHONY: bench bench-gpu bench-ingest bench-growth clean
 
 help: ## list the targets
@@ -25,6 +25,10 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## train the whole study on the embedded images (minutes on two cores), draw its figures, write its report
 	$(RUN) experiments.run $(OVERRIDES)
 	@$(MAKE) --no-print-directory figures report OUT="$(OUT)"
+
+tour: setup ## open the notebook docs/tour.ipynb in a browser: what one can look at after make demo
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[notebook]'
+	$(VENV)/bin/jupyter lab --notebook-dir=. docs/tour.ipynb
 
 advice: OUT = figures/advice
 advice: demo ## how many layers of a given network to keep, freeze, fine-tune (OVERRIDES="experiment=advice ..."): train, write OUT/report.html
