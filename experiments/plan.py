@@ -66,7 +66,10 @@ def print_plan(
     numbers = {
         s.run_id: number for number, job in enumerate(jobs(with_sources(study))) for s in job
     }
-    left = print_states(with_sources(specs), store, numbers)
+    wanted = with_sources(specs)
+    states = {s.run_id: store.state(s) for s in wanted}
+    print_states(wanted, states, numbers)
+    left = [s for s in wanted if states[s.run_id] != "done"]
     if not left:
         print("\nNothing to train: every network is finished.")
         return
@@ -106,27 +109,22 @@ def print_plan(
 
 
 def print_states(
-    runs: list[RunSpec], store: Store, numbers: dict[str, int] | None = None
-) -> list[RunSpec]:
-    """A table of ``runs``, a line a job, with the ``numbers`` of the runs' jobs;
-    returns the runs not finished.
+    runs: list[RunSpec], states: dict[str, str], numbers: dict[str, int] | None = None
+) -> None:
+    """A table of ``runs`` and their ``states``, a line a job,
+    with the ``numbers`` of the runs' jobs.
     """
-    states = {s.run_id: store.state(s) for s in runs}
     rows = []
     for job in jobs(runs):
         counts = Counter(states[s.run_id] for s in job)
         first = job[0]
-        reduced = f", {first.images_per_class} images a class" if first.images_per_class else ""
-        what = (
-            f"{first.dataset.name} {first.split} → {first.cell.target}, seed {first.seed}{reduced}"
-        )
         recipe = (
             f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x "
             f"{first.recipe.batch_size})"
         )
         counted = (str(counts[s] or "-") for s in STATES)
         number = str(numbers[first.run_id]) if numbers else ""
-        rows.append([number, what, _treatments(job), recipe, str(len(job)), *counted])
+        rows.append([number, data_of(first), _treatments(job), recipe, str(len(job)), *counted])
     totals = Counter(states.values())
     rows.append(["", "all", "", "", str(len(runs)), *(str(totals[s] or "-") for s in STATES)])
     header = ["job", "data", "treatments", "network, recipe (steps x batch)", "networks"]
@@ -138,7 +136,12 @@ def print_states(
             for i, (c, w) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells if numbers else cells[1:]).rstrip())
-    return [s for s in runs if states[s.run_id] != "done"]
+
+
+def data_of(spec: RunSpec) -> str:
+    """What a network is trained on, in words."""
+    reduced = f", {spec.images_per_class} images a class" if spec.images_per_class else ""
+    return f"{spec.dataset.name} {spec.split} → {spec.cell.target}, seed {spec.seed}{reduced}"
 
 
 def _treatments(job: list[RunSpec]) -> str:
@@ -167,23 +170,8 @@ class Cost:
     def multiply_adds(
         self, job: list[RunSpec], weight: Callable[[RunSpec], float] = lambda spec: 1.0
     ) -> float:
-        """Training, backward counted twice, and validation; shared prefixes once.
-
-        Each network times its ``weight``.
-        """
-        total, prefixes = 0.0, {}
-        for spec in job:
-            work, frozen = [weight(spec) * c.multiply_adds for c in _costs(spec)], spec.cell.frozen
-            train, steps = self.images(spec), spec.recipe.steps - self.store.step(spec)
-            evaluate = (
-                steps / spec.recipe.eval_every * len(self.dataset.val_rows(list(spec.classes)))
-            )
-            total += sum(work[frozen:]) * (3 * train + evaluate)
-            prefix = (spec.network.whole, spec.cell.source)
-            prefixes[prefix] = max(
-                prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate)
-            )
-        return total + sum(prefixes.values())
+        """What is left of a job, see :func:`multiply_adds`."""
+        return multiply_adds(job, self.dataset, self.store.step, weight)
 
     def memory(self, job: list[RunSpec]) -> float:
         """Bytes: weights, momentum and gradients of every network;
@@ -200,6 +188,29 @@ class Cost:
         if key not in self._measured:
             self._measured[key] = _measure(spec, self.execution)
         return self._measured[key]
+
+
+def multiply_adds(
+    job: list[RunSpec],
+    dataset: PackedDataset | UnpackedImagenet,
+    step: Callable[[RunSpec], int],
+    weight: Callable[[RunSpec], float] = lambda spec: 1.0,
+) -> float:
+    """Training from the ``step`` of each network on, backward counted twice, and validation; shared
+    prefixes once.
+
+    Each network times its ``weight``.
+    """
+    total, prefixes = 0.0, {}
+    for spec in job:
+        work, frozen = [weight(spec) * c.multiply_adds for c in _costs(spec)], spec.cell.frozen
+        steps = spec.recipe.steps - step(spec)
+        train = steps * spec.recipe.batch_size
+        evaluate = steps / spec.recipe.eval_every * len(dataset.val_rows(list(spec.classes)))
+        total += sum(work[frozen:]) * (3 * train + evaluate)
+        prefix = (spec.network.whole, spec.cell.source)
+        prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate))
+    return total + sum(prefixes.values())
 
 
 def schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> float:

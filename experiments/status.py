@@ -1,17 +1,33 @@
-"""What the store holds: finished, running, half-done and missing networks, a line a cohort.
+"""What the store holds: finished, running, half-done and missing networks, a line a cohort;
+of those that train now the step, the rate, the time left and the newest accuracies.
 
 python -m experiments.status
-python -m experiments.status store=/shared/runs
+python -m experiments.status experiment=tiny_imagenet      also the time left for all of this study
+
+It reads files, and can be asked anywhere where the store is.
 
 Settings used most:
 store=FOLDER       the run store (runs/)
-experiment=NAME    only the networks of this study; or study=NAME dataset=KIND ...
+experiment=NAME    the study; or study=NAME dataset=KIND ..., as in training
 """
 
+import statistics
+import time
+
 from experiments.cli import command
-from experiments.plan import print_states
+from experiments.plan import counted, data_of, duration, multiply_adds, print_states
 from transferability.config import Config
+from transferability.datasets import PackedDataset
+from transferability.errors import UserError
+from transferability.jobs import jobs, with_sources
+from transferability.pack import open_packed
+from transferability.progress import Progress, read
+from transferability.spec import RunSpec
 from transferability.store import Store
+from transferability.study import study_specs
+
+SILENT = 60.0  # seconds without a note that are told: an evaluation may take as long, or longer
+Wave = tuple[list[RunSpec], Progress | None]  # what one process trains, and its note
 
 
 def main(config: Config) -> None:
@@ -19,8 +35,141 @@ def main(config: Config) -> None:
     runs = store.specs()
     if not runs:
         print(f"{store.root} holds no runs yet")
+        return
+    states = {s.run_id: store.state(s) for s in runs}
+    print_states(runs, states)
+    if waves := training([s for s in runs if states[s.run_id] == "training"], store):
+        print(
+            "\nTraining now (top-1: median of the networks, evaluation before → newest evaluation; "
+            "in brackets the lowest and the highest):"
+        )
+        for specs, progress in waves:
+            print("\n".join(lines(specs, progress, store)))
+        print(f"\n{whole_study(config, store, waves)}")
+
+
+def training(specs: list[RunSpec], store: Store) -> list[Wave]:
+    """The runs whose locks are held, by process; those that have no note yet by job."""
+    by_id = {s.run_id: s for s in specs}
+    notes = [note for s in specs if (note := read(store.folder(s)))]
+    noted = [([by_id[run] for run in note.runs if run in by_id], note) for note in notes]
+    known = {run for note in notes for run in note.runs}
+    return [*noted, *((job, None) for job in jobs([s for s in specs if s.run_id not in known]))]
+
+
+def lines(specs: list[RunSpec], progress: Progress | None, store: Store) -> list[str]:
+    """What one process trains, how far it is, and how well it goes."""
+    data = " & ".join(dict.fromkeys(map(data_of, specs)))
+    failed = sum(store.failure(s) is not None for s in specs)
+    what = f"{data}, {counted(len(specs), 'network')}{f' ({failed} failed)' if failed else ''}"
+    steps = specs[0].recipe.steps
+    if progress is None:
+        saved = min(map(store.step, specs))
+        return [f"{what}: step {saved:,} of {steps:,} saved; it says no more yet"]
+    told = [f"step {progress.step:,} of {steps:,}"]
+    if progress.rates:
+        a_second, images = progress.rates
+        told.append(f"{a_second:.3g} steps/s, {images:,.0f} network-images/s")
+    if progress.step == steps:
+        told.append("finishing")
     else:
-        print_states(runs, store)
+        seconds = seconds_left(progress)
+        told.append("no rate yet" if seconds is None else f"{duration(seconds)} left")
+    if (silent := time.time() - progress.written) > SILENT:
+        told.append(f"silent for {duration(silent)} (process {progress.process})")
+    return [f"{what}: {', '.join(told)}", *accuracies(specs, progress)]
+
+
+def seconds_left(progress: Progress) -> float | None:
+    """Of what one process trains now; None while its rate is not known."""
+    return progress.left / progress.rates[1] if progress.rates else None
+
+
+def accuracies(specs: list[RunSpec], progress: Progress) -> list[str]:
+    """A line of the newest evaluations, by treatment: the medians of the one before and of this
+    one, and the range over networks. No line where there is none.
+    """
+    groups: dict[str, list[list[tuple[int, float]]]] = {}
+    for spec in specs:
+        if found := progress.top1.get(spec.run_id):
+            groups.setdefault(spec.cell.treatment, []).append(found)
+    if not groups:
+        return []
+    words = []
+    for treatment, networks in groups.items():
+        newest = [found[-1][1] for found in networks]
+        before = [found[0][1] for found in networks if len(found) > 1]
+        rise = f"{statistics.median(before):.3f} → " if before else ""
+        spread = f" ({min(newest):.3f} to {max(newest):.3f})" if len(newest) > 1 else ""
+        words.append(f"{treatment} {rise}{statistics.median(newest):.3f}{spread}")
+    step = max(found[-1][0] for networks in groups.values() for found in networks)
+    chance = 1 / len(specs[0].classes)
+    return [f"    top-1 at step {step:,} (chance {chance:.3f}): {', '.join(words)}"]
+
+
+def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
+    """How long the study of the configuration takes still, in a line."""
+    try:
+        dataset = open_packed(config.dataset)
+    except UserError:  # then it is another study that trains
+        study = []
+    else:
+        study = with_sources(study_specs(config, dataset))
+    asked = {s.run_id for s in study}
+    mine = [wave for wave in waves if any(s.run_id in asked for s in wave[0])]
+    if not mine:
+        return (
+            "None of them is of the study asked for: give the overrides that it was started with, "
+            "for the time left for all of it."
+        )
+    now = {s.run_id for specs, _ in mine for s in specs}
+    left = [s for s in study if s.run_id not in now and not store.is_done(s)]
+    failed = [s for s in left if any(map(store.failure, with_sources([s])))]
+    to_begin = [s for s in left if s not in failed]
+    running = len(now & asked)
+    waiting = f", {len(failed)} failed or waiting for one that did" if failed else ""
+    return (
+        f"The study: {len(study) - len(left) - running} of {counted(len(study), 'network')} done, "
+        f"{running} training, {len(to_begin)} to begin{waiting}; "
+        f"{time_left(mine, to_begin, store, dataset)}."
+    )
+
+
+def time_left(
+    waves: list[Wave], to_begin: list[RunSpec], store: Store, dataset: PackedDataset
+) -> str:
+    """Of ``waves`` and of what is not begun: those are as fast, by arithmetic, as networks of their
+    kind that train now.
+    """
+    if any(progress is None or progress.rates is None for _, progress in waves):
+        return "the time left cannot be said yet, a rate is not measured"
+    speeds = [
+        progress.rates[1] * _arithmetic(specs, dataset) / sum(map(_images, specs))
+        for specs, progress in waves
+    ]
+    lefts = [seconds_left(progress) for _, progress in waves]
+    measured = {_kind(s) for specs, _ in waves for s in specs}
+    known = [s for s in to_begin if _kind(s) in measured]
+    ahead = sum(multiply_adds(job, dataset, store.step) for job in jobs(known))
+    begun = sum(t * speed for t, speed in zip(lefts, speeds, strict=True))
+    seconds = max(*lefts, (begun + ahead) / sum(speeds))
+    unlike = len(to_begin) - len(known)
+    others = f", and {counted(unlike, 'network')} of a kind not measured yet" if unlike else ""
+    processes = "process that trains" if len(waves) == 1 else f"{len(waves)} processes that train"
+    return f"about {duration(seconds)} left with the {processes} it now{others}"
+
+
+def _arithmetic(specs: list[RunSpec], dataset: PackedDataset) -> float:
+    """Multiply-adds of networks that train together, from their first step to their last."""
+    return sum(multiply_adds(job, dataset, lambda spec: 0) for job in jobs(specs))
+
+
+def _images(spec: RunSpec) -> int:
+    return spec.recipe.steps * spec.recipe.batch_size
+
+
+def _kind(spec: RunSpec) -> tuple:
+    return spec.network.whole, spec.recipe.precision
 
 
 if __name__ == "__main__":

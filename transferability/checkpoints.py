@@ -24,6 +24,7 @@ from transferability.files import digest_of, plain, replacing
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
+PROGRESS = "progress.json"  # a note for whoever watches, see progress.py
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def any_in(folder: Path) -> bool:
 
 def drop(folder: Path) -> None:
     """Remove what a finished run does not need, where it is still there and can be removed."""
-    for name in CHECKPOINTS:
+    for name in (*CHECKPOINTS, PROGRESS):
         with suppress(OSError):
             (folder / name).unlink()
 

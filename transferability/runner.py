@@ -20,6 +20,7 @@ from transferability.errors import UserError
 from transferability.jobs import cohort_key, jobs, with_sources
 from transferability.member import Member, build_member
 from transferability.networks.given import Given, state_of
+from transferability.progress import Notes
 from transferability.provenance import provenance
 from transferability.spec import RunSpec
 from transferability.stopping import check, stop_requests
@@ -235,7 +236,10 @@ def _train_wave(
         total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True
     )
 
+    note = Notes(store.root, cohorts)
+
     def on_step(step: int, active: list[Member]) -> None:
+        note(step, active)
         bar.set_postfix_str(f"step {step + 1}/{recipe.steps}", refresh=False)
         bar.update(len(active) * recipe.batch_size)
         evaluated = [

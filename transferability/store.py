@@ -2,10 +2,10 @@
 for the same run.
 
 A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
-``checkpoint-previous.safetensors``; when it is finished ``weights.safetensors``,
-``predictions.safetensors`` (what it takes each validation and test image for; runs of before have
-none), ``metrics.jsonl``, ``provenance.json`` and, written last, ``DONE`` with the size and SHA-256
-of each. ``FAILED`` says
+``checkpoint-previous.safetensors``, and in one of the networks that train together
+``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (what it
+takes each validation and test image for; runs of before have none), ``metrics.jsonl``,
+``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
 why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
 is held (``flock``) by the process that trains the run; the system frees it when that process dies.
 """
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from transferability import checkpoints
-from transferability.checkpoints import CHECKPOINTS, Checkpoint
+from transferability.checkpoints import CHECKPOINTS, PROGRESS, Checkpoint
 from transferability.errors import UserError
 from transferability.files import plain, remove_leftovers, replacing, write_atomic
 from transferability.identity import labels_in
@@ -76,7 +76,8 @@ class Store:
     def claim(self, spec: RunSpec) -> FileLock | None:
         """Lock the run for this process, creating its folder; None if another process holds it.
 
-        What a killed process left half-written, and the mark of an earlier failure, are removed.
+        What a killed process left half-written, or said of its progress, and the mark of an earlier
+        failure, are removed.
         """
         folder = self.folder(spec)
         try:
@@ -93,7 +94,8 @@ class Store:
                 self._check(spec)
             else:
                 write_atomic(folder / "spec.json", _json(spec.to_dict()))
-            (folder / "FAILED").unlink(missing_ok=True)
+            for name in ("FAILED", PROGRESS):
+                (folder / name).unlink(missing_ok=True)
         except BaseException:
             lock.release()
             raise
