@@ -7,7 +7,8 @@ LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo tour advice test lint plan status sweep collect figures report question calibration paper-figures results
+.PHONY: help setup demo tour advice test lint plan status sweep collect figures report watch question calibration
+.PHONY: paper-figures results
 .PHONY: bench bench-gpu bench-ingest bench-growth clean
 
 help: ## list the targets
@@ -57,6 +58,10 @@ figures: collect ## collect, and draw every figure into OUT as PDF, SVG and PNG
 
 report: collect ## collect, and write OUT/report.html: figures, claims and numbers in one page
 	@$(RUN) analysis.report "$(OUT)"
+
+# Ctrl-C ends it, and is no error
+watch: setup ## while the study trains: write OUT/report.html again and again, until nothing is missing (Ctrl-C ends it)
+	@trap : INT; $(RUN) analysis.watch $(OVERRIDES) "out='$(OUT)'" || test $$? -eq 130
 
 question: collect ## collect a small study (OVERRIDES=study=random-filters), and draw its one figure into OUT
 	@$(RUN) analysis.questions "$(OUT)"

@@ -68,10 +68,11 @@ def collect(
     asked = {spec.run_id for spec in specs}
     every = with_sources(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
-    done = [s for s in every if store.is_done(s)]
+    done = [s for s in every if store.is_done(s)]  # asked once: a study may be running
+    ended = {s.run_id for s in done}
     predictions = _predictions(done, store, dataset)
     rows = [
-        _row(s, store)
+        _row(s, store, s.run_id in ended)
         | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
         | {"test_top1": _accuracy(predictions, s), "distance": _distance(s, dataset)}
         for s in every
@@ -157,7 +158,7 @@ def means(networks: pd.DataFrame) -> str:
     return table.to_string(float_format="%.3f", na_rep="")
 
 
-def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
+def _row(spec: RunSpec, store: Store, done: bool) -> dict[str, Any]:
     row = {
         "dataset": spec.dataset.name,
         "split": spec.split,
@@ -176,9 +177,9 @@ def _row(spec: RunSpec, store: Store) -> dict[str, Any]:
         "classes": len(spec.classes),
         "images_per_class": spec.images_per_class,
         "run": spec.run_id,
-        "state": "done" if store.is_done(spec) else "missing",
+        "state": "done" if done else "missing",
     }
-    if row["state"] == "done":
+    if done:
         metrics, provenance = store.metrics(spec), store.provenance(spec)
         best = sorted((m["val_top1"] for m in metrics), reverse=True)[:10]
         last = metrics[-1]
@@ -315,20 +316,33 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     }
 
 
-def main(config: Config) -> None:
+def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
+    """Collect the study of the configuration into its folder, with what that has of it already.
+
+    Returns: the folder, its tables, and every run of which they have a row.
+
+    Raises:
+        UserError: the networks were trained on all images; the folder is that of another study.
+    """
     if config.all_images:
         raise UserError("all_images=true leaves no images to measure accuracy on: collect without")
-    dataset, store = dataset_of(config), Store(config.store)
+    dataset = dataset_of(config)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
     whole = all((folder / name).exists() for name in ("results.csv", "about.json"))
     earlier = Tables.read(folder) if whole else None
     specs = study_specs(config, dataset)
-    tables = collect(specs, store, dataset, earlier)
+    tables = collect(specs, Store(config.store), dataset, earlier)
     tables.write(folder)
-    table = tables.results
+    return folder, tables, with_sources(specs)
+
+
+def main(config: Config) -> None:
+    folder, tables, specs = collect_study(config)
+    store, table = Store(config.store), tables.results
     missing = table[table.state == "missing"]
     print(f"{folder}/results.csv: {len(table)} networks, {len(missing)} missing")
-    if kept := len(table) - len(missing) - sum(map(store.is_done, with_sources(specs))):
+    ended = set(table.run[table.state == "done"])
+    if kept := sum(s.run_id in ended and not store.is_done(s) for s in specs):
         print(f"{kept} of them are not in the store {config.store}: kept as {folder} had them")
     if len(missing) < len(table):
         print(

@@ -4,6 +4,7 @@ python -m analysis.report figures/figures-procedural       writes FOLDER/report.
                                                            decomposition.csv ...
 """
 
+import datetime
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -53,12 +54,22 @@ def write_report(folder: Path) -> Path:
         ways = [a.ways.assign(images_per_class=a.images_per_class) for a in advice]
         write_csv(folder / "advice.csv", pd.concat(ways))
     path = folder / "report.html"
-    write_atomic(path, page(tables))
+    now = datetime.datetime.now().astimezone()
+    write_atomic(path, page(tables, f"{now:%Y-%m-%d %H:%M %Z}" if unfinished(tables) else None))
     return path
 
 
-def page(tables: Tables) -> str:
-    """The whole page; every name that comes from a dataset or a table is escaped."""
+def unfinished(tables: Tables) -> bool:
+    """Whether networks of the study are missing that may still come."""
+    return not tables.is_paper and bool((tables.results.state == "missing").any())
+
+
+def page(tables: Tables, written: str | None = None) -> str:
+    """The whole page; every name that comes from a dataset or a table is escaped.
+
+    Args:
+        written: when, on the page of an unfinished study: it loads itself again in the browser.
+    """
     made, absent = drawings(tables)
     colours = DARK | layer_colours(tables.layers - 1)
     networks, is_paper = _comparable(tables), tables.is_paper
@@ -74,6 +85,7 @@ def page(tables: Tables) -> str:
     missing = tables.results[tables.results.state == "missing"]
     return environment.get_template("report.html.j2").render(
         about=tables.about,
+        written=written,
         is_paper=is_paper,
         colours={_variable(light): (light, dark) for light, dark in colours.items()},
         design=_figure(design.draw(tables.layers), colours),

@@ -145,7 +145,7 @@ def test_commands_settings_exist(command):
         load(compose("config", as_typed(overrides(command))))
 
 
-@pytest.mark.parametrize("target", ["report", "figures", "question"])
+@pytest.mark.parametrize("target", ["report", "figures", "question", "watch"])
 def test_a_folder_with_a_space_is_one_folder_to_make(target):
     ask = ["make", "--dry-run", "--no-print-directory", target, "OUT=my figures (1)"]
     lines = subprocess.run(
@@ -154,6 +154,7 @@ def test_a_folder_with_a_space_is_one_folder_to_make(target):
     words = [
         word for line in lines if " analysis." in line for word in shlex.split(line) if "my" in word
     ]
-    assert words == ["out='my figures (1)'", "my figures (1)"]
+    assert words[0] == "out='my figures (1)'"
+    assert words[1:] == ["my figures (1)"] * (target != "watch")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert load(compose("config", words[:1])).out == "my figures (1)"

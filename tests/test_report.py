@@ -15,8 +15,10 @@ import pytest
 
 from analysis.figures import activity
 from analysis.paper import published
+from analysis.report import page, write_report
 from analysis.representations import ACTIVITY, SIMILARITY
 from analysis.tables import RESULTS, Tables
+from transferability.files import write_atomic
 from transferability.splits import SIMILAR
 
 SCRIPT = "<script>window.hacked=1</script>"
@@ -161,9 +163,16 @@ def made_up() -> Tables:
     return Tables(about, study[RESULTS], curves, filters, similarity, activity[ACTIVITY])
 
 
+def finished() -> Tables:
+    """The made-up study without its missing networks."""
+    tables = made_up()
+    tables.results = tables.results[tables.results.state == "done"]
+    return tables
+
+
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Folders with tables and page.html; report.html of the made-up study is of another process.
+    """Folders with tables and page.html; report.html of the finished study is of another process.
 
     One thread each.
     """
@@ -172,6 +181,7 @@ def studies(tmp_path_factory):
     tables = {
         "paper": every,
         "made up": made_up(),
+        "finished": finished(),
         "bases": Tables(every.about | {"published": False}, bases),
     }
     folders = {name: tmp_path_factory.mktemp("report") / name for name in tables}
@@ -179,7 +189,7 @@ def studies(tmp_path_factory):
         tables[name].write(folder)
     commands = [
         ["-c", PAGES, *map(str, folders.values())],
-        ["-m", "analysis.report", str(folders["made up"])],
+        ["-m", "analysis.report", str(folders["finished"])],
     ]
     running = []
     for seed, command in zip("14", commands, strict=True):
@@ -256,9 +266,45 @@ def test_hostile_names_are_text(visit):
 
 def test_equal_tables_give_equal_text(studies):
     """In two processes, where sets of strings have different orders."""
-    assert (studies["made up"] / "page.html").read_bytes() == (
-        studies["made up"] / "report.html"
+    assert (studies["finished"] / "page.html").read_bytes() == (
+        studies["finished"] / "report.html"
     ).read_bytes()
+
+
+def test_only_the_page_of_an_unfinished_study_loads_itself_again(studies, tmp_path):
+    """It says when it was written, and nothing else is different; what the paper lacks will not
+    come.
+    """
+    again = {}
+    for name in ("paper", "made up", "finished"):
+        Tables.read(studies[name]).write(tmp_path / name)
+        text = write_report(tmp_path / name).read_text()
+        again[name] = (text != (studies[name] / "page.html").read_text(), "refresh" in text)
+    assert again == {"paper": (False,) * 2, "made up": (True,) * 2, "finished": (False,) * 2}
+    text = page(made_up(), "noon")
+    assert "Written noon." in text and text.count('<meta http-equiv="refresh" content="60">') == 1
+
+
+def test_whoever_reads_an_unfinished_page_goes_on_where_they_were(chromium, tmp_path):
+    """It loads itself again, here after a second, and is another page by then."""
+    path = tmp_path / "report.html"
+    text = page(made_up(), "at noon").replace('content="60"', 'content="1"')
+    write_atomic(path, text)
+    tab = chromium.new_page(viewport={"width": 1280, "height": 720})
+    tab.goto(path.as_uri())
+    tab.locator("#run details summary").last.click()
+    tab.evaluate("scrollTo(0, 1234)")
+    write_atomic(path, text.replace("at noon", "at one"))
+    tab.wait_for_function("document.body.textContent.includes('at one')")
+    tab.wait_for_function("scrollY === 1234")
+    opened = tab.eval_on_selector_all(
+        "details[open] > summary", "all => all.map(o => o.textContent)"
+    )
+    assert opened == ["Every network"]
+    write_atomic(path, page(made_up()))
+    tab.wait_for_function("!document.body.textContent.includes('at one')")
+    assert tab.locator("meta[http-equiv], details[open]").count() == 0
+    tab.close()
 
 
 @pytest.mark.parametrize("name", ["paper", "made up"])

@@ -1,0 +1,58 @@
+"""Collect and report again and again while a study trains, until it is finished:
+the page, open in a browser, follows by itself.
+
+python -m analysis.watch                        the study and the folder, as analysis.collect
+python -m analysis.watch experiment=tiny_imagenet out=FOLDER
+"""
+
+import sys
+import time
+
+from analysis.collect import collect_study
+from analysis.report import write_report
+from experiments.cli import STOPPED, command
+from transferability.config import Config
+from transferability.jobs import with_sources
+from transferability.spec import RunSpec
+from transferability.store import Store
+
+PAUSE = 60.0  # seconds, at least
+SHARE = 20  # times what the last report took, at least: training keeps the machine
+
+
+def watch(config: Config) -> None:
+    """Return when no network of the study is to come."""
+    while True:
+        began = time.monotonic()
+        folder, tables, specs = collect_study(config)
+        path = write_report(folder).resolve()
+        missing = set(tables.results.run[tables.results.state == "missing"])
+        coming = to_come([s for s in specs if s.run_id in missing], Store(config.store))
+        failed = len(missing) - len(coming)
+        print(
+            f"{time.strftime('%H:%M')} {len(specs) - len(missing)} of {len(specs)} networks are "
+            f"finished{f', {failed} failed or wait for one that did' if failed else ''}: {path}",
+            flush=True,
+        )
+        if not coming:
+            return
+        time.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
+
+
+def to_come(missing: list[RunSpec], store: Store) -> list[RunSpec]:
+    """The runs that have not failed, nor one that they start from."""
+    return [s for s in missing if not any(map(store.failure, with_sources([s])))]
+
+
+def main(config: Config) -> None:
+    try:
+        watch(config)
+    except KeyboardInterrupt:
+        print(
+            "\nno longer watched; training goes on, and the report stays as it is", file=sys.stderr
+        )
+        sys.exit(STOPPED)
+
+
+if __name__ == "__main__":
+    command(main)()
