@@ -1,8 +1,13 @@
 """Collect and report again and again while a study trains, until it is finished:
 the page, open in a browser, follows by itself.
 
-python -m analysis.watch                        the study and the folder, as analysis.collect
-python -m analysis.watch experiment=tiny_imagenet out=FOLDER
+python -m analysis.watch
+python -m analysis.watch experiment=tiny_imagenet out=figures/tiny
+
+Settings used most, the same as in training:
+experiment=NAME    or study=NAME dataset=KIND ..., as for experiments.run
+store=FOLDER       the run store (runs/)
+out=FOLDER         where tables and report go (figures/STUDY-DATASET)
 """
 
 import sys

@@ -21,7 +21,7 @@ OURS = sorted(
 
 
 def test_the_commands_are_found():
-    assert len(OURS) == 14
+    assert len(OURS) == 15
 
 
 @pytest.mark.parametrize("name", OURS)
