@@ -293,9 +293,15 @@ def test_a_network_that_cannot_be_captured_goes_on_step_by_step(
     cuda_stream.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kept"),
+    [({"momentum": 0.0}, set()), ({"optimiser": "adamw"}, {"exp_avg", "exp_avg_sq", "steps_of"})],
+)
 @pytest.mark.parametrize("stacked", [False, True])
-def test_without_momentum_networks_are_saved_and_go_on(spec_of, dataset, tmp_path, stacked):
-    spec = spec_of("baseB", recipe={"momentum": 0.0})
+def test_networks_of_every_optimiser_are_saved_and_go_on(
+    spec_of, dataset, tmp_path, stacked, recipe, kept
+):
+    spec = spec_of("baseB", recipe=recipe)
     one, other = (make_cohorts([spec, spec], Store(tmp_path), dataset, CPU)[0] for _ in range(2))
     for cohort in (one, other):
         for m in cohort.members:
@@ -305,7 +311,8 @@ def test_without_momentum_networks_are_saved_and_go_on(spec_of, dataset, tmp_pat
         steps[0]([(one.stream.batch(step), one.members)])
     steps[1]([(other.stream.batch(0), other.members)])
     saved = [m.checkpoint() for m in other.members]
-    assert not any(name.startswith("momentum") for name in saved[0].tensors)
+    state = ("momentum", "exp_avg", "exp_avg_sq", "steps_of")
+    assert {n.partition(".")[0] for n in saved[0].tensors} & {*state} == kept
     for m, checkpoint in zip(other.members, saved, strict=True):
         m.restore(checkpoint)
     steps[2]([(other.stream.batch(1), other.members)])

@@ -182,6 +182,41 @@ def test_rule_3_recipes_of_one_pace_train_in_one_cohort(spec_of, trained):
         assert equal(trained([spec]).weights(spec), together.weights(spec))
 
 
+ADAMW = {"optimiser": "adamw", "lr": 0.003}
+
+
+def test_the_rules_hold_with_adamw(spec_of, trained, dataset, tmp_path):
+    """Frozen is frozen, alone equals in a cohort, stopped equals not stopped; and networks of the
+    other optimiser are another cohort.
+    """
+    cells = ("baseB", "A3B", "A3B+", "A2B~2")
+    specs = [spec_of(cell, network=HARDEST, recipe=ADAMW) for cell in cells]
+    assert len(jobs(specs)) == 2 and len(jobs([*specs, spec_of("A3B")])) == 3
+    store = trained(specs)
+    base, frozen, tuned, _ = (store.weights(spec) for spec in specs)
+    source = store.weights(specs[1].source)
+    for number in (1, 2, 3):
+        assert equal(layer_state(frozen, number), layer_state(source, number))
+        assert not equal(layer_state(tuned, number), layer_state(source, number))
+    for spec in specs[:3]:
+        assert equal(trained([spec]).weights(spec), store.weights(spec))
+    usual = spec_of("baseB", network=HARDEST)
+    assert not equal(base, trained([usual]).weights(usual))
+    stopped, spec = Store(tmp_path), specs[2]
+    stopped.folder(spec).mkdir()
+    for step in range(spec.recipe.steps):
+        size = spec.network.input_size
+        stream = Stream(dataset, list(spec.classes), None, 0, spec.recipe, size, CPU.device)
+        member = build_member(spec, stream, source, stopped.load_checkpoint(spec))
+        assert member.step == step
+        batch = stream.batch(step)
+        with one_thread():
+            member.network.train()
+            member.train_step(batch, SharedPrefix(batch))
+        stopped.save_checkpoint(spec, member.checkpoint())
+    assert equal(dict(member.network.state_dict()), tuned)
+
+
 def test_rule_3_neither_order_nor_threads_change_a_number(spec_of, trained, hardest_store):
     specs = [spec_of(c, network=HARDEST) for c in ("B7B", "R3B", "B4B", "A5B+", "A2B")]
     other = trained(specs[::-1], replace(CPU, threads=5))

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.conftest import shrunk
+from transferability.config import RecipeConfig
 from transferability.member import build_member
-from transferability.optim import learning_rate, make_optimiser, set_rate
+from transferability.optim import learning_rate, make_optimiser, optimiser_of, set_rate
 
 
 def test_the_papers_schedule_is_exact(tmp_path):
@@ -65,8 +66,6 @@ def test_the_update_is_caffes_across_changes_of_rate():
     """v = momentum v + lr (g + decay w); w -= v,
     in float64 beside torch's SGD with our scaled momentum.
     """
-    from transferability.config import RecipeConfig
-
     recipe = RecipeConfig(
         "t",
         12,
@@ -127,3 +126,26 @@ def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(
         n.removeprefix("layers.") for n, p in member.network.named_parameters() if p.requires_grad
     }
     assert trained == set(found)
+
+
+def test_adamw_is_loshchilov_and_hutters_with_our_rates_and_multipliers():
+    """w -= lr (decay w + m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + 1e-8)), by hand in float64;
+    the momentum is beta1, and a change of rate leaves it alone.
+    """
+    recipe = RecipeConfig(
+        "t", 12, 1, 0.1, "step", eval_every=1, eval_batch_size=1, step_size=4, gamma=0.1,
+        weight_decay=0.05, momentum=0.8, optimiser="adamw",
+    )  # fmt: skip
+    parameter = torch.nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
+    group = {"params": [parameter], "recipe": recipe, "multiplier": 2.0, "weight_decay": 0.05}
+    optimiser = optimiser_of([group], recipe)
+    w, m, v = parameter.detach().clone(), torch.zeros(2).double(), torch.zeros(2).double()
+    for step in range(12):
+        gradient = torch.tensor([math.sin(step), 0.5 * step], dtype=torch.float64)
+        parameter.grad = gradient.clone()
+        set_rate(optimiser, step)
+        optimiser.step()
+        m, v = 0.8 * m + 0.2 * gradient, 0.999 * v + 0.001 * gradient**2
+        rate, t = 2.0 * learning_rate(step, recipe), step + 1
+        w = w * (1 - rate * 0.05) - rate * (m / (1 - 0.8**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        assert torch.allclose(parameter.detach(), w, rtol=1e-9)

@@ -184,6 +184,7 @@ class RecipeConfig:
     # false: every epoch in the order of the packed file, as Caffe reads its leveldb
     reshuffle: bool = True
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
+    optimiser: str = later("sgd")  # sgd (Caffe's) | adamw (momentum is its first beta)
 
     @property
     def pace(self) -> tuple:
@@ -196,6 +197,7 @@ class RecipeConfig:
             self.mirror,
             self.reshuffle,
             self.precision,
+            self.optimiser,
             self.eval_every,
             self.eval_batch_size,
         )
@@ -204,6 +206,8 @@ class RecipeConfig:
         for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
         require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
+        known = ("sgd", "adamw")
+        require(self.optimiser in known, "recipe.optimiser", self.optimiser, "sgd or adamw")
         require(
             self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
         )

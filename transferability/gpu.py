@@ -18,7 +18,7 @@ from transferability.errors import reason
 from transferability.kernels import fused
 from transferability.member import Member, SharedPrefix, autocast, note_losses
 from transferability.networks.chain import NORMALISATION, roles
-from transferability.optim import set_rate
+from transferability.optim import optimiser_of, set_rate
 from transferability.stream import Batch
 
 log = logging.getLogger(__name__)
@@ -260,11 +260,9 @@ class JointUpdate:
         for m in members:
             for group in m.optimiser.param_groups:
                 groups.setdefault(tuple(group[k] for k in keys), []).extend(group["params"])
-        self.optimiser = torch.optim.SGD(
+        self.optimiser = optimiser_of(
             [{"params": p, **dict(zip(keys, key, strict=True))} for key, p in groups.items()],
-            lr=members[0].spec.recipe.lr,
-            momentum=members[0].spec.recipe.momentum,
-            fused=True,
+            members[0].spec.recipe,
         )
         self.loss_sum, self.first_bad = (
             torch.stack([getattr(m, k) for m in members]) for k in ("loss_sum", "first_bad")

@@ -25,6 +25,15 @@ from transferability.stream import Batch, Stream
 EXPLODED = 1e4  # a loss above it never comes back
 
 
+# what an optimiser keeps of a parameter, under the name that a checkpoint has for it
+_SAVED = {
+    "momentum_buffer": "momentum",
+    "exp_avg": "exp_avg",
+    "exp_avg_sq": "exp_avg_sq",
+    "step": "steps_of",
+}
+
+
 class Member:
     """One network of a cohort: its weights, its optimiser and where it stands."""
 
@@ -48,7 +57,7 @@ class Member:
         return self._digests[n], self.spec.id if self.network.drops_within(n) else None
 
     def train_step(self, batch: Batch, shared: "SharedPrefix") -> None:
-        """Forward from the frozen prefix, backward down to it, one step of SGD."""
+        """Forward from the frozen prefix, backward down to it, one step of the optimiser."""
         self.network.begin_step(self.step)
         self.gradients(batch, shared)
         set_rate(self.optimiser, self.step)
@@ -82,9 +91,9 @@ class Member:
     def checkpoint(self) -> Checkpoint:
         tensors = dict(self.network.state_dict())
         for name, parameter in self.network.named_parameters():
-            momentum = self.optimiser.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:  # recipe.momentum=0 has none
-                tensors[f"momentum.{name}"] = momentum
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                if value is not None:  # recipe.momentum=0 has no buffer
+                    tensors[f"{_SAVED[key]}.{name}"] = value
         return Checkpoint(
             {**tensors, "loss_sum": self.loss_sum}, self.step, self.metrics, self.seconds
         )
@@ -94,9 +103,10 @@ class Member:
         tensors = dict(checkpoint.tensors)
         self.loss_sum.copy_(tensors.pop("loss_sum"))
         for name, parameter in self.network.named_parameters():
-            if (momentum := tensors.pop(f"momentum.{name}", None)) is not None:
-                buffer = torch.empty_like(parameter).copy_(momentum)
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+            for key, saved in _SAVED.items():
+                if (value := tensors.pop(f"{saved}.{name}", None)) is not None:
+                    like = torch.empty_like(parameter) if value.dim() else parameter.new_empty(())
+                    self.optimiser.state[parameter][key] = like.copy_(value)
         self.network.load_state_dict(tensors, strict=True)
         self.step, self.metrics, self.seconds = (
             checkpoint.step,

@@ -1,5 +1,5 @@
-"""The optimiser of the original: Caffe's SGD, with its multipliers for biases,
-and pure learning-rate schedules.
+"""The optimiser of the original: Caffe's SGD, with its multipliers for biases, and pure
+learning-rate schedules; AdamW, which transformers want, with the same.
 """
 
 import math
@@ -24,8 +24,8 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
     return rate * min(1.0, (step + 1) / (recipe.warmup_steps + 1))
 
 
-def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.optim.SGD:
-    """SGD over every parameter that is not frozen.
+def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.optim.Optimizer:
+    """The recipe's optimiser over every parameter that is not frozen.
 
     Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2
     and 0).
@@ -43,7 +43,7 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
             multiplier = of_layer * (recipe.bias_lr_multiplier if role[name] == BIAS else 1.0)
             decay = recipe.weight_decay if role[name] == WEIGHT else 0.0
             groups.setdefault((multiplier, decay), []).append(parameter)
-    return torch.optim.SGD(
+    return optimiser_of(
         [
             {
                 "params": parameters,
@@ -53,16 +53,23 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
             }
             for (multiplier, decay), parameters in groups.items()
         ],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        fused=True,
+        recipe,
     )
 
 
-def set_rate(optimiser: torch.optim.SGD, step: int) -> None:
+def optimiser_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimizer:
+    """The recipe's optimiser over these groups of parameters; AdamW is that of Loshchilov & Hutter
+    (2019), its first beta the recipe's momentum.
+    """
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, step: int) -> None:
     """Set the rates of step ``step``, each group's by its recipe.
 
-    Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves the velocity as it is.
+    Of SGD: Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves v as it is.
     torch keeps ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it.
     Scaling the momentum by the ratio of the two rates makes torch's rule Caffe's, exactly.
     """
@@ -71,4 +78,5 @@ def set_rate(optimiser: torch.optim.SGD, step: int) -> None:
         rate = learning_rate(step, recipe)
         ratio = learning_rate(step - 1, recipe) / rate if step else 1.0
         group["lr"] = rate * group["multiplier"]
-        group["momentum"] = recipe.momentum * ratio
+        if "momentum" in group:
+            group["momentum"] = recipe.momentum * ratio
