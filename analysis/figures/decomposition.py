@@ -10,7 +10,7 @@ from analysis.decomposition import decompose
 from analysis.paper import beside
 from analysis.style import BLUE, INK, LIGHT_BLUE, LIGHT_RED, PUBLISHED, RED, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
-from transferability.splits import SIMILAR
+from transferability.splits import ALL, NATURAL_MANMADE
 
 LOSSES = {
     "co-adaptation loss": Mark("co-adaptation loss: base − BnB", BLUE, "o", offset=-0.1),
@@ -43,7 +43,8 @@ def draw(tables: Tables) -> Drawing | str:
     if len(theirs):
         marks.append(PUBLISHED)
         legend = " Faint dashed: the same for the paper's published numbers."
-    shown = networks[networks.split_kind.isin(SIMILAR) & (networks.treatment != "RnB")]
+    apart = networks.split_kind.isin([NATURAL_MANMADE, ALL]) | (networks.treatment == "RnB")
+    shown = networks[~apart]
     spread = (parts[parts.quantity.isin(losses + gains)].covers == "networks").all()
     source = "the spread between networks" if spread else "the choice of validation images alone"
     return Drawing(
