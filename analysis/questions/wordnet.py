@@ -22,7 +22,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 def draw(tables: Tables) -> Drawing:
     """Specificity loss (BnB - AnB) of every source task: a panel an n."""
-    losses = _losses(tables.networks[tables.networks.accuracy.notna()])
+    losses = losses_by_source(tables.networks[tables.networks.accuracy.notna()])
     if losses.empty:
         raise UserError(
             "no target task has a finished BnB and AnB of the same n: what freezing costs at a "
@@ -54,7 +54,7 @@ def draw(tables: Tables) -> Drawing:
     )
 
 
-def _losses(done: pd.DataFrame) -> pd.DataFrame:
+def losses_by_source(done: pd.DataFrame) -> pd.DataFrame:
     """A row a transferred network: BnB of its task and n, less itself."""
     keys = [*BLOCK, "n"]
     own = done[done.treatment == "BnB"].groupby(keys, dropna=False).accuracy.mean()
