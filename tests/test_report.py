@@ -288,21 +288,21 @@ def test_only_the_page_of_an_unfinished_study_loads_itself_again(studies, tmp_pa
 def test_whoever_reads_an_unfinished_page_goes_on_where_they_were(chromium, tmp_path):
     """It loads itself again, here after a second, and is another page by then."""
     path = tmp_path / "report.html"
-    text = page(made_up(), "at noon").replace('content="60"', 'content="1"')
+    text = page(made_up(), "T1200").replace('content="60"', 'content="1"')
     write_atomic(path, text)
     tab = chromium.new_page(viewport={"width": 1280, "height": 720})
     tab.goto(path.as_uri())
     tab.locator("#run details summary").last.click()
     tab.evaluate("scrollTo(0, 1234)")
-    write_atomic(path, text.replace("at noon", "at one"))
-    tab.wait_for_function("document.body.textContent.includes('at one')")
+    write_atomic(path, text.replace("T1200", "T1300"))
+    tab.wait_for_function("document.body.textContent.includes('T1300')")
     tab.wait_for_function("scrollY === 1234")
     opened = tab.eval_on_selector_all(
         "details[open] > summary", "all => all.map(o => o.textContent)"
     )
     assert opened == ["Every network"]
     write_atomic(path, page(made_up()))
-    tab.wait_for_function("!document.body.textContent.includes('at one')")
+    tab.wait_for_function("!document.body.textContent.includes('T1300')")
     assert tab.locator("meta[http-equiv], details[open]").count() == 0
     tab.close()
 
