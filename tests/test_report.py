@@ -282,27 +282,41 @@ def test_only_the_page_of_an_unfinished_study_loads_itself_again(studies, tmp_pa
         again[name] = (text != (studies[name] / "page.html").read_text(), "refresh" in text)
     assert again == {"paper": (False,) * 2, "made up": (True,) * 2, "finished": (False,) * 2}
     text = page(made_up(), "noon")
-    assert "Written noon." in text and text.count('<meta http-equiv="refresh" content="60">') == 1
+    assert (
+        "Written noon." in text
+        and text.count('<meta http-equiv="refresh" content="60; url=?">') == 1
+    )
 
 
 def test_whoever_reads_an_unfinished_page_goes_on_where_they_were(chromium, tmp_path):
-    """It loads itself again, here after four seconds, and is another page by then."""
+    """It is opened again by hand, where a browser begins at the top."""
     path = tmp_path / "report.html"
-    text = page(made_up(), "T1200").replace('content="60"', 'content="4"')
-    write_atomic(path, text)
     tab = chromium.new_page(viewport={"width": 1280, "height": 720})
-    tab.goto(path.as_uri())
-    tab.evaluate("[...document.querySelectorAll('#run summary')].at(-1).click(), scrollTo(0, 1234)")
-    write_atomic(path, text.replace("T1200", "T1300"))
-    tab.wait_for_function("document.body.textContent.includes('T1300')")
-    tab.wait_for_function("scrollY === 1234")
+    text = page(made_up(), "at noon")
+    for written in ("at noon", "later"):
+        write_atomic(path, text.replace("Written at noon", f"Written {written}"))
+        tab.goto(path.as_uri())
+        assert f"Written {written}" in tab.text_content(".warning")
+        if written == "at noon":
+            tab.locator("#run details summary").last.click()
+            tab.evaluate("scrollTo(0, 1234)")
+    assert tab.evaluate("scrollY") == 1234
     opened = tab.eval_on_selector_all(
-        "details[open] > summary", "all => all.map(o => o.textContent)"
+        "details[open] > summary", "all => all.map(one => one.textContent)"
     )
     assert opened == ["Every network"]
-    write_atomic(path, page(made_up()))
-    tab.wait_for_function("!document.body.textContent.includes('T1300')")
-    assert tab.locator("meta[http-equiv], details[open]").count() == 0
+    tab.close()
+
+
+def test_an_unfinished_page_loads_itself_again(chromium, tmp_path):
+    """After a second here; also where a link of its contents was followed."""
+    path = tmp_path / "report.html"
+    text = page(made_up(), "at noon")
+    write_atomic(path, text.replace('content="60;', 'content="1;'))
+    tab = chromium.new_page()
+    tab.goto(f"{path.as_uri()}#claims")
+    write_atomic(path, text.replace("Written at noon", "Written later"))
+    tab.wait_for_function("document.querySelector('.warning')?.textContent.includes('later')")
     tab.close()
 
 
