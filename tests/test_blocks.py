@@ -47,14 +47,14 @@ def test_a_shortcut_passes_on_what_the_convolutions_leave_out():
 def test_a_transformer_sees_patches_at_places():
     network = made("vit").eval()
     shapes = [tuple(x.shape[1:]) for x in outputs(network, batch_of(32, 32))[1:]]
-    assert shapes == [*[(64, 64)] * 7, (10,)]  # 8 x 8 patches of 64 values
+    assert shapes == [*[(16, 64)] * 7, (10,)]  # 4 x 4 patches of 64 values
     # attention: queries, keys, values and what is put out; a perceptron; two normalisations
     attention, perceptron = 4 * (64 * 64 + 64), 64 * 256 + 256 + 256 * 64 + 64
     assert layer_costs(network.config)[1].parameters == attention + perceptron + 2 * 2 * 64
     image = torch.rand(1, 3, 32, 32)
     patches = network.layers[0]
     tokens = patches(image)
-    moved = patches(image.roll(4, dims=3))  # by one patch to the right
+    moved = patches(image.roll(8, dims=3))  # by one patch to the right
     vectors = patches[1].vectors
     assert torch.allclose((tokens - vectors)[0, 0], (moved - vectors)[0, 1], atol=1e-6)
     assert not torch.allclose(tokens[0, 0], moved[0, 1], atol=1e-3)
