@@ -43,7 +43,7 @@ WORDS = {  # as results/ and the history of the README have them
     "replicates": f"study=replicates {TINY}",
     "replicates-longer": f"study=replicates study.splits=[random-0,random-1] {TINY} "
     "recipe.steps=25000 recipe.name=25000-steps",
-    "shortcuts": "study=shortcuts network=residual dataset.name=rules2 dataset.grammar.rules=2 "
+    "shortcuts": "study=shortcuts network=residual dataset.name=rules2 "
     "dataset.grammar.train_per_class=1000 recipe.name=300-steps recipe.lr=0.4 recipe.steps=300 "
     "recipe.eval_every=60",
     "tiny_imagenet": f"study=tiny-imagenet {TINY}",
