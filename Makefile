@@ -7,7 +7,7 @@ LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 
-.PHONY: help setup demo tour advice test lint plan status sweep collect figures report watch question calibration
+.PHONY: help setup demo tour advice test test-slow test-all lint plan status sweep collect figures report watch question calibration
 .PHONY: paper-figures results
 .PHONY: bench bench-gpu bench-ingest bench-growth clean
 
@@ -34,8 +34,16 @@ tour: setup ## open the notebook docs/tour.ipynb in a browser: what one can look
 advice: OUT = figures/advice
 advice: demo ## how many layers of a given network to keep, freeze, fine-tune (OVERRIDES="experiment=advice ..."): train, write OUT/report.html
 
-test: setup ## run the tests, two files at a time
-	$(RUN) pytest -n 2 --dist loadfile
+TESTS = $(RUN) pytest -n 2 --dist worksteal
+
+test: setup ## run the tests but those marked slow or browser
+	$(TESTS) -m "not slow and not browser"
+
+test-slow: setup ## run the tests that make test leaves out
+	$(TESTS) -m "slow or browser"
+
+test-all: setup ## run every test
+	$(TESTS)
 
 lint: setup ## check the style of the code
 	$(VENV)/bin/ruff check .

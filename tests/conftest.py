@@ -6,13 +6,15 @@ import os
 # with as many threads as there are cores, wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from experiments.cli import CONF
+from experiments.cli import CONF, command
 from transferability import cells
 from transferability.cohort import Execution
 from transferability.config import Config, load
@@ -40,6 +42,7 @@ SHRUNK = [
     "threads=2",
     "device=cpu",  # what is compared byte for byte
 ]
+ROOT = Path(__file__).parent.parent
 CPU = Execution(torch.device("cpu"), threads=2)
 
 
@@ -52,6 +55,25 @@ def shrunk(folder, *overrides: str) -> Config:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         where = [f"data_dir={folder}/data", f"store={folder}/runs"]
         return load(compose("config", [*small, *where, *overrides]))
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """cli(main, *overrides) runs a command in this process.
+
+    Returns its exit status (0 if it returns), and what it wrote to standard output and error.
+    """
+
+    def call(main, *overrides: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *overrides])
+        status = 0
+        try:
+            command(main)()
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -10,26 +10,11 @@ import pytest
 import experiments.pack
 import experiments.run
 import experiments.verify
-from experiments.cli import CONF, command
+from experiments.cli import CONF
 from tests.conftest import SHRUNK, shrunk
 from transferability.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """run(main, *overrides): the command in this process;
-    its status and what it wrote to the standard error.
-    """
-
-    def call(main, *overrides: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["command", *overrides])
-        with pytest.raises(SystemExit) as ended:
-            command(main)()
-        return ended.value.code, capsys.readouterr().err
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -100,19 +85,19 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
         (["dataset=folder"], "dataset.name"),
     ],
 )
-def test_what_a_user_can_get_wrong_is_one_line_and_status_2(tmp_path, run, overrides, message):
+def test_what_a_user_can_get_wrong_is_one_line_and_status_2(tmp_path, cli, overrides, message):
     where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
     shrink = SHRUNK if not any("dataset=" in o for o in overrides) else []
-    status, errors = run(experiments.run.main, *shrink, *where, *overrides)
+    status, _, errors = cli(experiments.run.main, *shrink, *where, *overrides)
     assert status == 2
     assert message in errors
     assert len(errors.strip().splitlines()) == 1 and errors.startswith("error: "), errors
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_pack_says_what_is_missing(tmp_path, run):
+def test_pack_says_what_is_missing(tmp_path, cli):
     overrides = ["dataset=tiny_imagenet", f"data_dir={tmp_path}"]
-    status, errors = run(experiments.pack.main, *overrides)
+    status, _, errors = cli(experiments.pack.main, *overrides)
     assert status == 2 and "dataset.source=PATH" in errors
     # The same as a user runs it, in a process of its own.
     command_line = [
@@ -128,7 +113,7 @@ def test_pack_says_what_is_missing(tmp_path, run):
     )
 
 
-def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, run):
+def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, cli):
     where = [
         *SHRUNK,
         f"data_dir={tmp_path}/data",
@@ -146,11 +131,11 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, r
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-    status, errors = run(experiments.verify.main, *where)
+    status, _, errors = cli(experiments.verify.main, *where)
     assert status == 1 and len(errors.splitlines()) == 2
     assert str(weights) in errors and "images.npy is not as packed" in errors
     unpacked = ["dataset=tiny_imagenet", *where[-4:]]
-    status, errors = run(experiments.verify.main, *unpacked)
+    status, _, errors = cli(experiments.verify.main, *unpacked)
     assert status == 1 and str(weights) in errors and "no packed dataset in" in errors, (
         "nothing found is lost"
     )

@@ -13,7 +13,6 @@ import experiments.run
 import experiments.status
 from experiments.cli import CONF
 from experiments.overrides import as_typed, plainly
-from tests.test_cli import run  # noqa: F401 a fixture
 from transferability.config import Config, changed, load
 from transferability.errors import UserError
 
@@ -110,8 +109,8 @@ def test_a_text_that_was_read_as_a_number_is_refused():
         ("what(", "is no setting: write KEY=VALUE"),
     ],
 )
-def test_what_cannot_be_read_says_how_to_write_it(run, word, way):  # noqa: F811
-    status, errors = run(experiments.status.main, word)
+def test_what_cannot_be_read_says_how_to_write_it(cli, word, way):
+    status, _, errors = cli(experiments.status.main, word)
     assert (
         status == 2
         and way in errors
@@ -120,7 +119,7 @@ def test_what_cannot_be_read_says_how_to_write_it(run, word, way):  # noqa: F811
     ), errors
 
 
-def test_a_path_may_begin_at_home(monkeypatch, tmp_path, run):  # noqa: F811
+def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cli):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     words = [
@@ -149,7 +148,7 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, run):  # noqa: F811
     (tmp_path / "mine.yaml").write_text(
         "A: [natural-00, natural-01]\nB: [no-such-class, natural-02]\n"
     )
-    status, errors = run(
+    status, _, errors = cli(
         experiments.run.main, "split=~/mine.yaml", "mode=plan", "data_dir=~/d", "store=~/s"
     )
     assert status == 2 and "no class no-such-class" in errors, "it was read"

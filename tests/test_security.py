@@ -12,7 +12,6 @@ import torch
 import experiments.run
 from analysis.tables import read_csv, write_csv
 from tests.conftest import CPU, SHRUNK
-from tests.test_cli import run  # noqa: F401 (a fixture)
 from transferability.errors import UserError
 from transferability.runner import ensure
 from transferability.store import Store
@@ -84,9 +83,9 @@ def test_a_pickle_in_the_store_is_refused(tmp_path, spec_of, dataset, name, capl
 @pytest.mark.parametrize(
     "key", ["+_target_=os.system", "+dataset._target_=os.system", "+network._target_=os.abort"]
 )
-def test_a_configuration_cannot_name_code(tmp_path, run, key):  # noqa: F811
+def test_a_configuration_cannot_name_code(tmp_path, cli, key):
     where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
-    status, errors = run(experiments.run.main, *SHRUNK, *where, key)
+    status, _, errors = cli(experiments.run.main, *SHRUNK, *where, key)
     assert status == 2 and "_target_" in errors and len(errors.strip().splitlines()) == 1
 
 

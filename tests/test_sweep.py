@@ -15,7 +15,6 @@ import pytest
 import experiments.sweep
 from experiments.cli import dataset_of
 from tests.conftest import CPU, SHRUNK, shrunk
-from tests.test_cli import run  # noqa: F401 a fixture
 from tests.test_store import contents, snapshot
 from transferability.runner import ensure
 from transferability.store import Store
@@ -179,8 +178,8 @@ def test_a_network_that_nothing_starts_from_does_not_stop_the_transfers(tmp_path
 
 
 @pytest.mark.parametrize("override", ["mode=plan", "-m"])
-def test_a_sweep_is_neither_a_plan_nor_a_multirun(run, tmp_path, override):  # noqa: F811
-    status, errors = run(
+def test_a_sweep_is_neither_a_plan_nor_a_multirun(cli, tmp_path, override):
+    status, _, errors = cli(
         experiments.sweep.main, f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", override
     )
     assert status == 2 and errors.strip().splitlines()[-1].startswith(
