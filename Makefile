@@ -1,11 +1,14 @@
-# Settings for any target: make report OVERRIDES="experiment=tiny_imagenet store=/shared/runs" OUT=figures/tiny
+# A study other than the demo: make report OVERRIDES="experiment=tiny_imagenet store=/shared/runs" OUT=figures/tiny
 PYTHON ?= python3
 VENV ?= .venv
 OVERRIDES ?=
-OUT ?= figures/figures-procedural
+OUT ?= figures/demo
 LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
+PIP = $(VENV)/bin/pip --quiet --disable-pip-version-check install --constraint constraints.txt
+# make demo, plan, status, report ... are about this study
+STUDY = $(or $(OVERRIDES),experiment=demo)
 
 .PHONY: help setup demo tour advice test test-slow test-all lint plan status sweep collect figures report watch question calibration
 .PHONY: paper-figures results
@@ -18,17 +21,20 @@ setup: $(READY) ## make the virtual environment with the tested versions of ever
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --upgrade pip
-	$(VENV)/bin/pip install --constraint constraints.txt --editable '.[dev]'
+	@echo "setup, 1 of 3: a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup, 2 of 3: torch with its CUDA libraries (3 GB to download, 5.5 GB on disk: minutes)"
+	@$(PIP) torch torchvision
+	@echo "setup, 3 of 3: everything else, in the versions of constraints.txt"
+	@$(PIP) --editable '.[dev]'
 	@touch $(READY)
 
 demo: setup ## train the whole study on the embedded images (minutes on two cores), draw its figures, write its report
-	$(RUN) experiments.run $(OVERRIDES)
+	$(RUN) experiments.run $(STUDY)
 	@$(MAKE) --no-print-directory figures report OUT="$(OUT)"
 
 tour: setup ## open the notebook docs/tour.ipynb in a browser: what one can look at after make demo
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[notebook]'
+	@$(PIP) --editable '.[notebook]'
 	$(VENV)/bin/jupyter lab --notebook-dir=. docs/tour.ipynb
 
 advice: OUT = figures/advice
@@ -50,16 +56,16 @@ lint: setup ## check the style of the code
 	$(VENV)/bin/ruff format --check .
 
 plan: setup ## what the study would train, skip and resume, and how long it takes
-	@$(RUN) experiments.run mode=plan $(OVERRIDES)
+	@$(RUN) experiments.run mode=plan $(STUDY)
 
 status: setup ## what the run store holds: finished, running, half-done
-	@$(RUN) experiments.status $(OVERRIDES)
+	@$(RUN) experiments.status $(STUDY)
 
 sweep: setup ## train the study as jobs: LAUNCHER=joblib (processes, a GPU each), slurm, or your own (docs/cluster.md)
-	@$(RUN) experiments.sweep hydra/launcher=$(LAUNCHER) $(OVERRIDES)
+	@$(RUN) experiments.sweep hydra/launcher=$(LAUNCHER) $(STUDY)
 
 collect: setup ## collect the study's results from the run store into tables in the folder OUT
-	@$(RUN) analysis.collect $(OVERRIDES) "out='$(OUT)'"
+	@$(RUN) analysis.collect $(STUDY) "out='$(OUT)'"
 
 figures: collect ## collect, and draw every figure into OUT as PDF, SVG and PNG
 	@$(RUN) analysis.figures "$(OUT)"
@@ -69,7 +75,7 @@ report: collect ## collect, and write OUT/report.html: figures, claims and numbe
 
 # Ctrl-C ends it, and is no error
 watch: setup ## while the study trains: write OUT/report.html again and again, until nothing is missing (Ctrl-C ends it)
-	@trap : INT; $(RUN) analysis.watch $(OVERRIDES) "out='$(OUT)'" || test $$? -eq 130
+	@trap : INT; $(RUN) analysis.watch $(STUDY) "out='$(OUT)'" || test $$? -eq 130
 
 question: collect ## collect a small study (OVERRIDES=study=random-filters), and draw its one figure into OUT
 	@$(RUN) analysis.questions "$(OUT)"

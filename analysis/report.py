@@ -1,6 +1,6 @@
 """The report of a study: one HTML page that needs no network, from the tables alone.
 
-python -m analysis.report figures/figures-procedural       writes FOLDER/report.html, claims.csv,
+python -m analysis.report figures/demo       writes FOLDER/report.html, claims.csv,
                                                            decomposition.csv ...
 """
 

@@ -30,6 +30,10 @@ WORDS = {  # as results/ and the history of the README have them
     "recipe.steps=200 recipe.warmup_steps=20",
     "calibration": "study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250",
     "cifar100": "dataset=cifar100 recipe=cifar network.input_size=28",
+    "demo": "study.name=demo dataset.name=demo dataset.image_size=16 dataset.grammar.patch=2 "
+    "dataset.grammar.shift=0 dataset.grammar.noise=0.15 dataset.grammar.train_per_class=60 "
+    "network.input_size=16 recipe.name=demo-300-steps recipe.steps=300 recipe.lr=0.03 "
+    "recipe.warmup_steps=30",
     "distance": f"study=distance {TINY} recipe.steps=4000 recipe.eval_every=400 "
     "recipe.name=4000-steps",
     "folder": "dataset=folder network=small-bn recipe=tiny_imagenet study.splits=[random-0]",

@@ -1,7 +1,7 @@
 """Every figure of a study, as PDF, SVG and PNG, into the folder of its tables (analysis.collect,
 analysis.paper).
 
-python -m analysis.figures figures/figures-procedural
+python -m analysis.figures figures/demo
 python -m analysis.figures FOLDER --only accuracy --treatments BnB AnB --width 3.3 --format pdf
 """
 
