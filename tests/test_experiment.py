@@ -51,6 +51,7 @@ WORDS = {  # as results/ and the history of the README have them
     "dataset.grammar.train_per_class=1000 recipe.name=300-steps recipe.lr=0.4 recipe.steps=300 "
     "recipe.eval_every=60",
     "tiny_imagenet": f"study=tiny-imagenet {TINY}",
+    "tiny_imagenet-splits": f"study=splits {TINY}",
 }
 
 
