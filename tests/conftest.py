@@ -1,5 +1,6 @@
 """A miniature study: 16x16 images of a small grammar, a narrow 8-layer network, a few steps."""
 
+import gc
 import os
 
 # Before torch is imported, here and in the commands that tests start: two processes of tests, each
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF, command
@@ -55,6 +57,15 @@ def shrunk(folder, *overrides: str) -> Config:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         where = [f"data_dir={folder}/data", f"store={folder}/runs"]
         return load(compose("config", [*small, *where, *overrides]))
+
+
+def pytest_collection_finish():
+    """Training collects garbage after every wave: it need not look through what is imported."""
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # so that extensions do not complain of what was left
 
 
 @pytest.fixture

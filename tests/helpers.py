@@ -1,10 +1,12 @@
-"""What the tests of sources and packs share: images, folders and archives of them,
-and what becomes of those.
+"""What tests share: images, folders and archives of them and what becomes of those,
+the files of a store, and the settings of a written command.
 """
 
 import io
 import json
 import os
+import re
+import shlex
 import tarfile
 import zipfile
 from collections import Counter
@@ -243,6 +245,40 @@ def three_parts(packed):
     return [
         numbers(packed, rows)
         for rows in (packed.train_rows(every), packed.val_rows(every), packed.test_rows(every))
+    ]
+
+
+# --- stores ---
+
+
+def results_of(store):
+    """What must not depend on how a run was executed."""
+    names = ("spec.json", "weights.safetensors", "predictions.safetensors", "metrics.jsonl")
+    return {
+        f"{p.parent.name}/{p.name}": p.read_bytes() for p in store.glob("*/*") if p.name in names
+    }
+
+
+def snapshot(folder):
+    """When each file below ``folder`` was last written."""
+    return {
+        str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock" and p.is_file()
+    }
+
+
+# --- written commands ---
+
+
+def overrides(command):
+    """The settings a command gives, also inside OVERRIDES="...",
+    but not Hydra's own and study=NAME.
+    """
+    words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
+    return [
+        part
+        for word in words
+        for part in word.split()
+        if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
     ]
 
 

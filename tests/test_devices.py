@@ -15,6 +15,7 @@ import joblib
 import pytest
 import torch
 
+from tests import crash
 from tests.conftest import CPU, shrunk
 from transferability.devices import claim, training_device, visible_gpus
 from transferability.errors import UserError
@@ -22,8 +23,6 @@ from transferability.execution import ways_of
 from transferability.networks import TorchvisionConfig
 
 KEYS = ["GPU-a", "GPU-b", "GPU-c"]
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.test_devices"])  # torch is imported once
 
 
 def own(folder: Path, keys: list[str], pipe) -> None:
@@ -44,9 +43,8 @@ def owner(tmp_path):
     started = []
 
     def start(keys=KEYS):
-        here, there = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=own, args=(tmp_path, keys, there))
-        process.start()
+        here, there = multiprocessing.Pipe()
+        process = crash.forked(own, tmp_path, keys, there)
         started.append((process, here))
         return process, here
 

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
 from experiments.overrides import as_typed
+from tests.helpers import overrides
 from transferability.config import load
 
 ROOT = CONF.parent
@@ -66,19 +67,6 @@ def commands(document: Path) -> list[str]:
         if re.match(r"python -m experiments\.|make ", line)
     ]
     return [re.sub(r"\$(\w+)", lambda use: variables[use[1]], command) for command in found]
-
-
-def overrides(command: str) -> list[str]:
-    """The settings a command gives, also inside OVERRIDES="...",
-    but not Hydra's own and study=NAME.
-    """
-    words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
-    return [
-        part
-        for word in words
-        for part in word.split()
-        if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
-    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

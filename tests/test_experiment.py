@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from experiments.cli import CONF
 from experiments.plan import UnpackedImagenet
-from tests.test_documents import overrides
+from tests.helpers import overrides
 from transferability.config import load
 from transferability.study import study_specs
 

@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF, MORE, help_of
 from experiments.overrides import as_typed
-from tests.test_documents import ROOT, overrides
+from tests.conftest import ROOT
+from tests.helpers import overrides
 from transferability.config import load
 
 OURS = sorted(
