@@ -110,10 +110,10 @@ def small(undisturbed):
     return undisturbed(*crash.Small.settings[len(SHRUNK) :])
 
 
-# Over 5 s of CPU: eight processes, each killed in another phase of packing or training.
+# Over 5 s of CPU: kills of both are needed, and some come when there is nothing left to kill.
 def test_random_kills_of_a_small_study_change_nothing(tmp_path, small):
     kinds = {crash.Small: small, crash.Packing: small}
-    tally = crash.harass(tmp_path, 4, 1, [*kinds], most=2, expected=kinds)
+    tally = crash.harass(tmp_path, 2, 1, [*kinds], most=1, expected=kinds)
     assert not tally.wrong, tally.table(0)
     assert tally.finished["small"] >= 1 and tally.finished["packing"] >= 1
 
@@ -125,7 +125,7 @@ def test_random_kills_change_nothing(tmp_path, unforked):
     assert tally.finished["study"] >= 1 and tally.finished["packing"] >= 1
 
 
-# With the long stride over 5 s of CPU: it goes on in a second process after each death.
+# Over 5 s of CPU: after each of the deaths a second process goes on.
 @pytest.mark.parametrize(
     ("stride", "kills", "phases"), [(71, 4, 3), pytest.param(23, 10, 5, marks=pytest.mark.slow)]
 )

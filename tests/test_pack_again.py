@@ -220,7 +220,9 @@ def many(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGINT", "full disk"])
+@pytest.mark.parametrize(
+    "way", ["SIGKILL", "full disk", pytest.param("SIGINT", marks=pytest.mark.slow)]
+)
 def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_path, many, way):
     log, data = tmp_path / "log", tmp_path / "data"
     log.touch()
