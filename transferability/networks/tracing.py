@@ -134,13 +134,20 @@ def make_sizes_constant(traced: fx.GraphModule, input_size: int) -> set[Node]:
     returns the nodes that are the batch size.
 
     Computed without data (on torch's meta device).
+
+    Raises:
+        UserError: the network does not take images of this size.
     """
     shapes = copy.deepcopy(traced).to("meta")
     runs = []
     for batch in (2, 3):
         values = _Values(shapes)
-        with torch.no_grad():
-            values.run(torch.empty(batch, 3, input_size, input_size, device="meta"))
+        try:
+            with torch.no_grad():
+                values.run(torch.empty(batch, 3, input_size, input_size, device="meta"))
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).partition("\n")[0]
+            raise UserError(f"network.input_size={input_size} does not fit it ({why})") from error
         runs.append({node.name: value for node, value in values.values.items()})
     of_batch = set()
     for node in list(traced.graph.nodes):
