@@ -1,6 +1,4 @@
-"""What the tests of sources and packs share: images, folders and archives of them,
-and what becomes of those.
-"""
+"""What tests share: images, folders and archives of them, what becomes of those, and networks."""
 
 import io
 import json
@@ -12,13 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from transferability.config import DatasetConfig
+from experiments.cli import CONF
+from transferability.config import Config, DatasetConfig, changed, load
 from transferability.datasets import open_dataset
 from transferability.errors import UserError
+from transferability.networks import KINDS, NetworkConfig
+from transferability.networks.chain import Chain
 from transferability.pack import pack
 from transferability.sources import open_source
+from transferability.stream import Batch
 
 # --- images ---
 
@@ -270,3 +274,47 @@ def rewritten(name, change):
 
 def redescribed(**values):
     return lambda folder: described(folder, lambda d: d.update(values))
+
+
+# --- networks ---
+
+
+def equal(a: dict, b: dict) -> bool:
+    """Whether two states of a network are the same, bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def composed(*overrides: str) -> Config:
+    """The configuration of these overrides, as large as it is."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(compose("config", [*overrides]))
+
+
+def network_of(key: str, **settings) -> NetworkConfig:
+    """``torchvision resnet18`` as the configuration makes it."""
+    kind, model = key.split()
+    if kind == "timm":
+        pytest.importorskip("timm", reason="timm is not installed")
+    return KINDS[kind](name=model, kind=kind, model=model, **settings)
+
+
+def network_config(name: str, **values) -> NetworkConfig:
+    """conf/network/NAME.yaml with ``values`` in place of its own."""
+    return changed(composed(f"network={name}").network, values)
+
+
+def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, size, size, 3), generator=draw, dtype=torch.uint8)
+    zeros = torch.zeros(count, dtype=torch.int64)
+    return Batch(images, zeros, zeros, zeros, zeros.bool(), crop)
+
+
+def outputs(network: Chain, batch: Batch) -> list[torch.Tensor]:
+    """The output of the input and of every layer."""
+    x = network.input(batch)
+    out = [x]
+    for layer in network.layers:
+        x = layer(x)
+        out.append(x)
+    return out

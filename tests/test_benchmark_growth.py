@@ -20,7 +20,11 @@ FOUR_LAYERS = [f"network.{setting}" for setting in (*FOUR_LAYERS, "hidden=[10]")
 
 
 @pytest.mark.parametrize(
-    ("layers", "network"), [(8, []), (4, [*FOUR_LAYERS, "study.layers=[1,2,3]"])]
+    ("layers", "network"),
+    [
+        pytest.param(8, [], marks=pytest.mark.slow),
+        (4, [*FOUR_LAYERS, "study.layers=[1,2,3]"]),
+    ],
 )
 def test_the_tables_come_out(monkeypatch, tmp_path, capsys, layers, network):
     def small(config):

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from experiments.benchmarks import lockstep
 from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
-from experiments.cli import CONF, dataset_of
-from transferability.config import Config, load
+from experiments.cli import dataset_of
+from tests.helpers import composed
+from transferability.config import Config
 from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
@@ -27,14 +27,9 @@ TINY = [
 ]
 
 
-def config_of(*overrides: str) -> Config:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose("config", overrides=list(overrides)))
-
-
 @pytest.fixture
 def tiny(tmp_path) -> Config:
-    return config_of(*TINY, f"data_dir={tmp_path}", f"store={tmp_path}/runs")
+    return composed(*TINY, f"data_dir={tmp_path}", f"store={tmp_path}/runs")
 
 
 def test_speed_tables(tiny, tmp_path, capsys):
@@ -89,7 +84,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
     size = 67 if network == "caffenet" else 32
     sizes = [f"network.input_size={size}", f"dataset.image_size={size}"]
     names = ["dataset=folder", "dataset.name=x"]
-    config = config_of(
+    config = composed(
         *names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}"
     )
     mean = np.array([100, 110, 120], np.float32)

@@ -10,7 +10,7 @@ from analysis.command import command
 from analysis.paired import crossed
 from analysis.stats import t_interval
 from analysis.tables import Tables
-from tests.test_depths import networks, tables_of
+from tests.made_up import networks, tables_of
 from transferability.errors import UserError
 
 NAMES = ("old", "new")
@@ -32,7 +32,7 @@ def study(rows: list[tuple], checksum: str = "c", layers: int = 8, **about) -> T
         | {"treatment": treatment[cell.removesuffix("B") if n == 0 else cell]}
         for task, seed, cell, n, top1 in rows
     ]
-    tables = tables_of(layers, made)
+    tables = tables_of(*made, layers=layers)
     tables.about["dataset"]["checksum"] = checksum
     tables.about["recipe"] |= about
     return tables

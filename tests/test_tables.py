@@ -84,7 +84,9 @@ def named(name) -> Tables:
     return Tables(published().about | {"published": False}, study[RESULTS], curves)
 
 
-@pytest.mark.parametrize("name", ["1e3", "true", "NA"])
+@pytest.mark.parametrize(
+    "name", ["1e3", *(pytest.param(n, marks=pytest.mark.slow) for n in ("true", "NA"))]
+)
 def test_figures_and_report_of_names_that_look_like_numbers(tmp_path, name):
     tables = named(name)
     tables.write(tmp_path)
