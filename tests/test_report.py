@@ -190,9 +190,11 @@ def studies(tmp_path_factory):
         tables.write(folder)
         (folder / "page.html").write_text(page(tables), encoding="utf-8")
 
-    return lambda name: made_once(
-        tmp_path_factory, f"report of {name}", lambda folder: make(name, folder)
-    )
+    def study(name):
+        folder = f"report-{name.replace(' ', '-')}"
+        return made_once(tmp_path_factory, folder, lambda folder: make(name, folder))
+
+    return study
 
 
 @pytest.fixture(scope="module")
