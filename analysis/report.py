@@ -10,6 +10,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def page(tables: Tables, written: str | None = None) -> str:
         tested=not advice or any(claim["verdict"] != "not tested" for claim in claims),
         verdicts=Counter(claim["verdict"] for claim in claims),
         transition=transition(networks),
-        their_transition=None if is_paper else transition(published().networks),
+        their_transition=None if is_paper else _of_the_paper()[1],
         answers=_answers,
         boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
@@ -133,13 +134,19 @@ def _counts(tables: Tables) -> dict[str, Any]:
 
 def _claims(networks: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
-    ours, paper = assess(networks, tables.layers).to_dict("records"), published()
+    ours = assess(networks, tables.layers).to_dict("records")
     if not tables.is_paper:
-        for mine, theirs in zip(
-            ours, assess(paper.networks, paper.layers).to_dict("records"), strict=True
-        ):
+        for mine, theirs in zip(ours, _of_the_paper()[0], strict=True):
             mine["paper"] = theirs
     return ours
+
+
+@cache
+def _of_the_paper() -> tuple[list[dict[str, Any]], Transition | None]:
+    """What the published numbers say of the claims, and where specificity arises in them."""
+    paper = published()
+    claims = assess(paper.networks, paper.layers).to_dict("records")
+    return claims, transition(paper.networks)
 
 
 def _answers(found: Transition) -> dict[str, str]:

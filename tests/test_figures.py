@@ -258,7 +258,7 @@ SMALL, USUAL, WHOLE = [1], [1, 4, 7], [1, 2, 3, 4, 5, 6, 7]
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
-        ("miniature", WHOLE),
+        ("miniature", WHOLE),  # 8 s of a CPU: all that a study has is laid out
         ("paper", USUAL),
         *(
             pytest.param(*case, marks=pytest.mark.slow)

@@ -36,7 +36,6 @@ FAST = [  # a network of each kind; the others are larger, or like one of these
     "torchvision shufflenet_v2_x1_0",
     "timm convnext_atto",
     "timm vit_tiny_patch16_224",
-    "timm swin_tiny_patch4_window7_224",
 ]
 
 
