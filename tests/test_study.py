@@ -182,6 +182,7 @@ def test_the_small_studies_have_the_networks_that_they_say(tmp_path, dataset, st
         }
 
 
+@pytest.mark.slow
 def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
     parts = "study.parts.reduced_volume"
     small = ["study=paper", "study.layers=[1,7]", f"{parts}.images_per_class=[1,5,12]"]
