@@ -70,7 +70,7 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(
         tables.results = tables.results[tables.results.n.isin([0, 7])]
     figures, said = written(tables, tmp_path / "one", *formats)
     drawn = [Path(line) for line in figures if "not drawn" not in line]
-    few = ["design", "accuracy", "distance", "filters", "similarity", "curves"]
+    few = ["design", "accuracy", "filters", "similarity", "activity", "curves"]
     assert [p.name for p in drawn] == [
         f"{f}.{k}" for f in (DRAWN if whole else few) for k in formats
     ]

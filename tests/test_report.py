@@ -272,6 +272,7 @@ def test_equal_tables_give_equal_text(studies, tmp_path):
     assert (finished / "page.html").read_bytes() == (tmp_path / "report.html").read_bytes()
 
 
+# 6 s of a CPU: six pages
 def test_only_the_page_of_an_unfinished_study_loads_itself_again(tmp_path):
     """It says when it was written, and nothing else is different; what the paper lacks will not
     come.
