@@ -122,8 +122,9 @@ def overlaps(axes) -> list[tuple[str, str]]:
             zip(labels, labels[1:], boxes, boxes[1:], strict=False) if p.x1 + 2 > q.x0]  # fmt: skip
 
 
+# 10 s of a CPU: all figures there are
 @pytest.mark.parametrize("tables", [5, pytest.param(20, marks=pytest.mark.slow)], indirect=True)
-def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
+def test_every_figure_is_drawn_with_every_n(tables):
     made, absent = drawings(tables)
     names = [drawing.name for drawing in made]
     assert names == [f for f in FIGURES if f != "advice"] and absent.keys() == {"advice"}
@@ -145,6 +146,10 @@ def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
                 ]
                 assert {*range(1, last + 1)} <= set(shown) and axes.get_xlim()[1] > last
             pyplot.close(axes.figure)
+
+
+@pytest.mark.slow
+def test_the_report_tests_every_claim_with_every_n(tables, tmp_path):
     tables.write(tmp_path)
     path = write_report(tmp_path)
     claims = pd.read_csv(tmp_path / "claims.csv")
