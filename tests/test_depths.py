@@ -16,7 +16,7 @@ from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import boosts
 from analysis.depths import Depths, listed
-from analysis.figures import FIGURES, __main__, design, drawings
+from analysis.figures import FIGURES, __main__, curves, design, drawings
 from analysis.figures.predictors import LOOKS
 from analysis.paper import published
 from analysis.predictors import PREDICTORS
@@ -160,12 +160,12 @@ def test_the_report_tests_every_claim_with_every_n(tables, tmp_path):
 
 
 def test_each_n_has_a_colour_of_its_own(tables):
-    (curves,) = (drawing for drawing in drawings(tables)[0] if drawing.name == "curves")
-    assert [mark.label for mark in curves.marks] == [
+    marks = curves.draw(tables).marks
+    assert [mark.label for mark in marks] == [
         "base",
         *(f"n = {n}" for n in range(1, tables.layers)),
     ]
-    colours = [mark.colour for mark in curves.marks]
+    colours = [mark.colour for mark in marks]
     assert len(set(colours)) == tables.layers
     assert list(layer_colours(7)) == BY_LAYER and list(layer_colours(7).values()) == [
         DARK[c] for c in BY_LAYER

@@ -70,9 +70,8 @@ def test_sorting_keeps_the_order_of_equals():
 def named(name) -> Tables:
     """A part of the paper's numbers, whose split, network and recipe have this name."""
     study = published().results
-    study = study[study.split.isin(["random-0", "random-1"]) & (study.state == "done")].reset_index(
-        drop=True
-    )
+    study = study[study.split.isin(["random-0", "random-1"]) & (study.state == "done")]
+    study = study[study.treatment.isin(["base", "AnB"])].reset_index(drop=True)
     user = study.split == "random-0"
     study = study.assign(
         split=study.split.where(~user, name), split_kind=study.split_kind.where(~user, "user")
