@@ -187,9 +187,8 @@ def studies(tmp_path_factory):
     """studies(name): the folder with its tables and page.html."""
 
     def make(name, folder):
-        tables = STUDIES[name]()
-        tables.write(folder)
-        (folder / "page.html").write_text(page(tables), encoding="utf-8")
+        STUDIES[name]().write(folder)
+        (folder / "page.html").write_text(page(Tables.read(folder)), encoding="utf-8")
 
     def study(name):
         folder = f"report-{name.replace(' ', '-')}"
