@@ -32,6 +32,7 @@ def tiny(tmp_path) -> Config:
     return composed(*TINY, f"data_dir={tmp_path}", f"store={tmp_path}/runs")
 
 
+# 5 s of a CPU: every cohort that the bench compares
 def test_speed_tables(tiny, tmp_path, capsys):
     specs = lockstep.cohort_specs(tiny)
     files = tmp_path / "files"

@@ -92,6 +92,7 @@ def test_what_the_store_has_comes_before_what_the_folder_had(miniature, cli, tmp
     )
 
 
+# 6 s of a CPU: a whole report
 def test_missing_networks_are_named_and_marked(miniature, cli, tmp_path):
     config = shrunk(miniature.folder, "study.layers=[1,2]")
     dataset = open_dataset(config.dataset.folder)

@@ -156,6 +156,7 @@ ILSVRC = SimpleNamespace(
 )
 
 
+# 5 s of a CPU: ten draws of tasks
 @pytest.mark.parametrize(
     "draw", ["", *(pytest.param(draw, marks=pytest.mark.slow) for draw in ("-1", "-2"))]
 )
