@@ -13,6 +13,11 @@ store=FOLDER       the run store (runs/)
 out=FOLDER         where the tables go (figures/STUDY-DATASET)
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import math
 import statistics
 import sys
@@ -28,10 +33,9 @@ import pandas as pd
 from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
 from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
-from experiments.cli import command, dataset_of
 from transferability import wordnet
 from transferability.config import Config
-from transferability.datasets import PackedDataset
+from transferability.datasets import PackedDataset, dataset_of
 from transferability.duplicates import sentence
 from transferability.errors import UserError
 from transferability.jobs import with_sources
@@ -326,7 +330,7 @@ def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
     """
     if config.all_images:
         raise UserError("all_images=true leaves no images to measure accuracy on: collect without")
-    dataset = dataset_of(config)
+    dataset = dataset_of(config.dataset)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
     whole = all((folder / name).exists() for name in ("results.csv", "about.json"))
     earlier = Tables.read(folder) if whole else None
@@ -354,7 +358,3 @@ def main(config: Config) -> None:
             f"missing: {', '.join(listed[:12])}{' ...' if len(listed) > 12 else ''}",
             file=sys.stderr,
         )
-
-
-if __name__ == "__main__":
-    command(main)()

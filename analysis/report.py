@@ -4,6 +4,12 @@ python -m analysis.report figures/figures-procedural       writes FOLDER/report.
                                                            decomposition.csv ...
 """
 
+from analysis.command import command
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(command(__spec__.name, __doc__))
+
+
 import datetime
 import io
 import re
@@ -20,9 +26,9 @@ from markupsafe import Markup
 
 from analysis.advice import advise, confusions, summary
 from analysis.claims import assess
-from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
-from analysis.figures import design, drawings
+from analysis.figures import design
+from analysis.figures.write import drawings
 from analysis.paired import class_changes
 from analysis.paper import published
 from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
@@ -284,7 +290,3 @@ def main(folder: Path) -> None:
         for claim in claims.itertuples():
             print(f"  {claim.verdict:<12}  {claim.statement}")
     print(f"report: {path.resolve()}")
-
-
-if __name__ == "__main__":
-    command("analysis.report", main, __doc__)

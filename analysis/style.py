@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from analysis.page import FORMATS, Page
 from transferability.errors import UserError
 from transferability.files import replacing
 
 matplotlib.use("Agg")
 
-FORMATS = ("pdf", "svg", "png")
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
 BLUE, LIGHT_BLUE = "#1f4e9c", "#7fb2e5"  # own layers: frozen, fine-tuned
 RED, LIGHT_RED = "#b2182b", "#ef8a7a"  # the other task's
@@ -217,21 +217,6 @@ def _legend(figure: Figure, handles: list[plt.Line2D], least: int = 2) -> None:
         if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
             return
         legend.remove()
-
-
-@dataclass(frozen=True)
-class Page:
-    """What drawings are made for.
-
-    Attributes:
-        width: of each panel, in inches, for a paper that has a caption of its own: a file a panel,
-            with its legend. None: all panels of a drawing on one page, with title and caption.
-        font: size of the text, in points, where ``width`` is given.
-    """
-
-    formats: Sequence[str] = FORMATS
-    width: float | None = None
-    font: float = 8.0
 
 
 def write(drawing: Drawing, folder: Path, page: Page) -> list[Path]:

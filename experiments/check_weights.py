@@ -14,17 +14,21 @@ weights=FILE                       the weights, or the library's own name for th
 dataset.source=PATH                the images
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 
-from experiments.cli import command
 from transferability.config import Config
 from transferability.errors import UserError, and_more
 from transferability.networks.chain import Chain
-from transferability.networks.facts import Facts
-from transferability.networks.given import Given, open_given, state_of
+from transferability.networks.facts import Facts, Given
+from transferability.networks.given import open_given, state_of
 from transferability.pack import fitted
 from transferability.sources.imagenet import imagenet_groups
 from transferability.sources.source import Item, file_item
@@ -108,7 +112,3 @@ def _names(facts: Facts, outputs: int) -> dict[str, int]:
     if outputs == len(wnids):
         names |= {wnid: i for i, wnid in enumerate(wnids)}
     return names
-
-
-if __name__ == "__main__":
-    command(main)()

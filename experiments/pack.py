@@ -12,9 +12,13 @@ dataset.test_fraction=X  the share of each class that is held out for test
 dataset.on_error=skip    leave corrupt images out
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 from collections import Counter
 
-from experiments.cli import command
 from transferability.config import Config
 from transferability.pack import pack
 
@@ -34,7 +38,3 @@ def main(config: Config) -> None:
     )
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -41,7 +41,8 @@ import analysis.collect
 import analysis.figures.__main__
 import analysis.report  # noqa: F401
 import experiments.cli
-import experiments.plan  # noqa: F401
+import experiments.cost  # noqa: F401
+import transferability.runner
 import transferability.study  # noqa: F401
 from tests.conftest import SHRUNK
 from transferability.store import Store

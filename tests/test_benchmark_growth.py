@@ -24,7 +24,7 @@ FOUR_LAYERS = [f"network.{setting}" for setting in (*FOUR_LAYERS, "hidden=[10]")
 )
 def test_the_tables_come_out(monkeypatch, tmp_path, capsys, layers, network):
     def small(config):
-        growth.growth(config, rounds=1, steps=1, patches=(4, 8), outputs=(4, 1000), images=(2, 4))
+        growth.main(config, rounds=1, steps=1, patches=(4, 8), outputs=(4, 1000), images=(2, 4))
 
     where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
     monkeypatch.setattr("sys.argv", ["growth", *SHRUNK, *network, *where])

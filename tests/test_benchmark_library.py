@@ -16,7 +16,7 @@ TINY = (("torchvision", "squeezenet1_1", 32),)
 
 
 def test_a_table_a_network(capsys):
-    library.library(config_of(), TINY, rounds=1)
+    library.main(config_of(), TINY, rounds=1)
     out = capsys.readouterr().out
     assert "squeezenet1_1 at 32 pixels: 24 networks" in out and "blurred noise, 500x375" in out
     assert 1 < float(re.search(r"(\d\.\d\d) times the multiply-adds", out)[1]) < 2

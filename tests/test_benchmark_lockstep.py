@@ -10,8 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from experiments.benchmarks import lockstep
 from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
-from experiments.cli import CONF, dataset_of
+from experiments.cli import CONF
 from transferability.config import Config, load
+from transferability.datasets import dataset_of
 from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
@@ -75,7 +76,7 @@ def test_cohorts_grow_to_all_cells_that_a_network_of_any_depth_has(tiny):
 
 @pytest.mark.slow
 def test_memory_table(tiny, capsys):
-    lockstep.lockstep(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
+    lockstep.main(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
     out = capsys.readouterr().out
     for row in ("nothing trained: imports only", "lockstep, a cohort of 2"):
         assert re.search(rf"^ +{row} +[\d,]+", out, re.M)
@@ -108,7 +109,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
 
 
 def test_the_plain_script_normalises_as_the_network_does(tiny, tmp_path):
-    dataset, specs = dataset_of(tiny), lockstep.cohort_specs(tiny)
+    dataset, specs = dataset_of(tiny.dataset), lockstep.cohort_specs(tiny)
     classes = specs[0].classes
     files = tmp_path / "files"
     files.mkdir()

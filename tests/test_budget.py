@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from experiments.budget import Part, _parts, print_budget
-from experiments.plan import Cost
+from experiments.cost import Cost
 from tests.conftest import CPU, shrunk
 from transferability.errors import UserError
 from transferability.store import Store

@@ -16,11 +16,13 @@ from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import boosts
 from analysis.depths import Depths, listed
-from analysis.figures import FIGURES, __main__, design, drawings
+from analysis.figures import FIGURES, design
 from analysis.figures.predictors import LOOKS
+from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.predictors import PREDICTORS
-from analysis.questions import QUESTIONS, question
+from analysis.questions import QUESTIONS
+from analysis.questions.write import question
 from analysis.report import write_report
 from analysis.representations import ACTIVITY, SIMILARITY
 from analysis.style import BY_LAYER, DARK, compose, layer_colours, render
@@ -323,7 +325,7 @@ def test_a_command_takes_several_folders_and_one_format(tmp_path, monkeypatch, c
     for folder in folders:
         tables_of(5, networks(5, ("BnB", "AnB"), ["random-0"])).write(folder)
     monkeypatch.setattr("sys.argv", ["figures", *map(str, folders), "--format", "png"])
-    command("analysis.figures", __main__.main, "", draws=True)
+    command("analysis.figures.__main__", "", draws=True)
     drawn = [Path(line) for line in capsys.readouterr().out.splitlines() if "not drawn" not in line]
     one, two = ([path.name for path in drawn if path.parent == folder] for folder in folders)
     assert one == two and {"design.png", "accuracy.png", "decomposition.png"} <= set(one)

@@ -15,7 +15,8 @@ from nbclient.exceptions import CellExecutionError
 
 from analysis.collect import collect
 from analysis.decomposition import decompose
-from analysis.figures import accuracy, distance, drawings
+from analysis.figures import accuracy, distance
+from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.style import compose, render, save
 from analysis.tables import RESULTS, Tables, names

@@ -112,12 +112,12 @@ def test_layers_that_are_not_the_network_are_refused(monkeypatch):
         (lambda y, x: y + 1e-6, "give another output"),
         (_overwriting, "writes into its input"),
     ):
-        library._verify.cache_clear()
+        library.verify.cache_clear()
         monkeypatch.setattr(library, "Layer", lambda plan, model, f=forward: broken(plan, model, f))
         with pytest.raises(UserError, match=why):
             network.verify()
     monkeypatch.undo()
-    library._verify.cache_clear()
+    library.verify.cache_clear()
     network.verify()
 
 

@@ -9,8 +9,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis.command import command
-from analysis.figures import __main__, accuracy, write_figures
-from analysis.style import Page, _for_paper
+from analysis.figures import __main__, accuracy
+from analysis.figures.write import write_figures
+from analysis.page import Page
+from analysis.style import _for_paper
 from tests.test_depths import networks, tables_of
 from transferability.errors import UserError
 
@@ -81,5 +83,5 @@ def test_chosen_treatments_stand_beside_the_bases(folder, tmp_path):
 def test_an_impossible_size_is_one_line(value, folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["figures", str(folder), "--width", value])
     with pytest.raises(SystemExit):
-        command("analysis.figures", __main__.main, "", True, __main__.settings)
+        command("analysis.figures.__main__", "", True, __main__.settings)
     assert "a number above 0 and below 100" in capsys.readouterr().err

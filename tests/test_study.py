@@ -12,7 +12,7 @@ from PIL import Image
 
 from analysis.collect import collect
 from analysis.collect import main as collecting
-from analysis.figures import drawings
+from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.report import page
 from analysis.selection import relative_to_base

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import experiments.sweep
-from experiments.cli import dataset_of
 from tests.conftest import CPU, SHRUNK, shrunk
 from tests.test_store import contents, snapshot
+from transferability.datasets import dataset_of
 from transferability.runner import ensure
 from transferability.store import Store
 from transferability.study import study_specs
@@ -79,7 +79,7 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(tmp_path):
     ]
 
     config = shrunk(tmp_path / "one", *STUDY[len(SHRUNK) :], *length)
-    dataset, alone = dataset_of(config), Store(config.store)
+    dataset, alone = dataset_of(config.dataset), Store(config.store)
     ensure(study_specs(config, dataset), alone, dataset, CPU)
     assert (
         contents(tmp_path / "runs") == contents(alone.root) and len(contents(alone.root)) == 3 * 4
@@ -191,8 +191,8 @@ def test_a_sweep_is_neither_a_plan_nor_a_multirun(cli, tmp_path, override):
 def test_slurm_without_the_extra_says_what_to_install():
     hidden = "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None\n"
     code = (
-        f"{hidden}import experiments.sweep as s; sys.argv[1:] = ['hydra/launcher=slurm']; "
-        "s.command(s.main)()"
+        f"{hidden}import experiments.cli as c, experiments.sweep as s\n"
+        "sys.argv[1:] = ['hydra/launcher=slurm']; c.command(s.main)()"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.figures import drawings
+from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.report import write_report
 from analysis.tables import RESULTS, TEXTS, Tables, read_csv, write_csv

@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, t
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         monkeypatch.setattr(sys, "argv", ["command", str(folder)])
         with pytest.raises(SystemExit) as ended:
-            command("analysis.x", module.main, "", draws=module in (figures, questions))
+            command(module.__name__, "", draws=module in (figures, questions))
         (line,) = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2 and line.startswith("error: ") and str(folder) in line
     assert (tmp_path / "file").read_text() == "" and len(list(tmp_path.iterdir())) == 1

@@ -15,6 +15,15 @@ from transferability.errors import UserError, require
 from transferability.identity import label, later
 from transferability.networks import NetworkConfig, config_class
 
+# By dataset.kind, the file of sources/ that opens such datasets.
+READERS = {
+    "procedural": "procedural",
+    "tiny_imagenet": "tiny_imagenet",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "imagenet": "imagenet",
+    "folder": "folder",
+}
 _PATHS = ("folder", "source", "val_labels")  # of the dataset
 
 
@@ -81,7 +90,7 @@ class GrammarConfig:
 class DatasetConfig:
     """Where images come from and how they are packed."""
 
-    kind: str  # one of KINDS in sources/__init__.py, such as folder
+    kind: str  # one of READERS, such as folder
     name: str  # names the packed folder and the runs
     folder: str  # the packed dataset
     image_size: int  # pixels a side, as packed
@@ -109,10 +118,7 @@ class DatasetConfig:
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
-        # not above: what opens datasets is made of these settings
-        from transferability.sources import KINDS
-
-        require(self.kind in KINDS, "dataset.kind", self.kind, f"one of {', '.join(KINDS)}")
+        require(self.kind in READERS, "dataset.kind", self.kind, f"one of {', '.join(READERS)}")
         require(self.fit in ("squash", "crop"), "dataset.fit", self.fit, "squash or crop")
         filters = ("area", "linear", "bilinear", "bicubic")
         require(
@@ -156,7 +162,26 @@ class DatasetConfig:
             self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
         )
         require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
-        KINDS[self.kind].check(self)
+        if self.embedded:
+            self._check_grammar()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the images are made, not read: they need no ``source``, and are packed on first
+        use.
+        """
+        return self.kind == "procedural"
+
+    def _check_grammar(self) -> None:
+        if self.grammar is None:
+            raise UserError("dataset.grammar=None is not possible: kind=procedural needs a grammar")
+        self.grammar.check()
+        side = self.grammar.patch * 2**self.grammar.levels
+        if self.image_size != side:
+            raise UserError(
+                f"dataset.image_size={self.image_size} is not possible: "
+                f"patch x 2^levels is {side} pixels"
+            )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,10 @@ from transferability.datasets import (
     encoding_of,
     open_dataset,
     open_images,
+    open_packed,
     part_checksums,
+    same_source,
+    settings_of,
 )
 from transferability.draws import numpy_generator
 from transferability.duplicates import (
@@ -48,7 +51,6 @@ from transferability.duplicates import (
 )
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
-from transferability.identity import described
 from transferability.rows import HASHES, Piece, Rows
 from transferability.sources import open_source
 from transferability.sources.decoding import UnsupportedError
@@ -62,8 +64,6 @@ PIECE = 16
 # with antialias, as torchvision's and timm's transforms have them
 PILLOWS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
-# settings that do not change what an image is
-_WHERE = ("folder", "source", "parts", "val_labels", "on_error")
 
 
 def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
@@ -127,7 +127,7 @@ def _identity(source: Source, config: DatasetConfig) -> dict[str, Any]:
     what = {
         "format": FORMAT,
         "name": config.name,
-        "settings": _settings(config),
+        "settings": settings_of(config),
         "source": config.source,
         "source_files": _source_files(source),
         "opencv": cv2.__version__,
@@ -140,45 +140,9 @@ def _described(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
         same = all(found[key] == value for key, value in what.items() if key != "source")
-        return found if same and _same_source(found, what) else None
+        return found if same and same_source(found, what) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def open_packed(config: DatasetConfig) -> PackedDataset:
-    """The dataset of ``config``, packed before.
-
-    Raises:
-        UserError: it is not packed, or was packed from another source or with other settings.
-    """
-    dataset = open_dataset(config.folder)
-    wanted, found = _settings(config), dataset.meta["settings"]
-    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-    if config.source and not _same_source(dataset.meta, {"source": config.source}):
-        raise UserError(
-            f"{config.folder} was packed from {dataset.meta['source']}, not from "
-            f"dataset.source={config.source}: set dataset.name to pack this beside it, "
-            "or delete the folder"
-        )
-    if differing:
-        raise UserError(
-            f"{config.folder} was packed with other settings ({', '.join(differing)}): set "
-            "dataset.name to pack these beside it, or delete the folder"
-        )
-    return dataset
-
-
-def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two descriptions name one folder or file, however they spell it;
-    one that names none fits any.
-    """
-    names = [found for what in (first, second) if (found := what.get("source"))]
-    return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
-
-
-def _settings(config: DatasetConfig) -> dict:
-    left_out = (*_WHERE, "jpeg_quality") if config.encoding == "raw" else _WHERE
-    return {k: v for k, v in described(config).items() if k not in left_out}
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:

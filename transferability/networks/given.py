@@ -5,21 +5,20 @@ they came from, and what is known about them, are labels.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from transferability.errors import UserError, and_more, shown
-from transferability.files import digest_of, plain, replacing
-from transferability.identity import label
-from transferability.networks.chain import WEIGHT, NetworkConfig, roles
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig
+from transferability.files import digest_of, replacing, save_tensors
+from transferability.networks.chain import WEIGHT, layers_of, roles
+from transferability.networks.config import LibraryConfig, NetworkConfig
+from transferability.networks.facts import Facts, Given
+from transferability.networks.modules import channels_subtracted
 from transferability.networks.weights import HEADER, read_weights
 
 if TYPE_CHECKING:
@@ -29,37 +28,6 @@ FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Heads that only their own training has (GoogLeNet, Inception).
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 CLASSES = 1000  # of weights without a classifier: no network takes it over
-
-
-@dataclass(frozen=True)
-class Given:
-    """The base network A whose weights are given: what it is, without its tensors.
-
-    Attributes:
-        weights: the file, or the library's name for them.
-        digest: SHA-256 of its tensors, those of the input among them.
-        network: with the weights' own number of outputs.
-    """
-
-    weights: str = label()
-    digest: str
-    network: NetworkConfig
-    facts: Facts = label(Facts())
-
-    @property
-    def id(self) -> str:
-        return self.digest
-
-    def lines(self) -> list[str]:
-        """What is known about it, for a plan or report."""
-        what = f"{self.network.model}, {self.network.outputs} classes, SHA-256 {self.digest[:12]}"
-        name = Path(self.weights).name  # where the file lies is nobody else's concern
-        return [f"Base A is given: {name} ({what})", *self.facts.lines()]
-
-    def adapted(self, network: NetworkConfig) -> NetworkConfig:
-        """``network`` with the input that layer 1 of the given base was trained on."""
-        keys = ("channel_mean", "channel_std", "input_scale")
-        return replace(network, **{key: getattr(self.network, key) for key in keys})
 
 
 def open_given(weights: str, network: NetworkConfig) -> Given:
@@ -109,7 +77,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
         input_scale=header.get("input_scale", network.input_scale),
     )
     state, network = _loaded(tensors, network, where, notes)
-    mean = network.channels_subtracted
+    mean = channels_subtracted(network)
     if mean is None and "input_mean" not in header:
         raise UserError(
             f"{where}: nothing says what was subtracted from their images: set "
@@ -163,9 +131,7 @@ def export(run: "Run", path: Path) -> None:
     }
     tensors = {name.split(".", 2)[2]: tensor for name, tensor in state.items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(
-            plain(tensors), temporary, metadata={HEADER: json.dumps(header)}
-        )
+        save_tensors(tensors, temporary, {HEADER: json.dumps(header)})
 
 
 def _loaded(
@@ -178,7 +144,7 @@ def _loaded(
     if auxiliary := [name for name in tensors if name.startswith(AUXILIARY)]:
         tensors = {name: t for name, t in tensors.items() if name not in auxiliary}
         notes.append("heads that only training has are left out")
-    top = network.make_layers()[-1]
+    top = layers_of(network)[-1]
     classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
     if classifier in tensors:
         network = replace(network, outputs=len(tensors[classifier]))
@@ -207,7 +173,7 @@ def _loaded(
     state = model.state_dict()
     chain = {
         f"layers.{i}.{name}": state[name]
-        for i, layer in enumerate(network.make_layers())
+        for i, layer in enumerate(layers_of(network))
         for name in layer.state_dict()
         if name not in above
     }

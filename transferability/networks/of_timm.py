@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from types import ModuleType
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from transferability.errors import UserError
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig, downloading, no_weights
+from transferability.networks.config import LibraryConfig
+from transferability.networks.facts import Facts, downloading, no_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class TimmConfig(LibraryConfig):
     def names(self) -> list[str]:
         return _timm().list_models()
 
-    def build(self) -> nn.Module:
+    def build(self) -> "nn.Module":
         timm, settings = _timm(), {}
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
@@ -28,7 +30,7 @@ class TimmConfig(LibraryConfig):
     def usual_facts(self) -> Facts:
         return self._facts(self.model)
 
-    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
         timm, name = _timm(), f"{self.model}.{tag}"
         tags = [n.partition(".")[2] for n in timm.list_pretrained(self.model)]
         if tag not in tags:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig, downloading, no_weights
+from transferability.networks.config import LibraryConfig
+from transferability.networks.facts import Facts, downloading, no_weights
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from torchvision.models import WeightsEnum
 
 # Without the heads that only training has; the initial weights are those that torchvision
@@ -27,7 +26,7 @@ class TorchvisionConfig(LibraryConfig):
     def names(self) -> list[str]:
         return _torchvision().list_models(module=_torchvision())
 
-    def build(self) -> nn.Module:
+    def build(self) -> "nn.Module":
         settings = dict(INCEPTIONS.get(self.model, {}))
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
@@ -41,7 +40,7 @@ class TorchvisionConfig(LibraryConfig):
             return Facts("torchvision has no weights of its own for this network")
         return self._facts(weights.DEFAULT)
 
-    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
         weights = {w.name: w for w in _torchvision().get_model_weights(self.model)}
         if tag not in weights:
             raise no_weights(tag, self, list(weights))
@@ -65,7 +64,7 @@ class TorchvisionConfig(LibraryConfig):
             classes=tuple(weights.meta["categories"]),
         )
 
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
         if not self.model.startswith("densenet"):
             return tensors
         # its files are older than its names, as torchvision's own loading knows

@@ -10,11 +10,12 @@ from transferability.datasets import ClassInfo
 from transferability.errors import UserError
 from transferability.sources.held_out import with_validation
 from transferability.sources.layouts import layout_of
-from transferability.sources.source import Kind, Source, file_item
+from transferability.sources.source import Source, file_item
 from transferability.sources.trees import FileTree
 
 
-def _open(config: DatasetConfig) -> Source:
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
     tree = FileTree(config.source)
     try:
         layout = layout_of(tree, config.parts)
@@ -54,6 +55,3 @@ def _published(tree: FileTree) -> str | None:
     return (
         "imagenet" if wnids or any(name.startswith("ILSVRC2012_img_") for name in bases) else None
     )
-
-
-KIND = Kind(_open)

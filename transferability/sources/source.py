@@ -1,6 +1,4 @@
-"""What a kind of dataset is, and what opening one gives: classes,
-and images that are read one at a time.
-"""
+"""What opening a dataset gives: classes, and images that are read one at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,24 +53,3 @@ class Source:
     @property
     def items(self) -> list[Item]:
         return [*self.train, *self.val, *self.test]
-
-
-def _no_more(config: DatasetConfig) -> None:
-    """The settings that every kind has are checked already."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How the datasets of one ``dataset.kind`` are opened.
-
-    Attributes:
-        open: The images that a configuration names;
-            raises UserError where they are missing, or not of this kind.
-        check: Raises UserError if the settings that only this kind has are impossible.
-        embedded: Its images are made, not read: it needs no ``dataset.source``,
-            and is packed on first use.
-    """
-
-    open: Callable[[DatasetConfig], Source]
-    check: Callable[[DatasetConfig], None] = _no_more
-    embedded: bool = False
