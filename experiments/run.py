@@ -30,7 +30,6 @@ from transferability.jobs import job_specs
 from transferability.spec import RunSpec, given_of
 from transferability.store import Store
 from transferability.study import study_specs
-from transferability.terminal import counted
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # results named at the end
@@ -96,7 +95,6 @@ def plan(
 
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
     """Train ``specs``, and print what came of them."""
-    log.info("%s of %s", counted(len(specs), "network"), dataset.name)  # before torch is imported
     from transferability.execution import execution_of
     from transferability.runner import ensure
 

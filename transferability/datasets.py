@@ -9,7 +9,6 @@ A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files one after the ot
 
 import hashlib
 import json
-import logging
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,6 @@ from transferability.identity import described
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
 FORMAT = 1
 # settings that do not change what an image is
 _WHERE = ("folder", "source", "parts", "val_labels", "on_error")
@@ -280,7 +278,6 @@ def dataset_of(config: DatasetConfig) -> PackedDataset:
     if config.embedded and not (Path(config.folder) / "dataset.json").exists():
         from transferability.pack import pack  # which only those that pack wait for
 
-        log.info("packing %s", config.name)
         return pack(config)
     return open_packed(config)
 

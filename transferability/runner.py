@@ -64,14 +64,14 @@ def ensure(
     if len(done) == len(pending):
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
         return
+    for classes, images in {(s.classes, s.images_per_class) for s in pending if s.images_per_class}:
+        dataset.train_rows(list(classes), images)  # too few are named before anything is trained
     log.info(
         "to train: %s of %d, into %s",
         counted(len(pending) - len(done), "network"),
         len(pending),
         store.root,
     )
-    for classes, images in {(s.classes, s.images_per_class) for s in pending if s.images_per_class}:
-        dataset.train_rows(list(classes), images)  # too few are named before anything is trained
     for network in {s.network for s in pending}:
         network.verify()
     store.check_locks()
