@@ -25,11 +25,11 @@ from transferability.errors import UserError, and_more
 from transferability.networks.chain import Chain
 from transferability.networks.facts import Facts
 from transferability.networks.given import Given, open_given, state_of
-from transferability.pack import fitted
 from transferability.sources.imagenet import imagenet_groups
 from transferability.sources.source import Item, file_item
 from transferability.sources.trees import FileTree, require_images
 from transferability.stream import Batch
+from transferability.transforms import BAD, Preprocessing, fault
 
 AT_ONCE = 25  # images
 
@@ -47,7 +47,7 @@ def main(config: Config) -> None:
     items = [
         file_item(tree, config.dataset, output, n) for output, n in zip(outputs, names, strict=True)
     ]
-    ranks = ranked(given, items)
+    ranks = ranked(given, items, config.dataset.orientation)
     first, five = (int((ranks < k).sum()) for k in (1, 5))
     print(
         f"{first} of {len(ranks)} images right, {five} in the first five, at "
@@ -55,8 +55,10 @@ def main(config: Config) -> None:
     )
 
 
-def ranked(given: Given, images: list[Item]) -> np.ndarray:
+def ranked(given: Given, images: list[Item], orientation: str = "ignore") -> np.ndarray:
     """The rank of the right output among all for every image, labelled by it; 0: the first.
+
+    ``orientation`` (ignore, apply) is for weights that do not say theirs.
 
     Raises:
         UserError: the file has no classifier, or an image is damaged.
@@ -71,10 +73,17 @@ def ranked(given: Given, images: list[Item]) -> np.ndarray:
     crop = network.input_size
     facts = given.facts
     side = round(crop * facts.resized / facts.size) if facts.size and facts.resized else crop
+    preprocessing = Preprocessing(
+        side,
+        facts.interpolation or "bilinear",
+        facts.fit or "crop",
+        facts.orientation or orientation,
+        facts.encoding,
+    )
     ranks = []
     for start in range(0, len(images), AT_ONCE):
         items = images[start : start + AT_ONCE]
-        pixels = [fitted(i.load(), side, facts.interpolation or "bilinear", "crop") for i in items]
+        pixels = [_prepared(item, preprocessing) for item in items]
         middle = torch.full((len(items),), (side - crop) // 2)
         batch = Batch(
             torch.from_numpy(np.stack(pixels)), middle * 0, middle, middle, middle < 0, crop
@@ -84,6 +93,13 @@ def ranked(given: Given, images: list[Item]) -> np.ndarray:
         right = logits[torch.arange(len(items)), [i.label for i in items]]
         ranks += (logits > right[:, None]).sum(1).tolist()
     return np.array(ranks)
+
+
+def _prepared(item: Item, preprocessing: Preprocessing) -> np.ndarray:
+    try:
+        return preprocessing(item.read())[0]
+    except BAD as error:
+        raise UserError(f"{item.name} {fault(error)}: mend or remove it") from error
 
 
 def _outputs(given: Given, classes: list[str]) -> list[int]:

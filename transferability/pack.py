@@ -24,7 +24,6 @@ import cv2
 import joblib
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 from tqdm import tqdm
 
 from transferability.config import DatasetConfig
@@ -51,16 +50,14 @@ from transferability.files import remove_leftovers, replacing, write_atomic
 from transferability.identity import described
 from transferability.rows import HASHES, Piece, Rows
 from transferability.sources import open_source
-from transferability.sources.decoding import UnsupportedError
 from transferability.sources.parts import PARTS
 from transferability.sources.source import Item, Source
+from transferability.transforms import BAD, Preprocessing, as_jpeg, fault
 
 log = logging.getLogger(__name__)
 SAFE = 4096  # images between two points from which packing can go on
 # images that a thread takes at once: with one at a time, handing them over costs more than a core
 PIECE = 16
-# with antialias, as torchvision's and timm's transforms have them
-PILLOWS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 # settings that do not change what an image is
 _WHERE = ("folder", "source", "parts", "val_labels", "on_error")
@@ -95,6 +92,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
         if (folder / "dataset.json").exists():
             dataset = open_packed(config)
             _judge(dataset.meta.get("duplicates"), config)
+            _say_turned(dataset.meta.get("turned", 0), len(dataset.labels), config)
             _check_source_unchanged(config, dataset)
             return dataset
         if folder.exists():
@@ -273,7 +271,7 @@ def _write(
     """
     progress = _begin(folder, what)
     source, dropped = _distinct(_shuffled(source, config.seed), config, workers)
-    skipped, items = progress["skipped"], source.items
+    skipped, turned, items = progress["skipped"], progress["turned"], source.items
     raw = len(items) * config.image_size**2 * 3
     # of photographs, at quality 95
     _check_room(folder, raw if config.encoding == "raw" else raw // 4)
@@ -284,8 +282,10 @@ def _write(
         ):
             skipped |= _bad(piece, config)
             rows.append(piece)
+            turned += piece.turned
             if done - safe >= SAFE:
-                safe, state = done, {"items": done, "skipped": skipped, "sizes": rows.sync()}
+                safe = done
+                state = {"items": done, "skipped": skipped, "turned": turned, "sizes": rows.sync()}
                 write_atomic(folder / "progress.json", json.dumps({**what, **state}))
         rows.finish()
     if skipped:
@@ -301,11 +301,13 @@ def _write(
         source = _without(source, skipped)
     equal = counted(equal_pictures(source, np.load(folder / HASHES)))
     _judge(equal, config)
-    _describe(source, folder, what, skipped, dropped or equal)
+    _say_turned(turned, len(source.items), config)
+    found = {"duplicates": dropped or equal, "turned": turned}
+    _describe(source, folder, what, skipped, {k: v for k, v in found.items() if v})
 
 
 def _describe(
-    source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], equal: dict
+    source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], found: dict
 ) -> None:
     """Write the labels, and last the description: with it the dataset is whole."""
     labels = np.array([item.label for item in source.items], dtype=np.int64)
@@ -323,7 +325,7 @@ def _describe(
         **({"n_test": len(source.test)} if source.test else {}),
         "classes": classes,
         "skipped": skipped,
-        **({"duplicates": equal} if equal else {}),
+        **found,
         "part_checksums": part_checksums(labels, classes),
         "checksum": checksum_of(images, labels, classes),  # of what the disk gives back
     }
@@ -373,6 +375,25 @@ def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
         )
 
 
+def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
+    """One line where images ask to be turned, as those of a phone that was held upright do."""
+    if turned and config.orientation == "apply":
+        log.info(
+            "%s: %d of %d images are turned, as they ask (dataset.orientation=apply)",
+            config.name,
+            turned,
+            images,
+        )
+    elif turned:
+        log.warning(
+            "%s: %d of %d images ask to be turned (EXIF or TIFF) and are packed as they are "
+            "stored: dataset.orientation=apply turns them",
+            config.name,
+            turned,
+            images,
+        )
+
+
 def _bad(piece: Piece, config: DatasetConfig) -> dict[str, str]:
     """What is wrong with images, by name; an error if they are not to be skipped."""
     if piece.bad and config.on_error == "fail":
@@ -387,14 +408,18 @@ def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     """
     found = _described(folder / "progress.json", what)
     sizes = found["sizes"] if found else {}
-    if HASHES in sizes and all(
-        (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
+    if (
+        HASHES in sizes
+        and "turned" in found
+        and all(
+            (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
+        )
     ):
         log.info("packing %s goes on after %s images", what["name"], f"{found['items']:,}")
         return found
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    return {"items": 0, "skipped": {}, "sizes": {}}
+    return {"items": 0, "skipped": {}, "turned": 0, "sizes": {}}
 
 
 def _shuffled(source: Source, seed: int) -> Source:
@@ -432,56 +457,18 @@ def encoded(items: list[Item], config: DatasetConfig, workers: int) -> Iterator[
 
 
 def _piece(items: list[Item], config: DatasetConfig) -> Piece:
-    piece = Piece()
+    piece, preprocessing = Piece(), Preprocessing.of(vars(config) | {"encoding": None})
     for item in items:
         try:
-            image = fitted(item.load(), config.image_size, config.resize, config.fit)
-            row, key = _stored(image, config), pixel_hash(image)
-        except UnsupportedError as error:
-            piece.bad.append((item.name, f"is not supported ({reason(error)})"))
-        except ValueError as error:
-            piece.bad.append((item.name, f"is corrupt ({reason(error)})"))
-        except OSError as error:
-            piece.bad.append((item.name, f"cannot be read ({reason(error)})"))
+            image, asks = preprocessing.fitted(item.read())
+            row = image if config.encoding == "raw" else as_jpeg(image, config.jpeg_quality)
+        except BAD as error:
+            piece.bad.append((item.name, fault(error)))
         else:
             piece.rows.append(row)
-            piece.hashes.append(key)
+            piece.hashes.append(pixel_hash(image))
+            piece.turned += asks
     return piece
-
-
-def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
-    """An image of any size, (H, W, 3), at the size of the pack: squashed, or its shorter side
-    brought to this size and the middle taken (torchvision's ``Resize`` and ``CenterCrop``).
-    """
-    height, width = image.shape[:2]
-    if fit == "crop":
-        shorter = min(height, width)
-        height, width = image_size * height // shorter, image_size * width // shorter
-    else:
-        height, width = image_size, image_size
-    image = _resized(image, height, width, resize)
-    top, left = (round((length - image_size) / 2) for length in (height, width))
-    return np.ascontiguousarray(image[top : top + image_size, left : left + image_size])
-
-
-def _resized(image: np.ndarray, height: int, width: int, resize: str) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    if resize in PILLOWS:
-        return np.asarray(Image.fromarray(image).resize((width, height), PILLOWS[resize]))
-    area = resize == "area" and min(image.shape[:2]) > min(height, width)
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    )
-
-
-def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """A fitted image as its row of the pack: pixels, or a JPEG file."""
-    if config.encoding == "raw":
-        return image
-    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, *sampling])[1]
 
 
 def _counted(

@@ -19,13 +19,14 @@ HASHES = "hashes.npy"  # of the pixels of the rows so far; no part of the finish
 
 @dataclass
 class Piece:
-    """Some images, as they are stored and with the hashes of their pixels, and (name, why)
-    of those that are bad.
+    """Some images, as they are stored and with the hashes of their pixels, how many ask to be
+    turned, and (name, why) of those that are bad.
     """
 
     rows: list[np.ndarray] = field(default_factory=list)  # of pixels, or JPEG files
     hashes: list[bytes] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
+    turned: int = 0
 
 
 class _Growing:

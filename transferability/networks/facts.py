@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from transferability.identity import later
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -12,6 +14,7 @@ class Facts:
         origin: who says so.
         size: pixels a side that they were trained for.
         resized: pixels of the shorter side before the crop in the middle.
+        fit, orientation, encoding: see ``Preprocessing``; None: a crop, not known, none.
         classes: the names of their classes, in the order of the outputs; None: not known.
     """
 
@@ -21,6 +24,9 @@ class Facts:
     size: int | None = None
     resized: int | None = None
     interpolation: str | None = None
+    fit: str | None = later(None)
+    orientation: str | None = later(None)
+    encoding: str | None = later(None)
     licence: str | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -39,6 +45,9 @@ class Facts:
             "pixels a side": self.size,
             "resized to": self.resized,
             "interpolation": self.interpolation,
+            "fit": self.fit,
+            "orientation": self.orientation,
+            "encoding": self.encoding,
             "licence": self.licence,
         }
         known = [f"{k} {_text(v)}" for k, v in named.items() if v is not None]

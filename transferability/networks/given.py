@@ -151,8 +151,11 @@ def export(run: "Run", path: Path) -> None:
         mean=network.channel_mean,
         std=network.channel_std,
         size=network.input_size,
-        resized=run.image_size,
-        interpolation=run.resize,
+        resized=run.preprocessing.image_size,
+        interpolation=run.preprocessing.resize,
+        fit=run.preprocessing.fit,
+        orientation=run.preprocessing.orientation,
+        encoding=run.preprocessing.encoding,
         classes=tuple(run.classes),
     )
     header = {

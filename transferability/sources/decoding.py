@@ -41,12 +41,27 @@ class UnsupportedError(ValueError):
 
 
 def decode(data: bytes, upright: bool = False) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB; the first of an animation, without transparency.
+    """An encoded image as (H, W, 3) uint8 RGB, orientation ignored or applied (``upright``);
+    raises what :func:`as_stored` does.
+    """
+    pixels, orientation = as_stored(data)
+    return turned(pixels, orientation) if upright else pixels
 
-    OpenCV decodes (as Caffe did; orientation ignored, as then, or applied with ``upright``). Of 16
-    bits a value the highest 8 stay. Pillow reads the header first, so that an image which claims to
-    be huge is refused before anything is allocated. A JPEG that does not end as one is decoded by
-    Pillow too, which refuses truncated files where OpenCV fills in grey.
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """An image as EXIF's or TIFF's orientation asks."""
+    turn = _TURNS.get(orientation)
+    return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def as_stored(data: bytes) -> tuple[np.ndarray, int]:
+    """An encoded image as (H, W, 3) uint8 RGB, the first of an animation, without transparency;
+    and its orientation in EXIF or TIFF, 1 where it is upright.
+
+    OpenCV decodes (as Caffe did). Of 16 bits a value the highest 8 stay. Pillow reads the header
+    first, so that an image which claims to be huge is refused before anything is allocated. A JPEG
+    that does not end as one is decoded by Pillow too, which refuses truncated files where OpenCV
+    fills in grey.
 
     Raises:
         ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
@@ -69,7 +84,7 @@ def decode(data: bytes, upright: bool = False) -> np.ndarray:
                 raise Image.DecompressionBombError
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
-            turn = _TURNS.get(_orientation(header)) if upright else None
+            orientation = orientation_of(header)
     except Image.UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and not data[8:].startswith(b"avi"):
             raise UnsupportedError("HEIF: convert it to PNG or JPEG") from error
@@ -88,13 +103,14 @@ def decode(data: bytes, upright: bool = False) -> np.ndarray:
         raise ValueError(f"OpenCV: {error.err}") from error
     if image is None:
         raise ValueError("not a whole image")
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray(turn(image)) if turn else image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """How an image asks to be turned, 2 to 8; 1 where it does not."""
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(_ORIENTATION, 1)
+        return found if found in _TURNS else 1
     except Exception:  # damaged EXIF is no damage to the image
         return 1
 

@@ -16,20 +16,25 @@ from transferability.sources.trees import FileTree
 
 @dataclass(frozen=True)
 class Item:
-    """One image: its class, a name for messages, and how to get it, (H, W, 3)
-    uint8 RGB of any size.
+    """One image: its class, a name for messages, and how to get it: an image file, or its pixels,
+    (H, W, 3) uint8 RGB of any size.
     """
 
     label: int
     name: str
-    load: Callable[[], np.ndarray]
+    read: Callable[[], bytes | np.ndarray]
     size: Callable[[], int] | None = None  # bytes of its file, where it has one
+
+    def load(self) -> np.ndarray:
+        """Its pixels as they are stored, not turned."""
+        content = self.read()
+        return decode(content) if isinstance(content, bytes) else content
 
 
 def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
     """The image in the file ``name`` of ``tree``."""
-    upright, where = config.orientation == "apply", shown(f"{tree.source}/{name}")
-    return Item(label, where, lambda: decode(tree.read(name), upright), lambda: tree.size(name))
+    where = shown(f"{tree.source}/{name}")
+    return Item(label, where, lambda: tree.read(name), lambda: tree.size(name))
 
 
 @dataclass(frozen=True)
