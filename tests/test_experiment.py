@@ -25,7 +25,8 @@ FILES = sorted((CONF / "experiment").glob("*.yaml"))
 TINY = "dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet"
 WORDS = {  # as results/ and the history of the README have them
     "advice": "dataset=folder network=timm recipe=photographs study=advice "
-    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
+    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.orientation=apply "
+    "dataset.test_fraction=0.15 "
     "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[5,10,15,19] "
     "recipe.steps=200 recipe.warmup_steps=20",
     "calibration": "study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250",
@@ -37,7 +38,8 @@ WORDS = {  # as results/ and the history of the README have them
     "longer-tiny": f"study=longer {TINY} study.targets=[B] study.seeds=[0] recipe.name=12500-steps "
     "study.parts.twice.recipe.steps=25000 study.parts.twice.recipe.name=25000-steps",
     "pretrained": "dataset=folder network=timm recipe=photographs study=pretrained "
-    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
+    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.orientation=apply "
+    "dataset.test_fraction=0.15 "
     "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[4,8,13,17,19]",
     "reduced": f"study=reduced {TINY}",
     "replicates": f"study=replicates {TINY}",
