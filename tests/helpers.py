@@ -5,6 +5,8 @@ and what becomes of those.
 import io
 import json
 import os
+import re
+import shlex
 import tarfile
 import zipfile
 from collections import Counter
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from transferability.config import DatasetConfig
@@ -201,6 +204,13 @@ def refusal(source, **settings):
         open_source(config_of(source, **settings))
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def offers(message):
+    """The settings of the dataset that a refusal offers, each as config_of takes them."""
+    said = re.findall(r"(?:or set |, or )((?:\"?dataset\.\S+?=.+?)) \(\d+ classes: ", message)
+    parsed = [OverridesParser.create().parse_overrides(shlex.split(words)) for words in said]
+    return [{o.key_or_group.removeprefix("dataset."): o.value() for o in some} for some in parsed]
 
 
 def lines(caplog):

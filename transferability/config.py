@@ -6,6 +6,7 @@ A key that is not here is an error.
 
 import math
 import os
+import posixpath
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,11 @@ class DatasetConfig:
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
     # kind=folder: folders of train, val, test; {}: all are classes; null: by name
     parts: dict[str, str] | None = None
+    # kind=folder: the class is the so-manieth folder below that of train, val or test, or below the
+    # one that holds all; null: the first, if it holds images itself
+    class_level: int | None = later(None)
+    # kind=folder: names, or paths below the source, of folders that are left out
+    leave_out: list[str] | None = later(None, [])
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     # the share of each class held out for test, of what a val folder leaves; 0: none
     test_fraction: float = later(0.0)
@@ -143,6 +149,13 @@ class DatasetConfig:
         require(
             self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail"
         )
+        for key, value in (("class_level", self.class_level), ("leave_out", self.leave_out)):
+            fits = value is None or self.kind == "folder"
+            require(fits, f"dataset.{key}", value, "it is for dataset=folder")
+        level = self.class_level
+        require(level is None or level > 0, "dataset.class_level", level, "a number above 0")
+        named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())
+        require(named, "dataset.leave_out", self.leave_out, "names of folders")
         if self.parts:
             known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
             known = known and all(isinstance(folder, str) for folder in self.parts.values())

@@ -60,7 +60,7 @@ SAFE = 4096  # images between two points from which packing can go on
 PIECE = 16
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 # settings that do not change what an image is
-_WHERE = ("folder", "source", "parts", "val_labels", "on_error")
+_WHERE = ("folder", "source", "parts", "class_level", "leave_out", "val_labels", "on_error")
 
 
 def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
