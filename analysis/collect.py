@@ -32,7 +32,7 @@ from experiments.cli import command, dataset_of
 from transferability import wordnet
 from transferability.config import Config
 from transferability.datasets import PackedDataset
-from transferability.duplicates import sentence
+from transferability.duplicates import near_sentence, sentence
 from transferability.errors import UserError
 from transferability.jobs import with_sources
 from transferability.networks.chain import layer_costs
@@ -257,13 +257,14 @@ def _encoding(dataset: PackedDataset) -> dict[str, str]:
 
 
 def _duplicates(dataset: PackedDataset) -> dict[str, str]:
-    """What the report says of equal pictures."""
-    found = dataset.meta.get("duplicates")
+    """What the report says of equal pictures, and of those that nearly are."""
+    found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
     dropped = dataset.meta["settings"].get("duplicates") == "drop"
     how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
-    return (
-        {"duplicates": f"equal pictures: {sentence(found, names=False)} ({how})"} if found else {}
-    )
+    said = [f"equal pictures: {sentence(found, names=False)} ({how})"] if found else []
+    if near:
+        said.append(near_sentence(near, dataset.n_val + dataset.n_test))
+    return {"duplicates": "; ".join(said)} if said else {}
 
 
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A key that is not here is an error.
 import math
 import os
 import posixpath
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +103,9 @@ class DatasetConfig:
     # kind=folder: names, or paths below the source, of folders that are left out
     leave_out: list[str] | None = later(None, [])
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
+    # a regular expression, found in a file's path below the source: what its first group, or all of
+    # it, matches is held out as a whole, such as the images of a patient
+    group: str | None = later(None)
     # the share of each class held out for test, of what a val folder leaves; 0: none
     test_fraction: float = later(0.0)
     # keep (and say so) | drop | fail: equal pictures, see duplicates.py
@@ -152,6 +156,10 @@ class DatasetConfig:
         for key, value in (("class_level", self.class_level), ("leave_out", self.leave_out)):
             fits = value is None or self.kind == "folder"
             require(fits, f"dataset.{key}", value, "it is for dataset=folder")
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            require(False, "dataset.group", self.group, f"a regular expression ({error})")
         level = self.class_level
         require(level is None or level > 0, "dataset.class_level", level, "a number above 0")
         named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())

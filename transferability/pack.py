@@ -41,6 +41,9 @@ from transferability.duplicates import (
     HASH,
     counted,
     equal_pictures,
+    near_duplicates,
+    near_sentence,
+    perceptual_hash,
     pixel_hash,
     sentence,
     superfluous,
@@ -48,8 +51,8 @@ from transferability.duplicates import (
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
 from transferability.identity import described
-from transferability.rows import HASHES, Piece, Rows
-from transferability.sources import open_source
+from transferability.rows import HASHES, PERCEPTUALS, Piece, Rows
+from transferability.sources import KINDS, open_source
 from transferability.sources.parts import PARTS
 from transferability.sources.source import Item, Source
 from transferability.transforms import BAD, Preprocessing, as_jpeg, fault
@@ -92,6 +95,9 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
         if (folder / "dataset.json").exists():
             dataset = open_packed(config)
             _judge(dataset.meta.get("duplicates"), config)
+            _say_near(
+                dataset.meta.get("near_duplicates", {}), dataset.n_val + dataset.n_test, config
+            )
             _say_turned(dataset.meta.get("turned", 0), len(dataset.labels), config)
             _check_source_unchanged(config, dataset)
             return dataset
@@ -106,7 +112,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
             # if there is one, it died just before the end of this function
             if _described(partial / "dataset.json", what) is None:
                 _write(source, config, partial, what, workers)
-            for name in ("progress.json", HASHES):
+            for name in ("progress.json", HASHES, PERCEPTUALS):
                 (partial / name).unlink(missing_ok=True)
             remove_leftovers(partial)
             os.replace(partial, folder)
@@ -299,10 +305,18 @@ def _write(
         )
         _check_classes(source, config, skipped)
         source = _without(source, skipped)
-    equal = counted(equal_pictures(source, np.load(folder / HASHES)))
+    hashes = np.load(folder / HASHES)
+    equal = counted(equal_pictures(source, hashes))
     _judge(equal, config)
+    near = {}
+    if not KINDS[config.kind].embedded:
+        images = open_images(
+            folder, len(hashes), config.image_size, encoding_of(what["settings"], folder)
+        )
+        near = near_duplicates(source, images, np.load(folder / PERCEPTUALS), hashes)
+    _say_near(near, len(source.items) - len(source.train), config)
     _say_turned(turned, len(source.items), config)
-    found = {"duplicates": dropped or equal, "turned": turned}
+    found = {"duplicates": dropped or equal, "near_duplicates": near, "turned": turned}
     _describe(source, folder, what, skipped, {k: v for k, v in found.items() if v})
 
 
@@ -373,6 +387,23 @@ def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
             config.name,
             sentence(equal),
         )
+
+
+def _say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> None:
+    """One line where pictures have near-duplicates."""
+    if not near:
+        return
+    names = " and ".join(near["first"])
+    # as Roboflow names the copies that it makes of an image
+    way = "'([^/]+)[.]rf[.]'" if all(".rf." in name for name in near["first"]) else "PATTERN"
+    log.warning(
+        '%s: %s (first %s); they flatter accuracy: "dataset.group=%s" keeps the files in '
+        "whose paths the pattern finds the same on one side",
+        config.name,
+        near_sentence(near, held_out),
+        names,
+        way,
+    )
 
 
 def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
@@ -467,6 +498,7 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
         else:
             piece.rows.append(row)
             piece.hashes.append(pixel_hash(image))
+            piece.perceptual.append(perceptual_hash(image))
             piece.turned += asks
     return piece
 

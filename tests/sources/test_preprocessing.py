@@ -46,7 +46,7 @@ SETTINGS = {
 # settings that choose images, name them, or say where they are, and leave their pixels alone
 NO_PIXELS = {
     *("kind", "name", "folder", "source", "on_error", "parts", "val_fraction", "test_fraction"),
-    *("duplicates", "val_labels", "seed", "grammar", "class_level", "leave_out"),
+    *("duplicates", "val_labels", "seed", "grammar", "class_level", "leave_out", "group"),
 }
 
 

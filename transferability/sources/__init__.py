@@ -6,7 +6,7 @@ A new kind is a file beside this one, its line in KINDS, and a file in ``conf/da
 from transferability.config import DatasetConfig
 from transferability.errors import UserError
 from transferability.sources import cifar, folder, imagenet, procedural, tiny_imagenet
-from transferability.sources.held_out import with_test
+from transferability.sources.held_out import check_groups, with_test
 from transferability.sources.source import Kind, Source
 
 KINDS: dict[str, Kind] = {  # by dataset.kind
@@ -32,4 +32,7 @@ def open_source(config: DatasetConfig) -> Source:
             "dataset.source=PATH"
         )
     source = kind.open(config)
-    return with_test(source, config) if config.test_fraction else source
+    source = with_test(source, config) if config.test_fraction else source
+    if config.group is not None:
+        check_groups(source, config)
+    return source

@@ -4,9 +4,10 @@ import io
 import logging
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,8 +66,8 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
 
     Raises:
         ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
-        UnsupportedError: HEIF, or a TIFF file of other than whole numbers from 0 on of at most
-            8, or 16, bits.
+        UnsupportedError: HEIF, a camera's raw file, or a TIFF file of other than whole numbers from
+            0 on of at most 8, or 16, bits.
     """
     if not data:
         raise ValueError("empty file")
@@ -82,6 +83,10 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
             if header.width * header.height > MAX_PIXELS:
                 # as Pillow does itself from twice as many pixels on
                 raise Image.DecompressionBombError
+            if header.format == "TIFF" and _is_raw(header.tag_v2, data):
+                raise UnsupportedError(
+                    "a raw file of a camera, which begins with a thumbnail: convert it"
+                )
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
             orientation = orientation_of(header)
@@ -91,6 +96,8 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
         raise ValueError("not an image") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from error
+    except UnsupportedError:
+        raise
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise ValueError(reason(error)) from error
     try:
@@ -104,6 +111,14 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
     if image is None:
         raise ValueError("not a whole image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation
+
+
+def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
+    """Whether a TIFF file is one of a camera: DNG, CR2, or one whose first picture is a reduced
+    version of another in the file (NEF).
+    """
+    dng, reduced, others = 50706, tags.get(254, 0), 330
+    return dng in tags or data[8:10] == b"CR" or bool(reduced & 1 and others in tags)
 
 
 def orientation_of(image: Image.Image) -> int:

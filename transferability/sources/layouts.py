@@ -28,7 +28,7 @@ from transferability.sources.parts import (
     stated_parts,
 )
 from transferability.sources.tables import contradicting
-from transferability.sources.trees import TEXTS, FileTree, counted, require_images
+from transferability.sources.trees import RAWS, TEXTS, FileTree, counted, require_images
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,16 @@ def layout_of(tree: FileTree, stated: Stated | None = None) -> Layout:
     """
     stated, source = stated or Stated(), shown(tree.source)
     require_images(tree)
-    if others := [n for n in tree.names if not n.lower().endswith(TEXTS) and not tree.is_image(n)]:
+    if raws := [n for n in tree.names if n.lower().endswith(RAWS)]:
+        log.warning(
+            "%s: %d raw files of a camera are left out, the first %s: where there is no photograph "
+            "of theirs, convert them to JPEG or PNG",
+            source,
+            len(raws),
+            shown(raws[0]),
+        )
+    others = [n for n in tree.names if not n.lower().endswith((*TEXTS, *RAWS))]
+    if others := [n for n in others if not tree.is_image(n)]:
         log.warning("%s: %s are no images and left out", source, counted(others))
     folders = Folders(tree, stated.leave_out)
     if unknown := [f for f in folders.left_out if not any(f"/{f}/" in f"/{n}" for n in tree.names)]:

@@ -2,6 +2,7 @@
 and images that are read one at a time.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo
-from transferability.errors import shown
+from transferability.errors import UserError, shown
 from transferability.sources.decoding import decode
 from transferability.sources.trees import FileTree
 
@@ -24,6 +25,7 @@ class Item:
     name: str
     read: Callable[[], bytes | np.ndarray]
     size: Callable[[], int] | None = None  # bytes of its file, where it has one
+    group: str | None = None  # what stays on one side of training, validation and test
 
     def load(self) -> np.ndarray:
         """Its pixels as they are stored, not turned."""
@@ -34,7 +36,16 @@ class Item:
 def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
     """The image in the file ``name`` of ``tree``."""
     where = shown(f"{tree.source}/{name}")
-    return Item(label, where, lambda: tree.read(name), lambda: tree.size(name))
+    group = None
+    if config.group is not None:
+        found = re.search(config.group, name)
+        if found is None:
+            raise UserError(
+                f"dataset.group={shown(config.group)} is found nowhere in {shown(name)}: it has to "
+                "say for every file, by its path below dataset.source, of which group it is"
+            )
+        group = found[1] if found.re.groups else found[0]
+    return Item(label, where, lambda: tree.read(name), lambda: tree.size(name), group)
 
 
 @dataclass(frozen=True)
