@@ -110,7 +110,9 @@ def test_copies_of_an_augmentation_tool_are_all_found_and_what_is_offered_works(
     grouped = config_of(
         root, tmp_path / "g", image_size=36, val_fraction=0.2, group="([^/]+)[.]rf[.]"
     )
+    caplog.clear()
     packed = pack(grouped)
+    assert not lines(caplog), "nothing to warn of"
     assert packed.n_val == 16 and packed.meta["near_duplicates"]["held out"] == 0
 
 

@@ -393,6 +393,9 @@ def _say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> Non
     """One line where pictures have near-duplicates."""
     if not near:
         return
+    if not near["held out"]:
+        log.info("%s: %s", config.name, near_sentence(near, held_out))
+        return
     names = " and ".join(near["first"])
     # as Roboflow names the copies that it makes of an image
     way = "'([^/]+)[.]rf[.]'" if all(".rf." in name for name in near["first"]) else "PATTERN"
