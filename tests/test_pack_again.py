@@ -161,7 +161,8 @@ def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(
     pack(replace(config, folder=str(tmp_path / "whole")))
     assert contents(folder) == contents(tmp_path / "whole")
     assert contents(folder).keys() == {*progress["sizes"], "labels.npy", "dataset.json"} - {
-        "hashes.npy"
+        "hashes.npy",
+        "perceptual.npy",
     }
     verify(folder)
 
