@@ -25,7 +25,16 @@ from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design, drawings
 from analysis.paired import class_changes
 from analysis.paper import published
-from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
+from analysis.style import (
+    AS_TEXT,
+    DARK,
+    Drawing,
+    Mark,
+    Panel,
+    layer_colours,
+    render,
+    styled,
+)
 from analysis.tables import Tables, mixed, names, read_csv, write_csv
 from transferability.files import remove_leftovers, write_atomic
 
@@ -205,7 +214,7 @@ def _svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> st
     for i, artist in enumerate(tagged):
         artist.set_gid(f"tips{i}")
     buffer = io.StringIO()
-    with plt.rc_context({**RC, "svg.fonttype": "none"}):
+    with styled(**AS_TEXT):
         figure.savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
         )
