@@ -80,7 +80,7 @@ def wrapped(tensors):
         (tensors, []),
         ({"state_dict": tensors, "epoch": 3, "args": argparse.Namespace(lr=0.1)}, ["'state_dict'"]),
         ({"model": others, "model_ema": averaged}, ["'model_ema'", "'module.' taken off"]),
-        ({f"_orig_mod.module.{n}": t for n, t in tensors.items()}, ["'_orig_mod.'", "'module.'"]),
+        ({f"_orig_mod.module.{n}": t for n, t in tensors.items()}, ["'_orig_mod.module.'"]),
         ({"model": {f"model.{n}": t for n, t in tensors.items()}}, ["'model'", "'model.'"]),
     ]
 

@@ -20,7 +20,12 @@ from transferability.identity import label
 from transferability.networks.chain import WEIGHT, NetworkConfig, roles
 from transferability.networks.facts import Facts
 from transferability.networks.library import LibraryConfig
-from transferability.networks.weights import HEADER, read_weights
+from transferability.networks.weights import (
+    HEADER,
+    read_weights,
+    under_own_names,
+    with_own_head,
+)
 
 if TYPE_CHECKING:
     from transferability.loading import Run
@@ -175,11 +180,16 @@ def _loaded(
 
     The library's own network loads them, as it may know older names; strict both ways.
     """
+    top = network.make_layers()[-1]
+    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    shapes = {n: t.shape for n, t in network.build().state_dict().items()}
+    head = _head(classifier, set(top.state_dict()), set(shapes))
+    tensors = under_own_names(network.renamed(tensors), set(shapes), head, where, notes)
     if auxiliary := [name for name in tensors if name.startswith(AUXILIARY)]:
         tensors = {name: t for name, t in tensors.items() if name not in auxiliary}
         notes.append("heads that only training has are left out")
-    top = network.make_layers()[-1]
-    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    own = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
+    tensors = with_own_head(tensors, head, own, notes)
     if classifier in tensors:
         network = replace(network, outputs=len(tensors[classifier]))
     network = network.resolved(CLASSES)
@@ -190,7 +200,7 @@ def _loaded(
             f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, and in {network.model} at "
             f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
         )
-    missing, extra = model.load_state_dict(network.renamed(tensors), strict=False)
+    missing, extra = model.load_state_dict(tensors, strict=False)
     above = set(top.state_dict())
     if classifier in missing and above.issuperset(missing):
         notes.append("without a classifier, which no network takes over")
@@ -212,6 +222,15 @@ def _loaded(
         if name not in above
     }
     return chain, network
+
+
+def _head(classifier: str, top: set[str], names: set[str]) -> str:
+    """The outermost module with the classifier in it and no other tensor than those of the
+    ``top`` layer.
+    """
+    parts = classifier.split(".")
+    modules = (".".join(parts[:k]) for k in range(1, len(parts)))
+    return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
 
 
 def _size(tensor: Tensor) -> str:
