@@ -5,6 +5,7 @@ they came from, and what is known about them, are labels.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +92,8 @@ def state_of(given: Given) -> dict[str, Tensor]:
 
 def is_file(weights: str) -> bool:
     """Whether this names a file, and not weights of a library."""
+    if re.match(r"hf[-_]hub:", weights):
+        return False
     return weights.endswith(FILES) or "/" in weights or Path(weights).exists()
 
 
@@ -99,12 +102,14 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
     where = f"weights={shown(weights)}"
     if not isinstance(network, LibraryConfig):
         raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
+    if "://" in weights:
+        raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
     header, notes = {}, []
     if is_file(weights):
         tensors, header, notes = read_weights(Path(weights))
         facts = Facts(**header["facts"]) if header else network.usual_facts()
     else:
-        tensors, facts = network.fetch(weights)
+        tensors, facts = network.fetch(network.tag_of(weights))
     network = replace(
         network,
         outputs=None,

@@ -2,6 +2,7 @@
 ``cut.py`` finds a place.
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.draws import seed_of
-from transferability.errors import UserError, reason, shown
+from transferability.errors import UserError, did_you_mean, reason, shown
 from transferability.networks.chain import BatchNorm, NetworkConfig
 from transferability.networks.convolutions import Conv2d
 from transferability.networks.cut import Layer, LayerPlan, chop
 from transferability.networks.facts import Facts
 from transferability.networks.modules import Dropout
 
+# before a name, where a hub lists it
+HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 # what is dropped as one: Dropout.dims
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
 
@@ -52,12 +55,40 @@ class LibraryConfig(NetworkConfig):
         """What the library says of its own weights for this network."""
 
     @abstractmethod
+    def tags(self) -> list[str]:
+        """The names of the library's own weights for this network, those that it uses by default
+        first.
+        """
+
+    @abstractmethod
     def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
-        """The library's own weights of this name, downloaded if they are not there yet.
+        """The library's own weights of one of :meth:`tags`, downloaded if they are not there yet.
 
         Raises:
-            UserError: there are none of this name, or they cannot be downloaded.
+            UserError: they cannot be downloaded.
         """
+
+    def tag_of(self, weights: str) -> str:
+        """The one of :meth:`tags` that is meant: ``DEFAULT``, ``ResNet18_Weights.IMAGENET1K_V1``,
+        ``resnet18.a1_in1k``, ``hf-hub:timm/resnet18.a1_in1k``.
+
+        Raises:
+            UserError: there are none of this name.
+        """
+        tags, name = self.tags(), HUB.sub("", weights)
+        if found := re.fullmatch(r"(\w+)_Weights\.(\w+)", name):
+            name = found[2] if _plain(found[1]) == _plain(self.model) else name
+        name = name.removeprefix(f"{self.model}.")
+        if tags and name.lower() == "default":
+            return tags[0]
+        for tag in tags:
+            if tag.lower() == name.lower():
+                return tag
+        known = f"it has {', '.join(tags)}{did_you_mean(name, tags)}" if tags else "it has none"
+        raise UserError(
+            f"weights={shown(weights)} is no file, and no name of weights that {self.kind} has for "
+            f"{self.model}: {known}"
+        )
 
     def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of an older file under the names that the network has now."""
@@ -67,10 +98,20 @@ class LibraryConfig(NetworkConfig):
         super().check()
         if self.model not in self.names():
             raise UserError(
-                f"network.model={self.model} is not possible: "
-                f"{self.kind} has no network of this name"
+                f"network.model={shown(self.model)} is not possible: "
+                f"{self.kind} has no network of this name{self._meant()}"
             )
         self.layer_plans()
+
+    def _meant(self) -> str:
+        """What may be meant by a name that the library does not have."""
+        name, _, tag = HUB.sub("", self.model).partition(".")
+        known = {_plain(known): known for known in self.names()}.get(_plain(name))
+        if known is None:
+            return did_you_mean(name.lower(), self.names(), "network.model=")
+        tags = replace(self, model=known).tags()
+        own = f" weights={tag}" if tag in tags else ""
+        return f": did you mean network.model={known}{own}?"
 
     def resolved(self, classes: int) -> "LibraryConfig":
         return replace(super().resolved(classes), plan=_lines(self.layer_plans()))
@@ -144,13 +185,9 @@ class LibraryConfig(NetworkConfig):
         _verify(replace(self.of_library(), outputs=self.outputs))
 
 
-def no_weights(tag: str, network: LibraryConfig, tags: list[str]) -> UserError:
-    """That the library has no weights of this name."""
-    known = f"it has {', '.join(tags)}" if tags else "it has none"
-    return UserError(
-        f"weights={shown(tag)} is no file, and no name of weights that {network.kind} has for "
-        f"{network.model}: {known}"
-    )
+def _plain(name: str) -> str:
+    """Without what people write in other ways."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 @contextmanager

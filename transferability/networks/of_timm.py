@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from transferability.errors import UserError
 from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig, downloading, no_weights
+from transferability.networks.library import LibraryConfig, downloading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,14 @@ class TimmConfig(LibraryConfig):
     def usual_facts(self) -> Facts:
         return self._facts(self.model)
 
+    def tags(self) -> list[str]:
+        timm = _timm()
+        usual = timm.get_pretrained_cfg(self.model)
+        tags = [name.partition(".")[2] for name in timm.list_pretrained(self.model)]
+        return sorted(tags, key=lambda tag: tag != usual.tag)
+
     def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
         timm, name = _timm(), f"{self.model}.{tag}"
-        tags = [n.partition(".")[2] for n in timm.list_pretrained(self.model)]
-        if tag not in tags:
-            raise no_weights(tag, self, tags)
         config = timm.get_pretrained_cfg(name)
         settings = {"img_size": self.input_size} if config.fixed_input_size else {}
         where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig, downloading, no_weights
+from transferability.networks.library import LibraryConfig, downloading
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -41,10 +41,12 @@ class TorchvisionConfig(LibraryConfig):
             return Facts("torchvision has no weights of its own for this network")
         return self._facts(weights.DEFAULT)
 
+    def tags(self) -> list[str]:
+        weights = _torchvision().get_model_weights(self.model)
+        return sorted((w.name for w in weights), key=lambda tag: tag != weights.DEFAULT.name)
+
     def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
         weights = {w.name: w for w in _torchvision().get_model_weights(self.model)}
-        if tag not in weights:
-            raise no_weights(tag, self, list(weights))
         with downloading(tag, weights[tag].url):
             model = _torchvision().get_model(self.model, weights=weights[tag])
         return model.state_dict(), self._facts(weights[tag])
