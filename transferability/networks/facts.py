@@ -1,7 +1,19 @@
 """What is known about weights that were trained elsewhere, beside their values."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from transferability.errors import UserError, shown
+
+LEAST = 1e-3  # of a standard deviation
+RESAMPLING = {
+    0: "nearest",
+    2: "bilinear",
+    3: "bicubic",
+}  # Pillow's numbers, in Hugging Face's files
 
 
 @dataclass(frozen=True)
@@ -41,9 +53,91 @@ class Facts:
             "interpolation": self.interpolation,
             "licence": self.licence,
         }
-        known = [f"{k} {_text(v)}" for k, v in named.items() if v is not None]
+        known = [f"{k} {as_text(v)}" for k, v in named.items() if v is not None]
         return [f"{', '.join(known)} ({self.origin})", *self.notes]
 
 
-def _text(value: Any) -> str:
+def described_beside(path: Path, header: Mapping[str, str], model: str) -> Facts | None:
+    """What the header of a file of weights, or a file beside it, says of how images are prepared:
+    timm's ``config.json``, Hugging Face's ``preprocessor_config.json``; None where none does.
+
+    Raises:
+        UserError: it says what cannot be.
+    """
+    own = {key: _json(text) for key, text in header.items()}
+    beside = {
+        name: _json((path.parent / name).read_text(errors="replace"))
+        for name in ("config.json", "preprocessor_config.json")
+        if (path.parent / name).is_file()
+    }
+    for where, found in {f"the header of {path.name}": own, **beside}.items():
+        if not isinstance(found, Mapping):
+            continue
+        config = found.get("pretrained_cfg", found)
+        named = str(found.get("architecture") or config.get("architecture") or model)
+        if {"mean", "std"} <= config.keys() and named.partition(".")[0] == model:
+            return _of_timm(config, where)
+        if {"image_mean", "image_std"} <= config.keys():
+            return _of_hugging_face(config, where)
+    return None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _of_timm(config: Mapping, where: str) -> Facts:
+    size = (config.get("input_size") or (None,))[-1]
+    crop = config.get("crop_pct")
+    return Facts(
+        ", ".join(filter(None, (where, config.get("tag")))),
+        mean=_three(config["mean"], where),
+        std=_three(config["std"], where, low=LEAST),
+        size=size,
+        resized=round(size / crop) if size and crop else None,
+        interpolation=config.get("interpolation"),
+        licence=config.get("license"),
+    )
+
+
+def _of_hugging_face(config: Mapping, where: str) -> Facts:
+    raw = config.get("do_rescale") is False or config.get("rescale_factor") == 1
+    plain = config.get("do_normalize") is False
+    size, crop = (_side(config.get(key)) for key in ("size", "crop_size"))
+    scale = 255 if raw else 1
+    return Facts(
+        where,
+        mean=(0.0,) * 3 if plain else _three(config["image_mean"], where, scale),
+        std=(1.0,) * 3 if plain else _three(config["image_std"], where, scale, LEAST),
+        size=crop if config.get("do_center_crop") and crop else size,
+        resized=size,
+        interpolation=RESAMPLING.get(config.get("resample")),
+    )
+
+
+def _side(size: Any) -> int | None:
+    """Pixels of the shorter side."""
+    if isinstance(size, Mapping):
+        sides = [size.get(key) for key in ("shortest_edge", "height", "width")]
+        return min((side for side in sides if side), default=None)
+    return size if isinstance(size, int) else None
+
+
+def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple[float, ...]:
+    """Raises:
+    UserError: they are no three numbers from ``low`` to 1.
+    """
+    three = isinstance(values, list) and len(values) == 3
+    if three and all(isinstance(v, (int, float)) and low <= v / scale <= 1 for v in values):
+        return tuple(v / scale for v in values)
+    raise UserError(
+        f"{where} says {shown(values)}, which is no mean or standard deviation of three channels "
+        "from 0 to 1: set network.channel_mean and network.channel_std"
+    )
+
+
+def as_text(value: Any) -> str:
     return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

@@ -19,8 +19,8 @@ from transferability.errors import UserError, and_more, shown
 from transferability.files import digest_of, plain, replacing
 from transferability.identity import label
 from transferability.networks.chain import WEIGHT, NetworkConfig, roles
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig
+from transferability.networks.facts import Facts, described_beside
+from transferability.networks.library import LibraryConfig, assumed
 from transferability.networks.weights import (
     HEADER,
     read_weights,
@@ -106,8 +106,9 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
         raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
     header, notes = {}, []
     if is_file(weights):
-        tensors, header, notes = read_weights(Path(weights))
-        facts = Facts(**header["facts"]) if header else network.usual_facts()
+        tensors, texts, notes = read_weights(Path(weights))
+        header = texts.pop(HEADER, {})
+        facts = _facts(Path(weights), header, texts, network)
     else:
         tensors, facts = network.fetch(network.tag_of(weights))
     network = replace(
@@ -130,6 +131,23 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
     )
     facts = replace(facts, notes=(*facts.notes, *notes))
     return Given(weights, digest_of(state), network, facts), state
+
+
+def _facts(path: Path, header: dict, texts: dict[str, str], network: LibraryConfig) -> Facts:
+    """What the file says of how images are prepared, or what is beside it, or what the library says
+    of its own weights; the settings of the network win.
+    """
+    if header:
+        facts = Facts(**header["facts"])
+    else:
+        facts = described_beside(path, texts, network.model) or assumed(network)
+    if not (network.channel_mean or network.channel_std):
+        return facts
+    mean, std = network.channel_mean or facts.mean, network.channel_std or facts.std
+    if (mean, std) == (facts.mean, facts.std):
+        return facts
+    origin = f"mean and deviation as set; the rest {facts.origin}"
+    return replace(facts, mean=mean, std=std, origin=origin, notes=())
 
 
 def export(run: "Run", path: Path) -> None:

@@ -19,7 +19,7 @@ from transferability.errors import UserError, did_you_mean, reason, shown
 from transferability.networks.chain import BatchNorm, NetworkConfig
 from transferability.networks.convolutions import Conv2d
 from transferability.networks.cut import Layer, LayerPlan, chop
-from transferability.networks.facts import Facts
+from transferability.networks.facts import Facts, as_text
 from transferability.networks.modules import Dropout
 
 # before a name, where a hub lists it
@@ -51,8 +51,8 @@ class LibraryConfig(NetworkConfig):
         """Every name that the library knows."""
 
     @abstractmethod
-    def usual_facts(self) -> Facts:
-        """What the library says of its own weights for this network."""
+    def facts_of(self, tag: str) -> Facts:
+        """What the library says of the weights of one of :meth:`tags`."""
 
     @abstractmethod
     def tags(self) -> list[str]:
@@ -183,6 +183,29 @@ class LibraryConfig(NetworkConfig):
 
     def verify(self) -> None:
         _verify(replace(self.of_library(), outputs=self.outputs))
+
+
+def assumed(network: LibraryConfig) -> Facts:
+    """What the library says of its default weights, where nothing says that a file is of these;
+    its other weights that want another input are in the notes.
+    """
+    by_tag, others = {tag: network.facts_of(tag) for tag in network.tags()}, {}
+    if not by_tag:
+        return Facts(f"{network.kind} has no weights of its own for this network")
+    facts = next(iter(by_tag.values()))
+    for other, found in by_tag.items():
+        if (found.mean, found.std) != (facts.mean, facts.std):
+            others.setdefault((found.mean, found.std), []).append(other)
+    differ = "; ".join(
+        f"{', '.join(tags)} mean {as_text(mean)} and standard deviation {as_text(std)}"
+        for (mean, std), tags in others.items()
+    )
+    notes = [
+        f"other weights for this network have other values ({differ}): experiments.check_weights "
+        "says which fit"
+    ]
+    origin = f"assumed, as nothing beside the file says it: {facts.origin}"
+    return replace(facts, origin=origin, notes=tuple(notes) if differ else ())
 
 
 def _plain(name: str) -> str:

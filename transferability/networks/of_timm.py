@@ -25,14 +25,11 @@ class TimmConfig(LibraryConfig):
             settings["img_size"] = self.input_size
         return timm.create_model(self.model, pretrained=False, **settings)
 
-    def usual_facts(self) -> Facts:
-        return self._facts(self.model)
-
     def tags(self) -> list[str]:
         timm = _timm()
         usual = timm.get_pretrained_cfg(self.model)
         tags = [name.partition(".")[2] for name in timm.list_pretrained(self.model)]
-        return sorted(tags, key=lambda tag: tag != usual.tag)
+        return sorted(tags, key=lambda tag: tag != usual.tag)  # of none there is no usual one
 
     def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
         timm, name = _timm(), f"{self.model}.{tag}"
@@ -41,12 +38,11 @@ class TimmConfig(LibraryConfig):
         where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         with downloading(tag, where):
             model = timm.create_model(name, pretrained=True, **settings)
-        return model.state_dict(), self._facts(name)
+        return model.state_dict(), self.facts_of(tag)
 
-    def _facts(self, name: str) -> Facts:
+    def facts_of(self, tag: str) -> Facts:
+        name = f"{self.model}.{tag}"
         config = _timm().get_pretrained_cfg(name)
-        if config is None:
-            return Facts("timm has no weights of its own for this network")
         size = config.input_size[-1]
         return Facts(
             f"timm, {name}",

@@ -3,15 +3,11 @@
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from transferability.networks.facts import Facts
 from transferability.networks.library import LibraryConfig, downloading
-
-if TYPE_CHECKING:
-    from torchvision.models import WeightsEnum
 
 # Without the heads that only training has; the initial weights are those that torchvision
 # has drawn so far.
@@ -35,23 +31,19 @@ class TorchvisionConfig(LibraryConfig):
             settings["image_size"] = self.input_size
         return _torchvision().get_model(self.model, weights=None, **settings)
 
-    def usual_facts(self) -> Facts:
-        weights = _torchvision().get_model_weights(self.model)
-        if not list(weights):
-            return Facts("torchvision has no weights of its own for this network")
-        return self._facts(weights.DEFAULT)
-
     def tags(self) -> list[str]:
         weights = _torchvision().get_model_weights(self.model)
-        return sorted((w.name for w in weights), key=lambda tag: tag != weights.DEFAULT.name)
+        tags = [w.name for w in weights]
+        return sorted(tags, key=lambda tag: tag != weights.DEFAULT.name)
 
     def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
-        weights = {w.name: w for w in _torchvision().get_model_weights(self.model)}
+        weights = _torchvision().get_model_weights(self.model)
         with downloading(tag, weights[tag].url):
             model = _torchvision().get_model(self.model, weights=weights[tag])
-        return model.state_dict(), self._facts(weights[tag])
+        return model.state_dict(), self.facts_of(tag)
 
-    def _facts(self, weights: "WeightsEnum") -> Facts:
+    def facts_of(self, tag: str) -> Facts:
+        weights = _torchvision().get_model_weights(self.model)[tag]
         made = weights.transforms()
         mean, std = made.mean, made.std
         if self.model in INCEPTIONS:

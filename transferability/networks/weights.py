@@ -36,8 +36,8 @@ HEADER = "transferability"  # what our own export says of the weights, in the he
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-    """The tensors of a file by name, what our own export wrote about them, and a note for each
-    thing that was put right.
+    """The tensors of a file by name, the texts in the header of a file of safetensors (what our own
+    export wrote there, below HEADER, as values), and a note for each thing that was put right.
 
     A file of safetensors, or what ``torch.save`` wrote, of which nothing but tensors is ever
     unpickled: its first bytes say which, not its name. Floating point numbers become float32.
@@ -66,7 +66,9 @@ def _begins(first: bytes, magic: bytes) -> bool:
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            header = dict(file.metadata() or {})
+            if HEADER in header:
+                header[HEADER] = json.loads(header[HEADER])
             # ``file`` is not a dict
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
