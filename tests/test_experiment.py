@@ -26,7 +26,7 @@ TINY = "dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet"
 WORDS = {  # as results/ and the history of the README have them
     "advice": "dataset=folder network=timm recipe=photographs study=advice "
     "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
-    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[5,10,15,19] "
+    "network.model=tf_efficientnet_lite0 network.input_size=96 study.depths=[0.26,0.53,0.79,1] "
     "recipe.steps=200 recipe.warmup_steps=20",
     "calibration": "study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250",
     "cifar100": "dataset=cifar100 recipe=cifar network.input_size=28",
@@ -38,7 +38,8 @@ WORDS = {  # as results/ and the history of the README have them
     "study.parts.twice.recipe.steps=25000 study.parts.twice.recipe.name=25000-steps",
     "pretrained": "dataset=folder network=timm recipe=photographs study=pretrained "
     "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
-    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[4,8,13,17,19]",
+    "network.model=tf_efficientnet_lite0 network.input_size=96 "
+    "study.depths=[0.21,0.42,0.68,0.89,1]",
     "reduced": f"study=reduced {TINY}",
     "replicates": f"study=replicates {TINY}",
     "replicates-longer": f"study=replicates study.splits=[random-0,random-1] {TINY} "

@@ -269,6 +269,9 @@ class StudyConfig:
     treatments: dict[str, list[str]]
     images_per_class: list[int | None] = field(default_factory=lambda: [None])
     rates: list[float] | None = None
+    # the values of n as shares of the layers below the classifier, of any network, where layers
+    # is null
+    depths: list[float] | None = None
     parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
@@ -322,6 +325,8 @@ class Config:
             require(value is None or value > 0, key, value, "a number above 0, or null")
         if self.budget_minutes and self.mode != "plan":
             raise UserError("budget_minutes is for mode=plan, which says what fits it")
+        for depth in self.study.depths or []:
+            require(0 < depth <= 1, "study.depths", depth, "shares above 0, and at most 1")
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {
             f"study.parts.{name}": part for name, part in self.study.parts.items()
@@ -364,6 +369,10 @@ def load(composed: DictConfig) -> Config:
             if (path := getattr(part, key)) is not None:
                 setattr(part, key, expanded(path, prefix + key))
     config.check()
+    if config.study.layers is None and config.study.depths:
+        inner = config.network.n_layers - 1
+        layers = {max(1, round(depth * inner)) for depth in config.study.depths}
+        config.study.layers = sorted(layers)
     return config
 
 

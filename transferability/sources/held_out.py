@@ -2,6 +2,7 @@
 the same every time.
 """
 
+import logging
 from collections import Counter
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ from transferability.config import DatasetConfig
 from transferability.draws import numpy_generator
 from transferability.errors import UserError, and_more, shown
 from transferability.sources.source import Item, Source
+
+log = logging.getLogger(__name__)
 
 
 def with_validation(source: Source, config: DatasetConfig) -> Source:
@@ -29,14 +32,17 @@ def with_validation(source: Source, config: DatasetConfig) -> Source:
 
 
 def with_test(source: Source, config: DatasetConfig) -> Source:
-    """Take ``test_fraction`` of each class out of its training images;
-    validation stays as it would be without.
+    """Take ``test_fraction`` of each class out of its training images, where the source has no test
+    images of its own; validation stays as it would be without.
     """
     if source.test:
-        raise UserError(
-            f"dataset.test_fraction={config.test_fraction}, but {shown(config.source)} has a "
-            "folder of test images: set it to 0, or name the other folders in dataset.parts"
+        log.info(
+            "%s has %d test images of its own: dataset.test_fraction=%g holds out no others",
+            shown(config.source),
+            len(source.test),
+            config.test_fraction,
         )
+        return source
     train, test = [], []
     held_out = Counter(item.label for item in source.val if source.held_out)
     for label, (name, found) in enumerate(_training_by_class(source)):
