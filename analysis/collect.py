@@ -28,6 +28,7 @@ import pandas as pd
 from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
 from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
+from analysis.use import use_of
 from experiments.cli import command, dataset_of
 from transferability import wordnet
 from transferability.config import Config
@@ -332,6 +333,8 @@ def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
     earlier = Tables.read(folder) if whole else None
     specs = study_specs(config, dataset)
     tables = collect(specs, Store(config.store), dataset, earlier)
+    if config.words:
+        tables.about["use"] = use_of(config, specs)
     tables.write(folder)
     return folder, tables, with_sources(specs)
 

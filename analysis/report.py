@@ -7,6 +7,7 @@ python -m analysis.report figures/figures-procedural       writes FOLDER/report.
 import datetime
 import io
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
@@ -36,6 +37,7 @@ from analysis.style import (
     styled,
 )
 from analysis.tables import Tables, mixed, names, read_csv, write_csv
+from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -112,6 +114,8 @@ def page(tables: Tables, written: str | None = None) -> str:
         decomposition=decompose(networks),
         changes=class_changes(tables),
         advice=advice[-1] if advice else None,
+        store=tables.about.get("use", {}).get("store", "runs"),
+        paste=shlex.join(settings_of(tables.about, advice[-1])) if advice else None,
         sizes=summary(advice) if len(advice) > 1 else None,
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),

@@ -44,7 +44,9 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             if _of_joblib(HydraConfig.get()):
                 stopping.listen_as_worker()
             with output():  # also that of a job in a process of its own
-                main(load(values))
+                config = load(values)
+                config.words = tuple(HydraConfig.get().overrides.task)
+                main(config)
         except (UserError, OmegaConfBaseException) as error:
             status = _fail(plainly(str(error)))
             if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -7,7 +7,7 @@ A key that is not here is an error.
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -313,6 +313,7 @@ class Config:
     # between checkpoints, at least 30 times what the last took; 0: after every step
     checkpoint_seconds: float = 120.0
     out: str | None = None  # where analysis.collect writes its table
+    words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
 
     def check(self) -> None:
         self.dataset.check()
