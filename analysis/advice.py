@@ -12,11 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.baseline import (
+    ACCURACY,
+    BALANCED,
+    Majority,
+    balanced_accuracy,
+    balancing,
+    majority,
+    too_few,
+    within,
+)
 from analysis.paired import crossed
 from analysis.tables import Tables
 from transferability.study import RATE
 
 WAY = ["cell", "recipe"]
+BALANCES = ("balanced", "balanced_low", "balanced_high")
+# columns that the tables of before do not have
+LATER = ("validation_balanced", *BALANCES)
 # The four questions, a family of ways each: what it is for every n.
 FAMILIES = {
     "base": "trained from scratch",
@@ -36,14 +49,19 @@ class Advice:
             classifier above layer n), steps, longer (times as many as most), cost (operations of
             training, best = 1), seeds, validation (mean accuracy), test with
             test_low and test_high (of ``part``, with its interval), behind, low, high (how far it
-            is behind the best on the same images), apart (whether that interval leaves 0 out), run
-            (of its first seed). By validation accuracy, the best first.
+            is behind the best on the same images, by what was chosen by), apart (whether that
+            interval leaves 0 out), run (of its first seed), validation_balanced, balanced,
+            balanced_low, balanced_high (means over classes). By validation, the best first, of
+            equals the cheapest.
         unfinished: how many more ways lack a network, and are left out.
         part: the images that it is reported on: test, or validation where there are no others.
         optimism: by how much more the best falls from validation to test than all ways do on
             average: what picking the best by validation flatters it by.
         images_per_class: training images a class; None: all that there are.
         top: the layers below the classifier.
+        chosen_by: accuracy or balanced accuracy: what "best" and "behind" are of.
+        majority: what always answering the commonest class has; None of a single class.
+        few: a sentence where the images of ``part`` are too few.
     """
 
     ways: pd.DataFrame
@@ -52,17 +70,28 @@ class Advice:
     optimism: float
     images_per_class: int | None
     top: int
+    chosen_by: str = ACCURACY
+    majority: Majority | None = None
+    few: str | None = None
 
     @property
     def sentences(self) -> list[str]:
         """What to do, what it is worth, and what would serve as well."""
         best = self.best
         covers = "images and seeds" if best.seeds > 1 else "images only: one seed"
+        how = " by balanced accuracy" if self.chosen_by == BALANCED else ""
         said = [
-            f"Of {len(self.ways)} ways to train, chosen on validation images: {best.words} "
+            f"Of {len(self.ways)} ways to train, chosen on validation images{how}: {best.words} "
             f"({best.cell}, recipe {best.recipe}). It has {best.test:.3f} [{best.test_low:.3f}, "
             f"{best.test_high:.3f}] of the {self.part} images right (95%, over {covers})."
         ]
+        if self.majority:
+            said.append(
+                f"Its balanced accuracy, the mean over classes, is {best.balanced:.3f} "
+                f"[{best.balanced_low:.3f}, {best.balanced_high:.3f}]. {self.majority.sentence}"
+            )
+        if self.few:
+            said.append(self.few)
         if self.unfinished:
             said.append(f"{self.unfinished} more lack a network, and are left out.")
         beside = {"training from scratch": self.scratch, "a linear probe": self.probe}
@@ -70,7 +99,7 @@ class Advice:
             if other is not None and other.cell != best.cell:
                 said.append(
                     f"It is {_points(other)} above {name} at its best ({other.words}; "
-                    f"{other.cell}, {other.test:.3f})."
+                    f"{other.cell}, {other[self.shown]:.3f})."
                 )
         if len(cheap := self.as_good_and_cheaper):
             row = cheap.iloc[0]
@@ -110,6 +139,11 @@ class Advice:
     @property
     def best(self) -> pd.Series:
         return self.ways.iloc[0]
+
+    @property
+    def shown(self) -> str:
+        """The column of what was chosen by."""
+        return "balanced" if self.chosen_by == BALANCED else "test"
 
     @property
     def as_good_and_cheaper(self) -> pd.DataFrame:
@@ -184,21 +218,45 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
             for row in rows.itertuples()
         }
         ways.append((_described(rows, right, tables), right))
-    ways.sort(key=lambda way: -way[0]["validation"])  # stable: of equals the first of the study
-    of_best = ways[0][1]
+    task, by = done.task.iloc[0], tables.about.get("choose_by")
+    chosen = "validation_balanced" if by == BALANCED else "validation"
+    ways.sort(key=lambda way: -way[0][chosen])  # stable
+    if by:  # of equals the cheapest; tables that do not say it have the first of the study
+        ways.sort(key=lambda way: (-round(way[0][chosen], 12), way[0]["cost"]))
+    weights = balancing(tables.predictions[f"{task} {part}"])
+    of_best, shares = ways[0][1], []
     for row, right in ways:
-        accuracy = crossed(np.stack(list(right.values())))
-        row["test"], row["test_low"], row["test_high"] = np.clip(accuracy, 0, 1)
+        scores = np.stack(list(right.values()))
+        row["test"], row["test_low"], row["test_high"] = _accuracy(scores)
+        row |= dict(zip(BALANCES, within(crossed(scores * weights), 0), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
-        row["behind"], row["low"], row["high"] = crossed(pairs)
+        shares.append(float((pairs != 0).mean()))
+        pairs = pairs * weights if by == BALANCED else pairs
+        row["behind"], row["low"], row["high"] = within(crossed(pairs))
         row["apart"] = not row["low"] <= 0 <= row["high"]
+    differing = float(np.median(shares[1:])) if len(shares) > 1 else 0.0
     frame = pd.DataFrame([row for row, _ in ways])
     frame["cost"] /= frame.cost[0]
     frame["longer"] = frame.longer / frame.longer.mode()[0]
-    falls = frame.validation - frame.test
+    falls = frame[chosen] - frame["balanced" if by == BALANCED else "test"]
     left = len(asked[~finished].drop_duplicates(WAY))
     optimism = float(falls[0] - falls.mean())
-    return Advice(frame, left, part, optimism, size, len(tables.about["layer_costs"]) - 1)
+    top = len(tables.about["layer_costs"]) - 1
+    best = np.stack(list(of_best.values()))
+    found = majority(tables, task, part, best, by == BALANCED)
+    few = too_few(best.shape[1], differing, part)
+    return Advice(frame, left, part, optimism, size, top, by or ACCURACY, found, few)
+
+
+def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
+    """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
+    Pearson: few images that are all right are no proof that every image is.
+    """
+    estimate = crossed(right)
+    if len(np.unique(right)) == 1:
+        rest = 1 - 0.025 ** (1 / right.shape[1])
+        return (1.0, 1 - rest, 1.0) if right.all() else (0.0, 0.0, rest)
+    return within(estimate, 0)
 
 
 def confusions(tables: Tables, advice: Advice, most: int = 12) -> pd.DataFrame:
@@ -257,10 +315,10 @@ def summary(advice: list[Advice]) -> pd.DataFrame:
             {
                 "images a class": a.images_per_class or "all",
                 "best": f"{a.best.cell}, {a.best.recipe}",
-                a.part: a.best.test,
-                "low": a.best.test_low,
-                "high": a.best.test_high,
-                **{name: np.nan if way is None else way.test for name, way in kinds.items()},
+                a.part: a.best[a.shown],
+                "low": a.best[f"{a.shown}_low"],
+                "high": a.best[f"{a.shown}_high"],
+                **{name: np.nan if way is None else way[a.shown] for name, way in kinds.items()},
                 "optimism": a.optimism,
                 "seeds": a.best.seeds,
             }
@@ -282,7 +340,13 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables)
         "words": _words(first, short, len(costs) - 1),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
         "seeds": len(right),
-        "validation": rows.accuracy.mean(),
+        "validation": rows.top1.mean(),
+        "validation_balanced": np.mean(
+            [
+                balanced_accuracy(*(tables.predictions[f"{of} validation"] for of in (run, task)))
+                for run, task in zip(rows.run, rows.task, strict=True)
+            ]
+        ),
         "run": first.run,
     }
 

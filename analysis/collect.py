@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.baseline import BALANCED, balanced_accuracy, commonest
 from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
 from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
@@ -53,6 +54,8 @@ MEASURED = [
     "images",
     "seconds",
     "test_top1",
+    "top1_balanced",
+    "test_balanced",
 ]
 
 
@@ -76,6 +79,10 @@ def collect(
         _row(s, store, s.run_id in ended)
         | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
         | {"test_top1": _accuracy(predictions, s), "distance": _distance(s, dataset)}
+        | {
+            "top1_balanced": _balanced(predictions, s, "validation"),
+            "test_balanced": _balanced(predictions, s, "test"),
+        }
         for s in every
     ]
     curves = [
@@ -241,6 +248,14 @@ def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
     return float((found == predictions[f"{task_of(spec.classes)} test"]).mean())
 
 
+def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, part: str) -> float:
+    """Balanced accuracy; NaN where there are no such images, or it is not known."""
+    found = predictions.get(f"{spec.run_id} {part}")
+    if found is None:
+        return math.nan
+    return balanced_accuracy(found, predictions[f"{task_of(spec.classes)} {part}"])
+
+
 def _kept_predictions(
     results: pd.DataFrame, earlier: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -333,10 +348,22 @@ def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
     earlier = Tables.read(folder) if whole else None
     specs = study_specs(config, dataset)
     tables = collect(specs, Store(config.store), dataset, earlier)
+    _say_choice(tables.about, config.study.choose_by)
     if config.words:
         tables.about["use"] = use_of(config, specs)
     tables.write(folder)
     return folder, tables, with_sources(specs)
+
+
+def _say_choice(about: dict[str, Any], choose_by: str) -> None:
+    """What the best is chosen by, and what figures show."""
+    about["choose_by"] = choose_by
+    if choose_by == BALANCED:
+        label = "balanced accuracy (the mean over classes) on all validation images of the task"
+        about |= {
+            "statistic": "top1_balanced",
+            "statistic_label": f"{label} at the end of training",
+        }
 
 
 def main(config: Config) -> None:
@@ -350,6 +377,10 @@ def main(config: Config) -> None:
     if len(missing) < len(table):
         print(
             f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n"
+        )
+    if found := commonest(tables):
+        print(
+            f"Always answering the commonest class of a task: {min(found):.3f} to {max(found):.3f}"
         )
     if len(missing):
         listed = names(missing)

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.advice import advise, confusions, summary
+from analysis.advice import LATER, advise, confusions, summary
+from analysis.baseline import commonest
 from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
@@ -62,8 +63,9 @@ def write_report(folder: Path) -> Path:
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
     if advice := advise(tables):
-        ways = [a.ways.assign(images_per_class=a.images_per_class) for a in advice]
-        write_csv(folder / "advice.csv", pd.concat(ways))
+        ways = pd.concat([a.ways.assign(images_per_class=a.images_per_class) for a in advice])
+        later = () if "choose_by" in tables.about else LATER
+        write_csv(folder / "advice.csv", ways.drop(columns=list(later)))
     path = folder / "report.html"
     now = datetime.datetime.now().astimezone()
     write_atomic(path, page(tables, f"{now:%Y-%m-%d %H:%M %Z}" if unfinished(tables) else None))
@@ -119,6 +121,7 @@ def page(tables: Tables, written: str | None = None) -> str:
         sizes=summary(advice) if len(advice) > 1 else None,
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
+        commonest=commonest(tables),
         missing=names(missing),
         results=tables.results,
     )

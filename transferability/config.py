@@ -272,6 +272,9 @@ class StudyConfig:
     # the values of n as shares of the layers below the classifier, of any network, where layers
     # is null
     depths: list[float] | None = None
+    # accuracy | balanced_accuracy (the mean over classes): what the best is chosen by, and figures
+    # show
+    choose_by: str = "accuracy"
     parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
@@ -326,6 +329,13 @@ class Config:
             require(value is None or value > 0, key, value, "a number above 0, or null")
         if self.budget_minutes and self.mode != "plan":
             raise UserError("budget_minutes is for mode=plan, which says what fits it")
+        known = ("accuracy", "balanced_accuracy")
+        require(
+            self.study.choose_by in known,
+            "study.choose_by",
+            self.study.choose_by,
+            " or ".join(known),
+        )
         for depth in self.study.depths or []:
             require(0 < depth <= 1, "study.depths", depth, "shares above 0, and at most 1")
         inner = range(1, self.network.n_layers)
