@@ -86,6 +86,7 @@ def print_plan(
     )
     operations = 2 * sum(map(cost.multiply_adds, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
+    print(_mirroring(left))
     if read:  # else only the last evaluations' results are to be written
         print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
     print(f"To write: {_disk(left)}")
@@ -106,6 +107,15 @@ def print_plan(
             "Devices like this one, a job each at a time, "
             f"bases first (experiments.sweep): {times}."
         )
+
+
+def _mirroring(specs: list[RunSpec]) -> str:
+    """Whether training images are mirrored, and how to change it."""
+    said = {
+        True: "Training images are mirrored at random (recipe.mirror=false: not).",
+        False: "Training images are not mirrored (recipe.mirror=true: at random).",
+    }
+    return " ".join(said[mirror] for mirror in sorted({s.recipe.mirror for s in specs}))
 
 
 def print_states(

@@ -22,8 +22,10 @@ from experiments.budget import print_budget
 from experiments.cli import command, dataset_of
 from experiments.plan import Cost, UnpackedImagenet, print_plan
 from transferability.config import Config
+from transferability.errors import and_more, shown
 from transferability.execution import execution_of
 from transferability.jobs import job_specs
+from transferability.mirrors import mirrored
 from transferability.runner import ensure
 from transferability.spec import given_of
 from transferability.store import Store
@@ -59,6 +61,14 @@ def main(config: Config) -> None:
         log.warning(
             "all_images=true: the networks see validation and test images in training, so their "
             "accuracy on them says nothing of new images"
+        )
+    pairs = mirrored([c.name for c in dataset.classes])
+    if pairs and any(spec.recipe.mirror for spec in specs):
+        log.warning(
+            "the classes %s and %s%s look like mirror images of each other, and training images "
+            "are mirrored: set recipe.mirror=false",
+            *(shown(name) for name in pairs[0]),
+            and_more(pairs),
         )
     if given := given_of(study):
         for line in given.lines():
