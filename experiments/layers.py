@@ -38,10 +38,10 @@ def print_layers(network: NetworkConfig) -> None:
     )
     for a, b, c, d, e in rows:
         print(f"{a:>{number}}  {b:<{modules}}  {c:>{parameters}}  {d:>{operations}}  {e}")
-    network.verify()
     print(
         f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of "
-        f"{network.input_size} pixels a side and {network.outputs} classes."
+        f"{network.input_size} pixels a side and {network.outputs} classes. Before it is trained, "
+        "the layers, one after the other, are compared with the whole network, bit for bit."
     )
 
 

@@ -26,6 +26,7 @@ from transferability.networks.weights import (
     read_weights,
     under_own_names,
     with_own_head,
+    with_positions,
 )
 
 if TYPE_CHECKING:
@@ -218,10 +219,12 @@ def _loaded(
     network = network.resolved(CLASSES)
     model = network.build()
     wanted = model.state_dict()
+    tensors = with_positions(tensors, {n: t.shape for n, t in wanted.items()}, notes)
     if wrong := [n for n, t in tensors.items() if n in wanted and t.shape != wanted[n].shape]:
         raise UserError(
             f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, and in {network.model} at "
             f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
+            f"{_of_size(wrong, network)}"
         )
     missing, extra = model.load_state_dict(tensors, strict=False)
     above = set(top.state_dict())
@@ -254,6 +257,15 @@ def _head(classifier: str, top: set[str], names: set[str]) -> str:
     parts = classifier.split(".")
     modules = (".".join(parts[:k]) for k in range(1, len(parts)))
     return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
+
+
+def _of_size(wrong: list[str], network: LibraryConfig) -> str:
+    """Of positions that are not resized, the size that they are usually of."""
+    tags = network.tags()
+    size = network.facts_of(tags[0]).size if tags else None
+    if not size or size == network.input_size or not any("pos" in name for name in wrong):
+        return ""
+    return f": they hang on the size of the images, which is usually network.input_size={size}"
 
 
 def _size(tensor: Tensor) -> str:

@@ -22,6 +22,8 @@ from transferability.networks.cut import Layer, LayerPlan, chop
 from transferability.networks.facts import Facts, as_text
 from transferability.networks.modules import Dropout
 
+# what libraries raise for a size that a network cannot have
+SIZES = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
 # before a name, where a hub lists it
 HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 # what is dropped as one: Dropout.dims
@@ -269,6 +271,13 @@ def _plans(config: LibraryConfig) -> list[LayerPlan]:
         return chop(_built(config), config.input_size)
     except UserError as error:
         raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
+    except SIZES as error:  # of the library, or of torch
+        size = config.facts_of(config.tags()[0]).size if config.tags() else None
+        own = f": its weights are of {size} pixels" if size else ""
+        raise UserError(
+            f"network.input_size={config.input_size} is not possible for network.model="
+            f"{config.model} ({reason(error).partition(' While executing')[0]}){own}"
+        ) from error
 
 
 @lru_cache(maxsize=64)

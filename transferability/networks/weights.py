@@ -4,6 +4,7 @@ each thing that was done.
 
 import argparse
 import json
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import safetensors
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transferability.errors import UserError, and_more, reason, shown
@@ -24,6 +26,8 @@ WRAPPERS = (
 )
 # Of two networks in one file the one that its own authors use (MoCo, BYOL).
 OF_TWO = ("encoder_q.", "online_encoder.", "online_network.", "teacher.")
+POSITIONS = ("pos_embed", "pos_embedding")  # timm's and torchvision's
+TOKENS = (0, 1, 2, 5)  # before the places: for the class, of distillation, registers
 COUNTER = "num_batches_tracked"  # of BatchNorm; files of before 2018 have none
 # What begins a file that has the name of one of weights, and is none.
 OTHERS = {
@@ -208,6 +212,33 @@ def with_own_head(
         f"its head ({shown(next(iter(found)))}{and_more(list(found))}) is another, and left out"
     )
     return rest
+
+
+def with_positions(
+    tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], notes: list[str]
+) -> dict[str, Tensor]:
+    """What a transformer learned of each place of an image, for images of another size: the grid of
+    places is resized as timm does it (bicubic, with antialias), tokens before it are kept.
+
+    Args:
+        wanted: shapes by name.
+    """
+    out = dict(tensors)
+    for name, old in tensors.items():
+        new = wanted.get(name, old.shape)
+        if not name.endswith(POSITIONS) or old.dim() != 3 or len(new) != 3 or new == old.shape:
+            continue
+        for tokens in TOKENS:
+            sides = [math.isqrt(max(n - tokens, 0)) for n in (old.shape[1], new[1])]
+            if [side**2 + tokens for side in sides] == [old.shape[1], new[1]] and min(sides):
+                before, after = sides
+                grid = old[:, tokens:].float().unflatten(1, (before, before)).movedim(3, 1)
+                grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=True)
+                grid = grid.flatten(2).movedim(1, 2)
+                out[name] = torch.cat([old[:, :tokens].float(), grid], 1)
+                notes.append(f"{name} resized from {before}x{before} to {after}x{after} places")
+                break
+    return out
 
 
 def _tensors_only(found: Mapping) -> bool:
