@@ -108,8 +108,10 @@ class Advice:
                 f"cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, recipe "
                 f"{row.recipe}), {_points(row)} behind."
             )
-        else:
+        elif (self.ways.cost < 1).any():
             said.append("Nothing cheaper is as good: each can be told apart from it.")
+        else:
+            said.append("Nothing that was trained is cheaper.")
         if self.part == "test":
             said.append(
                 "What choosing it by its validation accuracy flatters it by: "

@@ -199,13 +199,9 @@ def _assess(claim: Claim, networks: pd.DataFrame, depths: Depths, words: dict[st
         if claim.threshold
         else 0.0
     )
-    verdict = (
-        "supported"
-        if found.low > threshold
-        else "contradicted"
-        if found.high < threshold
-        else "inconclusive"
-    )
+    # equal networks differ by nothing, whatever the last digit of a mean is
+    low, high = (round(end - threshold, 12) for end in (found.low, found.high))
+    verdict = "supported" if low > 0 else "contradicted" if high < 0 else "inconclusive"
     return {
         **row,
         "effect": found.value,

@@ -5,6 +5,7 @@ import pytest
 
 from analysis.advice import advise, summary
 from analysis.baseline import balanced_accuracy, balancing, too_few, within
+from analysis.claims import assess
 from analysis.figures import advice as figure
 from analysis.paired import crossed
 from analysis.style import compose
@@ -46,6 +47,7 @@ def test_the_commonest_class_stands_beside_the_best():
     said = " ".join(advice.sentences)
     assert "Always answering 'good', the commonest class, has 0.950: the best is not " in said
     assert "not significantly above that (+0.000 [+0.000, +0.000])" in said
+    assert "Nothing cheaper is as good" not in said
     assert "Its balanced accuracy, the mean over classes, is 0.500 [" in said
     (advice,) = advise(unbalanced({"baseB": (190, 0), "A2B": (190, 10)}))
     assert "the commonest class, has 0.950. " in " ".join([*advice.sentences, ""])
@@ -125,6 +127,15 @@ def test_no_interval_is_beyond_what_is_possible():
 def test_few_images_are_said_to_be_few(images, differing, words):
     said = too_few(images, differing, "test")
     assert said is None if words is None else words in said
+
+
+def test_networks_that_are_equal_support_and_contradict_nothing():
+    """The last digit of a mean is no evidence."""
+    cells = ("baseB", "A2B", "A3B", "A2B+", "A3B+")
+    tables = unbalanced(dict.fromkeys(cells, (190, 0)), images=205, defects=15)
+    claims = assess(tables.networks, 4)
+    assert (claims.verdict != "not tested").any()
+    assert set(claims[claims.threshold == 0].verdict) == {"inconclusive"}
 
 
 def test_what_can_be_chosen_by(tmp_path):
