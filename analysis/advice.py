@@ -7,12 +7,13 @@ its validation accuracy flatters it; what is said of it comes of test images, wh
 seen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from analysis.paired import crossed
+from analysis.stats import MARGIN
 from analysis.tables import Tables
 from transferability.study import RATE
 
@@ -44,6 +45,7 @@ class Advice:
             average: what picking the best by validation flatters it by.
         images_per_class: training images a class; None: all that there are.
         top: the layers below the classifier.
+        margin: how far behind the best a way may be and still count as good.
     """
 
     ways: pd.DataFrame
@@ -52,6 +54,7 @@ class Advice:
     optimism: float
     images_per_class: int | None
     top: int
+    margin: float = MARGIN
 
     @property
     def sentences(self) -> list[str]:
@@ -72,15 +75,23 @@ class Advice:
                     f"It is {_points(other)} above {name} at its best ({other.words}; "
                     f"{other.cell}, {other.test:.3f})."
                 )
+        points = f"{100 * self.margin:g} {'point' if self.margin == 0.01 else 'points'}"
         if len(cheap := self.as_good_and_cheaper):
             row = cheap.iloc[0]
             said.append(
-                f"Cheaper, and not to be told apart from it: {len(cheap)} of them. The "
+                f"Cheaper and as good (less than {points} behind with 95%): {len(cheap)} of them. "
+                f"The cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, "
+                f"recipe {row.recipe}), {_points(row)} behind."
+            )
+        else:
+            said.append(f"Nothing cheaper is shown to be as good (less than {points} behind).")
+        if len(cheap := self.open_and_cheaper):
+            row = cheap.iloc[0]
+            said.append(
+                f"Cheaper, but whether as good or worse cannot be told: {len(cheap)} of them. The "
                 f"cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, recipe "
                 f"{row.recipe}), {_points(row)} behind."
             )
-        else:
-            said.append("Nothing cheaper is as good: each can be told apart from it.")
         if self.part == "test":
             said.append(
                 "What choosing it by its validation accuracy flatters it by: "
@@ -113,9 +124,21 @@ class Advice:
 
     @property
     def as_good_and_cheaper(self) -> pd.DataFrame:
-        """The ways that cannot be told apart from the best and cost less, the cheapest first."""
-        rows = self.ways[~self.ways.apart & (self.ways.cost < 1)]
+        """The ways that cost less and are not inferior: their interval excludes that they are as
+        much as the margin behind the best. The cheapest first.
+        """
+        rows = self.ways[(self.ways.high < self.margin) & (self.ways.cost < 1)]
         return rows.sort_values("cost", kind="stable")
+
+    @property
+    def open_and_cheaper(self) -> pd.DataFrame:
+        """The ways that cost less, of which neither that they are as good nor that they are worse
+        can be told. The cheapest first.
+        """
+        w = self.ways
+        return w[~w.apart & (w.high >= self.margin) & (w.cost < 1)].sort_values(
+            "cost", kind="stable"
+        )
 
     @property
     def scratch(self) -> pd.Series | None:
@@ -156,9 +179,12 @@ def _points(way: pd.Series) -> str:
     return f"{way.behind:.3f} [{way.low:.3f}, {way.high:.3f}]"
 
 
-def advise(tables: Tables) -> list[Advice]:
+def advise(tables: Tables, margin: float = MARGIN) -> list[Advice]:
     """The advice of a study of a given base for one task, for each number of training images, from
     the fewest to all; none of any other study, or where predictions were not kept.
+
+    Args:
+        margin: how far behind the best a way may be and still count as good.
     """
     networks = tables.networks
     if "given" not in tables.about or "right" not in networks or networks.task.nunique() > 1:
@@ -166,7 +192,7 @@ def advise(tables: Tables) -> list[Advice]:
     asked = networks[(networks.treatment == "base") | (networks.source == "A")]
     sizes = sorted(asked.images_per_class.unique(), key=lambda size: (pd.isna(size), size))
     found = [_of_size(tables, asked, None if pd.isna(size) else int(size)) for size in sizes]
-    return [advice for advice in found if advice]
+    return [replace(advice, margin=margin) for advice in found if advice]
 
 
 def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | None:
