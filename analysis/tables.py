@@ -83,6 +83,9 @@ TEXTS = (
         "base",
         "predictor",
         "words",
+        "splits",
+        "holds for",
+        "corrected",
     ),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
