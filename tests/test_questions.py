@@ -287,7 +287,7 @@ def test_replicates_count_splits_not_directions(tmp_path):
     assert found[["difference", "low", "high"]].tolist() == pytest.approx(
         [0.02, 0.02 - half, 0.02 + half], abs=1e-5
     )
-    assert found["splits and seeds"] == 2 and found["tasks above 0"] == "4 of 5"
+    assert found["splits"] == "2" and found["tasks above 0"] == "4 of 5"
     # decompose(published): AnB+ - base at n = 7
     assert found.paper == pytest.approx(0.0135, abs=1e-4)
     assert table.difference["co-adaptation loss"] == pytest.approx(0.01)
