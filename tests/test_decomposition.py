@@ -119,9 +119,7 @@ def test_thresholds_are_shares_of_the_bases_in_the_claim():
     own, both = (
         assess(rows, 8).set_index("statement").threshold for rows in (near, pd.concat([near, far]))
     )
-    claim = (
-        "Random filters collapse from layer 3 on (more than 90% of the base's accuracy is lost)"
-    )
+    claim = "Random filters collapse from layer 3 on (more than 90% of the base's accuracy is lost)"
     assert own[claim] == pytest.approx(0.9 * near[near.treatment == "base"].accuracy.mean())
     assert both[claim] == own[claim]
 
