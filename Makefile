@@ -48,8 +48,8 @@ test: setup ## run the tests but those marked slow or browser
 test-slow: setup ## run the tests that make test leaves out
 	$(TESTS) -m "slow or browser"
 
-test-all: setup ## run every test
-	$(TESTS)
+test-all: setup ## run every test, those of any input with four times as many examples
+	$(TESTS) --hypothesis-profile ci
 
 lint: setup ## check the style of the code
 	$(VENV)/bin/ruff check .

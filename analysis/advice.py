@@ -7,16 +7,30 @@ its validation accuracy flatters it; what is said of it comes of test images, wh
 seen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from analysis.baseline import (
+    ACCURACY,
+    BALANCED,
+    Majority,
+    balanced_accuracy,
+    balancing,
+    majority,
+    too_few,
+    within,
+)
+from analysis.page import MARGIN
 from analysis.paired import crossed
 from analysis.tables import Tables
 from transferability.study import RATE
 
 WAY = ["cell", "recipe"]
+BALANCES = ("balanced", "balanced_low", "balanced_high")
+# columns that the tables of before do not have
+LATER = ("validation_balanced", *BALANCES)
 # The four questions, a family of ways each: what it is for every n.
 FAMILIES = {
     "base": "trained from scratch",
@@ -36,14 +50,20 @@ class Advice:
             classifier above layer n), steps, longer (times as many as most), cost (operations of
             training, best = 1), seeds, validation (mean accuracy), test with
             test_low and test_high (of ``part``, with its interval), behind, low, high (how far it
-            is behind the best on the same images), apart (whether that interval leaves 0 out), run
-            (of its first seed). By validation accuracy, the best first.
+            is behind the best on the same images, by what was chosen by), apart (whether that
+            interval leaves 0 out), run (of its first seed), validation_balanced, balanced,
+            balanced_low, balanced_high (means over classes). By validation, the best first, of
+            equals the cheapest.
         unfinished: how many more ways lack a network, and are left out.
         part: the images that it is reported on: test, or validation where there are no others.
         optimism: by how much more the best falls from validation to test than all ways do on
             average: what picking the best by validation flatters it by.
         images_per_class: training images a class; None: all that there are.
         top: the layers below the classifier.
+        chosen_by: accuracy or balanced accuracy: what "best" and "behind" are of.
+        majority: what always answering the commonest class has; None of a single class.
+        few: a sentence where the images of ``part`` are too few.
+        margin: how far behind the best a way may be and still count as good.
     """
 
     ways: pd.DataFrame
@@ -52,17 +72,29 @@ class Advice:
     optimism: float
     images_per_class: int | None
     top: int
+    chosen_by: str = ACCURACY
+    majority: Majority | None = None
+    few: str | None = None
+    margin: float = MARGIN
 
     @property
     def sentences(self) -> list[str]:
         """What to do, what it is worth, and what would serve as well."""
         best = self.best
         covers = "images and seeds" if best.seeds > 1 else "images only: one seed"
+        how = " by balanced accuracy" if self.chosen_by == BALANCED else ""
         said = [
-            f"Of {len(self.ways)} ways to train, chosen on validation images: {best.words} "
+            f"Of {len(self.ways)} ways to train, chosen on validation images{how}: {best.words} "
             f"({best.cell}, recipe {best.recipe}). It has {best.test:.3f} [{best.test_low:.3f}, "
             f"{best.test_high:.3f}] of the {self.part} images right (95%, over {covers})."
         ]
+        if self.majority:
+            said.append(
+                f"Its balanced accuracy, the mean over classes, is {best.balanced:.3f} "
+                f"[{best.balanced_low:.3f}, {best.balanced_high:.3f}]. {self.majority.sentence}"
+            )
+        if self.few:
+            said.append(self.few)
         if self.unfinished:
             said.append(f"{self.unfinished} more lack a network, and are left out.")
         beside = {"training from scratch": self.scratch, "a linear probe": self.probe}
@@ -70,17 +102,27 @@ class Advice:
             if other is not None and other.cell != best.cell:
                 said.append(
                     f"It is {_points(other)} above {name} at its best ({other.words}; "
-                    f"{other.cell}, {other.test:.3f})."
+                    f"{other.cell}, {other[self.shown]:.3f})."
                 )
+        points = f"{100 * self.margin:g} {'point' if self.margin == 0.01 else 'points'}"
         if len(cheap := self.as_good_and_cheaper):
             row = cheap.iloc[0]
             said.append(
-                f"Cheaper, and not to be told apart from it: {len(cheap)} of them. The "
+                f"Cheaper and as good (less than {points} behind with 95%): {len(cheap)} of them. "
+                f"The cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, "
+                f"recipe {row.recipe}), {_points(row)} behind."
+            )
+        elif (self.ways.cost < 1).any():
+            said.append(f"Nothing cheaper is shown to be as good (less than {points} behind).")
+        else:
+            said.append("Nothing that was trained is cheaper.")
+        if len(cheap := self.open_and_cheaper):
+            row = cheap.iloc[0]
+            said.append(
+                f"Cheaper, but whether as good or worse cannot be told: {len(cheap)} of them. The "
                 f"cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, recipe "
                 f"{row.recipe}), {_points(row)} behind."
             )
-        else:
-            said.append("Nothing cheaper is as good: each can be told apart from it.")
         if self.part == "test":
             said.append(
                 "What choosing it by its validation accuracy flatters it by: "
@@ -112,10 +154,27 @@ class Advice:
         return self.ways.iloc[0]
 
     @property
+    def shown(self) -> str:
+        """The column of what was chosen by."""
+        return "balanced" if self.chosen_by == BALANCED else "test"
+
+    @property
     def as_good_and_cheaper(self) -> pd.DataFrame:
-        """The ways that cannot be told apart from the best and cost less, the cheapest first."""
-        rows = self.ways[~self.ways.apart & (self.ways.cost < 1)]
+        """The ways that cost less and are not inferior: their interval excludes that they are as
+        much as the margin behind the best. The cheapest first.
+        """
+        rows = self.ways[(self.ways.high < self.margin) & (self.ways.cost < 1)]
         return rows.sort_values("cost", kind="stable")
+
+    @property
+    def open_and_cheaper(self) -> pd.DataFrame:
+        """The ways that cost less, of which neither that they are as good nor that they are worse
+        can be told. The cheapest first.
+        """
+        w = self.ways
+        return w[~w.apart & (w.high >= self.margin) & (w.cost < 1)].sort_values(
+            "cost", kind="stable"
+        )
 
     @property
     def scratch(self) -> pd.Series | None:
@@ -156,9 +215,12 @@ def _points(way: pd.Series) -> str:
     return f"{way.behind:.3f} [{way.low:.3f}, {way.high:.3f}]"
 
 
-def advise(tables: Tables) -> list[Advice]:
+def advise(tables: Tables, margin: float = MARGIN) -> list[Advice]:
     """The advice of a study of a given base for one task, for each number of training images, from
     the fewest to all; none of any other study, or where predictions were not kept.
+
+    Args:
+        margin: how far behind the best a way may be and still count as good.
     """
     networks = tables.networks
     if "given" not in tables.about or "right" not in networks or networks.task.nunique() > 1:
@@ -166,7 +228,7 @@ def advise(tables: Tables) -> list[Advice]:
     asked = networks[(networks.treatment == "base") | (networks.source == "A")]
     sizes = sorted(asked.images_per_class.unique(), key=lambda size: (pd.isna(size), size))
     found = [_of_size(tables, asked, None if pd.isna(size) else int(size)) for size in sizes]
-    return [advice for advice in found if advice]
+    return [replace(advice, margin=margin) for advice in found if advice]
 
 
 def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | None:
@@ -184,21 +246,45 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
             for row in rows.itertuples()
         }
         ways.append((_described(rows, right, tables), right))
-    ways.sort(key=lambda way: -way[0]["validation"])  # stable: of equals the first of the study
-    of_best = ways[0][1]
+    task, by = done.task.iloc[0], tables.about.get("choose_by")
+    chosen = "validation_balanced" if by == BALANCED else "validation"
+    ways.sort(key=lambda way: -way[0][chosen])  # stable
+    if by:  # of equals the cheapest; tables that do not say it have the first of the study
+        ways.sort(key=lambda way: (-round(way[0][chosen], 12), way[0]["cost"]))
+    weights = balancing(tables.predictions[f"{task} {part}"])
+    of_best, shares = ways[0][1], []
     for row, right in ways:
-        accuracy = crossed(np.stack(list(right.values())))
-        row["test"], row["test_low"], row["test_high"] = np.clip(accuracy, 0, 1)
+        scores = np.stack(list(right.values()))
+        row["test"], row["test_low"], row["test_high"] = _accuracy(scores)
+        row |= dict(zip(BALANCES, within(crossed(scores * weights), 0), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
-        row["behind"], row["low"], row["high"] = crossed(pairs)
+        shares.append(float((pairs != 0).mean()))
+        pairs = pairs * weights if by == BALANCED else pairs
+        row["behind"], row["low"], row["high"] = within(crossed(pairs))
         row["apart"] = not row["low"] <= 0 <= row["high"]
+    differing = float(np.median(shares[1:])) if len(shares) > 1 else 0.0
     frame = pd.DataFrame([row for row, _ in ways])
     frame["cost"] /= frame.cost[0]
     frame["longer"] = frame.longer / frame.longer.mode()[0]
-    falls = frame.validation - frame.test
+    falls = frame[chosen] - frame["balanced" if by == BALANCED else "test"]
     left = len(asked[~finished].drop_duplicates(WAY))
     optimism = float(falls[0] - falls.mean())
-    return Advice(frame, left, part, optimism, size, len(tables.about["layer_costs"]) - 1)
+    top = len(tables.about["layer_costs"]) - 1
+    best = np.stack(list(of_best.values()))
+    found = majority(tables, task, part, best, by == BALANCED)
+    few = too_few(best.shape[1], differing, part)
+    return Advice(frame, left, part, optimism, size, top, by or ACCURACY, found, few)
+
+
+def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
+    """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
+    Pearson: few images that are all right are no proof that every image is.
+    """
+    estimate = crossed(right)
+    if len(np.unique(right)) == 1:
+        rest = 1 - 0.025 ** (1 / right.shape[1])
+        return (1.0, 1 - rest, 1.0) if right.all() else (0.0, 0.0, rest)
+    return within(estimate, 0)
 
 
 def confusions(tables: Tables, advice: Advice, most: int = 12) -> pd.DataFrame:
@@ -257,10 +343,10 @@ def summary(advice: list[Advice]) -> pd.DataFrame:
             {
                 "images a class": a.images_per_class or "all",
                 "best": f"{a.best.cell}, {a.best.recipe}",
-                a.part: a.best.test,
-                "low": a.best.test_low,
-                "high": a.best.test_high,
-                **{name: np.nan if way is None else way.test for name, way in kinds.items()},
+                a.part: a.best[a.shown],
+                "low": a.best[f"{a.shown}_low"],
+                "high": a.best[f"{a.shown}_high"],
+                **{name: np.nan if way is None else way[a.shown] for name, way in kinds.items()},
                 "optimism": a.optimism,
                 "seeds": a.best.seeds,
             }
@@ -282,7 +368,13 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables)
         "words": _words(first, short, len(costs) - 1),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
         "seeds": len(right),
-        "validation": rows.accuracy.mean(),
+        "validation": rows.top1.mean(),
+        "validation_balanced": np.mean(
+            [
+                balanced_accuracy(*(tables.predictions[f"{of} validation"] for of in (run, task)))
+                for run, task in zip(rows.run, rows.task, strict=True)
+            ]
+        ),
         "run": first.run,
     }
 

@@ -11,6 +11,12 @@ grammar (dataset.grammar.seed), or other levels that both families share
 features of one family stop to serve the other.
 """
 
+from analysis.command import command
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(command(__spec__.name, __doc__, draws=True))
+
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +25,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import plot
-from analysis.command import command
 from analysis.decomposition import shape
+from analysis.page import Page
 from analysis.stats import base_accuracy, t_interval
 from analysis.style import (
     BLUE,
@@ -29,7 +35,6 @@ from analysis.style import (
     RED,
     Drawing,
     Mark,
-    Page,
     Panel,
     tell_apart,
     write,
@@ -278,7 +283,3 @@ def main(folder: Path, page: Page) -> None:
     print(made.caption)
     for path in paths:
         print(path)
-
-
-if __name__ == "__main__":
-    command("analysis.calibration", main, __doc__, draws=True)

@@ -8,6 +8,10 @@ import pandas as pd
 from analysis.stats import base_accuracy
 from analysis.tables import Tables
 
+# What each kind of 95% interval covers, in the same words everywhere.
+MODEL_COVERS = "networks, seeds and validation images of these tasks"
+SPLITS_COVER = "other splits of the same classes, with their networks and seeds"
+
 
 def study(tables: Tables) -> str:
     """Dataset and network, for the title."""

@@ -13,6 +13,11 @@ store=FOLDER       the run store (runs/)
 out=FOLDER         where the tables go (figures/STUDY-DATASET)
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import math
 import statistics
 import sys
@@ -25,14 +30,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.baseline import BALANCED, balanced_accuracy, commonest
 from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
 from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
-from experiments.cli import command, dataset_of
+from analysis.use import use_of
 from transferability import wordnet
 from transferability.config import Config
-from transferability.datasets import PackedDataset
-from transferability.duplicates import sentence
+from transferability.datasets import PackedDataset, dataset_of
+from transferability.duplicates import near_sentence, sentence
 from transferability.errors import UserError
 from transferability.jobs import with_sources
 from transferability.networks.chain import layer_costs
@@ -52,6 +58,8 @@ MEASURED = [
     "images",
     "seconds",
     "test_top1",
+    "top1_balanced",
+    "test_balanced",
 ]
 
 
@@ -75,6 +83,10 @@ def collect(
         _row(s, store, s.run_id in ended)
         | {"val_images": val_images[s.classes], "in_study": s.run_id in asked}
         | {"test_top1": _accuracy(predictions, s), "distance": _distance(s, dataset)}
+        | {
+            "top1_balanced": _balanced(predictions, s, "validation"),
+            "test_balanced": _balanced(predictions, s, "test"),
+        }
         for s in every
     ]
     curves = [
@@ -240,6 +252,14 @@ def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
     return float((found == predictions[f"{task_of(spec.classes)} test"]).mean())
 
 
+def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, part: str) -> float:
+    """Balanced accuracy; NaN where there are no such images, or it is not known."""
+    found = predictions.get(f"{spec.run_id} {part}")
+    if found is None:
+        return math.nan
+    return balanced_accuracy(found, predictions[f"{task_of(spec.classes)} {part}"])
+
+
 def _kept_predictions(
     results: pd.DataFrame, earlier: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -257,13 +277,14 @@ def _encoding(dataset: PackedDataset) -> dict[str, str]:
 
 
 def _duplicates(dataset: PackedDataset) -> dict[str, str]:
-    """What the report says of equal pictures."""
-    found = dataset.meta.get("duplicates")
+    """What the report says of equal pictures, and of those that nearly are."""
+    found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
     dropped = dataset.meta["settings"].get("duplicates") == "drop"
     how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
-    return (
-        {"duplicates": f"equal pictures: {sentence(found, names=False)} ({how})"} if found else {}
-    )
+    said = [f"equal pictures: {sentence(found, names=False)} ({how})"] if found else []
+    if near:
+        said.append(near_sentence(near, dataset.n_val + dataset.n_test))
+    return {"duplicates": "; ".join(said)} if said else {}
 
 
 def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
@@ -326,14 +347,31 @@ def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
     """
     if config.all_images:
         raise UserError("all_images=true leaves no images to measure accuracy on: collect without")
-    dataset = dataset_of(config)
+    dataset = dataset_of(config.dataset)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
     whole = all((folder / name).exists() for name in ("results.csv", "about.json"))
     earlier = Tables.read(folder) if whole else None
-    specs = study_specs(config, dataset)
-    tables = collect(specs, Store(config.store), dataset, earlier)
+    specs, store = study_specs(config, dataset), Store(config.store)
+    tables = collect(specs, store, dataset, earlier)
+    _say_choice(tables.about, config.study.choose_by)
+    use = use_of(config, specs) if config.words else None
+    if earlier and not any(map(store.is_done, specs)):  # all of them lie in another store
+        use = earlier.about.get("use", use)
+    if use:
+        tables.about["use"] = use
     tables.write(folder)
     return folder, tables, with_sources(specs)
+
+
+def _say_choice(about: dict[str, Any], choose_by: str) -> None:
+    """What the best is chosen by, and what figures show."""
+    about["choose_by"] = choose_by
+    if choose_by == BALANCED:
+        label = "balanced accuracy (the mean over classes) on all validation images of the task"
+        about |= {
+            "statistic": "top1_balanced",
+            "statistic_label": f"{label} at the end of training",
+        }
 
 
 def main(config: Config) -> None:
@@ -348,13 +386,13 @@ def main(config: Config) -> None:
         print(
             f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n"
         )
+    if found := commonest(tables):
+        print(
+            f"Always answering the commonest class of a task: {min(found):.3f} to {max(found):.3f}"
+        )
     if len(missing):
         listed = names(missing)
         print(
             f"missing: {', '.join(listed[:12])}{' ...' if len(listed) > 12 else ''}",
             file=sys.stderr,
         )
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -5,31 +5,36 @@ what a user can cause ends in one line and status 2.
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from analysis.style import FORMATS, Page
+from analysis.page import FORMATS, MARGIN, Page
 from transferability.errors import UserError
 from transferability.terminal import in_utf8, output
 
 
 def command(
     name: str,
-    main: Callable[..., None],
     about: str,
     draws: bool = False,
     settings: Callable[[ArgumentParser], None] | None = None,
     together: bool = False,
 ) -> None:
-    """``python -m NAME FOLDER...``: ``main`` of every folder, one after the other, or of all of
-    them ``together``.
+    """``python -m NAME FOLDER...``: the module's ``main`` of every folder, one after the other, or
+    of all of them ``together``.
+
+    The module calls this above its imports, which are made when the words are found right, by
+    importing it under its own name: ``--help`` does not wait for them.
 
     Args:
-        main: takes a folder; if it ``draws``, also a :class:`Page`, by name; and the ``settings``.
+        name: the module; its ``main`` takes a folder; if it ``draws``, also a :class:`Page`, by
+            name; and the ``settings``.
         about: what ``--help`` says.
         settings: adds those of this command alone.
     """
+    prog = f"python -m {name.removesuffix('.__main__')}"
     parser = ArgumentParser(
-        prog=f"python -m {name}", description=about, formatter_class=RawDescriptionHelpFormatter
+        prog=prog, description=about, formatter_class=RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path)
     if settings:
@@ -44,6 +49,7 @@ def command(
             if draws:
                 formats, width, font = (options.pop(key) for key in ("formats", "width", "font"))
                 options["page"] = Page(formats or FORMATS, width, font)
+            main = import_module(name).main
             for one in [folders] if together else folders:
                 main(one, **options)
         except UserError as error:
@@ -59,6 +65,22 @@ def _add_page(parser: ArgumentParser) -> None:
     parser.add_argument("--width", type=_size, metavar="INCHES", help=says)
     says = f"of the text, in points, beside --width (default: {Page.font:g})"
     parser.add_argument("--font", type=_size, metavar="SIZE", default=Page.font, help=says)
+
+
+def with_margin(parser: ArgumentParser) -> None:
+    """The setting of a command that says what is as good as something else."""
+    says = f"accuracy up to which one counts as good as the other (default: {MARGIN:g}, 1 point)"
+    parser.add_argument("--margin", type=_margin, default=MARGIN, help=says)
+
+
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ArgumentTypeError(f"{text} is not possible: an accuracy from 0 to below 1")
+    return value
 
 
 def _size(text: str) -> float:

@@ -7,20 +7,32 @@ FIRST-SECOND/compare.{csv,pdf,svg,png} below figures/, or below --out.
 """
 
 from argparse import ArgumentParser
+from pathlib import Path
+
+from analysis.command import command
+
+if __name__ == "__main__":  # above the imports, which --help does without
+
+    def settings(parser: ArgumentParser) -> None:
+        """What only this command has."""
+        says = "where to write (default: figures/FIRST-SECOND)"
+        parser.add_argument("--out", type=Path, metavar="FOLDER", help=says)
+
+    raise SystemExit(command(__spec__.name, __doc__, draws=True, settings=settings, together=True))
+
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.command import command
+from analysis.page import Page
 from analysis.paired import crossed
 from analysis.questions import variants
 from analysis.selection import with_share
 from analysis.stats import BLOCK, t_interval
-from analysis.style import Drawing, Page, write
+from analysis.style import Drawing, write
 from analysis.tables import VARIANT, Tables, mixed, write_csv
 from transferability.errors import UserError
 
@@ -158,12 +170,6 @@ def _differ(first: Tables, second: Tables, names: tuple[str, str]) -> str:
     return f"They differ in: {'; '.join(found)}." if found else "Their settings are equal."
 
 
-def settings(parser: ArgumentParser) -> None:
-    """What only this command has."""
-    says = "where to write (default: figures/FIRST-SECOND)"
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=says)
-
-
 def main(folders: Sequence[Path], page: Page, out: Path | None = None) -> None:
     if len(folders) != 2:
         raise UserError(f"{len(folders)} folders: two are compared")
@@ -178,7 +184,3 @@ def main(folders: Sequence[Path], page: Page, out: Path | None = None) -> None:
     print(made.caption)
     for path in write(made, out, page):
         print(path)
-
-
-if __name__ == "__main__":
-    command("analysis.compare", main, __doc__, draws=True, settings=settings, together=True)

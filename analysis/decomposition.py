@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
+from analysis.over_splits import BySplit, OverSplits, over
 from analysis.stats import (
     BASE,
     BLOCK,
@@ -47,19 +48,20 @@ TABLE1 = {0: (0.016, 0.014), 1: (0.018, 0.014), 2: (0.021, 0.017)}
 
 
 def decompose(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row a quantity and n: value, interval, networks, tasks, what the interval covers.
+    """A row a quantity and n: the model's value and interval, networks, tasks, what that interval
+    covers, and the value and interval over splits.
 
     The intervals of one quantity hold together: all of them with 95% (Bonferroni over
     its values of n).
     """
-    rows = []
+    rows, by_split = [], BySplit(networks)
     for name, (first, second) in QUANTITIES.items():
         layers = _layers(networks, first, second)
-        found_at = (
-            _estimates(networks, [_difference(first, second, n) for n in layers]) if layers else []
-        )
-        for n, found in zip(layers, found_at, strict=True):
+        differences = [difference_at(first, second, n) for n in layers]
+        found_at = _estimates(networks, differences) if layers else []
+        for n, found, weights in zip(layers, found_at, differences, strict=True):
             if found:
+                over_splits = by_split.estimate(weights)
                 values = {"value": found.value, "low": found.low, "high": found.high}
                 counts = {"networks": found.networks, "tasks": found.tasks, "covers": found.covers}
                 rows.append(
@@ -69,10 +71,11 @@ def decompose(networks: pd.DataFrame) -> pd.DataFrame:
                         "n": n,
                         **values,
                         **counts,
+                        **(over_splits.columns(1 - 0.05 / len(layers)) if over_splits else {}),
                     }
                 )
     columns = ["quantity", "difference", "n", "value", "low", "high", "networks", "tasks", "covers"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, *OverSplits.COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ class Transition:
             neighbouring n.
         largest_step: (n before, n after, share of the total) of the largest rise.
         layers: the values of n, without 0.
+        splits: how many splits have all of these n.
+        over_splits: total, half_layer and spread as means of what the splits have, each with its
+            interval over them; none of one split.
     """
 
     total: tuple[float, float, float]
@@ -95,6 +101,8 @@ class Transition:
     spread: tuple[float, float, float]
     largest_step: tuple[int, int, float]
     layers: list[int]
+    splits: int
+    over_splits: tuple[tuple[float, float, float], ...]
 
 
 def transition(networks: pd.DataFrame) -> Transition | None:
@@ -102,14 +110,20 @@ def transition(networks: pd.DataFrame) -> Transition | None:
     or BnB and AnB are not both there.
 
     The loss is 0 at n = 0 and is taken to grow with n (isotonic regression). Intervals: 95% of
-    values drawn as the linear model leaves them possible (parametric bootstrap, seeded).
+    values drawn as the linear model leaves them possible (parametric bootstrap, seeded), and
+    Student's t over what each split has by itself.
     """
     layers = _layers(networks, "BnB", "AnB")
     if len(layers) < 2:
         return None
-    joint = estimate_jointly(networks, [_difference("BnB", "AnB", n) for n in layers])
+    differences = [difference_at("BnB", "AnB", n) for n in layers]
+    joint, by_split = estimate_jointly(networks, differences), BySplit(networks)
     if joint is None or joint.intervals(0.95)[-1].low <= 0:
         return None
+    last = by_split.estimate(differences[-1])
+    if last and last.decides and last.interval()[0] <= 0:
+        return None
+    splits, over_splits = _over_splits(layers, by_split, differences)
     samples = joint.samples(SAMPLES, numpy_generator(0, "transition"))
     half, spread = zip(*(shape(layers, one) for one in samples if _grown(one)[-1] > 0), strict=True)
     grown = _grown(joint.values)
@@ -122,7 +136,26 @@ def transition(networks: pd.DataFrame) -> Transition | None:
         spread=_with_interval(shape(layers, joint.values)[1], spread),
         largest_step=([0, *layers][largest], layers[largest], float(steps[largest])),
         layers=layers,
+        splits=splits,
+        over_splits=over_splits,
     )
+
+
+def _over_splits(
+    layers: list[int], by_split: BySplit, differences: list[Weights]
+) -> tuple[int, tuple[tuple[float, float, float], ...]]:
+    """How many splits have all of the differences, and total, half layer and spread over them."""
+    at_each = [dict(zip(*by_split.values(w)[0], strict=True)) for w in differences]
+    names = set.intersection(*map(set, at_each))
+    losses = [np.array([values[name] for values in at_each]) for name in sorted(names)]
+    found = [(own[-1], *shape(layers, own)) for own in losses if _grown(own)[-1] > 0]
+    if len(found) < 2:
+        return len(names), ()
+    value, error, df = over(np.array(found))
+    intervals = [
+        OverSplits(float(v), float(e), df, (len(found),)) for v, e in zip(value, error, strict=True)
+    ]
+    return len(names), tuple((o.value, *o.interval()) for o in intervals)
 
 
 def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
@@ -134,11 +167,13 @@ def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
 
     ``difference of means``: the paper's way, over the networks there are, whatever their tasks.
     ``within tasks``: the same by the linear model, which compares networks of one task (or, where
-    no task has both, each with its base) over the n that both have, with its 95% interval.
+    no task has both, each with its base) over the n that both have, with its 95% interval; the same
+    ``over splits``, those that have all of these n.
     ``bases``: mean accuracy of the bases of the tasks on which the AnB+ networks, and the controls,
     were trained: where they differ, a difference of means contains the difference between tasks.
     """
     done = networks[networks.accuracy.notna() & networks.split_kind.isin(SIMILAR)]
+    by_split = BySplit(done)
     bases = done[done.treatment == "base"]
     rows = []
     for control in ("base", "BnB+"):
@@ -152,7 +187,9 @@ def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
             )
             weights = {BASE: 1.0} if control == "base" else mean(control, both)
             possible = len(both) and len(controls)
-            found = estimate(networks, minus(mean("AnB+", both), weights)) if possible else None
+            weights = minus(mean("AnB+", both), weights) if possible else {}
+            found = estimate(networks, weights) if possible else None
+            over_splits = by_split.estimate(weights) if found else None
             rows.append(
                 {
                     "over": control,
@@ -166,6 +203,7 @@ def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
                     "within tasks": found.value if found else np.nan,
                     "low": found.low if found else np.nan,
                     "high": found.high if found else np.nan,
+                    **(over_splits.columns() if over_splits else {}),
                 }
             )
     return pd.DataFrame(rows)
@@ -192,7 +230,9 @@ def _layers(networks: pd.DataFrame, *treatments: str) -> list[int]:
     return sorted(set.intersection(*sets))
 
 
-def _difference(first: str, second: str, n: int) -> Weights:
+def difference_at(first: str, second: str, n: int) -> Weights:
+    """Treatment minus treatment at n; of "base" the bases."""
+
     def one(treatment: str) -> Weights:
         return {BASE: 1.0} if treatment == "base" else mean(treatment, [n])
 

@@ -104,6 +104,8 @@ def crossed(differences: np.ndarray, confidence: float = 0.95) -> tuple[float, f
         differences: (seeds, images), such as -1, 0 or 1: right the second way, or the first.
     """
     seeds, images = differences.shape
+    if images < 2:  # one image says nothing of others
+        return float(differences.mean()), -np.inf, np.inf
     parts = [(differences.mean(0).var(ddof=1) / images, images - 1)]
     if seeds > 1:
         parts.append((differences.mean(1).var(ddof=1) / seeds, seeds - 1))

@@ -8,13 +8,18 @@ The numbers are those of the authors' published training logs
 published, the other 22 have rows with state "missing".
 """
 
+from analysis.command import command
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(command(__spec__.name, __doc__))
+
+
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.command import command
 from analysis.tables import RESULTS, Tables, names
 from transferability import cells
 from transferability.splits import ALL, NATURAL_MANMADE, RANDOM
@@ -136,7 +141,3 @@ def main(folder: Path) -> None:
         f"{len(missing)} without:"
     )
     print(", ".join(names(missing)))
-
-
-if __name__ == "__main__":
-    command("analysis.paper", main, __doc__)

@@ -15,7 +15,8 @@ from analysis.tables import task_of
 from transferability.datasets import PackedDataset
 from transferability.member import one_thread
 from transferability.networks.chain import Chain
-from transferability.networks.given import Given, state_of
+from transferability.networks.facts import Given
+from transferability.networks.given import state_of
 from transferability.networks.modules import pooled
 from transferability.spec import RunSpec
 from transferability.stream import Stream

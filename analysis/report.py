@@ -4,12 +4,20 @@ python -m analysis.report figures/demo       writes FOLDER/report.html, claims.c
                                                            decomposition.csv ...
 """
 
+from analysis.command import command, with_margin
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(command(__spec__.name, __doc__, settings=with_margin))
+
+
 import datetime
 import io
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +26,29 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.advice import advise, confusions, summary
+from analysis import captions
+from analysis.advice import LATER, advise, confusions, summary
+from analysis.baseline import commonest
 from analysis.claims import assess
-from analysis.command import command
 from analysis.decomposition import Transition, boosts, decompose, transition
-from analysis.figures import design, drawings
+from analysis.figures import design
+from analysis.figures.write import drawings
+from analysis.over_splits import LEAST
+from analysis.page import MARGIN
 from analysis.paired import class_changes
 from analysis.paper import published
-from analysis.style import DARK, RC, Drawing, Mark, Panel, layer_colours, render
+from analysis.style import (
+    AS_TEXT,
+    DARK,
+    Drawing,
+    Mark,
+    Panel,
+    layer_colours,
+    render,
+    styled,
+)
 from analysis.tables import Tables, mixed, names, read_csv, write_csv
+from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -37,9 +59,12 @@ ET.register_namespace("", SVG[1:-1])
 ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, margin: float = MARGIN) -> Path:
     """Write ``folder``/report.html, and what it computes as CSV files beside it,
     from the tables in ``folder``.
+
+    Args:
+        margin: a difference of accuracy up to which one counts as good as the other.
 
     Raises:
         UserError: there are no tables.
@@ -47,15 +72,17 @@ def write_report(folder: Path) -> Path:
     tables = Tables.read(folder)
     remove_leftovers(folder)
     networks = _comparable(tables)
-    write_csv(folder / "claims.csv", assess(networks, tables.layers))
+    write_csv(folder / "claims.csv", assess(networks, tables.layers, margin))
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
-    if advice := advise(tables):
-        ways = [a.ways.assign(images_per_class=a.images_per_class) for a in advice]
-        write_csv(folder / "advice.csv", pd.concat(ways))
+    if advice := advise(tables, margin):
+        ways = pd.concat([a.ways.assign(images_per_class=a.images_per_class) for a in advice])
+        later = () if "choose_by" in tables.about else LATER
+        write_csv(folder / "advice.csv", ways.drop(columns=list(later)))
     path = folder / "report.html"
     now = datetime.datetime.now().astimezone()
-    write_atomic(path, page(tables, f"{now:%Y-%m-%d %H:%M %Z}" if unfinished(tables) else None))
+    written = f"{now:%Y-%m-%d %H:%M %Z}" if unfinished(tables) else None
+    write_atomic(path, page(tables, written, margin))
     return path
 
 
@@ -64,11 +91,12 @@ def unfinished(tables: Tables) -> bool:
     return not tables.is_paper and bool((tables.results.state == "missing").any())
 
 
-def page(tables: Tables, written: str | None = None) -> str:
+def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> str:
     """The whole page; every name that comes from a dataset or a table is escaped.
 
     Args:
         written: when, on the page of an unfinished study: it loads itself again in the browser.
+        margin: as in :func:`write_report`.
     """
     made, absent = drawings(tables)
     colours = DARK | layer_colours(tables.layers - 1)
@@ -80,8 +108,8 @@ def page(tables: Tables, written: str | None = None) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": _number, "signed": _signed}
-    claims, advice = _claims(networks, tables), advise(tables)
+    environment.filters |= {"number": _number, "signed": _signed, "p": _p}
+    claims, advice = _claims(networks, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
     return environment.get_template("report.html.j2").render(
         about=tables.about,
@@ -93,19 +121,23 @@ def page(tables: Tables, written: str | None = None) -> str:
         others=[_figure(drawing, colours) for drawing in made if drawing.name not in FIRST],
         absent=absent,
         claims=claims,
+        covers={"model": captions.MODEL_COVERS, "splits": captions.SPLITS_COVER, "least": LEAST},
         mixed=mixed(tables.networks),
         tested=not advice or any(claim["verdict"] != "not tested" for claim in claims),
         verdicts=Counter(claim["verdict"] for claim in claims),
         transition=transition(networks),
-        their_transition=None if is_paper else transition(published().networks),
+        their_transition=None if is_paper else _of_the_paper(margin)[1],
         answers=_answers,
         boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
         changes=class_changes(tables),
         advice=advice[-1] if advice else None,
+        store=tables.about.get("use", {}).get("store", "runs"),
+        paste=shlex.join(settings_of(tables.about, advice[-1])) if advice else None,
         sizes=summary(advice) if len(advice) > 1 else None,
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
+        commonest=commonest(tables),
         missing=names(missing),
         results=tables.results,
     )
@@ -131,30 +163,42 @@ def _counts(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _claims(networks: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
+def _claims(networks: pd.DataFrame, tables: Tables, margin: float) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
-    ours, paper = assess(networks, tables.layers).to_dict("records"), published()
+    ours = assess(networks, tables.layers, margin).to_dict("records")
     if not tables.is_paper:
-        for mine, theirs in zip(
-            ours, assess(paper.networks, paper.layers).to_dict("records"), strict=True
-        ):
+        for mine, theirs in zip(ours, _of_the_paper(margin)[0], strict=True):
             mine["paper"] = theirs
     return ours
+
+
+@cache
+def _of_the_paper(margin: float) -> tuple[list[dict[str, Any]], Transition | None]:
+    """What the published numbers say of the claims, and where specificity arises in them."""
+    paper = published()
+    claims = assess(paper.networks, paper.layers, margin).to_dict("records")
+    return claims, transition(paper.networks)
 
 
 def _answers(found: Transition) -> dict[str, str]:
     """The paper's three questions, answered in numbers."""
     before, after, share = found.largest_step
+    splits = [
+        f" (over {found.splits} splits: {_interval(one, digits)})"
+        for one, digits in zip(found.over_splits, (3, 1, 1), strict=False)
+    ]
+    total, half, spread = splits or ("", "", "")
     return {
-        "How much?": f"{_interval(found.total, 3)} of top-1 accuracy is lost at "
+        "How much?": f"{_interval(found.total, 3)}{total} of top-1 accuracy is lost at "
         f"n = {found.layers[-1]} because the frozen layers are another task's "
         "(BnB minus AnB).",
-        "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)} "
-        f"of the {len(found.layers)} steps of n (1: at one "
+        "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)}"
+        f"{spread} of the {len(found.layers)} steps of n (1: at one "
         f"step; {len(found.layers)}: evenly). The largest "
         f"part, {share:.0%}, comes between n = {before} "
         f"and n = {after}.",
-        "Where?": f"Half of it is lost by n = {_interval(found.half_layer, 1)} (interpolated).",
+        "Where?": f"Half of it is lost by n = {_interval(found.half_layer, 1)}{half} "
+        "(interpolated).",
     }
 
 
@@ -205,7 +249,7 @@ def _svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> st
     for i, artist in enumerate(tagged):
         artist.set_gid(f"tips{i}")
     buffer = io.StringIO()
-    with plt.rc_context({**RC, "svg.fonttype": "none"}):
+    with styled(**AS_TEXT):
         figure.savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
         )
@@ -265,6 +309,10 @@ def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # + 0.0: no -0.000
 
 
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _number(value: Any) -> str:
     """A table's cell as text."""
     if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
@@ -274,17 +322,17 @@ def _number(value: Any) -> str:
     return str(value)
 
 
-def main(folder: Path) -> None:
-    path = write_report(folder)
-    claims, advice = read_csv(folder / "claims.csv"), advise(Tables.read(folder))
+def main(folder: Path, margin: float = MARGIN) -> None:
+    path = write_report(folder, margin)
+    claims, advice = read_csv(folder / "claims.csv"), advise(Tables.read(folder), margin)
     for one in advice[-1:]:
         print("\n".join(one.sentences))
     if not advice or (claims.verdict != "not tested").any():
         print("The paper's claims on this study (claims.csv has differences and intervals):")
-        for claim in claims.itertuples():
-            print(f"  {claim.verdict:<12}  {claim.statement}")
+        for claim in claims.to_dict("records"):
+            tested = claim["verdict"] != "not tested"
+            scope = f" (of {claim['holds for']})" if tested else ""
+            if tested and claim["corrected"] != claim["verdict"]:
+                scope += f" ({claim['corrected']} when corrected for {claims.p.count()} claims)"
+            print(f"  {claim['verdict']:<12}  {claim['statement']}{scope}")
     print(f"report: {path.resolve()}")
-
-
-if __name__ == "__main__":
-    command("analysis.report", main, __doc__)

@@ -4,6 +4,7 @@ files that are equal for equal tables.
 
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -12,6 +13,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, PathCollection
@@ -20,12 +22,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from analysis.page import FORMATS, Page
 from transferability.errors import UserError
 from transferability.files import replacing
 
 matplotlib.use("Agg")
 
-FORMATS = ("pdf", "svg", "png")
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
 BLUE, LIGHT_BLUE = "#1f4e9c", "#7fb2e5"  # own layers: frozen, fine-tuned
 RED, LIGHT_RED = "#b2182b", "#ef8a7a"  # the other task's
@@ -140,6 +142,14 @@ RC = {
 }
 
 
+AS_TEXT = {"svg.fonttype": "none"}  # of SVG in a page
+
+
+def styled(**more: str) -> AbstractContextManager[None]:
+    """Matplotlib's own defaults with RC, and ``more``: a user's matplotlibrc has no say."""
+    return style.context(["default", RC | more])
+
+
 def tell_apart(names: Sequence, looks: Sequence, what: str) -> dict:
     """A look for each of ``names``, in their order.
 
@@ -189,7 +199,7 @@ def compose(drawing: Drawing) -> Figure:
     columns = min(drawing.columns, len(drawing.panels))
     rows = ceil(len(drawing.panels) / columns)
     first = drawing.panels[0]
-    with plt.rc_context(RC):
+    with styled():
         size = (first.width * columns + 0.6, first.height * rows + 1.6)
         figure, grid = plt.subplots(
             rows, columns, figsize=size, layout="constrained", squeeze=False
@@ -219,21 +229,6 @@ def _legend(figure: Figure, handles: list[plt.Line2D], least: int = 2) -> None:
         legend.remove()
 
 
-@dataclass(frozen=True)
-class Page:
-    """What drawings are made for.
-
-    Attributes:
-        width: of each panel, in inches, for a paper that has a caption of its own: a file a panel,
-            with its legend. None: all panels of a drawing on one page, with title and caption.
-        font: size of the text, in points, where ``width`` is given.
-    """
-
-    formats: Sequence[str] = FORMATS
-    width: float | None = None
-    font: float = 8.0
-
-
 def write(drawing: Drawing, folder: Path, page: Page) -> list[Path]:
     """The files of a drawing in ``folder``."""
     stem = folder / drawing.name
@@ -257,7 +252,7 @@ def _for_paper(panel: Panel, marks: list[Mark], page: Page) -> Figure:
     """
     scale = page.font / RC["font.size"]
     width = page.width / scale
-    with plt.rc_context(RC):
+    with styled():
         height = width * panel.height / panel.width
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
         panel.draw(axes)
@@ -294,7 +289,7 @@ def _wrap_labels(axes: Axes) -> None:
 
 def render(panel: Panel) -> Figure:
     """One panel alone, its title left to the page around it, with text kept as text."""
-    with plt.rc_context({**RC, "svg.fonttype": "none"}):
+    with styled(**AS_TEXT):
         figure, axes = plt.subplots(figsize=(panel.width, panel.height), layout="constrained")
         panel.draw(axes)
     return figure
@@ -307,7 +302,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = [stem.with_suffix(f".{kind}") for kind in formats]
     # the salt of SVG identifiers and the fonts count when a file is written
-    with matplotlib.rc_context(RC):
+    with styled():
         for path, kind in zip(paths, formats, strict=True):
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=undated[kind])

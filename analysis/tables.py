@@ -48,6 +48,8 @@ RESULTS = [
 ]
 OPTIONAL = [  # where there is one
     "test_top1",  # on test images
+    "top1_balanced",  # mean over classes of the share of its validation images that is right
+    "test_balanced",  # of its test images
     "distance",  # mean path distance in WordNet between the classes of source and target
 ]
 VARIANT = ["network", "recipe"]  # labels of what a study may vary
@@ -83,6 +85,9 @@ TEXTS = (
         "base",
         "predictor",
         "words",
+        "splits",
+        "holds for",
+        "corrected",
     ),
 )
 WHOLE = ("images_per_class", "val_images", "evaluations", "images")
@@ -214,7 +219,7 @@ class Tables:
         """
         own = self.results[self.results.in_study]
         own = own.assign(accuracy=own[self.about["statistic"]])
-        if not self.predictions or self.about["statistic"] != "top1":
+        if not self.predictions or self.about["statistic"] not in ("top1", "top1_balanced"):
             return own
         pairs = zip(own.run, own.task, strict=True)
         return own.assign(right=[self.right(run, task) for run, task in pairs])

@@ -10,12 +10,17 @@ store=FOLDER       the run store (runs/)
 out=FOLDER         where tables and report go (figures/STUDY-DATASET)
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import sys
 import time
 
 from analysis.collect import collect_study
 from analysis.report import write_report
-from experiments.cli import STOPPED, command
+from experiments.cli import STOPPED
 from transferability.config import Config
 from transferability.jobs import with_sources
 from transferability.spec import RunSpec
@@ -57,7 +62,3 @@ def main(config: Config) -> None:
             "\nno longer watched; training goes on, and the report stays as it is", file=sys.stderr
         )
         sys.exit(STOPPED)
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -10,11 +10,12 @@ from itertools import product
 
 import numpy as np
 
-from experiments.plan import Cost, counted, duration
+from experiments.cost import Cost
 from transferability.config import Config
 from transferability.errors import UserError
 from transferability.jobs import jobs, with_sources
 from transferability.study import study_specs
+from transferability.terminal import counted, duration
 
 DEPTHS = (8, 6, 4, 3, 2, 1)  # so many values of n, evenly spread, the highest among them
 

@@ -5,7 +5,8 @@ python -m experiments.check_weights network=timm network.model=tf_efficientnet_l
 
 The images (all of the source, none is packed) lie in folders named as the weights' classes are; of
 1000 classes ImageNet's WordNet ids are known, too. Accuracy far below what the weights are known
-for says that they are read, or that images are prepared, in another way than they were trained.
+for says that they are read, or that images are prepared, in another way than they were trained:
+the means and standard deviations that are in use elsewhere are tried, too.
 
 Settings used most:
 network=KIND network.model=NAME    the network, of torchvision or timm
@@ -14,24 +15,38 @@ weights=FILE                       the weights, or the library's own name for th
 dataset.source=PATH                the images
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 
-from experiments.cli import command
 from transferability.config import Config
 from transferability.errors import UserError, and_more
 from transferability.networks.chain import Chain
-from transferability.networks.facts import Facts
-from transferability.networks.given import Given, open_given, state_of
-from transferability.pack import fitted
+from transferability.networks.facts import Facts, Given
+from transferability.networks.given import open_given, state_of
+from transferability.networks.modules import channels_subtracted
 from transferability.sources.imagenet import imagenet_groups
 from transferability.sources.source import Item, file_item
 from transferability.sources.trees import FileTree, require_images
 from transferability.stream import Batch
+from transferability.transforms import BAD, Preprocessing, fault
 
 AT_ONCE = 25  # images
+# Means and standard deviations that networks are trained with: three channels, from 0 to 1.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of TensorFlow's and Google's
+NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+CLIP = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)
 
 
 def main(config: Config) -> None:
@@ -47,21 +62,56 @@ def main(config: Config) -> None:
     items = [
         file_item(tree, config.dataset, output, n) for output, n in zip(outputs, names, strict=True)
     ]
-    ranks = ranked(given, items)
+    ranks = ranked(given, items, config.dataset.orientation)
     first, five = (int((ranks < k).sum()) for k in (1, 5))
     print(
         f"{first} of {len(ranks)} images right, {five} in the first five, at "
         f"{given.network.input_size} pixels"
     )
+    print(best_input(given, items, first, config.dataset.orientation))
 
 
-def ranked(given: Given, images: list[Item]) -> np.ndarray:
+def best_input(given: Given, images: list[Item], first: int, orientation: str = "ignore") -> str:
+    """What other means and standard deviations than the weights' own give, in a sentence.
+
+    Args:
+        first: how many images are right with their own.
+    """
+    own = (given.network.channel_mean, given.network.channel_std)
+    right = {
+        known: int((ranked(given, images, orientation, known) == 0).sum())
+        for known in (IMAGENET, HALF, NONE, CLIP)
+        if known != own
+    }
+    best = max(right, key=right.get)
+    if right[best] <= first:
+        return f"No other usual mean and standard deviation has more right (at most {right[best]})."
+    mean, std = (",".join(f"{value:g}" for value in values) for values in best)
+    return (
+        f"Another mean and standard deviation has more right, {right[best]}: 'network.channel_mean="
+        f"[{mean}]' 'network.channel_std=[{std}]'"
+    )
+
+
+def ranked(
+    given: Given,
+    images: list[Item],
+    orientation: str = "ignore",
+    known: tuple[tuple, tuple] | None = None,
+) -> np.ndarray:
     """The rank of the right output among all for every image, labelled by it; 0: the first.
+
+    Args:
+        orientation: ignore or apply, for weights that do not say theirs.
+        known: a mean and standard deviation in place of the weights' own.
 
     Raises:
         UserError: the file has no classifier, or an image is damaged.
     """
     network, state = given.network, state_of(given)
+    if known:
+        network = replace(network, channel_mean=known[0], channel_std=known[1])
+        state = state | {"input.mean": torch.from_numpy(channels_subtracted(network))}
     try:
         chain = Chain(network, state["input.mean"].numpy())
         chain.load_state_dict(state)
@@ -71,10 +121,17 @@ def ranked(given: Given, images: list[Item]) -> np.ndarray:
     crop = network.input_size
     facts = given.facts
     side = round(crop * facts.resized / facts.size) if facts.size and facts.resized else crop
+    preprocessing = Preprocessing(
+        side,
+        facts.interpolation or "bilinear",
+        facts.fit or "crop",
+        facts.orientation or orientation,
+        facts.encoding,
+    )
     ranks = []
     for start in range(0, len(images), AT_ONCE):
         items = images[start : start + AT_ONCE]
-        pixels = [fitted(i.load(), side, facts.interpolation or "bilinear", "crop") for i in items]
+        pixels = [_prepared(item, preprocessing) for item in items]
         middle = torch.full((len(items),), (side - crop) // 2)
         batch = Batch(
             torch.from_numpy(np.stack(pixels)), middle * 0, middle, middle, middle < 0, crop
@@ -84,6 +141,13 @@ def ranked(given: Given, images: list[Item]) -> np.ndarray:
         right = logits[torch.arange(len(items)), [i.label for i in items]]
         ranks += (logits > right[:, None]).sum(1).tolist()
     return np.array(ranks)
+
+
+def _prepared(item: Item, preprocessing: Preprocessing) -> np.ndarray:
+    try:
+        return preprocessing(item.read())[0]
+    except BAD as error:
+        raise UserError(f"{item.name} {fault(error)}: mend or remove it") from error
 
 
 def _outputs(given: Given, classes: list[str]) -> list[int]:
@@ -108,7 +172,3 @@ def _names(facts: Facts, outputs: int) -> dict[str, int]:
     if outputs == len(wnids):
         names |= {wnid: i for i, wnid in enumerate(wnids)}
     return names
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -19,10 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.overrides import as_typed, how_to_quote, plainly
 from transferability import stopping
 from transferability.config import Config, load
-from transferability.datasets import PackedDataset
 from transferability.errors import UserError
-from transferability.pack import open_packed, pack
-from transferability.sources import KINDS
 from transferability.terminal import in_utf8, output
 
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
@@ -31,6 +29,22 @@ STOPPED = 130  # exit status after Ctrl-C
 HERE = Path(__file__).resolve().parent
 # installed; a checkout
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
+
+
+def run_module(name: str) -> None:
+    """Run the module ``name``, which stands in ``__main__``, as a command: its ``main`` with the
+    configuration.
+
+    The module calls this above its imports. They are made when the configuration is composed and
+    found right, by importing it under its own name: ``--help`` and a misspelt setting are answered
+    without waiting for them.
+    """
+    in_utf8()
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        with output():
+            print(help_of(sys.modules["__main__"]))
+    else:
+        command(lambda config: import_module(name).main(config))()
 
 
 def command(main: Callable[[Config], None]) -> Callable[[], None]:
@@ -44,7 +58,9 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             if _of_joblib(HydraConfig.get()):
                 stopping.listen_as_worker()
             with output():  # also that of a job in a process of its own
-                main(load(values))
+                config = load(values)
+                config.words = tuple(HydraConfig.get().overrides.task)
+                main(config)
         except (UserError, OmegaConfBaseException) as error:
             status = _fail(plainly(str(error)))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -62,12 +78,8 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             # was asked to stop
 
     def run() -> None:
-        in_utf8()
         with output():
-            if {"--help", "-h"} & set(sys.argv[1:]):
-                print(help_of(sys.modules[main.__module__]))
-            else:
-                compose_and_run()
+            compose_and_run()
 
     def compose_and_run() -> None:
         sys.argv[1:] = as_typed(sys.argv[1:])
@@ -120,13 +132,6 @@ def _of_joblib(configuration: DictConfig) -> bool:
     """Whether this is a multirun of joblib."""
     return configuration.mode == RunMode.MULTIRUN and configuration.launcher._target_.endswith(
         ".JoblibLauncher"
-    )
-
-
-def dataset_of(config: Config) -> PackedDataset:
-    """The packed dataset; an embedded one is made on first use."""
-    return (
-        pack(config.dataset) if KINDS[config.dataset.kind].embedded else open_packed(config.dataset)
     )
 
 

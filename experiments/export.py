@@ -10,9 +10,13 @@ run=FOLDER               the folder of a finished run
 out=FILE.safetensors     what to write
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 from pathlib import Path
 
-from experiments.cli import command
 from transferability.config import Config
 from transferability.errors import UserError
 from transferability.loading import load_run
@@ -25,7 +29,3 @@ def main(config: Config) -> None:
     run = load_run(config.run)
     export(run, Path(config.out))
     print(f"{config.out}: {run.spec.network.model}, {len(run.classes)} classes, {run.spec.run_id}")
-
-
-if __name__ == "__main__":
-    command(main)()

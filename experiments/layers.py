@@ -10,7 +10,11 @@ network.model=NAME       its name in the library
 network.input_size=N     pixels a side of the images it sees
 """
 
-from experiments.cli import command
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 from transferability.config import Config
 from transferability.networks import NetworkConfig
 from transferability.networks.chain import layer_costs
@@ -38,12 +42,8 @@ def print_layers(network: NetworkConfig) -> None:
     )
     for a, b, c, d, e in rows:
         print(f"{a:>{number}}  {b:<{modules}}  {c:>{parameters}}  {d:>{operations}}  {e}")
-    network.verify()
     print(
         f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of "
-        f"{network.input_size} pixels a side and {network.outputs} classes."
+        f"{network.input_size} pixels a side and {network.outputs} classes. Before it is trained, "
+        "the layers, one after the other, are compared with the whole network, bit for bit."
     )
-
-
-if __name__ == "__main__":
-    command(main)()

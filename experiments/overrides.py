@@ -15,8 +15,7 @@ from hydra.errors import HydraException, OverrideParseException
 
 from transferability.config import Config
 from transferability.errors import did_you_mean
-from transferability.networks import KINDS
-from transferability.networks.chain import NetworkConfig
+from transferability.networks import KINDS, NetworkConfig
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 # a,b: one value, or a sweep over several

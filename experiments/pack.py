@@ -12,11 +12,18 @@ dataset.test_fraction=X  the share of each class that is held out for test
 dataset.on_error=skip    leave corrupt images out
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 from collections import Counter
 
-from experiments.cli import command
 from transferability.config import Config
+from transferability.errors import and_more, shown
 from transferability.pack import pack
+
+SHOWN = 5  # names of classes
 
 
 def main(config: Config) -> None:
@@ -30,11 +37,12 @@ def main(config: Config) -> None:
     tests = f" and {dataset.n_test} test" if dataset.n_test else ""
     print(
         f"{dataset.folder}: {len(dataset.classes)} classes{kinds}, {counts}{tests} images of "
-        f"{dataset.image_size}x{dataset.image_size}, checksum {dataset.checksum[:12]}"
+        f"{dataset.image_size}x{dataset.image_size}, checksum {dataset.checksum[:12]}; the classes "
+        f"are {_listed([c.name for c in dataset.classes])}"
     )
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
 
 
-if __name__ == "__main__":
-    command(main)()
+def _listed(names: list[str]) -> str:
+    return shown(", ".join(names[:SHOWN]) + and_more(names[SHOWN - 1 :]))

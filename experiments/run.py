@@ -15,17 +15,21 @@ store=FOLDER         where networks are kept (runs/)
 device=cuda:1        where they train; threads=N on a CPU
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import logging
 from pathlib import Path
 
-from experiments.budget import print_budget
-from experiments.cli import command, dataset_of
-from experiments.plan import Cost, UnpackedImagenet, print_plan
+from experiments.plan import UnpackedImagenet, print_plan
 from transferability.config import Config
-from transferability.execution import execution_of
+from transferability.datasets import PackedDataset, dataset_of
+from transferability.errors import and_more, shown
 from transferability.jobs import job_specs
-from transferability.runner import ensure
-from transferability.spec import given_of
+from transferability.mirrors import mirrored
+from transferability.spec import RunSpec, given_of
 from transferability.store import Store
 from transferability.study import study_specs
 
@@ -42,11 +46,11 @@ def main(config: Config) -> None:
     dataset = (
         UnpackedImagenet(config.dataset.name, config.dataset.image_size)
         if planned
-        else dataset_of(config)
+        else dataset_of(config.dataset)
     )
     study = study_specs(config, dataset)
     specs = job_specs(study, config.job)
-    store, execution = Store(config.store), execution_of(config)
+    store = Store(config.store)
     if others := store.packed_otherwise(specs[0].dataset):
         log.warning(
             "%s holds %d runs of %s packed from other images: "
@@ -60,26 +64,57 @@ def main(config: Config) -> None:
             "all_images=true: the networks see validation and test images in training, so their "
             "accuracy on them says nothing of new images"
         )
+    pairs = mirrored([c.name for c in dataset.classes])
+    if pairs and any(spec.recipe.mirror for spec in specs):
+        log.warning(
+            "the classes %s and %s%s look like mirror images of each other, and training images "
+            "are mirrored: set recipe.mirror=false",
+            *(shown(name) for name in pairs[0]),
+            and_more(pairs),
+        )
     if given := given_of(study):
         for line in given.lines():
             log.info("%s", line)
     if config.mode == "plan":
-        print_plan(specs, study, store, dataset, execution)
-        if config.budget_minutes:
-            print_budget(config, Cost(store, dataset, execution))
+        plan(config, specs, study, store, dataset)
     else:
-        ensure(specs, store, dataset, execution, config.sources)
-        for spec in specs[:SHOWN]:
-            print(
-                f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  "
-                f"{store.folder(spec)}"
-            )
-        if len(specs) > SHOWN:
-            print(
-                f"... {len(specs)} networks in all; `python -m analysis.collect` makes "
-                "a table of them"
-            )
+        train(config, specs, store, dataset)
 
 
-if __name__ == "__main__":
-    command(main)()
+def plan(
+    config: Config,
+    specs: list[RunSpec],
+    study: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset | UnpackedImagenet,
+) -> None:
+    """Print what there is to train; torch is imported where that is anything."""
+    left = print_plan(specs, study, store)
+    if not left and not config.budget_minutes:
+        return
+    from experiments.budget import print_budget
+    from experiments.cost import Cost, print_cost
+    from transferability.execution import execution_of
+
+    cost = Cost(store, dataset, execution_of(config))
+    if left:
+        print_cost(left, cost)
+    if config.budget_minutes:
+        print_budget(config, cost)
+
+
+def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
+    """Train ``specs``, and print what came of them."""
+    from transferability.execution import execution_of
+    from transferability.runner import ensure
+
+    ensure(specs, store, dataset, execution_of(config), config.sources)
+    for spec in specs[:SHOWN]:
+        print(
+            f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  "
+            f"{store.folder(spec)}"
+        )
+    if len(specs) > SHOWN:
+        print(
+            f"... {len(specs)} networks in all; `python -m analysis.collect` makes a table of them"
+        )

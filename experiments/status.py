@@ -11,20 +11,24 @@ store=FOLDER       the run store (runs/)
 experiment=NAME    the study; or study=NAME dataset=KIND ..., as in training
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import statistics
 import time
 
-from experiments.cli import command
-from experiments.plan import counted, data_of, duration, multiply_adds, print_states
+from experiments.plan import data_of, print_states
 from transferability.config import Config
-from transferability.datasets import PackedDataset
+from transferability.datasets import PackedDataset, open_packed
 from transferability.errors import UserError
 from transferability.jobs import jobs, with_sources
-from transferability.pack import open_packed
 from transferability.progress import Progress, read
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.study import study_specs
+from transferability.terminal import counted, duration
 
 SILENT = 60.0  # seconds without a note that are told: an evaluation may take as long, or longer
 Wave = tuple[list[RunSpec], Progress | None]  # what one process trains, and its note
@@ -73,16 +77,11 @@ def lines(specs: list[RunSpec], progress: Progress | None, store: Store) -> list
     if progress.step == steps:
         told.append("finishing")
     else:
-        seconds = seconds_left(progress)
+        seconds = progress.seconds_left
         told.append("no rate yet" if seconds is None else f"{duration(seconds)} left")
     if (silent := time.time() - progress.written) > SILENT:
         told.append(f"silent for {duration(silent)} (process {progress.process})")
     return [f"{what}: {', '.join(told)}", *accuracies(specs, progress)]
-
-
-def seconds_left(progress: Progress) -> float | None:
-    """Of what one process trains now; None while its rate is not known."""
-    return progress.left / progress.rates[1] if progress.rates else None
 
 
 def accuracies(specs: list[RunSpec], progress: Progress) -> list[str]:
@@ -138,39 +137,15 @@ def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
 def time_left(
     waves: list[Wave], to_begin: list[RunSpec], store: Store, dataset: PackedDataset
 ) -> str:
-    """Of ``waves`` and of what is not begun: those are as fast, by arithmetic, as networks of their
-    kind that train now.
-    """
+    """Of ``waves`` and of what is not begun, see ``estimate.py``."""
     if any(progress is None or progress.rates is None for _, progress in waves):
         return "the time left cannot be said yet, a rate is not measured"
-    speeds = [
-        progress.rates[1] * _arithmetic(specs, dataset) / sum(map(_images, specs))
-        for specs, progress in waves
-    ]
-    lefts = [seconds_left(progress) for _, progress in waves]
-    measured = {_kind(s) for specs, _ in waves for s in specs}
-    known = [s for s in to_begin if _kind(s) in measured]
-    ahead = sum(multiply_adds(job, dataset, store.step) for job in jobs(known))
-    begun = sum(t * speed for t, speed in zip(lefts, speeds, strict=True))
-    seconds = max(*lefts, (begun + ahead) / sum(speeds))
-    unlike = len(to_begin) - len(known)
+    from transferability.estimate import workload  # counts multiply-adds with torch
+
+    notes = [progress for _, progress in waves]
+    networks, threads = [specs for specs, _ in waves], [note.threads for note in notes]
+    work = workload(networks, threads, to_begin, store.step, dataset)
+    seconds, unlike = work.seconds(notes), work.unlike
     others = f", and {counted(unlike, 'network')} of a kind not measured yet" if unlike else ""
     processes = "process that trains" if len(waves) == 1 else f"{len(waves)} processes that train"
     return f"about {duration(seconds)} left with the {processes} it now{others}"
-
-
-def _arithmetic(specs: list[RunSpec], dataset: PackedDataset) -> float:
-    """Multiply-adds of networks that train together, from their first step to their last."""
-    return sum(multiply_adds(job, dataset, lambda spec: 0) for job in jobs(specs))
-
-
-def _images(spec: RunSpec) -> int:
-    return spec.recipe.steps * spec.recipe.batch_size
-
-
-def _kind(spec: RunSpec) -> tuple:
-    return spec.network.whole, spec.recipe.precision
-
-
-if __name__ == "__main__":
-    command(main)()

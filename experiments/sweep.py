@@ -11,6 +11,11 @@ hydra.launcher.partition=NAME    where Slurm puts them; conf/hydra/launcher/slur
 threads=N                 networks that train at the same moment in each process, on a CPU
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import logging
 import pickletools
 import shutil
@@ -24,14 +29,15 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from experiments.cli import STOPPED, command, dataset_of
-from experiments.plan import counted
+from experiments.cli import STOPPED
 from transferability.config import Config
+from transferability.datasets import dataset_of
 from transferability.errors import UserError
 from transferability.jobs import jobs, with_sources
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.study import study_specs
+from transferability.terminal import counted
 
 log = logging.getLogger(__name__)
 QUEUE_POLL_SECONDS = 5.0
@@ -44,7 +50,7 @@ def main(config: Config) -> None:
             "experiments.sweep takes neither -m nor mode=plan: python -m experiments.run mode=plan"
         )
     # packs the embedded images before the jobs ask for them
-    dataset, store = dataset_of(config), Store(config.store)
+    dataset, store = dataset_of(config.dataset), Store(config.store)
     study = dict(enumerate(jobs(with_sources(study_specs(config, dataset)))))
     bases = {number: job for number, job in study.items() if job[0].generation == 0}
     transfers = {number: job for number, job in study.items() if job[0].generation > 0}
@@ -159,7 +165,3 @@ def _log_of(logs: Path | None, number: int) -> str:
         if any(value == f"job={number}" for _, value, _ in pickletools.genops(call.read_bytes())):
             return "".join(f", log {path}" for path in sorted(call.parent.glob("*_log.*"))[:1])
     return ""
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -9,11 +9,15 @@ dataset=KIND       the packed dataset; or experiment=NAME
 data_dir=FOLDER    where packed datasets are (data/)
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import sys
 
-from experiments.cli import command, dataset_of
 from transferability.config import Config
-from transferability.datasets import verify
+from transferability.datasets import dataset_of, verify
 from transferability.errors import UserError
 from transferability.store import Store
 from transferability.terminal import output
@@ -22,7 +26,7 @@ from transferability.terminal import output
 def main(config: Config) -> None:
     runs, damaged = Store(config.store).verify()
     try:
-        verify(dataset_of(config))
+        verify(dataset_of(config.dataset))
     except UserError as error:
         damaged.append(str(error))
     with output():  # the status tells it, too
@@ -34,7 +38,3 @@ def main(config: Config) -> None:
         )
     if damaged:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -16,6 +16,7 @@ ran an operation of torch forks it (``multiprocessing``'s forkserver), and ``run
 
 import argparse
 import ctypes
+import gc
 import json
 import multiprocessing
 import os
@@ -37,11 +38,12 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch._inductor  # noqa: F401  as the first optimizer does, for more than a second
+
 import analysis.collect
 import analysis.figures.__main__
 import analysis.report  # noqa: F401
-import experiments.cli
-import experiments.plan  # noqa: F401
+import transferability.runner
 import transferability.study  # noqa: F401
 from tests.conftest import SHRUNK
 from transferability.store import Store
@@ -66,14 +68,17 @@ def start(
         limits: soft limits by name (``RLIMIT_FSIZE`` ...);
             that of memory counts from what is in use at the start.
     """
+    return forked(_child, module, list(arguments), log, point, limits or {})
+
+
+def forked(target: Callable, *arguments) -> BaseProcess:
+    """Fork a process that calls ``target`` from the server, which is started the first time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.crash"])
     before = os.environ.get("OPENBLAS_NUM_THREADS")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the server then has one thread, and forks safely
     try:
-        process = context.Process(
-            target=_child, args=(module, list(arguments), log, point, limits or {})
-        )
+        process = context.Process(target=target, args=arguments)
         process.start()
     finally:
         os.environ.pop("OPENBLAS_NUM_THREADS")
@@ -85,6 +90,7 @@ def start(
 def _child(
     module: str, arguments: list[str], log: Path, point: int, limits: dict[str, int]
 ) -> None:
+    gc.freeze()  # what the server imported is no garbage, and need not be looked through
     server_threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
     multiprocessing.set_start_method("fork", force=True)  # as in any fresh process
     os.setsid()
@@ -361,7 +367,8 @@ class Small(Study):
     at each of them.
     """
 
-    kind = "each"
+    kind, longest, operations = "small", 1.5, 100
+
     recipe = ("recipe.steps=2", "recipe.eval_every=1", "recipe.warmup_steps=0")
     settings = (*SHRUNK, *recipe, "split=random-0", "cell=A3B+")
 
@@ -476,14 +483,16 @@ def harass(
     return tally
 
 
-def each(folder: Path, stride: int = 1, first: int = 1) -> Tally:
+def each(folder: Path, stride: int = 1, first: int = 1, expected: Path | None = None) -> Tally:
     """Die at every ``stride``-th file operation of a small study, one after the other;
-    each time go on and compare.
+    each time go on and compare with the undisturbed study in ``expected``.
     """
     tally, point = Tally(), first
-    fresh("experiments.run", [*Small.settings, *places(folder / "reference")])
+    if expected is None:
+        expected = folder / "reference"
+        fresh("experiments.run", [*Small.settings, *places(expected)])
     while True:
-        victim = Small(folder / f"{point:03d}", folder / "reference", random.Random(point), tally)
+        victim = Small(folder / f"{point:03d}", expected, random.Random(point), tally)
         victim.arguments = lambda v=victim: [*v.settings, *places(v.folder), "checkpoint_seconds=0"]
         if victim.run(point=point):
             return tally

@@ -1,10 +1,12 @@
-"""What the tests of sources and packs share: images, folders and archives of them,
-and what becomes of those.
+"""What tests share: images, folders and archives of them and what becomes of those, networks,
+the files of a store, and the settings of a written command.
 """
 
 import io
 import json
 import os
+import re
+import shlex
 import tarfile
 import zipfile
 from collections import Counter
@@ -12,13 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from transferability.config import DatasetConfig
+from experiments.cli import CONF
+from transferability.config import Config, DatasetConfig, changed, load
 from transferability.datasets import open_dataset
 from transferability.errors import UserError
+from transferability.networks import KINDS, NetworkConfig
+from transferability.networks.chain import Chain
 from transferability.pack import pack
 from transferability.sources import open_source
+from transferability.stream import Batch
 
 # --- images ---
 
@@ -203,6 +212,13 @@ def refusal(source, **settings):
     return str(error.value)
 
 
+def offers(message):
+    """The settings of the dataset that a refusal offers, each as config_of takes them."""
+    said = re.findall(r"(?:or set |, or )((?:\"?dataset\.\S+?=.+?)) \(\d+ classes: ", message)
+    parsed = [OverridesParser.create().parse_overrides(shlex.split(words)) for words in said]
+    return [{o.key_or_group.removeprefix("dataset."): o.value() for o in some} for some in parsed]
+
+
 def lines(caplog):
     return [record.getMessage() for record in caplog.records]
 
@@ -246,6 +262,40 @@ def three_parts(packed):
     ]
 
 
+# --- stores ---
+
+
+def results_of(store):
+    """What must not depend on how a run was executed."""
+    names = ("spec.json", "weights.safetensors", "predictions.safetensors", "metrics.jsonl")
+    return {
+        f"{p.parent.name}/{p.name}": p.read_bytes() for p in store.glob("*/*") if p.name in names
+    }
+
+
+def snapshot(folder):
+    """When each file below ``folder`` was last written."""
+    return {
+        str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock" and p.is_file()
+    }
+
+
+# --- written commands ---
+
+
+def overrides(command):
+    """The settings a command gives, also inside OVERRIDES="...",
+    but not Hydra's own and study=NAME.
+    """
+    words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
+    return [
+        part
+        for word in words
+        for part in word.split()
+        if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
+    ]
+
+
 # --- damage ---
 
 
@@ -270,3 +320,47 @@ def rewritten(name, change):
 
 def redescribed(**values):
     return lambda folder: described(folder, lambda d: d.update(values))
+
+
+# --- networks ---
+
+
+def equal(a: dict, b: dict) -> bool:
+    """Whether two states of a network are the same, bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def composed(*overrides: str) -> Config:
+    """The configuration of these overrides, as large as it is."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(compose("config", [*overrides]))
+
+
+def network_of(key: str, **settings) -> NetworkConfig:
+    """``torchvision resnet18`` as the configuration makes it."""
+    kind, model = key.split()
+    if kind == "timm":
+        pytest.importorskip("timm", reason="timm is not installed")
+    return KINDS[kind](name=model, kind=kind, model=model, **settings)
+
+
+def network_config(name: str, **values) -> NetworkConfig:
+    """conf/network/NAME.yaml with ``values`` in place of its own."""
+    return changed(composed(f"network={name}").network, values)
+
+
+def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, size, size, 3), generator=draw, dtype=torch.uint8)
+    zeros = torch.zeros(count, dtype=torch.int64)
+    return Batch(images, zeros, zeros, zeros, zeros.bool(), crop)
+
+
+def outputs(network: Chain, batch: Batch) -> list[torch.Tensor]:
+    """The output of the input and of every layer."""
+    x = network.input(batch)
+    out = [x]
+    for layer in network.layers:
+        x = layer(x)
+        out.append(x)
+    return out

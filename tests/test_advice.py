@@ -96,18 +96,35 @@ def test_the_best_on_validation_is_reported_on_test():
     # operations: all layers once, those that are trained twice more; the short one has two layers
     assert rows.cost["A2B+"] == 1 and rows.cost["A2B"] == pytest.approx((31 + 2 * 11) / 93)
     assert rows.cost["A2.B"] == pytest.approx(20 / 93)
-    assert advice.as_good_and_cheaper.cell.tolist() == []
+    # A1B~2 is even ahead on test images; A2.B is behind by 0.005 [0.001, 0.009], A2B by 0.010
+    assert advice.as_good_and_cheaper.cell.tolist() == ["A2.B", "A1B~2"]
+    assert advise(study(), 0.005)[0].as_good_and_cheaper.cell.tolist() == ["A1B~2"]
 
 
 def test_what_serves_as_well_and_is_cheaper_is_named():
     close = WAYS | {"A2.B": (2, 2, 2, "A", 790, 800)}
     (advice,) = advise(study(close))
-    assert advice.as_good_and_cheaper.cell.tolist() == ["A2.B"]
+    assert advice.as_good_and_cheaper.cell.tolist() == ["A2.B", "A1B~2"]
+    assert advice.open_and_cheaper.empty
     said = " ".join(advice.sentences)
+    assert "Cheaper and as good (less than 1 point behind with 95%): 2 of them." in said
     assert "copy 2 layers of the given network, freeze none, the others fresh (A2B+" in said
     assert "keep 2 layers of the given network, frozen, and a linear classifier" in said
     assert "22% of its operations" in said and "above training from scratch" in said
     assert "flatters it by: +0.0" in said
+
+
+def test_what_cannot_be_told_apart_is_not_called_as_good():
+    """Equally many are right, but others: 0.000 [-0.039, 0.039] does not exclude 0.01 behind."""
+    tables = study(seeds=(0,))
+    for cell, place in (("A2B+", 0), ("A2.B", 1), ("A2B", 0)):
+        tables.predictions[f"{cell}-0 test"] = (np.arange(1000) % 5 == place).astype(np.int16)
+    (advice,) = advise(tables)
+    row = advice.ways.set_index("cell").loc["A2.B"]
+    assert row.behind == 0 and row.high == pytest.approx(0.039, abs=5e-4) and not row.apart
+    assert advice.as_good_and_cheaper.cell.tolist() == ["A2B", "A1B~2"], "A2B: the same images"
+    assert advice.open_and_cheaper.cell.tolist() == ["A2.B"]
+    assert any("whether as good or worse cannot be told: 1" in said for said in advice.sentences)
 
 
 def test_without_test_images_it_says_that_it_flatters():

@@ -20,11 +20,15 @@ FOUR_LAYERS = [f"network.{setting}" for setting in (*FOUR_LAYERS, "hidden=[10]")
 
 
 @pytest.mark.parametrize(
-    ("layers", "network"), [(8, []), (4, [*FOUR_LAYERS, "study.layers=[1,2,3]"])]
+    ("layers", "network"),
+    [
+        pytest.param(8, [], marks=pytest.mark.slow),
+        (4, [*FOUR_LAYERS, "study.layers=[1,2,3]"]),
+    ],
 )
 def test_the_tables_come_out(monkeypatch, tmp_path, capsys, layers, network):
     def small(config):
-        growth.growth(config, rounds=1, steps=1, patches=(4, 8), outputs=(4, 1000), images=(2, 4))
+        growth.main(config, rounds=1, steps=1, patches=(4, 8), outputs=(4, 1000), images=(2, 4))
 
     where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs"]
     monkeypatch.setattr("sys.argv", ["growth", *SHRUNK, *network, *where])

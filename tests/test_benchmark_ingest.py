@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.collect import collect
-from analysis.figures import drawings
+from analysis.figures.write import drawings
 from analysis.report import page
 from experiments.benchmarks import ingest
 from tests.conftest import CPU, shrunk
@@ -25,7 +25,7 @@ LABEL = "JPEG-compressed pack (quality 90, 4:4:4)"
 
 def test_the_tables_come_out_and_nothing_stays(tmp_path, capsys):
     config = shrunk(tmp_path)
-    ingest.ingest(config, images=20, rows=70, reads=16, side=16, batch=8, rounds=1)
+    ingest.main(config, images=20, rows=70, reads=16, side=16, batch=8, rounds=1)
     out = capsys.readouterr().out
     for encoding in ("raw", "jpeg"):
         for workers in {1, joblib.cpu_count()}:
@@ -66,10 +66,11 @@ def test_what_is_measured_reads_the_rows_that_were_packed(tmp_path):
 
 def test_a_disk_without_room_is_named(tmp_path):
     with pytest.raises(UserError, match=r"GB free, this needs [\d.]+ for a while: set data_dir"):
-        ingest.ingest(shrunk(tmp_path), rows=10**12)
+        ingest.main(shrunk(tmp_path), rows=10**12)
     assert list((tmp_path / "data").iterdir()) == []
 
 
+# 6 s of a CPU: two stores, their figures and a page
 def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path, config, dataset):
     settings = replace(
         config.dataset, folder=str(tmp_path / "jpeg"), encoding="jpeg", jpeg_quality=90

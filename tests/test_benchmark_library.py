@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from experiments.benchmarks import library
-from tests.helpers import own_folder
-from tests.test_benchmark_lockstep import config_of
+from tests.helpers import composed, own_folder
 
-TINY = (("torchvision", "squeezenet1_1", 32),)
+TINY = (("timm", "test_resnet", 32),)
 
 
-def test_a_table_a_network(capsys):
-    library.library(config_of(), TINY, rounds=1)
+def test_a_table_a_network(capsys, monkeypatch):
+    for name, value in {"BATCH": 4, "PER_CLASS": 8, "DEPTHS": 3}.items():
+        monkeypatch.setattr(library, name, value)
+    library.main(composed(), TINY, rounds=1)
     out = capsys.readouterr().out
-    assert "squeezenet1_1 at 32 pixels: 24 networks" in out and "blurred noise, 500x375" in out
+    assert "test_resnet at 32 pixels: 9 networks" in out and "blurred noise, 500x375" in out
     assert 1 < float(re.search(r"(\d\.\d\d) times the multiply-adds", out)[1]) < 2
     rows = re.findall(r"^ +(lockstep|the script).* (\d+\.\d\d) \([\d. to]+\) +[\d,]+$", out, re.M)
     assert [name for name, _ in rows] == ["lockstep", "the script", "the script"]
@@ -27,7 +28,7 @@ def test_a_table_a_network(capsys):
 
 def test_photographs_of_ones_own_are_used(tmp_path):
     source = own_folder(tmp_path / "mine", count=50, classes=("ant", "bee"))
-    config = config_of("dataset=folder", "dataset.name=mine", f"dataset.source={source}")
+    config = composed("dataset=folder", "dataset.name=mine", f"dataset.source={source}")
     assert library.write_photographs(config, tmp_path / "train") == "photographs of mine"
     files = sorted((tmp_path / "train").glob("*/*.jpg"))
     assert len(files) == 2 * library.PER_CLASS and cv2.imread(str(files[0])).shape == (6, 6, 3)

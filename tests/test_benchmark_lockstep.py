@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from experiments.benchmarks import lockstep
 from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
-from experiments.cli import CONF, dataset_of
-from transferability.config import Config, load
+from tests.helpers import composed
+from transferability.config import Config
+from transferability.datasets import dataset_of
 from transferability.networks.chain import Chain
 from transferability.stream import Batch
 
@@ -27,16 +27,12 @@ TINY = [
 ]
 
 
-def config_of(*overrides: str) -> Config:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose("config", overrides=list(overrides)))
-
-
 @pytest.fixture
 def tiny(tmp_path) -> Config:
-    return config_of(*TINY, f"data_dir={tmp_path}", f"store={tmp_path}/runs")
+    return composed(*TINY, f"data_dir={tmp_path}", f"store={tmp_path}/runs")
 
 
+# 5 s of a CPU: every cohort that the bench compares
 def test_speed_tables(tiny, tmp_path, capsys):
     specs = lockstep.cohort_specs(tiny)
     files = tmp_path / "files"
@@ -75,7 +71,7 @@ def test_cohorts_grow_to_all_cells_that_a_network_of_any_depth_has(tiny):
 
 @pytest.mark.slow
 def test_memory_table(tiny, capsys):
-    lockstep.lockstep(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
+    lockstep.main(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
     out = capsys.readouterr().out
     for row in ("nothing trained: imports only", "lockstep, a cohort of 2"):
         assert re.search(rf"^ +{row} +[\d,]+", out, re.M)
@@ -89,7 +85,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
     size = 67 if network == "caffenet" else 32
     sizes = [f"network.input_size={size}", f"dataset.image_size={size}"]
     names = ["dataset=folder", "dataset.name=x"]
-    config = config_of(
+    config = composed(
         *names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}"
     )
     mean = np.array([100, 110, 120], np.float32)
@@ -108,7 +104,7 @@ def test_the_plain_network_computes_the_same_logits(network, normalisation):
 
 
 def test_the_plain_script_normalises_as_the_network_does(tiny, tmp_path):
-    dataset, specs = dataset_of(tiny), lockstep.cohort_specs(tiny)
+    dataset, specs = dataset_of(tiny.dataset), lockstep.cohort_specs(tiny)
     classes = specs[0].classes
     files = tmp_path / "files"
     files.mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_networks import batch_of, network_config, outputs
+from tests.helpers import batch_of, network_config, outputs
 from transferability.errors import UserError
 from transferability.networks.chain import Chain, layer_costs
 

@@ -1,20 +1,17 @@
 """What a user can get wrong ends in one clear line and status 2, and leaves nothing behind."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 import experiments.pack
 import experiments.run
 import experiments.verify
 from experiments.cli import CONF
 from tests.conftest import SHRUNK, shrunk
+from transferability.config import load
 from transferability.errors import UserError
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -99,18 +96,8 @@ def test_pack_says_what_is_missing(tmp_path, cli):
     overrides = ["dataset=tiny_imagenet", f"data_dir={tmp_path}"]
     status, _, errors = cli(experiments.pack.main, *overrides)
     assert status == 2 and "dataset.source=PATH" in errors
-    # The same as a user runs it, in a process of its own.
-    command_line = [
-        sys.executable,
-        "-m",
-        "experiments.pack",
-        *overrides,
-        "dataset.source=/absent.zip",
-    ]
-    done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
-    assert (
-        done.returncode == 2 and done.stderr == "error: dataset.source=/absent.zip does not exist\n"
-    )
+    status, _, errors = cli(experiments.pack.main, *overrides, "dataset.source=/absent.zip")
+    assert status == 2 and errors == "error: dataset.source=/absent.zip does not exist\n"
 
 
 def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, cli):
@@ -121,8 +108,7 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, c
         "split=random-0",
         "cell=baseB",
     ]
-    command_line = [sys.executable, "-m", "experiments.run", *where]
-    assert subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True).returncode == 0
+    assert cli(experiments.run.main, *where)[0] == 0
     images, (weights,) = (
         tmp_path / "data/procedural/images.npy",
         tmp_path.glob("runs/*/weights.safetensors"),
@@ -140,28 +126,30 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, c
         "nothing found is lost"
     )
     shutil.rmtree(tmp_path / "data")
-    main = [*where, "dataset.grammar.noise=0.3", "mode=plan"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", *main], cwd=ROOT, capture_output=True, text=True
+    status, output, errors = cli(
+        experiments.run.main, *where, "dataset.grammar.noise=0.3", "mode=plan"
     )
-    assert "holds 1 runs of procedural packed from other images" in done.stderr + done.stdout
+    assert "holds 1 runs of procedural packed from other images" in errors + output
 
 
-def test_every_choice_of_every_group_composes(tmp_path):
-    from hydra import compose, initialize_config_dir
-
-    from transferability.config import load
-
+@pytest.mark.parametrize(
+    "group",
+    [
+        *("dataset", "network", "recipe", "study"),
+        # over 5 s of CPU; tests/test_experiment.py composes each
+        pytest.param("experiment", marks=pytest.mark.slow),
+    ],
+)
+def test_every_choice_of_every_group_composes(group):
     sizes = {"medium": 64, "caffenet": 227, "zfnet": 224}
     models = {"torchvision": "resnet18", "timm": "tf_efficientnet_lite0"}
-    for group in ("dataset", "network", "recipe", "study", "experiment"):
-        for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
-            overrides = [f"{group}={choice}"]
-            if choice in ("folder", "pretrained", "advice") and group != "study":
-                overrides += ["dataset.name=mine"]
-            if group == "network" and choice in models:
-                overrides += [f"network.model={models[choice]}"]
-            if group == "network" and choice in sizes:
-                overrides += ["dataset=imagenet"]
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                assert load(compose("config", overrides))
+    for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
+        overrides = [f"{group}={choice}"]
+        if choice in ("folder", "pretrained", "advice") and group != "study":
+            overrides += ["dataset.name=mine"]
+        if group == "network" and choice in models:
+            overrides += [f"network.model={models[choice]}"]
+        if group == "network" and choice in sizes:
+            overrides += ["dataset=imagenet"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            assert load(compose("config", overrides))

@@ -1,16 +1,17 @@
 """Two studies side by side: differences and intervals known by hand."""
 
+import runpy
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
 
 from analysis import compare
-from analysis.command import command
 from analysis.paired import crossed
 from analysis.stats import t_interval
 from analysis.tables import Tables
-from tests.test_depths import networks, tables_of
+from tests.made_up import networks, tables_of
 from transferability.errors import UserError
 
 NAMES = ("old", "new")
@@ -32,10 +33,16 @@ def study(rows: list[tuple], checksum: str = "c", layers: int = 8, **about) -> T
         | {"treatment": treatment[cell.removesuffix("B") if n == 0 else cell]}
         for task, seed, cell, n, top1 in rows
     ]
-    tables = tables_of(layers, made)
+    tables = tables_of(*made, layers=layers)
     tables.about["dataset"]["checksum"] = checksum
     tables.about["recipe"] |= about
     return tables
+
+
+def run() -> None:
+    """``python -m analysis.compare`` in this process."""
+    with pytest.raises(SystemExit):
+        runpy.run_module("analysis.compare", run_name="__main__")
 
 
 OLD = [("x", 0, "baseB", 0, 0.5), ("x", 0, "A3B", 3, 0.4)]
@@ -105,10 +112,9 @@ def test_what_differs_is_said_and_what_cannot_be_compared_refused(tmp_path, monk
     folders = [str(tmp_path / name) for name in NAMES]
     out = tmp_path / "out"
     monkeypatch.setattr("sys.argv", ["compare", *folders, "--out", str(out), "--format", "png"])
-    command("analysis.compare", compare.main, "", True, compare.settings, together=True)
+    run()
     assert "2 tasks" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"compare.csv", "compare.png"}
     monkeypatch.setattr("sys.argv", ["compare", folders[0]])
-    with pytest.raises(SystemExit):
-        command("analysis.compare", compare.main, "", True, compare.settings, together=True)
+    run()
     assert "1 folders: two are compared" in capsys.readouterr().err

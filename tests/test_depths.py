@@ -3,7 +3,7 @@ numbers are made up.
 """
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,79 +16,18 @@ from analysis.claims import assess
 from analysis.command import command
 from analysis.decomposition import boosts
 from analysis.depths import Depths, listed
-from analysis.figures import FIGURES, __main__, design, drawings
+from analysis.figures import FIGURES, curves, design
 from analysis.figures.predictors import LOOKS
+from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.predictors import PREDICTORS
-from analysis.questions import QUESTIONS, question
+from analysis.questions import QUESTIONS
+from analysis.questions.write import question
 from analysis.report import write_report
 from analysis.representations import ACTIVITY, SIMILARITY
 from analysis.style import BY_LAYER, DARK, compose, layer_colours, render
-from analysis.tables import RESULTS, Tables
-
-SPLITS = {"random-0": "random", "random-1": "random", "natural-manmade": "natural-manmade"}
-COPIES = {
-    "BnB": (0, 0.02),
-    "BnB+": (0.02, 0),
-    "AnB": (0, 0.3),
-    "AnB+": (0.03, 0),
-    "RnB": (0, 0.9),
-}  # gain, loss at the top
-
-
-def networks(layers: int, treatments=tuple(COPIES), splits=tuple(SPLITS), **values) -> list[dict]:
-    """Finished networks of every n; ``values`` replace the usual ones."""
-    rows, noise = [], np.random.default_rng(0)
-    for split, target in product(splits, "AB"):
-        source = {"B": target, "A": "AB".replace(target, ""), "R": "R"}
-        usual = {
-            "dataset": "made up",
-            "split": split,
-            "split_kind": SPLITS[split],
-            "target": target,
-            "seed": 0,
-            "network": f"deep-{layers}",
-            "recipe": "usual",
-            "classes": 10,
-            "val_images": 5000,
-            "state": "done",
-            "in_study": True,
-            "images": 1000,
-            "seconds": 1.0,
-        }
-        cells = [("base", 0, f"base{target}", 0.6)]
-        for treatment, n in product(treatments, range(1, layers)):
-            gain, loss = COPIES[treatment.split("~")[0]]
-            cell = f"{source[treatment[0]]}{n}{target}{treatment[3:]}"
-            cells.append((treatment, n, cell, 0.6 * (1 + gain - loss * n / (layers - 1))))
-        for treatment, n, cell, top1 in cells:
-            row = {
-                "treatment": treatment,
-                "n": n,
-                "cell": cell,
-                "top1": top1 + noise.normal(0, 0.005),
-            }
-            rows.append(dict.fromkeys(RESULTS) | usual | row | values)
-    return rows
-
-
-def tables_of(layers: int, rows: list[dict], **others: pd.DataFrame) -> Tables:
-    results = pd.DataFrame(rows, columns=RESULTS)
-    results = results.assign(
-        run=[f"run-{i}" for i in results.index],
-        images_per_class=results.images_per_class.astype(float),
-    )
-    about = {
-        "title": f"A network of {layers} layers",
-        "statistic": "top1",
-        "statistic_label": "top-1",
-        "dataset": {"name": "made up", "classes": 20},
-        "network": {"name": f"deep-{layers}", "layers": layers},
-        "recipe": {"name": "usual", "steps": 100, "batch_size": 10},
-        "device": ["none"],
-        "versions": ["none"],
-    }
-    return Tables(about, results, **others)
+from analysis.tables import Tables
+from tests.made_up import SPLITS, networks, tables_of
 
 
 def study(layers: int) -> Tables:
@@ -96,7 +35,7 @@ def study(layers: int) -> Tables:
     volumes = [
         networks(layers, (), ["random-1"], images_per_class=v, top1=v / 1000)[0] for v in (100, 300)
     ]
-    results = tables_of(layers, networks(layers) + volumes).results
+    results = tables_of(*networks(layers), *volumes, layers=layers).results
     below = pd.DataFrame({"layer": range(1, layers)})
     share = below.layer / layers
     curves = pd.DataFrame(
@@ -121,8 +60,9 @@ def study(layers: int) -> Tables:
         results.treatment.isin(["RnB", "base"]) & results.images_per_class.isna(), ["run"]
     ]
     return tables_of(
-        layers,
-        networks(layers) + volumes,
+        *networks(layers),
+        *volumes,
+        layers=layers,
         curves=results[["run"]].merge(curves, how="cross"),
         filters=filters,
         similarity=similarity.reindex(columns=SIMILARITY, fill_value=0),
@@ -152,7 +92,7 @@ def asked(name: str, layers: int) -> Tables:
             for row in networks(layers, ("BnB", "AnB"), near)
         ],
     }[name]
-    tables = tables_of(layers, rows)
+    tables = tables_of(*rows, layers=layers)
     if name == "wordnet":
         steps = tables.results.split.str.removeprefix("distance-").astype(float)
         tables.results["distance"] = (8 + 2 * steps).where(tables.results.treatment == "AnB")
@@ -184,7 +124,9 @@ def overlaps(axes) -> list[tuple[str, str]]:
             zip(labels, labels[1:], boxes, boxes[1:], strict=False) if p.x1 + 2 > q.x0]  # fmt: skip
 
 
-def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
+# 10 s of a CPU: all figures there are
+@pytest.mark.parametrize("tables", [5, pytest.param(20, marks=pytest.mark.slow)], indirect=True)
+def test_every_figure_is_drawn_with_every_n(tables):
     made, absent = drawings(tables)
     names = [drawing.name for drawing in made]
     assert names == [f for f in FIGURES if f != "advice"] and absent.keys() == {"advice"}
@@ -206,6 +148,10 @@ def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
                 ]
                 assert {*range(1, last + 1)} <= set(shown) and axes.get_xlim()[1] > last
             pyplot.close(axes.figure)
+
+
+@pytest.mark.slow
+def test_the_report_tests_every_claim_with_every_n(tables, tmp_path):
     tables.write(tmp_path)
     path = write_report(tmp_path)
     claims = pd.read_csv(tmp_path / "claims.csv")
@@ -216,12 +162,12 @@ def test_every_figure_is_drawn_with_every_n(tables, tmp_path):
 
 
 def test_each_n_has_a_colour_of_its_own(tables):
-    (curves,) = (drawing for drawing in drawings(tables)[0] if drawing.name == "curves")
-    assert [mark.label for mark in curves.marks] == [
+    marks = curves.draw(tables).marks
+    assert [mark.label for mark in marks] == [
         "base",
         *(f"n = {n}" for n in range(1, tables.layers)),
     ]
-    colours = [mark.colour for mark in curves.marks]
+    colours = [mark.colour for mark in marks]
     assert len(set(colours)) == tables.layers
     assert list(layer_colours(7)) == BY_LAYER and list(layer_colours(7).values()) == [
         DARK[c] for c in BY_LAYER
@@ -321,9 +267,9 @@ def test_the_design_has_a_box_a_layer_up_to_twelve(layers):
 def test_a_command_takes_several_folders_and_one_format(tmp_path, monkeypatch, capsys):
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
-        tables_of(5, networks(5, ("BnB", "AnB"), ["random-0"])).write(folder)
+        tables_of(*networks(5, ("BnB", "AnB"), ["random-0"]), layers=5).write(folder)
     monkeypatch.setattr("sys.argv", ["figures", *map(str, folders), "--format", "png"])
-    command("analysis.figures", __main__.main, "", draws=True)
+    command("analysis.figures.__main__", "", draws=True)
     drawn = [Path(line) for line in capsys.readouterr().out.splitlines() if "not drawn" not in line]
     one, two = ([path.name for path in drawn if path.parent == folder] for folder in folders)
     assert one == two and {"design.png", "accuracy.png", "decomposition.png"} <= set(one)

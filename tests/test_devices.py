@@ -15,6 +15,7 @@ import joblib
 import pytest
 import torch
 
+from tests import crash
 from tests.conftest import CPU, shrunk
 from transferability.devices import claim, training_device, visible_gpus
 from transferability.errors import UserError
@@ -22,8 +23,6 @@ from transferability.execution import ways_of
 from transferability.networks import TorchvisionConfig
 
 KEYS = ["GPU-a", "GPU-b", "GPU-c"]
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.test_devices"])  # torch is imported once
 
 
 def own(folder: Path, keys: list[str], pipe) -> None:
@@ -36,6 +35,20 @@ def own(folder: Path, keys: list[str], pipe) -> None:
         pipe.send(str(error))
 
 
+def work(folder: Path, pipe) -> None:
+    """A process of three jobs, each on a device that nobody else uses meanwhile."""
+    try:
+        for _ in range(3):
+            with claim(KEYS[:2], folder) as place:
+                marker = folder / f"in-use-{place}"
+                marker.touch(exist_ok=False)
+                joblib.hash(bytes(3_000_000))
+                marker.unlink()
+        pipe.send("done")
+    except (UserError, OSError) as error:
+        pipe.send(str(error))
+
+
 @pytest.fixture
 def owner(tmp_path):
     """owner(keys): a process that wants one of them,
@@ -44,9 +57,8 @@ def owner(tmp_path):
     started = []
 
     def start(keys=KEYS):
-        here, there = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=own, args=(tmp_path, keys, there))
-        process.start()
+        here, there = multiprocessing.Pipe()
+        process = crash.forked(own, tmp_path, keys, there)
         started.append((process, here))
         return process, here
 
@@ -106,22 +118,12 @@ def test_a_claim_ends_with_its_block_also_by_an_error(tmp_path):
 
 
 def test_a_worker_that_runs_many_jobs_claims_for_each(tmp_path):
-    """Two of joblib's processes, three jobs each,
-    two devices: never refused: no two at once on one.
-    """
-
-    def job(number: int) -> tuple[int, int]:
-        with claim(KEYS[:2], tmp_path) as place:
-            marker = tmp_path / f"in-use-{place}"
-            marker.touch(exist_ok=False)
-            joblib.hash(bytes(3_000_000))
-            marker.unlink()
-            return number, place
-
-    done = joblib.Parallel(n_jobs=2, batch_size=1)(
-        joblib.delayed(job)(number) for number in range(6)
-    )
-    assert [number for number, _ in done] == list(range(6))
+    """Two processes, three jobs each, two devices: never refused: no two at once on one."""
+    pipes = [multiprocessing.Pipe() for _ in range(2)]
+    workers = [crash.forked(work, tmp_path, there) for _, there in pipes]
+    assert [here.recv() for here, _ in pipes] == ["done", "done"]
+    for worker in workers:
+        worker.join()
 
 
 def test_lock_files_are_the_owners_only_and_no_way_to_other_files(tmp_path):

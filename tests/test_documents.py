@@ -5,6 +5,7 @@ every command's settings are ones that exist.
 import re
 import shlex
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -13,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
 from experiments.overrides import as_typed
+from tests.helpers import overrides
 from transferability.config import load
 
 ROOT = CONF.parent
@@ -68,19 +70,6 @@ def commands(document: Path) -> list[str]:
     return [re.sub(r"\$(\w+)", lambda use: variables[use[1]], command) for command in found]
 
 
-def overrides(command: str) -> list[str]:
-    """The settings a command gives, also inside OVERRIDES="...",
-    but not Hydra's own and study=NAME.
-    """
-    words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
-    return [
-        part
-        for word in words
-        for part in word.split()
-        if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
-    ]
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_have_targets(document):
     assert broken(document) == []
@@ -130,19 +119,33 @@ def test_a_command_that_wraps_is_found(tmp_path):
     assert [overrides(command) for command in commands(page)] == [["seed=1"], ["seed=2"]]
 
 
-COMMANDS = sorted(
-    {command for document in DOCUMENTS for command in commands(document) if overrides(command)}
-)
+COMMANDS = {command for document in DOCUMENTS for command in commands(document)}
+# what the commands give, each with one that gives it
+SETTINGS = {
+    tuple(as_typed(given)): command for command in sorted(COMMANDS) if (given := overrides(command))
+}
+CHOICES = ("experiment", "dataset", "network", "recipe", "study")
+
+
+def by_need(settings: Iterable[tuple[str, ...]]) -> list:
+    """The longest first; slow are those with no setting, nor choice of a file, that is new."""
+    seen, made = set(), []
+    for given in sorted(settings, key=len, reverse=True):
+        keys = {word.partition("=")[0]: word for word in given}
+        new = {word if key in CHOICES else key for key, word in keys.items()} - seen
+        seen |= new
+        made.append(pytest.param(given, id=SETTINGS[given], marks=[] if new else pytest.mark.slow))
+    return made
 
 
 def test_commands_are_found():
-    assert len(COMMANDS) > 30
+    assert len(SETTINGS) > 30
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_settings_exist(command):
+@pytest.mark.parametrize("given", by_need(SETTINGS))
+def test_commands_settings_exist(given):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        load(compose("config", as_typed(overrides(command))))
+        load(compose("config", [*given]))
 
 
 @pytest.mark.parametrize("target", ["report", "figures", "question", "watch"])

@@ -3,9 +3,7 @@ every command takes it.
 """
 
 import re
-import subprocess
-import sys
-from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -14,19 +12,24 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import analysis.collect
+import experiments.pack
+import experiments.run
+import experiments.status
+import experiments.sweep
 from experiments.cli import CONF
 from experiments.plan import UnpackedImagenet
-from tests.test_documents import overrides
+from tests.helpers import overrides
 from transferability.config import load
 from transferability.study import study_specs
 
-ROOT = Path(__file__).parent.parent
 FILES = sorted((CONF / "experiment").glob("*.yaml"))
 TINY = "dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet"
 WORDS = {  # as results/ and the history of the README have them
     "advice": "dataset=folder network=timm recipe=photographs study=advice "
-    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
-    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[5,10,15,19] "
+    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.orientation=apply "
+    "dataset.test_fraction=0.15 "
+    "network.model=tf_efficientnet_lite0 network.input_size=96 study.depths=[0.26,0.53,0.79,1] "
     "recipe.steps=200 recipe.warmup_steps=20",
     "calibration": "study=calibration dataset=hierarchy recipe.steps=1500 recipe.eval_every=250",
     "cifar100": "dataset=cifar100 recipe=cifar network.input_size=28",
@@ -41,8 +44,10 @@ WORDS = {  # as results/ and the history of the README have them
     "longer-tiny": f"study=longer {TINY} study.targets=[B] study.seeds=[0] recipe.name=12500-steps "
     "study.parts.twice.recipe.steps=25000 study.parts.twice.recipe.name=25000-steps",
     "pretrained": "dataset=folder network=timm recipe=photographs study=pretrained "
-    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.test_fraction=0.15 "
-    "network.model=tf_efficientnet_lite0 network.input_size=96 study.layers=[4,8,13,17,19]",
+    "dataset.image_size=108 dataset.resize=bicubic dataset.fit=crop dataset.orientation=apply "
+    "dataset.test_fraction=0.15 "
+    "network.model=tf_efficientnet_lite0 network.input_size=96 "
+    "study.depths=[0.21,0.42,0.68,0.89,1]",
     "reduced": f"study=reduced {TINY}",
     "replicates": f"study=replicates {TINY}",
     "replicates-longer": f"study=replicates study.splits=[random-0,random-1] {TINY} "
@@ -118,8 +123,8 @@ def test_a_file_opens_with_its_commands_and_its_cost(file):
         load(composed(*words))
 
 
-@pytest.mark.slow
-def test_every_command_takes_it(tmp_path):
+@pytest.mark.parametrize("trainer", ["run", pytest.param("sweep", marks=pytest.mark.slow)])
+def test_every_command_takes_it(trainer, cli, tmp_path):
     for i in range(32):
         path = tmp_path / "images" / f"class-{i % 4}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,28 +141,29 @@ def test_every_command_takes_it(tmp_path):
         "recipe.batch_size=4",
         "recipe.warmup_steps=0",
     ]
-    short.append("study.layers=[7]")
+    short += ["study.layers=[7]", "device=cpu"]
 
-    def said(module: str, *words: str) -> str:
-        line = [sys.executable, "-m", module, *here, *words]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def said(command: ModuleType, *words: str) -> str:
+        status, out, errors = cli(command.main, *here, *words)
+        assert status == 0, errors
+        return out
 
-    assert "4 classes" in said("experiments.pack", f"dataset.source={tmp_path}/images")
-    assert "random-0 → A" in said("experiments.run", *short, "device=cpu", "mode=plan")
-    said(
-        "experiments.sweep",
-        *short,
-        "device=cpu",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=1",
-        "target=A",
-    )
-    said("analysis.collect", *short, f"out={tmp_path}/out")
+    assert "4 classes" in said(experiments.pack, f"dataset.source={tmp_path}/images")
+    assert "random-0 → A" in said(experiments.run, *short, "mode=plan")
+    if trainer == "run":
+        said(experiments.run, *short, "target=A")
+    else:
+        said(
+            experiments.sweep,
+            *short,
+            "hydra/launcher=joblib",
+            "hydra.launcher.n_jobs=1",
+            "target=A",
+        )
+    said(analysis.collect, *short, f"out={tmp_path}/out")
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
     assert (
         set(rows[rows.state == "done"].network) == {"small-bn"}
         and (rows.recipe == "tiny_imagenet").all()
     )
-    assert "small-bn, tiny_imagenet (2 x 4)" in said("experiments.status")
+    assert "small-bn, tiny_imagenet (2 x 4)" in said(experiments.status)

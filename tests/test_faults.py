@@ -5,6 +5,8 @@ Promised: the store ends bit for bit as if nothing had happened, or the command 
 what is wrong. The processes are real ones, forked by ``tests/crash.py``.
 """
 
+import errno
+import fcntl
 import gc
 import logging
 import os
@@ -21,14 +23,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import experiments.run
 from tests import crash
-from tests.conftest import CPU, SHRUNK
+from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.cohort import train
 from transferability.devices import is_out_of_memory
 from transferability.errors import UserError
 from transferability.networks.chain import Chain
+from transferability.pack import pack
 from transferability.runner import ensure, make_cohorts
 from transferability.store import Store
+from transferability.study import study_specs
 
 RUN = "experiments.run"
 PATIENCE = 200  # seconds, on a loaded machine
@@ -67,57 +72,92 @@ def command(data, tmp_path):
     return lambda *overrides: [*SHRUNK, data, f"store={tmp_path}/runs", *overrides]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """undisturbed(*overrides): the folder of the shrunk study's data and runs, made once and in
+    this process, which no signal disturbs.
+    """
+    made = {}
+
+    def make(*overrides) -> Path:
+        if overrides not in made:
+            made[overrides] = folder = tmp_path_factory.mktemp("undisturbed")
+            config = shrunk(folder, *overrides)
+            packed = pack(config.dataset)
+            ensure(study_specs(config, packed), Store(config.store), packed, CPU)
+        return made[overrides]
+
+    return make
+
+
+def differences(folder: Path, other: Path) -> list[str]:
+    """What is not the same in the stores of two folders."""
+    return crash.differences(crash.contents(folder / "runs"), crash.contents(other / "runs"))
+
+
 # Kills
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def unforked(tmp_path_factory):
     """The folder of the whole study of ``tests/crash.py``, made by a process that nobody forked."""
-    return crash.references(tmp_path_factory.mktemp("undisturbed"), [crash.Study])
+    return crash.references(tmp_path_factory.mktemp("unforked"), [crash.Study])
 
 
-def test_random_kills_change_nothing(tmp_path, undisturbed):
-    tally = crash.harass(tmp_path, 16, 1, [crash.Study, crash.Packing], expected=undisturbed)
+@pytest.fixture(scope="module")
+def small(undisturbed):
+    """The folder of the small study of ``tests/crash.py``."""
+    return undisturbed(*crash.Small.settings[len(SHRUNK) :])
+
+
+# Over 5 s of CPU: kills of both are needed, and some come when there is nothing left to kill.
+def test_random_kills_of_a_small_study_change_nothing(tmp_path, small):
+    kinds = {crash.Small: small, crash.Packing: small}
+    tally = crash.harass(tmp_path, 2, 1, [*kinds], most=1, expected=kinds)
+    assert not tally.wrong, tally.table(0)
+    assert tally.finished["small"] >= 1 and tally.finished["packing"] >= 1
+
+
+@pytest.mark.slow
+def test_random_kills_change_nothing(tmp_path, unforked):
+    tally = crash.harass(tmp_path, 16, 1, [crash.Study, crash.Packing], expected=unforked)
     assert not tally.wrong, tally.table(0)
     assert tally.finished["study"] >= 1 and tally.finished["packing"] >= 1
 
 
-def test_a_death_at_any_file_operation_changes_nothing(tmp_path):
-    tally = crash.each(tmp_path, first=3, stride=13)
+# Over 5 s of CPU: after each of the deaths a second process goes on.
+@pytest.mark.parametrize(
+    ("stride", "kills", "phases"), [(71, 4, 3), pytest.param(23, 10, 5, marks=pytest.mark.slow)]
+)
+def test_a_death_at_any_file_operation_changes_nothing(stride, kills, phases, tmp_path, small):
+    tally = crash.each(tmp_path, first=3, stride=stride, expected=small)
     assert not tally.wrong, tally.table(0)
-    assert tally.kills.total() >= 10 and len(tally.kills) >= 5, "it died in many phases"
+    assert tally.kills.total() >= kills and len(tally.kills) >= phases, "it died in many phases"
 
 
 # Stop requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_saves_the_very_step_where_training_stood(number, command, tmp_path, data):
+def test_a_stop_saves_the_very_step_where_training_stood(number, command, tmp_path, undisturbed):
     """Evaluations at every step tell in the log where it stood;
     the stopped study ends as one that was not.
     """
     long = ["split=random-0", "target=B", "study.treatments.random=[base]", "study.seeds=[0,1]"]
-    long += ["recipe.steps=150", "recipe.eval_every=1"]
+    long += ["recipe.steps=60", "recipe.eval_every=1"]
     log, store = tmp_path / "log", Store(tmp_path / "runs")
     process = crash.start(RUN, command(*long), log)
-    until(lambda: log.exists() and "step 20/150" in log.read_text(), process)
+    until(lambda: log.exists() and "step 5/60" in log.read_text(), process)
     os.kill(process.pid, number)
     said = end(process, log, 130)
     assert last_line(said) == "stopped; the same command goes on from the last checkpoint"
-    stood = int(re.findall(r"step (\d+)/150", said)[-1])
-    assert 20 <= stood < 150
+    stood = int(re.findall(r"step (\d+)/60", said)[-1])
+    assert 5 <= stood < 60
     assert {store.step(spec) for spec in store.specs()} == {stood} and len(store.specs()) == 2
     assert not store.verify()[1] and not list(tmp_path.rglob(".*.tmp"))
     end(crash.start(RUN, command(*long), log), log)
-    assert re.search(r"2 networks: 150 steps of 6 images, 2 resumed", log.read_text())
-    end(
-        crash.start(RUN, [*SHRUNK, data, f"store={tmp_path}/whole", *long], tmp_path / "log2"),
-        tmp_path / "log2",
-    )
-    assert (
-        crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole"))
-        == []
-    )
+    assert re.search(r"2 networks: 60 steps of 6 images, 2 resumed", log.read_text())
+    assert differences(tmp_path, undisturbed(*long)) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -168,7 +208,23 @@ def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_p
 # Several processes
 
 
-def test_eight_processes_train_every_run_once(tmp_path, undisturbed, data):
+def together(commands: list[list[str]], folder: Path) -> int:
+    """Start the commands at the same moment; how many networks they trained when all have ended."""
+    logs = [folder / f"log{i}" for i in range(len(commands))]
+    processes = [crash.start(RUN, one, log) for one, log in zip(commands, logs, strict=True)]
+    said = [end(process, log) for process, log in zip(processes, logs, strict=True)]
+    return sum(int(n) for text in said for n in re.findall(r"(\d+) networks?: finished", text))
+
+
+def test_two_processes_train_every_run_once(tmp_path, command, undisturbed):
+    study = ["split=random-0", "study.layers=[3]"]
+    trained = together([command(*study), command(*study, "target=B")], tmp_path)
+    assert differences(tmp_path, undisturbed(*study)) == []
+    assert trained == len(list(tmp_path.glob("runs/*/DONE"))) == 12
+
+
+@pytest.mark.slow
+def test_eight_processes_train_every_run_once(tmp_path, unforked, data):
     """They ask for overlapping parts of one study at the same moment."""
     asked = [
         [],
@@ -179,26 +235,16 @@ def test_eight_processes_train_every_run_once(tmp_path, undisturbed, data):
         ["study.layers=[5]"],
     ]
     asked += [["cell=A2B+", "split=random-0"], ["split=natural-manmade"]]
-    logs = [tmp_path / f"log{i}" for i in range(len(asked))]
     settings = [*crash.STUDY, data, f"store={tmp_path}/runs"]
-    processes = [crash.start(RUN, [*settings, *a], log) for a, log in zip(asked, logs, strict=True)]
-    said = [end(process, log) for process, log in zip(processes, logs, strict=True)]
-    expected = crash.contents(undisturbed[crash.Study] / "runs")
-    assert crash.differences(crash.contents(tmp_path / "runs"), expected) == []
-    trained = sum(int(n) for text in said for n in re.findall(r"(\d+) networks?: finished", text))
+    trained = together([[*settings, *a] for a in asked], tmp_path)
+    assert differences(tmp_path, unforked[crash.Study]) == []
     assert trained == len(list(tmp_path.glob("runs/*/DONE"))) == 28
 
 
-def test_those_who_wait_take_over_from_an_owner_that_is_killed(command, tmp_path):
-    long = [
-        "cell=baseB",
-        "split=random-0",
-        "recipe.steps=400",
-        "recipe.eval_every=50",
-        "checkpoint_seconds=0",
-    ]
+def test_those_who_wait_take_over_from_an_owner_that_is_killed(command, tmp_path, undisturbed):
+    long = ["cell=baseB", "split=random-0", "recipe.steps=100", "recipe.eval_every=50"]
     store, logs = Store(tmp_path / "runs"), [tmp_path / f"log{i}" for i in range(3)]
-    owner = crash.start(RUN, command(*long), logs[0])
+    owner = crash.start(RUN, command(*long, "checkpoint_seconds=0"), logs[0])
     until(lambda: list(tmp_path.glob("runs/*/checkpoint-previous.safetensors")), owner)
     # it holds its lock and does nothing, however slow the others start
     os.kill(owner.pid, signal.SIGSTOP)
@@ -211,11 +257,7 @@ def test_those_who_wait_take_over_from_an_owner_that_is_killed(command, tmp_path
     owner.join()
     said = "".join(end(process, log) for process, log in zip(waiting, logs[1:], strict=True))
     assert said.count("1 resumed") == 1 and said.count("1 network: finished") == 1
-    end(crash.start(RUN, command(*long, f"store={tmp_path}/whole"), logs[0]), logs[0])
-    assert (
-        crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole"))
-        == []
-    )
+    assert differences(tmp_path, undisturbed(*long)) == []
 
 
 def test_the_lock_of_a_dead_process_is_no_obstacle(spec_of, tmp_path):
@@ -259,17 +301,47 @@ int flock(int fd, int operation) {
 """
 
 
-def test_a_store_without_working_locks_is_named(command, tmp_path):
+LOCKS = {
+    1: "this file system has no locks",
+    0: "the locks of this file system keep nobody out",
+}
+
+
+def says_that_locks_do_not_work(errors: str, message: str, folder: Path) -> None:
+    """One line and no network."""
+    assert errors.startswith(f"error: store={folder}/runs: ") and message in errors
+    assert len(errors.splitlines()) == 1 and "put the store on a local disk" in errors
+    assert not list(folder.glob("runs/*/")), "nothing was trained"
+
+
+@pytest.mark.parametrize("fails", LOCKS)
+def test_a_store_without_working_locks_is_named(fails, command, cli, tmp_path, monkeypatch):
+    """Python's ``flock`` is replaced by one that fails, and by one that keeps nobody out."""
+    real = fcntl.flock
+
+    def flock(file, operation):
+        if "/runs/" not in os.readlink(
+            f"/proc/self/fd/{file if type(file) is int else file.fileno()}"
+        ):
+            return real(file, operation)  # the data's locks
+        if fails:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    status, _, errors = cli(experiments.run.main, *command("cell=baseB"))
+    assert status == 2, errors
+    says_that_locks_do_not_work(errors, LOCKS[fails], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_command_on_a_file_system_without_working_locks_says_so(command, tmp_path):
     """The C library's ``flock`` is replaced by one that fails, and by one that keeps nobody out."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         pytest.skip("no C compiler")
     (tmp_path / "flock.c").write_text(NO_FLOCK)
     processes = {}
-    for fails, message in (
-        (1, "this file system has no locks"),
-        (0, "the locks of this file system keep nobody out"),
-    ):
+    for fails, message in LOCKS.items():
         library = tmp_path / f"flock{fails}.so"
         build = [
             compiler,
@@ -291,9 +363,7 @@ def test_a_store_without_working_locks_is_named(command, tmp_path):
     for message, process in processes.items():
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2, errors
-        assert errors.startswith(f"error: store={tmp_path}/runs: ") and message in errors
-        assert len(errors.splitlines()) == 1 and "put the store on a local disk" in errors
-    assert not list(tmp_path.glob("runs/*/")), "nothing was trained"
+        says_that_locks_do_not_work(errors, message, tmp_path)
 
 
 # Networks that fail
@@ -342,10 +412,10 @@ def _tries_again_only(bad, specs, store: Store, dataset, caplog) -> None:
     assert store.failure(bad)["attempt"] != before
 
 
-def test_a_command_whose_network_explodes_does_not_end_well(command, tmp_path):
+def test_a_command_whose_network_explodes_does_not_end_well(command, cli):
     wild = command("cell=A3B", "split=random-0", "network.input_scale=1e30", "study.layers=[3]")
-    said = end(crash.start(RUN, wild, tmp_path / "log"), tmp_path / "log", 2)
-    assert last_line(said).startswith(
+    status, _, said = cli(experiments.run.main, *wild)
+    assert status == 2 and last_line(said).startswith(
         "error: the loss of 1 of 2 networks became infinite or no number"
     )
 
@@ -369,6 +439,7 @@ LARGE += [
 ROOM = {"RLIMIT_AS": 720 << 20}
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_splits_the_cohort(command, tmp_path):
     """The kernel refuses memory; fewer networks at a time end with the same bytes."""
     whole, log = tmp_path / "whole", tmp_path / "log"
@@ -422,18 +493,19 @@ def test_memory_of_a_gpu_runs_out_in_many_words(error):
         assert not is_out_of_memory(RuntimeError(other))
 
 
-def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):
-    """Objects, tensors and open files stay as many from step 300 on;
+@pytest.mark.parametrize("steps", [300, pytest.param(1500, marks=pytest.mark.slow)])
+def test_a_long_run_keeps_nothing(steps, spec_of, trained, dataset, tmp_path):
+    """Objects, tensors and open files stay as many from a fifth of the steps on;
     memory (printed) all but so.
     """
-    recipe = {"steps": 1500, "eval_every": 100}
+    recipe = {"steps": steps, "eval_every": 20}
     store = Store(tmp_path)
     specs = [spec_of("baseB", recipe=recipe), spec_of("baseA", recipe=recipe)]
     locks = [store.claim(s) for s in specs]
     cohorts, seen = make_cohorts(specs, store, dataset, CPU), []
 
     def look(step: int, active: list) -> None:
-        if step % 150 == 0:
+        if step % (steps // 10) == 0:
             gc.collect()
             objects = gc.get_objects()
             tensors = sum(issubclass(type(o), torch.Tensor) for o in objects)
@@ -449,11 +521,11 @@ def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):
         pytest.fail,
         look,
     )
-    late = [row for row in seen if row[0] >= 300]
+    late = [row for row in seen if row[0] >= steps // 5]
     (_, *first), (_, *last) = late[0], late[-1]
     print("step, objects, tensors, files, MiB:", *seen, sep="\n")
     assert abs(last[0] - first[0]) < 100 and last[1] == first[1] and last[2] == first[2]
-    assert last[3] - first[3] < 30, "MiB in 1,200 steps"
+    assert last[3] - first[3] < 30, "MiB"
     for lock in locks:
         lock.release()
     before = _networks()

@@ -34,7 +34,10 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=str)
+FAST = [pytest.param(kind, marks=pytest.mark.slow) if kind == "plain" else kind for kind in KINDS]
+
+
+@pytest.fixture(scope="module", params=FAST, ids=str)
 def bases(request, spec_of, trained):
     """A store with the bases of a kind of network, and the specs of the cells above them."""
     specs = [spec_of(cell, network=KINDS[request.param]) for cell in CELLS]
@@ -85,7 +88,7 @@ def test_stacked_gradients_are_those_of_each_network(bases, dataset):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAST)
 def test_stacked_networks_compute_in_the_precision_of_the_recipe(kind, spec_of, dataset, tmp_path):
     gradients = {}
     for precision, stacked in (("bf16", True), ("bf16", False), ("float32", False)):

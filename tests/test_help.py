@@ -1,27 +1,94 @@
 """``--help`` of every command: what it does, examples that compose, the settings used most."""
 
+import json
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF, MORE, help_of
 from experiments.overrides import as_typed
-from tests.test_documents import ROOT, overrides
+from tests.conftest import ROOT, SHRUNK
+from tests.helpers import overrides
 from transferability.config import load
 
-OURS = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for folder in ("experiments", "experiments/benchmarks", "analysis")
-    for path in (ROOT / folder).glob("*.py")
-    if "from experiments.cli import" in (text := path.read_text()) and "__main__" in text
-)
+COMMANDS = {  # each with its text
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__"): text
+    for folder in ("experiments", "analysis")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if 'if __name__ == "__main__":' in (text := path.read_text())
+}
+OURS = [name for name, text in COMMANDS.items() if "run_module(__spec__.name)" in text]
+# modules that take long to import, which no answer about the words of a command waits for
+HEAVY = {
+    *("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "matplotlib", "cv2", "PIL"),
+    *("jinja2", "safetensors", "joblib"),
+}
+# runs commands, one after the other, and says which of these modules each imports
+WATCH = """
+import contextlib, io, json, runpy, sys
+found = {}
+for name, *words in json.loads(sys.argv[1]):
+    before, sys.argv = set(sys.modules), [name, *words]
+    said = io.TextIOWrapper(io.BytesIO(), write_through=True)
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            status = ended.code
+    text = said.buffer.getvalue().decode()
+    found[name] = [status, text, sorted(set(sys.modules) - before)]
+print(json.dumps(found))
+"""
+
+
+def heavy(*commands: list[str]) -> dict[str, tuple[int, str, set[str]]]:
+    """By command the exit status, what it wrote, and the heavy modules that it imported before any
+    other had.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, json.dumps(commands)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {
+        name: (status, text, HEAVY.intersection(modules))
+        for name, (status, text, modules) in json.loads(done.stdout).items()
+    }
 
 
 def test_the_commands_are_found():
-    assert len(OURS) == 15
+    assert len(OURS) == 15 and len(COMMANDS) == 21
+
+
+def test_help_waits_for_no_heavy_import():
+    found = heavy(*([name, "--help"] for name in COMMANDS))
+    assert found.keys() == COMMANDS.keys()
+    for name, (status, text, modules) in found.items():
+        assert not status and text.startswith(f"usage: python -m {name} ") and not modules, name
+
+
+def test_nor_does_a_misspelt_word():
+    # of Hydra's commands two, which compose as all others
+    names = ["experiments.run", "analysis.collect", *(n for n in COMMANDS if n not in OURS)]
+    found = heavy(*([n, "recipe.stepz=3" if n in OURS else "--fodler"] for n in names))
+    for name, (status, text, modules) in found.items():
+        wrong = "recipe.stepz is no setting" if name in OURS else "the following arguments are"
+        assert status == 2 and wrong in text and not modules, (name, modules)
+
+
+def test_status_and_a_plan_of_what_is_finished_import_what_they_use(trained, spec_of, config):
+    store = trained([spec_of("baseB")])
+    words = [*SHRUNK, f"store={store.root}", f"data_dir={Path(config.dataset.folder).parent}"]
+    plan = ["experiments.run", *words, "mode=plan", "split=random-0", "cell=baseB"]
+    (status, said, modules), (planned, plan_said, more) = heavy(
+        ["experiments.status", *words], plan
+    ).values()
+    assert not status and not planned and "1     1         -" in said, said
+    assert "every network is finished" in plan_said
+    assert modules | more == {"numpy", "safetensors", "joblib"}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.conftest import CPU, shrunk
+from tests.helpers import snapshot
 from tests.test_golden_ids import DATASET, GOLDEN
-from tests.test_store import snapshot
 from transferability import networks, spec
 from transferability.cells import parse
 from transferability.checkpoints import Checkpoint

@@ -6,13 +6,13 @@ import ast
 import json
 import platform
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CPU
+from tests.conftest import CPU, ROOT
+from tests.helpers import equal
 from transferability import load_run
 from transferability.cells import parse
 from transferability.cohort import Cohort, train
@@ -38,10 +38,6 @@ HARDEST = {
 
 def layer_state(state: dict, number: int) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if k.startswith(f"layers.{number - 1}.")}
-
-
-def equal(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +149,14 @@ def test_random_filters_of_one_seed_are_chops_of_one_untrained_network(spec_of, 
 def test_rule_3_alone_equals_in_cohort(cell, spec_of, trained, hardest_store):
     """The cohort ran on two threads, 43 networks; alone, one network on one thread."""
     spec = spec_of(cell, network=HARDEST)
-    alone = trained([spec], replace(CPU, threads=1))
+    alone = trained([spec], replace(CPU, threads=1), hardest_store)
     assert equal(alone.weights(spec), hardest_store.weights(spec))
     assert alone.metrics(spec) == hardest_store.metrics(spec)
 
 
 def test_rule_3_holding_fewer_networks_changes_nothing(spec_of, trained, hardest_store):
     specs = [spec_of(c, network=HARDEST) for c in ("A2B", "A5B+", "B4B", "R3B", "B7B")]
-    few = trained(specs, replace(CPU, max_networks=2))
+    few = trained(specs, replace(CPU, max_networks=2), hardest_store)
     for spec in specs:
         assert equal(few.weights(spec), hardest_store.weights(spec))
 
@@ -179,7 +175,8 @@ def test_rule_3_recipes_of_one_pace_train_in_one_cohort(spec_of, trained):
     assert not any(equal(ends[0], end) for end in ends[1:])
     for spec in specs:
         assert together.provenance(spec)["cohort_networks"] == 4
-        assert equal(trained([spec]).weights(spec), together.weights(spec))
+        alone = trained([spec], bases=together)
+        assert equal(alone.weights(spec), together.weights(spec))
 
 
 ADAMW = {"optimiser": "adamw", "lr": 0.003}
@@ -199,7 +196,7 @@ def test_the_rules_hold_with_adamw(spec_of, trained, dataset, tmp_path):
         assert equal(layer_state(frozen, number), layer_state(source, number))
         assert not equal(layer_state(tuned, number), layer_state(source, number))
     for spec in specs[:3]:
-        assert equal(trained([spec]).weights(spec), store.weights(spec))
+        assert equal(trained([spec], bases=store).weights(spec), store.weights(spec))
     usual = spec_of("baseB", network=HARDEST)
     assert not equal(base, trained([usual]).weights(usual))
     stopped, spec = Store(tmp_path), specs[2]
@@ -219,7 +216,7 @@ def test_the_rules_hold_with_adamw(spec_of, trained, dataset, tmp_path):
 
 def test_rule_3_neither_order_nor_threads_change_a_number(spec_of, trained, hardest_store):
     specs = [spec_of(c, network=HARDEST) for c in ("B7B", "R3B", "B4B", "A5B+", "A2B")]
-    other = trained(specs[::-1], replace(CPU, threads=5))
+    other = trained(specs[::-1], replace(CPU, threads=5), hardest_store)
     for spec in specs:
         assert equal(other.weights(spec), hardest_store.weights(spec))
         assert other.metrics(spec) == hardest_store.metrics(spec)
@@ -356,8 +353,7 @@ def test_the_layers_cover_every_parameter_exactly_once(spec_of):
 
 
 def test_rule_8_imports_go_one_way():
-    root = Path(__file__).parent.parent
-    for path in (root / "transferability").rglob("*.py"):
+    for path in (ROOT / "transferability").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

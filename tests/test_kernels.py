@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from tests.conftest import ROOT
 from transferability import kernels
 from transferability.kernels import Activated, activation, drop
 
-ROOT = Path(__file__).parent.parent
 CXX = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 KINDS = {
     "pool and norm": (True, True),
@@ -55,7 +54,10 @@ def both(x, bias, pool, norm):
 
 @pytest.mark.parametrize(
     ("stance", "kind"),
-    [*(("eager", kind) for kind in KINDS), pytest.param("compiled", "pool and norm", marks=CXX)],
+    [
+        *(("eager", kind) for kind in KINDS),
+        pytest.param("compiled", "pool and norm", marks=[CXX, pytest.mark.slow]),
+    ],
     indirect=["stance"],
 )
 def test_kernels_are_the_plain_operations(request, stance, kind):
@@ -136,6 +138,7 @@ def test_a_function_is_compiled_for_many_shapes_in_every_thread():
 
 
 @CXX
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_compiled_dropout_is_dropout(dtype):
     x, seed = torch.randn(8, 64, dtype=dtype), torch.tensor(1234567890123456789)
@@ -165,23 +168,19 @@ print(compiles(torch.device("cpu")), compiles(torch.device("cpu")))
 
 
 @CXX
-@pytest.mark.parametrize("compiler", ["g++", "no-such-compiler"])
-def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(compiler, tmp_path):
+@pytest.mark.slow
+def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(tmp_path):
     """Also where an earlier process of this user had one, and its kernels are kept."""
-    environment = {**os.environ, "CXX": compiler, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    if compiler != "g++":
-        subprocess.run(
-            [sys.executable, "-c", TRIAL], env={**environment, "CXX": "g++"}, check=True, cwd=ROOT
+    for compiler, there in (("g++", True), ("no-such-compiler", False)):
+        environment = {**os.environ, "CXX": compiler, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, cwd=ROOT
         )
-    done = subprocess.run(
-        [sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
-    there = compiler == "g++"
-    assert done.stdout == f"{there} {there}\n", done.stderr
-    said = [line for line in done.stderr.splitlines() if "no kernels are fused" in line]
-    assert len(said) == (not there) and all(
-        line.startswith("nothing can be compiled for cpu (") for line in said
-    )
+        assert done.stdout == f"{there} {there}\n", done.stderr
+        said = [line for line in done.stderr.splitlines() if "no kernels are fused" in line]
+        assert len(said) == (not there) and all(
+            line.startswith("nothing can be compiled for cpu (") for line in said
+        )
 
 
 @pytest.mark.slow

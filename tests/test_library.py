@@ -15,12 +15,11 @@ import torchvision
 from torch import nn
 
 from tests.conftest import CPU
-from tests.test_invariants import equal
-from tests.test_networks import network_config
+from tests.helpers import equal, network_config, network_of
 from transferability.cells import parse
 from transferability.errors import UserError
 from transferability.member import SharedPrefix, one_thread
-from transferability.networks import KINDS, NetworkConfig, library
+from transferability.networks import library
 from transferability.networks.chain import Chain, layer_costs
 from transferability.networks.cut import Layer
 from transferability.runner import make_cohorts
@@ -30,15 +29,21 @@ from transferability.store import Store
 GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 
 
-def network_of(key: str, **settings) -> NetworkConfig:
-    """``torchvision resnet18`` as the configuration makes it."""
-    kind, model = key.split()
-    if kind == "timm":
-        pytest.importorskip("timm", reason="timm is not installed")
-    return KINDS[kind](name=model, kind=kind, model=model, **settings)
+FAST = [  # a network of each kind; the others are larger, or like one of these
+    "torchvision resnet18",
+    "torchvision squeezenet1_0",
+    "torchvision mobilenet_v3_small",
+    "torchvision shufflenet_v2_x1_0",
+    "timm convnext_atto",
+    "timm vit_tiny_patch16_224",
+]
 
 
-@pytest.mark.parametrize("key", GOLDEN)
+def slow_but(fast, keys) -> list:
+    return [k if k in fast else pytest.param(k, marks=pytest.mark.slow) for k in keys]
+
+
+@pytest.mark.parametrize("key", slow_but(FAST, GOLDEN))
 def test_plans_are_pinned_and_chains_are_the_librarys_network(key):
     """The layers, and bit for bit outputs, gradients and buffers in training and evaluation at two
     sizes of batch.
@@ -112,12 +117,12 @@ def test_layers_that_are_not_the_network_are_refused(monkeypatch):
         (lambda y, x: y + 1e-6, "give another output"),
         (_overwriting, "writes into its input"),
     ):
-        library._verify.cache_clear()
+        library.verify.cache_clear()
         monkeypatch.setattr(library, "Layer", lambda plan, model, f=forward: broken(plan, model, f))
         with pytest.raises(UserError, match=why):
             network.verify()
     monkeypatch.undo()
-    library._verify.cache_clear()
+    library.verify.cache_clear()
     network.verify()
 
 
@@ -135,13 +140,18 @@ RULES = [
     "torchvision mobilenet_v3_small",
     "torchvision efficientnet_b0",
     "timm vit_tiny_patch16_224",
+    "timm test_resnet",
+    "timm test_efficientnet",
+    "timm test_vit",
 ]
+# tiny networks that timm has for tests; dropout and stochastic depth are of the slow ones
+FAST_RULES = ["blocks residual", "timm test_efficientnet", "timm test_vit"]
 
 
-@pytest.fixture(scope="module", params=RULES)
+@pytest.fixture(scope="module", params=slow_but(FAST_RULES, RULES))
 def runs(request, config, dataset, trained):
     """spec_of(cell) for a network, and a store with a cohort of its cells;
-    stochastic depth and dropout are on.
+    stochastic depth and dropout are on where it has them.
     """
     kind, name = request.param.split()
     if kind == "blocks":
@@ -183,7 +193,7 @@ def test_frozen_is_frozen_and_the_rest_is_trained(runs):
 @pytest.mark.parametrize("cell", ["A3B", "A3B+", "R2B"])
 def test_alone_equals_in_a_cohort(runs, cell, trained):
     spec_of, store = runs
-    alone = trained([spec_of(cell)], replace(CPU, threads=1))
+    alone = trained([spec_of(cell)], replace(CPU, threads=1), store)
     assert equal(alone.weights(spec_of(cell)), store.weights(spec_of(cell)))
     assert alone.metrics(spec_of(cell)) == store.metrics(spec_of(cell))
 

@@ -4,36 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 
-from experiments.cli import CONF
-from transferability.config import changed, load
+from tests.helpers import batch_of, network_config, outputs
 from transferability.kernels import activation, response_norm
-from transferability.networks import NetworkConfig
 from transferability.networks.chain import Chain, copy_layers, layer_costs
 from transferability.stream import Batch
-
-
-def network_config(name: str, **values) -> NetworkConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return changed(load(compose("config", [f"network={name}"])).network, values)
-
-
-def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
-    draw = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, size, size, 3), generator=draw, dtype=torch.uint8)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    return Batch(images, zeros, zeros, zeros, zeros.bool(), crop)
-
-
-def outputs(network: Chain, batch: Batch) -> list[torch.Tensor]:
-    """The output of the input and of every layer."""
-    x = network.input(batch)
-    out = [x]
-    for layer in network.layers:
-        x = layer(x)
-        out.append(x)
-    return out
 
 
 @pytest.fixture(scope="module")

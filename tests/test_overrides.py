@@ -59,11 +59,16 @@ TEXTS += [
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_is_what_was_typed(text):
     config = loaded(
-        "dataset=folder", f"dataset.name={text}", f"dataset.source=/{text}", f"data_dir={text}"
+        "dataset=folder",
+        f"dataset.name={text}",
+        f"dataset.source=/{text}",
+        f"data_dir={text}",
+        f"store={text}",
+        f"out={text}/x",
     )
     assert (config.dataset.name, config.dataset.source) == (text, f"/{text}")
     assert config.data_dir == text and config.dataset.folder == f"{text}/{text}"
-    assert loaded(f"store={text}", f"out={text}/x").store == text
+    assert config.store == text
 
 
 def test_what_hydra_reads_as_a_text_is_left_to_it():

@@ -13,7 +13,8 @@ from tests.helpers import SIDE, coded, config_of, make_source, own_folder, packi
 from transferability.config import DatasetConfig
 from transferability.datasets import FORMAT, open_dataset
 from transferability.errors import UserError
-from transferability.pack import fitted, pack
+from transferability.pack import pack
+from transferability.transforms import fitted
 
 # --- the packed format ---
 

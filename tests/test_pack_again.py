@@ -161,7 +161,8 @@ def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(
     pack(replace(config, folder=str(tmp_path / "whole")))
     assert contents(folder) == contents(tmp_path / "whole")
     assert contents(folder).keys() == {*progress["sizes"], "labels.npy", "dataset.json"} - {
-        "hashes.npy"
+        "hashes.npy",
+        "perceptual.npy",
     }
     verify(folder)
 
@@ -220,7 +221,11 @@ def many(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGINT", "full disk"])
+SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in ("SIGINT", "full disk")]
+
+
+# Over 5 s of CPU: points from which packing can go on are thousands of images apart.
+@pytest.mark.parametrize("way", ["SIGKILL", *SLOW])
 def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_path, many, way):
     log, data = tmp_path / "log", tmp_path / "data"
     log.touch()

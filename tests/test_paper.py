@@ -130,6 +130,15 @@ def test_the_papers_conclusions_follow_from_its_own_numbers(networks):
     assert open_ones.verdict.tolist() == ["inconclusive"] and open_ones.above.tolist() == [
         "0 of 0 tasks"
     ]
+    assert table.splits.tolist() == [
+        *("4", "4", "1", "1", "4", "4", "4", "1", "1"),
+        *("4 + 1", "4 + 1", "1 + 1", "1", "1"),
+    ]
+    over_splits = table[table["holds for"] == "other splits, too"]
+    assert over_splits.index.tolist() == [0, 1, 4, 5, 6, 9, 10]
+    assert (over_splits["splits low"] > over_splits.threshold).all()
+    assert table["holds for"][12:].tolist() == ["this split"] * 2
+    assert (table.corrected == table.verdict).all()
     single = table[table.covers == "validation images only"]
     assert single.statement.str.startswith("Random filters").all() and len(single) == 2
 

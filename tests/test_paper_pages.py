@@ -9,9 +9,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis.command import command
-from analysis.figures import __main__, accuracy, write_figures
-from analysis.style import Page, _for_paper
-from tests.test_depths import networks, tables_of
+from analysis.figures import __main__, accuracy
+from analysis.figures.write import write_figures
+from analysis.page import Page
+from analysis.style import _for_paper
+from tests.made_up import networks, tables_of
 from transferability.errors import UserError
 
 COLUMN = Page(("png", "pdf"), 3.3, 8.0)
@@ -20,7 +22,7 @@ COLUMN = Page(("png", "pdf"), 3.3, 8.0)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    tables_of(8, networks(8)).write(folder)
+    tables_of(*networks(8)).write(folder)
     return folder
 
 
@@ -43,7 +45,7 @@ def test_a_panel_is_as_wide_as_the_column_and_its_text_as_large_as_the_papers(fo
 
 @pytest.mark.parametrize("font", [6, 8, 11])
 def test_nothing_is_cut_off_and_no_text_is_larger_than_asked(font):
-    drawing = accuracy.draw(tables_of(8, networks(8)))
+    drawing = accuracy.draw(tables_of(*networks(8)))
     for panel in drawing.panels:
         figure = _for_paper(panel, drawing.marks, Page(("png",), 3.3, font))
         figure.draw_without_rendering()
@@ -62,9 +64,9 @@ def test_nothing_is_cut_off_and_no_text_is_larger_than_asked(font):
 
 def test_chosen_treatments_stand_beside_the_bases(folder, tmp_path):
     chosen, other = tmp_path / "chosen", tmp_path / "other"
-    tables_of(8, networks(8)).write(chosen)
+    tables_of(*networks(8)).write(chosen)
     rows = [row for row in networks(8) if row["treatment"] in ("base", "AnB")]
-    tables_of(8, rows).write(other)
+    tables_of(*rows).write(other)
     paths, _ = write_figures(chosen, Page(("svg",)), ["design", "accuracy"], ["AnB"])
     write_figures(other, Page(("svg",)), ["accuracy"])
     assert {p.stem for p in paths} == {"design", "accuracy"}
@@ -81,5 +83,5 @@ def test_chosen_treatments_stand_beside_the_bases(folder, tmp_path):
 def test_an_impossible_size_is_one_line(value, folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["figures", str(folder), "--width", value])
     with pytest.raises(SystemExit):
-        command("analysis.figures", __main__.main, "", True, __main__.settings)
+        command("analysis.figures.__main__", "", True, __main__.settings)
     assert "a number above 0 and below 100" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from experiments import plan
+from experiments.cost import Cost, print_cost, schedule
 from experiments.plan import UnpackedImagenet
 from tests.conftest import CPU
 from transferability.networks.chain import layer_costs
@@ -16,14 +17,14 @@ def test_hours_on_several_devices():
         return [SimpleNamespace(generation=generation)]
 
     works, seconds = [job(0), job(0), job(0), job(1), job(1)], [4.0, 1.0, 2.0, 5.0, 1.0]
-    assert plan.schedule(works, seconds, 1) == 13
-    assert plan.schedule(works, seconds, 2) == 4 + 5  # 4 beside 1 + 2; then 5 beside 1
-    assert plan.schedule(works, seconds, 64) == 4 + 5
+    assert schedule(works, seconds, 1) == 13
+    assert schedule(works, seconds, 2) == 4 + 5  # 4 beside 1 + 2; then 5 beside 1
+    assert schedule(works, seconds, 64) == 4 + 5
 
 
 def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
     specs, store = [spec_of("baseB"), spec_of("R3B")], Store(tmp_path)
-    cost = plan.Cost(store, dataset, replace(CPU, threads=1))
+    cost = Cost(store, dataset, replace(CPU, threads=1))
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
     base, random_filters = (list(m.network.parameters()) for m in cohort.members)
     trained = sum(p.nbytes for p in random_filters if p.requires_grad)
@@ -39,7 +40,7 @@ def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
 
 
 def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
-    cost = plan.Cost(Store(tmp_path), dataset, CPU)
+    cost = Cost(Store(tmp_path), dataset, CPU)
     layers = [c.multiply_adds for c in layer_costs(spec_of("baseB").network)]
     images, validated = 8 * 6, 2 * len(dataset.val_rows(list(spec_of("baseB").classes)))
     assert cost.multiply_adds([spec_of("baseB")]) == sum(layers) * (3 * images + validated)
@@ -53,7 +54,7 @@ def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
 
 def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_path, capsys):
     study = [spec_of(cell) for cell in ("baseA", "baseB", "A3A", "A3B")]
-    plan.print_plan(study[-1:], study, Store(tmp_path), dataset, CPU)
+    assert plan.print_plan(study[-1:], study, Store(tmp_path)) == [study[0], study[-1]]
     header, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert header.split()[0] == "job"
     assert [(line.split()[0], line.split()[4].rstrip(",")) for line in lines[:2]] == [
@@ -69,7 +70,7 @@ def test_runs_that_lack_nothing_but_their_end_can_be_planned(spec_of, dataset, t
     cohort.members[0].step = spec.recipe.steps
     store.claim(spec).release()
     store.save_checkpoint(spec, cohort.members[0].checkpoint())
-    plan.print_plan([spec], [spec], store, dataset, CPU)
+    print_cost(plan.print_plan([spec], [spec], store), Cost(store, dataset, CPU))
     out = capsys.readouterr().out
     assert "To train: 1 networks, 0 network-images" in out and "To read" not in out
 

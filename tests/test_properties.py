@@ -12,7 +12,6 @@ import types
 import zipfile
 from dataclasses import fields, replace
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -20,10 +19,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.conftest import ROOT
 from transferability import sources
 from transferability.cells import Cell, expand, parse
 from transferability.config import DatasetConfig, RecipeConfig
@@ -38,17 +38,10 @@ from transferability.splits import tasks_of
 from transferability.stream import Stream
 from transferability.study import study_specs
 
-ROOT = Path(__file__).parent.parent
-settings.register_profile(
-    "repeatable",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=80,
-    # of another value of a boolean
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
-)
-settings.load_profile("repeatable")
+
+def times(factor: float) -> settings:
+    """So many times as many examples as the profile has."""
+    return settings(max_examples=round(factor * settings().max_examples))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +90,7 @@ def test_every_cell_has_a_name_of_its_own_that_parses_back(n_layers):
 @example("A03B~0", 8)
 @example("A\u0663B", 8)
 @example("A" + "9" * 5000 + "B", 8)
-@settings(max_examples=200)
+@times(2.5)
 def test_a_text_is_a_cell_or_one_clear_line(text, n_layers):
     try:
         cell = parse(text, n_layers)
@@ -225,7 +218,7 @@ USER_FILES = st.one_of(
 @example(b"A: &a [c0, c1]\nB: *a\n")
 @example(b"A: [c0, c1]\nB: [! c2, !!python/object/apply:os.abort []]\n")
 @example(b"{? [a] : b}")
-@settings(max_examples=200)
+@times(2.5)
 def test_a_file_of_lists_gives_two_tasks_or_one_clear_line(folder, content):
     path = folder / "mine.yaml"
     path.write_bytes(content)
@@ -331,7 +324,7 @@ def another(data, kind, field, value):
 
 
 @given(SPECS, st.data())
-@settings(max_examples=15)
+@times(0.2)
 def test_every_field_but_a_label_changes_the_id(spec, data):
     for field in fields(RunSpec):
         if field.name in ("dataset", "network", "recipe", "format"):
@@ -369,7 +362,7 @@ def _counted(spec: RunSpec) -> Any:
 
 
 @given(SPECS.filter(lambda s: s.source), st.data())
-@settings(max_examples=15)
+@times(0.2)
 def test_what_changes_a_source_changes_what_starts_from_it(spec, data):
     field = data.draw(st.sampled_from(fields(RecipeConfig)))
     recipe = spec.source.recipe
@@ -396,7 +389,7 @@ KEYS = st.lists(
 @example((1, 23), (12, 3))
 @example((), ("",))
 @example(("a",), ("a", ""))
-@settings(max_examples=300)
+@times(4)
 def test_keys_that_differ_draw_different_numbers(one, other):
     assert 0 <= seed_of(*one) < 2**63 and seed_of(*one) == seed_of(*one)
     assert (seed_of(*one) == seed_of(*other)) == (one == other)
@@ -460,7 +453,7 @@ def test_validation_visits_every_image_once(n_val, batch_size):
     st.permutations([f"{c}/{i}.png" for c in ("ant", "bee", "cat") for i in range(4)]),
     st.integers(0, 99),
 )
-@settings(max_examples=40)
+@times(0.5)
 def test_the_order_of_files_in_a_source_does_not_matter(folder, names, seed):
     def opened(order):
         path = folder / "z.zip"
@@ -495,7 +488,7 @@ WHOLE = {kind: encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "
     st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 255)), max_size=4),
     st.data(),
 )
-@settings(max_examples=200)
+@times(2.5)
 def test_a_damaged_image_is_an_image_or_one_clear_line(kind, changes, data):
     damaged = bytearray(WHOLE[kind])
     for at, value in changes:
@@ -540,7 +533,7 @@ DESCRIPTION = {
     st.dictionaries(st.sampled_from(sorted(DESCRIPTION)), JSON_VALUES, max_size=2),
     JSON_VALUES | st.none(),
 )
-@settings(max_examples=200)
+@times(2.5)
 def test_a_description_of_a_dataset_fits_or_is_one_clear_line(folder, changes, instead):
     packed = folder / "packed"
     packed.mkdir(exist_ok=True)
@@ -575,7 +568,7 @@ def test_a_name_is_shown_in_one_printable_line(name):
     st.lists(st.sampled_from(["A", "B"]), min_size=1, unique=True),
     st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@times(0.25)
 def test_a_plan_has_every_network_once_and_sources_before_what_starts_from_them(
     config, dataset, layers, treatments, targets, seeds
 ):

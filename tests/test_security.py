@@ -35,7 +35,10 @@ def test_nothing_in_the_program_can_load_a_pickle_or_run_a_text():
         r'torch\.load\b(?!\(path, map_location="cpu", weights_only=True\))'
         r"|\bpickle\b(?! import UnpicklingError)|allow_pickle=True|\beval\(|\bexec\("
         r"|yaml\.(?:load|unsafe_load|full_load)\("
-        r"|instantiate\(|shell=True|os\.system|import_module"
+        r"|instantiate\(|shell=True|os\.system"
+        # a module of ours by a name of a list of ours, never one that a file or a setting says
+        r"|import_module\((?!name\)\.main|f\"(?:transferability\.sources\.\{READERS\["
+        r"|analysis\.(?:figures|questions)\.\{name\}))"
     )
     paths = [
         p

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHRUNK
+from tests.helpers import results_of
 from tests.slurm.cluster import ask, cluster, missing
-from tests.test_store import contents
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.slow,  # sixteen processes that import torch, and the daemons
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+]
 
 ROOT = Path(__file__).parent.parent
 STUDY = [
@@ -103,7 +106,8 @@ def test_jobs_that_are_preempted_or_time_out_go_on_to_the_same_bytes(slurm, tmp_
     assert len(said) == 3, "two jobs of bases and one that starts from them"
     assert finish(local)[0] == 0
     assert (
-        contents(store) == contents(tmp_path / "local" / "runs") and len(contents(store)) == 3 * 4
+        results_of(store) == results_of(tmp_path / "local" / "runs")
+        and len(results_of(store)) == 3 * 4
     )
     assert not list(store.rglob("*.tmp")) and not list(store.rglob("checkpoint*"))
 

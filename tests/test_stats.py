@@ -212,16 +212,6 @@ def test_the_order_of_networks_does_not_matter():
     )
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say():
-    generator = np.random.default_rng(4)
-    difference = minus(mean("AnB", [3, 7]), {BASE: 1.0})
-    covered = 0
-    for _ in range(400):
-        found = estimate(study(CELLS, generator.uniform(0.3, 0.7, 2), 0.01, generator), difference)
-        covered += found.low <= -0.075 <= found.high
-    assert 0.92 <= covered / 400 <= 0.98
-
-
 def test_draws_have_the_spread_of_the_estimates():
     rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, np.random.default_rng(5))
     contrasts = [minus(mean("AnB", [n]), {BASE: 1.0}) for n in (3, 7)]

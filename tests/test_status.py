@@ -3,16 +3,14 @@ and what real training notes.
 """
 
 import json
-import os
-import signal
 import time
 
 import pytest
 import torch
 
 from experiments import status
-from tests.conftest import CPU, shrunk
-from tests.test_store import start
+from tests import crash
+from tests.conftest import CPU, SHRUNK, shrunk
 from transferability import progress
 from transferability.checkpoints import PROGRESS, Checkpoint
 from transferability.cohort import train
@@ -222,7 +220,8 @@ def test_a_note_that_cannot_be_written_stops_nothing(spec_of, dataset, tmp_path)
 def test_status_while_a_process_trains(tmp_path, capsys):
     endless = ["split=random-0", "recipe.steps=100000", "recipe.eval_every=20"]
     config = shrunk(tmp_path, *endless)
-    process = start(tmp_path, *endless)
+    arguments = [*SHRUNK, *crash.places(tmp_path), *endless]
+    process = crash.start("experiments.run", arguments, tmp_path / "log")
     deadline = time.monotonic() + 120
     try:
         while not any(
@@ -230,12 +229,12 @@ def test_status_while_a_process_trains(tmp_path, capsys):
             for folder in tmp_path.glob("runs/*")
             if (note := read(folder))
         ):
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.is_alive() and time.monotonic() < deadline
             time.sleep(0.2)
         _, line, accuracies, _, whole = said(config, capsys)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     assert "network-images/s" in line and line.endswith(" left") and " of 100,000, " in line
     assert accuracies.startswith("    top-1 at step ") and "base 0." in accuracies
     assert whole.startswith("The study: 0 of ") and "about " in whole

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+import experiments.run
 from tests import crash
 from tests.conftest import CPU, SHRUNK
 from transferability.checkpoints import CHECKPOINTS
@@ -100,8 +101,22 @@ def _step(path: Path) -> int:
         return int(file.metadata()["step"])
 
 
-@pytest.mark.parametrize("damage", IN_CHECKPOINTS)
-@pytest.mark.parametrize(("names", "step"), [([NEWEST], 5), ([PREVIOUS], 6), (CHECKPOINTS, None)])
+# which checkpoints are damaged, and the step from which training then goes on
+WHICH = [([NEWEST], 5), ([PREVIOUS], 6), (CHECKPOINTS, None)]
+
+
+def diagonal(first, second) -> list:
+    """Every pair of the two; by default those that name each once, the others are slow."""
+    return [
+        pytest.param(*a, *b, marks=[] if i % len(second) == j else pytest.mark.slow)
+        for i, a in enumerate(first)
+        for j, b in enumerate(second)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "names", "step"), diagonal([(damage,) for damage in IN_CHECKPOINTS], WHICH)
+)
 def test_a_damaged_checkpoint_costs_steps_and_no_bits(
     damage, names, step, half, whole, spec_of, dataset, tmp_path, caplog
 ):
@@ -246,38 +261,32 @@ def test_runs_of_a_hidden_name_are_read_too(spec_of, trained, dataset, tmp_path)
 
 # Disks
 
-MANY = ["split=random-0", "cell=baseB", "recipe.steps=240"]
 # what the disk has no room for: the size of files in bytes,
-# and settings under which it is the first
+# and when a checkpoint is written, so that this file is the first
 FULL = {
-    "checkpoint.safetensors": (17_000, ["recipe.eval_every=240"], ["checkpoint_seconds=0"]),
-    "weights.safetensors": (6_000, ["recipe.eval_every=240"], ["checkpoint_seconds=1000"]),
-    "metrics.jsonl": (17_000, ["recipe.eval_every=1"], ["checkpoint_seconds=1000"]),
+    "checkpoint.safetensors": (17_000, "checkpoint_seconds=0"),
+    "weights.safetensors": (6_000, "checkpoint_seconds=1000"),
 }
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_full_disk_is_one_line_and_loses_nothing(name, config, dataset, tmp_path):
+def test_a_full_disk_is_one_line_and_loses_nothing(name, half, whole, config, spec_of, tmp_path):
     """The kernel refuses to let a file grow; when there is room again the same command ends with
     the same bytes.
     """
-    size, settings, when = FULL[name]
-    arguments = [
-        *SHRUNK,
-        f"data_dir={Path(config.dataset.folder).parent}",
-        f"store={tmp_path}/runs",
-        *MANY,
-        *settings,
-    ]
-    log, store = tmp_path / "log", Store(tmp_path / "runs")
-    process = crash.start("experiments.run", [*arguments, "checkpoint_seconds=0"], log)
-    while not list(tmp_path.glob("runs/*/checkpoint-previous.safetensors")):
-        assert process.is_alive(), log.read_text()
-    process.kill()
-    process.join()
-    (spec,) = store.specs()
+    size, when = FULL[name]
+    store, spec = Store(shutil.copytree(half.root, tmp_path / "runs")), spec_of("baseB")
+    data = f"data_dir={Path(config.dataset.folder).parent}"
+    arguments = [*SHRUNK, data, f"store={store.root}", "split=random-0", "cell=baseB"]
+    full(name, size, [*arguments, when], store, spec, tmp_path / "log")
+    _run(arguments, tmp_path / "log", 0)
+    assert same(store, whole, spec)
+
+
+def full(name: str, size: int, arguments: list[str], store: Store, spec, log: Path) -> None:
+    """The command on a full disk ends in one line and leaves the run as it was."""
     before = store.load_checkpoint(spec)
-    _run([*arguments, *when], log, 2, {"RLIMIT_FSIZE": size})
+    _run(arguments, log, 2, {"RLIMIT_FSIZE": size})
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("error")]
     assert log.read_text().splitlines()[-1] == line
     assert (
@@ -291,12 +300,24 @@ def test_a_full_disk_is_one_line_and_loses_nothing(name, config, dataset, tmp_pa
         and not store.verify()[1]
     )
     assert store.load_checkpoint(spec).step == before.step
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_of_metrics_is_one_line_and_loses_nothing(config, dataset, tmp_path):
+    """After a kill: only a long run's metrics are larger than its weights."""
+    store, log = Store(tmp_path / "runs"), tmp_path / "log"
+    arguments = [*SHRUNK, f"data_dir={Path(config.dataset.folder).parent}", f"store={store.root}"]
+    arguments += ["split=random-0", "cell=baseB", "recipe.steps=240", "recipe.eval_every=1"]
+    process = crash.start("experiments.run", [*arguments, "checkpoint_seconds=0"], log)
+    while not list(tmp_path.glob("runs/*/checkpoint-previous.safetensors")):
+        assert process.is_alive(), log.read_text()
+    process.kill()
+    process.join()
+    (spec,) = store.specs()
+    full("metrics.jsonl", 17_000, [*arguments, "checkpoint_seconds=1000"], store, spec, log)
     _run(arguments, log, 0)
     _run([*arguments, f"store={tmp_path}/whole"], log, 0)
-    assert (
-        crash.differences(crash.contents(tmp_path / "runs"), crash.contents(tmp_path / "whole"))
-        == []
-    )
+    assert same(store, Store(tmp_path / "whole"), spec)
 
 
 def _run(arguments: list[str], log: Path, status: int, limits: dict | None = None) -> None:
@@ -306,7 +327,7 @@ def _run(arguments: list[str], log: Path, status: int, limits: dict | None = Non
     assert process.exitcode == status, log.read_text()
 
 
-def test_a_store_that_cannot_be_written_is_named(whole, config, dataset, tmp_path):
+def test_a_store_that_cannot_be_written_is_named(whole, config, dataset, cli, tmp_path):
     """A file system mounted read-only: what is finished is read, what is not is one line."""
     shutil.copytree(whole.root, tmp_path / "there" / "runs")
     (tmp_path / "runs").mkdir()
@@ -329,10 +350,11 @@ def test_a_store_that_cannot_be_written_is_named(whole, config, dataset, tmp_pat
         "split=random-0",
     ]
     try:
-        _run([*arguments, "cell=baseB"], tmp_path / "log", 0)
-        assert "nothing to train" in (tmp_path / "log").read_text()
-        _run([*arguments, "cell=B3B"], tmp_path / "log", 2)
-        (line,) = (tmp_path / "log").read_text().splitlines()
+        status, _, said = cli(experiments.run.main, *arguments, "cell=baseB")
+        assert status == 0 and "nothing to train" in said
+        status, _, said = cli(experiments.run.main, *arguments, "cell=B3B")
+        (line,) = said.splitlines()
+        assert status == 2
         assert line.startswith(
             f"error: store={tmp_path}/runs: cannot be written: Read-only file system"
         )

@@ -1,120 +1,22 @@
+"""The run store: what it holds, what it refuses, and that its files are whole.
+tests/test_faults.py has processes that die, are stopped or compete, tests/test_storage.py damage.
+"""
+
 import json
 import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import CPU, SHRUNK
+from tests.conftest import CPU
+from tests.helpers import snapshot
 from transferability.checkpoints import Checkpoint
 from transferability.errors import UserError
 from transferability.files import write_atomic
 from transferability.jobs import with_sources
 from transferability.runner import ensure
 from transferability.store import Store
-
-ROOT = Path(__file__).parent.parent
-
-
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """``python -m experiments.run`` on the shrunk study,
-    with its own data and store below ``folder``.
-    """
-    arguments = [*SHRUNK, f"data_dir={folder}/data", f"store={folder}/runs", *overrides]
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return errors
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    """What must not depend on how a run was executed."""
-    names = ("spec.json", "weights.safetensors", "predictions.safetensors", "metrics.jsonl")
-    return {
-        f"{p.parent.name}/{p.name}": p.read_bytes() for p in store.glob("*/*") if p.name in names
-    }
-
-
-def snapshot(folder: Path) -> dict[str, int]:
-    return {
-        str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock" and p.is_file()
-    }
-
-
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
-    long = [
-        "split=random-0",
-        "target=B",
-        "study.layers=[3]",
-        "recipe.steps=160",
-        "recipe.eval_every=40",
-    ]
-    finish(start(tmp_path / "whole", *long))
-    process = start(tmp_path / "killed", *long, "checkpoint_seconds=0")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        checkpoints = list((tmp_path / "killed" / "runs").glob("*A3B+*/checkpoint.safetensors"))
-        if checkpoints:
-            break
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    done = {p.parent.name for p in (tmp_path / "killed" / "runs").glob("*/DONE")}
-    assert not any("A3B+" in name for name in done), "killed in the middle of the last cohort"
-    errors = finish(start(tmp_path / "killed", *long))
-    assert "resumed" in errors
-    assert contents(tmp_path / "killed" / "runs") == contents(tmp_path / "whole" / "runs")
-    assert not list((tmp_path / "killed" / "runs").rglob("checkpoint.safetensors"))
-    assert not list((tmp_path / "killed" / "runs").rglob("*.tmp"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_clean_and_loses_no_step(number, tmp_path):
-    """Long before the first regular checkpoint: the step under way ends,
-    everything is saved, status 130.
-    """
-    settings = ["split=random-0", "cell=baseB", "recipe.steps=100000", "recipe.eval_every=50000"]
-    process = start(tmp_path, *settings)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/spec.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "goes on from the last checkpoint" in errors
-    (spec,) = Store(tmp_path / "runs").specs()
-    assert Store(tmp_path / "runs").step(spec) > 0
-
-
-def test_two_processes_that_ask_for_overlapping_runs_train_each_once(tmp_path):
-    # packs
-    finish(
-        start(tmp_path, "cell=baseA", "split=random-0", "recipe.steps=1", "recipe.warmup_steps=0")
-    )
-    asked = [
-        ["split=random-0", "study.layers=[2,5]"],
-        ["split=random-0", "study.layers=[5,6]", "target=B"],
-    ]
-    logs = [finish(p) for p in [start(tmp_path, *a, "recipe.steps=60") for a in asked]]
-    trained = sum(int(n) for log in logs for n in re.findall(r"(\d+) networks?: finished", log))
-    done = [p.parent.name for p in (tmp_path / "runs").glob("*/DONE")]
-    # base A and B, and 5 treatments for n = 2, 5 in both directions and n = 6 for B
-    assert len(done) - 1 == 2 + 20 + 5
-    assert trained == len(done) - 1
 
 
 def test_a_finished_run_costs_nothing(spec_of, trained, dataset):

@@ -12,12 +12,13 @@ from PIL import Image
 
 from analysis.collect import collect
 from analysis.collect import main as collecting
-from analysis.figures import drawings
+from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.report import page
 from analysis.selection import relative_to_base
 from analysis.stats import BASE, estimate
 from tests.conftest import CPU, shrunk
+from tests.helpers import composed
 from transferability.cells import parse
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo, open_dataset
@@ -43,19 +44,9 @@ def imagenet():
     )
 
 
-@pytest.fixture(scope="module")
-def compose(tmp_path_factory):
-    """compose(*overrides): a configuration that is not shrunk."""
-    from hydra import compose, initialize_config_dir
-
-    from experiments.cli import CONF
-    from transferability.config import load
-
-    def make(*overrides):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return load(compose("config", [*ORIGINAL, *overrides]))
-
-    return make
+def original(*overrides):
+    """A configuration that is not shrunk."""
+    return composed(*ORIGINAL, *overrides)
 
 
 def kinds(specs) -> Counter:
@@ -67,8 +58,8 @@ def kinds(specs) -> Counter:
     )
 
 
-def test_the_original_is_163_networks_and_7_with_random_filters(compose, imagenet):
-    specs = study_specs(compose("study=paper"), imagenet)
+def test_the_original_is_163_networks_and_7_with_random_filters(imagenet):
+    specs = study_specs(original("study=paper"), imagenet)
     assert kinds(specs) == {
         ("random", "base", False): 8,
         ("random", "BnB", False): 28,
@@ -85,8 +76,8 @@ def test_the_original_is_163_networks_and_7_with_random_filters(compose, imagene
     assert len(specs) == len(with_sources(specs)) == 170
 
 
-def test_the_original_has_its_odd_facts(compose, imagenet):
-    specs = study_specs(compose("study=paper"), imagenet)
+def test_the_original_has_its_odd_facts(imagenet):
+    specs = study_specs(original("study=paper"), imagenet)
     reduced = [s for s in specs if s.images_per_class]
     assert [s.images_per_class for s in reduced] == [
         1,
@@ -115,17 +106,17 @@ def test_the_original_has_its_odd_facts(compose, imagenet):
     }
 
 
-def test_the_study_of_the_original_is_the_list_of_its_runs(compose, imagenet):
+def test_the_study_of_the_original_is_the_list_of_its_runs(imagenet):
     table = published().results
     theirs = Counter(zip(table.split, table.cell, table.images_per_class.fillna(0), strict=True))
-    specs = study_specs(compose("study=paper"), imagenet)
+    specs = study_specs(original("study=paper"), imagenet)
     assert Counter((s.split, str(s.cell), s.images_per_class or 0) for s in specs) == theirs
 
 
-def test_the_complete_study_contains_the_original_and_treats_tasks_alike(compose, imagenet):
-    original = study_specs(compose("study=paper"), imagenet)
-    complete = study_specs(compose("study=paper-complete"), imagenet)
-    assert {s.id for s in original} < {s.id for s in complete}
+def test_the_complete_study_contains_the_original_and_treats_tasks_alike(imagenet):
+    papers = study_specs(original("study=paper"), imagenet)
+    complete = study_specs(original("study=paper-complete"), imagenet)
+    assert {s.id for s in papers} < {s.id for s in complete}
     halves = pd.DataFrame(
         [(s.split, s.cell.target, s.cell.treatment) for s in complete if s.split != "all"]
     )
@@ -144,21 +135,21 @@ def test_the_complete_study_contains_the_original_and_treats_tasks_alike(compose
         (["split=random-3", "target=B"], 8),
     ],
 )
-def test_a_study_of_parts_is_chosen_from(compose, imagenet, choice, count):
-    assert len(study_specs(compose("study=paper", *choice), imagenet)) == count
+def test_a_study_of_parts_is_chosen_from(imagenet, choice, count):
+    assert len(study_specs(original("study=paper", *choice), imagenet)) == count
 
 
 @pytest.mark.parametrize("choice", ["split=random-4", "cell=B3B+", "seed=1", "images_per_class=3"])
-def test_what_a_study_of_parts_does_not_have_is_an_error(compose, imagenet, choice):
+def test_what_a_study_of_parts_does_not_have_is_an_error(imagenet, choice):
     overrides = ["study=paper", choice, *(["split=random-2"] if choice.startswith("cell") else [])]
     with pytest.raises(
         UserError, match=f"study=paper has no networks with .*{choice.replace('+', '.')}"
     ):
-        study_specs(compose(*overrides), imagenet)
+        study_specs(original(*overrides), imagenet)
 
 
-def test_jobs_hold_every_run_once_sources_in_earlier_ones(compose, imagenet):
-    specs = study_specs(compose("study=paper"), imagenet)
+def test_jobs_hold_every_run_once_sources_in_earlier_ones(imagenet):
+    specs = study_specs(original("study=paper"), imagenet)
     every = jobs(specs)
     assert sum(map(len, every)) == 170 and len(every) == 11 + 12 + 10
     job_of = {s.id: i for i, job in enumerate(every) for s in job}
@@ -191,6 +182,7 @@ def test_the_small_studies_have_the_networks_that_they_say(tmp_path, dataset, st
         }
 
 
+@pytest.mark.slow
 def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
     parts = "study.parts.reduced_volume"
     small = ["study=paper", "study.layers=[1,7]", f"{parts}.images_per_class=[1,5,12]"]
@@ -234,6 +226,7 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
             shrunk(tmp_path, f"+study.parts.x.{wrong}")
 
 
+# 6 s of a CPU: two stores and a page
 def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part(tmp_path, config):
     """A folder of four classes, of which training has one picture twice and a quarter is
     held out for test.

@@ -5,22 +5,23 @@ tests/test_slurm.py has Slurm.
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 import experiments.sweep
-from experiments.cli import dataset_of
+from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
-from tests.test_store import contents, snapshot
+from tests.helpers import results_of, snapshot
+from transferability.pack import pack
 from transferability.runner import ensure
 from transferability.store import Store
 from transferability.study import study_specs
 
-ROOT = Path(__file__).parent.parent
 STUDY = [
     *SHRUNK,
     "split=random-0",
@@ -30,71 +31,83 @@ STUDY = [
 ]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """``python -m experiments.sweep`` in a process group of its own, as a terminal gives it."""
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.sweep",
-        *STUDY,
-        f"data_dir={folder}/data",
-        f"store={folder}/runs",
-    ]
-    return subprocess.Popen(
-        [*command, *overrides],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+def settings(folder: Path, *overrides: str) -> list[str]:
+    return [*STUDY, *crash.places(folder), *overrides]
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit status and standard error."""
-    errors = process.communicate(timeout=300)[1]
-    return process.returncode, errors
+def start(folder: Path, *overrides: str) -> tuple[BaseProcess, Path]:
+    """``python -m experiments.sweep`` in a process group of its own, as a terminal gives it; and
+    the file of what it prints. Only the sweep itself is forked: the multirun that it starts, and
+    its workers, are processes that import torch.
+    """
+    log = folder / "log"
+    log.write_text("")
+    return crash.start("experiments.sweep", settings(folder, *overrides), log), log
 
 
-def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(tmp_path):
-    length = ["recipe.steps=150", "recipe.eval_every=150"]
-    joblib = [*length, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    sweep = start(tmp_path, *joblib, "checkpoint_seconds=0")
+def finish(process: BaseProcess, log: Path) -> tuple[int, str]:
+    """Exit status and what it printed."""
+    process.join(300)
+    return process.exitcode, log.read_text()
+
+
+# Over 5 s of CPU: a multirun, stopped and given again, is two processes that import torch; joblib's
+# workers are such processes, too.
+@pytest.mark.parametrize(
+    ("launcher", "bases", "transfers"),
+    [
+        (["hydra/launcher=basic", "study.treatments.random=[base]"], 1, 0),
+        pytest.param(
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 2, 1, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["basic", "joblib"],
+)
+def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(
+    launcher, bases, transfers, cli, tmp_path
+):
+    asked = [*launcher, "recipe.steps=150", "recipe.eval_every=150"]
+    sweep, log = start(tmp_path, *asked, "checkpoint_seconds=0")
     deadline = time.monotonic() + 180
-    while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < 2:
-        assert sweep.poll() is None and time.monotonic() < deadline
+    while len(list(tmp_path.glob("runs/*/checkpoint.safetensors"))) < bases:
+        assert sweep.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(sweep.pid, signal.SIGINT)  # as Ctrl-C does
-    status, errors = finish(sweep)
+    status, errors = finish(sweep, log)
     assert (
         status == 130 and "stopped; the same command goes on from the last checkpoint" in errors
     ), errors
     assert not list(tmp_path.glob("runs/*/DONE"))
 
-    status, errors = finish(start(tmp_path, *joblib))
-    assert status == 0 and errors.count("1 network: 150 steps of 6 images, 1 resumed") == 2, errors
+    status, errors = finish(*start(tmp_path, *asked))
+    resumed = errors.count("1 network: 150 steps of 6 images, 1 resumed")
+    assert status == 0 and resumed == bases, errors
     assert re.findall(r"(\w+): (\d of \d) jobs to do", errors) == [
-        ("bases", "2 of 2"),
-        ("transfers", "1 of 1"),
+        ("bases", f"{bases} of {bases}"),
+        ("transfers", f"{transfers} of {transfers}"),
     ]
 
-    config = shrunk(tmp_path / "one", *STUDY[len(SHRUNK) :], *length)
-    dataset, alone = dataset_of(config), Store(config.store)
-    ensure(study_specs(config, dataset), alone, dataset, CPU)
-    assert (
-        contents(tmp_path / "runs") == contents(alone.root) and len(contents(alone.root)) == 3 * 4
+    config = shrunk(
+        tmp_path / "one",
+        *STUDY[len(SHRUNK) :],
+        *(word for word in asked if not word.startswith("hydra")),
     )
+    dataset, alone = pack(config.dataset), Store(config.store)
+    ensure(study_specs(config, dataset), alone, dataset, CPU)
+    assert results_of(tmp_path / "runs") == results_of(alone.root)
+    assert len(results_of(alone.root)) == (bases + transfers) * 4
 
     before = snapshot(tmp_path / "runs")
-    status, errors = finish(start(tmp_path, *joblib))
+    status, _, errors = cli(experiments.sweep.main, *settings(tmp_path, *asked))
     assert (
         status == 0
-        and "bases: 0 of 2 jobs to do" in errors
-        and "transfers: 0 of 1 jobs to do" in errors
+        and f"bases: 0 of {bases} jobs to do" in errors
+        and f"transfers: 0 of {transfers} jobs to do" in errors
     )
     assert snapshot(tmp_path / "runs") == before, "nothing is done twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM to the sweep alone"])
 def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
     """Long before the first regular checkpoint, in processes at different steps;
@@ -106,18 +119,22 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
         "recipe.eval_every=50000",
         "recipe.warmup_steps=0",
     ]
-    sweep = start(
+    sweep, log = start(
         tmp_path, *endless, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "threads=1"
     )
-    for line in sweep.stderr:
-        if "steps of 6 images" in line and len(list(tmp_path.glob("runs/*/spec.json"))) == 3:
-            break
+    deadline = time.monotonic() + 180
+    while (
+        "steps of 6 images" not in log.read_text()
+        or len(list(tmp_path.glob("runs/*/spec.json"))) < 3
+    ):
+        assert sweep.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
     time.sleep(1)
     if way == "Ctrl-C":
         os.killpg(sweep.pid, signal.SIGINT)
     else:
         sweep.terminate()
-    status, errors = finish(sweep)
+    status, errors = finish(sweep, log)
     assert status == 130 and "Traceback" not in errors and "error" not in errors.lower(), errors
     saved = [
         int(step)
@@ -133,13 +150,21 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
     assert errors.endswith("stopped; the same command goes on from the last checkpoint\n")
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+# Over 5 s of CPU: the multirun is a process that imports torch; others' workers are, too.
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "basic",
+        pytest.param("joblib", marks=pytest.mark.slow),
+        pytest.param("submitit_local", marks=pytest.mark.slow),
+    ],
+)
 def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path):
     if launcher == "submitit_local":
         pytest.importorskip(
             "hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'"
         )
-    status, errors = finish(start(tmp_path, f"hydra/launcher={launcher}", "recipe.lr=1e30"))
+    status, errors = finish(*start(tmp_path, f"hydra/launcher={launcher}", "recipe.lr=1e30"))
     line = errors.strip().splitlines()[-1]
     assert status == 2 and "transfers: 0 of 0 jobs to do" in errors and "Traceback" not in errors, (
         errors
@@ -157,11 +182,12 @@ def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path)
         assert not log or f"base{task} failed at step" in Path(log).read_text()
 
 
+@pytest.mark.slow
 def test_a_network_that_nothing_starts_from_does_not_stop_the_transfers(tmp_path):
     """The random-filter network of a part has a rate at which it fails."""
     parts = "+study.parts={usual:{},fails:{treatments:{random:[RnB]},recipe:{lr:1e30}}}"
     status, errors = finish(
-        start(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", parts)
+        *start(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", parts)
     )
     assert status == 2 and "Traceback" not in errors, errors
     line = errors.strip().splitlines()[-1]
@@ -188,15 +214,12 @@ def test_a_sweep_is_neither_a_plan_nor_a_multirun(cli, tmp_path, override):
     assert not (tmp_path / "data").exists()
 
 
-def test_slurm_without_the_extra_says_what_to_install():
-    hidden = "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None\n"
-    code = (
-        f"{hidden}import experiments.sweep as s; sys.argv[1:] = ['hydra/launcher=slurm']; "
-        "s.command(s.main)()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+def test_slurm_without_the_extra_says_what_to_install(cli, monkeypatch):
+    """Without it nothing has registered the launcher's configuration."""
+    Plugins.instance()  # has those that are installed register theirs, once
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(launchers, "submitit_slurm.yaml", raising=False)
+    status, _, errors = cli(experiments.sweep.main, "hydra/launcher=slurm")
+    assert status == 2
+    (line,) = errors.strip().splitlines()
     assert line.startswith("error: this launcher needs pip install '.[slurm]': ")

@@ -1,17 +1,23 @@
 """What surrounds every command: readers that go, folders that cannot be made, an installation."""
 
+import io
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import experiments.pack
 from analysis import paper, report
 from analysis.command import command
 from analysis.figures import __main__ as figures
@@ -20,15 +26,57 @@ from analysis.questions import __main__ as questions
 ROOT = Path(__file__).parent.parent
 
 
+# a command, whether nothing it prints is held back, whether nobody reads its errors either,
+# and its exit status
+GONE = {
+    "paper": ("analysis.paper {0}", "", False, 0),
+    "status": ("experiments.status data_dir={0} store={0}", "1", False, 0),
+    # nothing is packed
+    "verify": ("experiments.verify data_dir={0} store={0} dataset=cifar10", "1", True, 1),
+    "figures": ("analysis.figures {0}", "1", True, 2),
+}
+
+
+@pytest.mark.parametrize(("command", "unbuffered", "both", "status"), GONE.values(), ids=GONE)
+def test_printing_to_a_reader_that_has_gone_is_no_error(
+    command, unbuffered, both, status, tmp_path, monkeypatch
+):
+    """The command in this process, printing to pipes whose other ends are closed."""
+
+    @contextmanager
+    def stream(gone: bool) -> Iterator[TextIO]:
+        read, write = os.pipe()
+        (os.close if gone else ours.append)(read)
+        with open(write, "wb", buffering=0 if unbuffered else -1) as raw:
+            yield io.TextIOWrapper(raw, write_through=bool(unbuffered))
+
+    ours, ended = [], 0
+    module, *words = command.format(tmp_path).split()
+    with stream(True) as out, stream(both) as errors, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", errors)
+        patch.setattr(sys, "argv", [module, *words])
+        for name in (module, f"{module}.__main__"):
+            patch.delitem(sys.modules, name, raising=False)
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            ended = end.code
+    assert (ended or 0) == status
+    for read in ours:
+        with open(read) as file:
+            assert not file.read()
+    assert (tmp_path / "about.json").exists() == command.startswith("analysis.paper")
+
+
+# The end of a process is when what it held back is printed.
 @pytest.mark.parametrize(
     ("command", "unbuffered", "both", "status"),
     [
-        ("analysis.paper {0}", "", False, 0),
-        ("experiments.status data_dir={0} store={0}", "1", False, 0),
-        # nothing is packed
-        ("experiments.verify data_dir={0} store={0} dataset=cifar10", "1", True, 1),
-        ("analysis.figures {0}", "1", True, 2),
+        pytest.param(*GONE[name], marks=[] if name == "status" else pytest.mark.slow)
+        for name in GONE
     ],
+    ids=GONE,
 )
 def test_a_reader_that_has_gone_is_no_error(command, unbuffered, both, status, tmp_path):
     """COMMAND | true, and COMMAND 2>&1 | true."""
@@ -53,13 +101,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, t
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         monkeypatch.setattr(sys, "argv", ["command", str(folder)])
         with pytest.raises(SystemExit) as ended:
-            command("analysis.x", module.main, "", draws=module in (figures, questions))
+            command(module.__name__, "", draws=module in (figures, questions))
         (line,) = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2 and line.startswith("error: ") and str(folder) in line
     assert (tmp_path / "file").read_text() == "" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_locale_changes_nothing(tmp_path):
+# Over 5 s of CPU: a locale is that of a process, and one that is not UTF-8 starts another.
+def test_the_locale_changes_nothing(cli, tmp_path):
     """Names of classes, settings and what is printed are UTF-8 under a locale that has
     no such letters.
     """
@@ -70,33 +119,29 @@ def test_the_locale_changes_nothing(tmp_path):
             Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(
                 tmp_path / "naïve" / name / f"{i}.png"
             )
-    said = []
+    words = [
+        "dataset=folder",
+        "dataset.name=größe",
+        f"dataset.source={tmp_path}/naïve",
+        f"data_dir={tmp_path}/data",
+        "dataset.image_size=16",
+    ]
+    assert sys.getfilesystemencoding() == "utf-8"
+    status, here, _ = cli(experiments.pack.main, *words, f"dataset.folder={tmp_path}/one")
+    assert status == 0
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for data, environment in (("one", {"PYTHONUTF8": "1"}), ("two", plain)):
-        words = [
-            "dataset=folder",
-            "dataset.name=größe",
-            f"dataset.source={tmp_path}/naïve",
-            f"data_dir={tmp_path}/data",
-        ]
-        ask = [
-            sys.executable,
-            "-m",
-            "experiments.pack",
-            *words,
-            "dataset.image_size=16",
-            f"dataset.folder={tmp_path}/{data}",
-        ]
-        done = subprocess.run(ask, cwd=ROOT, capture_output=True, env={**os.environ, **environment})
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout.decode().replace(data, ""))
+    ask = [sys.executable, "-m", "experiments.pack", *words, f"dataset.folder={tmp_path}/two"]
+    done = subprocess.run(ask, cwd=ROOT, capture_output=True, env={**os.environ, **plain})
+    assert done.returncode == 0, done.stderr
+    there = done.stdout.decode()
     one, two = (
         json.loads((tmp_path / data / "dataset.json").read_bytes()) for data in ("one", "two")
     )
     assert one == two and [c["name"] for c in one["classes"]] == ["bee", "café", "猫"]
-    assert said[0] == said[1]
+    assert here.replace("one", "") == there.replace("two", "")
 
 
+@pytest.mark.slow
 def test_an_installation_has_its_configuration(tmp_path):
     """Not only one that is editable."""
     pytest.importorskip("setuptools", minversion="77")

@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
-from torch import Tensor
 
 from transferability.errors import UserError
-from transferability.files import digest_of, plain, replacing
+from transferability.files import digest_of, plain, replacing, save_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
@@ -33,7 +34,7 @@ class Checkpoint:
     the metrics so far and the seconds spent.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
     step: int
     metrics: list[dict[str, Any]]
     seconds: float
@@ -53,7 +54,7 @@ def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
     }
     header["sha256"] = digest_of(tensors, json.dumps(header, sort_keys=True))
     with replacing(newest) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=header)
+        save_tensors(tensors, temporary, header)
         if newest.exists():
             os.replace(newest, previous)
 
@@ -88,7 +89,8 @@ def saved_step(folder: Path) -> int:
     """Training steps that are safe; 0 without a checkpoint."""
     for name in CHECKPOINTS:
         try:
-            with safetensors.safe_open(folder / name, framework="pt") as file:
+            # of the frameworks the one that reads a header without importing torch
+            with safetensors.safe_open(folder / name, framework="np") as file:
                 return int(file.metadata()["step"])
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
             continue  # absent or damaged
@@ -118,7 +120,7 @@ def damaged(folder: Path) -> Iterator[str]:
             yield f"{folder / name} is damaged ({error}): training goes on from an earlier state"
 
 
-def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _open(path: Path) -> "tuple[dict[str, str], dict[str, Tensor]]":
     """Header and tensors of a checkpoint.
 
     Raises:

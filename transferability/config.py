@@ -6,8 +6,10 @@ A key that is not here is an error.
 
 import math
 import os
+import posixpath
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -15,6 +17,15 @@ from transferability.errors import UserError, require
 from transferability.identity import label, later
 from transferability.networks import NetworkConfig, config_class
 
+# By dataset.kind, the file of sources/ that opens such datasets.
+READERS = {
+    "procedural": "procedural",
+    "tiny_imagenet": "tiny_imagenet",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "imagenet": "imagenet",
+    "folder": "folder",
+}
 _PATHS = ("folder", "source", "val_labels")  # of the dataset
 
 
@@ -81,7 +92,7 @@ class GrammarConfig:
 class DatasetConfig:
     """Where images come from and how they are packed."""
 
-    kind: str  # one of KINDS in sources/__init__.py, such as folder
+    kind: str  # one of READERS, such as folder
     name: str  # names the packed folder and the runs
     folder: str  # the packed dataset
     image_size: int  # pixels a side, as packed
@@ -95,7 +106,15 @@ class DatasetConfig:
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
     # kind=folder: folders of train, val, test; {}: all are classes; null: by name
     parts: dict[str, str] | None = None
+    # kind=folder: the class is the so-manieth folder below that of train, val or test, or below the
+    # one that holds all; null: the first, if it holds images itself
+    class_level: int | None = later(None)
+    # kind=folder: names, or paths below the source, of folders that are left out
+    leave_out: list[str] | None = later(None, [])
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
+    # a regular expression, found in a file's path below the source: what its first group, or all of
+    # it, matches is held out as a whole, such as the images of a patient
+    group: str | None = later(None)
     # the share of each class held out for test, of what a val folder leaves; 0: none
     test_fraction: float = later(0.0)
     # keep (and say so) | drop | fail: equal pictures, see duplicates.py
@@ -109,10 +128,7 @@ class DatasetConfig:
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
-        # not above: what opens datasets is made of these settings
-        from transferability.sources import KINDS
-
-        require(self.kind in KINDS, "dataset.kind", self.kind, f"one of {', '.join(KINDS)}")
+        require(self.kind in READERS, "dataset.kind", self.kind, f"one of {', '.join(READERS)}")
         require(self.fit in ("squash", "crop"), "dataset.fit", self.fit, "squash or crop")
         filters = ("area", "linear", "bilinear", "bicubic")
         require(
@@ -143,6 +159,17 @@ class DatasetConfig:
         require(
             self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail"
         )
+        for key, value in (("class_level", self.class_level), ("leave_out", self.leave_out)):
+            fits = value is None or self.kind == "folder"
+            require(fits, f"dataset.{key}", value, "it is for dataset=folder")
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            require(False, "dataset.group", self.group, f"a regular expression ({error})")
+        level = self.class_level
+        require(level is None or level > 0, "dataset.class_level", level, "a number above 0")
+        named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())
+        require(named, "dataset.leave_out", self.leave_out, "names of folders")
         if self.parts:
             known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
             known = known and all(isinstance(folder, str) for folder in self.parts.values())
@@ -156,7 +183,26 @@ class DatasetConfig:
             self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
         )
         require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
-        KINDS[self.kind].check(self)
+        if self.embedded:
+            self._check_grammar()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the images are made, not read: they need no ``source``, and are packed on first
+        use.
+        """
+        return self.kind == "procedural"
+
+    def _check_grammar(self) -> None:
+        if self.grammar is None:
+            raise UserError("dataset.grammar=None is not possible: kind=procedural needs a grammar")
+        self.grammar.check()
+        side = self.grammar.patch * 2**self.grammar.levels
+        if self.image_size != side:
+            raise UserError(
+                f"dataset.image_size={self.image_size} is not possible: "
+                f"patch x 2^levels is {side} pixels"
+            )
 
 
 @dataclass(frozen=True)
@@ -269,6 +315,12 @@ class StudyConfig:
     treatments: dict[str, list[str]]
     images_per_class: list[int | None] = field(default_factory=lambda: [None])
     rates: list[float] | None = None
+    # the values of n as shares of the layers below the classifier, of any network, where layers
+    # is null
+    depths: list[float] | None = None
+    # accuracy | balanced_accuracy (the mean over classes): what the best is chosen by, and figures
+    # show
+    choose_by: str = "accuracy"
     parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
@@ -310,6 +362,7 @@ class Config:
     # between checkpoints, at least 30 times what the last took; 0: after every step
     checkpoint_seconds: float = 120.0
     out: str | None = None  # where analysis.collect writes its table
+    words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
 
     def check(self) -> None:
         self.dataset.check()
@@ -322,6 +375,15 @@ class Config:
             require(value is None or value > 0, key, value, "a number above 0, or null")
         if self.budget_minutes and self.mode != "plan":
             raise UserError("budget_minutes is for mode=plan, which says what fits it")
+        known = ("accuracy", "balanced_accuracy")
+        require(
+            self.study.choose_by in known,
+            "study.choose_by",
+            self.study.choose_by,
+            " or ".join(known),
+        )
+        for depth in self.study.depths or []:
+            require(0 < depth <= 1, "study.depths", depth, "shares above 0, and at most 1")
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {
             f"study.parts.{name}": part for name, part in self.study.parts.items()
@@ -364,6 +426,10 @@ def load(composed: DictConfig) -> Config:
             if (path := getattr(part, key)) is not None:
                 setattr(part, key, expanded(path, prefix + key))
     config.check()
+    if config.study.layers is None and config.study.depths:
+        inner = config.network.n_layers - 1
+        layers = {max(1, round(depth * inner)) for depth in config.study.depths}
+        config.study.layers = sorted(layers)
     return config
 
 

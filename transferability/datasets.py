@@ -16,18 +16,23 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import cv2
 import joblib
 import numpy as np
-import torch
 from numpy.lib.format import open_memmap
 
+from transferability.config import DatasetConfig
 from transferability.errors import UserError, shown
+from transferability.identity import described
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
+# settings that do not change what an image is
+_WHERE = ("folder", "source", "parts", "class_level", "leave_out", "val_labels", "on_error")
 _HASHED = 1 << 26  # elements that are hashed at once
 _KEYS = {
     "name": str,
@@ -138,10 +143,12 @@ class PackedDataset:
         # clip: the other modes fill ``out`` by a copy
         return np.take(self.images, rows, axis=0, out=out, mode="clip")
 
-    def images_on(self, device: torch.device) -> torch.Tensor:
+    def images_on(self, device: "torch.device") -> "torch.Tensor":
         """All images on ``device``, the same for all who ask;
         gone when nobody holds them: a process may move on.
         """
+        import torch  # which status and plans do without
+
         images = self._images_on.get(device)
         if images is None:
             images = torch.from_numpy(self.read_rows(np.arange(len(self.labels)))).to(device)
@@ -213,6 +220,8 @@ class JpegRows:
         return out
 
     def _decode(self, row: int, out: np.ndarray) -> None:
+        import cv2  # which packs of raw pixels do without
+
         try:
             image = cv2.imdecode(
                 self.files[self.offsets[row] : self.offsets[row + 1]], cv2.IMREAD_COLOR
@@ -258,6 +267,56 @@ def open_dataset(folder: str) -> PackedDataset:
     """
     _require_packed(Path(folder))
     return PackedDataset(Path(folder))
+
+
+def dataset_of(config: DatasetConfig) -> PackedDataset:
+    """The packed dataset; an embedded one is packed on first use.
+
+    Raises:
+        UserError: as :func:`open_packed`.
+    """
+    if config.embedded and not (Path(config.folder) / "dataset.json").exists():
+        from transferability.pack import pack  # which only those that pack wait for
+
+        return pack(config)
+    return open_packed(config)
+
+
+def open_packed(config: DatasetConfig) -> PackedDataset:
+    """The dataset of ``config``, packed before.
+
+    Raises:
+        UserError: it is not packed, or was packed from another source or with other settings.
+    """
+    dataset = open_dataset(config.folder)
+    wanted, found = settings_of(config), dataset.meta["settings"]
+    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if config.source and not same_source(dataset.meta, {"source": config.source}):
+        raise UserError(
+            f"{config.folder} was packed from {dataset.meta['source']}, not from "
+            f"dataset.source={config.source}: set dataset.name to pack this beside it, "
+            "or delete the folder"
+        )
+    if differing:
+        raise UserError(
+            f"{config.folder} was packed with other settings ({', '.join(differing)}): set "
+            "dataset.name to pack these beside it, or delete the folder"
+        )
+    return dataset
+
+
+def same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two descriptions name one folder or file, however they spell it;
+    one that names none fits any.
+    """
+    names = [found for what in (first, second) if (found := what.get("source"))]
+    return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
+
+
+def settings_of(config: DatasetConfig) -> dict[str, Any]:
+    """The settings that the images of a pack depend on."""
+    left_out = (*_WHERE, "jpeg_quality") if config.encoding == "raw" else _WHERE
+    return {k: v for k, v in described(config).items() if k not in left_out}
 
 
 def verify(dataset: PackedDataset | str | Path) -> None:

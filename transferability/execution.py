@@ -77,7 +77,8 @@ def _choose_kernels(deterministic: bool) -> None:
     # The fastest for each shape, of which a study has few. Which one that is, is a matter of
     # time: other bits each run.
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # it imports torch's compiler
+        torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
         # nothing here reads what was not written

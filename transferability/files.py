@@ -6,11 +6,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
-from torch import Tensor
 
 from transferability.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -60,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def digest_of(tensors: dict[str, Tensor], header: str = "") -> str:
+def digest_of(tensors: "dict[str, Tensor]", header: str = "") -> str:
     """SHA-256 of the header, and of names, types, shapes and values of the tensors."""
     digest = hashlib.sha256(header.encode())
     for name, tensor in sorted(tensors.items()):
@@ -69,6 +72,20 @@ def digest_of(tensors: dict[str, Tensor], header: str = "") -> str:
     return digest.hexdigest()
 
 
-def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """Tensors on the CPU in standard memory order, as safetensors stores them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def save_tensors(tensors: "dict[str, Tensor]", path: Path, header: dict[str, str]) -> None:
+    """Write a file of safetensors (through :func:`replacing`)."""
+    from safetensors.torch import save_file  # imports torch, which reading a store does without
+
+    save_file(plain(tensors), path, metadata=header)
+
+
+def load_tensors(path: Path) -> "dict[str, Tensor]":
+    """The tensors in a file of safetensors, by name."""
+    from safetensors.torch import load_file
+
+    return load_file(path)

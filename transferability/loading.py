@@ -6,6 +6,7 @@ with its class names and what was done to its images.
 >>> run.classes[run(run.preprocess("daisy.jpg")).argmax()]
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from transferability.datasets import PackedDataset
-from transferability.errors import UserError
+from transferability.errors import UserError, shown
 from transferability.networks.chain import Chain
-from transferability.pack import fitted
-from transferability.sources.decoding import decode
 from transferability.spec import RunSpec
 from transferability.store import Store
 from transferability.stream import Batch
+from transferability.transforms import BAD, Preprocessing, fault
+
+log = logging.getLogger(__name__)
 
 
 class Run(nn.Module):
@@ -30,7 +32,7 @@ class Run(nn.Module):
     Attributes:
         spec: all that it is.
         classes: the names of its classes, in the order of its outputs.
-        image_size, resize, fit: how the dataset was packed, see ``DatasetConfig``.
+        preprocessing: how the dataset was packed: image_size, resize, fit, orientation, encoding.
         metrics: its evaluations, see ``Store.metrics``.
         network: the layers, ``network.layers[n - 1]`` is layer n.
     """
@@ -41,20 +43,35 @@ class Run(nn.Module):
         super().__init__()
         self.spec, self.network, self.metrics = spec, network, metrics
         self.classes: list[str] = images["classes"]
-        self.image_size, self.resize, self.fit = (
-            images[key] for key in ("image_size", "resize", "fit")
-        )
+        self.preprocessing = Preprocessing.of(images | {"encoding": spec.dataset.encoding})
+        self._says_orientation = "orientation" in images
         self.eval()
 
     def preprocess(self, *images: str | Path | Image.Image | np.ndarray) -> Tensor:
-        """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays (H, W, 3)
-        uint8 of any size.
+        """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays.
+
+        An array is taken as upright: grey, (H, W), RGB or RGBA, (H, W, 3 or 4), uint8 or uint16,
+        of any size.
+
+        Raises:
+            UserError: an image is damaged, or of a kind that is not read; says which.
         """
-        arrays = [decode(Path(i).read_bytes()) if isinstance(i, (str, Path)) else i for i in images]
-        arrays = [np.asarray(i.convert("RGB")) if isinstance(i, Image.Image) else i for i in arrays]
-        return torch.from_numpy(
-            np.stack([fitted(i, self.image_size, self.resize, self.fit) for i in arrays])
-        )
+        return torch.from_numpy(np.stack([self._row(image) for image in images]))
+
+    def _row(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+        try:
+            row, asks = self.preprocessing(image)
+        except BAD as error:
+            name = image if isinstance(image, (str, Path)) else f"an image ({type(image).__name__})"
+            raise UserError(f"{shown(name)} {fault(error)}") from error
+        if asks and not self._says_orientation:
+            self._says_orientation = True  # once is enough
+            log.warning(
+                "%s was trained before runs kept dataset.orientation; images that ask to be turned "
+                "are taken as they are stored, as its dataset's were unless that was set to apply",
+                self.spec.run_id,
+            )
+        return row
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (B, classes), of the middle of :meth:`preprocess`'s images."""
@@ -66,7 +83,7 @@ class Run(nn.Module):
         """
         start = torch.full(
             (len(images),),
-            (self.image_size - self.spec.network.input_size) // 2,
+            (self.preprocessing.image_size - self.spec.network.input_size) // 2,
             device=images.device,
         )
         batch = Batch(

@@ -17,7 +17,9 @@ from transferability.checkpoints import Checkpoint
 from transferability.config import RecipeConfig
 from transferability.draws import seed_of
 from transferability.identity import described
-from transferability.networks.chain import BatchNorm, Chain, NetworkConfig, copy_layers
+from transferability.networks.chain import Chain, copy_layers
+from transferability.networks.config import NetworkConfig
+from transferability.networks.modules import BatchNorm, channels_subtracted
 from transferability.optim import learning_rate, make_optimiser, set_rate
 from transferability.spec import RunSpec
 from transferability.stream import Batch, Stream
@@ -190,7 +192,7 @@ def build_member(
 
 def _mean(network: NetworkConfig, stream: Stream) -> np.ndarray:
     """What a network whose layer 1 is its own subtracts."""
-    if (mean := network.channels_subtracted) is not None:
+    if (mean := channels_subtracted(network)) is not None:
         return mean
     image = stream.mean_image
     return image if network.mean == "image" else image.mean(axis=(0, 1))

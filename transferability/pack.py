@@ -24,7 +24,6 @@ import cv2
 import joblib
 import numpy as np
 from filelock import FileLock
-from PIL import Image
 from tqdm import tqdm
 
 from transferability.config import DatasetConfig
@@ -35,35 +34,36 @@ from transferability.datasets import (
     encoding_of,
     open_dataset,
     open_images,
+    open_packed,
     part_checksums,
+    same_source,
+    settings_of,
 )
 from transferability.draws import numpy_generator
 from transferability.duplicates import (
     HASH,
     counted,
     equal_pictures,
+    near_duplicates,
+    near_sentence,
+    perceptual_hash,
     pixel_hash,
     sentence,
     superfluous,
 )
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
-from transferability.identity import described
-from transferability.rows import HASHES, Piece, Rows
+from transferability.rows import HASHES, PERCEPTUALS, Piece, Rows
 from transferability.sources import open_source
-from transferability.sources.decoding import UnsupportedError
 from transferability.sources.parts import PARTS
 from transferability.sources.source import Item, Source
+from transferability.transforms import BAD, Preprocessing, as_jpeg, fault
 
 log = logging.getLogger(__name__)
 SAFE = 4096  # images between two points from which packing can go on
 # images that a thread takes at once: with one at a time, handing them over costs more than a core
 PIECE = 16
-# with antialias, as torchvision's and timm's transforms have them
-PILLOWS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
-# settings that do not change what an image is
-_WHERE = ("folder", "source", "parts", "val_labels", "on_error")
 
 
 def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
@@ -95,6 +95,10 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
         if (folder / "dataset.json").exists():
             dataset = open_packed(config)
             _judge(dataset.meta.get("duplicates"), config)
+            _say_near(
+                dataset.meta.get("near_duplicates", {}), dataset.n_val + dataset.n_test, config
+            )
+            _say_turned(dataset.meta.get("turned", 0), len(dataset.labels), config)
             _check_source_unchanged(config, dataset)
             return dataset
         if folder.exists():
@@ -108,7 +112,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
             # if there is one, it died just before the end of this function
             if _described(partial / "dataset.json", what) is None:
                 _write(source, config, partial, what, workers)
-            for name in ("progress.json", HASHES):
+            for name in ("progress.json", HASHES, PERCEPTUALS):
                 (partial / name).unlink(missing_ok=True)
             remove_leftovers(partial)
             os.replace(partial, folder)
@@ -127,7 +131,7 @@ def _identity(source: Source, config: DatasetConfig) -> dict[str, Any]:
     what = {
         "format": FORMAT,
         "name": config.name,
-        "settings": _settings(config),
+        "settings": settings_of(config),
         "source": config.source,
         "source_files": _source_files(source),
         "opencv": cv2.__version__,
@@ -140,45 +144,9 @@ def _described(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
         same = all(found[key] == value for key, value in what.items() if key != "source")
-        return found if same and _same_source(found, what) else None
+        return found if same and same_source(found, what) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def open_packed(config: DatasetConfig) -> PackedDataset:
-    """The dataset of ``config``, packed before.
-
-    Raises:
-        UserError: it is not packed, or was packed from another source or with other settings.
-    """
-    dataset = open_dataset(config.folder)
-    wanted, found = _settings(config), dataset.meta["settings"]
-    differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-    if config.source and not _same_source(dataset.meta, {"source": config.source}):
-        raise UserError(
-            f"{config.folder} was packed from {dataset.meta['source']}, not from "
-            f"dataset.source={config.source}: set dataset.name to pack this beside it, "
-            "or delete the folder"
-        )
-    if differing:
-        raise UserError(
-            f"{config.folder} was packed with other settings ({', '.join(differing)}): set "
-            "dataset.name to pack these beside it, or delete the folder"
-        )
-    return dataset
-
-
-def _same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two descriptions name one folder or file, however they spell it;
-    one that names none fits any.
-    """
-    names = [found for what in (first, second) if (found := what.get("source"))]
-    return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
-
-
-def _settings(config: DatasetConfig) -> dict:
-    left_out = (*_WHERE, "jpeg_quality") if config.encoding == "raw" else _WHERE
-    return {k: v for k, v in described(config).items() if k not in left_out}
 
 
 def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
@@ -273,7 +241,7 @@ def _write(
     """
     progress = _begin(folder, what)
     source, dropped = _distinct(_shuffled(source, config.seed), config, workers)
-    skipped, items = progress["skipped"], source.items
+    skipped, turned, items = progress["skipped"], progress["turned"], source.items
     raw = len(items) * config.image_size**2 * 3
     # of photographs, at quality 95
     _check_room(folder, raw if config.encoding == "raw" else raw // 4)
@@ -284,8 +252,10 @@ def _write(
         ):
             skipped |= _bad(piece, config)
             rows.append(piece)
+            turned += piece.turned
             if done - safe >= SAFE:
-                safe, state = done, {"items": done, "skipped": skipped, "sizes": rows.sync()}
+                safe = done
+                state = {"items": done, "skipped": skipped, "turned": turned, "sizes": rows.sync()}
                 write_atomic(folder / "progress.json", json.dumps({**what, **state}))
         rows.finish()
     if skipped:
@@ -299,13 +269,23 @@ def _write(
         )
         _check_classes(source, config, skipped)
         source = _without(source, skipped)
-    equal = counted(equal_pictures(source, np.load(folder / HASHES)))
+    hashes = np.load(folder / HASHES)
+    equal = counted(equal_pictures(source, hashes))
     _judge(equal, config)
-    _describe(source, folder, what, skipped, dropped or equal)
+    near = {}
+    if not config.embedded:
+        images = open_images(
+            folder, len(hashes), config.image_size, encoding_of(what["settings"], folder)
+        )
+        near = near_duplicates(source, images, np.load(folder / PERCEPTUALS), hashes)
+    _say_near(near, len(source.items) - len(source.train), config)
+    _say_turned(turned, len(source.items), config)
+    found = {"duplicates": dropped or equal, "near_duplicates": near, "turned": turned}
+    _describe(source, folder, what, skipped, {k: v for k, v in found.items() if v})
 
 
 def _describe(
-    source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], equal: dict
+    source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], found: dict
 ) -> None:
     """Write the labels, and last the description: with it the dataset is whole."""
     labels = np.array([item.label for item in source.items], dtype=np.int64)
@@ -323,7 +303,7 @@ def _describe(
         **({"n_test": len(source.test)} if source.test else {}),
         "classes": classes,
         "skipped": skipped,
-        **({"duplicates": equal} if equal else {}),
+        **found,
         "part_checksums": part_checksums(labels, classes),
         "checksum": checksum_of(images, labels, classes),  # of what the disk gives back
     }
@@ -373,6 +353,45 @@ def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
         )
 
 
+def _say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> None:
+    """One line where pictures have near-duplicates."""
+    if not near:
+        return
+    if not near["held out"]:
+        log.info("%s: %s", config.name, near_sentence(near, held_out))
+        return
+    names = " and ".join(near["first"])
+    # as Roboflow names the copies that it makes of an image
+    way = "'([^/]+)[.]rf[.]'" if all(".rf." in name for name in near["first"]) else "PATTERN"
+    log.warning(
+        '%s: %s (first %s); they flatter accuracy: "dataset.group=%s" keeps the files in '
+        "whose paths the pattern finds the same on one side",
+        config.name,
+        near_sentence(near, held_out),
+        names,
+        way,
+    )
+
+
+def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
+    """One line where images ask to be turned, as those of a phone that was held upright do."""
+    if turned and config.orientation == "apply":
+        log.info(
+            "%s: %d of %d images are turned, as they ask (dataset.orientation=apply)",
+            config.name,
+            turned,
+            images,
+        )
+    elif turned:
+        log.warning(
+            "%s: %d of %d images ask to be turned (EXIF or TIFF) and are packed as they are "
+            "stored: dataset.orientation=apply turns them",
+            config.name,
+            turned,
+            images,
+        )
+
+
 def _bad(piece: Piece, config: DatasetConfig) -> dict[str, str]:
     """What is wrong with images, by name; an error if they are not to be skipped."""
     if piece.bad and config.on_error == "fail":
@@ -387,14 +406,18 @@ def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     """
     found = _described(folder / "progress.json", what)
     sizes = found["sizes"] if found else {}
-    if HASHES in sizes and all(
-        (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
+    if (
+        HASHES in sizes
+        and "turned" in found
+        and all(
+            (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
+        )
     ):
         log.info("packing %s goes on after %s images", what["name"], f"{found['items']:,}")
         return found
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    return {"items": 0, "skipped": {}, "sizes": {}}
+    return {"items": 0, "skipped": {}, "turned": 0, "sizes": {}}
 
 
 def _shuffled(source: Source, seed: int) -> Source:
@@ -432,56 +455,19 @@ def encoded(items: list[Item], config: DatasetConfig, workers: int) -> Iterator[
 
 
 def _piece(items: list[Item], config: DatasetConfig) -> Piece:
-    piece = Piece()
+    piece, preprocessing = Piece(), Preprocessing.of(vars(config) | {"encoding": None})
     for item in items:
         try:
-            image = fitted(item.load(), config.image_size, config.resize, config.fit)
-            row, key = _stored(image, config), pixel_hash(image)
-        except UnsupportedError as error:
-            piece.bad.append((item.name, f"is not supported ({reason(error)})"))
-        except ValueError as error:
-            piece.bad.append((item.name, f"is corrupt ({reason(error)})"))
-        except OSError as error:
-            piece.bad.append((item.name, f"cannot be read ({reason(error)})"))
+            image, asks = preprocessing.fitted(item.read())
+            row = image if config.encoding == "raw" else as_jpeg(image, config.jpeg_quality)
+        except BAD as error:
+            piece.bad.append((item.name, fault(error)))
         else:
             piece.rows.append(row)
-            piece.hashes.append(key)
+            piece.hashes.append(pixel_hash(image))
+            piece.perceptual.append(perceptual_hash(image))
+            piece.turned += asks
     return piece
-
-
-def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
-    """An image of any size, (H, W, 3), at the size of the pack: squashed, or its shorter side
-    brought to this size and the middle taken (torchvision's ``Resize`` and ``CenterCrop``).
-    """
-    height, width = image.shape[:2]
-    if fit == "crop":
-        shorter = min(height, width)
-        height, width = image_size * height // shorter, image_size * width // shorter
-    else:
-        height, width = image_size, image_size
-    image = _resized(image, height, width, resize)
-    top, left = (round((length - image_size) / 2) for length in (height, width))
-    return np.ascontiguousarray(image[top : top + image_size, left : left + image_size])
-
-
-def _resized(image: np.ndarray, height: int, width: int, resize: str) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    if resize in PILLOWS:
-        return np.asarray(Image.fromarray(image).resize((width, height), PILLOWS[resize]))
-    area = resize == "area" and min(image.shape[:2]) > min(height, width)
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    )
-
-
-def _stored(image: np.ndarray, config: DatasetConfig) -> np.ndarray:
-    """A fitted image as its row of the pack: pixels, or a JPEG file."""
-    if config.encoding == "raw":
-        return image
-    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality, *sampling])[1]
 
 
 def _counted(

@@ -12,20 +12,23 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 
 from transferability.config import DatasetConfig
-from transferability.duplicates import HASH
+from transferability.duplicates import HASH, PERCEPTUAL
 
-HASHES = "hashes.npy"  # of the pixels of the rows so far; no part of the finished dataset
+# of the pixels of the rows so far; no part of the finished dataset
+HASHES, PERCEPTUALS = "hashes.npy", "perceptual.npy"
 
 
 @dataclass
 class Piece:
-    """Some images, as they are stored and with the hashes of their pixels, and (name, why)
-    of those that are bad.
+    """Some images, as they are stored and with the hashes of their pixels, how many ask to be
+    turned, and (name, why) of those that are bad.
     """
 
     rows: list[np.ndarray] = field(default_factory=list)  # of pixels, or JPEG files
     hashes: list[bytes] = field(default_factory=list)
+    perceptual: list[bytes] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
+    turned: int = 0
 
 
 class _Growing:
@@ -70,7 +73,7 @@ class Rows:
         kinds = {"images.npy": ("|u1", (config.image_size, config.image_size, 3))}
         if config.encoding == "jpeg":
             kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
-        kinds[HASHES] = ("|u1", (HASH,))
+        kinds |= {HASHES: ("|u1", (HASH,)), PERCEPTUALS: ("|u1", (PERCEPTUAL,))}
         self.files = {
             name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()
         }
@@ -92,6 +95,7 @@ class Rows:
             )
         self.images.file.writelines(piece.rows)
         self.files[HASHES].file.writelines(piece.hashes)
+        self.files[PERCEPTUALS].file.writelines(piece.perceptual)
 
     def sync(self) -> dict[str, int]:
         """Force everything to the disk; the bytes of each file."""

@@ -5,7 +5,9 @@ what is missing trained.
 import gc
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache, partial
 
 import torch
 from filelock import FileLock
@@ -17,15 +19,18 @@ from transferability.cohort import Cohort, Execution, predict, train
 from transferability.datasets import PackedDataset
 from transferability.devices import is_out_of_memory, training_device
 from transferability.errors import UserError
+from transferability.estimate import Workload, workload
 from transferability.jobs import cohort_key, jobs, with_sources
 from transferability.member import Member, build_member
-from transferability.networks.given import Given, state_of
-from transferability.progress import Notes
+from transferability.networks.facts import Given
+from transferability.networks.given import state_of
+from transferability.progress import Due, Notes, Progress
 from transferability.provenance import provenance
 from transferability.spec import RunSpec
 from transferability.stopping import check, stop_requests
 from transferability.store import Store
 from transferability.stream import Stream
+from transferability.terminal import counted, duration
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
@@ -61,9 +66,15 @@ def ensure(
         return
     for classes, images in {(s.classes, s.images_per_class) for s in pending if s.images_per_class}:
         dataset.train_rows(list(classes), images)  # too few are named before anything is trained
+    store.check_locks()
+    log.info(
+        "to train: %s of %d, into %s",
+        counted(len(pending) - len(done), "network"),
+        len(pending),
+        store.root,
+    )
     for network in {s.network for s in pending}:
         network.verify()
-    store.check_locks()
     with training_device(execution.device) as device:
         _train_pending(pending, store, dataset, replace(execution, device=device))
     _report_failures(pending, store)
@@ -85,7 +96,9 @@ def _train_pending(
         if claimed:
             tried |= {s.run_id for s, _ in claimed}
             try:
-                _train_wave([s for s, _ in claimed], store, dataset, execution)
+                wave = [s for s, _ in claimed]
+                to_begin = partial(_to_begin, pending, wave, store, before, tried)
+                _train_wave(wave, store, dataset, execution, to_begin)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -119,13 +132,32 @@ def _ready(
     """The runs that can be trained now: not finished, source finished,
     and not failed in this try.
     """
-
-    def failed(spec: RunSpec) -> bool:
-        failure = store.failure(spec)
-        return failure is not None and (spec.run_id in tried or failure != before[spec.run_id])
-
-    left = [s for s in pending if not store.is_done(s) and not failed(s)]
+    left = [s for s in pending if not store.is_done(s) and not _failed(s, store, before, tried)]
     return [s for s in left if s.base is None or store.is_done(s.base)]
+
+
+def _to_begin(
+    pending: list[RunSpec],
+    wave: list[RunSpec],
+    store: Store,
+    before: dict[str, dict | None],
+    tried: set[str],
+) -> list[RunSpec]:
+    """The runs that are to be trained after those of ``wave``."""
+    now = {s.run_id for s in wave}
+    return [
+        s
+        for s in pending
+        if s.run_id not in now
+        and not store.is_done(s)
+        and not any(_failed(one, store, before, tried) for one in with_sources([s]))
+    ]
+
+
+def _failed(spec: RunSpec, store: Store, before: dict[str, dict | None], tried: set[str]) -> bool:
+    """Whether the run has failed in this try; ``before``: how it had failed by then."""
+    failure = store.failure(spec)
+    return failure is not None and (spec.run_id in tried or failure != before[spec.run_id])
 
 
 def _report_failures(pending: list[RunSpec], store: Store) -> None:
@@ -220,8 +252,61 @@ def make_cohorts(
     return list(cohorts.values())
 
 
+def time_left(progress: Progress, work: Workload) -> str:
+    """The rate of the networks that train, and the time left of them and of the whole command."""
+    if progress.rates is None:
+        return "no rate yet"
+    words = f"{progress.rates[0]:.3g} steps/s, {duration(progress.seconds_left)} left"
+    if work.ahead:
+        words += f"; of the whole command about {duration(work.seconds([progress]))}"
+    if work.unlike:
+        words += f", and {counted(work.unlike, 'network')} of a kind not measured yet"
+    return words
+
+
+class Watch:
+    """What is shown of networks that train: a note for ``experiments.status``, a bar or, where
+    there is no terminal, lines of the log; called after every step.
+    """
+
+    def __init__(self, notes: Notes, bar: tqdm, rest: Callable[[], Workload]):
+        self.notes, self.bar, self.due, self.said = notes, bar, Due(notes.clock), ""
+        self.work = lru_cache(maxsize=1)(rest)  # asked for when the first line is due
+
+    def __call__(self, step: int, stepped: list[Member]) -> None:
+        """After training step ``step``, which ``stepped`` made."""
+        self.notes(step, stepped)
+        recipe = self.notes.recipe
+        place = f"step {step + 1}/{recipe.steps}"
+        if self.due():
+            self.said = time_left(self.notes.progress(), self.work())
+            if self.bar.disable:
+                log.info("%s: %s", place, self.said)
+        self.bar.set_postfix_str(f"{place} {self.said}", refresh=False)
+        self.bar.update(len(stepped) * recipe.batch_size)
+        newest = [m.metrics[-1] for m in stepped if m.metrics]
+        evaluated = [found["val_top1"] for found in newest if found["step"] == step + 1]
+        if evaluated:
+            log.info("%s: top-1 %.3f to %.3f", place, min(evaluated), max(evaluated))
+
+
+def _workload(
+    specs: list[RunSpec],
+    to_begin: Callable[[], list[RunSpec]],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+) -> Workload:
+    """That of this process, which trains ``specs``."""
+    return workload([specs], [execution.threads], to_begin(), store.step, dataset)
+
+
 def _train_wave(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+    to_begin: Callable[[], list[RunSpec]],
 ) -> None:
     cohorts = make_cohorts(specs, store, dataset, execution)
     recipe = specs[0].recipe
@@ -236,25 +321,8 @@ def _train_wave(
         total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True
     )
 
-    note = Notes(store.root, cohorts)
-
-    def on_step(step: int, active: list[Member]) -> None:
-        note(step, active)
-        bar.set_postfix_str(f"step {step + 1}/{recipe.steps}", refresh=False)
-        bar.update(len(active) * recipe.batch_size)
-        evaluated = [
-            m.metrics[-1]["val_top1"]
-            for m in active
-            if m.metrics and m.metrics[-1]["step"] == step + 1
-        ]
-        if evaluated:
-            log.info(
-                "step %d/%d: top-1 %.3f to %.3f",
-                step + 1,
-                recipe.steps,
-                min(evaluated),
-                max(evaluated),
-            )
+    rest = partial(_workload, specs, to_begin, store, dataset, execution)
+    on_step = Watch(Notes(store.root, cohorts, execution.threads), bar, rest)
 
     def fail(member: Member, why: dict) -> None:
         store.fail(member.spec, why)

@@ -13,8 +13,7 @@ from transferability.datasets import PackedDataset
 from transferability.errors import UserError
 from transferability.identity import as_text, described, label, later
 from transferability.networks import NetworkConfig, config_class
-from transferability.networks.facts import Facts
-from transferability.networks.given import Given
+from transferability.networks.facts import Facts, Given
 from transferability.splits import split_name, tasks_of
 
 FORMAT = 1

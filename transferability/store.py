@@ -17,19 +17,25 @@ import json
 import logging
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from transferability import checkpoints
 from transferability.checkpoints import CHECKPOINTS, PROGRESS, Checkpoint
 from transferability.errors import UserError
-from transferability.files import plain, remove_leftovers, replacing, write_atomic
+from transferability.files import (
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_tensors,
+    write_atomic,
+)
 from transferability.identity import labels_in
 from transferability.spec import Images, RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 # what DONE vouches for
@@ -181,17 +187,16 @@ class Store:
     def finish(
         self,
         spec: RunSpec,
-        weights: dict[str, Tensor],
+        weights: "dict[str, Tensor]",
         metrics: list[dict],
         provenance: dict[str, Any],
-        predictions: dict[str, Tensor],
+        predictions: "dict[str, Tensor]",
     ) -> None:
         """Write the results of a finished run; the marker last, then drop the checkpoints."""
         folder = self.folder(spec)
         for name, tensors in (("weights", weights), ("predictions", predictions)):
             with replacing(folder / f"{name}.safetensors") as temporary:
-                header = {"run": spec.run_id}
-                safetensors.torch.save_file(plain(tensors), temporary, metadata=header)
+                save_tensors(tensors, temporary, {"run": spec.run_id})
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
         write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
@@ -208,23 +213,22 @@ class Store:
         except (FileNotFoundError, json.JSONDecodeError):
             return None
 
-    def weights(self, spec: RunSpec) -> dict[str, Tensor]:
+    def weights(self, spec: RunSpec) -> "dict[str, Tensor]":
         """The final weights of a finished run, checked against its record.
 
         Raises:
             UserError: the file is not as it was written.
         """
-        self._check_file(self.folder(spec), "weights.safetensors")
-        return safetensors.torch.load_file(self.folder(spec) / "weights.safetensors")
+        return load_tensors(self._check_file(self.folder(spec), "weights.safetensors"))
 
-    def predictions(self, spec: RunSpec) -> dict[str, Tensor] | None:
+    def predictions(self, spec: RunSpec) -> "dict[str, Tensor] | None":
         """What a finished run takes each image for, see :func:`cohort.predict`;
         None of a run that was finished before these were kept.
         """
         name = "predictions.safetensors"
         if name not in (_record(self.folder(spec)) or {}):
             return None
-        return safetensors.torch.load_file(self._check_file(self.folder(spec), name))
+        return load_tensors(self._check_file(self.folder(spec), name))
 
     def metrics(self, spec: RunSpec) -> list[dict[str, Any]]:
         """The evaluations of a finished run: step, lr, train_loss, val_loss, val_top1."""

@@ -145,6 +145,7 @@ class Stream:
             "image_size": self._dataset.image_size,
             "resize": settings["resize"],
             "fit": settings.get("fit", "squash"),
+            "orientation": settings.get("orientation", "ignore"),
         }
 
     @cached_property

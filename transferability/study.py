@@ -7,7 +7,7 @@ from transferability.config import Config, RecipeConfig, StudyConfig, StudyPart,
 from transferability.datasets import PackedDataset
 from transferability.errors import UserError, shown
 from transferability.networks import NetworkConfig
-from transferability.networks.given import Given, open_given
+from transferability.networks.facts import Given
 from transferability.spec import RunSpec, make_spec
 from transferability.splits import split_kind, tasks_of
 
@@ -136,7 +136,11 @@ def _given(
             f"weights= says what A is, but split={split} has a task A of its own: use "
             "split=pretrained, or a file of classes with B alone"
         )
-    return open_given(weights, network) if weights and tasks == ["B"] else None
+    if not weights or tasks != ["B"]:
+        return None
+    from transferability.networks.given import open_given  # reads tensors, which needs torch
+
+    return open_given(weights, network)
 
 
 def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> list[cells.Cell]:

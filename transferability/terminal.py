@@ -1,5 +1,5 @@
 """No printing stops a command: characters that the terminal lacks are escaped,
-and a reader may go (``| head``).
+and a reader may go (``| head``). And how numbers are written for people.
 """
 
 import os
@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
+
+SECONDS_PER_DAY = 86400
 
 
 def in_utf8() -> None:
@@ -48,3 +50,21 @@ def _ends_here(stream: TextIO) -> bool:
     if gone := bool(poll.poll(0)):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return gone
+
+
+def counted(number: int, what: str) -> str:
+    """``1 GPU``, ``2 GPUs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``5 min``, ``2.5 h``, ``3.0 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds < 2 * SECONDS_PER_DAY
+        else f"{seconds / SECONDS_PER_DAY:.1f} days"
+    )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.command import command
-from analysis.figures import FIGURES, write_figures
-from analysis.style import Page
+from analysis.figures import FIGURES
+from analysis.page import Page
 
 
 def settings(parser: ArgumentParser) -> None:
@@ -28,6 +28,8 @@ def main(
     only: Sequence[str] | None = None,
     treatments: Sequence[str] | None = None,
 ) -> None:
+    from analysis.figures.write import write_figures  # what draws, which --help does without
+
     paths, absent = write_figures(folder, page, only, treatments)
     for path in paths:
         print(path)
@@ -36,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command("analysis.figures", main, __doc__, draws=True, settings=settings)
+    command(__spec__.name, __doc__, draws=True, settings=settings)

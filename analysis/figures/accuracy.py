@@ -2,13 +2,16 @@
 and the means (paper, figure 2).
 """
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import captions, plot
+from analysis.over_splits import LEAST, splits_of
 from analysis.paper import beside
 from analysis.selection import MAIN, finished, mean_line, with_treated
-from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, Drawing, Panel
+from analysis.stats import t_interval
+from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
 from transferability.splits import RANDOM, SIMILAR
 
@@ -24,14 +27,14 @@ def draw(tables: Tables) -> Drawing | str:
     if there == ["base"]:
         return "no network with copied layers on a random split"
     published_means, legend = _published_means(tables, rows)
+    several = {t: table for t in there if (table := _by_split(rows, t)).shape[1] >= LEAST}
     marks = [TREATMENTS[t] for t in there]
     if published_means:
         marks.append(PUBLISHED)
     readings = "; ".join(READINGS[t] for t in there)
     caption = (
         f"{captions.counts(rows)} Every network: a mark is one, shifted sideways for clarity. "
-        "Means: bars of one standard deviation between networks (of a single network: the 95% "
-        f"interval of its validation images). How the paper reads the lines: {readings}.{legend} "
+        f"{_bars(several)} How the paper reads the lines: {readings}.{legend} "
         f"{captions.statistic(tables)}"
     )
     return Drawing(
@@ -45,10 +48,10 @@ def draw(tables: Tables) -> Drawing | str:
                 lambda axes: _every_network(axes, rows, there),
                 marks=[TREATMENTS[t] for t in there],
             ),
-            Panel("Means", lambda axes: _means(axes, rows, there, published_means)),
+            Panel("Means", lambda axes: _means(axes, rows, there, published_means, several)),
         ],
         marks,
-        _mean_table(rows, tables),
+        _mean_table(rows, tables, several),
         columns=2,
     )
 
@@ -61,10 +64,46 @@ def _every_network(axes: Axes, rows: pd.DataFrame, there: list[str]) -> None:
     axes.set_ylabel("Top-1 accuracy on the target task")
 
 
+def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
+    """Mean accuracy by n and split, of the splits that have the treatment, from their bases on; NaN
+    where a split lacks a direction that another has.
+    """
+    done = rows[rows.accuracy.notna() & rows.treatment.isin(["base", treatment])]
+    done = done.assign(split=splits_of(done))
+    done = done[done.split.isin(done[done.treatment == treatment].split)]
+    by_split = done.groupby(["n", "split", "task"]).accuracy.mean().groupby(["n", "split"])
+    directions = by_split.size()
+    whole = directions == directions[directions.index.get_level_values("n") > 0].max()
+    table = by_split.mean().where(whole | (directions.index.get_level_values("n") == 0)).unstack()
+    return table.dropna(axis=1, how="all")
+
+
+def _bars(several: dict[str, pd.DataFrame]) -> str:
+    """What the bars of the means are."""
+    usual = (
+        "bars of one standard deviation between networks (of a single network: the 95% "
+        "interval of its validation images)"
+    )
+    if not several:
+        return f"Means: {usual}."
+    counts = sorted({table.shape[1] for table in several.values()})
+    others = f"; of fewer than {LEAST} splits: {usual}"
+    return (
+        f"Means: thin lines are {' or '.join(map(str, counts))} splits, thick ones their means at "
+        "n that all of them have, with bars of the 95% interval over splits (Student's t), which "
+        f"covers {captions.SPLITS_COVER}{others}."
+    )
+
+
 def _means(
-    axes: Axes, rows: pd.DataFrame, there: list[str], published_means: dict[str, pd.Series]
+    axes: Axes,
+    rows: pd.DataFrame,
+    there: list[str],
+    published_means: dict[str, pd.Series],
+    several: dict[str, pd.DataFrame],
 ) -> None:
     curves = {t: mean_line(rows, t) for t in there}
+    curves |= {t: table.dropna().mean(axis=1) for t, table in several.items()}
     for treatment, line in published_means.items():
         axes.plot(
             line.index, line, "--", color=TREATMENTS[treatment].colour, lw=1, alpha=0.45, zorder=1
@@ -81,10 +120,30 @@ def _means(
             lw=1.6,
             zorder=2,
         )
-        plot.bars(axes, rows[rows.treatment == treatment], mark)
+        if treatment in several:
+            _splits(axes, several[treatment], mark)
+        else:
+            plot.bars(axes, rows[rows.treatment == treatment], mark)
     plot.numbers_at_the_end(axes, curves, rows.n.max())
     plot.layer_axis(axes, rows.n.max(), numbers=True)
     axes.set_ylabel("Mean top-1 accuracy")
+
+
+def _splits(axes: Axes, table: pd.DataFrame, mark: Mark) -> None:
+    """Every split faintly, and at n that all have the mean with its interval over splits."""
+    shift = mark.offset / 2
+    for _, own in table.items():
+        line = own.dropna()
+        x = line.index + shift * (line.index > 0)
+        axes.plot(x, line, color=mark.colour, lw=0.7, alpha=0.35, zorder=1)
+    for n, values in table.dropna().iterrows():
+        if n == 0 and len(table) > 1:
+            continue  # the bases have a mark of their own
+        centre, low, high = t_interval(values)
+        bar = [[centre - low], [high - centre]]
+        axes.errorbar([n + shift], [centre], bar, color=mark.colour, lw=1, capsize=2, zorder=2)
+        tip = f"n = {n}: {centre:.3f} [{low:.3f}, {high:.3f}] over {len(values)} splits"
+        plot.scatter(axes, [n + shift], [centre], mark, [f"{mark.label.split(':')[0]}, {tip}"])
 
 
 def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:
@@ -107,13 +166,24 @@ def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.S
     )
 
 
-def _mean_table(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    """Mean, standard deviation and number of networks by treatment and n,
-    and the paper's mean beside.
+def _mean_table(
+    rows: pd.DataFrame, tables: Tables, several: dict[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Mean, standard deviation and number of networks by treatment and n, where there are enough
+    splits their mean with its interval, and the paper's mean beside.
     """
     done = rows[rows.accuracy.notna()]
     table = done.groupby(["treatment", "n"]).accuracy.agg(["mean", "std", "size"]).reset_index()
     table.columns = ["treatment", "n", "mean accuracy", "standard deviation", "networks"]
+    found = {
+        (t, n): t_interval(values)
+        for t, splits in several.items()
+        for n, values in splits.dropna().iterrows()
+    }
+    if found:
+        names = ["mean over splits", "splits low", "splits high"]
+        keys = zip(table.treatment, table.n, strict=True)
+        table[names] = [found.get(key, (np.nan,) * 3) for key in keys]
     theirs = beside(tables)
     if len(theirs):
         theirs = theirs[theirs.split_kind == RANDOM].groupby(["treatment", "n"]).accuracy.mean()

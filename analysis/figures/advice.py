@@ -29,9 +29,10 @@ def draw(tables: Tables) -> Drawing | str:
         return "no base of the study is given"
     there = [name for name in LOOKS if any(len(a.family(name)) for a in found)]
     marks = [LOOKS[name] for name in there]
+    shown = found[-1].shown
     drawn = [a.family(name) for a in found for name in there]
-    low = min(rows.test_low.min() for rows in drawn)
-    high = max(rows.test_high.max() for rows in drawn)
+    low = min(rows[f"{shown}_low"].min() for rows in drawn)
+    high = max(rows[f"{shown}_high"].max() for rows in drawn)
     scale = low - 0.03 * (high - low), high + 0.03 * (high - low)
     panels = [
         Panel(_title(a, len(found)), lambda axes, a=a: _of_size(axes, a, there, scale))
@@ -51,19 +52,30 @@ def draw(tables: Tables) -> Drawing | str:
         longer = " Open marks and the dashed line: trained longer (the table of all ways says how)."
     one, counts = found[-1], sorted({a.best.seeds for a in found})
     seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
-    columns = ["images", "family", "n", "recipe", "test", "test_low", "test_high"]
+    columns = ["images", "family", "n", "recipe", shown, f"{shown}_low", f"{shown}_high"]
+    always = ""
+    if "choose_by" in tables.about and one.majority:  # figures of before stay as they are
+        always = f" {one.majority.always}."
     return Drawing(
         "advice",
         f"How many layers to keep, freeze, fine-tune: {captions.study(tables)}",
-        f"Accuracy on {one.part} images against n, at each n with the recipe that is best on "
-        f"validation images; means of {seeds}, bars: 95% intervals over images"
+        f"{_measure(one)} on {one.part} images against n, at each n with the recipe that is best "
+        f"on validation images; means of {seeds}, bars: 95% intervals over images"
         f"{' and seeds' if max(counts) > 1 else ''}. Marks of one n are shifted sideways."
-        f"{longer}",
+        f"{longer}{always}",
         panels,
         marks,
         table[columns].reset_index(drop=True),
         columns=2,
     )
+
+
+def _measure(advice: Advice) -> str:
+    return "Accuracy" if advice.shown == "test" else "Balanced accuracy"
+
+
+def _axis(advice: Advice) -> str:
+    return f"{'Top-1' if advice.shown == 'test' else 'Balanced'} accuracy on {advice.part} images"
 
 
 def _title(advice: Advice, count: int) -> str:
@@ -79,31 +91,38 @@ def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, f
             for way in (_best(rows, rows.longer == 1), _best(rows, rows.longer > 1)):
                 if way is not None:
                     line = "--" if way.longer > 1 else ":"
-                    axes.axhline(way.test, color=mark.colour, lw=1, ls=line, zorder=1)
+                    axes.axhline(way[advice.shown], color=mark.colour, lw=1, ls=line, zorder=1)
             continue
-        _line(axes, advice.curve(name), mark, name)
+        _line(axes, advice.curve(name), mark, advice.shown)
         longer = rows[rows.longer > 1].drop_duplicates("n")
         if len(longer) and name != "AnB+":  # whose end is the beginning of AnB~all
-            _line(axes, longer, Mark("", mark.colour, mark.marker, False, size=mark.size), name)
+            _line(
+                axes,
+                longer,
+                Mark("", mark.colour, mark.marker, False, size=mark.size),
+                advice.shown,
+            )
     plot.layer_axis(axes, advice.top)
     axes.set_ylim(scale)
     axes.set_xlabel(f"n, of the {advice.top} layers below the classifier")
-    axes.set_ylabel(f"Top-1 accuracy on {advice.part} images")
+    axes.set_ylabel(_axis(advice))
 
 
 def _best(rows: pd.DataFrame, which: pd.Series) -> pd.Series | None:
     return rows[which].iloc[0] if which.any() else None
 
 
-def _line(axes: Axes, rows: pd.DataFrame, mark: Mark, name: str) -> None:
-    x, spread = rows.n + mark.offset, [rows.test - rows.test_low, rows.test_high - rows.test]
-    axes.plot(x, rows.test, color=mark.colour, lw=1.3, zorder=2)
-    axes.errorbar(x, rows.test, spread, fmt="none", ecolor=mark.colour, elinewidth=0.8, zorder=2)
+def _line(axes: Axes, rows: pd.DataFrame, mark: Mark, shown: str) -> None:
+    value, low, high = rows[shown], rows[f"{shown}_low"], rows[f"{shown}_high"]
+    x, spread = rows.n + mark.offset, [value - low, high - value]
+    axes.plot(x, value, color=mark.colour, lw=1.3, zorder=2)
+    axes.errorbar(x, value, spread, fmt="none", ecolor=mark.colour, elinewidth=0.8, zorder=2)
     tips = [
-        f"{row.cell}, {row.recipe}: {row.test:.3f} [{row.test_low:.3f}, {row.test_high:.3f}]"
-        for row in rows.itertuples()
+        f"{row.cell}, {row.recipe}: {row[shown]:.3f} [{row[f'{shown}_low']:.3f}, "
+        f"{row[f'{shown}_high']:.3f}]"
+        for _, row in rows.iterrows()
     ]
-    plot.scatter(axes, x, rows.test, mark, tips)
+    plot.scatter(axes, x, value, mark, tips)
 
 
 def _sizes(axes: Axes, found: list[Advice]) -> None:
@@ -117,5 +136,5 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
             plot.scatter(axes, places, values, mark, tips)
     axes.set_xticks(places, [str(size) for size in table["images a class"]])
     axes.set_xlabel("Training images a class")
-    axes.set_ylabel(f"Top-1 accuracy on {found[-1].part} images")
+    axes.set_ylabel(_axis(found[-1]))
     axes.legend(fontsize=7, loc="best")

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.decomposition import decompose
+from analysis.over_splits import LEAST
 from analysis.paper import beside
 from analysis.style import BLUE, INK, LIGHT_BLUE, LIGHT_RED, PUBLISHED, RED, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
@@ -46,15 +47,21 @@ def draw(tables: Tables) -> Drawing | str:
     apart = networks.split_kind.isin([NATURAL_MANMADE, ALL]) | (networks.treatment == "RnB")
     shown = networks[~apart]
     spread = (parts[parts.quantity.isin(losses + gains)].covers == "networks").all()
-    source = "the spread between networks" if spread else "the choice of validation images alone"
+    covered = captions.MODEL_COVERS if spread else "validation images only"
+    over_splits = (
+        f" Wide pale bars: the same over splits where there are at least {LEAST}; they cover "
+        f"{captions.SPLITS_COVER}."
+        if _enough(parts[parts.quantity.isin(losses + gains)]).any()
+        else ""
+    )
     return Drawing(
         "decomposition",
         "Two reasons why frozen layers cost accuracy, and what fine-tuning gives: "
         f"{captions.study(tables)}",
         f"{captions.counts(shown)} Differences within tasks by a linear model (an effect for each "
         "task, and one for each treatment and n; where no task has both sides, relative to bases). "
-        f"Bars: 95% intervals from {source}, so wide that all of one quantity hold "
-        f"together.{legend}",
+        f"Bars: 95% intervals that cover {covered}, so wide that all of one quantity hold "
+        f"together.{over_splits}{legend}",
         panels,
         marks,
         parts,
@@ -72,8 +79,17 @@ def _differences(
             axes.plot(
                 other.n, other.value, "--", color=LOOKS[quantity].colour, lw=1, alpha=0.45, zorder=1
             )
-            plot.estimates(axes, parts[parts.quantity == quantity], LOOKS[quantity])
+            own, mark = parts[parts.quantity == quantity], LOOKS[quantity]
+            wide = own[_enough(own)]
+            x, look = wide.n + mark.offset, {"color": mark.colour, "lw": 4, "alpha": 0.25}
+            axes.vlines(x, wide["splits low"], wide["splits high"], zorder=1, **look)
+            plot.estimates(axes, own, mark)
         plot.layer_axis(axes, last, first=1)
         axes.set_ylabel("Difference in top-1 accuracy")
 
     return paint
+
+
+def _enough(parts: pd.DataFrame) -> pd.Series:
+    """Which rows have an interval over splits that decides."""
+    return pd.to_numeric(parts.splits, errors="coerce") >= LEAST

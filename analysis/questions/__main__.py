@@ -6,14 +6,23 @@ python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the 
                                          "activity", of what becomes of them):
 """
 
+import ast
 from pathlib import Path
 
 from analysis.command import command
-from analysis.questions import QUESTIONS, write_question
-from analysis.style import Page
+from analysis.page import Page
+from analysis.questions import QUESTIONS
+
+
+def asked(name: str) -> str:
+    """What the question is: the first line of its module, which is not imported."""
+    source = Path(__file__).with_name(f"{name}.py").read_text()
+    return ast.get_docstring(ast.parse(source)).splitlines()[0]
 
 
 def main(folder: Path, page: Page) -> None:
+    from analysis.questions.write import write_question  # what draws, which --help does without
+
     drawn, paths = write_question(folder, page)
     for drawing in drawn:
         print(drawing.table.to_string(index=False, float_format="%.4f", na_rep=""), end="\n\n")
@@ -22,5 +31,5 @@ def main(folder: Path, page: Page) -> None:
 
 
 if __name__ == "__main__":
-    asked = [f"{name:<12}{module.__doc__.splitlines()[0]}" for name, module in QUESTIONS.items()]
-    command("analysis.questions", main, "\n".join([__doc__, *asked]), draws=True)
+    about = "\n".join([__doc__, *(f"{name:<12}{asked(name)}" for name in QUESTIONS)])
+    command(__spec__.name, about, draws=True)

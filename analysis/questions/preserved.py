@@ -72,7 +72,7 @@ def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
             "preserved layers are compared with AnB of the same n: "
             "none is finished in the same task"
         )
-    return pd.DataFrame(rows).drop(columns="df")
+    return pd.DataFrame(rows).drop(columns=["df", "error"])
 
 
 def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Mark]) -> None:

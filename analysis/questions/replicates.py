@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import captions, plot
-from analysis.decomposition import QUANTITIES, decompose
+from analysis.decomposition import QUANTITIES, decompose, difference_at
+from analysis.over_splits import BySplit
 from analysis.paper import beside
-from analysis.stats import difference
+from analysis.stats import estimate
 from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
 from transferability.errors import UserError
@@ -23,7 +24,8 @@ REPLICATED = (
     "gain over base",
     "gain over control",
 )
-MEAN = Mark("mean, 95% interval", INK, "o", line="-", size=60)
+MEAN = Mark("mean over splits, 95% interval over splits", INK, "o", line="-", size=60)
+MODEL = Mark("linear model, 95% interval of these tasks", FAINT, "s", line="-", size=40)
 
 
 def asked(networks: pd.DataFrame) -> bool:
@@ -32,7 +34,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: Tables) -> Drawing:
-    """Losses and gains of every target task, and their mean over splits and seeds: a panel an n."""
+    """Losses and gains of every target task, and their mean over splits: a panel an n."""
     compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
     own = tables.networks[tables.networks.treatment.isin(compared)]
     networks = own[own.split_kind != NATURAL_MANMADE]
@@ -43,7 +45,7 @@ def draw(tables: Tables) -> Drawing:
             "AnB+ finished in one task"
         )
     paper = decompose(beside(tables)).set_index(["quantity", "n"]).value
-    table = _table(tasks, paper)
+    table = _table(tasks, networks, paper)
     looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
     marks = {
         split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()
@@ -57,11 +59,11 @@ def draw(tables: Tables) -> Drawing:
         "replicates",
         f"Do losses and gains hold for other splits? {tables.dataset}",
         f"{captions.counts(networks)} A coloured mark is one target task, filled: A, hollow: B. "
-        "Large: the mean over splits and seeds with its 95% interval (Student's t; the two "
-        "directions of a split, whose networks start from the same two bases, count as one). "
-        f"{captions.statistic(tables)}",
+        "Large: the mean over splits with its 95% interval (Student's t; both directions and all "
+        f"seeds of a split count as one), which covers {captions.SPLITS_COVER}. Square: that of "
+        f"the linear model, which covers {captions.MODEL_COVERS}. {captions.statistic(tables)}",
         panels,
-        [*marks.values(), MEAN, Mark("the paper's published numbers", FAINT, line="--")],
+        [*marks.values(), MEAN, MODEL, Mark("the paper's published numbers", FAINT, line="--")],
         table,
     )
 
@@ -82,12 +84,17 @@ def _differences(
             mark = replace(marks[split], filled=target == "A")
             plot.scatter(axes, own.quantity.map(place) + shifts[split], own.difference, mark, tips)
         x = means.quantity.map(place) + 0.33
-        axes.vlines(x, means.low, means.high, color=INK, lw=1.2)
-        tips = [
-            f"{r.quantity}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
-            for r in means.itertuples()
-        ]
-        plot.scatter(axes, x, means.difference, MEAN, tips)
+        for at, mark, columns in (
+            (x, MEAN, ["difference", "low", "high"]),
+            (x + 0.1, MODEL, ["model", "model low", "model high"]),
+        ):
+            value, low, high = (means[column] for column in columns)
+            axes.vlines(at, low, high, color=mark.colour, lw=1.2)
+            tips = [
+                f"{r.quantity}: {r[columns[0]]:+.3f} [{r[columns[1]]:+.3f}, {r[columns[2]]:+.3f}]"
+                for _, r in means.iterrows()
+            ]
+            plot.scatter(axes, at, value, mark, tips)
         axes.hlines(means.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
         axes.set_xticks(range(len(labels)), labels.values(), fontsize=8)
         axes.set_ylabel("Difference in top-1 accuracy")
@@ -113,20 +120,20 @@ def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if parts else pd.DataFrame()
 
 
-def _table(tasks: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
-    """A row an n and quantity: the mean over splits and seeds with both directions,
-    and the published study's value.
+def _table(tasks: pd.DataFrame, networks: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
+    """A row an n and quantity: the mean over splits with its interval, the linear model's, in how
+    many tasks it is above 0, and the published study's value.
     """
-    rows = []
+    by_split, rows = BySplit(networks), []
     for (n, name, compared), own in tasks.groupby(["n", "quantity", "compared"], sort=False):
-        whole = own.pivot_table(
-            index=["split", "seed"], columns="target", values="difference"
-        ).dropna()
-        row = {"n": n, "quantity": name, "compared": compared, "splits and seeds": len(whole)}
+        weights = difference_at(*QUANTITIES[name], n)
+        over_splits, model = by_split.estimate(weights), estimate(networks, weights)
         above = int((own.difference > 0).sum())
+        low, high = over_splits.interval()
         rows.append(
-            row
-            | difference(whole.mean(axis=1))
+            {"n": n, "quantity": name, "compared": compared, "splits": over_splits.count}
+            | {"difference": over_splits.value, "low": low, "high": high}
+            | {"model": model.value, "model low": model.low, "model high": model.high}
             | {"tasks above 0": f"{above} of {len(own)}", "paper": paper.get((name, n), np.nan)}
         )
     return pd.DataFrame(rows)

@@ -15,6 +15,11 @@ recipe.precision=bf16            or float32
 device=cuda:1                    which GPU; device=cpu rehearses
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import os
 import sys
 import tempfile
@@ -35,7 +40,6 @@ from experiments.benchmarks.gpu_cohorts import (
 from experiments.benchmarks.gpu_limits import ceilings, least, pieces, whole_training
 from experiments.benchmarks.gpu_setup import FULL, TOY, Bench, toy_network
 from experiments.benchmarks.timing import step_seconds, untrained_cohort
-from experiments.cli import command
 from transferability.cohort import Cohort
 from transferability.config import Config
 from transferability.execution import execution_of
@@ -135,7 +139,3 @@ def main(config: Config) -> None:
     print(f"\n{time.perf_counter() - b.began:.0f} s in all.")
     if b.failed:
         sys.exit(f"error: {len(b.failed)} checks of correctness failed: {'; '.join(b.failed)}")
-
-
-if __name__ == "__main__":
-    command(main)()

@@ -13,6 +13,11 @@ network=NAME recipe=NAME    what is trained
 threads=N                   networks that train at the same moment
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import statistics
 import tempfile
 import time
@@ -29,8 +34,8 @@ from experiments.benchmarks.timing import (
     taking_turns,
     untrained_cohort,
 )
-from experiments.cli import command
-from experiments.plan import Cost, UnpackedImagenet, counted, schedule
+from experiments.cost import Cost, schedule
+from experiments.plan import UnpackedImagenet
 from transferability import cells
 from transferability.cohort import Execution
 from transferability.config import Config, DatasetConfig, load
@@ -42,6 +47,7 @@ from transferability.spec import RunSpec, make_spec
 from transferability.store import Store
 from transferability.stream import Stream
 from transferability.study import study_specs
+from transferability.terminal import counted
 
 ROUNDS, STEPS = 3, 8
 PATCHES = (2, 4, 8)  # pixels a side of a terminal: images of 16, 32 and 64 pixels
@@ -184,7 +190,7 @@ def print_studies() -> None:
     )
 
 
-def growth(
+def main(
     config: Config,
     rounds: int = ROUNDS,
     steps: int = STEPS,
@@ -234,7 +240,3 @@ def growth(
         )
         print_start(config, folder, rounds, images)
     print_studies()
-
-
-if __name__ == "__main__":
-    command(growth)()

@@ -14,6 +14,11 @@ dataset.source=PATH    JPEG files, a folder or a zip
 data_dir=FOLDER        the disk that is measured
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import json
 import os
 import shutil
@@ -32,8 +37,6 @@ import torch
 from numpy.lib.format import open_memmap
 
 from experiments.benchmarks.timing import spread, table, taking_turns
-from experiments.cli import command
-from experiments.plan import counted
 from transferability.config import Config, DatasetConfig, RecipeConfig
 from transferability.datasets import JpegRows, PackedDataset
 from transferability.errors import UserError
@@ -41,6 +44,7 @@ from transferability.pack import pack
 from transferability.sources import open_source
 from transferability.sources.trees import FileTree
 from transferability.stream import READERS, Stream, ahead
+from transferability.terminal import counted
 
 IMAGENET = 1_281_167 + 50_000  # images
 SIDE, BATCH = 256, 256
@@ -266,7 +270,7 @@ def print_needs(rates: dict) -> None:
     )
 
 
-def ingest(
+def main(
     config: Config,
     images: int = IMAGES,
     rows: int = ROWS,
@@ -302,7 +306,3 @@ def ingest(
         rates = reading_rates(folder, reads, batch, rounds)
         print_reading({e: sizes[e] * rows / 1e9 for e in ENCODINGS}, batch, rates)
         print_needs(rates)
-
-
-if __name__ == "__main__":
-    command(ingest)()

@@ -15,6 +15,11 @@ dataset=folder dataset.name=NAME dataset.source=PATH    photographs (default: ma
 threads=N                                               networks that train at the same moment
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -39,14 +44,13 @@ from experiments.benchmarks.timing import (
     taking_turns,
     untrained_cohort,
 )
-from experiments.cli import command
 from transferability.cells import parse
 from transferability.cohort import Cohort
 from transferability.config import Config, DatasetConfig
 from transferability.execution import execution_of
 from transferability.networks import KINDS
 from transferability.networks.chain import layer_costs
-from transferability.networks.library import LibraryConfig
+from transferability.networks.config import LibraryConfig
 from transferability.pack import pack
 from transferability.sources import open_source
 from transferability.spec import RunSpec, make_spec
@@ -164,7 +168,7 @@ def measure(config: Config, files: Path, rounds: int, steps: int) -> dict[str, l
     return times
 
 
-def library(
+def main(
     config: Config, networks: tuple = NETWORKS, rounds: int = ROUNDS, steps: int = STEPS
 ) -> None:
     """Print a table for each network."""
@@ -229,7 +233,3 @@ def print_times(config: Config, what: str, times: dict[str, list[float]]) -> Non
             row("the script, told to use one torch thread", "plain 1"),
         ],
     )
-
-
-if __name__ == "__main__":
-    command(library)()

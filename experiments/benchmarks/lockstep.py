@@ -14,6 +14,11 @@ dataset=KIND dataset.source=PATH    the images (default: the embedded ones)
 network=NAME recipe=NAME            what is trained
 """
 
+from experiments.cli import run_module
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name))
+
 import copy
 import multiprocessing
 import resource
@@ -44,10 +49,10 @@ from experiments.benchmarks.timing import (
     taking_turns,
     untrained_cohort,
 )
-from experiments.cli import command, dataset_of
 from transferability import cells
 from transferability.cohort import Cohort
 from transferability.config import Config
+from transferability.datasets import dataset_of
 from transferability.execution import execution_of
 from transferability.member import Member
 from transferability.spec import RunSpec, make_spec
@@ -60,7 +65,7 @@ def cohort_specs(config: Config) -> list[RunSpec]:
     """All cells of one target task, BnB, BnB+, AnB, AnB+ and RnB for every n;
     their recipe has no end.
     """
-    dataset, layers = dataset_of(config), list(range(1, config.network.n_layers))
+    dataset, layers = dataset_of(config.dataset), list(range(1, config.network.n_layers))
     recipe = replace(config.recipe, steps=10**9, eval_every=10**9)
     return [
         make_spec(
@@ -269,7 +274,7 @@ def _peak(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def lockstep(
+def main(
     config: Config,
     rounds: int = ROUNDS,
     steps: int = STEPS,
@@ -296,7 +301,3 @@ def lockstep(
             measure(config, specs, Path(name), rounds, steps, plain_steps),
         )
         print_sweep(config, specs, rounds, steps)
-
-
-if __name__ == "__main__":
-    command(lockstep)()

@@ -13,8 +13,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from experiments.benchmarks.timing import now
-from experiments.cli import dataset_of
 from transferability.config import Config
+from transferability.datasets import dataset_of
 from transferability.networks import EightLayerConfig
 from transferability.sources.trees import FileTree
 from transferability.spec import RunSpec
@@ -114,7 +114,7 @@ def export_images(config: Config, specs: list[RunSpec], folder: Path) -> str:
     Tiny-ImageNet's own JPEG files where ``dataset.source`` is given,
     else the packed images as PNG files.
     """
-    dataset, tree = dataset_of(config), None
+    dataset, tree = dataset_of(config.dataset), None
     if config.dataset.kind == "tiny_imagenet" and config.dataset.source:
         tree = FileTree(config.dataset.source)
     for c in specs[0].classes:

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import torch
 
-from experiments.cli import dataset_of
 from transferability.cohort import Cohort, Execution, train
 from transferability.config import Config
+from transferability.datasets import dataset_of
 from transferability.execution import execution_of
 from transferability.jobs import with_sources
 from transferability.member import Member
@@ -36,7 +36,7 @@ def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
     """The networks of ``specs``, their bases untrained:
     the time of a step does not depend on the weights.
     """
-    dataset, execution = dataset_of(config), execution_of(config)
+    dataset, execution = dataset_of(config.dataset), execution_of(config)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         bases = [s for s in with_sources(specs) if s.cell.is_base]

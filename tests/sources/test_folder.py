@@ -57,7 +57,7 @@ def test_a_folder_that_wraps_the_classes_is_no_class(tmp_path):
         assert found(archive)[0] == ["ant", "bee"]
         assert pack(config_of(archive, tmp_path / f"packed-{i}")).checksum == plain.checksum
     deep = class_folders(tmp_path / "deep", {"ant/all": 4, "bee/young": 4, "bee/old": 4})
-    names, train, val = found(deep)
+    names, train, val = found(deep, class_level=1)
     assert names == ["ant", "bee"] and len(train + val) == 12
 
 
@@ -81,7 +81,7 @@ def test_a_dataset_inside_itself_is_no_class(tmp_path):
         tmp_path / "other", {"rust": 4, "scab": 4, "more/wilt": 4, "more/spot": 4}
     )
     wanted = "more/ has only folders in it, but rust/ and 1 more beside it images"
-    assert wanted in refusal(other) and "dataset.parts={}" in refusal(other)
+    assert wanted in refusal(other) and "dataset.class_level=1 (3 classes" in refusal(other)
     for name in ("train", "val"):
         class_folders(tmp_path / "split", {"rust": 4, "scab": 4}, name)
     class_folders(tmp_path / "split", {"val/rust": 4}, "val")

@@ -1,12 +1,12 @@
-"""Every kind of dataset, as KINDS lists them: a new one is tested here as soon as it is listed."""
+"""Every kind of dataset that READERS lists: a new one is tested here as soon as it is listed."""
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
-from transferability.config import DatasetConfig, load
+from transferability.config import READERS, DatasetConfig, load
 from transferability.errors import UserError
-from transferability.sources import KINDS, open_source
+from transferability.sources import open_source
 
 
 def test_every_kind_has_a_configuration_and_every_configuration_a_kind():
@@ -16,10 +16,10 @@ def test_every_kind_has_a_configuration_and_every_configuration_a_kind():
         configs = [
             load(compose("config", [f"dataset={name}", "dataset.name=some"])) for name in names
         ]
-    assert {config.dataset.kind for config in configs} == KINDS.keys()
+    assert {config.dataset.kind for config in configs} == READERS.keys()
 
 
-@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if not kind.embedded])
+@pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "procedural"])
 def test_a_kind_that_reads_images_wants_to_know_where_they_are(kind):
     with pytest.raises(
         UserError, match=r"^dataset.source is not set: say where the images of some are"

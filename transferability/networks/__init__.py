@@ -1,15 +1,14 @@
 """The kinds of network.
 
-A new one is a file here (its settings, its layers), a line below, and one in conf/network.
+A new one is its settings in ``config.py``, its layers in a file here (MAKERS in ``chain.py``), a
+line below, and one in conf/network.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from transferability.errors import require
-from transferability.networks.blocks import BlocksConfig
-from transferability.networks.chain import NetworkConfig
-from transferability.networks.eight_layer import EightLayerConfig
+from transferability.networks.config import BlocksConfig, EightLayerConfig, NetworkConfig
 from transferability.networks.of_timm import TimmConfig
 from transferability.networks.of_torchvision import TorchvisionConfig
 

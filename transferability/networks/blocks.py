@@ -5,7 +5,6 @@ image recognition", 2016, section 4.2): the same convolutions, widths and parame
 without shortcuts. Layer 1 is the stem, then a layer a block, then the classifier.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,87 +12,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.draws import torch_generator
-from transferability.networks.chain import NORMALISATIONS, NetworkConfig
-from transferability.networks.modules import BatchNorm2d, pooled
-
-RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
+from transferability.networks.config import RESIDUAL, TRANSFORMER, BlocksConfig
+from transferability.networks.modules import NORMALISATIONS, BatchNorm2d, pooled
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlocksConfig(NetworkConfig):
-    """``network=residual``, ``network=plain``, ``network=vit``."""
-
-    block: str  # residual | plain | transformer
-    widths: tuple[int, ...]  # channels of each stage; from one to the next images are halved
-    blocks: int  # blocks of each stage
-    stride: int  # of the stem; pixels a side of a transformer's patches
-    heads: int = 4  # of a transformer's attention
-
-    @property
-    def whole_depth(self) -> int:
-        return 2 + self.blocks * len(self.widths)
-
-    def check(self) -> None:
-        super().check()
-        self._needs(
-            self.block in (RESIDUAL, PLAIN, TRANSFORMER), "block", "residual, plain or transformer"
-        )
-        for key in ("blocks", "stride", "heads"):
-            self._needs(getattr(self, key) > 0, key, "a number above 0")
-        self._needs(min(self.widths, default=0) > 0, "widths", "numbers above 0")
-        fits = list(self.widths) == sorted(self.widths)
-        self._needs(fits, "widths", "numbers that do not fall: a shortcut has no fewer channels")
-        if self.block == TRANSFORMER:
-            self._needs(len(self.widths) == 1, "widths", "one number for a transformer")
-            self._needs(self.widths[0] % self.heads == 0, "heads", "a divisor of the width")
-            fits = self.input_size % self.stride == 0
-            self._needs(fits, "stride", f"a divisor of network.input_size={self.input_size}")
-
-    @property
-    def normalises_batches(self) -> bool:
-        return bool(self.depth) or self.block != TRANSFORMER
-
-    @property
-    def stackable(self) -> bool:
-        return False
-
-    def make_layers(self) -> list[nn.Module]:
-        if self.block == TRANSFORMER:
-            return [
-                Patches(self.widths[0], self.stride, self.input_size),
-                *(_encoder_block(self.widths[0], self.heads) for _ in range(self.blocks)),
-                nn.Sequential(nn.LayerNorm(self.widths[0]), MeanOfPlaces(), self._classifier()),
-            ]
-        widths = [width for width in self.widths for _ in range(self.blocks)]
-        blocks = [
-            Block(below, width, 2 if i and i % self.blocks == 0 else 1, self.block == RESIDUAL)
-            for i, (below, width) in enumerate(zip([widths[0], *widths], widths, strict=False))
-        ]
+def make_layers(config: BlocksConfig) -> list[nn.Module]:
+    if config.block == TRANSFORMER:
         return [
-            Stem(widths[0], self.stride),
-            *blocks,
-            nn.Sequential(MeanOfPlaces(), self._classifier()),
+            Patches(config.widths[0], config.stride, config.input_size),
+            *(_encoder_block(config.widths[0], config.heads) for _ in range(config.blocks)),
+            nn.Sequential(nn.LayerNorm(config.widths[0]), MeanOfPlaces(), _classifier(config)),
         ]
+    widths = [width for width in config.widths for _ in range(config.blocks)]
+    blocks = [
+        Block(below, width, 2 if i and i % config.blocks == 0 else 1, config.block == RESIDUAL)
+        for i, (below, width) in enumerate(zip([widths[0], *widths], widths, strict=False))
+    ]
+    return [
+        Stem(widths[0], config.stride),
+        *blocks,
+        nn.Sequential(MeanOfPlaces(), _classifier(config)),
+    ]
 
-    def _classifier(self) -> nn.Linear:
-        return nn.Linear(self.widths[-1], self.outputs)
 
-    def verify(self) -> None:
-        """Nothing: they are cut from nothing."""
+def _classifier(config: BlocksConfig) -> nn.Linear:
+    return nn.Linear(config.widths[-1], config.outputs)
 
-    def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
-        """Weights: He et al. (2015) for convolutions, Glorot's for a transformer's matrices, as
-        torchvision's; normal with 0.02 for positions; biases 0.
-        """
-        for number in numbers:
-            generator = torch_generator(*key, "init", number)
-            for module in layers[number - 1].modules():
-                if isinstance(module, NORMALISATIONS):
-                    module.reset_parameters()
-                    continue
-                for parameter in module.parameters(recurse=False):
-                    with torch.no_grad():
-                        parameter.copy_(_drawn(module, parameter, generator))
+
+def draw(config: BlocksConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+    """Weights: He et al. (2015) for convolutions, Glorot's for a transformer's matrices, as
+    torchvision's; normal with 0.02 for positions; biases 0.
+    """
+    for number in numbers:
+        generator = torch_generator(*key, "init", number)
+        for module in layers[number - 1].modules():
+            if isinstance(module, NORMALISATIONS):
+                module.reset_parameters()
+                continue
+            for parameter in module.parameters(recurse=False):
+                with torch.no_grad():
+                    parameter.copy_(_drawn(module, parameter, generator))
 
 
 def _drawn(module: nn.Module, parameter: Tensor, generator: torch.Generator) -> Tensor:

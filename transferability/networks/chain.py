@@ -1,13 +1,13 @@
 """A network as a chain: an ordered list of layers that can be chopped between any two.
 
-What a layer is, and how it is made and drawn, the kind of network says (:class:`NetworkConfig`);
-how layers are frozen, copied and counted is the same for all and is here.
+What a layer is, and how it is made and drawn, the file of its kind says (MAKERS); how layers are
+frozen, copied and counted is the same for all and is here.
 """
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,130 +16,35 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transferability.draws import seed_of, torch_generator
-from transferability.errors import require
-from transferability.identity import label, later
-from transferability.networks.modules import Dropout, Head, Input
+from transferability.networks import blocks, eight_layer, library
+from transferability.networks.config import NetworkConfig
+from transferability.networks.cut import common_path
+from transferability.networks.modules import NORMALISATIONS, Dropout, Head, Input
 
 if TYPE_CHECKING:
     from transferability.stream import Batch
 
-# of any number of dimensions: keeps statistics of what it saw
-BatchNorm = nn.modules.batchnorm._BatchNorm
-NORMALISATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 WEIGHT, BIAS, NORMALISATION = "weight", "bias", "normalisation"  # roles of parameters
 
+# By network.kind, the file that makes its layers: ``make_layers(config)``, for ``outputs`` classes,
+# each everything between two chop points, their weights undrawn; and
+# ``draw(config, layers, numbers, key)``, the initial weights of the layers ``numbers`` (from 1)
+# under ``key``, drawn on the CPU: alike everywhere.
+MAKERS: dict[str, ModuleType] = {
+    "eight-layer": eight_layer,
+    "blocks": blocks,
+    "torchvision": library,
+    "timm": library,
+}
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig(ABC):
-    """What is said of a network of any kind; the file of a kind adds its own settings."""
 
-    name: str = label()
-    kind: str = later("eight-layer")  # which file of networks/ makes it
-    input_size: int  # pixels a side of the crop
-    outputs: int | None = None  # units of the classifier; null: the number of classes of the task
-    # image | channel: what is subtracted from the input; it belongs to the network
-    mean: str = "channel"
-    input_scale: float = 1.0  # factor after the subtraction
-    # what is subtracted, a number a channel from 0 to 1; null: the mean of the task's own images
-    channel_mean: tuple[float, ...] | None = later(None)
-    # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
-    channel_std: tuple[float, ...] | None = later(None)
-    # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
-    depth: int | None = later(None)
-
-    def __post_init__(self) -> None:
-        """Lists become tuples: a network is its own key."""
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-
-    def check(self) -> None:
-        """Raises:
-        UserError: an impossible value.
-        """
-        positive = self.outputs is None or self.outputs > 0
-        self._needs(positive, "outputs", "a number above 0, or null")
-        self._needs(self.mean in ("image", "channel"), "mean", "image or channel")
-        for key, low in (("channel_mean", -math.inf), ("channel_std", 0.0)):
-            values = getattr(self, key)
-            fits = values is None or (len(values) == 3 and all(low < v <= 1 for v in values))
-            self._needs(fits, key, "three numbers, of pixels from 0 to 1, or null")
-
-    def _needs(self, fits: bool, key: str, wanted: str) -> None:
-        require(fits, f"network.{key}", getattr(self, key), wanted)
-
-    def resolved(self, classes: int) -> "NetworkConfig":
-        """With all that a run's identity has to say, for a task of so many classes."""
-        return replace(self, outputs=self.outputs or classes)
-
-    @property
-    def channels_subtracted(self) -> np.ndarray | None:
-        """``channel_mean`` of pixels from 0 to 255, (3,) float32."""
-        if self.channel_mean is None:
-            return None
-        return 255 * np.array(self.channel_mean, np.float32)
-
-    @property
-    def scale(self) -> float | tuple[float, ...]:
-        """What pixels from 0 to 255 are multiplied by, after the subtraction."""
-        if self.channel_std is None:
-            return self.input_scale
-        return tuple(1 / (255 * std) for std in self.channel_std)
-
-    @property
-    def n_layers(self) -> int:
-        """The classifier included."""
-        return self.depth + 1 if self.depth else self.whole_depth
-
-    @property
-    def whole(self) -> "NetworkConfig":
-        """The network that this one is cut short of, or itself."""
-        return replace(self, depth=None)
-
-    @property
-    @abstractmethod
-    def whole_depth(self) -> int:
-        """The layers of the network that is not cut short, its classifier included."""
-
-    @property
-    @abstractmethod
-    def normalises_batches(self) -> bool:
-        """Whether a layer has BatchNorm, which a batch of one image cannot train."""
-
-    @property
-    def made_by(self) -> str | None:
-        """The library, with its version, that makes the network; None where we do."""
-        return None
-
-    @property
-    @abstractmethod
-    def stackable(self) -> bool:
-        """Whether a GPU may train networks of this kind as one stack: vmap knows all they do."""
-
-    @abstractmethod
-    def make_layers(self) -> list[nn.Module]:
-        """The layers, each everything between two chop points, for ``outputs`` classes;
-        their weights are undrawn.
-        """
-
-    def layers(self) -> list[nn.Module]:
-        """The layers of the network, cut short where ``depth`` says so."""
-        if not self.depth:
-            return self.make_layers()
-        shape = layer_costs(self.whole)[self.depth - 1].output
-        return [*self.make_layers()[: self.depth], Head(shape, self.outputs)]
-
-    @abstractmethod
-    def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
-        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``,
-        on the CPU: alike everywhere.
-        """
-
-    @abstractmethod
-    def verify(self) -> None:
-        """Raises:
-        UserError: the layers, one after the other, are not the network that they were cut from.
-        """
+def layers_of(config: NetworkConfig) -> list[nn.Module]:
+    """The layers of a network, cut short where ``depth`` says so; their weights are undrawn."""
+    layers = MAKERS[config.kind].make_layers(config)
+    if not config.depth:
+        return layers
+    shape = layer_costs(config.whole)[config.depth - 1].output
+    return [*layers[: config.depth], Head(shape, config.outputs)]
 
 
 class Chain(nn.Module):
@@ -156,7 +61,7 @@ class Chain(nn.Module):
         super().__init__()
         self.config, self.key, self.frozen = config, key, 0
         self.input = Input(mean, config.scale)
-        self.layers = nn.ModuleList(config.layers())
+        self.layers = nn.ModuleList(layers_of(config))
         self.fresh(range(1, len(self.layers) + 1), key)
         for parameter in self.parameters():
             if parameter.dim() == 4:
@@ -174,7 +79,7 @@ class Chain(nn.Module):
         if self.config.depth and len(self.layers) in numbers:
             self.layers[-1].draw(torch_generator(*key, "head"))
             numbers = range(numbers.start, len(self.layers))
-        self.config.draw(self.layers, numbers, key)
+        MAKERS[self.config.kind].draw(self.config, self.layers, numbers, key)
 
     def freeze(self, n: int) -> None:
         """Keep layers 1..n bit for bit as they are: no gradient,
@@ -234,16 +139,6 @@ def roles(module: nn.Module) -> dict[str, str]:
     return found
 
 
-def common_path(names: list[str]) -> list[str]:
-    """The modules that all of these parameters are in."""
-    paths, common = [name.split(".")[:-1] for name in names], []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return common
-
-
 def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
     """Copy the mean and layers 1..n of a source network's state into ``network``;
     returns the names copied.
@@ -289,7 +184,7 @@ class LayerCost:
 @lru_cache(maxsize=64)
 def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
     """The cost of each layer, counted by torch without computing anything."""
-    layers = nn.ModuleList(config.layers()).to("meta").eval()
+    layers = nn.ModuleList(layers_of(config)).to("meta").eval()
     x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
     costs = []
     computed = []

@@ -23,7 +23,6 @@ from operator import attrgetter
 from torch import Tensor, fx, nn
 
 from transferability.errors import UserError
-from transferability.networks.chain import common_path
 from transferability.networks.tracing import (
     CONTAINERS,
     Flow,
@@ -282,3 +281,13 @@ def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
             "there is no place to chop it at: between places where a single tensor carries "
             f"everything lies {largest:.0%} of it"
         )
+
+
+def common_path(names: list[str]) -> list[str]:
+    """The modules that all of these parameters are in."""
+    paths, common = [name.split(".")[:-1] for name in names], []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return common

@@ -5,22 +5,28 @@ they came from, and what is known about them, are labels.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+import re
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from transferability.errors import UserError, and_more, shown
-from transferability.files import digest_of, plain, replacing
-from transferability.identity import label
-from transferability.networks.chain import WEIGHT, NetworkConfig, roles
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig
-from transferability.networks.weights import HEADER, read_weights
+from transferability.files import digest_of, replacing, save_tensors
+from transferability.networks.chain import WEIGHT, layers_of, roles
+from transferability.networks.config import LibraryConfig, NetworkConfig
+from transferability.networks.facts import Facts, Given, assumed, described_beside
+from transferability.networks.modules import channels_subtracted
+from transferability.networks.weights import (
+    HEADER,
+    read_weights,
+    under_own_names,
+    with_own_head,
+    with_positions,
+)
 
 if TYPE_CHECKING:
     from transferability.loading import Run
@@ -29,37 +35,6 @@ FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Heads that only their own training has (GoogLeNet, Inception).
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 CLASSES = 1000  # of weights without a classifier: no network takes it over
-
-
-@dataclass(frozen=True)
-class Given:
-    """The base network A whose weights are given: what it is, without its tensors.
-
-    Attributes:
-        weights: the file, or the library's name for them.
-        digest: SHA-256 of its tensors, those of the input among them.
-        network: with the weights' own number of outputs.
-    """
-
-    weights: str = label()
-    digest: str
-    network: NetworkConfig
-    facts: Facts = label(Facts())
-
-    @property
-    def id(self) -> str:
-        return self.digest
-
-    def lines(self) -> list[str]:
-        """What is known about it, for a plan or report."""
-        what = f"{self.network.model}, {self.network.outputs} classes, SHA-256 {self.digest[:12]}"
-        name = Path(self.weights).name  # where the file lies is nobody else's concern
-        return [f"Base A is given: {name} ({what})", *self.facts.lines()]
-
-    def adapted(self, network: NetworkConfig) -> NetworkConfig:
-        """``network`` with the input that layer 1 of the given base was trained on."""
-        keys = ("channel_mean", "channel_std", "input_scale")
-        return replace(network, **{key: getattr(self.network, key) for key in keys})
 
 
 def open_given(weights: str, network: NetworkConfig) -> Given:
@@ -86,6 +61,8 @@ def state_of(given: Given) -> dict[str, Tensor]:
 
 def is_file(weights: str) -> bool:
     """Whether this names a file, and not weights of a library."""
+    if re.match(r"hf[-_]hub:", weights):
+        return False
     return weights.endswith(FILES) or "/" in weights or Path(weights).exists()
 
 
@@ -94,12 +71,15 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
     where = f"weights={shown(weights)}"
     if not isinstance(network, LibraryConfig):
         raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
+    if "://" in weights:
+        raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
     header, notes = {}, []
     if is_file(weights):
-        tensors, header, notes = read_weights(Path(weights))
-        facts = Facts(**header["facts"]) if header else network.usual_facts()
+        tensors, texts, notes = read_weights(Path(weights))
+        header = texts.pop(HEADER, {})
+        facts = _facts(Path(weights), header, texts, network)
     else:
-        tensors, facts = network.fetch(weights)
+        tensors, facts = network.fetch(network.tag_of(weights))
     network = replace(
         network,
         outputs=None,
@@ -109,7 +89,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
         input_scale=header.get("input_scale", network.input_scale),
     )
     state, network = _loaded(tensors, network, where, notes)
-    mean = network.channels_subtracted
+    mean = channels_subtracted(network)
     if mean is None and "input_mean" not in header:
         raise UserError(
             f"{where}: nothing says what was subtracted from their images: set "
@@ -120,6 +100,23 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
     )
     facts = replace(facts, notes=(*facts.notes, *notes))
     return Given(weights, digest_of(state), network, facts), state
+
+
+def _facts(path: Path, header: dict, texts: dict[str, str], network: LibraryConfig) -> Facts:
+    """What the file says of how images are prepared, or what is beside it, or what the library says
+    of its own weights; the settings of the network win.
+    """
+    if header:
+        facts = Facts(**header["facts"])
+    else:
+        facts = described_beside(path, texts, network.model) or assumed(network)
+    if not (network.channel_mean or network.channel_std):
+        return facts
+    mean, std = network.channel_mean or facts.mean, network.channel_std or facts.std
+    if (mean, std) == (facts.mean, facts.std):
+        return facts
+    origin = f"mean and deviation as set; the rest {facts.origin}"
+    return replace(facts, mean=mean, std=std, origin=origin, notes=())
 
 
 def export(run: "Run", path: Path) -> None:
@@ -151,8 +148,11 @@ def export(run: "Run", path: Path) -> None:
         mean=network.channel_mean,
         std=network.channel_std,
         size=network.input_size,
-        resized=run.image_size,
-        interpolation=run.resize,
+        resized=run.preprocessing.image_size,
+        interpolation=run.preprocessing.resize,
+        fit=run.preprocessing.fit,
+        orientation=run.preprocessing.orientation,
+        encoding=run.preprocessing.encoding,
         classes=tuple(run.classes),
     )
     header = {
@@ -163,9 +163,7 @@ def export(run: "Run", path: Path) -> None:
     }
     tensors = {name.split(".", 2)[2]: tensor for name, tensor in state.items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(
-            plain(tensors), temporary, metadata={HEADER: json.dumps(header)}
-        )
+        save_tensors(tensors, temporary, {HEADER: json.dumps(header)})
 
 
 def _loaded(
@@ -175,22 +173,29 @@ def _loaded(
 
     The library's own network loads them, as it may know older names; strict both ways.
     """
+    top = layers_of(network)[-1]
+    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    shapes = {n: t.shape for n, t in network.build().state_dict().items()}
+    head = _head(classifier, set(top.state_dict()), set(shapes))
+    tensors = under_own_names(network.renamed(tensors), set(shapes), head, where, notes)
     if auxiliary := [name for name in tensors if name.startswith(AUXILIARY)]:
         tensors = {name: t for name, t in tensors.items() if name not in auxiliary}
         notes.append("heads that only training has are left out")
-    top = network.make_layers()[-1]
-    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    own = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
+    tensors = with_own_head(tensors, head, own, notes)
     if classifier in tensors:
         network = replace(network, outputs=len(tensors[classifier]))
     network = network.resolved(CLASSES)
     model = network.build()
     wanted = model.state_dict()
+    tensors = with_positions(tensors, {n: t.shape for n, t in wanted.items()}, notes)
     if wrong := [n for n, t in tensors.items() if n in wanted and t.shape != wanted[n].shape]:
         raise UserError(
             f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, and in {network.model} at "
             f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
+            f"{_of_size(wrong, network)}"
         )
-    missing, extra = model.load_state_dict(network.renamed(tensors), strict=False)
+    missing, extra = model.load_state_dict(tensors, strict=False)
     above = set(top.state_dict())
     if classifier in missing and above.issuperset(missing):
         notes.append("without a classifier, which no network takes over")
@@ -207,11 +212,29 @@ def _loaded(
     state = model.state_dict()
     chain = {
         f"layers.{i}.{name}": state[name]
-        for i, layer in enumerate(network.make_layers())
+        for i, layer in enumerate(layers_of(network))
         for name in layer.state_dict()
         if name not in above
     }
     return chain, network
+
+
+def _head(classifier: str, top: set[str], names: set[str]) -> str:
+    """The outermost module with the classifier in it and no other tensor than those of the
+    ``top`` layer.
+    """
+    parts = classifier.split(".")
+    modules = (".".join(parts[:k]) for k in range(1, len(parts)))
+    return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
+
+
+def _of_size(wrong: list[str], network: LibraryConfig) -> str:
+    """Of positions that are not resized, the size that they are usually of."""
+    tags = network.tags()
+    size = network.facts_of(tags[0]).size if tags else None
+    if not size or size == network.input_size or not any("pos" in name for name in wrong):
+        return ""
+    return f": they hang on the size of the images, which is usually network.input_size={size}"
 
 
 def _size(tensor: Tensor) -> str:

@@ -2,169 +2,62 @@
 ``cut.py`` finds a place.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import lru_cache
-from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.draws import seed_of
-from transferability.errors import UserError, reason, shown
-from transferability.networks.chain import BatchNorm, NetworkConfig
+from transferability.errors import UserError, reason
+from transferability.networks.config import LibraryConfig
 from transferability.networks.convolutions import Conv2d
 from transferability.networks.cut import Layer, LayerPlan, chop
-from transferability.networks.facts import Facts
-from transferability.networks.modules import Dropout
+from transferability.networks.modules import BatchNorm, Dropout
 
+# what libraries raise for a size that a network cannot have
+SIZES = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
 # what is dropped as one: Dropout.dims
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LibraryConfig(NetworkConfig):
-    """A network by its name in a library.
-
-    Attributes:
-        plan: the names of the parameters of each layer, a line a layer: part of a run's identity.
-            Found, not set.
-    """
-
-    model: str
-    plan: tuple[str, ...] = ()
-
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """The library's own network with ``outputs`` classes,
-        its weights drawn from torch's generator.
-        """
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """Every name that the library knows."""
-
-    @abstractmethod
-    def usual_facts(self) -> Facts:
-        """What the library says of its own weights for this network."""
-
-    @abstractmethod
-    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
-        """The library's own weights of this name, downloaded if they are not there yet.
-
-        Raises:
-            UserError: there are none of this name, or they cannot be downloaded.
-        """
-
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of an older file under the names that the network has now."""
-        return tensors
-
-    def check(self) -> None:
-        super().check()
-        if self.model not in self.names():
-            raise UserError(
-                f"network.model={self.model} is not possible: "
-                f"{self.kind} has no network of this name"
-            )
-        self.layer_plans()
-
-    def resolved(self, classes: int) -> "LibraryConfig":
-        return replace(super().resolved(classes), plan=_lines(self.layer_plans()))
-
-    @property
-    def whole_depth(self) -> int:
-        return len(self.plan or self.layer_plans())  # a run's folder is read without the library
-
-    @property
-    def normalises_batches(self) -> bool:
-        own = _built(self.of_library()).modules()
-        return bool(self.depth) or any(isinstance(m, BatchNorm) for m in own)
-
-    @property
-    def made_by(self) -> str:
-        return f"{self.kind} {version(self.kind)}"
-
-    @property
-    def stackable(self) -> bool:
-        return False
-
-    def of_library(self) -> "LibraryConfig":
-        """What the layers depend on, without the task and the input."""
-        rest = {"channel_mean": None, "channel_std": None, "depth": None}
-        return replace(
-            self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
-        )
-
-    def layer_plans(self) -> list[LayerPlan]:
-        """Raises:
-        UserError: the network cannot be chopped.
-        """
-        return _plans(self.of_library())
-
-    def make_layers(self) -> list[Layer]:
-        """Raises:
-        UserError: the installed library has other layers than those of the plan.
-        """
-        if self.plan and self.plan != _lines(self.layer_plans()):
-            raise UserError(
-                f"network.model={self.model} has other layers in the installed {self.kind} than "
-                "when its plan was made: install that version (provenance.json names it)"
-            )
-        model = self.seeded()
-        return [Layer(plan, model) for plan in self.layer_plans()]
-
-    def seeded(self) -> nn.Module:
-        """The network in the form in which it is trained: what draws is drawn here,
-        nothing writes into its input, and convolutions are those of ``convolutions.py``.
-        """
-        model = self.build()
-        for name, module in list(model.named_modules()):
-            if hasattr(module, "inplace"):
-                module.inplace = False
-            if type(module) is nn.Conv2d:
-                module.__class__ = Conv2d
-            if (ours := _drawn_here(name, module)) is not None:
-                model.set_submodule(name, ours)
-        return model
-
-    def draw(self, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(*key, "init"))
-            drawn = self.build().state_dict()
-        with torch.no_grad():
-            for number in numbers:
-                for name, tensor in layers[number - 1].state_dict().items():
-                    tensor.copy_(drawn[name])
-
-    def verify(self) -> None:
-        _verify(replace(self.of_library(), outputs=self.outputs))
-
-
-def no_weights(tag: str, network: LibraryConfig, tags: list[str]) -> UserError:
-    """That the library has no weights of this name."""
-    known = f"it has {', '.join(tags)}" if tags else "it has none"
-    return UserError(
-        f"weights={shown(tag)} is no file, and no name of weights that {network.kind} has for "
-        f"{network.model}: {known}"
-    )
-
-
-@contextmanager
-def downloading(tag: str, where: str) -> Iterator[None]:
+def make_layers(config: LibraryConfig) -> list[Layer]:
     """Raises:
-    UserError: no network, or nothing there.
+    UserError: the installed library has other layers than those of the plan.
     """
-    try:
-        yield
-    except Exception as error:  # of whichever library downloads
+    if config.plan and config.plan != lines(config.layer_plans()):
         raise UserError(
-            f"weights={tag} cannot be downloaded ({reason(error)}): fetch the file on a machine "
-            f"that can, from {where}, and give its path: weights=PATH"
-        ) from error
+            f"network.model={config.model} has other layers in the installed {config.kind} than "
+            "when its plan was made: install that version (provenance.json names it)"
+        )
+    model = seeded(config)
+    return [Layer(plan, model) for plan in config.layer_plans()]
+
+
+def seeded(config: LibraryConfig) -> nn.Module:
+    """The network in the form in which it is trained: what draws is drawn here,
+    nothing writes into its input, and convolutions are those of ``convolutions.py``.
+    """
+    model = config.build()
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "inplace"):
+            module.inplace = False
+        if type(module) is nn.Conv2d:
+            module.__class__ = Conv2d
+        if (ours := _drawn_here(name, module)) is not None:
+            model.set_submodule(name, ours)
+    return model
+
+
+def draw(config: LibraryConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*key, "init"))
+        drawn = config.build().state_dict()
+    with torch.no_grad():
+        for number in numbers:
+            for name, tensor in layers[number - 1].state_dict().items():
+                tensor.copy_(drawn[name])
 
 
 def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
@@ -191,7 +84,7 @@ def _is(module: nn.Module, library: str, name: str) -> bool:
     return type(module).__name__ == name and type(module).__module__.startswith(f"{library}.")
 
 
-def _lines(plans: list[LayerPlan]) -> tuple[str, ...]:
+def lines(plans: list[LayerPlan]) -> tuple[str, ...]:
     """The names of the parameters of each layer, a line a layer."""
     return tuple(" ".join(layer.parameters) for layer in plans)
 
@@ -200,25 +93,37 @@ def _lines(plans: list[LayerPlan]) -> tuple[str, ...]:
 def _built(config: LibraryConfig) -> nn.Module:
     """An instance that nobody trains: what its kind and shapes are."""
     with torch.random.fork_rng(devices=[]):
-        return config.seeded()
+        return seeded(config)
+
+
+def normalises_batches(config: LibraryConfig) -> bool:
+    """Whether a layer has BatchNorm."""
+    return any(isinstance(module, BatchNorm) for module in _built(config).modules())
 
 
 @lru_cache(maxsize=64)
-def _plans(config: LibraryConfig) -> list[LayerPlan]:
+def plans(config: LibraryConfig) -> list[LayerPlan]:
     try:
         return chop(_built(config), config.input_size)
     except UserError as error:
         raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
+    except SIZES as error:  # of the library, or of torch
+        size = config.facts_of(config.tags()[0]).size if config.tags() else None
+        own = f": its weights are of {size} pixels" if size else ""
+        raise UserError(
+            f"network.input_size={config.input_size} is not possible for network.model="
+            f"{config.model} ({reason(error).partition(' While executing')[0]}){own}"
+        ) from error
 
 
 @lru_cache(maxsize=64)
-def _verify(config: LibraryConfig) -> None:
+def verify(config: LibraryConfig) -> None:
     """Compare the chopped network with the library's, bit for bit, on random images: both modes,
     two sizes of batch.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = config.seeded()
+        model = seeded(config)
         layers = [Layer(plan, model) for plan in config.layer_plans()]
         for mode, batch in ((True, 2), (False, 3)):
             x = torch.randn(batch, 3, config.input_size, config.input_size)

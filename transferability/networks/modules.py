@@ -9,9 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from transferability.kernels import dropped
+from transferability.networks.config import NetworkConfig
 
 if TYPE_CHECKING:
     from transferability.stream import Batch
+
+# of any number of dimensions: keeps statistics of what it saw
+BatchNorm = nn.modules.batchnorm._BatchNorm
+NORMALISATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def channels_subtracted(config: NetworkConfig) -> np.ndarray | None:
+    """``channel_mean`` of pixels from 0 to 255, (3,) float32; None where the task's mean is."""
+    if config.channel_mean is None:
+        return None
+    return 255 * np.array(config.channel_mean, np.float32)
 
 
 class Input(nn.Module):

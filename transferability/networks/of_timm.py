@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from types import ModuleType
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from transferability.errors import UserError
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig, downloading, no_weights
+from transferability.networks.config import LibraryConfig
+from transferability.networks.facts import Facts, downloading
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class TimmConfig(LibraryConfig):
     def names(self) -> list[str]:
         return _timm().list_models()
 
-    def build(self) -> nn.Module:
+    def build(self) -> "nn.Module":
         timm, settings = _timm(), {}
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
@@ -25,25 +27,24 @@ class TimmConfig(LibraryConfig):
             settings["img_size"] = self.input_size
         return timm.create_model(self.model, pretrained=False, **settings)
 
-    def usual_facts(self) -> Facts:
-        return self._facts(self.model)
+    def tags(self) -> list[str]:
+        timm = _timm()
+        usual = timm.get_pretrained_cfg(self.model)
+        tags = [name.partition(".")[2] for name in timm.list_pretrained(self.model)]
+        return sorted(tags, key=lambda tag: tag != usual.tag)  # of none there is no usual one
 
-    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
         timm, name = _timm(), f"{self.model}.{tag}"
-        tags = [n.partition(".")[2] for n in timm.list_pretrained(self.model)]
-        if tag not in tags:
-            raise no_weights(tag, self, tags)
         config = timm.get_pretrained_cfg(name)
         settings = {"img_size": self.input_size} if config.fixed_input_size else {}
         where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         with downloading(tag, where):
             model = timm.create_model(name, pretrained=True, **settings)
-        return model.state_dict(), self._facts(name)
+        return model.state_dict(), self.facts_of(tag)
 
-    def _facts(self, name: str) -> Facts:
+    def facts_of(self, tag: str) -> Facts:
+        name = f"{self.model}.{tag}"
         config = _timm().get_pretrained_cfg(name)
-        if config is None:
-            return Facts("timm has no weights of its own for this network")
         size = config.input_size[-1]
         return Facts(
             f"timm, {name}",

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from transferability.networks.facts import Facts
-from transferability.networks.library import LibraryConfig, downloading, no_weights
+from transferability.networks.config import LibraryConfig
+from transferability.networks.facts import Facts, downloading
 
 if TYPE_CHECKING:
-    from torchvision.models import WeightsEnum
+    from torch import Tensor, nn
 
 # Without the heads that only training has; the initial weights are those that torchvision
 # has drawn so far.
@@ -27,7 +25,7 @@ class TorchvisionConfig(LibraryConfig):
     def names(self) -> list[str]:
         return _torchvision().list_models(module=_torchvision())
 
-    def build(self) -> nn.Module:
+    def build(self) -> "nn.Module":
         settings = dict(INCEPTIONS.get(self.model, {}))
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
@@ -35,21 +33,19 @@ class TorchvisionConfig(LibraryConfig):
             settings["image_size"] = self.input_size
         return _torchvision().get_model(self.model, weights=None, **settings)
 
-    def usual_facts(self) -> Facts:
+    def tags(self) -> list[str]:
         weights = _torchvision().get_model_weights(self.model)
-        if not list(weights):
-            return Facts("torchvision has no weights of its own for this network")
-        return self._facts(weights.DEFAULT)
+        tags = [w.name for w in weights]
+        return sorted(tags, key=lambda tag: tag != weights.DEFAULT.name)
 
-    def fetch(self, tag: str) -> tuple[dict[str, Tensor], Facts]:
-        weights = {w.name: w for w in _torchvision().get_model_weights(self.model)}
-        if tag not in weights:
-            raise no_weights(tag, self, list(weights))
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+        weights = _torchvision().get_model_weights(self.model)
         with downloading(tag, weights[tag].url):
             model = _torchvision().get_model(self.model, weights=weights[tag])
-        return model.state_dict(), self._facts(weights[tag])
+        return model.state_dict(), self.facts_of(tag)
 
-    def _facts(self, weights: "WeightsEnum") -> Facts:
+    def facts_of(self, tag: str) -> Facts:
+        weights = _torchvision().get_model_weights(self.model)[tag]
         made = weights.transforms()
         mean, std = made.mean, made.std
         if self.model in INCEPTIONS:
@@ -65,7 +61,7 @@ class TorchvisionConfig(LibraryConfig):
             classes=tuple(weights.meta["categories"]),
         )
 
-    def renamed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
         if not self.model.startswith("densenet"):
             return tensors
         # its files are older than its names, as torchvision's own loading knows

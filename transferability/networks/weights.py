@@ -4,6 +4,9 @@ each thing that was done.
 
 import argparse
 import json
+import math
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,31 +14,48 @@ from typing import Any
 
 import safetensors
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from transferability.errors import UserError, reason, shown
+from transferability.errors import UserError, and_more, reason, shown
 
 # Where training scripts keep the weights in what they save, the averaged ones first.
-WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
-# What wrappers of modules put before every name: DataParallel, torch.compile, Lightning.
-PREFIXES = ("module.", "_orig_mod.", "model.")
-COUNTERS = ("n_averaged",)  # of an averaged model, beside its weights
+WRAPPERS = (
+    *("state_dict_ema", "model_ema", "params_ema", "ema", "teacher"),
+    *("state_dict", "model_state_dict", "model"),
+)
+# Of two networks in one file the one that its own authors use (MoCo, BYOL).
+OF_TWO = ("encoder_q.", "online_encoder.", "online_network.", "teacher.")
+POSITIONS = ("pos_embed", "pos_embedding")  # timm's and torchvision's
+TOKENS = (0, 1, 2, 5)  # before the places: for the class, of distillation, registers
+COUNTER = "num_batches_tracked"  # of BatchNorm; files of before 2018 have none
+# What begins a file that has the name of one of weights, and is none.
+OTHERS = {
+    b"<": "is a page of the web, not the file that it links to: download that",
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: give `git lfs pull`",
+    b"\x89HDF": "is a file of Keras (HDF5), not of PyTorch",
+    b"\x1f\x8b": "is compressed: unpack it",
+}
 HEADER = "transferability"  # what our own export says of the weights, in the header of the file
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-    """The tensors of a file by name, what our own export wrote about them, and a note for each
-    thing that was put right.
+    """The tensors of a file by name, the texts in the header of a file of safetensors (what our own
+    export wrote there, below HEADER, as values), and a note for each thing that was put right.
 
-    ``.safetensors``, or what ``torch.save`` wrote, of which nothing but tensors is ever unpickled.
-    Floating point numbers become float32.
+    A file of safetensors, or what ``torch.save`` wrote, of which nothing but tensors is ever
+    unpickled: its first bytes say which, not its name. Floating point numbers become float32.
 
     Raises:
         UserError: there is no such file, it is damaged, holds code, or no weights.
     """
     if not path.is_file():
         raise UserError(f"weights={shown(path)}: there is no such file")
-    if path.suffix == ".safetensors":
+    with path.open("rb") as file:
+        first = file.read(64)
+    if other := next((what for magic, what in OTHERS.items() if _begins(first, magic)), None):
+        raise UserError(f"weights={shown(path)} {other}")
+    if first[8:9] == b"{" or path.suffix == ".safetensors":  # after the length of a JSON header
         found, header = _safetensors(path)
     else:
         found, header = _torch(path), {}
@@ -43,36 +63,53 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[st
     return _as_float32(found, path, notes), header, notes
 
 
+def _begins(first: bytes, magic: bytes) -> bool:
+    return first.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic)
+
+
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            header = dict(file.metadata() or {})
+            if HEADER in header:
+                header[HEADER] = json.loads(header[HEADER])
             # ``file`` is not a dict
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, reason(error)) from error
 
 
 def _torch(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if program:
+            raise UserError(
+                f"weights={shown(path)} is a TorchScript program, and reading it may run it: it is "
+                "not read. Whoever trusts it saves its weights to a new file, "
+                "torch.save(torch.jit.load(FILE).state_dict(), NEW), and gives that"
+            )
     try:
         # the options that training scripts save beside the weights: a class without code
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        if "Unsupported global" in str(error):
+        if found := re.search(r"Unsupported (?:global|class):? (?:GLOBAL )?([\w.]+)", str(error)):
             raise UserError(
-                f"weights={shown(path)} holds more than tensors, and reading it would run code: "
-                "it is not read. Whoever trusts it saves its model.state_dict() to a new file"
+                f"weights={shown(path)} holds more than tensors ({found[1]}), and reading it would "
+                "run code: it is not read. Whoever trusts it saves its model.state_dict() to a new "
+                "file"
             ) from error
-        raise _damaged(path, error) from error
+        raise _damaged(path) from error  # torch's own text advises to run what is in it
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
+        advice = "weights_only" in str(error)
+        raise _damaged(path, "" if advice else reason(error)) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, why: str = "") -> UserError:
     return UserError(
-        f"weights={shown(path)} cannot be read: it is truncated, or no file of weights "
-        f"({reason(error)})"
+        f"weights={shown(path)} cannot be read: it is truncated, or no file of weights"
+        f"{f' ({why})' if why else ''}"
     )
 
 
@@ -80,7 +117,7 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The weights in what a training script saved, under their own names."""
     notes = []
     while isinstance(found, Mapping) and not _tensors_only(found):
-        inner = next((k for k in WRAPPERS if isinstance(found.get(k), Mapping)), None)
+        inner = _inner(found, path)
         if inner is None:
             break
         found, _ = found[inner], notes.append(f"taken from its {inner!r}")
@@ -88,16 +125,120 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise UserError(
             f"weights={shown(path)} holds no weights: a dictionary of tensors is wanted"
         )
-    found = {name: value for name, value in found.items() if name not in COUNTERS}
     if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise UserError(
             f"weights={shown(path)} holds {shown(others[0])}, which is no tensor: a dictionary of "
-            f"tensors is wanted, or one below {', '.join(WRAPPERS)}"
+            "tensors is wanted, alone or below one key"
         )
-    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in found)), None):
-        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-        notes.append(f"{prefix!r} taken off all names")
-    return found, notes
+    return dict(found), notes
+
+
+def _inner(found: Mapping, path: Path) -> str | None:
+    """The key below which the weights are: one that is known, or the only one with tensors alone.
+
+    Raises:
+        UserError: there are two.
+    """
+    if known := [key for key in WRAPPERS if isinstance(found.get(key), Mapping)]:
+        return known[0]
+    inner = [
+        key for key, value in found.items() if isinstance(value, Mapping) and _tensors_only(value)
+    ]
+    inner = [key for key in inner if found[key]]
+    if len(inner) > 1:
+        raise UserError(
+            f"weights={shown(path)} holds tensors below {shown(inner[0])} and below "
+            f"{shown(inner[1])}: save one of them to a file of its own"
+        )
+    return inner[0] if inner else None
+
+
+def under_own_names(
+    tensors: dict[str, Tensor], wanted: set[str], head: str, where: str, notes: list[str]
+) -> dict[str, Tensor]:
+    """The tensors under the names ``wanted`` by a network, without the one prefix that they have
+    in the file; a note says which, and what is left out as it has another.
+
+    Unchanged where no prefix makes all fit that are below the ``head``.
+
+    Raises:
+        UserError: two prefixes do.
+    """
+    needed = {n for n in wanted if not n.startswith(f"{head}.") and not n.endswith(COUNTER)}
+    if needed <= tensors.keys():
+        return tensors
+    anchor = min(needed, key=lambda name: (name.count("."), name))
+    prefixes = [n.removesuffix(anchor) for n in tensors if n.endswith(f".{anchor}")]
+    fitting = [p for p in prefixes if all(f"{p}{name}" in tensors for name in needed)]
+    if len(fitting) > 1:
+        known = [p for p in fitting if p.endswith(OF_TWO)]
+        if len(known) != 1:
+            raise UserError(
+                f"{where}: they fit below {fitting[0]!r} and below {fitting[1]!r}: save one of "
+                "them to a file of its own"
+            )
+        fitting = known
+    if not fitting:
+        return tensors
+    prefix = fitting[0]
+    others = [name for name in tensors if not name.startswith(prefix)]
+    rest = f"; {shown(others[0])}{and_more(others)} left out" if others else ""
+    notes.append(f"{prefix!r} taken off {'the names below it' if others else 'all names'}{rest}")
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def with_own_head(
+    tensors: dict[str, Tensor], head: str, own: dict[str, tuple[int, ...]], notes: list[str]
+) -> dict[str, Tensor]:
+    """Without a head of another shape than the library's; one that is a linear layer after others
+    without weights (dropout) takes its name.
+
+    Args:
+        head: the module that all tensors of the network's head are below.
+        own: their shapes by name, for as many outputs as the file has.
+    """
+    found = {name: t for name, t in tensors.items() if name.startswith(f"{head}.")}
+    if all(name in own and t.shape[1:] == own[name][1:] for name, t in found.items()):
+        return tensors
+    rest = {name: t for name, t in tensors.items() if name not in found}
+    kinds = {name.rpartition(".")[2]: t for name, t in found.items()}
+    names = {name.rpartition(".")[2]: name for name in own}
+    fits = kinds.keys() == names.keys() and len(kinds) == len(found) == len(own)
+    if fits and all(t.shape[1:] == own[names[kind]][1:] for kind, t in kinds.items()):
+        module = next(iter(found)).rpartition(".")[0]
+        notes.append(f"{module} taken for its classifier")
+        return rest | {names[kind]: t for kind, t in kinds.items()}
+    notes.append(
+        f"its head ({shown(next(iter(found)))}{and_more(list(found))}) is another, and left out"
+    )
+    return rest
+
+
+def with_positions(
+    tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], notes: list[str]
+) -> dict[str, Tensor]:
+    """What a transformer learned of each place of an image, for images of another size: the grid of
+    places is resized as timm does it (bicubic, with antialias), tokens before it are kept.
+
+    Args:
+        wanted: shapes by name.
+    """
+    out = dict(tensors)
+    for name, old in tensors.items():
+        new = wanted.get(name, old.shape)
+        if not name.endswith(POSITIONS) or old.dim() != 3 or len(new) != 3 or new == old.shape:
+            continue
+        for tokens in TOKENS:
+            sides = [math.isqrt(max(n - tokens, 0)) for n in (old.shape[1], new[1])]
+            if [side**2 + tokens for side in sides] == [old.shape[1], new[1]] and min(sides):
+                before, after = sides
+                grid = old[:, tokens:].float().unflatten(1, (before, before)).movedim(3, 1)
+                grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=True)
+                grid = grid.flatten(2).movedim(1, 2)
+                out[name] = torch.cat([old[:, :tokens].float(), grid], 1)
+                notes.append(f"{name} resized from {before}x{before} to {after}x{after} places")
+                break
+    return out
 
 
 def _tensors_only(found: Mapping) -> bool:

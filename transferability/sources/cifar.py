@@ -9,7 +9,7 @@ import yaml
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo
 from transferability.errors import UserError
-from transferability.sources.source import Item, Kind, Source
+from transferability.sources.source import Item, Source
 
 
 def cifar_groups(kind: str) -> dict[str, str]:
@@ -22,7 +22,8 @@ def cifar_groups(kind: str) -> dict[str, str]:
     }
 
 
-def _open(config: DatasetConfig) -> Source:
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
     # half of the time that a command takes to begin, for those who want CIFAR
     from torchvision import datasets
 
@@ -45,6 +46,3 @@ def _open(config: DatasetConfig) -> Source:
     return Source(
         [ClassInfo(n, None, group_of[n]) for n in data.classes], subsets["train"], subsets["val"]
     )
-
-
-KIND = Kind(_open)

@@ -4,9 +4,10 @@ import io
 import logging
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,17 +42,32 @@ class UnsupportedError(ValueError):
 
 
 def decode(data: bytes, upright: bool = False) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB; the first of an animation, without transparency.
+    """An encoded image as (H, W, 3) uint8 RGB, orientation ignored or applied (``upright``);
+    raises what :func:`as_stored` does.
+    """
+    pixels, orientation = as_stored(data)
+    return turned(pixels, orientation) if upright else pixels
 
-    OpenCV decodes (as Caffe did; orientation ignored, as then, or applied with ``upright``). Of 16
-    bits a value the highest 8 stay. Pillow reads the header first, so that an image which claims to
-    be huge is refused before anything is allocated. A JPEG that does not end as one is decoded by
-    Pillow too, which refuses truncated files where OpenCV fills in grey.
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """An image as EXIF's or TIFF's orientation asks."""
+    turn = _TURNS.get(orientation)
+    return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+
+def as_stored(data: bytes) -> tuple[np.ndarray, int]:
+    """An encoded image as (H, W, 3) uint8 RGB, the first of an animation, without transparency;
+    and its orientation in EXIF or TIFF, 1 where it is upright.
+
+    OpenCV decodes (as Caffe did). Of 16 bits a value the highest 8 stay. Pillow reads the header
+    first, so that an image which claims to be huge is refused before anything is allocated. A JPEG
+    that does not end as one is decoded by Pillow too, which refuses truncated files where OpenCV
+    fills in grey.
 
     Raises:
         ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
-        UnsupportedError: HEIF, or a TIFF file of other than whole numbers from 0 on of at most
-            8, or 16, bits.
+        UnsupportedError: HEIF, a camera's raw file, or a TIFF file of other than whole numbers from
+            0 on of at most 8, or 16, bits.
     """
     if not data:
         raise ValueError("empty file")
@@ -67,15 +83,21 @@ def decode(data: bytes, upright: bool = False) -> np.ndarray:
             if header.width * header.height > MAX_PIXELS:
                 # as Pillow does itself from twice as many pixels on
                 raise Image.DecompressionBombError
+            if header.format == "TIFF" and _is_raw(header.tag_v2, data):
+                raise UnsupportedError(
+                    "a raw file of a camera, which begins with a thumbnail: convert it"
+                )
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
-            turn = _TURNS.get(_orientation(header)) if upright else None
+            orientation = orientation_of(header)
     except Image.UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and not data[8:].startswith(b"avi"):
             raise UnsupportedError("HEIF: convert it to PNG or JPEG") from error
         raise ValueError("not an image") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from error
+    except UnsupportedError:
+        raise
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise ValueError(reason(error)) from error
     try:
@@ -88,13 +110,22 @@ def decode(data: bytes, upright: bool = False) -> np.ndarray:
         raise ValueError(f"OpenCV: {error.err}") from error
     if image is None:
         raise ValueError("not a whole image")
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray(turn(image)) if turn else image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation
 
 
-def _orientation(image: Image.Image) -> int:
+def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
+    """Whether a TIFF file is one of a camera: DNG, CR2, or one whose first picture is a reduced
+    version of another in the file (NEF).
+    """
+    dng, reduced, others = 50706, tags.get(254, 0), 330
+    return dng in tags or data[8:10] == b"CR" or bool(reduced & 1 and others in tags)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How an image asks to be turned, 2 to 8; 1 where it does not."""
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(_ORIENTATION, 1)
+        return found if found in _TURNS else 1
     except Exception:  # damaged EXIF is no damage to the image
         return 1
 

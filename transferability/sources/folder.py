@@ -10,14 +10,17 @@ from transferability.datasets import ClassInfo
 from transferability.errors import UserError
 from transferability.sources.held_out import with_validation
 from transferability.sources.layouts import layout_of
-from transferability.sources.source import Kind, Source, file_item
+from transferability.sources.offers import Stated
+from transferability.sources.source import Source, file_item
 from transferability.sources.trees import FileTree
 
 
-def _open(config: DatasetConfig) -> Source:
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
     tree = FileTree(config.source)
     try:
-        layout = layout_of(tree, config.parts)
+        stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
+        layout = layout_of(tree, stated)
     except UserError as error:
         if kind := _published(tree):
             raise UserError(
@@ -50,10 +53,10 @@ def _published(tree: FileTree) -> str | None:
         return "cifar100"
     if "cifar-10-python.tar.gz" in bases:
         return "cifar10"
-    wnids = any(re.search(r"(^|/)train/n\d{8}/", name) for name in tree.names)
-    return (
-        "imagenet" if wnids or any(name.startswith("ILSVRC2012_img_") for name in bases) else None
+    if any(name.startswith("ILSVRC2012_img_") for name in bases):
+        return "imagenet"
+    train, val = (
+        {found[1] for name in tree.names if (found := re.search(pattern, name))}
+        for pattern in (r"(?:^|/)train/(n\d{8})/", r"(?:^|/)val/(n\d{8})/")
     )
-
-
-KIND = Kind(_open)
+    return "imagenet" if train and val <= train else None

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo
 from transferability.errors import UserError, reason, shown
-from transferability.sources.source import Kind, Source, file_item
+from transferability.sources.source import Source, file_item
 from transferability.sources.trees import FileTree, require_images
 
 
@@ -20,7 +20,8 @@ def imagenet_groups() -> dict[str, str]:
         return {row["wnid"]: row["group"] for row in csv.DictReader(file)}
 
 
-def _open(config: DatasetConfig) -> Source:
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
     tree = FileTree(config.source)
     require_images(tree)
     root = tree.find("train")
@@ -85,6 +86,3 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
             f"dataset.val_labels={config.val_labels} has no wnid for {shown(missing[0])}"
         )
     return {n: by_stem[PurePosixPath(n).stem] for n in names}
-
-
-KIND = Kind(_open)

@@ -2,7 +2,6 @@
 by their names or as the user says.
 """
 
-import logging
 import posixpath
 import re
 from collections import Counter
@@ -11,22 +10,40 @@ from collections.abc import Iterable
 from transferability.errors import UserError, shown
 from transferability.sources.trees import FileTree
 
-log = logging.getLogger(__name__)
-
 _KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
 WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
 _GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
+# Folders that hold images, and what belongs to them, in lower case; no class is called so.
+BELONGINGS = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
+HOLDERS = {"images", "imgs", "jpegimages", *BELONGINGS}
+# the first part of a download, a shard, a fold: not a class
+_NUMBERED = re.compile(
+    r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
+    re.IGNORECASE,
+)
 PARTS = ("train", "val", "test")  # in the order of the rows of a pack
 WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
 
 
-class Folders:
-    """The folders of a tree that have images below, each with its images (in it)
-    and its folders (names).
+class Unsure(UserError):
+    """Folders of which it cannot be told what they are; ``parts``: those that are known,
+    ``odd``: the name of a folder that may have to be left out.
     """
 
-    def __init__(self, tree: FileTree):
-        self.tree, self.images, self.below, self.own = tree, tree.images(""), {}, {}
+    def __init__(self, what: str, parts: dict[str, str] | None = None, odd: str | None = None):
+        super().__init__(what)
+        self.parts, self.odd = parts or {}, odd
+
+
+class Folders:
+    """The folders of a tree that have images below, each with its images (in it)
+    and its folders (names); without those of the names or paths ``leave_out``.
+    """
+
+    def __init__(self, tree: FileTree, leave_out: Iterable[str] = ()):
+        self.tree, self.below, self.own = tree, {}, {}
+        self.left_out = [posixpath.normpath(folder) for folder in leave_out]
+        self.images = [name for name in tree.images("") if not self.leaves_out(name)]
         for name in self.images:
             folder, slash, _ = name.rpartition("/")
             self.own.setdefault(folder + slash, []).append(name)
@@ -37,6 +54,10 @@ class Folders:
                     folder
                 )
 
+    def leaves_out(self, path: str) -> bool:
+        """Whether a file, or a folder (ending in a slash), lies in a folder that is left out."""
+        return any(f"/{folder}/" in f"/{path}" for folder in self.left_out)
+
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
 
@@ -44,19 +65,31 @@ class Folders:
         """The images right in a folder."""
         return self.own.get(at, [])
 
-    def classes(self, at: str) -> dict[str, list[str]]:
-        """Images by the folder of ``at`` that they lie in.
+    def classes(self, at: str, level: int = 1) -> dict[str, list[str]]:
+        """Images by the name of the folder that they lie in, the ``level``-th below ``at``.
 
         Raises:
             UserError: an image lies in none, or a folder has no images.
         """
-        tree = self.tree
-        if stray := self.stray(at):
-            where = shown(tree.source / stray[0])
-            raise UserError(f"{where} lies outside a class folder: images belong in CLASS/IMAGE")
+        tree, out = self.tree, {}
+        for name in self.images:
+            if name.startswith(at):
+                above = name.removeprefix(at).split("/")[:-1]
+                if len(above) < level:
+                    kind = "CLASS" if level == 1 else f"FOLDER{'/FOLDER' * (level - 2)}/CLASS"
+                    raise UserError(
+                        f"{shown(tree.source / name)} lies outside a class folder: images belong "
+                        f"in {kind}/IMAGE"
+                    )
+                out.setdefault(above[level - 1], []).append(name)
         for folder in tree.folders:
-            name = folder.removeprefix(at)
-            if folder.startswith(at) and "/" not in name and name not in self.below.get(at, ()):
+            names = folder.removeprefix(at).split("/")
+            if (
+                folder.startswith(at)
+                and len(names) == level
+                and names[-1] not in out
+                and not self.leaves_out(f"{folder}/")
+            ):
                 files = [n for n in tree.names if n.startswith(f"{folder}/")]
                 what = (
                     f"its {len(files)} files are none, the first is {shown(files[0])}"
@@ -64,13 +97,9 @@ class Folders:
                     else "it is empty"
                 )
                 raise UserError(
-                    f"class {shown(name)} has no images ({shown(tree.source / folder)}: {what}): "
-                    "add some, or take the folder away"
+                    f"class {shown(names[-1])} has no images ({shown(tree.source / folder)}: "
+                    f"{what}): add some, or take the folder away"
                 )
-        out: dict[str, list[str]] = {}
-        for name in self.images:
-            if name.startswith(at):
-                out.setdefault(name.removeprefix(at).split("/")[0], []).append(name)
         return out
 
 
@@ -82,7 +111,7 @@ def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for name in names:
-        text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
+        text = _spelled(name)
         if len(words := list(WORD.finditer(text)) or list(_GLUED.finditer(text))) == 1:
             found[name] = (
                 (text[: words[0].start()], text[words[0].end() :]),
@@ -119,14 +148,12 @@ def found_parts(folders: Folders) -> dict[str, str]:
                     f"{top}{name}/ is named as a part of a dataset, "
                     "and is none beside class folders"
                 )
-                raise unsure(folders, what, {})
+                raise Unsure(what, odd=name)
         return {}
     root = roots[0]
     if len(roots) > 1 and roots[1].count("/") == root.count("/"):
         both = " and ".join(f"{at}{next(iter(named[at]))}/" for at in roots[:2])
-        raise unsure(
-            folders, f"{both} are parts inside other folders; put the parts above the classes", {}
-        )
+        raise Unsure(f"{both} are parts inside other folders; put the parts above the classes")
     return _checked(folders, root, named[root])
 
 
@@ -136,19 +163,17 @@ def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, st
     stated = {part: path for part, path in paths.items() if part != "pred"}
     if twice := [part for part, count in Counter(named.values()).items() if count > 1]:
         both = " and ".join(f"{root}{name}/" for name, part in named.items() if part == twice[0])
-        raise unsure(folders, f"{both} are both named as {WORDS[twice[0]]} images", {})
+        raise Unsure(f"{both} are both named as {WORDS[twice[0]]} images", stated)
     inside = tuple(f"{path}/" for path in paths.values())
     if outside := [name for name in folders.images if not name.startswith(inside)]:
         above = root if outside[0].startswith(root) else ""
         beside = above + "".join(outside[0].removeprefix(above).partition("/")[:2])
         what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
-        raise unsure(folders, what, stated)
+        raise Unsure(what, stated, posixpath.basename(beside.rstrip("/")))
     if "train" not in paths:
-        raise unsure(
-            folders, f"{', '.join(inside)} are named as parts, but there is no train/", stated
-        )
+        raise Unsure(f"{', '.join(inside)} are named as parts, but there is no train/", stated)
     if stray := folders.stray(f"{paths['train']}/"):
-        raise unsure(folders, f"{stray[0]} lies outside a class folder", stated)
+        raise Unsure(f"{stray[0]} lies outside a class folder", stated)
     return {part: _inner(folders, f"{path}/") for part, path in paths.items()}
 
 
@@ -164,29 +189,6 @@ def _inner(folders: Folders, at: str) -> str:
     return _inner(folders, f"{at}{below[0]}/")
 
 
-def unsure(folders: Folders, what: str, parts: dict[str, str]) -> UserError:
-    """An error that says ``what`` is not clear, and the setting that would make it so;
-    ``parts`` are known already.
-    """
-    wanted = setting(parts if "train" in parts else {"train": "FOLDER", "val": "FOLDER"})
-    return UserError(
-        f"dataset.source={shown(folders.tree.source)}: {shown(what)}; take it away or rename it, "
-        "or say which folders "
-        f"are which, {wanted} (what is not named is left out), or that all are classes, "
-        '"dataset.parts={}"'
-    )
-
-
-def setting(parts: dict[str, str]) -> str:
-    """``dataset.parts`` as one writes it on a command line."""
-    quoted = {
-        part: path if re.fullmatch(r"[\w./-]+", path) else repr(path)
-        for part, path in parts.items()
-    }
-    listed = ", ".join(f"{part}: {quoted[part]}" for part in PARTS if part in parts)
-    return f'"dataset.parts={{{shown(listed)}}}"'
-
-
 def stated_parts(folders: Folders, parts: dict[str, str]) -> dict[str, str]:
     """Part -> its folder, as the user says."""
     paths = {part: f"{posixpath.normpath(folder)}/" for part, folder in parts.items()}
@@ -197,13 +199,6 @@ def stated_parts(folders: Folders, parts: dict[str, str]) -> dict[str, str]:
             )
         if other := next((p for p, at in paths.items() if p != part and at.startswith(path)), None):
             raise UserError(f"dataset.parts: the folder of {other} lies in that of {part}")
-    if paths and (
-        out := [name for name in folders.images if not name.startswith(tuple(paths.values()))]
-    ):
-        source = shown(folders.tree.source)
-        log.warning(
-            "%s: %d images are in no folder of dataset.parts and left out", source, len(out)
-        )
     return paths
 
 
@@ -218,3 +213,26 @@ def above_classes(folders: Folders) -> str:
             break  # the only class
         at = below
     return at
+
+
+def part_named(name: str) -> str | None:
+    """train, val, test or pred where a name has one such word, whatever else it has."""
+    words = list(WORD.finditer(_spelled(name)))
+    return list(WORDS)[words[0].lastindex - 1] if len(words) == 1 else None
+
+
+def _spelled(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
+
+
+def beside_its_part(names: Iterable[str]) -> bool:
+    """Whether a name is another's and the word for a part: rps and rps-test-set."""
+    words = {name: WORD.search(name.casefold()) for name in names}
+    rests = {re.sub(r"[-_ .]+$", "", name[: word.start()]) for name, word in words.items() if word}
+    return not rests.isdisjoint(words)
+
+
+def numbered(names: Iterable[str]) -> bool:
+    """Whether names differ in the number of a part alone: images_001, images_002."""
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    return len(matches) > 1 and all(matches) and len({match[1] for match in matches}) == 1

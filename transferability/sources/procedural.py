@@ -14,8 +14,7 @@ import numpy as np
 from transferability.config import DatasetConfig, GrammarConfig
 from transferability.datasets import ClassInfo
 from transferability.draws import numpy_generator
-from transferability.errors import UserError
-from transferability.sources.source import Item, Kind, Source
+from transferability.sources.source import Item, Source
 
 FAMILIES = ("natural", "man-made")
 
@@ -116,7 +115,8 @@ def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> 
     return pattern[..., None] * colour
 
 
-def _open(config: DatasetConfig) -> Source:
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
     grammar = make_grammar(config.grammar)
     per_family, classes = config.grammar.classes_per_family, []
     subsets = {"train": [], "val": []}
@@ -135,18 +135,3 @@ def _open(config: DatasetConfig) -> Source:
                         )
                     )
     return Source(classes, subsets["train"], subsets["val"])
-
-
-def _check(config: DatasetConfig) -> None:
-    if config.grammar is None:
-        raise UserError("dataset.grammar=None is not possible: kind=procedural needs a grammar")
-    config.grammar.check()
-    side = config.grammar.patch * 2**config.grammar.levels
-    if config.image_size != side:
-        raise UserError(
-            f"dataset.image_size={config.image_size} is not possible: "
-            f"patch x 2^levels is {side} pixels"
-        )
-
-
-KIND = Kind(_open, _check, embedded=True)

@@ -1,7 +1,6 @@
-"""What a kind of dataset is, and what opening one gives: classes,
-and images that are read one at a time.
-"""
+"""What opening a dataset gives: classes, and images that are read one at a time."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,27 +8,42 @@ import numpy as np
 
 from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo
-from transferability.errors import shown
+from transferability.errors import UserError, shown
 from transferability.sources.decoding import decode
 from transferability.sources.trees import FileTree
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image: its class, a name for messages, and how to get it, (H, W, 3)
-    uint8 RGB of any size.
+    """One image: its class, a name for messages, and how to get it: an image file, or its pixels,
+    (H, W, 3) uint8 RGB of any size.
     """
 
     label: int
     name: str
-    load: Callable[[], np.ndarray]
+    read: Callable[[], bytes | np.ndarray]
     size: Callable[[], int] | None = None  # bytes of its file, where it has one
+    group: str | None = None  # what stays on one side of training, validation and test
+
+    def load(self) -> np.ndarray:
+        """Its pixels as they are stored, not turned."""
+        content = self.read()
+        return decode(content) if isinstance(content, bytes) else content
 
 
 def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
     """The image in the file ``name`` of ``tree``."""
-    upright, where = config.orientation == "apply", shown(f"{tree.source}/{name}")
-    return Item(label, where, lambda: decode(tree.read(name), upright), lambda: tree.size(name))
+    where = shown(f"{tree.source}/{name}")
+    group = None
+    if config.group is not None:
+        found = re.search(config.group, name)
+        if found is None:
+            raise UserError(
+                f"dataset.group={shown(config.group)} is found nowhere in {shown(name)}: it has to "
+                "say for every file, by its path below dataset.source, of which group it is"
+            )
+        group = found[1] if found.re.groups else found[0]
+    return Item(label, where, lambda: tree.read(name), lambda: tree.size(name), group)
 
 
 @dataclass(frozen=True)
@@ -55,24 +69,3 @@ class Source:
     @property
     def items(self) -> list[Item]:
         return [*self.train, *self.val, *self.test]
-
-
-def _no_more(config: DatasetConfig) -> None:
-    """The settings that every kind has are checked already."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How the datasets of one ``dataset.kind`` are opened.
-
-    Attributes:
-        open: The images that a configuration names;
-            raises UserError where they are missing, or not of this kind.
-        check: Raises UserError if the settings that only this kind has are impossible.
-        embedded: Its images are made, not read: it needs no ``dataset.source``,
-            and is packed on first use.
-    """
-
-    open: Callable[[DatasetConfig], Source]
-    check: Callable[[DatasetConfig], None] = _no_more
-    embedded: bool = False

@@ -12,11 +12,12 @@ from transferability.config import DatasetConfig
 from transferability.datasets import ClassInfo
 from transferability.errors import UserError, shown
 from transferability.sources.imagenet import imagenet_groups
-from transferability.sources.source import Kind, Source, file_item
+from transferability.sources.source import Source, file_item
 from transferability.sources.trees import FileTree, require_images
 
 
-def _open(config: DatasetConfig) -> Source:
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
     tree = FileTree(config.source)
     require_images(tree)
     root = tree.find("wnids.txt")
@@ -70,6 +71,3 @@ def _val(tree: FileTree, under: str) -> list[tuple[str, str]]:
         )
     place = {posixpath.basename(n): n for n in sorted_to}
     return [(place.get(name, f"{under}images/{name}"), wnid) for name, wnid, *_ in lines]
-
-
-KIND = Kind(_open)

@@ -47,6 +47,12 @@ IMAGES = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
     *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpg_large"),
 )
+# Of cameras: TIFF files, or others, that hold a photograph's raw data and begin with a thumbnail.
+RAWS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef"),
+    *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf"),
+    *(".srw", ".x3f"),
+)
 TEXTS = (".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml")
 SIGNATURE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|BM.{4}\0{4}|P[1-6]\s+[#\d]"
@@ -109,7 +115,7 @@ class FileTree:
         lower = name.lower()
         if lower.endswith(IMAGES):
             return True
-        if lower.endswith(TEXTS):
+        if lower.endswith((*TEXTS, *RAWS)):
             return False
         if name not in self._sniffed:
             self._sniffed[name] = SIGNATURE.match(self._files.head(name)) is not None

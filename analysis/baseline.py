@@ -1,0 +1,110 @@
+"""What an accuracy is worth where classes are not of equal size: what the commonest class alone
+gives, and the mean over classes (balanced accuracy).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.paired import crossed
+from analysis.tables import Tables
+
+ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be
+Z = 1.96  # of a 95% interval
+SEEN = 0.05  # a difference of accuracy that is worth knowing of
+LOST = 0.1  # one that must not be lost in chance
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Always answering the commonest class.
+
+    Attributes:
+        name: of the class.
+        accuracy: of the images of a part.
+        above: by how much a strategy is above it on the same images, with a 95% interval.
+    """
+
+    name: str
+    accuracy: float
+    above: tuple[float, float, float]
+
+    @property
+    def always(self) -> str:
+        return f"Always answering {self.name}, the commonest class, has {self.accuracy:.3f}"
+
+    @property
+    def sentence(self) -> str:
+        value, low, high = self.above
+        if low > 0:
+            return f"{self.always}."
+        return (
+            f"{self.always}: the best is not significantly above that ({value:+.3f} [{low:+.3f}, "
+            f"{high:+.3f}])."
+        )
+
+
+def majority(
+    tables: Tables, task: str, part: str, right: np.ndarray, balanced: bool = False
+) -> Majority | None:
+    """What the class that is commonest among the validation images has of the images of ``part``,
+    beside a strategy that has ``right`` of them, (seeds, images); None of a single class.
+    """
+    labels = tables.predictions[f"{task} {part}"]
+    if len(np.unique(labels)) < 2:
+        return None
+    common = int(np.bincount(tables.predictions[f"{task} validation"]).argmax())
+    always = (labels == common).astype(float)
+    classes = tables.predictions.get(f"{task} classes", [])
+    names = tables.about.get("dataset", {}).get("class_names", [])
+    known = len(classes) > common and len(names) > classes[common]
+    weights = balancing(labels) if balanced else 1.0
+    above = within(crossed((right - always) * weights))
+    name = repr(names[classes[common]]) if known else "one class"
+    return Majority(name, float((always * weights).mean()), above)
+
+
+def commonest(tables: Tables, part: str = "validation") -> list[float]:
+    """What always answering the commonest class has of a part, of each task whose labels are kept;
+    the study's tasks, in their order.
+    """
+    tasks = dict.fromkeys(tables.networks.task)
+    kept = [tables.predictions.get(f"{task} {part}") for task in tasks]
+    return [np.bincount(labels).max() / len(labels) for labels in kept if labels is not None]
+
+
+def balancing(labels: np.ndarray) -> np.ndarray:
+    """A weight for each image, (images,): the mean of what is right, weighted so, is the mean over
+    classes of the share of each that is right.
+    """
+    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return len(labels) / (len(counts) * counts[which])
+
+
+def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    return float(((predicted == labels) * balancing(labels)).mean())
+
+
+def within(
+    estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
+) -> tuple[float, float, float]:
+    """An estimate with its interval, cut to what is possible."""
+    return tuple(float(value) for value in np.clip(estimate, low, high))
+
+
+def too_few(images: int, differing: float, part: str) -> str | None:
+    """That so few images cannot answer, and how many would; None where they are enough.
+
+    Args:
+        differing: the share of images that only one of two strategies has right.
+    """
+    share = (differing * images + 1) / (images + 2)  # few images that agree are no proof
+    lost = Z * np.sqrt(share / images)
+    if lost <= LOST:
+        return None
+    needed = int(np.ceil(share * (Z / SEEN) ** 2))
+    return (
+        f"So few images cannot answer: with {images} {part} image{'s' * (images > 1)} a difference "
+        f"below {min(lost, 1):.2f} is lost in chance; to see one of {SEEN:g} takes about "
+        f"{needed:,}."
+    )

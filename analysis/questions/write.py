@@ -1,0 +1,44 @@
+"""The question that a study asks, drawn and written."""
+
+from importlib import import_module
+from pathlib import Path
+
+from analysis.figures import activity
+from analysis.page import Page
+from analysis.questions import QUESTIONS
+from analysis.style import Drawing, write
+from analysis.tables import Tables, write_csv
+from transferability.errors import UserError
+from transferability.files import remove_leftovers
+
+
+def question(tables: Tables) -> Drawing:
+    """The figure of what the study varies.
+
+    Raises:
+        UserError: it varies nothing, or nothing of it is finished.
+    """
+    networks = tables.networks[tables.networks.accuracy.notna()]
+    for name in QUESTIONS:
+        one = import_module(f"analysis.questions.{name}")
+        if one.asked(networks):
+            return one.draw(tables)
+    raise UserError(
+        "nothing to compare: the finished networks differ neither in network, recipe, images a "
+        "class, split or seed, nor are there preserved layers (A3B~1)"
+    )
+
+
+def write_question(folder: Path, page: Page) -> tuple[list[Drawing], list[Path]]:
+    """Draw the folder's question, and with random filters what becomes of them,
+    and write the question's table.
+    """
+    tables = Tables.read(folder)
+    asked, inside = question(tables), activity.draw(tables)
+    drawn = [asked, inside] if isinstance(inside, Drawing) else [asked]
+    remove_leftovers(folder)
+    write_csv(folder / f"{asked.name}.csv", asked.table)
+    paths = []
+    for drawing in drawn:
+        paths += write(drawing, folder, page)
+    return drawn, paths

@@ -1,0 +1,179 @@
+"""How images are prepared for given weights: what lies beside the file says it, or it is assumed
+and said; check_weights finds what fits.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from experiments.check_weights import IMAGENET, NONE, best_input, ranked
+from tests.helpers import network_of
+from transferability.errors import UserError
+from transferability.networks.facts import assumed
+from transferability.networks.given import open_given
+from transferability.sources.source import Item
+
+SIZE = 32
+TIMM = {
+    "architecture": "shufflenet_v2_x0_5",
+    "pretrained_cfg": {
+        "tag": "mine",
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "input_size": [3, 160, 160],
+        "crop_pct": 0.8,
+        "interpolation": "bilinear",
+        "license": "mit",
+    },
+}
+HUGGING_FACE = {
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.25, 0.25, 0.25],
+    "resample": 3,
+    "size": {"shortest_edge": 256},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+}
+PIXELS = HUGGING_FACE | {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [63.75] * 3}
+
+
+def network(**settings):
+    return network_of("torchvision shufflenet_v2_x0_5", input_size=SIZE, **settings)
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    """Of a network whose normalisations have seen images: its answers hang on its input."""
+    torch.manual_seed(0)
+    model = replace(network(), outputs=5).build()
+    for _ in range(20):
+        model(torch.randn(32, 3, SIZE, SIZE))
+    with torch.no_grad():
+        model.fc.bias -= model.eval()(torch.rand(32, 3, SIZE, SIZE)).mean(0)
+    return model.state_dict()
+
+
+def given_beside(folder, tensors, beside=None, header=None, **settings):
+    path = folder / "model.safetensors"
+    safetensors.torch.save_file(tensors, path, metadata=header)
+    for name, values in (beside or {}).items():
+        (folder / name).write_text(values if isinstance(values, str) else json.dumps(values))
+    return open_given(str(path), network(**settings))
+
+
+OF_TIMM = ((0, 0, 0), (1, 1, 1), 160, 200, "bilinear", "config.json, mine")
+OF_HUGGING_FACE = ((0.5,) * 3, (0.25,) * 3, 224, 256, "bicubic", "preprocessor_config.json")
+
+
+@pytest.mark.parametrize(
+    ("beside", "header", "wanted"),
+    [
+        ({"config.json": TIMM}, None, OF_TIMM),
+        ({"config.json": TIMM["pretrained_cfg"]}, None, OF_TIMM),  # as timm wrote it before
+        ({"preprocessor_config.json": HUGGING_FACE}, None, OF_HUGGING_FACE),
+        ({"preprocessor_config.json": PIXELS}, None, OF_HUGGING_FACE),
+        (
+            {"config.json": {"model_type": "x"}, "preprocessor_config.json": HUGGING_FACE},
+            {"format": "pt"},
+            OF_HUGGING_FACE,
+        ),
+        (
+            None,
+            {"format": "pt", "pretrained_cfg": json.dumps(TIMM["pretrained_cfg"])},
+            (*OF_TIMM[:5], "the header of model.safetensors, mine"),
+        ),
+        (
+            {"preprocessor_config.json": HUGGING_FACE},
+            {"mean": "[0, 0, 0]", "std": "[1, 1, 1]"},
+            ((0, 0, 0), (1, 1, 1), None, None, None, "the header of model.safetensors"),
+        ),
+        (
+            {"preprocessor_config.json": HUGGING_FACE | {"do_normalize": False}},
+            None,
+            ((0.0,) * 3, (1.0,) * 3, *OF_HUGGING_FACE[2:]),
+        ),
+    ],
+)
+def test_what_lies_beside_the_file_is_read(tensors, tmp_path, beside, header, wanted):
+    given = given_beside(tmp_path, tensors, beside, header)
+    f = given.facts
+    assert (f.mean, f.std, f.size, f.resized, f.interpolation, f.origin) == wanted
+    assert (given.network.channel_mean, given.network.channel_std) == wanted[:2]
+    assert "assumed" not in " ".join(given.lines())
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"config.json": TIMM | {"architecture": "resnet18.a1_in1k"}},  # of another network
+        {"config.json": "{"},
+        {"config.json": "[1]"},
+        {"preprocessor_config.json": {"image_mean": [0.5, 0.5, 0.5]}},
+    ],
+)
+def test_without_a_description_it_is_assumed_and_said(tensors, tmp_path, beside):
+    given = given_beside(tmp_path, tensors, beside)
+    assert (given.facts.mean, given.facts.std) == IMAGENET
+    assert "(assumed, as nothing beside the file says it: torchvision, Shuffle" in given.lines()[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("config.json", {"mean": [0.5], "std": [0.5]}),
+        ("config.json", {"mean": [0, 0, 0], "std": [0, 0, 0]}),
+        ("preprocessor_config.json", {"image_mean": [124, 116, 104], "image_std": [58, 57, 57]}),
+        ("preprocessor_config.json", {"image_mean": 0.5, "image_std": 0.5}),
+    ],
+)
+def test_what_cannot_be_is_refused_and_settings_win(tensors, tmp_path, name, values):
+    with pytest.raises(UserError, match=rf"^{name} says .* set network.channel_mean and network"):
+        given_beside(tmp_path, tensors, {name: values})
+
+
+def test_settings_win_and_are_said(tensors, tmp_path):
+    own = (0.1, 0.2, 0.3)
+    given = given_beside(tmp_path, tensors, {"config.json": TIMM}, channel_mean=own)
+    assert given.facts.mean == given.network.channel_mean == own
+    assert "mean 0.1 0.2 0.3" in given.lines()[1]
+    assert "(mean and deviation as set; the rest config.json, mine)" in given.lines()[1]
+
+
+def test_tags_with_other_values_are_named():
+    facts = assumed(network_of("timm mobilenetv3_large_100", input_size=64))
+    assert facts.origin.endswith("timm, mobilenetv3_large_100.ra_in1k")
+    assert facts.notes == (
+        "other weights for this network have other values (miil_in21k, miil_in21k_ft_in1k mean "
+        "0 0 0 and standard deviation 1 1 1; ra4_e3600_r224_in1k mean 0.5 0.5 0.5 and standard "
+        "deviation 0.5 0.5 0.5): experiments.check_weights says which fit",
+    )
+    assert assumed(network_of("timm tf_efficientnet_lite0", input_size=64)).notes == ()
+
+
+def test_check_weights_says_which_values_fit(tensors, tmp_path):
+    """Images labelled by what the network says of them, prepared with 0 and 1."""
+    draw, shape = np.random.default_rng(0), (SIZE, SIZE, 3)
+    images = [draw.integers(0, 256, shape, dtype=np.uint8) // (k % 4 + 1) for k in range(16)]
+
+    def labelled(labels):
+        return [
+            Item(label, str(k), lambda image=image: image)
+            for k, (label, image) in enumerate(zip(labels, images, strict=True))
+        ]
+
+    given = given_beside(tmp_path, tensors)
+    ranks = [ranked(given, labelled([label] * 16), known=NONE) for label in range(5)]
+    items = labelled(np.argmin(ranks, axis=0).tolist())
+    right = int((ranked(given, items) == 0).sum())
+    assert right < 16
+    assert best_input(given, items, right) == (
+        "Another mean and standard deviation has more right, 16: "
+        "'network.channel_mean=[0,0,0]' 'network.channel_std=[1,1,1]'"
+    )
+    own = given_beside(tmp_path, tensors, channel_mean=NONE[0], channel_std=NONE[1])
+    assert best_input(own, items, 16).startswith("No other usual mean and standard deviation has")

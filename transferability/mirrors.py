@@ -1,0 +1,46 @@
+"""Classes that are mirror images of each other, by their names: mirroring training images, which is
+usual, teaches a network not to tell them apart.
+"""
+
+import re
+from collections.abc import Sequence
+
+# Two words each of which makes the other of what it is said of.
+WORDS = (
+    *(("left", "right"), ("links", "rechts"), ("gauche", "droite"), ("izquierd", "derech")),
+    *(("sinistr", "destr"), ("west", "east"), ("counterclockwise", "clockwise")),
+    *(("anticlockwise", "clockwise"), ("ccw", "cw")),
+)
+LETTERS = (("b", "d"), ("p", "q"), ("l", "r"))  # the last one for left and right
+
+
+def mirrored(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of class names that say that one class is the other one mirrored, such as ``turn_left``
+    and ``turn_right``, or ``b`` and ``d``; in the order of the classes.
+    """
+    known = {name.casefold(): name for name in reversed(names)}
+    pairs = []
+    for name in names:
+        found = next((known[s] for s in _swapped(name.casefold()) if s in known), None)
+        found = found or next((s for s in _of_letters(name) if s in names), None)
+        if found and found != name and (found, name) not in pairs:
+            pairs.append((name, found))
+    return pairs
+
+
+def _swapped(name: str) -> list[str]:
+    both = [*WORDS, *((b, a) for a, b in WORDS)]
+    return [re.sub(a, b, name) for a, b in both if a in name and not _within(name, a, b)]
+
+
+def _within(name: str, word: str, other: str) -> bool:
+    """Whether it is there only as a part of the other word: clockwise in counterclockwise."""
+    return word in other and word not in name.replace(other, "")
+
+
+def _of_letters(name: str) -> list[str]:
+    """A letter that stands alone: lower case, as B and D are no mirror images."""
+    both = [*LETTERS, *((b, a) for a, b in LETTERS)]
+    alone = r"(?<![A-Za-z]){}(?![A-Za-z])"
+    swapped = [re.sub(alone.format(a), b, name) for a, b in both]
+    return [other for other in swapped if other != name]

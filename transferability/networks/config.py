@@ -1,0 +1,362 @@
+"""The settings of every kind of network, without their layers: read, checked and hashed without
+torch.
+
+Layers are made by the file of a kind (``eight_layer.py``, ``blocks.py``, ``library.py``), see
+:func:`chain.layers_of`.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from transferability.errors import UserError, did_you_mean, require, shown
+from transferability.identity import label, later
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from transferability.networks.cut import LayerPlan
+    from transferability.networks.facts import Facts
+
+RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
+# before a name, where a hub lists it
+HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(ABC):
+    """What is said of a network of any kind; the file of a kind adds its own settings."""
+
+    name: str = label()
+    kind: str = later("eight-layer")  # which file of networks/ makes it
+    input_size: int  # pixels a side of the crop
+    outputs: int | None = None  # units of the classifier; null: the number of classes of the task
+    # image | channel: what is subtracted from the input; it belongs to the network
+    mean: str = "channel"
+    input_scale: float = 1.0  # factor after the subtraction
+    # what is subtracted, a number a channel from 0 to 1; null: the mean of the task's own images
+    channel_mean: tuple[float, ...] | None = later(None)
+    # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
+    channel_std: tuple[float, ...] | None = later(None)
+    # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
+    depth: int | None = later(None)
+
+    def __post_init__(self) -> None:
+        """Lists become tuples: a network is its own key."""
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+
+    def check(self) -> None:
+        """Raises:
+        UserError: an impossible value.
+        """
+        positive = self.outputs is None or self.outputs > 0
+        self._needs(positive, "outputs", "a number above 0, or null")
+        self._needs(self.mean in ("image", "channel"), "mean", "image or channel")
+        for key, low in (("channel_mean", -math.inf), ("channel_std", 0.0)):
+            values = getattr(self, key)
+            fits = values is None or (len(values) == 3 and all(low < v <= 1 for v in values))
+            self._needs(fits, key, "three numbers, of pixels from 0 to 1, or null")
+
+    def _needs(self, fits: bool, key: str, wanted: str) -> None:
+        require(fits, f"network.{key}", getattr(self, key), wanted)
+
+    def resolved(self, classes: int) -> "NetworkConfig":
+        """With all that a run's identity has to say, for a task of so many classes."""
+        return replace(self, outputs=self.outputs or classes)
+
+    @property
+    def scale(self) -> float | tuple[float, ...]:
+        """What pixels from 0 to 255 are multiplied by, after the subtraction."""
+        if self.channel_std is None:
+            return self.input_scale
+        return tuple(1 / (255 * std) for std in self.channel_std)
+
+    @property
+    def n_layers(self) -> int:
+        """The classifier included."""
+        return self.depth + 1 if self.depth else self.whole_depth
+
+    @property
+    def whole(self) -> "NetworkConfig":
+        """The network that this one is cut short of, or itself."""
+        return replace(self, depth=None)
+
+    @property
+    @abstractmethod
+    def whole_depth(self) -> int:
+        """The layers of the network that is not cut short, its classifier included."""
+
+    @property
+    @abstractmethod
+    def normalises_batches(self) -> bool:
+        """Whether a layer has BatchNorm, which a batch of one image cannot train."""
+
+    @property
+    def made_by(self) -> str | None:
+        """The library, with its version, that makes the network; None where we do."""
+        return None
+
+    @property
+    @abstractmethod
+    def stackable(self) -> bool:
+        """Whether a GPU may train networks of this kind as one stack: vmap knows all they do."""
+
+    def verify(self) -> None:  # noqa: B027
+        """Compare the layers, one after the other, with the network that they were cut from; those
+        that are cut from nothing need no comparison.
+
+        Raises:
+            UserError: they are not that network.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class EightLayerConfig(NetworkConfig):
+    """The family of 8-layer networks (paper section 3; CaffeNet's ``train.prototxt``)."""
+
+    channels: tuple[int, ...]  # a number a convolutional layer
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    paddings: tuple[int, ...]
+    groups: tuple[int, ...]
+    pools: tuple[int, ...]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
+    hidden: tuple[int, ...]  # units of the fully connected layers before the classifier
+    # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
+    normalisation: str = "none"
+    initialisation: str = "kaiming"  # kaiming | caffe (Gaussian of weight_std, constant bias)
+    weight_std: tuple[float, ...] = ()  # initialisation=caffe: a number a layer
+    bias: tuple[float, ...] = ()  # initialisation=caffe: a number a layer
+    dropout: float = 0.0  # after each hidden fully connected layer, in training, frozen or not
+
+    @property
+    def whole_depth(self) -> int:
+        return len(self.channels) + len(self.hidden) + 1
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Pixels a side that each convolution puts out, and that are left after its max-pool,
+        where it has one.
+        """
+        sizes, size = [], self.input_size
+        for i, kernel in enumerate(self.kernels):
+            convolved = (size + 2 * self.paddings[i] - kernel) // self.strides[i] + 1
+            size = -(-(convolved - 3) // 2) + 1 if i + 1 in self.pools else convolved
+            sizes.append((convolved, size))
+        return sizes
+
+    def check(self) -> None:
+        super().check()
+        self._needs(bool(self.channels), "channels", "at least one convolutional layer")
+        for key in ("kernels", "strides", "paddings", "groups"):
+            fits = len(getattr(self, key)) == len(self.channels)
+            self._needs(fits, key, "one number a convolutional layer")
+        for key in ("channels", "kernels", "strides", "groups", "hidden"):
+            self._needs(min(getattr(self, key), default=1) > 0, key, "numbers above 0")
+        self._needs(min(self.paddings) >= 0, "paddings", "at least 0")
+        inputs = [3, *self.channels]
+        for i, groups in enumerate(self.groups):
+            divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
+            self._needs(divides, "groups", f"they divide the channels of a layer, here {inputs}")
+        layers = range(1, len(self.channels) + 1)
+        self._needs(set(self.pools) <= set(layers), "pools", f"layers from 1 to {layers[-1]}")
+        for number, (size, _) in enumerate(self.sizes, 1):
+            fits = size > 0 and (number not in self.pools or size >= 2)
+            wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
+            self._needs(fits, "input_size", wanted)
+        known = ("none", "lrn", "batch")
+        self._needs(self.normalisation in known, "normalisation", "none, lrn or batch")
+        known = ("kaiming", "caffe")
+        self._needs(self.initialisation in known, "initialisation", "kaiming or caffe")
+        if self.initialisation == "caffe":
+            wanted = (
+                f"initialisation=caffe needs one number for each of the {self.whole_depth} layers"
+            )
+            for key in ("weight_std", "bias"):
+                self._needs(len(getattr(self, key)) == self.whole_depth, key, wanted)
+        self._needs(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
+
+    @property
+    def normalises_batches(self) -> bool:
+        return bool(self.depth) or self.normalisation == "batch"
+
+    @property
+    def stackable(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksConfig(NetworkConfig):
+    """``network=residual``, ``network=plain``, ``network=vit``."""
+
+    block: str  # residual | plain | transformer
+    widths: tuple[int, ...]  # channels of each stage; from one to the next images are halved
+    blocks: int  # blocks of each stage
+    stride: int  # of the stem; pixels a side of a transformer's patches
+    heads: int = 4  # of a transformer's attention
+
+    @property
+    def whole_depth(self) -> int:
+        return 2 + self.blocks * len(self.widths)
+
+    def check(self) -> None:
+        super().check()
+        self._needs(
+            self.block in (RESIDUAL, PLAIN, TRANSFORMER), "block", "residual, plain or transformer"
+        )
+        for key in ("blocks", "stride", "heads"):
+            self._needs(getattr(self, key) > 0, key, "a number above 0")
+        self._needs(min(self.widths, default=0) > 0, "widths", "numbers above 0")
+        fits = list(self.widths) == sorted(self.widths)
+        self._needs(fits, "widths", "numbers that do not fall: a shortcut has no fewer channels")
+        if self.block == TRANSFORMER:
+            self._needs(len(self.widths) == 1, "widths", "one number for a transformer")
+            self._needs(self.widths[0] % self.heads == 0, "heads", "a divisor of the width")
+            fits = self.input_size % self.stride == 0
+            self._needs(fits, "stride", f"a divisor of network.input_size={self.input_size}")
+
+    @property
+    def normalises_batches(self) -> bool:
+        return bool(self.depth) or self.block != TRANSFORMER
+
+    @property
+    def stackable(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryConfig(NetworkConfig):
+    """A network by its name in a library.
+
+    Attributes:
+        plan: the names of the parameters of each layer, a line a layer: part of a run's identity.
+            Found, not set.
+    """
+
+    model: str
+    plan: tuple[str, ...] = ()
+
+    @abstractmethod
+    def build(self) -> "nn.Module":
+        """The library's own network with ``outputs`` classes,
+        its weights drawn from torch's generator.
+        """
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Every name that the library knows."""
+
+    @abstractmethod
+    def facts_of(self, tag: str) -> "Facts":
+        """What the library says of the weights of one of :meth:`tags`."""
+
+    @abstractmethod
+    def tags(self) -> list[str]:
+        """The names of the library's own weights for this network, those that it uses by default
+        first.
+        """
+
+    @abstractmethod
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+        """The library's own weights of one of :meth:`tags`, downloaded if they are not there yet.
+
+        Raises:
+            UserError: they cannot be downloaded.
+        """
+
+    def tag_of(self, weights: str) -> str:
+        """The one of :meth:`tags` that is meant: ``DEFAULT``, ``ResNet18_Weights.IMAGENET1K_V1``,
+        ``resnet18.a1_in1k``, ``hf-hub:timm/resnet18.a1_in1k``.
+
+        Raises:
+            UserError: there are none of this name.
+        """
+        tags, name = self.tags(), HUB.sub("", weights)
+        if found := re.fullmatch(r"(\w+)_Weights\.(\w+)", name):
+            name = found[2] if _plain(found[1]) == _plain(self.model) else name
+        name = name.removeprefix(f"{self.model}.")
+        if tags and name.lower() == "default":
+            return tags[0]
+        for tag in tags:
+            if tag.lower() == name.lower():
+                return tag
+        known = f"it has {', '.join(tags)}{did_you_mean(name, tags)}" if tags else "it has none"
+        raise UserError(
+            f"weights={shown(weights)} is no file, and no name of weights that {self.kind} has for "
+            f"{self.model}: {known}"
+        )
+
+    def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Tensors of an older file under the names that the network has now."""
+        return tensors
+
+    def check(self) -> None:
+        super().check()
+        if self.model not in self.names():
+            raise UserError(
+                f"network.model={shown(self.model)} is not possible: "
+                f"{self.kind} has no network of this name{self._meant()}"
+            )
+        self.layer_plans()
+
+    def _meant(self) -> str:
+        """What may be meant by a name that the library does not have."""
+        name, _, tag = HUB.sub("", self.model).partition(".")
+        known = {_plain(known): known for known in self.names()}.get(_plain(name))
+        if known is None:
+            return did_you_mean(name.lower(), self.names(), "network.model=")
+        tags = replace(self, model=known).tags()
+        own = f" weights={tag}" if tag in tags else ""
+        return f": did you mean network.model={known}{own}?"
+
+    def resolved(self, classes: int) -> "LibraryConfig":
+        return replace(super().resolved(classes), plan=_layers().lines(self.layer_plans()))
+
+    @property
+    def whole_depth(self) -> int:
+        return len(self.plan or self.layer_plans())  # a run's folder is read without the library
+
+    @property
+    def normalises_batches(self) -> bool:
+        return bool(self.depth) or _layers().normalises_batches(self.of_library())
+
+    @property
+    def made_by(self) -> str:
+        return f"{self.kind} {version(self.kind)}"
+
+    @property
+    def stackable(self) -> bool:
+        return False
+
+    def of_library(self) -> "LibraryConfig":
+        """What the layers depend on, without the task and the input."""
+        rest = {"channel_mean": None, "channel_std": None, "depth": None}
+        return replace(
+            self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
+        )
+
+    def layer_plans(self) -> "list[LayerPlan]":
+        """Raises:
+        UserError: the network cannot be chopped.
+        """
+        return _layers().plans(self.of_library())
+
+    def verify(self) -> None:
+        _layers().verify(replace(self.of_library(), outputs=self.outputs))
+
+
+def _plain(name: str) -> str:
+    """Without what people write in other ways."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _layers() -> ModuleType:
+    """What makes the layers of a library's network, which are found in the network itself."""
+    from transferability.networks import library
+
+    return library
