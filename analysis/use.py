@@ -24,7 +24,7 @@ def use_of(config: Config, specs: list[RunSpec]) -> dict[str, Any]:
     given = [word for word in config.words if not _of(word, CHOOSES)]
     given = [word for word in given if not _of(word, ("dataset.source",))]  # packed already
     splits = [config.split] if config.split else config.study.splits
-    if splits != ["pretrained"]:
+    if len(splits) == 1 and splits != ["pretrained"]:
         given += [f"split={split}" for split in splits]
     own = {spec.recipe.name: spec.recipe for spec in specs if not spec.images_per_class}
     recipes = {

@@ -66,7 +66,7 @@ def _every_network(axes: Axes, rows: pd.DataFrame, there: list[str]) -> None:
 
 def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
     """Mean accuracy by n and split, of the splits that have the treatment, from their bases on; NaN
-    where a split lacks a direction that another has.
+    where a split lacks the n, or a direction that another has: lines end there.
     """
     done = rows[rows.accuracy.notna() & rows.treatment.isin(["base", treatment])]
     done = done.assign(split=splits_of(done))
@@ -75,7 +75,8 @@ def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
     directions = by_split.size()
     whole = directions == directions[directions.index.get_level_values("n") > 0].max()
     table = by_split.mean().where(whole | (directions.index.get_level_values("n") == 0)).unstack()
-    return table.dropna(axis=1, how="all")
+    of_study = {0, *rows[rows.treatment == treatment].n}  # finished or not
+    return table.dropna(axis=1, how="all").reindex(sorted(of_study))
 
 
 def _bars(several: dict[str, pd.DataFrame]) -> str:
@@ -103,7 +104,7 @@ def _means(
     several: dict[str, pd.DataFrame],
 ) -> None:
     curves = {t: mean_line(rows, t) for t in there}
-    curves |= {t: table.dropna().mean(axis=1) for t, table in several.items()}
+    curves |= {t: table.mean(axis=1, skipna=False) for t, table in several.items()}
     for treatment, line in published_means.items():
         axes.plot(
             line.index, line, "--", color=TREATMENTS[treatment].colour, lw=1, alpha=0.45, zorder=1
@@ -132,10 +133,9 @@ def _means(
 def _splits(axes: Axes, table: pd.DataFrame, mark: Mark) -> None:
     """Every split faintly, and at n that all have the mean with its interval over splits."""
     shift = mark.offset / 2
+    x = table.index + shift * (table.index > 0)
     for _, own in table.items():
-        line = own.dropna()
-        x = line.index + shift * (line.index > 0)
-        axes.plot(x, line, color=mark.colour, lw=0.7, alpha=0.35, zorder=1)
+        axes.plot(x, own, ".-", color=mark.colour, lw=0.7, ms=3, alpha=0.35, zorder=1)
     for n, values in table.dropna().iterrows():
         if n == 0 and len(table) > 1:
             continue  # the bases have a mark of their own
