@@ -51,9 +51,10 @@ test-slow: setup ## run the tests that make test leaves out
 test-all: setup ## run every test, those of any input with four times as many examples
 	$(TESTS) --hypothesis-profile ci
 
-lint: setup ## check the style of the code
+lint: setup ## check the style of the code, and that its packages import one way
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 plan: setup ## what the study would train, skip and resume, and how long it takes
 	@$(RUN) experiments.run mode=plan $(STUDY)

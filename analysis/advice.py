@@ -25,7 +25,7 @@ from analysis.baseline import (
 from analysis.page import MARGIN
 from analysis.paired import crossed
 from analysis.tables import Tables
-from transferability.study import RATE
+from transferability.study.expand import RATE
 
 WAY = ["cell", "recipe"]
 BALANCES = ("balanced", "balanced_low", "balanced_high")

@@ -35,17 +35,17 @@ from analysis.predictors import predictors
 from analysis.representations import activity, first_layer_filters, similarity
 from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
 from analysis.use import use_of
-from transferability import wordnet
-from transferability.config import Config
-from transferability.datasets import PackedDataset, dataset_of
-from transferability.duplicates import near_sentence, sentence
+from transferability.data.duplicates import near_sentence, sentence
+from transferability.data.packed import PackedDataset, dataset_of
 from transferability.errors import UserError
-from transferability.jobs import with_sources
-from transferability.networks.chain import layer_costs
-from transferability.spec import RunSpec, given_of
-from transferability.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.networks.sequential import layer_costs
+from transferability.runs.store import Store
+from transferability.study.config import Config
+from transferability.study.expand import study_specs
+from transferability.study.jobs import with_sources
+from transferability.study.spec import RunSpec, given_of
+from transferability.tasks import wordnet
+from transferability.tasks.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
 
 # What a finished network's row has beside what its spec says.
 MEASURED = [

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from analysis.page import FORMATS, MARGIN, Page
+from transferability.console import in_utf8, output
 from transferability.errors import UserError
-from transferability.terminal import in_utf8, output
 
 
 def command(

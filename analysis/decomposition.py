@@ -21,8 +21,8 @@ from analysis.stats import (
     mean,
     minus,
 )
-from transferability.draws import numpy_generator
-from transferability.splits import SIMILAR
+from transferability.rng import numpy_generator
+from transferability.tasks.splits import SIMILAR
 
 # name: (what is subtracted from what, in words)
 QUANTITIES = {

@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.tables import RESULTS, Tables, names
-from transferability import cells
-from transferability.splits import ALL, NATURAL_MANMADE, RANDOM
+from transferability.study import cells
+from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM
 
 # ILSVRC 2012 has 50 validation images a class.
 VAL_PER_CLASS = 50

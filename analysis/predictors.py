@@ -12,14 +12,14 @@ from scipy import stats
 from scipy.special import softmax
 
 from analysis.tables import task_of
-from transferability.datasets import PackedDataset
-from transferability.member import one_thread
-from transferability.networks.chain import Chain
-from transferability.networks.facts import Given
-from transferability.networks.given import state_of
+from transferability.data.packed import PackedDataset
 from transferability.networks.modules import pooled
-from transferability.spec import RunSpec
-from transferability.stream import Stream
+from transferability.networks.pretrained import state_of
+from transferability.networks.sequential import Chain
+from transferability.networks.zoo.pretrained_info import Given
+from transferability.study.spec import RunSpec
+from transferability.training.loader import Stream
+from transferability.training.state import one_thread
 
 PREDICTORS = ["split", "task", "base", "predictor", "n", "value", "images"]
 IMAGES = 2000  # training images, and at most so many validation images

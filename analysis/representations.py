@@ -14,15 +14,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from transferability.cells import UNTRAINED, Cell
-from transferability.datasets import PackedDataset
-from transferability.draws import numpy_generator
-from transferability.jobs import with_sources
-from transferability.member import initial_network
-from transferability.networks.chain import Chain
-from transferability.spec import RunSpec
-from transferability.store import Store
-from transferability.stream import Stream
+from transferability.data.packed import PackedDataset
+from transferability.networks.sequential import Chain
+from transferability.rng import numpy_generator
+from transferability.runs.store import Store
+from transferability.study.cells import UNTRAINED, Cell
+from transferability.study.jobs import with_sources
+from transferability.study.spec import RunSpec
+from transferability.training.loader import Stream
+from transferability.training.state import initial_network
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]

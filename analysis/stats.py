@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from transferability.splits import NATURAL_MANMADE
+from transferability.tasks.splits import NATURAL_MANMADE
 
 BLOCK = ["task", "seed", "images_per_class", "network", "recipe"]
 DISTANT = "distant "  # before the treatment of networks between dissimilar tasks

@@ -4,8 +4,8 @@ from dataclasses import fields
 from typing import Any
 
 from analysis.advice import Advice
-from transferability.config import Config
-from transferability.spec import RunSpec
+from transferability.study.config import Config
+from transferability.study.spec import RunSpec
 
 # Settings that choose what of a study is trained, and how it is shown: not what a network is.
 CHOOSES = (

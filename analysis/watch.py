@@ -21,10 +21,10 @@ import time
 from analysis.collect import collect_study
 from analysis.report import write_report
 from experiments.cli import STOPPED
-from transferability.config import Config
-from transferability.jobs import with_sources
-from transferability.spec import RunSpec
-from transferability.store import Store
+from transferability.runs.store import Store
+from transferability.study.config import Config
+from transferability.study.jobs import with_sources
+from transferability.study.spec import RunSpec
 
 PAUSE = 60.0  # seconds, at least
 SHARE = 20  # times what the last report took, at least: training keeps the machine

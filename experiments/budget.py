@@ -11,11 +11,11 @@ from itertools import product
 import numpy as np
 
 from experiments.cost import Cost
-from transferability.config import Config
+from transferability.console import counted, duration
 from transferability.errors import UserError
-from transferability.jobs import jobs, with_sources
-from transferability.study import study_specs
-from transferability.terminal import counted, duration
+from transferability.study.config import Config
+from transferability.study.expand import study_specs
+from transferability.study.jobs import jobs, with_sources
 
 DEPTHS = (8, 6, 4, 3, 2, 1)  # so many values of n, evenly spread, the highest among them
 

@@ -26,17 +26,17 @@ from pathlib import PurePosixPath
 import numpy as np
 import torch
 
-from transferability.config import Config
+from transferability.data.batch import Batch
+from transferability.data.readers.base import Item, file_item
+from transferability.data.readers.file_tree import FileTree, require_images
+from transferability.data.readers.imagenet import imagenet_groups
+from transferability.data.transforms import BAD, Preprocessing, fault
 from transferability.errors import UserError, and_more
-from transferability.networks.chain import Chain
-from transferability.networks.facts import Facts, Given
-from transferability.networks.given import open_given, state_of
 from transferability.networks.modules import channels_subtracted
-from transferability.sources.imagenet import imagenet_groups
-from transferability.sources.source import Item, file_item
-from transferability.sources.trees import FileTree, require_images
-from transferability.stream import Batch
-from transferability.transforms import BAD, Preprocessing, fault
+from transferability.networks.pretrained import open_given, state_of
+from transferability.networks.sequential import Chain
+from transferability.networks.zoo.pretrained_info import Facts, Given
+from transferability.study.config import Config
 
 AT_ONCE = 25  # images
 # Means and standard deviations that networks are trained with: three channels, from 0 to 1.

@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.overrides import as_typed, how_to_quote, plainly
-from transferability import stopping
-from transferability.config import Config, load
+from transferability import signals as stopping
+from transferability.console import in_utf8, output
 from transferability.errors import UserError
-from transferability.terminal import in_utf8, output
+from transferability.study.config import Config, load
 
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
 conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from experiments.plan import UnpackedImagenet
-from transferability.cells import Cell
-from transferability.cohort import Execution
-from transferability.datasets import PackedDataset
-from transferability.estimate import multiply_adds
-from transferability.jobs import jobs
-from transferability.member import Member, SharedPrefix, one_thread
-from transferability.networks.chain import Chain, LayerCost, layer_costs
-from transferability.spec import RunSpec
-from transferability.store import Store
-from transferability.stream import Batch
-from transferability.terminal import counted, duration
+from transferability.console import counted, duration
+from transferability.data.batch import Batch
+from transferability.data.packed import PackedDataset
+from transferability.networks.sequential import Chain, LayerCost, layer_costs
+from transferability.runs.estimate import multiply_adds
+from transferability.runs.store import Store
+from transferability.study.cells import Cell
+from transferability.study.jobs import jobs
+from transferability.study.spec import RunSpec
+from transferability.training.loop import Execution
+from transferability.training.state import Member, SharedPrefix, one_thread
 
 BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl
 BYTES_PER_RUN = 6000  # specification, provenance, record, names of tensors

@@ -17,10 +17,10 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 from pathlib import Path
 
-from transferability.config import Config
 from transferability.errors import UserError
-from transferability.loading import load_run
-from transferability.networks.given import export
+from transferability.runs.export import export
+from transferability.runs.load import load_run
+from transferability.study.config import Config
 
 
 def main(config: Config) -> None:

@@ -15,9 +15,9 @@ from experiments.cli import run_module
 if __name__ == "__main__":  # above the imports, which --help does without
     raise SystemExit(run_module(__spec__.name))
 
-from transferability.config import Config
 from transferability.networks import NetworkConfig
-from transferability.networks.chain import layer_costs
+from transferability.networks.sequential import layer_costs
+from transferability.study.config import Config
 
 CLASSES = 1000  # where the network does not say: as ImageNet has
 

@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException, OverrideParseException
 
-from transferability.config import Config
 from transferability.errors import did_you_mean
 from transferability.networks import KINDS, NetworkConfig
+from transferability.study.config import Config
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 # a,b: one value, or a sweep over several

@@ -19,9 +19,9 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 from collections import Counter
 
-from transferability.config import Config
+from transferability.data.pack import pack
 from transferability.errors import and_more, shown
-from transferability.pack import pack
+from transferability.study.config import Config
 
 SHOWN = 5  # names of classes
 

@@ -6,10 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from transferability.datasets import ClassInfo
-from transferability.jobs import jobs, with_sources
-from transferability.spec import RunSpec
-from transferability.store import Store
+from transferability.data.packed import ClassInfo
+from transferability.runs.store import Store
+from transferability.study.jobs import jobs, with_sources
+from transferability.study.spec import RunSpec
 
 STATES = ("done", "training", "failed", "half", "missing")
 
@@ -25,7 +25,7 @@ class UnpackedImagenet:
 
     @cached_property
     def classes(self) -> list[ClassInfo]:
-        from transferability.sources.imagenet import imagenet_groups  # reads images, too
+        from transferability.data.readers.imagenet import imagenet_groups  # reads images, too
 
         return [ClassInfo(wnid, wnid, group) for wnid, group in sorted(imagenet_groups().items())]
 

@@ -24,14 +24,14 @@ import logging
 from pathlib import Path
 
 from experiments.plan import UnpackedImagenet, print_plan
-from transferability.config import Config
-from transferability.datasets import PackedDataset, dataset_of
+from transferability.data.mirrors import mirrored
+from transferability.data.packed import PackedDataset, dataset_of
 from transferability.errors import and_more, shown
-from transferability.jobs import job_specs
-from transferability.mirrors import mirrored
-from transferability.spec import RunSpec, given_of
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.runs.store import Store
+from transferability.study.config import Config
+from transferability.study.expand import study_specs
+from transferability.study.jobs import job_specs
+from transferability.study.spec import RunSpec, given_of
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # results named at the end
@@ -94,7 +94,7 @@ def plan(
         return
     from experiments.budget import print_budget
     from experiments.cost import Cost, print_cost
-    from transferability.execution import execution_of
+    from transferability.training.execution import execution_of
 
     cost = Cost(store, dataset, execution_of(config))
     if left:
@@ -105,8 +105,8 @@ def plan(
 
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
     """Train ``specs``, and print what came of them."""
-    from transferability.execution import execution_of
-    from transferability.runner import ensure
+    from transferability.runs.runner import ensure
+    from transferability.training.execution import execution_of
 
     ensure(specs, store, dataset, execution_of(config), config.sources)
     for spec in specs[:SHOWN]:

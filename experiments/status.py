@@ -20,15 +20,15 @@ import statistics
 import time
 
 from experiments.plan import data_of, print_states
-from transferability.config import Config
-from transferability.datasets import PackedDataset, open_packed
+from transferability.console import counted, duration
+from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
-from transferability.jobs import jobs, with_sources
-from transferability.progress import Progress, read
-from transferability.spec import RunSpec
-from transferability.store import Store
-from transferability.study import study_specs
-from transferability.terminal import counted, duration
+from transferability.runs.progress import Progress, read
+from transferability.runs.store import Store
+from transferability.study.config import Config
+from transferability.study.expand import study_specs
+from transferability.study.jobs import jobs, with_sources
+from transferability.study.spec import RunSpec
 
 SILENT = 60.0  # seconds without a note that are told: an evaluation may take as long, or longer
 Wave = tuple[list[RunSpec], Progress | None]  # what one process trains, and its note
@@ -140,7 +140,7 @@ def time_left(
     """Of ``waves`` and of what is not begun, see ``estimate.py``."""
     if any(progress is None or progress.rates is None for _, progress in waves):
         return "the time left cannot be said yet, a rate is not measured"
-    from transferability.estimate import workload  # counts multiply-adds with torch
+    from transferability.runs.estimate import workload  # counts multiply-adds with torch
 
     notes = [progress for _, progress in waves]
     networks, threads = [specs for specs, _ in waves], [note.threads for note in notes]

@@ -30,14 +30,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from experiments.cli import STOPPED
-from transferability.config import Config
-from transferability.datasets import dataset_of
+from transferability.console import counted
+from transferability.data.packed import dataset_of
 from transferability.errors import UserError
-from transferability.jobs import jobs, with_sources
-from transferability.spec import RunSpec
-from transferability.store import Store
-from transferability.study import study_specs
-from transferability.terminal import counted
+from transferability.runs.store import Store
+from transferability.study.config import Config
+from transferability.study.expand import study_specs
+from transferability.study.jobs import jobs, with_sources
+from transferability.study.spec import RunSpec
 
 log = logging.getLogger(__name__)
 QUEUE_POLL_SECONDS = 5.0

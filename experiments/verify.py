@@ -16,11 +16,11 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 import sys
 
-from transferability.config import Config
-from transferability.datasets import dataset_of, verify
+from transferability.console import output
+from transferability.data.packed import dataset_of, verify
 from transferability.errors import UserError
-from transferability.store import Store
-from transferability.terminal import output
+from transferability.runs.store import Store
+from transferability.study.config import Config
 
 
 def main(config: Config) -> None:

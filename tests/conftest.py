@@ -27,13 +27,13 @@ from hypothesis import HealthCheck, settings
 from analysis import collect
 from experiments import run
 from experiments.cli import CONF, command
-from transferability import cells
-from transferability.cohort import Execution
-from transferability.config import Config, load
-from transferability.pack import pack
-from transferability.runner import ensure
-from transferability.spec import make_spec
-from transferability.store import Store
+from transferability.data.pack import pack
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study import cells
+from transferability.study.config import Config, load
+from transferability.study.spec import make_spec
+from transferability.training.loop import Execution
 
 SHRUNK = [
     "dataset.grammar.levels=2",

@@ -43,10 +43,10 @@ import torch._inductor  # noqa: F401  as the first optimizer does, for more than
 import analysis.collect
 import analysis.figures.__main__
 import analysis.report  # noqa: F401
-import transferability.runner
-import transferability.study  # noqa: F401
+import transferability.runs.runner
+import transferability.study.expand  # noqa: F401
 from tests.conftest import SHRUNK
-from transferability.store import Store
+from transferability.runs.store import Store
 
 # in forked processes
 warnings.filterwarnings("ignore", "'tests.crash' found in sys.modules", RuntimeWarning)

@@ -20,14 +20,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from experiments.cli import CONF
-from transferability.config import Config, DatasetConfig, changed, load
-from transferability.datasets import open_dataset
+from transferability.data.batch import Batch
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.packed import open_dataset
+from transferability.data.readers import open_source
 from transferability.errors import UserError
 from transferability.networks import KINDS, NetworkConfig
-from transferability.networks.chain import Chain
-from transferability.pack import pack
-from transferability.sources import open_source
-from transferability.stream import Batch
+from transferability.networks.sequential import Chain
+from transferability.study.config import Config, changed, load
 
 # --- images ---
 

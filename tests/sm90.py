@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from transferability import kernels
+from transferability.networks import kernels
 
 H100 = SimpleNamespace(
     name="NVIDIA H100",

@@ -6,9 +6,9 @@ import pytest
 
 from tests.helpers import config_of, make_source
 from tests.test_experiment import composed
-from transferability.config import load
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.pack import pack
+from transferability.study.config import load
 
 
 @pytest.mark.parametrize(

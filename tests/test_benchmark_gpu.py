@@ -12,10 +12,11 @@ import torch
 from experiments.benchmarks import gpu, gpu_checks
 from experiments.cli import command
 from tests.conftest import CPU
-from transferability import cells, kernels
-from transferability.kernels import fused
-from transferability.member import build_member
-from transferability.runner import make_cohorts
+from transferability.networks import kernels
+from transferability.networks.kernels import fused
+from transferability.runs.runner import make_cohorts
+from transferability.study import cells
+from transferability.training.state import build_member
 
 
 def rehearse(monkeypatch) -> None:

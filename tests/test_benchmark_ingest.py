@@ -12,13 +12,13 @@ from analysis.figures.write import drawings
 from analysis.report import page
 from experiments.benchmarks import ingest
 from tests.conftest import CPU, shrunk
-from transferability import cells
-from transferability.datasets import PackedDataset, open_dataset
+from transferability.data.pack import pack
+from transferability.data.packed import PackedDataset, open_dataset
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.runner import ensure
-from transferability.spec import RunSpec, make_spec
-from transferability.store import Store
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study import cells
+from transferability.study.spec import RunSpec, make_spec
 
 LABEL = "JPEG-compressed pack (quality 90, 4:4:4)"
 

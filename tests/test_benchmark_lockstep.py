@@ -10,10 +10,10 @@ import torch
 from experiments.benchmarks import lockstep
 from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
 from tests.helpers import composed
-from transferability.config import Config
-from transferability.datasets import dataset_of
-from transferability.networks.chain import Chain
-from transferability.stream import Batch
+from transferability.data.batch import Batch
+from transferability.data.packed import dataset_of
+from transferability.networks.sequential import Chain
+from transferability.study.config import Config
 
 TINY = [
     (

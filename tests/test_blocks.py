@@ -6,7 +6,7 @@ import torch
 
 from tests.helpers import batch_of, network_config, outputs
 from transferability.errors import UserError
-from transferability.networks.chain import Chain, layer_costs
+from transferability.networks.sequential import Chain, layer_costs
 
 
 def made(name: str, **values) -> Chain:

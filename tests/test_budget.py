@@ -10,8 +10,8 @@ from experiments.budget import Part, _parts, print_budget
 from experiments.cost import Cost
 from tests.conftest import CPU, shrunk
 from transferability.errors import UserError
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
 
 STUDY = [
     "study.splits=[random-0]",

@@ -1,7 +1,7 @@
 import pytest
 
-from transferability.cells import Cell, expand, parse
 from transferability.errors import UserError
+from transferability.study.cells import Cell, expand, parse
 
 TABLE = [  # text, source, copied, frozen, n, treatment
     ("baseB", None, 0, 0, 0, "base"),

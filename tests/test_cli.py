@@ -10,8 +10,8 @@ import experiments.run
 import experiments.verify
 from experiments.cli import CONF
 from tests.conftest import SHRUNK, shrunk
-from transferability.config import load
 from transferability.errors import UserError
+from transferability.study.config import load
 
 
 @pytest.mark.parametrize(

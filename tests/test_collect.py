@@ -16,12 +16,12 @@ from analysis.style import compose
 from analysis.tables import Tables, names
 from tests.conftest import CPU, shrunk
 from tests.made_up import row, tables_of
-from transferability.datasets import open_dataset
+from transferability.data.packed import open_dataset
 from transferability.errors import UserError
-from transferability.jobs import with_sources
-from transferability.runner import ensure
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
+from transferability.study.jobs import with_sources
 
 
 def collected(cli, *overrides: str) -> str:

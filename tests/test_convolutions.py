@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferability.networks.convolutions import FEW, Conv2d, weight_gradient
+from transferability.networks.conv2d import FEW, Conv2d, weight_gradient
 
 CASES = [  # channels, outputs, kernel, stride, padding, groups, side, whether it is computed here
     (6, 10, 3, 1, 1, 1, 1, True),

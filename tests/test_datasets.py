@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import config_of, described, make_source, redescribed, resaved, rewritten
-from transferability.datasets import FORMAT, open_dataset, verify
+from transferability.data.pack import pack
+from transferability.data.packed import FORMAT, open_dataset, verify
 from transferability.errors import UserError
-from transferability.pack import pack
 
 # --- opening ---
 

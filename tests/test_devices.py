@@ -17,10 +17,10 @@ import torch
 
 from tests import crash
 from tests.conftest import CPU, shrunk
-from transferability.devices import claim, training_device, visible_gpus
 from transferability.errors import UserError
-from transferability.execution import ways_of
 from transferability.networks import TorchvisionConfig
+from transferability.training.devices import claim, training_device, visible_gpus
+from transferability.training.execution import ways_of
 
 KEYS = ["GPU-a", "GPU-b", "GPU-c"]
 

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from experiments.cli import CONF
 from experiments.overrides import as_typed
 from tests.helpers import overrides
-from transferability.config import load
+from transferability.study.config import load
 
 ROOT = CONF.parent
 TOUR = ROOT / "docs/tour.ipynb"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferability.draws import uniform
+from transferability.rng import uniform
 
 
 def splitmix64(seed: int, count: int) -> list[int]:

@@ -15,9 +15,9 @@ from tests.helpers import (
     three_parts,
     write,
 )
-from transferability.datasets import verify
+from transferability.data.pack import pack
+from transferability.data.packed import verify
 from transferability.errors import UserError
-from transferability.pack import pack
 
 
 def with_copies(root, way="png"):

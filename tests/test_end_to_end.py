@@ -13,9 +13,9 @@ from analysis import collect
 from analysis.tables import Tables
 from experiments import status
 from tests.conftest import ROOT, shrunk
-from transferability.datasets import open_dataset
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.data.packed import open_dataset
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
 
 
 def test_the_study_is_the_papers_list(miniature):

@@ -20,8 +20,8 @@ import experiments.sweep
 from experiments.cli import CONF
 from experiments.plan import UnpackedImagenet
 from tests.helpers import overrides
-from transferability.config import load
-from transferability.study import study_specs
+from transferability.study.config import load
+from transferability.study.expand import study_specs
 
 FILES = sorted((CONF / "experiment").glob("*.yaml"))
 TINY = "dataset=tiny_imagenet network=small-bn recipe=tiny_imagenet"

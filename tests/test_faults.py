@@ -26,14 +26,14 @@ import torch
 import experiments.run
 from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
-from transferability.cohort import train
-from transferability.devices import is_out_of_memory
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.networks.chain import Chain
-from transferability.pack import pack
-from transferability.runner import ensure, make_cohorts
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.networks.sequential import Chain
+from transferability.runs.runner import ensure, make_cohorts
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
+from transferability.training.devices import is_out_of_memory
+from transferability.training.loop import train
 
 RUN = "experiments.run"
 PATIENCE = 200  # seconds, on a loaded machine
@@ -191,7 +191,7 @@ def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_p
             if "step 8/8" in record.getMessage():
                 signal.raise_signal(signal.SIGINT)
 
-    log = logging.getLogger("transferability.runner")
+    log = logging.getLogger("transferability.runs.runner")
     interrupt = Interrupt()
     store = Store(tmp_path)
     log.setLevel("INFO")

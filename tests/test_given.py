@@ -23,20 +23,21 @@ from experiments.check_weights import ranked
 from tests.conftest import CPU, shrunk
 from tests.helpers import equal, network_of, real
 from transferability import load_run
-from transferability.cells import parse
+from transferability.data.pack import pack
+from transferability.data.readers.base import file_item
+from transferability.data.readers.file_tree import FileTree
+from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
-from transferability.identity import labels_in
-from transferability.networks.facts import Facts
-from transferability.networks.given import export, open_given, state_of
-from transferability.networks.of_torchvision import INCEPTIONS
-from transferability.pack import pack
-from transferability.runner import ensure
-from transferability.sources.imagenet import imagenet_groups
-from transferability.sources.source import file_item
-from transferability.sources.trees import FileTree
-from transferability.spec import RunSpec, make_spec
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.fingerprint import labels_in
+from transferability.networks.pretrained import open_given, state_of
+from transferability.networks.zoo.pretrained_info import Facts
+from transferability.networks.zoo.torchvision import INCEPTIONS
+from transferability.runs.export import export
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study.cells import parse
+from transferability.study.expand import study_specs
+from transferability.study.spec import RunSpec, make_spec
 
 NETWORK = "torchvision squeezenet1_1"  # small: 1.2 million parameters
 TINY = "timm test_resnet"  # for tests: 8 layers of 370,000 parameters in all

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import shrunk
-from transferability.cells import parse
-from transferability.datasets import ClassInfo
-from transferability.spec import RunSpec, make_spec
+from transferability.data.packed import ClassInfo
+from transferability.study.cells import parse
+from transferability.study.spec import RunSpec, make_spec
 
 DATASET = SimpleNamespace(
     name="golden",

@@ -13,13 +13,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import CPU, shrunk
-from transferability.cohort import SAVING, train
-from transferability.devices import cuda_stream
-from transferability.execution import execution_of
-from transferability.gpu import Stack, Steps, _Step
-from transferability.member import SharedPrefix
-from transferability.runner import make_cohorts
-from transferability.store import Store
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
+from transferability.training.devices import cuda_stream
+from transferability.training.execution import execution_of
+from transferability.training.gpu_step import Stack, Steps, _Step
+from transferability.training.loop import SAVING, train
+from transferability.training.state import SharedPrefix
 
 CELLS = ["B2B", "A2B", "R2B", "B3B+", "A3B+", "A5B+", "B7B", "A7B", "A6B~1"]
 KINDS = {
@@ -397,7 +397,7 @@ def test_checkpoints_take_a_few_percent_of_the_time(
         now[0] += seconds
         return now[0]
 
-    monkeypatch.setattr("transferability.cohort.time.monotonic", later)
+    monkeypatch.setattr("transferability.training.loop.time.monotonic", later)
 
     (cohort,) = make_cohorts(
         [spec_of("baseB", recipe={"steps": 100, "eval_every": 100})], Store(tmp_path), dataset, CPU

@@ -13,7 +13,7 @@ from experiments.cli import CONF, MORE, help_of
 from experiments.overrides import as_typed
 from tests.conftest import ROOT, SHRUNK
 from tests.helpers import overrides
-from transferability.config import load
+from transferability.study.config import load
 
 COMMANDS = {  # each with its text
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__"): text

@@ -10,15 +10,16 @@ import torch
 from tests.conftest import CPU, shrunk
 from tests.helpers import snapshot
 from tests.test_golden_ids import DATASET, GOLDEN
-from transferability import networks, spec
-from transferability.cells import parse
-from transferability.checkpoints import Checkpoint
-from transferability.config import RecipeConfig
-from transferability.identity import described, label, later
-from transferability.jobs import with_sources
+from transferability import networks
+from transferability.fingerprint import described, label, later
 from transferability.networks import EightLayerConfig
-from transferability.runner import ensure
-from transferability.store import Store
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study import spec
+from transferability.study.cells import parse
+from transferability.study.config import RecipeConfig
+from transferability.study.jobs import with_sources
+from transferability.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from experiments.layers import print_layers
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.given import open_given, state_of
-from transferability.networks.weights import with_positions
+from transferability.networks.pretrained import open_given, state_of
+from transferability.networks.state_dict import with_positions
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 

@@ -14,16 +14,16 @@ import torch
 from tests.conftest import CPU, ROOT
 from tests.helpers import equal
 from transferability import load_run
-from transferability.cells import parse
-from transferability.cohort import Cohort, train
-from transferability.jobs import jobs
-from transferability.member import SharedPrefix, build_member, one_thread
-from transferability.networks.chain import Chain
-from transferability.pack import pack
-from transferability.runner import ensure, make_cohorts
-from transferability.spec import make_spec
-from transferability.store import Store
-from transferability.stream import Stream
+from transferability.data.pack import pack
+from transferability.networks.sequential import Chain
+from transferability.runs.runner import ensure, make_cohorts
+from transferability.runs.store import Store
+from transferability.study.cells import parse
+from transferability.study.jobs import jobs
+from transferability.study.spec import make_spec
+from transferability.training.loader import Stream
+from transferability.training.loop import Cohort, train
+from transferability.training.state import SharedPrefix, build_member, one_thread
 
 FROZEN = [f"{s}{n}B" for s in "ABR" for n in range(1, 8)]
 TUNED = [f"{s}{n}B+" for s in "AB" for n in range(1, 8)]

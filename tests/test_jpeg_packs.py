@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from tests.helpers import config_of, described, packing_refusal, resaved, rewritten, write
-from transferability.datasets import open_dataset, verify
+from transferability.data.pack import pack
+from transferability.data.packed import open_dataset, verify
 from transferability.errors import UserError
-from transferability.pack import pack
 
 
 def photographs(root, count=3):

@@ -17,8 +17,8 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.conftest import ROOT
-from transferability import kernels
-from transferability.kernels import Activated, activation, drop
+from transferability.networks import kernels
+from transferability.networks.kernels import Activated, activation, drop
 
 CXX = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 KINDS = {
@@ -162,7 +162,7 @@ def test_no_place_is_multiplied_by_a_large_number():
 
 TRIAL = """
 import torch
-from transferability.kernels import compiles
+from transferability.networks.kernels import compiles
 print(compiles(torch.device("cpu")), compiles(torch.device("cpu")))
 """
 

@@ -16,15 +16,15 @@ from torch import nn
 
 from tests.conftest import CPU
 from tests.helpers import equal, network_config, network_of
-from transferability.cells import parse
 from transferability.errors import UserError
-from transferability.member import SharedPrefix, one_thread
 from transferability.networks import library
-from transferability.networks.chain import Chain, layer_costs
-from transferability.networks.cut import Layer
-from transferability.runner import make_cohorts
-from transferability.spec import make_spec
-from transferability.store import Store
+from transferability.networks.sequential import Chain, layer_costs
+from transferability.networks.zoo.partition import Layer
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
+from transferability.study.cells import parse
+from transferability.study.spec import make_spec
+from transferability.training.state import SharedPrefix, one_thread
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 

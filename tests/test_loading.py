@@ -11,11 +11,11 @@ from PIL import Image
 from tests.conftest import CPU, shrunk
 from tests.test_invariants import equal
 from transferability import load_run
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.member import one_thread
-from transferability.pack import pack
-from transferability.runner import make_cohorts
-from transferability.store import Store
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
+from transferability.training.state import one_thread
 
 
 @pytest.fixture(scope="module", params=["channel", "image"])

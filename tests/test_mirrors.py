@@ -5,7 +5,7 @@ import pytest
 import experiments.run
 from experiments.pack import main as pack_main
 from tests.helpers import own_folder
-from transferability.mirrors import mirrored
+from transferability.data.mirrors import mirrored
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.helpers import config_of, lines, own_folder
-from transferability.datasets import open_dataset
-from transferability.duplicates import (
+from transferability.data.duplicates import (
     HASH,
     PERCEPTUAL,
     _alike,
@@ -18,8 +17,9 @@ from transferability.duplicates import (
     perceptual_hash,
     pixel_hash,
 )
-from transferability.pack import pack
-from transferability.sources.source import Item, Source
+from transferability.data.pack import pack
+from transferability.data.packed import open_dataset
+from transferability.data.readers.base import Item, Source
 
 
 def photograph(seed, side=72):
@@ -162,7 +162,7 @@ def test_a_dataset_of_one_picture_saved_many_times_takes_no_memory_or_time():
 
 
 def test_packing_goes_on_where_it_stopped_with_its_perceptual_hashes(tmp_path, monkeypatch):
-    monkeypatch.setattr("transferability.pack.SAFE", 16)
+    monkeypatch.setattr("transferability.data.pack.SAFE", 16)
     images = {f"{c}/{i}.png": photograph(i + 100 * len(c)) for c in ("a", "bb") for i in range(30)}
     root = folder_of(tmp_path / "own", images)
     folder_of(root, {"a/copy.png": CHANGES["saved again"](images["bb/7.png"])})

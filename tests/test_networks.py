@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.helpers import batch_of, network_config, outputs
-from transferability.kernels import activation, response_norm
-from transferability.networks.chain import Chain, copy_layers, layer_costs
-from transferability.stream import Batch
+from transferability.data.batch import Batch
+from transferability.networks.kernels import activation, response_norm
+from transferability.networks.sequential import Chain, copy_layers, layer_costs
 
 
 @pytest.fixture(scope="module")

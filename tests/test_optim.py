@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from tests.conftest import shrunk
-from transferability.config import RecipeConfig
-from transferability.member import build_member
-from transferability.optim import learning_rate, make_optimiser, optimiser_of, set_rate
+from transferability.study.config import RecipeConfig
+from transferability.training.optim import learning_rate, make_optimiser, optimiser_of, set_rate
+from transferability.training.state import build_member
 
 
 def test_the_papers_schedule_is_exact(tmp_path):
     from hydra import compose, initialize_config_dir
 
     from experiments.cli import CONF
-    from transferability.config import load
+    from transferability.study.config import load
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         recipe = load(compose("config", ["recipe=paper"])).recipe
@@ -102,7 +102,7 @@ def test_the_update_is_caffes_across_changes_of_rate():
 def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(
     dataset, spec_of, config
 ):
-    from transferability.stream import Stream
+    from transferability.training.loader import Stream
 
     spec = spec_of(
         "A3B~2", network={"normalisation": "batch"}, recipe={"copied_lr_multiplier": 0.1}

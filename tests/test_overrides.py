@@ -13,8 +13,8 @@ import experiments.run
 import experiments.status
 from experiments.cli import CONF
 from experiments.overrides import as_typed, plainly
-from transferability.config import Config, changed, load
 from transferability.errors import UserError
+from transferability.study.config import Config, changed, load
 
 
 def loaded(*words: str) -> Config:

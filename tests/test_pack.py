@@ -10,11 +10,11 @@ from PIL import Image
 from torchvision import transforms
 
 from tests.helpers import SIDE, coded, config_of, make_source, own_folder, packing_refusal, write
-from transferability.config import DatasetConfig
-from transferability.datasets import FORMAT, open_dataset
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.packed import FORMAT, open_dataset
+from transferability.data.transforms import fitted
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.transforms import fitted
 
 # --- the packed format ---
 

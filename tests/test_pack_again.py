@@ -13,10 +13,10 @@ import pytest
 from tests import crash
 from tests.conftest import SHRUNK, shrunk
 from tests.helpers import SIDE, coded, config_of, contents, described, make_source, write
-from transferability import pack as packing
-from transferability.datasets import open_dataset, verify
+from transferability.data import pack as packing
+from transferability.data.pack import open_packed, pack
+from transferability.data.packed import open_dataset, verify
 from transferability.errors import UserError
-from transferability.pack import open_packed, pack
 
 # --- a source that changes after it was packed ---
 

@@ -13,10 +13,10 @@ import safetensors
 from PIL import Image
 
 from analysis.tables import OPTIONAL, RESULTS
-from transferability import draws
-from transferability.config import READERS, DatasetConfig
+from transferability import rng as draws
+from transferability.data.config import READERS, DatasetConfig
+from transferability.data.pack import pack
 from transferability.networks import KINDS as NETWORKS
-from transferability.pack import pack
 
 
 class Recorder:

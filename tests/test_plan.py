@@ -7,9 +7,9 @@ from experiments import plan
 from experiments.cost import Cost, print_cost, schedule
 from experiments.plan import UnpackedImagenet
 from tests.conftest import CPU
-from transferability.networks.chain import layer_costs
-from transferability.runner import make_cohorts
-from transferability.store import Store
+from transferability.networks.sequential import layer_costs
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
 
 
 def test_hours_on_several_devices():

@@ -5,11 +5,11 @@ import re
 import pytest
 
 from tests.conftest import CPU
-from transferability import progress
-from transferability.estimate import multiply_adds, workload
-from transferability.progress import Due, Notes, Progress
-from transferability.runner import ensure, make_cohorts, time_left
-from transferability.store import Store
+from transferability.runs import progress
+from transferability.runs.estimate import multiply_adds, workload
+from transferability.runs.progress import Due, Notes, Progress
+from transferability.runs.runner import ensure, make_cohorts, time_left
+from transferability.runs.store import Store
 
 
 class Clock:

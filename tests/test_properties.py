@@ -24,19 +24,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ROOT
-from transferability import sources
-from transferability.cells import Cell, expand, parse
-from transferability.config import DatasetConfig, RecipeConfig
-from transferability.datasets import FORMAT, ClassInfo, PackedDataset
-from transferability.draws import numpy_generator, seed_of
+from transferability.data import decode as decoding
+from transferability.data import readers as sources
+from transferability.data.config import DatasetConfig
+from transferability.data.packed import FORMAT, ClassInfo, PackedDataset
 from transferability.errors import UserError, shown
-from transferability.jobs import with_sources
 from transferability.networks import EightLayerConfig, NetworkConfig
-from transferability.sources import decoding
-from transferability.spec import Images, RunSpec
-from transferability.splits import tasks_of
-from transferability.stream import Stream
-from transferability.study import study_specs
+from transferability.rng import numpy_generator, seed_of
+from transferability.study.cells import Cell, expand, parse
+from transferability.study.config import RecipeConfig
+from transferability.study.expand import study_specs
+from transferability.study.jobs import with_sources
+from transferability.study.spec import Images, RunSpec
+from transferability.tasks.splits import tasks_of
+from transferability.training.loader import Stream
 
 
 def times(factor: float) -> settings:
@@ -165,9 +166,9 @@ def test_natural_and_manmade_are_the_classes_whose_group_is_known(groups):
 SPLITS_ELSEWHERE = """
 import json, sys
 from types import SimpleNamespace
-from transferability.datasets import ClassInfo
-from transferability.draws import seed_of
-from transferability.splits import tasks_of
+from transferability.data.packed import ClassInfo
+from transferability.rng import seed_of
+from transferability.tasks.splits import tasks_of
 dataset = SimpleNamespace(name="some", classes=[ClassInfo(f"c{i}") for i in range(57)])
 print(json.dumps([[tasks_of(f"random-{k}", dataset) for k in range(9)], seed_of(3, "order", 7)]))
 """

@@ -21,7 +21,7 @@ from analysis.representations import ACTIVITY, SIMILARITY
 from analysis.tables import RESULTS, Tables
 from tests.conftest import ROOT, made_once
 from transferability.files import write_atomic
-from transferability.splits import SIMILAR
+from transferability.tasks.splits import SIMILAR
 
 SCRIPT = "<script>window.hacked=1</script>"
 IMAGE = '"><img src=x onerror=window.hacked=1>'

@@ -21,11 +21,11 @@ from analysis.representations import (
     unit_grams,
 )
 from tests.conftest import CPU
-from transferability.draws import torch_generator
-from transferability.member import SharedPrefix
-from transferability.runner import make_cohorts
-from transferability.store import Store
-from transferability.stream import Stream
+from transferability.rng import torch_generator
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
+from transferability.training.loader import Stream
+from transferability.training.state import SharedPrefix
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
 ACTIVITY = ["run", "layer", "cosine", "silent", "images"]

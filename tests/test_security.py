@@ -13,8 +13,8 @@ import experiments.run
 from analysis.tables import read_csv, write_csv
 from tests.conftest import CPU, SHRUNK
 from transferability.errors import UserError
-from transferability.runner import ensure
-from transferability.store import Store
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +37,7 @@ def test_nothing_in_the_program_can_load_a_pickle_or_run_a_text():
         r"|yaml\.(?:load|unsafe_load|full_load)\("
         r"|instantiate\(|shell=True|os\.system"
         # a module of ours by a name of a list of ours, never one that a file or a setting says
-        r"|import_module\((?!name\)\.main|f\"(?:transferability\.sources\.\{READERS\["
+        r"|import_module\((?!name\)\.main|f\"(?:transferability\.data\.readers\.\{READERS\["
         r"|analysis\.(?:figures|questions)\.\{name\}))"
     )
     paths = [

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from transferability.datasets import ClassInfo
+from transferability.data.packed import ClassInfo
+from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
-from transferability.sources.imagenet import imagenet_groups
-from transferability.splits import split_kind, split_name, tasks_of
-from transferability.wordnet import mean_distance, path_distances
+from transferability.tasks.splits import split_kind, split_name, tasks_of
+from transferability.tasks.wordnet import mean_distance, path_distances
 
 
 def classes(n, groups=None):

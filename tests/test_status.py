@@ -11,14 +11,14 @@ import torch
 from experiments import status
 from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
-from transferability import progress
-from transferability.checkpoints import PROGRESS, Checkpoint
-from transferability.cohort import train
-from transferability.pack import pack
-from transferability.progress import Notes, read
-from transferability.runner import ensure, make_cohorts
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.data.pack import pack
+from transferability.runs import progress
+from transferability.runs.progress import Notes, read
+from transferability.runs.runner import ensure, make_cohorts
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
+from transferability.training.checkpoint import PROGRESS, Checkpoint
+from transferability.training.loop import train
 
 # four bases, 800 steps of 6 images each
 BASES = ["study.treatments={random:[base],natural-manmade:[base]}", "recipe.steps=800"]

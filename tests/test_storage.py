@@ -18,11 +18,11 @@ from safetensors import safe_open
 import experiments.run
 from tests import crash
 from tests.conftest import CPU, SHRUNK
-from transferability.checkpoints import CHECKPOINTS
-from transferability.cohort import train
 from transferability.errors import UserError
-from transferability.runner import ensure, make_cohorts
-from transferability.store import Store
+from transferability.runs.runner import ensure, make_cohorts
+from transferability.runs.store import Store
+from transferability.training.checkpoint import CHECKPOINTS
+from transferability.training.loop import train
 
 NEWEST, PREVIOUS = CHECKPOINTS
 

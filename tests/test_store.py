@@ -11,12 +11,12 @@ import torch
 
 from tests.conftest import CPU
 from tests.helpers import snapshot
-from transferability.checkpoints import Checkpoint
 from transferability.errors import UserError
 from transferability.files import write_atomic
-from transferability.jobs import with_sources
-from transferability.runner import ensure
-from transferability.store import Store
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study.jobs import with_sources
+from transferability.training.checkpoint import Checkpoint
 
 
 def test_a_finished_run_costs_nothing(spec_of, trained, dataset):

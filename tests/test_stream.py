@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.stream import READERS, Stream
+from transferability.training.loader import READERS, Stream
 
 CPU = torch.device("cpu")
 
@@ -137,7 +137,9 @@ def test_what_goes_wrong_ahead_is_raised_where_its_batch_is_asked_for(tmp_path, 
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_gpu_gets_the_same_batches_while_it_is_busy(dataset, config, monkeypatch, resident):
     """The GPU lags behind by hundreds of batches, whose buffers are given out again meanwhile."""
-    monkeypatch.setattr("transferability.stream.ON_DEVICE_BYTES", 1 << 30 if resident else 0)
+    monkeypatch.setattr(
+        "transferability.training.loader.ON_DEVICE_BYTES", 1 << 30 if resident else 0
+    )
     recipe = replace(config.recipe, batch_size=7)
     ours, theirs = (
         Stream(dataset, [0, 2, 5], None, 0, recipe, 14, torch.device(d)) for d in ("cpu", "cuda:0")

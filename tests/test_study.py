@@ -19,18 +19,18 @@ from analysis.selection import relative_to_base
 from analysis.stats import BASE, estimate
 from tests.conftest import CPU, shrunk
 from tests.helpers import composed
-from transferability.cells import parse
-from transferability.config import DatasetConfig
-from transferability.datasets import ClassInfo, open_dataset
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.packed import ClassInfo, open_dataset
+from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
-from transferability.jobs import cohort_key, job_specs, jobs, with_sources
-from transferability.pack import pack
-from transferability.runner import ensure
-from transferability.sources.imagenet import imagenet_groups
-from transferability.spec import RunSpec, make_spec
-from transferability.store import Store
-from transferability.stream import Stream
-from transferability.study import study_specs
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study.cells import parse
+from transferability.study.expand import study_specs
+from transferability.study.jobs import cohort_key, job_specs, jobs, with_sources
+from transferability.study.spec import RunSpec, make_spec
+from transferability.training.loader import Stream
 
 ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
 

@@ -17,10 +17,10 @@ import experiments.sweep
 from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
 from tests.helpers import results_of, snapshot
-from transferability.pack import pack
-from transferability.runner import ensure
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.data.pack import pack
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
 
 STUDY = [
     *SHRUNK,

@@ -10,11 +10,11 @@ import pytest
 
 from analysis import watch
 from tests.conftest import CPU, shrunk
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.runner import ensure
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.runs.runner import ensure
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
 
 BASES = ["study.treatments={random:[base],natural-manmade:[base]}", "split=random-0"]
 

@@ -12,10 +12,10 @@ import torch
 
 from experiments.check_weights import IMAGENET, NONE, best_input, ranked
 from tests.helpers import network_of
+from transferability.data.readers.base import Item
 from transferability.errors import UserError
-from transferability.networks.facts import assumed
-from transferability.networks.given import open_given
-from transferability.sources.source import Item
+from transferability.networks.pretrained import open_given
+from transferability.networks.zoo.pretrained_info import assumed
 
 SIZE = 32
 TIMM = {

@@ -15,7 +15,7 @@ from torchvision import models
 
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.given import _head, open_given, state_of
+from transferability.networks.pretrained import _head, open_given, state_of
 
 SIZE = 32
 

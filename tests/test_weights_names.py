@@ -4,9 +4,9 @@ import pytest
 
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.given import is_file, open_given
-from transferability.networks.of_timm import TimmConfig
-from transferability.networks.of_torchvision import TorchvisionConfig
+from transferability.networks.pretrained import is_file, open_given
+from transferability.networks.zoo.timm import TimmConfig
+from transferability.networks.zoo.torchvision import TorchvisionConfig
 
 RESNET, OF_TIMM = "torchvision resnet18", "timm mobilenetv3_large_100"
 

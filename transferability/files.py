@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors
-
 from transferability.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
+    from safetensors import SafetensorError  # which --help does without
+
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(
             f"{path} cannot be written ({why}): what was there before is kept"
@@ -89,3 +89,18 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
     from safetensors.torch import load_file
 
     return load_file(path)
+
+
+def expanded(path: str, key: str) -> str:
+    """``path`` with the home folder that its ``~`` or ``~user`` stands for.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise UserError(
+            f"{key}={path}: there is no home folder {path.split('/')[0]}; "
+            f"of a name as it is: ./{path}"
+        )
+    return found

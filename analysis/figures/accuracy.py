@@ -13,7 +13,7 @@ from analysis.selection import MAIN, finished, mean_line, with_treated
 from analysis.stats import t_interval
 from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
-from transferability.splits import RANDOM, SIMILAR
+from transferability.tasks.splits import RANDOM, SIMILAR
 
 
 def draw(tables: Tables) -> Drawing | str:

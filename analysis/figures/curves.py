@@ -10,7 +10,7 @@ from analysis.selection import MAIN
 from analysis.stats import DISTANT
 from analysis.style import INK, Drawing, Mark, Panel, layer_colours, with_tips
 from analysis.tables import Tables
-from transferability.splits import NATURAL_MANMADE
+from transferability.tasks.splits import NATURAL_MANMADE
 
 ORDER = [near + treatment for near in ("", DISTANT) for treatment in ("base", *MAIN, "RnB")]
 LOSSES = {"train_loss": "-", "val_loss": "--"}

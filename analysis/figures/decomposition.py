@@ -11,7 +11,7 @@ from analysis.over_splits import LEAST
 from analysis.paper import beside
 from analysis.style import BLUE, INK, LIGHT_BLUE, LIGHT_RED, PUBLISHED, RED, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
-from transferability.splits import ALL, NATURAL_MANMADE
+from transferability.tasks.splits import ALL, NATURAL_MANMADE
 
 LOSSES = {
     "co-adaptation loss": Mark("co-adaptation loss: base − BnB", BLUE, "o", offset=-0.1),

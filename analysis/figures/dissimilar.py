@@ -10,7 +10,7 @@ from analysis.decomposition import decompose
 from analysis.selection import MAIN, finished, mean_line, relative_table, relative_to_base
 from analysis.style import INK, ORANGE, RED, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
-from transferability.splits import NATURAL_MANMADE
+from transferability.tasks.splits import NATURAL_MANMADE
 
 TITLES = {
     "A": "Target A: natural, layers from man-made",

@@ -12,7 +12,7 @@ from analysis.paper import beside
 from analysis.selection import finished, relative_table, relative_to_base, with_treated
 from analysis.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, Drawing, Mark, Panel
 from analysis.tables import Tables, mixed
-from transferability.splits import NATURAL_MANMADE, SIMILAR
+from transferability.tasks.splits import NATURAL_MANMADE, SIMILAR
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from analysis import captions, plot
 from analysis.decomposition import decompose
 from analysis.style import BLUE, INK, OLIVE, ORANGE, RED, Drawing, Mark, Panel
 from analysis.tables import Tables
-from transferability.splits import NATURAL_MANMADE
+from transferability.tasks.splits import NATURAL_MANMADE
 
 LOOKS = {  # (pair, whether between natural and man-made)
     ("bases", False): Mark("base A and base B, similar tasks", RED, "D", offset=-0.06),

@@ -15,7 +15,7 @@ from analysis.stats import estimate
 from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
 from transferability.errors import UserError
-from transferability.splits import NATURAL_MANMADE
+from transferability.tasks.splits import NATURAL_MANMADE
 
 REPLICATED = (
     "co-adaptation loss",

@@ -11,7 +11,7 @@ from analysis import captions, plot
 from analysis.selection import with_share
 from analysis.style import BLUE, INK, OLIVE, ORANGE, PAPER, RED, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
-from transferability.splits import ALL, NATURAL_MANMADE, RANDOM, USER
+from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 
 KINDS = {
     RANDOM: "similar tasks",

@@ -11,7 +11,7 @@ from analysis.stats import BLOCK, fitted
 from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
 from transferability.errors import UserError
-from transferability.splits import DISTANCE
+from transferability.tasks.splits import DISTANCE
 
 LINE = Mark("straight line, one slope for all targets", INK, line="-")
 

@@ -40,10 +40,10 @@ from experiments.benchmarks.gpu_cohorts import (
 from experiments.benchmarks.gpu_limits import ceilings, least, pieces, whole_training
 from experiments.benchmarks.gpu_setup import FULL, TOY, Bench, toy_network
 from experiments.benchmarks.timing import step_seconds, untrained_cohort
-from transferability.cohort import Cohort
-from transferability.config import Config
-from transferability.execution import execution_of
 from transferability.networks import NetworkConfig
+from transferability.study.config import Config
+from transferability.training.execution import execution_of
+from transferability.training.loop import Cohort
 
 ENOUGH = 420  # seconds after which no part is begun: the longest takes less than two minutes
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transferability.cohort import Cohort, Execution
-from transferability.gpu import Steps
-from transferability.kernels import fused
-from transferability.member import Member
+from transferability.networks.kernels import fused
+from transferability.training.gpu_step import Steps
+from transferability.training.loop import Cohort, Execution
+from transferability.training.state import Member
 
 STEPS = 3
 FURTHER = 2.0

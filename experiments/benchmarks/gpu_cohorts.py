@@ -17,13 +17,13 @@ from experiments.benchmarks.gpu_setup import TOY, Bench
 from experiments.benchmarks.plain_script import plain_batches, plain_training
 from experiments.benchmarks.timing import now, table
 from experiments.plan import UnpackedImagenet
-from transferability import cells
-from transferability.cohort import SAVING, Cohort, evaluate
-from transferability.config import load
-from transferability.jobs import jobs
-from transferability.spec import RunSpec
-from transferability.store import Store
-from transferability.study import study_specs
+from transferability.runs.store import Store
+from transferability.study import cells
+from transferability.study.config import load
+from transferability.study.expand import study_specs
+from transferability.study.jobs import jobs
+from transferability.study.spec import RunSpec
+from transferability.training.loop import SAVING, Cohort, evaluate
 
 
 def against_plain_script(b: Bench) -> None:

@@ -15,12 +15,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from experiments.benchmarks.gpu_setup import Bench
 from experiments.benchmarks.timing import now, table
-from transferability.cohort import Cohort
-from transferability.config import Config
-from transferability.execution import execution_of
-from transferability.gpu import Steps
-from transferability.kernels import fused
-from transferability.networks.chain import layer_costs
+from transferability.networks.kernels import fused
+from transferability.networks.sequential import layer_costs
+from transferability.study.config import Config
+from transferability.training.execution import execution_of
+from transferability.training.gpu_step import Steps
+from transferability.training.loop import Cohort
 
 KINDS = {
     "optimiser": ("multi_tensor", "fused_sgd", "foreach"),

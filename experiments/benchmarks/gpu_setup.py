@@ -14,13 +14,15 @@ from hydra import compose
 
 from experiments.benchmarks import gpu_checks
 from experiments.benchmarks.timing import step_seconds, untrained_cohort
-from transferability import cells, stream
-from transferability.cohort import Cohort, Execution
-from transferability.config import Config, DatasetConfig, RecipeConfig, load
-from transferability.execution import execution_of
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
 from transferability.networks import EightLayerConfig, NetworkConfig
-from transferability.pack import pack
-from transferability.spec import RunSpec, make_spec
+from transferability.study import cells
+from transferability.study.config import Config, RecipeConfig, load
+from transferability.study.spec import RunSpec, make_spec
+from transferability.training import loader as stream
+from transferability.training.execution import execution_of
+from transferability.training.loop import Cohort, Execution
 
 
 @dataclass(frozen=True)

@@ -36,18 +36,19 @@ from experiments.benchmarks.timing import (
 )
 from experiments.cost import Cost, schedule
 from experiments.plan import UnpackedImagenet
-from transferability import cells
-from transferability.cohort import Execution
-from transferability.config import Config, DatasetConfig, load
-from transferability.datasets import PackedDataset
-from transferability.execution import execution_of
-from transferability.jobs import jobs, with_sources
-from transferability.pack import pack
-from transferability.spec import RunSpec, make_spec
-from transferability.store import Store
-from transferability.stream import Stream
-from transferability.study import study_specs
-from transferability.terminal import counted
+from transferability.console import counted
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.packed import PackedDataset
+from transferability.runs.store import Store
+from transferability.study import cells
+from transferability.study.config import Config, load
+from transferability.study.expand import study_specs
+from transferability.study.jobs import jobs, with_sources
+from transferability.study.spec import RunSpec, make_spec
+from transferability.training.execution import execution_of
+from transferability.training.loader import Stream
+from transferability.training.loop import Execution
 
 ROUNDS, STEPS = 3, 8
 PATCHES = (2, 4, 8)  # pixels a side of a terminal: images of 16, 32 and 64 pixels

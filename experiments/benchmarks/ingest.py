@@ -37,14 +37,15 @@ import torch
 from numpy.lib.format import open_memmap
 
 from experiments.benchmarks.timing import spread, table, taking_turns
-from transferability.config import Config, DatasetConfig, RecipeConfig
-from transferability.datasets import JpegRows, PackedDataset
+from transferability.console import counted
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.packed import JpegRows, PackedDataset
+from transferability.data.readers import open_source
+from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.sources import open_source
-from transferability.sources.trees import FileTree
-from transferability.stream import READERS, Stream, ahead
-from transferability.terminal import counted
+from transferability.study.config import Config, RecipeConfig
+from transferability.training.loader import READERS, Stream, ahead
 
 IMAGENET = 1_281_167 + 50_000  # images
 SIDE, BATCH = 256, 256

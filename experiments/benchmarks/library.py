@@ -44,16 +44,17 @@ from experiments.benchmarks.timing import (
     taking_turns,
     untrained_cohort,
 )
-from transferability.cells import parse
-from transferability.cohort import Cohort
-from transferability.config import Config, DatasetConfig
-from transferability.execution import execution_of
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.readers import open_source
 from transferability.networks import KINDS
-from transferability.networks.chain import layer_costs
 from transferability.networks.config import LibraryConfig
-from transferability.pack import pack
-from transferability.sources import open_source
-from transferability.spec import RunSpec, make_spec
+from transferability.networks.sequential import layer_costs
+from transferability.study.cells import parse
+from transferability.study.config import Config
+from transferability.study.spec import RunSpec, make_spec
+from transferability.training.execution import execution_of
+from transferability.training.loop import Cohort
 
 NETWORKS = (("torchvision", "resnet18", 64), ("timm", "tf_efficientnet_lite0", 128))
 DEPTHS = 8

@@ -49,13 +49,13 @@ from experiments.benchmarks.timing import (
     taking_turns,
     untrained_cohort,
 )
-from transferability import cells
-from transferability.cohort import Cohort
-from transferability.config import Config
-from transferability.datasets import dataset_of
-from transferability.execution import execution_of
-from transferability.member import Member
-from transferability.spec import RunSpec, make_spec
+from transferability.data.packed import dataset_of
+from transferability.study import cells
+from transferability.study.config import Config
+from transferability.study.spec import RunSpec, make_spec
+from transferability.training.execution import execution_of
+from transferability.training.loop import Cohort
+from transferability.training.state import Member
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # times the recipe's
 ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each

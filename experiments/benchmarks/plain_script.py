@@ -13,11 +13,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from experiments.benchmarks.timing import now
-from transferability.config import Config
-from transferability.datasets import dataset_of
+from transferability.data.packed import dataset_of
+from transferability.data.readers.file_tree import FileTree
 from transferability.networks import EightLayerConfig
-from transferability.sources.trees import FileTree
-from transferability.spec import RunSpec
+from transferability.study.config import Config
+from transferability.study.spec import RunSpec
 
 WORKERS = 2  # of the DataLoader
 FILES_PER_CLASS = 100  # image files, at most

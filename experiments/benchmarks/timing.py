@@ -12,15 +12,15 @@ from typing import TypeVar
 
 import torch
 
-from transferability.cohort import Cohort, Execution, train
-from transferability.config import Config
-from transferability.datasets import dataset_of
-from transferability.execution import execution_of
-from transferability.jobs import with_sources
-from transferability.member import Member
-from transferability.runner import make_cohorts
-from transferability.spec import RunSpec
-from transferability.store import Store
+from transferability.data.packed import dataset_of
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
+from transferability.study.config import Config
+from transferability.study.jobs import with_sources
+from transferability.study.spec import RunSpec
+from transferability.training.execution import execution_of
+from transferability.training.loop import Cohort, Execution, train
+from transferability.training.state import Member
 
 Way = TypeVar("Way")
 

@@ -26,8 +26,8 @@ from tests.helpers import (
     tarred,
     zipped,
 )
-from transferability.pack import pack
-from transferability.sources import archives, open_source
+from transferability.data.pack import pack
+from transferability.data.readers import archives, open_source
 
 # --- zip files ---
 

@@ -11,9 +11,9 @@ import yaml
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from tests.helpers import config_of, refusal
-from transferability.pack import pack
-from transferability.sources.cifar import cifar_groups
-from transferability.sources.imagenet import imagenet_groups
+from transferability.data.pack import pack
+from transferability.data.readers.cifar import cifar_groups
+from transferability.data.readers.imagenet import imagenet_groups
 
 
 def cifar(root, kind, monkeypatch):

@@ -11,8 +11,8 @@ import scipy.io
 
 from experiments.pack import main
 from tests.helpers import classes, config_of, counts, flat, lines, made, offers, refusal, zipped
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.pack import pack
 
 NAMES = [f"ISIC_{i:04d}" for i in range(12)]
 PARTS = [f"part_{1 + i // 6}/{name}.png" for i, name in enumerate(NAMES)]

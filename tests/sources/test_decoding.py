@@ -25,10 +25,10 @@ from tests.helpers import (
     packing_refusal,
     write,
 )
-from transferability.datasets import verify
+from transferability.data.decode import _warn_of_dark_images, decode
+from transferability.data.pack import pack
+from transferability.data.packed import verify
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.sources.decoding import _warn_of_dark_images, decode
 
 # --- corrupt images ---
 
@@ -312,7 +312,7 @@ def png_that_claims(width, height):
 
 BOMBS = """
 import resource, sys
-from transferability.sources.decoding import decode
+from transferability.data.decode import decode
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
 for path in sys.argv[1:]:

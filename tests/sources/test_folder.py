@@ -15,7 +15,7 @@ from tests.helpers import (
     write_plain,
     zipped,
 )
-from transferability.pack import pack
+from transferability.data.pack import pack
 
 # --- classes ---
 

@@ -16,11 +16,11 @@ from tests.helpers import (
     refusal,
     zipped,
 )
-from transferability.config import GrammarConfig
+from transferability.data.config import GrammarConfig
+from transferability.data.decode import UnsupportedError, decode
+from transferability.data.pack import pack
+from transferability.data.readers import open_source
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.sources import open_source
-from transferability.sources.decoding import UnsupportedError, decode
 
 # --- groups ---
 

@@ -18,9 +18,9 @@ from tests.helpers import (
     refusal,
     three_parts,
 )
-from transferability.datasets import verify
+from transferability.data.pack import pack
+from transferability.data.packed import verify
 from transferability.errors import UserError
-from transferability.pack import pack
 
 # --- validation ---
 

@@ -4,9 +4,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
-from transferability.config import READERS, DatasetConfig, load
+from transferability.data.config import READERS, DatasetConfig
+from transferability.data.readers import open_source
 from transferability.errors import UserError
-from transferability.sources import open_source
+from transferability.study.config import load
 
 
 def test_every_kind_has_a_configuration_and_every_configuration_a_kind():

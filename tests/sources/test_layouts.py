@@ -20,8 +20,8 @@ from tests.helpers import (
     tarred,
     zipped,
 )
+from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.pack import pack
 
 # --- parts ---
 

@@ -16,15 +16,15 @@ from PIL import Image
 
 from experiments.cli import CONF
 from tests.helpers import config_of, lines
-from transferability.cells import parse
-from transferability.config import DatasetConfig
+from transferability.data.config import DatasetConfig
+from transferability.data.pack import pack
+from transferability.data.transforms import BAD, Preprocessing
 from transferability.errors import UserError
-from transferability.loading import Run
-from transferability.networks.chain import Chain
-from transferability.pack import pack
-from transferability.spec import make_spec
-from transferability.stream import Stream
-from transferability.transforms import BAD, Preprocessing
+from transferability.networks.sequential import Chain
+from transferability.runs.load import Run
+from transferability.study.cells import parse
+from transferability.study.spec import make_spec
+from transferability.training.loader import Stream
 
 SMOOTH = np.asarray(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transferability.config import DatasetConfig, GrammarConfig
-from transferability.draws import numpy_generator
+from transferability.data.config import DatasetConfig, GrammarConfig
+from transferability.data.pack import pack
+from transferability.data.readers.random_hierarchy import FAMILIES, make_grammar
 from transferability.errors import UserError
-from transferability.pack import pack
-from transferability.sources.procedural import FAMILIES, make_grammar
+from transferability.rng import numpy_generator
 
 SMALL = GrammarConfig(
     classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3

@@ -21,8 +21,8 @@ from tests.helpers import (
     write_plain,
     zipped,
 )
-from transferability.pack import pack
-from transferability.sources import open_source
+from transferability.data.pack import pack
+from transferability.data.readers import open_source
 
 
 def tiny_imagenet(root):

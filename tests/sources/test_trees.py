@@ -20,7 +20,7 @@ from tests.helpers import (
     write_plain,
     zipped,
 )
-from transferability.pack import pack
+from transferability.data.pack import pack
 
 # --- what the system puts there ---
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from transferability.errors import require
 from transferability.networks.config import BlocksConfig, EightLayerConfig, NetworkConfig
-from transferability.networks.of_timm import TimmConfig
-from transferability.networks.of_torchvision import TorchvisionConfig
+from transferability.networks.zoo.timm import TimmConfig
+from transferability.networks.zoo.torchvision import TorchvisionConfig
 
 KINDS: dict[str, type[NetworkConfig]] = {
     "eight-layer": EightLayerConfig,

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferability.draws import torch_generator
 from transferability.networks.config import RESIDUAL, TRANSFORMER, BlocksConfig
 from transferability.networks.modules import NORMALISATIONS, BatchNorm2d, pooled
+from transferability.rng import torch_generator
 
 
 def make_layers(config: BlocksConfig) -> list[nn.Module]:

@@ -14,13 +14,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferability.errors import UserError, did_you_mean, require, shown
-from transferability.identity import label, later
+from transferability.fingerprint import label, later
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from transferability.networks.cut import LayerPlan
-    from transferability.networks.facts import Facts
+    from transferability.networks.zoo.partition import LayerPlan
+    from transferability.networks.zoo.pretrained_info import Facts
 
 RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
 # before a name, where a hub lists it

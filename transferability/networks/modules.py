@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferability.kernels import dropped
 from transferability.networks.config import NetworkConfig
+from transferability.networks.kernels import dropped
 
 if TYPE_CHECKING:
-    from transferability.stream import Batch
+    from transferability.data.batch import Batch
 
 # of any number of dimensions: keeps statistics of what it saw
 BatchNorm = nn.modules.batchnorm._BatchNorm

@@ -1,0 +1,1 @@
+"""Images: reading datasets, packing them once, and the packed format."""

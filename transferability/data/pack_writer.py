@@ -1,0 +1,111 @@
+"""The array files of a pack while they are written: they grow at their end,
+and can be cut back to a safe point.
+"""
+
+import io
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import write_array_header_1_0
+
+from transferability.data.config import DatasetConfig
+from transferability.data.duplicates import HASH, PERCEPTUAL
+
+# of the pixels of the rows so far; no part of the finished dataset
+HASHES, PERCEPTUALS = "hashes.npy", "perceptual.npy"
+
+
+@dataclass
+class Piece:
+    """Some images, as they are stored and with the hashes of their pixels, how many ask to be
+    turned, and (name, why) of those that are bad.
+    """
+
+    rows: list[np.ndarray] = field(default_factory=list)  # of pixels, or JPEG files
+    hashes: list[bytes] = field(default_factory=list)
+    perceptual: list[bytes] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    turned: int = 0
+
+
+class _Growing:
+    """A .npy file that grows at its end.
+
+    ``size``: its safe bytes, what follows is cut off; None: a new file.
+    """
+
+    def __init__(self, path: Path, dtype: str, row: tuple[int, ...], size: int | None):
+        self.dtype, self.row = np.dtype(dtype), row
+        self.file = open(path, "wb" if size is None else "r+b")  # noqa: SIM115 (Rows closes it)
+        if size is None:
+            self.file.write(self._header(0))
+        else:
+            self.file.truncate(size)
+            self.file.seek(size)
+
+    def __len__(self) -> int:
+        return (self.file.tell() - len(self._header(0))) // (
+            self.dtype.itemsize * math.prod(self.row)
+        )
+
+    def _header(self, count: int) -> bytes:
+        """Of the same length for every count: numpy leaves room."""
+        out = io.BytesIO()
+        write_array_header_1_0(
+            out, {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.row)}
+        )
+        return out.getvalue()
+
+    def finish(self) -> None:
+        header = self._header(len(self))
+        self.file.seek(0)
+        self.file.write(header)
+        self.file.seek(0, os.SEEK_END)
+
+
+class Rows:
+    """The array files of a pack. ``sizes``: the safe bytes of each; empty: none is there yet."""
+
+    def __init__(self, folder: Path, config: DatasetConfig, sizes: dict[str, int]):
+        kinds = {"images.npy": ("|u1", (config.image_size, config.image_size, 3))}
+        if config.encoding == "jpeg":
+            kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
+        kinds |= {HASHES: ("|u1", (HASH,)), PERCEPTUALS: ("|u1", (PERCEPTUAL,))}
+        self.files = {
+            name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()
+        }
+        self.images, self.offsets = next(iter(self.files.values())), self.files.get("offsets.npy")
+        if self.offsets is not None and not len(self.offsets):
+            self.offsets.file.write(np.zeros(1, "<i8"))
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for growing in self.files.values():
+            growing.file.close()
+
+    def append(self, piece: Piece) -> None:
+        if self.offsets is not None:
+            self.offsets.file.write(
+                len(self.images) + np.cumsum([row.nbytes for row in piece.rows], dtype="<i8")
+            )
+        self.images.file.writelines(piece.rows)
+        self.files[HASHES].file.writelines(piece.hashes)
+        self.files[PERCEPTUALS].file.writelines(piece.perceptual)
+
+    def sync(self) -> dict[str, int]:
+        """Force everything to the disk; the bytes of each file."""
+        for growing in self.files.values():
+            growing.file.flush()
+            os.fsync(growing.file.fileno())
+        return {name: growing.file.tell() for name, growing in self.files.items()}
+
+    def finish(self) -> None:
+        """Write into every file how many rows it has got."""
+        for growing in self.files.values():
+            growing.finish()
+        self.sync()

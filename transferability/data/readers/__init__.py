@@ -1,0 +1,31 @@
+"""Where images come from: a file for each kind of dataset.
+
+A new kind is a file beside this one with ``open_source(config)``, its line in ``config.READERS``,
+and a file in ``conf/dataset/``.
+"""
+
+from importlib import import_module
+
+from transferability.data.config import READERS, DatasetConfig
+from transferability.data.readers.base import Source
+from transferability.data.readers.holdout import check_groups, with_test
+from transferability.errors import UserError
+
+
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names.
+
+    Raises:
+        UserError: the source is missing, empty or not of the stated kind.
+    """
+    if config.source is None and not config.embedded:
+        raise UserError(
+            f"dataset.source is not set: say where the images of {config.name} are, "
+            "dataset.source=PATH"
+        )
+    reader = import_module(f"transferability.data.readers.{READERS[config.kind]}")
+    source = reader.open_source(config)
+    source = with_test(source, config) if config.test_fraction else source
+    if config.group is not None:
+        check_groups(source, config)
+    return source

@@ -1,0 +1,71 @@
+"""What opening a dataset gives: classes, and images that are read one at a time."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from transferability.data.config import DatasetConfig
+from transferability.data.decode import decode
+from transferability.data.packed import ClassInfo
+from transferability.data.readers.file_tree import FileTree
+from transferability.errors import UserError, shown
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its class, a name for messages, and how to get it: an image file, or its pixels,
+    (H, W, 3) uint8 RGB of any size.
+    """
+
+    label: int
+    name: str
+    read: Callable[[], bytes | np.ndarray]
+    size: Callable[[], int] | None = None  # bytes of its file, where it has one
+    group: str | None = None  # what stays on one side of training, validation and test
+
+    def load(self) -> np.ndarray:
+        """Its pixels as they are stored, not turned."""
+        content = self.read()
+        return decode(content) if isinstance(content, bytes) else content
+
+
+def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
+    """The image in the file ``name`` of ``tree``."""
+    where = shown(f"{tree.source}/{name}")
+    group = None
+    if config.group is not None:
+        found = re.search(config.group, name)
+        if found is None:
+            raise UserError(
+                f"dataset.group={shown(config.group)} is found nowhere in {shown(name)}: it has to "
+                "say for every file, by its path below dataset.source, of which group it is"
+            )
+        group = found[1] if found.re.groups else found[0]
+    return Item(label, where, lambda: tree.read(name), lambda: tree.size(name), group)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset before packing.
+
+    ``held_out``: ``val`` is a share of the training images, not a folder of its own.
+    """
+
+    classes: list[ClassInfo]
+    train: list[Item]
+    val: list[Item]
+    test: list[Item] = field(default_factory=list)
+    held_out: bool = False
+
+    @property
+    def parts(self) -> dict[str, list[Item]]:
+        """What each part is called -> its images, in the order in which they are packed."""
+        return {"training": self.train, "validation": self.val} | (
+            {"test": self.test} if self.test else {}
+        )
+
+    @property
+    def items(self) -> list[Item]:
+        return [*self.train, *self.val, *self.test]

@@ -1,0 +1,48 @@
+"""CIFAR-10 and CIFAR-100 through torchvision, which downloads them to ``dataset.source`` when they
+are not there.
+"""
+
+from importlib.resources import files
+
+import yaml
+
+from transferability.data.config import DatasetConfig
+from transferability.data.packed import ClassInfo
+from transferability.data.readers.base import Item, Source
+from transferability.errors import UserError
+
+
+def cifar_groups(kind: str) -> dict[str, str]:
+    """class name -> natural | man-made for cifar10 or cifar100."""
+    groups = yaml.safe_load(
+        (files("transferability.reference") / "cifar_natural_manmade.yaml").read_text()
+    )[kind]
+    return {
+        name: group for group, parts in groups.items() for names in parts.values() for name in names
+    }
+
+
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`sources.open_source`."""
+    # half of the time that a command takes to begin, for those who want CIFAR
+    from torchvision import datasets
+
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.kind]
+    subsets = {}
+    for subset, train in (("train", True), ("val", False)):
+        try:
+            data = dataset(config.source, train=train, download=True)
+        except Exception as error:
+            raise UserError(
+                f"{config.kind} is not in dataset.source={config.source} and cannot be downloaded "
+                f"({type(error).__name__}): put torchvision's files there"
+            ) from error
+        images, labels = data.data, data.targets
+        subsets[subset] = [
+            Item(label, f"{config.kind}/{subset}/{i}", lambda a=images, k=i: a[k])
+            for i, label in enumerate(labels)
+        ]
+    group_of = cifar_groups(config.kind)
+    return Source(
+        [ClassInfo(n, None, group_of[n]) for n in data.classes], subsets["train"], subsets["val"]
+    )

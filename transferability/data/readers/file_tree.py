@@ -1,0 +1,296 @@
+"""Where files lie: a folder, a zip file or a tar file, as one tree of names that is read alike."""
+
+import errno
+import logging
+import os
+import posixpath
+import re
+import stat
+from collections import Counter
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from transferability.data.readers.archives import check_bytes, open_archive
+from transferability.errors import UserError, and_more, reason, shown
+
+log = logging.getLogger(__name__)
+
+# What systems, network disks and editors put beside one's files, in lower case;
+# and every name that begins with a dot.
+SYSTEM = {
+    *(
+        "__macosx",
+        "__pycache__",
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "recycler",
+    ),
+    *(
+        "$recycle.bin",
+        "desktop.ini",
+        "ehthumbs.db",
+        "found.000",
+        "icon\r",
+        "lost+found",
+        "picasa.ini",
+    ),
+    *("thumbs.db", "network trash folder", "system volume information", "temporary items"),
+}
+# Names that say "an image"; of files with other names the first bytes decide, but of texts,
+# which may be millions.
+IMAGES = (
+    # torchvision's IMG_EXTENSIONS
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
+    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpg_large"),
+)
+# Of cameras: TIFF files, or others, that hold a photograph's raw data and begin with a thumbnail.
+RAWS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef"),
+    *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf"),
+    *(".srw", ".x3f"),
+)
+TEXTS = (".csv", ".json", ".md", ".tsv", ".txt", ".xml", ".yaml", ".yml")
+SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*|BM.{4}\0{4}|P[1-6]\s+[#\d]"
+    rb"|.{4}ftyp(?:avi[fs]|hei[cfmsx]|hev[cx]|mif1|msf1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    re.DOTALL,
+)
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+
+class FileTree:
+    """The files of a folder, a zip file or a tar file by path relative to it;
+    sorted, whatever the disk's order.
+
+    What the system put there (SYSTEM) is left out, and counted in one line.
+
+    Attributes:
+        names: all files.
+        folders: all folders, also empty ones; none for the top.
+    """
+
+    def __init__(self, source: str):
+        try:
+            self.source = Path(source).expanduser()
+        except RuntimeError as error:
+            raise UserError(f"dataset.source={shown(source)}: {error}") from error
+        if not os.path.exists(self.source):
+            raise UserError(f"dataset.source={shown(source)} does not exist")
+        self._files = _Folder(self.source) if self.source.is_dir() else open_archive(self.source)
+        if links := [name for name in self._files.links if not name.lower().endswith(IMAGES)]:
+            # Those named as images are errors when they are read; of the others one may be a class.
+            log.warning(
+                "%s: the symbolic link %s%s is left out: archive what it points to",
+                shown(self.source),
+                shown(links[0]),
+                and_more(links),
+            )
+        folders = _with_those_above(
+            {posixpath.dirname(n) for n in self._files.names} | set(self._files.folders)
+        )
+        system = {
+            path: own for path in (*self._files.names, *folders) if (own := _of_the_system(path))
+        }
+        self.names = sorted(n for n in self._files.names if n not in system)
+        self.folders = sorted(f for f in folders if f not in system)
+        self._known, self._sniffed = set(self.names), {}
+        if owned := set(system.values()):
+            kinds = Counter(_kind_of_system(name) for name in owned).most_common(5)
+            listed = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(kinds))
+            log.warning(
+                "%s: %d files and folders that the system or an editor put there are "
+                "left out (%s%s)",
+                shown(source),
+                len(owned),
+                listed,
+                " ..." if sum(count for _, count in kinds) < len(owned) else "",
+            )
+
+    def is_image(self, name: str) -> bool:
+        """Whether a listed file says that it is an image or, by its first bytes, is one."""
+        lower = name.lower()
+        if lower.endswith(IMAGES):
+            return True
+        if lower.endswith((*TEXTS, *RAWS)):
+            return False
+        if name not in self._sniffed:
+            self._sniffed[name] = SIGNATURE.match(self._files.head(name)) is not None
+        return self._sniffed[name]
+
+    def images(self, under: str) -> list[str]:
+        """Image files below the folder ``under`` ('' for all)."""
+        return [n for n in self.names if n.startswith(under) and self.is_image(n)]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file (so a name in somebody's list never leads outside);
+        OSError if not to be had.
+        """
+        if name not in self._known:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return self._files.read(name)
+
+    def size(self, name: str) -> int:
+        """The bytes of a file; -1 where there is none (a link that leads nowhere)."""
+        return self._files.size(name) if name in self._known else -1
+
+    def is_lost(self, name: str) -> bool:
+        """Whether a listed file is a link that leads nowhere, or one in an archive,
+        which is not followed.
+        """
+        return self._files.is_lost(name)
+
+    def text(self, name: str) -> str:
+        try:
+            return self.read(name).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{shown(self.source / name)} cannot be read: {reason(error)}"
+            ) from error
+
+    def find(self, *names: str) -> str | None:
+        """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of
+        one of ``names``.
+        """
+        prefixes = ["", *(f"{folder}/" for folder in self.folders)]
+        for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
+            if any(f"{prefix}{name}" in self._entries for name in names):
+                return prefix
+        return None
+
+    @cached_property
+    def _entries(self) -> set[str]:
+        """All files, and all folders with images below (ILSVRC also has a train/
+        of annotations).
+        """
+        return set(self.names) | _with_those_above({posixpath.dirname(n) for n in self.images("")})
+
+
+def require_images(tree: FileTree) -> None:
+    """See that there are any.
+
+    Raises:
+        UserError: there are none; says what is there.
+    """
+    if any(map(tree.is_image, tree.names)):
+        return
+    packed = [name for name in tree.names if name.lower().endswith(ARCHIVES)]
+    if packed:
+        what = (
+            f"but archives: {shown(packed[0])}{and_more(packed)}; "
+            "unpack them, or give one as dataset.source"
+        )
+        if not tree.source.is_dir():
+            what = (
+                f"but archives: {shown(packed[0])}{and_more(packed)}; "
+                "unpack all of it and give the folder"
+            )
+    else:
+        what = f"but {counted(tree.names)}" if tree.names else "and no files"
+    raise UserError(f"dataset.source={shown(tree.source)} has no images in it, {what}")
+
+
+def counted(names: list[str]) -> str:
+    """How many files there are, and of which endings."""
+    endings = Counter(f"*{posixpath.splitext(name)[1]}" for name in names).most_common(4)
+    dots = ", ..." if sum(count for _, count in endings) < len(names) else ""
+    return (
+        f"{len(names)} other files "
+        f"({', '.join(f'{count} {shown(ending)}' for ending, count in endings)}{dots})"
+    )
+
+
+def _with_those_above(folders: set[str]) -> set[str]:
+    """Folders and all that they lie in, but for the top."""
+    every = {str(above) for folder in folders for above in PurePosixPath(folder, "x").parents}
+    return every - {"."}
+
+
+def _of_the_system(path: str) -> str | None:
+    """The path down to the first name of the system in it; None if there is none."""
+    parts = path.split("/")
+    at = next(
+        (i for i, part in enumerate(parts) if part.startswith(".") or part.casefold() in SYSTEM),
+        None,
+    )
+    return None if at is None else "/".join(parts[: at + 1])
+
+
+def _kind_of_system(path: str) -> str:
+    name = posixpath.basename(path)
+    return "._*" if name.startswith("._") else name
+
+
+class _Folder:
+    """The files of a folder on the disk; of the system's folders only the name."""
+
+    links: tuple[str, ...] = ()  # they are followed
+
+    def __init__(self, root: Path):
+        self.root, self.names, self.folders = root, [], []
+        self._list(str(root), len(os.path.join(root, "")), frozenset())
+
+    def _list(self, folder: str, below: int, above: frozenset[tuple[int, int]]) -> None:
+        """Everything below ``folder``, through links too (train/ is often one to another disk),
+        but not in circles.
+        """
+        try:
+            status = os.stat(folder)
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                log.warning(
+                    "%s is left out: it is a link to a folder that it lies in", shown(folder)
+                )
+                return
+            with os.scandir(folder) as entries:
+                entries = list(entries)
+        except OSError as error:
+            raise UserError(f"{shown(folder)} cannot be read: {reason(error)}") from error
+        if folder != str(self.root):
+            self.folders.append(folder[below:])
+        for entry in entries:
+            # a folder of the system may be shut
+            if not _is_folder(entry) or _of_the_system(entry.name):
+                self.names.append(entry.path[below:])
+            else:
+                self._list(entry.path, below, above | {here})
+
+    def head(self, name: str) -> bytes:
+        try:
+            return _read_file(self.root / name, 32)
+        except OSError:
+            return b""
+
+    def read(self, name: str) -> bytes:
+        return _read_file(self.root / name)
+
+    def size(self, name: str) -> int:
+        try:
+            return os.stat(self.root / name).st_size
+        except OSError:
+            return -1
+
+    def is_lost(self, name: str) -> bool:
+        return not os.path.exists(self.root / name)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _read_file(path: Path, most: int = -1) -> bytes:
+    # opening a pipe would wait for ever otherwise
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("a pipe, folder or device, not a file")
+        if most < 0:
+            check_bytes(status.st_size)
+        return file.read(most)

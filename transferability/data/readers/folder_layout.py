@@ -1,0 +1,293 @@
+"""Folders as people have them: which of them are training, validation and test images,
+and which are classes.
+
+``CLASS/IMAGE``, or folders of such folders that are named as the parts of a dataset are: ``train``,
+``Training``, ``seg_train``, ``train_images``; ``val``, ``valid``, ``validation``, ``dev``;
+``test``, ``testing``. What does not fit is an error: a wrong guess would be a wrong dataset that
+nobody notices.
+"""
+
+import logging
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from transferability.data.readers.file_tree import RAWS, TEXTS, FileTree, counted, require_images
+from transferability.data.readers.offers import Stated, ways
+from transferability.data.readers.subsets import (
+    BELONGINGS,
+    HOLDERS,
+    WORD,
+    WORDS,
+    Folders,
+    Unsure,
+    above_classes,
+    beside_its_part,
+    found_parts,
+    numbered,
+    stated_parts,
+)
+from transferability.data.readers.tables import contradicting
+from transferability.errors import UserError, and_more, shown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The image files of each class.
+
+    ``val`` None: to be held out of ``train``. ``test`` None: there is none. ``notes``: what
+    a user should hear of how the folders were read.
+    """
+
+    train: dict[str, list[str]]
+    val: dict[str, list[str]] | None = None
+    test: dict[str, list[str]] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def layout_of(tree: FileTree, stated: Stated | None = None) -> Layout:
+    """Which files are of which class and part.
+
+    Raises:
+        UserError: there are no images, or it cannot be told for sure; names the settings that
+            would make it so, each tried.
+    """
+    stated, source = stated or Stated(), shown(tree.source)
+    require_images(tree)
+    if raws := [n for n in tree.names if n.lower().endswith(RAWS)]:
+        log.warning(
+            "%s: %d raw files of a camera are left out, the first %s: where there is no photograph "
+            "of theirs, convert them to JPEG or PNG",
+            source,
+            len(raws),
+            shown(raws[0]),
+        )
+    others = [n for n in tree.names if not n.lower().endswith((*TEXTS, *RAWS))]
+    if others := [n for n in others if not tree.is_image(n)]:
+        log.warning("%s: %s are no images and left out", source, counted(others))
+    folders = Folders(tree, stated.leave_out)
+    if unknown := [f for f in folders.left_out if not any(f"/{f}/" in f"/{n}" for n in tree.names)]:
+        raise UserError(f"dataset.leave_out: {shown(unknown[0])} is no folder in {source}")
+    if stated.leave_out:
+        log.warning(
+            "%s: %d images in folders of dataset.leave_out are left out",
+            source,
+            sum(map(folders.leaves_out, tree.images(""))),
+        )
+    _check_links(folders, others)
+    try:
+        layout = _layout(folders, stated)
+    except Unsure as error:
+        offered = list(ways(folders, stated, error, _layout))
+        how = f"take it away or rename it, or set {', or '.join(offered)}"
+        if not offered:
+            how = "sort the images into folders CLASS/IMAGE, or train/CLASS/IMAGE, val/CLASS/IMAGE"
+        raise UserError(f"dataset.source={source}: {shown(error)}; {how}") from error
+    for note in layout.notes:
+        log.warning("%s%s", source, note)
+    return layout
+
+
+def _check_links(folders: Folders, names: list[str]) -> None:
+    """A link that stands where folders are may be a class or a part;
+    one beside the images of a class is a file.
+    """
+    for name in names:
+        above = name[: name.rfind("/") + 1]
+        if not folders.stray(above) and folders.tree.is_lost(name):
+            raise UserError(
+                f"{shown(folders.tree.source / name)} is a link that is not followed or leads "
+                "nowhere: put there what it points to, or take it away"
+            )
+
+
+def _layout(folders: Folders, stated: Stated) -> Layout:
+    """The classes of each part; a found (not stated) part of images without classes is left out.
+
+    Raises:
+        Unsure: what the folders are cannot be told.
+        UserError: they are not as they have to be.
+    """
+    source, notes, level = shown(folders.tree.source), [], stated.class_level or 1
+    found = stated.parts is None
+    parts = found_parts(folders) if found else stated_parts(folders, stated.parts)
+    if not folders.images:
+        raise UserError(f"{source}: with dataset.leave_out there are no images")
+    at = parts["train"] if parts else above_classes(folders)
+    train = folders.classes(at, level)
+    _check_what_belongs(folders, at, level)
+    if stated.class_level is None:
+        if table := contradicting(folders.tree, train):
+            raise Unsure(
+                f"{table} names the images, and says of them something else than their folders "
+                f"({', '.join(sorted(train)[:2])}): labels in a table are not read"
+            )
+        _check_that_they_are_classes(folders, at, parts, found, notes)
+    if len(train) == 1:
+        notes.append(f": there is one class only, {shown(min(train))}: a task needs at least two")
+    guessed = [part for part in ("test", "pred") if part in parts] if found else []
+    without = [part for part in guessed if _unlabelled(folders.folders(parts[part]), train)]
+    held_out = {
+        part: folders.classes(parts[part], level)
+        for part in ("val", "test")
+        if part in parts and part not in without
+    }
+    _check_names([name for classes in (train, *held_out.values()) for name in classes], source)
+    for part, classes in held_out.items():
+        if extra := sorted(classes.keys() - train.keys()):
+            raise UserError(
+                f"class {extra[0]!r}{and_more(extra)} has {WORDS[part]} images but no training "
+                f"images in {source}: add some, or take its folder away"
+            )
+    if parts and found:
+        notes += _what_lacks(folders, parts, without, held_out)
+    elif parts and (
+        out := [name for name in folders.images if not name.startswith(tuple(parts.values()))]
+    ):
+        notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
+    return Layout(train, held_out.get("val"), held_out.get("test"), notes)
+
+
+def _check_what_belongs(folders: Folders, at: str, level: int) -> None:
+    """That no folder in a class is named as masks or thumbnails are: they are no images of it."""
+    for path in folders.own:
+        inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
+        if odd := next((name for name in inside if name.casefold() in BELONGINGS), None):
+            raise Unsure(f"{path} is named as what belongs to images, not as images", odd=odd)
+
+
+def _check_that_they_are_classes(
+    folders: Folders, at: str, parts: dict[str, str], found: bool, notes: list[str]
+) -> None:
+    """Look into folders that would be classes.
+
+    Raises:
+        Unsure: they look like parts (which ``found`` ones only may), or one of them holds the
+            others once more, or what is not of one class, or none holds an image.
+    """
+    below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
+    known = {part: path.rstrip("/") for part, path in parts.items()}
+    for name, inner in below.items():
+        if len(inner & below.keys()) > 1:
+            again = ", ".join(sorted(inner & below.keys())[:2])
+            what = f"{at}{name}/ lies beside class folders and holds folders of their names"
+            raise Unsure(f"{what} ({again})", known, name)
+        if name.casefold() in HOLDERS:
+            what = "is named as what holds images, or belongs to them, not as a class"
+            raise Unsure(f"{at}{name}/ {what}", known, name)
+    if found:
+        _check_that_they_are_no_parts(at, below, known)
+    if numbered(below):
+        would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
+        raise Unsure(f"{would} are named as numbered parts of a dataset, not as classes", known)
+    flat = [name for name in below if folders.stray(f"{at}{name}/")]
+    deeper = [name for name in below if name not in flat]
+    if flat and deeper:
+        beside = f"{flat[0]}/{and_more(flat)} beside it images"
+        raise Unsure(
+            f"{at}{deeper[0]}/{and_more(deeper)} has only folders in it, but {beside}", known
+        )
+    if deeper:
+        first = min(below[deeper[0]])
+        raise Unsure(
+            f"{at}{deeper[0]}/{and_more(deeper)} would be classes, but hold no images, only "
+            f"folders ({first} ...)",
+            known,
+        )
+    if both := [name for name in flat if below[name]]:
+        inner = min(below[both[0]])
+        notes.append(
+            f": class {shown(both[0])}{and_more(both)} holds images and folders of images "
+            f"({shown(inner)}), which are taken for images of it, too: "
+            f"{Stated(leave_out=(inner,))} leaves them out"
+        )
+
+
+def _check_that_they_are_no_parts(
+    at: str, below: dict[str, set[str]], known: dict[str, str]
+) -> None:
+    inner = set.intersection(*below.values())
+    words = [WORD.search(name.casefold()) for name in below]
+    kinds = {list(WORDS)[word.lastindex - 1] for word in words if word}
+    same = len(below) > 1 and len(inner) > 1
+    if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_part(below):
+        would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
+        raise Unsure(f"{would} would be the classes, but look like parts of a dataset", known)
+
+
+def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
+    """Whether a folder with the folders ``below`` holds images without classes: loose,
+    or all in one folder.
+    """
+    return len(below) < 2 and not classes.keys() & below
+
+
+def _what_lacks(
+    folders: Folders, parts: dict[str, str], without: list[str], held_out: dict[str, object]
+) -> list[str]:
+    """One line for each part without classes, and one where there is no validation part;
+    an error without any.
+    """
+    source = shown(folders.tree.source)
+    if not held_out:
+        others = (
+            f" (those in {', '.join(shown(parts[p]) for p in without)} have no classes)"
+            if without
+            else ""
+        )
+        raise UserError(
+            f"dataset.source={source} has {shown(parts['train'])} but no images in val/, valid/, "
+            "validation/ or dev/"
+            f"{others}: add them, or hold out a share of the training images, "
+            f"{Stated({'train': parts['train'].rstrip('/')})}"
+        )
+    lines = []
+    for part in without:
+        count = sum(name.startswith(parts[part]) for name in folders.images)
+        lines.append(
+            f": the {count} images in {shown(parts[part])} have no classes and are left out"
+        )
+    if "val" not in held_out:
+        lines.append(
+            " has no folder of validation images: a share of the training images is held out "
+            f"(dataset.val_fraction); {shown(parts['test'])} is a test part, which is only reported"
+        )
+    return lines
+
+
+def _check_names(names: Iterable[str], source: str) -> None:
+    """Names must survive a text file, and look different if they are.
+    (Cat and cat do: handwriting has a and A.)
+    """
+    alike: dict[str, str] = {}
+    for name in sorted(set(names)):
+        if not _is_text(name):
+            raise UserError(
+                f"{source}: the name of class {shown(name)} is not UTF-8: rename its folder"
+            )
+        other = alike.setdefault(_looks(name), name)
+        if other != name:
+            raise UserError(
+                f"{source}: the class folders {other!a} and {name!a} look the same, but are "
+                "written with different Unicode characters or spaces: "
+                "give them one name, or two that differ"
+            )
+
+
+def _looks(name: str) -> str:
+    """One spelling of an accent, any space, and nothing that cannot be seen."""
+    seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name from the disk was valid UTF-8 (Python keeps other bytes as
+    lone surrogates).
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

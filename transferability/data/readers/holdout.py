@@ -1,0 +1,137 @@
+"""Holding out validation and test images where a dataset has none: a share of each class,
+the same every time. With ``dataset.group`` whole groups are held out, such as the images of a
+patient or of a video.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import replace
+
+from transferability.data.config import DatasetConfig
+from transferability.data.readers.base import Item, Source
+from transferability.errors import UserError, and_more, shown
+from transferability.rng import numpy_generator
+
+log = logging.getLogger(__name__)
+
+
+def with_validation(source: Source, config: DatasetConfig) -> Source:
+    """Hold out ``val_fraction`` of each class."""
+    train, val = [], []
+    by_class = _training_by_class(source)
+    if single := [name for name, found in by_class if len(found) == 1]:
+        raise UserError(
+            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: with "
+            "it held out to validate there are no training images; add some, or leave it out"
+        )
+    if config.group is not None:
+        wanted = [max(1, round(config.val_fraction * len(found))) for _, found in by_class]
+        train, val = _by_groups(source, config, wanted, "held out", "validation")
+        return replace(source, train=train, val=val, held_out=True)
+    for name, found in by_class:
+        order = numpy_generator(config.seed, "held out", name).permutation(len(found))
+        cut = max(1, round(config.val_fraction * len(found)))
+        val += [found[i] for i in sorted(order[:cut])]
+        train += [found[i] for i in sorted(order[cut:])]
+    return replace(source, train=train, val=val, held_out=True)
+
+
+def with_test(source: Source, config: DatasetConfig) -> Source:
+    """Take ``test_fraction`` of each class out of its training images, where the source has no test
+    images of its own; validation stays as it would be without.
+    """
+    if source.test:
+        log.info(
+            "%s has %d test images of its own: dataset.test_fraction=%g holds out no others",
+            shown(config.source),
+            len(source.test),
+            config.test_fraction,
+        )
+        return source
+    train, test = [], []
+    held_out = Counter(item.label for item in source.val if source.held_out)
+    if config.group is not None:
+        counts = [
+            len(found) + held_out[c] for c, (_, found) in enumerate(_training_by_class(source))
+        ]
+        wanted = [max(1, round(config.test_fraction * count)) for count in counts]
+        train, test = _by_groups(source, config, wanted, "held out for test", "test")
+        return replace(source, train=train, test=test)
+    for label, (name, found) in enumerate(_training_by_class(source)):
+        order = numpy_generator(config.seed, "held out for test", name).permutation(len(found))
+        cut = max(1, round(config.test_fraction * (len(found) + held_out[label])))
+        test += [found[i] for i in sorted(order[:cut])]
+        train += [found[i] for i in sorted(order[cut:])]
+    return replace(source, train=train, test=test)
+
+
+def _training_by_class(source: Source) -> list[tuple[str, list[Item]]]:
+    """The wnid or name of each class, and its training images."""
+    items = [[] for _ in source.classes]
+    for item in source.train:
+        items[item.label].append(item)
+    return [(c.wnid or c.name, found) for c, found in zip(source.classes, items, strict=True)]
+
+
+def _by_groups(
+    source: Source, config: DatasetConfig, wanted: list[int], purpose: str, part: str
+) -> tuple[list[Item], list[Item]]:
+    """Training images that stay, and those of whole groups that are held out: of each class about
+    as many as ``wanted``, no more where the groups allow it.
+
+    Raises:
+        UserError: a class has one group only, so that nothing of it would stay.
+    """
+    sizes: dict[str, Counter[int]] = {}
+    for item in source.train:
+        sizes.setdefault(item.group, Counter())[item.label] += 1
+    held, chosen = Counter(), set()
+    for label, (name, found) in enumerate(_training_by_class(source)):
+        groups = sorted({item.group for item in found})
+        order = numpy_generator(config.seed, purpose, name).permutation(len(groups))
+        drawn = [groups[i] for i in order]
+        fitting = (g for g in drawn if all(held[c] + n <= wanted[c] for c, n in sizes[g].items()))
+        for group in fitting:
+            if group not in chosen:
+                chosen.add(group)
+                held.update(sizes[group])
+        if not held[label]:
+            smallest = min(drawn, key=lambda group: sizes[group][label])
+            chosen.add(smallest)
+            held.update(sizes[smallest])
+        if held[label] == len(found):
+            raise UserError(
+                f"class {name!r} of {shown(config.source)} has {len(groups)} groups "
+                f"(dataset.group={shown(config.group)}, the first {shown(groups[0])!r}): with "
+                f"{part} images held out by group there are no training images of it left"
+            )
+    log.info(
+        "%s: %d of %d groups (dataset.group) with %d of %d images are held out for %s",
+        shown(config.source),
+        len(chosen),
+        len(sizes),
+        sum(held.values()),
+        len(source.train),
+        part,
+    )
+    train = [item for item in source.train if item.group not in chosen]
+    return train, [item for item in source.train if item.group in chosen]
+
+
+def check_groups(source: Source, config: DatasetConfig) -> None:
+    """See that no group is in two parts.
+
+    Raises:
+        UserError: one is, or the images have no groups.
+    """
+    part_of: dict[str | None, tuple[str, Item]] = {}
+    for part, items in source.parts.items():
+        for item in items:
+            if item.group is None:
+                raise UserError(f"dataset.group is for images in files, not for {config.kind}")
+            other, first = part_of.setdefault(item.group, (part, item))
+            if other != part:
+                raise UserError(
+                    f"dataset.group={shown(config.group)}: group {shown(item.group)!r} has {other} "
+                    f"and {part} images ({first.name} and {item.name}): move them to one side"
+                )

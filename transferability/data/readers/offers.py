@@ -1,0 +1,129 @@
+"""What is offered where it cannot be told what folders are: settings that were tried."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transferability.data.readers.subsets import (
+    HOLDERS,
+    PARTS,
+    Folders,
+    Unsure,
+    above_classes,
+    beside_its_part,
+    numbered,
+    part_named,
+)
+from transferability.errors import UserError, shown
+
+_OFFERED, _DEEPEST = 3, 4
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the user says of the folders: see ``DatasetConfig``."""
+
+    parts: dict[str, str] | None = None
+    class_level: int | None = None
+    leave_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """As on a command line."""
+        words = []
+        if self.parts is not None:
+            listed = (f"{p}: {_quoted(self.parts[p])}" for p in PARTS if p in self.parts)
+            words.append(f'"dataset.parts={{{", ".join(listed)}}}"')
+        if self.leave_out:
+            words.append(f'"dataset.leave_out=[{", ".join(map(_quoted, self.leave_out))}]"')
+        if self.class_level:
+            words.append(f"dataset.class_level={self.class_level}")
+        return shown(" ".join(words))
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[\w./-]+", text) else repr(text)
+
+
+def ways(
+    folders: Folders, stated: Stated, error: Unsure, read: Callable[[Folders, Stated], Any]
+) -> Iterator[str]:
+    """Settings under which ``read`` makes a layout of the folders, each with its classes."""
+    seen = []
+    for candidate in _candidates(folders, stated, error):
+        if len(seen) == _OFFERED:
+            return
+        try:
+            found = read(Folders(folders.tree, candidate.leave_out), candidate)
+        except UserError:
+            continue
+        names = sorted(found.train)
+        parts = [found.train, found.val, found.test]
+        if parts in seen or not _may_be_classes(names, candidate):
+            continue
+        seen.append(parts)
+        yield f"{candidate} ({_named(names)})"
+
+
+def _candidates(folders: Folders, stated: Stated, error: Unsure) -> Iterator[Stated]:
+    """What the user may have meant, the most probable first."""
+    levels = [None, *range(1, _DEEPEST + 1)]
+    if stated.class_level:
+        levels = [stated.class_level]
+    if error.odd:
+        for level in levels[:2]:
+            yield replace(
+                stated,
+                leave_out=(*stated.leave_out, error.odd),
+                class_level=level or stated.class_level,
+            )
+    parts = error.parts if "train" in error.parts else _parts_by_words(folders)
+    if stated.parts is None and parts:
+        # not levels without parts: they would mix them
+        inner = {part: _only_inside(folders, f"{path}/") for part, path in parts.items()}
+        for some in (parts, inner):
+            kept = {p: at for p, at in some.items() if len(folders.folders(f"{at}/")) > 1}
+            for level in levels:
+                yield replace(stated, parts=some, class_level=level)
+                yield replace(stated, parts=kept, class_level=level)
+    elif not parts:
+        for level in levels[1:]:
+            yield replace(stated, class_level=level)
+    if stated.parts is None:
+        yield replace(stated, parts={})
+
+
+def _parts_by_words(folders: Folders) -> dict[str, str]:
+    """Part -> its folder where each has one, and the others none or a word for training."""
+    at = above_classes(folders)
+    kinds = {name: part_named(name) for name in folders.folders(at)}
+    plain = [name for name, kind in kinds.items() if kind in (None, "train")]
+    named = [kind for kind in kinds.values() if kind in ("val", "test")]
+    if len(plain) != 1 or len(named) != len(kinds) - 1 or len(set(named)) < len(named):
+        return {}
+    return {kind if kind in ("val", "test") else "train": at + name for name, kind in kinds.items()}
+
+
+def _only_inside(folders: Folders, at: str) -> str:
+    """The folder in ``at`` that holds all that it holds, however deep."""
+    while not folders.stray(at) and len(folders.folders(at)) == 1:
+        at = f"{at}{folders.folders(at)[0]}/"
+    return at.rstrip("/")
+
+
+def _may_be_classes(names: list[str], stated: Stated) -> bool:
+    """Whether folders of these names are worth offering."""
+    words = sum(part_named(name) is not None for name in names)
+    return (
+        len(names) > 1
+        and not numbered(names)
+        and not any(name.casefold() in HOLDERS for name in names)
+        and words < 2
+        and not (words and stated.class_level)
+        and not beside_its_part(names)
+    )
+
+
+def _named(names: list[str]) -> str:
+    dots = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} classes: {', '.join(names[:3])}{dots}"

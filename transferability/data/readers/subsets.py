@@ -1,0 +1,238 @@
+"""Which folders of a tree are its training, validation and test images,
+by their names or as the user says.
+"""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from transferability.data.readers.file_tree import FileTree
+from transferability.errors import UserError, shown
+
+_KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
+WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
+_GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
+# Folders that hold images, and what belongs to them, in lower case; no class is called so.
+BELONGINGS = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
+HOLDERS = {"images", "imgs", "jpegimages", *BELONGINGS}
+# the first part of a download, a shard, a fold: not a class
+_NUMBERED = re.compile(
+    r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
+    re.IGNORECASE,
+)
+PARTS = ("train", "val", "test")  # in the order of the rows of a pack
+WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
+
+
+class Unsure(UserError):
+    """Folders of which it cannot be told what they are; ``parts``: those that are known,
+    ``odd``: the name of a folder that may have to be left out.
+    """
+
+    def __init__(self, what: str, parts: dict[str, str] | None = None, odd: str | None = None):
+        super().__init__(what)
+        self.parts, self.odd = parts or {}, odd
+
+
+class Folders:
+    """The folders of a tree that have images below, each with its images (in it)
+    and its folders (names); without those of the names or paths ``leave_out``.
+    """
+
+    def __init__(self, tree: FileTree, leave_out: Iterable[str] = ()):
+        self.tree, self.below, self.own = tree, {}, {}
+        self.left_out = [posixpath.normpath(folder) for folder in leave_out]
+        self.images = [name for name in tree.images("") if not self.leaves_out(name)]
+        for name in self.images:
+            folder, slash, _ = name.rpartition("/")
+            self.own.setdefault(folder + slash, []).append(name)
+        for path in self.own:
+            parts = path.split("/")[:-1]
+            for depth, folder in enumerate(parts):
+                self.below.setdefault("".join(f"{part}/" for part in parts[:depth]), set()).add(
+                    folder
+                )
+
+    def leaves_out(self, path: str) -> bool:
+        """Whether a file, or a folder (ending in a slash), lies in a folder that is left out."""
+        return any(f"/{folder}/" in f"/{path}" for folder in self.left_out)
+
+    def folders(self, at: str) -> list[str]:
+        return sorted(self.below.get(at, ()))
+
+    def stray(self, at: str) -> list[str]:
+        """The images right in a folder."""
+        return self.own.get(at, [])
+
+    def classes(self, at: str, level: int = 1) -> dict[str, list[str]]:
+        """Images by the name of the folder that they lie in, the ``level``-th below ``at``.
+
+        Raises:
+            UserError: an image lies in none, or a folder has no images.
+        """
+        tree, out = self.tree, {}
+        for name in self.images:
+            if name.startswith(at):
+                above = name.removeprefix(at).split("/")[:-1]
+                if len(above) < level:
+                    kind = "CLASS" if level == 1 else f"FOLDER{'/FOLDER' * (level - 2)}/CLASS"
+                    raise UserError(
+                        f"{shown(tree.source / name)} lies outside a class folder: images belong "
+                        f"in {kind}/IMAGE"
+                    )
+                out.setdefault(above[level - 1], []).append(name)
+        for folder in tree.folders:
+            names = folder.removeprefix(at).split("/")
+            if (
+                folder.startswith(at)
+                and len(names) == level
+                and names[-1] not in out
+                and not self.leaves_out(f"{folder}/")
+            ):
+                files = [n for n in tree.names if n.startswith(f"{folder}/")]
+                what = (
+                    f"its {len(files)} files are none, the first is {shown(files[0])}"
+                    if files
+                    else "it is empty"
+                )
+                raise UserError(
+                    f"class {shown(names[-1])} has no images ({shown(tree.source / folder)}: "
+                    f"{what}): add some, or take the folder away"
+                )
+        return out
+
+
+def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
+    """Of folders side by side those that are named as parts -> train | val | test | pred.
+
+    They are the word itself, or the word with what it has before and after it in common with
+    another part's; beside such folders also a "pred" with anything before or after it.
+    """
+    found = {}
+    for name in names:
+        text = _spelled(name)
+        if len(words := list(WORD.finditer(text)) or list(_GLUED.finditer(text))) == 1:
+            found[name] = (
+                (text[: words[0].start()], text[words[0].end() :]),
+                list(WORDS)[words[0].lastindex - 1],
+            )
+    kinds = Counter(frame for frame, _ in set(found.values()))
+    sure = {
+        name: kind for name, (frame, kind) in found.items() if frame == ("", "") or kinds[frame] > 1
+    }
+    return sure | {name: kind for name, (_, kind) in found.items() if sure and kind == "pred"}
+
+
+def found_parts(folders: Folders) -> dict[str, str]:
+    """Part -> its folder, by the names of folders; none if they are classes.
+
+    Raises:
+        UserError: folders are named as parts, but not so that it can be told which is which.
+    """
+    named = {at: parts for at in folders.below if (parts := _named_as_parts(folders.folders(at)))}
+
+    def has_parts(at: str) -> bool:
+        """Whether it is more than one nested folder of a class that happens to be called so."""
+        trains = [f"{at}{name}/" for name, part in named[at].items() if part == "train"]
+        return len(named[at]) > 1 or any(not folders.stray(train) for train in trains)
+
+    roots = sorted((at for at in named if has_parts(at)), key=lambda at: (at.count("/"), at))
+    top = above_classes(folders)
+    if not roots:
+        if one := named.get(top, {}):
+            (name,) = one
+            # of classes of vehicles one is called train
+            if one[name] != "train" or len(folders.folders(top)) < 3:
+                what = (
+                    f"{top}{name}/ is named as a part of a dataset, "
+                    "and is none beside class folders"
+                )
+                raise Unsure(what, odd=name)
+        return {}
+    root = roots[0]
+    if len(roots) > 1 and roots[1].count("/") == root.count("/"):
+        both = " and ".join(f"{at}{next(iter(named[at]))}/" for at in roots[:2])
+        raise Unsure(f"{both} are parts inside other folders; put the parts above the classes")
+    return _checked(folders, root, named[root])
+
+
+def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, str]:
+    """Part -> its folder in ``root``, if each is there once and nothing else is."""
+    paths = {part: f"{root}{name}" for name, part in named.items()}
+    stated = {part: path for part, path in paths.items() if part != "pred"}
+    if twice := [part for part, count in Counter(named.values()).items() if count > 1]:
+        both = " and ".join(f"{root}{name}/" for name, part in named.items() if part == twice[0])
+        raise Unsure(f"{both} are both named as {WORDS[twice[0]]} images", stated)
+    inside = tuple(f"{path}/" for path in paths.values())
+    if outside := [name for name in folders.images if not name.startswith(inside)]:
+        above = root if outside[0].startswith(root) else ""
+        beside = above + "".join(outside[0].removeprefix(above).partition("/")[:2])
+        what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
+        raise Unsure(what, stated, posixpath.basename(beside.rstrip("/")))
+    if "train" not in paths:
+        raise Unsure(f"{', '.join(inside)} are named as parts, but there is no train/", stated)
+    if stray := folders.stray(f"{paths['train']}/"):
+        raise Unsure(f"{stray[0]} lies outside a class folder", stated)
+    return {part: _inner(folders, f"{path}/") for part, path in paths.items()}
+
+
+def _inner(folders: Folders, at: str) -> str:
+    """``at``, or the folder in it that is all it holds and has its name once more."""
+    below = folders.folders(at)
+    if (
+        folders.stray(at)
+        or len(below) != 1
+        or below[0].casefold() != posixpath.basename(at[:-1]).casefold()
+    ):
+        return at
+    return _inner(folders, f"{at}{below[0]}/")
+
+
+def stated_parts(folders: Folders, parts: dict[str, str]) -> dict[str, str]:
+    """Part -> its folder, as the user says."""
+    paths = {part: f"{posixpath.normpath(folder)}/" for part, folder in parts.items()}
+    for part, path in paths.items():
+        if path not in folders.below and path not in folders.own:
+            raise UserError(
+                f"dataset.parts: {part}: {shown(parts[part])} is no folder with images in it"
+            )
+        if other := next((p for p, at in paths.items() if p != part and at.startswith(path)), None):
+            raise UserError(f"dataset.parts: the folder of {other} lies in that of {part}")
+    return paths
+
+
+def above_classes(folders: Folders) -> str:
+    """The folder whose folders are the classes: one that wraps them all,
+    as most zip files have, is no class.
+    """
+    at = ""
+    while not folders.stray(at) and len(folders.folders(at)) == 1:
+        below = f"{at}{folders.folders(at)[0]}/"
+        if folders.stray(below) and not folders.folders(below):
+            break  # the only class
+        at = below
+    return at
+
+
+def part_named(name: str) -> str | None:
+    """train, val, test or pred where a name has one such word, whatever else it has."""
+    words = list(WORD.finditer(_spelled(name)))
+    return list(WORDS)[words[0].lastindex - 1] if len(words) == 1 else None
+
+
+def _spelled(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
+
+
+def beside_its_part(names: Iterable[str]) -> bool:
+    """Whether a name is another's and the word for a part: rps and rps-test-set."""
+    words = {name: WORD.search(name.casefold()) for name in names}
+    rests = {re.sub(r"[-_ .]+$", "", name[: word.start()]) for name, word in words.items() if word}
+    return not rests.isdisjoint(words)
+
+
+def numbered(names: Iterable[str]) -> bool:
+    """Whether names differ in the number of a part alone: images_001, images_002."""
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    return len(matches) > 1 and all(matches) and len({match[1] for match in matches}) == 1

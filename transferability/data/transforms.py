@@ -1,0 +1,178 @@
+"""From an image file, a PIL image or an array to the pixels that a network is trained on.
+
+There is one chain: packing, ``run.preprocess`` and ``experiments.check_weights`` all go through it.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from transferability.data.decode import UnsupportedError, as_stored, orientation_of, turned
+from transferability.errors import UserError, reason, shown
+
+Content = bytes | str | Path | Image.Image | np.ndarray
+# what one image can do to the program that reads it
+BAD = (ValueError, OSError, MemoryError, cv2.error)
+# with antialias, as torchvision's and timm's transforms have them
+PILLOWS = {
+    name: Image.Resampling[name.upper()]
+    for name in ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
+}
+OPENCVS = ("area", "linear")
+# fit=crop: of an image that is longer than so many times its width only the middle is resized
+LONGEST = 8
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """All settings of a dataset that change a pixel, named as in ``DatasetConfig``.
+
+    Attributes:
+        encoding: None for raw pixels, else as ``PackedDataset.encoding``: "jpeg q95 4:4:4".
+    """
+
+    image_size: int
+    resize: str = "area"
+    fit: str = "squash"
+    orientation: str = "ignore"
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.resize not in (*OPENCVS, *PILLOWS):
+            raise UserError(
+                f"images cannot be resized by {shown(self.resize)}: known are "
+                f"{', '.join((*OPENCVS, *PILLOWS))}"
+            )
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> "Preprocessing":
+        """That of a record that may hold other settings, and lack some that came later."""
+        return cls(**{f.name: settings[f.name] for f in fields(cls) if f.name in settings})
+
+    def __call__(self, content: Content) -> tuple[np.ndarray, bool]:
+        """The row of a pack that an image becomes, (image_size, image_size, 3) uint8 RGB, and
+        whether the image asks to be turned.
+
+        Raises:
+            One of ``BAD``: the image is damaged, or of a kind that is not read (:func:`fault`).
+        """
+        image, asks = self.fitted(content)
+        if self.encoding:
+            file = as_jpeg(image, int(re.search(r"q(\d+)", self.encoding)[1]))
+            image = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return image, asks
+
+    def fitted(self, content: Content) -> tuple[np.ndarray, bool]:
+        """As :meth:`__call__`, but before it is encoded.
+
+        An array is upright: it is grey, (H, W), or RGB or RGBA, (H, W, 3 or 4), uint8 or uint16.
+        """
+        pixels, orientation = _opened(content)
+        if self.orientation == "apply":
+            pixels = turned(pixels, orientation)
+        return fitted(pixels, self.image_size, self.resize, self.fit), orientation != 1
+
+
+def fault(error: Exception) -> str:
+    """What is wrong with an image, as what follows its name."""
+    if isinstance(error, UnsupportedError):
+        return f"is not supported ({reason(error)})"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if isinstance(error, cv2.error):
+        return f"cannot be resized (OpenCV: {reason(error.err)})"
+    kind = "is corrupt" if isinstance(error, ValueError) else "cannot be read"
+    return f"{kind} ({reason(error)})"
+
+
+def _opened(content: Content) -> tuple[np.ndarray, int]:
+    """Pixels as they are stored, (H, W, 3) uint8 RGB, and how they ask to be turned."""
+    if isinstance(content, (str, Path)):
+        content = Path(content).read_bytes()
+    if isinstance(content, bytes):
+        return as_stored(content)
+    if isinstance(content, Image.Image):
+        orientation = orientation_of(content)
+        pixels = _eight_bits(_of_pillow(content))
+        if orientation_of(content) != orientation:  # Pillow turns TIFF files when it loads them
+            pixels = turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+        return pixels, orientation
+    return _eight_bits(content), 1
+
+
+def _of_pillow(image: Image.Image) -> np.ndarray:
+    """A PIL image as OpenCV would have decoded its file: without transparency, CMYK without a
+    color profile, 16 bits kept.
+    """
+    if image.mode == "F":
+        raise UnsupportedError("an image of floating point; 8 and 16 bits are: convert it")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
+            raise UnsupportedError("an image of 32 bits a value; 8 and 16 are: convert it")
+        return values.astype(np.uint16)
+    if image.mode == "CMYK":
+        ink = 255 - np.asarray(image).astype(np.int32)
+        black = ink[..., 3:]
+        return (black - ((255 - ink[..., :3]) * black >> 8)).astype(np.uint8)
+    return np.asarray(image.convert("RGB"))
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    """An array as (H, W, 3) uint8: of 16 bits the highest 8 stay, as in packing; without alpha."""
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise UnsupportedError(f"an array of {kind}; uint8 and uint16 are: convert it")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
+        raise UnsupportedError(f"an array of shape {image.shape}; (H, W), (H, W, 3 or 4) are")
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
+    """An image of any size, (H, W, 3), at the size of the pack: squashed, or its shorter side
+    brought to this size and the middle taken (torchvision's ``Resize`` and ``CenterCrop``).
+    """
+    if fit == "crop":
+        image = _middle(image)
+        height, width = image.shape[:2]
+        shorter = min(height, width)
+        height, width = image_size * height // shorter, image_size * width // shorter
+    else:
+        height, width = image_size, image_size
+    image = _resized(image, height, width, resize)
+    top, left = (round((length - image_size) / 2) for length in (height, width))
+    return np.ascontiguousarray(image[top : top + image_size, left : left + image_size])
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    """The middle of a very long image: what is cut off would take memory, and be cut off later."""
+    most = LONGEST * min(image.shape[:2])
+    ends = [max(0, length - most) // 2 for length in image.shape[:2]]
+    return image[ends[0] : image.shape[0] - ends[0], ends[1] : image.shape[1] - ends[1]]
+
+
+def _resized(image: np.ndarray, height: int, width: int, resize: str) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    if resize in PILLOWS:
+        return np.asarray(Image.fromarray(image).resize((width, height), PILLOWS[resize]))
+    area = resize == "area" and min(image.shape[:2]) > min(height, width)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR
+    )
+
+
+def as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """An RGB image as a JPEG file, colors at full resolution (4:4:4), (bytes,) uint8."""
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])[1]

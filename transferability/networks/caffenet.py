@@ -1,0 +1,115 @@
+"""Networks like the paper's: convolutions, then fully connected layers,
+each layer with its activation and pooling.
+
+``caffenet`` is the paper's network (Caffe's reference ImageNet model, ``imagenet_train.prototxt``);
+smaller members differ in their numbers only. Their layers are the paper's layers 1..8.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from transferability.networks.config import EightLayerConfig
+from transferability.networks.kernels import activated, convolved, fuses
+from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Dropout
+from transferability.rng import torch_generator
+
+
+def make_layers(config: EightLayerConfig) -> list[nn.Sequential]:
+    return [*_convolutional(config), *_fully_connected(config)]
+
+
+def _convolutional(config: EightLayerConfig) -> list[nn.Sequential]:
+    layers, channels = [], 3
+    for i, out in enumerate(config.channels):
+        number = i + 1
+        kernel = config.kernels[i]
+        stride = config.strides[i]
+        padding = config.paddings[i]
+        parts = OrderedDict()
+        parts["conv"] = skip_init(
+            nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i]
+        )
+        if config.normalisation == "batch":
+            parts["norm"] = BatchNorm2d(out)
+        pool = number in config.pools
+        parts["activation"] = Activation(
+            pool, config.normalisation == "lrn" and pool and number <= 2
+        )
+        layers.append(Convolution(parts))
+        channels = out
+    return layers
+
+
+def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
+    layers, features = [], config.channels[-1] * config.sizes[-1][1] ** 2
+    for i, out in enumerate([*config.hidden, config.outputs]):
+        number = len(config.channels) + i + 1
+        parts = OrderedDict()
+        if i == 0:
+            parts["flatten"] = nn.Flatten()
+        else:
+            # At the entrance of the layer above: what a layer puts out can be shared before
+            # it is dropped.
+            parts["drop"] = Dropout(config.dropout, f"drop{number - 1}", when_frozen=True)
+        parts["fc"] = skip_init(nn.Linear, features, out)
+        if i < len(config.hidden):
+            if config.normalisation == "batch":
+                parts["norm"] = BatchNorm1d(out)
+            parts["relu"] = nn.ReLU(inplace=True)
+        layers.append(nn.Sequential(parts))
+        features = out
+    return layers
+
+
+def draw(config: EightLayerConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+    for number in numbers:
+        _draw(config, layers[number - 1], number, key)
+
+
+def _draw(config: EightLayerConfig, layer: nn.Sequential, number: int, key: tuple) -> None:
+    main = layer.conv if number <= len(config.channels) else layer.fc
+    generator = torch_generator(*key, "init", number)
+    # One memory order for the draw, whatever the order the network keeps its weights in.
+    weight = torch.empty(main.weight.shape)
+    if config.initialisation == "caffe":
+        weight.normal_(0.0, config.weight_std[number - 1], generator=generator)
+        bias = config.bias[number - 1]
+    else:
+        last = number == config.whole_depth
+        nn.init.kaiming_normal_(
+            weight, nonlinearity="linear" if last else "relu", generator=generator
+        )
+        bias = 0.0
+    with torch.no_grad():
+        main.weight.copy_(weight)
+        main.bias.fill_(bias)
+    if config.normalisation == "batch" and number < config.whole_depth:
+        layer.norm.reset_parameters()
+
+
+class Convolution(nn.Sequential):
+    """A convolutional layer: ``conv``, perhaps ``norm``, ``activation``.
+
+    On a GPU the bias is added where pooling and ReLU are computed;
+    below a normalisation by the convolution, as ever.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W)."""
+        if hasattr(self, "norm") or not fuses(x):
+            return super().forward(x)
+        return self.activation(convolved(x, self.conv), self.conv.bias)
+
+
+class Activation(nn.Module):
+    """:func:`activation`, on a GPU in few kernels."""
+
+    def __init__(self, pool: bool, norm: bool):
+        super().__init__()
+        self.pool, self.norm = pool, norm
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return activated(x, bias, self.pool, self.norm)

@@ -1,0 +1,301 @@
+"""What follows a convolution, and dropout: plain operations,
+and the same as one kernel each on a GPU.
+
+The plain operations are the definition. On a GPU each would pass over memory several times, so
+``torch.compile`` makes one kernel of each function below (``tests/sm90.py`` prints them). Where
+nothing can be compiled the plain ones serve.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from tempfile import TemporaryDirectory
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transferability.rng import uniform
+
+log = logging.getLogger(__name__)
+ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalisation; Caffe divides alpha by the window
+WINDOW = 5
+SHAPES = 64  # for which one function may be compiled
+CHANNELS = 8  # a tensor core reads so many bf16 values at once
+
+
+# The definition.
+
+
+def response_norm(x: Tensor) -> Tensor:
+    """Local response normalisation across channels, (..., C, H, W), as in CaffeNet;
+    computed in float32 at least.
+    """
+    channels, y = x.shape[-3], x.to(torch.promote_types(x.dtype, torch.float32))
+    squares = F.pad(y * y, (0, 0, 0, 0, WINDOW // 2, WINDOW // 2))
+    window = sum(squares.narrow(-3, i, channels) for i in range(WINDOW))
+    return (y * (1 + ALPHA / WINDOW * window) ** -BETA).to(x.dtype)
+
+
+def activation(x: Tensor, pool: bool, norm: bool) -> Tensor:
+    """What follows a convolution, (B, C, H, W): 3x3/2 max-pool rounded up as Caffe's, ReLU,
+    response normalisation.
+
+    The original computes ReLU before the max-pool. The two commute exactly (the largest of the
+    rectified is the rectified largest, and gradients agree), and pooling first touches a quarter of
+    the values. ``x`` may be overwritten.
+    """
+    x = F.max_pool2d(x, 3, 2, ceil_mode=True) if pool else x
+    x = F.relu_(x)
+    return response_norm(x) if norm else x
+
+
+def drop(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
+    """``x``, (B, ...), with each value kept with probability 1-p and then scaled by 1/(1-p),
+    as Caffe's dropout.
+
+    With ``dims`` what is kept or dropped as one is all that has the same place in the first so
+    many dimensions.
+    """
+    shape = x.shape if dims is None else (*x.shape[:dims], *[1] * (x.dim() - dims))
+    return x * (uniform(seed, shape, x.device) >= p) / (1 - p)
+
+
+# The same on a GPU.
+
+
+def activated(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
+    """:func:`activation` of ``x`` + ``bias``, (B, C, H, W);
+    on a GPU without a pass over memory for the bias.
+    """
+    if fuses(x) and (pool or norm or bias is not None):
+        return Activated.apply(x, bias, pool, norm)
+    return activation(x if bias is None else x + bias.to(x.dtype)[:, None, None], pool, norm)
+
+
+def dropped(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
+    """:func:`drop`."""
+    return (_compiled(drop) if fuses(x) else drop)(x, seed, p, dims)
+
+
+class Activated(torch.autograd.Function):
+    """:func:`activated`, each kernel a function of its own;
+    without atomic additions, so the same every time.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
+        y, place = _compiled(pooled)(x, bias) if pool else (_compiled(rectified)(x, bias), None)
+        ctx.save_for_backward(y, place)
+        ctx.size, ctx.norm = x.shape[-2:], norm
+        return _compiled(response_normed)(y) if norm else y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        y, place = ctx.saved_tensors
+        gradient = _compiled(response_norm_gradient if ctx.norm else relu_gradient)(gradient, y)
+        # The bias gradient before pooling spreads it: a quarter of the values, of the same sum.
+        of_bias = _compiled(bias_gradient)(gradient) if ctx.needs_input_grad[1] else None
+        return (
+            gradient if place is None else _compiled(pool_gradient)(gradient, place, *ctx.size),
+            of_bias,
+            None,
+            None,
+        )
+
+
+def rectified(x: Tensor, bias: Tensor | None) -> Tensor:
+    """ReLU(``x`` + ``bias``), (B, C, H, W)."""
+    return F.relu(x if bias is None else x + bias[:, None, None]).to(x.dtype)
+
+
+def pooled(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """ReLU(max-pool(``x``) + ``bias``), and where in its window each maximum
+    was: 4 x row + column, int8.
+
+    As torch, the first of equal ones, and NaN before any number.
+    """
+    high, wide = (-(-(side - 3) // 2) + 1 for side in x.shape[-2:])
+    x = F.pad(
+        x, (0, 2 * wide + 1 - x.shape[-1], 0, 2 * high + 1 - x.shape[-2]), value=float("-inf")
+    )
+    best = x[..., : 2 * high - 1 : 2, : 2 * wide - 1 : 2]
+    place = torch.zeros_like(best, dtype=torch.int8)
+    for row, column in [(i, j) for i in range(3) for j in range(3)][1:]:
+        seen = x[..., row : row + 2 * high - 1 : 2, column : column + 2 * wide - 1 : 2]
+        larger = (seen > best) | seen.isnan()
+        best, place = (
+            torch.where(larger, seen, best),
+            torch.where(larger, 4 * row + column, place).to(torch.int8),
+        )
+    return rectified(best, bias), place
+
+
+def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> Tensor:
+    """The gradient of the max-pool's input, (B, C, height, width):
+    each value asks the four windows it may be in.
+    """
+
+    def windows(t: Tensor, up: int, left: int) -> Tensor:
+        """Of each value the window that begins ``up`` pairs of rows and ``left`` pairs of columns
+        before its own.
+        """
+        high, wide = (height + 1) // 2, (width + 1) // 2
+        t = t[:, 1 - up : 1 - up + high, None, 1 - left : 1 - left + wide, None].expand(
+            -1, -1, 2, -1, 2, -1
+        )
+        return t.reshape(len(t), 2 * high, 2 * wide, -1)[:, :height, :width]
+
+    around = (0, 0, 1, 1, 1, 1)  # channels come last: as they lie in memory
+    gradient = F.pad(gradient.permute(0, 2, 3, 1), around)
+    place = F.pad(place.permute(0, 2, 3, 1), around, value=-1)
+    row = (torch.arange(height, device=place.device) % 2)[:, None, None]
+    column = (torch.arange(width, device=place.device) % 2)[:, None]
+    total = 0
+    for up, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        mine = windows(place, up, left) == 4 * (row + 2 * up) + column + 2 * left
+        total = total + torch.where(mine, windows(gradient, up, left), 0).float()
+    return total.to(gradient.dtype).permute(0, 3, 1, 2)
+
+
+def response_normed(y: Tensor) -> Tensor:
+    """:func:`response_norm`, its power by two roots."""
+    channels, z = y.shape[-3], y.float()
+    squares = F.pad(z * z, (0, 0, 0, 0, WINDOW // 2, WINDOW // 2))
+    root = torch.rsqrt(
+        1 + ALPHA / WINDOW * sum(squares.narrow(-3, i, channels) for i in range(WINDOW))
+    )
+    return (z * root * root.sqrt()).to(y.dtype)
+
+
+def response_norm_gradient(gradient: Tensor, y: Tensor) -> Tensor:
+    """The gradient of ReLU's input, from that of ``response_normed(y)``; y = ReLU(...).
+
+    With s = 1 + alpha/5 (sum of squares over the window):
+    dy_i = g_i s_i^-beta - 2 beta alpha/5 y_i sum_j g_j y_j s_j^-(beta+1).
+
+    Written out over the nine channels that one depends on,
+    so that it is one kernel without intermediate results.
+    """
+    channels, half = y.shape[-3], WINDOW // 2
+    ys = F.pad(y, (0, 0, 0, 0, 2 * half, 2 * half)).float()
+    gs = F.pad(gradient, (0, 0, 0, 0, half, half)).float()
+    ys = [ys.narrow(-3, i, channels) for i in range(2 * WINDOW - 1)]
+    gs = [gs.narrow(-3, i, channels) for i in range(WINDOW)]
+    roots = [
+        torch.rsqrt(1 + ALPHA / WINDOW * sum(v * v for v in ys[i : i + WINDOW]))
+        for i in range(WINDOW)
+    ]
+    powers = [r * r.sqrt() for r in roots]
+    through = sum(gs[i] * ys[i + half] * powers[i] * roots[i] * roots[i] for i in range(WINDOW))
+    mine = ys[2 * half]
+    out = gs[half] * powers[half] - 2 * BETA * ALPHA / WINDOW * mine * through
+    return torch.where(mine > 0, out, 0).to(gradient.dtype)
+
+
+def relu_gradient(gradient: Tensor, y: Tensor) -> Tensor:
+    """The gradient of ReLU's input; y is its output."""
+    return torch.where(y > 0, gradient, 0)
+
+
+def bias_gradient(gradient: Tensor) -> Tensor:
+    """(B, C, H, W) to (C,), float32."""
+    return gradient.float().sum((0, 2, 3))
+
+
+def convolved(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``conv`` without its bias. Few channels and a stride become many channels and none.
+
+    Layer 1 of CaffeNet: 3 channels, which a tensor core fills up to 8, under 11x11/4 kernels, are
+    48 under 3x3/1: the same sum, of 432 products (69 of them with zeros) where it would be 968.
+    """
+    stride, padding = conv.stride[0], conv.padding[0]
+    if stride == 1 or conv.in_channels >= CHANNELS or x.requires_grad:
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    kernel = conv.kernel_size[0]
+    size = (x.shape[-1] + 2 * padding - kernel) // stride + 1
+    cells = -(-kernel // stride)  # of stride x stride values, under a kernel
+    side, grown = stride * (size + cells - 1), stride * cells
+    weight = F.pixel_unshuffle(F.pad(conv.weight, (0, grown - kernel, 0, grown - kernel)), stride)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(_compiled(unshuffled)(x, stride, padding, side), weight, groups=conv.groups)
+
+
+def unshuffled(x: Tensor, stride: int, padding: int, side: int) -> Tensor:
+    """``x`` padded to ``side``, as ``pixel_unshuffle`` by ``stride``, (B, C stride^2,
+    side/stride, side/stride).
+    """
+    x = F.pad(x, (padding, side - padding - x.shape[-1], padding, side - padding - x.shape[-2]))
+    return F.pixel_unshuffle(x, stride).contiguous(memory_format=torch.channels_last)
+
+
+# Whether kernels are fused.
+
+_choice: ContextVar[bool | None] = ContextVar("choice", default=None)
+
+
+@contextmanager
+def fused(choice: bool) -> Iterator[None]:
+    """Within the block kernels are fused, or nothing is: for what cannot be compiled (vmap),
+    and to compare the two.
+    """
+    token = _choice.set(choice)
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether what is computed from ``x`` is computed by fused kernels: on a GPU,
+    where something can be compiled.
+    """
+    choice = _choice.get()
+    return x.is_cuda and compiles(x.device) if choice is None else choice
+
+
+@lru_cache
+def compiles(device: torch.device) -> bool:
+    """Whether torch.compile works for a device: tried once, from nothing,
+    as what it needs differs by version.
+    """
+    from torch._inductor import config
+
+    # one compiled earlier would hide a missing compiler
+    from torch._inductor.utils import fresh_cache
+
+    try:
+        with (
+            TemporaryDirectory() as folder,
+            fresh_cache(dir=folder),
+            config.patch(compile_threads=1),
+        ):
+            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(64, device=device))
+    except Exception as error:  # whatever it is: training goes on without
+        why = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+        log.warning(
+            "nothing can be compiled for %s (%s): no kernels are fused, training is slower",
+            device,
+            why,
+        )
+        return False
+    return True
+
+
+@lru_cache
+def _compiled(function: Callable) -> Callable:
+    """``function`` compiled for each shape it meets: each layer, in training,
+    as frozen prefix and in validation.
+    """
+    compiled = torch.compile(function, dynamic=False)
+
+    def call(*values: object) -> object:
+        # Beyond so many shapes torch goes back to single operations without a word. Such a setting
+        # belongs to a thread (torch 2.15), and backward passes on a GPU have their own.
+        if torch._dynamo.config.recompile_limit < SHAPES:
+            torch._dynamo.config.recompile_limit = SHAPES
+        return compiled(*values)
+
+    return call

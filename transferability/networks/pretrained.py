@@ -1,0 +1,189 @@
+"""A base network that was trained elsewhere: its weights are given, from a file or by a library.
+
+Task A is then what the weights were trained on. What they are is the digest of their tensors; where
+they came from, and what is known about them, are labels.
+"""
+
+import re
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from transferability.errors import UserError, and_more, shown
+from transferability.files import digest_of
+from transferability.networks.config import LibraryConfig, NetworkConfig
+from transferability.networks.modules import channels_subtracted
+from transferability.networks.sequential import WEIGHT, layers_of, roles
+from transferability.networks.state_dict import (
+    HEADER,
+    read_weights,
+    under_own_names,
+    with_own_head,
+    with_positions,
+)
+from transferability.networks.zoo.pretrained_info import Facts, Given, assumed, described_beside
+
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+# Heads that only their own training has (GoogLeNet, Inception).
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+CLASSES = 1000  # of weights without a classifier: no network takes it over
+
+
+def open_given(weights: str, network: NetworkConfig) -> Given:
+    """The base network of this kind whose weights are in a file, or known to its library by name.
+
+    Raises:
+        UserError: they cannot be read or fetched, or are not the weights of such a network.
+    """
+    return _opened(weights, network)[0]
+
+
+def state_of(given: Given) -> dict[str, Tensor]:
+    """The tensors of a given base, named as in a ``Chain``; without its classifier where the file
+    has none.
+
+    Raises:
+        UserError: the file has changed.
+    """
+    found, state = _opened(given.weights, given.network)
+    if found.digest != given.digest:
+        raise UserError(f"weights={shown(given.weights)} has changed: give the command again")
+    return state
+
+
+def is_file(weights: str) -> bool:
+    """Whether this names a file, and not weights of a library."""
+    if re.match(r"hf[-_]hub:", weights):
+        return False
+    return weights.endswith(FILES) or "/" in weights or Path(weights).exists()
+
+
+@lru_cache(maxsize=2)
+def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tensor]]:
+    where = f"weights={shown(weights)}"
+    if not isinstance(network, LibraryConfig):
+        raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
+    if "://" in weights:
+        raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
+    header, notes = {}, []
+    if is_file(weights):
+        tensors, texts, notes = read_weights(Path(weights))
+        header = texts.pop(HEADER, {})
+        facts = _facts(Path(weights), header, texts, network)
+    else:
+        tensors, facts = network.fetch(network.tag_of(weights))
+    network = replace(
+        network,
+        outputs=None,
+        plan=(),
+        channel_mean=network.channel_mean or facts.mean,
+        channel_std=network.channel_std or facts.std,
+        input_scale=header.get("input_scale", network.input_scale),
+    )
+    state, network = _loaded(tensors, network, where, notes)
+    mean = channels_subtracted(network)
+    if mean is None and "input_mean" not in header:
+        raise UserError(
+            f"{where}: nothing says what was subtracted from their images: set "
+            "network.channel_mean and network.channel_std, of pixels from 0 to 1"
+        )
+    state["input.mean"] = torch.tensor(
+        header["input_mean"] if mean is None else mean, dtype=torch.float32
+    )
+    facts = replace(facts, notes=(*facts.notes, *notes))
+    return Given(weights, digest_of(state), network, facts), state
+
+
+def _facts(path: Path, header: dict, texts: dict[str, str], network: LibraryConfig) -> Facts:
+    """What the file says of how images are prepared, or what is beside it, or what the library says
+    of its own weights; the settings of the network win.
+    """
+    if header:
+        facts = Facts(**header["facts"])
+    else:
+        facts = described_beside(path, texts, network.model) or assumed(network)
+    if not (network.channel_mean or network.channel_std):
+        return facts
+    mean, std = network.channel_mean or facts.mean, network.channel_std or facts.std
+    if (mean, std) == (facts.mean, facts.std):
+        return facts
+    origin = f"mean and deviation as set; the rest {facts.origin}"
+    return replace(facts, mean=mean, std=std, origin=origin, notes=())
+
+
+def _loaded(
+    tensors: dict[str, Tensor], network: LibraryConfig, where: str, notes: list[str]
+) -> tuple[dict[str, Tensor], LibraryConfig]:
+    """The tensors under the names of a ``Chain``, and the network with their number of outputs.
+
+    The library's own network loads them, as it may know older names; strict both ways.
+    """
+    top = layers_of(network)[-1]
+    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    shapes = {n: t.shape for n, t in network.build().state_dict().items()}
+    head = _head(classifier, set(top.state_dict()), set(shapes))
+    tensors = under_own_names(network.renamed(tensors), set(shapes), head, where, notes)
+    if auxiliary := [name for name in tensors if name.startswith(AUXILIARY)]:
+        tensors = {name: t for name, t in tensors.items() if name not in auxiliary}
+        notes.append("heads that only training has are left out")
+    own = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
+    tensors = with_own_head(tensors, head, own, notes)
+    if classifier in tensors:
+        network = replace(network, outputs=len(tensors[classifier]))
+    network = network.resolved(CLASSES)
+    model = network.build()
+    wanted = model.state_dict()
+    tensors = with_positions(tensors, {n: t.shape for n, t in wanted.items()}, notes)
+    if wrong := [n for n, t in tensors.items() if n in wanted and t.shape != wanted[n].shape]:
+        raise UserError(
+            f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, and in {network.model} at "
+            f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
+            f"{_of_size(wrong, network)}"
+        )
+    missing, extra = model.load_state_dict(tensors, strict=False)
+    above = set(top.state_dict())
+    if classifier in missing and above.issuperset(missing):
+        notes.append("without a classifier, which no network takes over")
+        missing = []
+    else:
+        above = set()
+    if missing or extra:
+        lacks = f"lack {missing[0]}{and_more(missing)}" if missing else ""
+        has = f"have {shown(extra[0])}{and_more(extra)}" if extra else ""
+        raise UserError(
+            f"{where}: they are not those of {network.model}, of {len(wanted)} tensors: they "
+            f"{' and '.join(filter(None, (lacks, has)))}"
+        )
+    state = model.state_dict()
+    chain = {
+        f"layers.{i}.{name}": state[name]
+        for i, layer in enumerate(layers_of(network))
+        for name in layer.state_dict()
+        if name not in above
+    }
+    return chain, network
+
+
+def _head(classifier: str, top: set[str], names: set[str]) -> str:
+    """The outermost module with the classifier in it and no other tensor than those of the
+    ``top`` layer.
+    """
+    parts = classifier.split(".")
+    modules = (".".join(parts[:k]) for k in range(1, len(parts)))
+    return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
+
+
+def _of_size(wrong: list[str], network: LibraryConfig) -> str:
+    """Of positions that are not resized, the size that they are usually of."""
+    tags = network.tags()
+    size = network.facts_of(tags[0]).size if tags else None
+    if not size or size == network.input_size or not any("pos" in name for name in wrong):
+        return ""
+    return f": they hang on the size of the images, which is usually network.input_size={size}"
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"

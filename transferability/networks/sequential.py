@@ -1,0 +1,219 @@
+"""A network as a chain: an ordered list of layers that can be chopped between any two.
+
+What a layer is, and how it is made and drawn, the file of its kind says (MAKERS); how layers are
+frozen, copied and counted is the same for all and is here.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from transferability.networks import blocks, caffenet
+from transferability.networks.config import NetworkConfig
+from transferability.networks.modules import NORMALISATIONS, Dropout, Head, Input
+from transferability.networks.zoo import base as zoo
+from transferability.networks.zoo.partition import common_path
+from transferability.rng import seed_of, torch_generator
+
+if TYPE_CHECKING:
+    from transferability.data.batch import Batch
+
+WEIGHT, BIAS, NORMALISATION = "weight", "bias", "normalisation"  # roles of parameters
+
+# By network.kind, the file that makes its layers: ``make_layers(config)``, for ``outputs`` classes,
+# each everything between two chop points, their weights undrawn; and
+# ``draw(config, layers, numbers, key)``, the initial weights of the layers ``numbers`` (from 1)
+# under ``key``, drawn on the CPU: alike everywhere.
+MAKERS: dict[str, ModuleType] = {
+    "eight-layer": caffenet,
+    "blocks": blocks,
+    "torchvision": zoo,
+    "timm": zoo,
+}
+
+
+def layers_of(config: NetworkConfig) -> list[nn.Module]:
+    """The layers of a network, cut short where ``depth`` says so; their weights are undrawn."""
+    layers = MAKERS[config.kind].make_layers(config)
+    if not config.depth:
+        return layers
+    shape = layer_costs(config.whole)[config.depth - 1].output
+    return [*layers[: config.depth], Head(shape, config.outputs)]
+
+
+class Chain(nn.Module):
+    """One network of the study: ``input`` (subtract the mean, which belongs to the network),
+    then ``layers``.
+
+    Args:
+        config: its kind and settings, with the number of ``outputs``.
+        mean: what is subtracted from the input, float32, (H, W, 3) at the packed size or (3,).
+        key: names this network's own random draws (initial weights, dropout masks).
+    """
+
+    def __init__(self, config: NetworkConfig, mean: np.ndarray, key: tuple = (0,)):
+        super().__init__()
+        self.config, self.key, self.frozen = config, key, 0
+        self.input = Input(mean, config.scale)
+        self.layers = nn.ModuleList(layers_of(config))
+        self.fresh(range(1, len(self.layers) + 1), key)
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
+
+    def forward(self, batch: "Batch") -> Tensor:
+        """Logits, (B, outputs)."""
+        x = self.input(batch)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def fresh(self, numbers: range, key: tuple) -> None:
+        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
+        if self.config.depth and len(self.layers) in numbers:
+            self.layers[-1].draw(torch_generator(*key, "head"))
+            numbers = range(numbers.start, len(self.layers))
+        MAKERS[self.config.kind].draw(self.config, self.layers, numbers, key)
+
+    def freeze(self, n: int) -> None:
+        """Keep layers 1..n bit for bit as they are: no gradient,
+        and BatchNorm statistics stand still.
+
+        The optimiser holds only what requires a gradient,
+        so neither momentum nor weight decay reaches them.
+        """
+        self.frozen = n
+        self.layers[:n].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Chain":
+        """Frozen layers are in evaluation mode, but for a dropout that stays on,
+        as the original's does.
+        """
+        super().train(mode)
+        self.layers[: self.frozen].eval()
+        for module in self.layers[: self.frozen].modules():
+            if isinstance(module, Dropout) and module.when_frozen:
+                module.train(mode)
+        return self
+
+    def begin_step(self, step: int) -> None:
+        """Choose the dropout masks of this step."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.seed.fill_(seed_of(*self.key, "dropout", module.name, step))
+
+    def drops_within(self, n: int) -> bool:
+        """Whether the output of layer n depends on this network's own dropout masks now."""
+        return any(
+            isinstance(m, Dropout) and m.training and m.p > 0 for m in self.layers[:n].modules()
+        )
+
+    def weight(self, number: int) -> Tensor:
+        """The weight of layer ``number`` (from 1); of a layer with several that of its
+        first operation.
+        """
+        layer = self.layers[number - 1]
+        return next(p for name, p in layer.named_parameters() if roles(layer)[name] == WEIGHT)
+
+
+def roles(module: nn.Module) -> dict[str, str]:
+    """The role of each parameter below ``module``, by name: WEIGHT,
+    BIAS or NORMALISATION (scale and shift).
+
+    By the type of the module that has it; of other modules what has one dimension is a bias.
+    """
+    found = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        for name, parameter in part.named_parameters(path, recurse=False):
+            if isinstance(part, NORMALISATIONS):
+                found[name] = NORMALISATION
+            else:
+                found[name] = WEIGHT if parameter.dim() > 1 else BIAS
+    return found
+
+
+def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
+    """Copy the mean and layers 1..n of a source network's state into ``network``;
+    returns the names copied.
+
+    Strict both ways: every tensor of the network's bottom must be in the source with its shape, and
+    every tensor of the source's bottom must be in the network.
+
+    Raises:
+        ValueError: the bottoms differ in names or shapes.
+    """
+    prefixes = ("input.", *(f"layers.{i}." for i in range(n)))
+    own = {k: v for k, v in network.state_dict().items() if k.startswith(prefixes)}
+    given = {k: v for k, v in source.items() if k.startswith(prefixes)}
+    if own.keys() != given.keys():
+        raise ValueError(f"source and network differ in {sorted(own.keys() ^ given.keys())}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != given[name].shape:
+                raise ValueError(
+                    f"{name}: source {tuple(given[name].shape)}, network {tuple(tensor.shape)}"
+                )
+            tensor.copy_(given[name])
+    return list(own)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What a layer takes, for estimates and floors."""
+
+    # those with its parameters: the one that all are in, or all that stand side by side
+    modules: str
+    multiply_adds: int  # of one image's forward pass
+    parameters: int
+    computed: int  # values that its convolutions and matrix products put out, for one image
+    output: tuple[int, ...]  # the shape of what it hands on, after pooling, for one image
+
+    @property
+    def passed(self) -> int:
+        """Values that it hands on."""
+        return math.prod(self.output)
+
+
+@lru_cache(maxsize=64)
+def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
+    """The cost of each layer, counted by torch without computing anything."""
+    layers = nn.ModuleList(layers_of(config)).to("meta").eval()
+    x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
+    costs = []
+    computed = []
+    for module in layers.modules():
+        if any(p.dim() > 1 for p in module.parameters(recurse=False)):
+            module.register_forward_hook(lambda module, args, out: computed.append(_values(out)))
+    for layer in layers:
+        computed.clear()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            x = layer(x)
+        parameters = sum(p.numel() for p in layer.parameters())
+        operations = counter.get_total_flops() // 2
+        costs.append(
+            LayerCost(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:]))
+        )
+    return tuple(costs)
+
+
+def _modules(layer: nn.Module) -> str:
+    names = [name for name, _ in layer.named_parameters()]
+    common = common_path(names)
+    return (
+        ".".join(common)
+        if common
+        else " ".join(dict.fromkeys(name.split(".")[0] for name in names))
+    )
+
+
+def _values(out: Tensor | tuple) -> int:
+    """How many values a module puts out; of attention, which also has its weights, the first."""
+    return (out if isinstance(out, Tensor) else out[0]).numel()

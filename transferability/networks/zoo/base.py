@@ -1,0 +1,179 @@
+"""Networks of a library (``of_torchvision.py``, ``of_timm.py``): built by it, chopped where
+``cut.py`` finds a place.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transferability.errors import UserError, reason
+from transferability.networks.config import LibraryConfig
+from transferability.networks.conv2d import Conv2d
+from transferability.networks.modules import BatchNorm, Dropout
+from transferability.networks.zoo.partition import Layer, LayerPlan, chop
+from transferability.rng import seed_of
+
+# what libraries raise for a size that a network cannot have
+SIZES = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
+# what is dropped as one: Dropout.dims
+DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
+
+
+def make_layers(config: LibraryConfig) -> list[Layer]:
+    """Raises:
+    UserError: the installed library has other layers than those of the plan.
+    """
+    if config.plan and config.plan != lines(config.layer_plans()):
+        raise UserError(
+            f"network.model={config.model} has other layers in the installed {config.kind} than "
+            "when its plan was made: install that version (provenance.json names it)"
+        )
+    model = seeded(config)
+    return [Layer(plan, model) for plan in config.layer_plans()]
+
+
+def seeded(config: LibraryConfig) -> nn.Module:
+    """The network in the form in which it is trained: what draws is drawn here,
+    nothing writes into its input, and convolutions are those of ``convolutions.py``.
+    """
+    model = config.build()
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "inplace"):
+            module.inplace = False
+        if type(module) is nn.Conv2d:
+            module.__class__ = Conv2d
+        if (ours := _drawn_here(name, module)) is not None:
+            model.set_submodule(name, ours)
+    return model
+
+
+def draw(config: LibraryConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*key, "init"))
+        drawn = config.build().state_dict()
+    with torch.no_grad():
+        for number in numbers:
+            for name, tensor in layers[number - 1].state_dict().items():
+                tensor.copy_(drawn[name])
+
+
+def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
+    """Our module in place of one that draws from torch's generator; None for any other.
+
+    Raises:
+        UserError: it draws inside itself.
+    """
+    if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
+        raise UserError(
+            f"its attention {name} drops with {module.dropout} inside itself, "
+            "which cannot be seeded"
+        )
+    if type(module) in DROPOUTS:
+        return Dropout(module.p, name, DROPOUTS[type(module)])
+    if _is(module, "torchvision", "StochasticDepth"):
+        return Dropout(module.p, name, 1 if module.mode == "row" else 0)
+    if _is(module, "timm", "DropPath"):
+        return Dropout(module.drop_prob, name, 1)
+    return None
+
+
+def _is(module: nn.Module, library: str, name: str) -> bool:
+    return type(module).__name__ == name and type(module).__module__.startswith(f"{library}.")
+
+
+def lines(plans: list[LayerPlan]) -> tuple[str, ...]:
+    """The names of the parameters of each layer, a line a layer."""
+    return tuple(" ".join(layer.parameters) for layer in plans)
+
+
+@lru_cache(maxsize=8)
+def _built(config: LibraryConfig) -> nn.Module:
+    """An instance that nobody trains: what its kind and shapes are."""
+    with torch.random.fork_rng(devices=[]):
+        return seeded(config)
+
+
+def normalises_batches(config: LibraryConfig) -> bool:
+    """Whether a layer has BatchNorm."""
+    return any(isinstance(module, BatchNorm) for module in _built(config).modules())
+
+
+@lru_cache(maxsize=64)
+def plans(config: LibraryConfig) -> list[LayerPlan]:
+    try:
+        return chop(_built(config), config.input_size)
+    except UserError as error:
+        raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
+    except SIZES as error:  # of the library, or of torch
+        size = config.facts_of(config.tags()[0]).size if config.tags() else None
+        own = f": its weights are of {size} pixels" if size else ""
+        raise UserError(
+            f"network.input_size={config.input_size} is not possible for network.model="
+            f"{config.model} ({reason(error).partition(' While executing')[0]}){own}"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def verify(config: LibraryConfig) -> None:
+    """Compare the chopped network with the library's, bit for bit, on random images: both modes,
+    two sizes of batch.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = seeded(config)
+        layers = [Layer(plan, model) for plan in config.layer_plans()]
+        for mode, batch in ((True, 2), (False, 3)):
+            x = torch.randn(batch, 3, config.input_size, config.input_size)
+            state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            whole = _passed(model.train(mode), model, x)
+            model.load_state_dict(state)
+            model.zero_grad(set_to_none=True)
+            for layer in layers:
+                layer.train(mode)
+            chopped = _passed(_one_after_the_other(config, layers), model, x)
+            model.load_state_dict(state)
+            model.zero_grad(set_to_none=True)
+            if wrong := [name for name in whole if not torch.equal(whole[name], chopped[name])]:
+                where = "training" if mode else "evaluation"
+                raise UserError(
+                    f"network.model={config.model} cannot be chopped: in {where} its layers, one "
+                    f"after the other, give another {wrong[0]} than the network as a whole"
+                )
+
+
+def _one_after_the_other(config: LibraryConfig, layers: list[Layer]) -> Callable[[Tensor], Tensor]:
+    """The layers as one function.
+
+    Raises:
+        UserError: one writes into its input, which others may share.
+    """
+
+    def run(x: Tensor) -> Tensor:
+        for number, layer in enumerate(layers, 1):
+            version = x._version
+            y = layer(x)
+            if x._version != version:
+                raise UserError(
+                    f"network.model={config.model} cannot be chopped: "
+                    f"layer {number} writes into its input"
+                )
+            x = y
+        return x
+
+    return run
+
+
+def _passed(function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The output, and every gradient and buffer after a forward and backward pass."""
+    logits = function(x)
+    F.cross_entropy(logits, torch.arange(len(x)) % logits.shape[1]).backward()
+    gradients = {
+        f"gradient of {n}": p.grad.clone()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
+    buffers = {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
+    return {"output": logits.detach(), **gradients, **buffers}

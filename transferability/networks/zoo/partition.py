@@ -1,0 +1,293 @@
+"""Layers of any network: found, not listed.
+
+A *layer* is what lies between two places where a single tensor carries everything from the input to
+the output. They are found in the network's graph (torch.fx), so any network of torchvision or timm
+that has such places can be chopped:
+
+1. In trace order a node is a *cut* if nothing before it is used after it. Nodes that carry only
+   sizes, and those computed from parameters alone (a class token, positions), do not count: they
+   belong to whoever uses them.
+2. A class of modules whose own forward joins two paths of data (a residual block, an inception
+   module) is whole in all its instances, also in one without a shortcut. Not: containers, and a
+   module with over 90% of the parameters.
+3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) go to
+   the layer below, those with normalisation, tokens or positions only to the neighbour with the
+   longer common module path; ties to the lower.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from torch import Tensor, fx, nn
+
+from transferability.errors import UserError
+from transferability.networks.zoo.graph import (
+    CONTAINERS,
+    Flow,
+    Node,
+    OneInput,
+    make_sizes_constant,
+    trace,
+)
+
+WHOLE = 0.9  # a module with a larger share of the parameters is the network itself
+# a layer with a larger share of the parameters: the network has no place to be chopped at
+UNDIVIDED = 0.97
+FEWEST = 4  # of three layers one is the stem, one the classifier, and the other is the network
+
+
+def _within(node: Node) -> list[str]:
+    """The paths of the modules around a node, the outermost first;
+    a called module itself is not around itself.
+    """
+    around = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return around[:-1] if node.op == "call_module" else around
+
+
+def _whole_classes(root: OneInput, flow: Flow) -> set[type]:
+    """The classes whose own forward joins two paths of data (rule 2)."""
+    modules, total = dict(root.named_modules()), _size(root)
+    found = set()
+    for node in flow.data[:-1]:
+        around = _within(node)
+        if node.op == "call_module" or len(flow.inputs(node)) < 2 or not around:
+            continue
+        module = modules[around[-1]]
+        if (
+            module in (root, root.model)
+            or isinstance(module, CONTAINERS)
+            or _size(module) > WHOLE * total
+        ):
+            continue
+        found.add(type(module))
+    return found
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _pieces(root: OneInput, flow: Flow) -> list[list[Node]]:
+    """The nodes between cuts, in order; constants and sizes stand with what follows them."""
+    cuts, whole = flow.cuts(), _whole_classes(root, flow)
+    inside: dict[str, list[int]] = {}
+    for i, node in enumerate(flow.data[:-1]):
+        for path, _ in node.meta.get("nn_module_stack", {}).values():
+            inside.setdefault(path, []).append(i)
+    for path, module in root.named_modules():
+        if type(module) in whole and path in inside:
+            for i in range(min(inside[path]), max(inside[path])):
+                cuts[i] = False
+    pieces: list[list[Node]] = [[]]
+    for node in flow.nodes[:-1]:
+        pieces[-1].append(node)
+        if node in flow.position and cuts[flow.position[node]]:
+            pieces.append([])
+    return [piece for piece in pieces if piece]
+
+
+def _parameters(root: nn.Module, piece: list[Node]) -> list[str]:
+    """The names of the parameters that the nodes of a piece use, in order."""
+    names = {id(p): name for name, p in root.named_parameters()}
+    modules, found = dict(root.named_modules()), []
+    for node in piece:
+        if node.op == "call_module":
+            found += [names[id(p)] for p in modules[node.target].parameters()]
+        elif node.op == "get_attr" and isinstance(
+            value := attrgetter(node.target)(root), nn.Parameter
+        ):
+            found.append(names[id(value)])
+    return found
+
+
+def _shared(a: list[str], b: list[str]) -> int:
+    return len(common_path([".".join([*a, ""]), ".".join([*b, ""])]))
+
+
+def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
+    """Whether a piece has a weight: a parameter of two or more dimensions of a module that
+    computes with it.
+    """
+    modules = dict(root.named_modules())
+    of_modules = (p for n in piece if n.op == "call_module" for p in modules[n.target].parameters())
+    return any(p.dim() > 1 for p in of_modules)
+
+
+def _layers(root: OneInput, flow: Flow) -> list[list[Node]]:
+    """The pieces joined to layers (rule 3)."""
+    pieces = _pieces(root, flow)
+    paths = [common_path(_parameters(root, piece)) for piece in pieces]
+    weighty = [_begins_layer(root, piece) for piece in pieces]
+    layers: list[list[Node]] = []
+    below: list[str] = []  # the path of the layer below
+    waiting: list[Node] = []
+    for k, piece in enumerate(pieces):
+        above = next((paths[j] for j in range(k + 1, len(pieces)) if weighty[j]), None)
+        if weighty[k]:
+            layers.append(waiting + piece)
+            waiting, below = [], paths[k]
+        elif (
+            not layers
+            or waiting
+            or (
+                paths[k]
+                and above is not None
+                and _shared(paths[k], above) > _shared(paths[k], below)
+            )
+        ):
+            waiting += piece
+        else:
+            layers[-1] += piece
+    if layers:
+        layers[-1] += waiting
+    return layers
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer of a kind of network, whoever's weights it has.
+
+    Attributes:
+        parameters: their names in the library's network.
+        used: the paths of the modules, parameters and buffers that it needs there.
+        constants: numbers that tracing found in its code.
+        run: what it computes, in training (True) and in evaluation (False).
+    """
+
+    parameters: tuple[str, ...]
+    used: tuple[str, ...]
+    constants: dict[str, Tensor]
+    run: dict[bool, Callable[[nn.Module, Tensor], Tensor]]
+
+
+class Layer(nn.Module):
+    """A layer of ``model``: the library's own modules and parameters, under their own names."""
+
+    def __init__(self, plan: LayerPlan, model: nn.Module):
+        super().__init__()
+        self._plan = plan
+        for path in plan.used:
+            _attach(self, path, model)
+        for name, value in plan.constants.items():
+            self.register_buffer(name, value.clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._plan.run[self.training](self, x)
+
+
+def _attach(layer: nn.Module, path: str, model: nn.Module) -> None:
+    """Put a module, parameter or buffer of ``model`` where it has it."""
+    *above, name = path.split(".")
+    owner, value = model.get_submodule(".".join(above)), attrgetter(path)(model)
+    for part in above:
+        if part not in dict(layer.named_children()):
+            layer.add_module(part, nn.Module())
+        layer = layer.get_submodule(part)
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        layer.register_buffer(name, value, persistent=name not in owner._non_persistent_buffers_set)
+    elif not hasattr(layer, name):
+        setattr(layer, name, value)
+
+
+def _layer(root: OneInput, flow: Flow, nodes: list[Node], of_batch: set[Node]) -> LayerPlan:
+    """What a layer computes, as a function of the one tensor that enters it.
+
+    Constants are computed where they are used; the size of the batch is that of what enters.
+    """
+    mine = [n for n in nodes if n in flow.position and n.op not in ("placeholder", "output")]
+    entering = {i for n in mine for i in flow.inputs(n)} - set(mine)
+    if len(entering) != 1:
+        raise UserError(f"{len(entering)} tensors enter the layer that ends with {mine[-1].name}")
+    graph, used, constants = fx.Graph(), {}, {}
+    x = graph.placeholder("x")
+    made = {entering.pop(): x}
+
+    def get(node: Node) -> Node:
+        if node not in made:
+            if node in of_batch:
+                made[node] = graph.call_method("size", (x, 0))
+            elif node in flow.position:
+                raise UserError(f"{node.name.removeprefix('model_')} is used beyond its layer")
+            else:
+                made[node] = copied(node)
+        return made[node]
+
+    def copied(node: Node) -> Node:
+        new = graph.node_copy(node, get)
+        if new.op in ("call_module", "get_attr"):
+            value, of_model = attrgetter(node.target)(root), node.target.startswith("model.")
+            new.target = (
+                node.target.removeprefix("model.")
+                if of_model
+                else f"{node.target}_{root.model.training}"
+            )
+            (used if of_model else constants)[new.target] = value
+        return new
+
+    for node in mine:
+        made[node] = copied(node)
+    graph.output(made[mine[-1]])
+    names = tuple(name.removeprefix("model.") for name in _parameters(root, nodes))
+    run = type(fx.GraphModule(used | constants, graph)).forward
+    return LayerPlan(names, tuple(used), constants, {root.model.training: run})
+
+
+def _chopped(model: nn.Module, input_size: int) -> list[LayerPlan]:
+    """The layers in the model's present mode."""
+    root = OneInput(model)
+    root.training = model.training
+    traced = trace(root)
+    of_batch = make_sizes_constant(traced, input_size)
+    flow = Flow(traced)
+    return [_layer(root, flow, nodes, of_batch) for nodes in _layers(root, flow)]
+
+
+def chop(model: nn.Module, input_size: int) -> list[LayerPlan]:
+    """The layers of networks like ``model``, for images of ``input_size`` pixels a side.
+
+    Raises:
+        UserError: it cannot be chopped; says why.
+    """
+    before = model.training
+    training, evaluation = (_chopped(model.train(mode), input_size) for mode in (True, False))
+    model.train(before)
+    if [layer.parameters for layer in training] != [layer.parameters for layer in evaluation]:
+        raise UserError("its layers in training and in evaluation differ")
+    _check(model, [layer.parameters for layer in training])
+    return [_joined(*modes) for modes in zip(training, evaluation, strict=True)]
+
+
+def _joined(training: LayerPlan, evaluation: LayerPlan) -> LayerPlan:
+    used = tuple(dict.fromkeys(training.used + evaluation.used))
+    return LayerPlan(
+        training.parameters,
+        used,
+        training.constants | evaluation.constants,
+        training.run | evaluation.run,
+    )
+
+
+def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
+    """Every parameter in one layer, and layers that share them out."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    counted = Counter(name for layer in plan for name in layer)
+    if wrong := [name for name in sizes if counted[name] != 1]:
+        raise UserError(f"its parameter {wrong[0]} is in {counted[wrong[0]]} layers")
+    largest = max(sum(sizes[name] for name in layer) for layer in plan) / sum(sizes.values())
+    if len(plan) < FEWEST or largest > UNDIVIDED:
+        raise UserError(
+            "there is no place to chop it at: between places where a single tensor carries "
+            f"everything lies {largest:.0%} of it"
+        )
+
+
+def common_path(names: list[str]) -> list[str]:
+    """The modules that all of these parameters are in."""
+    paths, common = [name.split(".")[:-1] for name in names], []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return common

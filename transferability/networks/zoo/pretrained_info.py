@@ -1,0 +1,221 @@
+"""What is known about weights that were trained elsewhere, beside their values."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transferability.errors import UserError, reason, shown
+from transferability.fingerprint import label, later
+from transferability.networks.config import LibraryConfig, NetworkConfig
+
+LEAST = 1e-3  # of a standard deviation
+RESAMPLING = {
+    0: "nearest",
+    2: "bilinear",
+    3: "bicubic",
+}  # Pillow's numbers, in Hugging Face's files
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What those who made the weights say of them, and what was done to read them.
+
+    Attributes:
+        origin: who says so.
+        size: pixels a side that they were trained for.
+        resized: pixels of the shorter side before the crop in the middle.
+        fit, orientation, encoding: see ``Preprocessing``; None: a crop, not known, none.
+        classes: the names of their classes, in the order of the outputs; None: not known.
+    """
+
+    origin: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: int | None = None
+    resized: int | None = None
+    interpolation: str | None = None
+    fit: str | None = later(None)
+    orientation: str | None = later(None)
+    encoding: str | None = later(None)
+    licence: str | None = None
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Lists, as JSON has them, become tuples."""
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+
+    def lines(self) -> list[str]:
+        """For a plan or report."""
+        named = {
+            "mean": self.mean,
+            "standard deviation": self.std,
+            "pixels a side": self.size,
+            "resized to": self.resized,
+            "interpolation": self.interpolation,
+            "fit": self.fit,
+            "orientation": self.orientation,
+            "encoding": self.encoding,
+            "licence": self.licence,
+        }
+        known = [f"{k} {as_text(v)}" for k, v in named.items() if v is not None]
+        return [f"{', '.join(known)} ({self.origin})", *self.notes]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The base network A whose weights are given: what it is, without its tensors.
+
+    Attributes:
+        weights: the file, or the library's name for them.
+        digest: SHA-256 of its tensors, those of the input among them.
+        network: with the weights' own number of outputs.
+    """
+
+    weights: str = label()
+    digest: str
+    network: NetworkConfig
+    facts: Facts = label(Facts())
+
+    @property
+    def id(self) -> str:
+        return self.digest
+
+    def lines(self) -> list[str]:
+        """What is known about it, for a plan or report."""
+        what = f"{self.network.model}, {self.network.outputs} classes, SHA-256 {self.digest[:12]}"
+        name = Path(self.weights).name  # where the file lies is nobody else's concern
+        return [f"Base A is given: {name} ({what})", *self.facts.lines()]
+
+    def adapted(self, network: NetworkConfig) -> NetworkConfig:
+        """``network`` with the input that layer 1 of the given base was trained on."""
+        keys = ("channel_mean", "channel_std", "input_scale")
+        return replace(network, **{key: getattr(self.network, key) for key in keys})
+
+
+def described_beside(path: Path, header: Mapping[str, str], model: str) -> Facts | None:
+    """What the header of a file of weights, or a file beside it, says of how images are prepared:
+    timm's ``config.json``, Hugging Face's ``preprocessor_config.json``; None where none does.
+
+    Raises:
+        UserError: it says what cannot be.
+    """
+    own = {key: _json(text) for key, text in header.items()}
+    beside = {
+        name: _json((path.parent / name).read_text(errors="replace"))
+        for name in ("config.json", "preprocessor_config.json")
+        if (path.parent / name).is_file()
+    }
+    for where, found in {f"the header of {path.name}": own, **beside}.items():
+        if not isinstance(found, Mapping):
+            continue
+        config = found.get("pretrained_cfg", found)
+        named = str(found.get("architecture") or config.get("architecture") or model)
+        if {"mean", "std"} <= config.keys() and named.partition(".")[0] == model:
+            return _of_timm(config, where)
+        if {"image_mean", "image_std"} <= config.keys():
+            return _of_hugging_face(config, where)
+    return None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _of_timm(config: Mapping, where: str) -> Facts:
+    size = (config.get("input_size") or (None,))[-1]
+    crop = config.get("crop_pct")
+    return Facts(
+        ", ".join(filter(None, (where, config.get("tag")))),
+        mean=_three(config["mean"], where),
+        std=_three(config["std"], where, low=LEAST),
+        size=size,
+        resized=round(size / crop) if size and crop else None,
+        interpolation=config.get("interpolation"),
+        licence=config.get("license"),
+    )
+
+
+def _of_hugging_face(config: Mapping, where: str) -> Facts:
+    raw = config.get("do_rescale") is False or config.get("rescale_factor") == 1
+    plain = config.get("do_normalize") is False
+    size, crop = (_side(config.get(key)) for key in ("size", "crop_size"))
+    scale = 255 if raw else 1
+    return Facts(
+        where,
+        mean=(0.0,) * 3 if plain else _three(config["image_mean"], where, scale),
+        std=(1.0,) * 3 if plain else _three(config["image_std"], where, scale, LEAST),
+        size=crop if config.get("do_center_crop") and crop else size,
+        resized=size,
+        interpolation=RESAMPLING.get(config.get("resample")),
+    )
+
+
+def _side(size: Any) -> int | None:
+    """Pixels of the shorter side."""
+    if isinstance(size, Mapping):
+        sides = [size.get(key) for key in ("shortest_edge", "height", "width")]
+        return min((side for side in sides if side), default=None)
+    return size if isinstance(size, int) else None
+
+
+def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple[float, ...]:
+    """Raises:
+    UserError: they are no three numbers from ``low`` to 1.
+    """
+    three = isinstance(values, list) and len(values) == 3
+    if three and all(isinstance(v, (int, float)) and low <= v / scale <= 1 for v in values):
+        return tuple(v / scale for v in values)
+    raise UserError(
+        f"{where} says {shown(values)}, which is no mean or standard deviation of three channels "
+        "from 0 to 1: set network.channel_mean and network.channel_std"
+    )
+
+
+def assumed(network: LibraryConfig) -> Facts:
+    """What the library says of its default weights, where nothing says that a file is of these;
+    its other weights that want another input are in the notes.
+    """
+    by_tag, others = {tag: network.facts_of(tag) for tag in network.tags()}, {}
+    if not by_tag:
+        return Facts(f"{network.kind} has no weights of its own for this network")
+    facts = next(iter(by_tag.values()))
+    for other, found in by_tag.items():
+        if (found.mean, found.std) != (facts.mean, facts.std):
+            others.setdefault((found.mean, found.std), []).append(other)
+    differ = "; ".join(
+        f"{', '.join(tags)} mean {as_text(mean)} and standard deviation {as_text(std)}"
+        for (mean, std), tags in others.items()
+    )
+    notes = [
+        f"other weights for this network have other values ({differ}): experiments.check_weights "
+        "says which fit"
+    ]
+    origin = f"assumed, as nothing beside the file says it: {facts.origin}"
+    return replace(facts, origin=origin, notes=tuple(notes) if differ else ())
+
+
+@contextmanager
+def downloading(tag: str, where: str) -> Iterator[None]:
+    """Raises:
+    UserError: no network, or nothing there.
+    """
+    try:
+        yield
+    except Exception as error:  # of whichever library downloads
+        raise UserError(
+            f"weights={tag} cannot be downloaded ({reason(error)}): fetch the file on a machine "
+            f"that can, from {where}, and give its path: weights=PATH"
+        ) from error
+
+
+def as_text(value: Any) -> str:
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)

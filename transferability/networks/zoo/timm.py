@@ -1,0 +1,65 @@
+"""Networks of timm, and what it says of its weights for them."""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from transferability.errors import UserError
+from transferability.networks.config import LibraryConfig
+from transferability.networks.zoo.pretrained_info import Facts, downloading
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig(LibraryConfig):
+    """``network=timm network.model=tf_efficientnet_lite0``."""
+
+    def names(self) -> list[str]:
+        return _timm().list_models()
+
+    def build(self) -> "nn.Module":
+        timm, settings = _timm(), {}
+        if self.outputs is not None:
+            settings["num_classes"] = self.outputs
+        if getattr(timm.get_pretrained_cfg(self.model), "fixed_input_size", False):
+            settings["img_size"] = self.input_size
+        return timm.create_model(self.model, pretrained=False, **settings)
+
+    def tags(self) -> list[str]:
+        timm = _timm()
+        usual = timm.get_pretrained_cfg(self.model)
+        tags = [name.partition(".")[2] for name in timm.list_pretrained(self.model)]
+        return sorted(tags, key=lambda tag: tag != usual.tag)  # of none there is no usual one
+
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+        timm, name = _timm(), f"{self.model}.{tag}"
+        config = timm.get_pretrained_cfg(name)
+        settings = {"img_size": self.input_size} if config.fixed_input_size else {}
+        where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        with downloading(tag, where):
+            model = timm.create_model(name, pretrained=True, **settings)
+        return model.state_dict(), self.facts_of(tag)
+
+    def facts_of(self, tag: str) -> Facts:
+        name = f"{self.model}.{tag}"
+        config = _timm().get_pretrained_cfg(name)
+        size = config.input_size[-1]
+        return Facts(
+            f"timm, {name}",
+            mean=tuple(config.mean),
+            std=tuple(config.std),
+            size=size,
+            resized=round(size / config.crop_pct),
+            interpolation=config.interpolation,
+            licence=config.license,
+        )
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("network=timm needs timm: pip install '.[timm]'") from error
+    return timm

@@ -1,0 +1,77 @@
+"""Networks of torchvision, and what it says of its weights for them."""
+
+import re
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from transferability.networks.config import LibraryConfig
+from transferability.networks.zoo.pretrained_info import Facts, downloading
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Without the heads that only training has; the initial weights are those that torchvision
+# has drawn so far.
+INCEPTIONS = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionConfig(LibraryConfig):
+    """``network=torchvision network.model=resnet18``."""
+
+    def names(self) -> list[str]:
+        return _torchvision().list_models(module=_torchvision())
+
+    def build(self) -> "nn.Module":
+        settings = dict(INCEPTIONS.get(self.model, {}))
+        if self.outputs is not None:
+            settings["num_classes"] = self.outputs
+        if self.model.startswith("vit_"):  # as many positions as the image has patches
+            settings["image_size"] = self.input_size
+        return _torchvision().get_model(self.model, weights=None, **settings)
+
+    def tags(self) -> list[str]:
+        weights = _torchvision().get_model_weights(self.model)
+        tags = [w.name for w in weights]
+        return sorted(tags, key=lambda tag: tag != weights.DEFAULT.name)
+
+    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+        weights = _torchvision().get_model_weights(self.model)
+        with downloading(tag, weights[tag].url):
+            model = _torchvision().get_model(self.model, weights=weights[tag])
+        return model.state_dict(), self.facts_of(tag)
+
+    def facts_of(self, tag: str) -> Facts:
+        weights = _torchvision().get_model_weights(self.model)[tag]
+        made = weights.transforms()
+        mean, std = made.mean, made.std
+        if self.model in INCEPTIONS:
+            mean = std = (0.5, 0.5, 0.5)  # with weights, torchvision turns the usual into these
+        return Facts(
+            f"torchvision, {weights}",
+            mean=tuple(mean),
+            std=tuple(std),
+            size=made.crop_size[0],
+            resized=made.resize_size[0],
+            interpolation=made.interpolation.value,
+            licence=weights.meta.get("license"),
+            classes=tuple(weights.meta["categories"]),
+        )
+
+    def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        if not self.model.startswith("densenet"):
+            return tensors
+        # its files are older than its names, as torchvision's own loading knows
+        return {
+            re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", n): t
+            for n, t in tensors.items()
+        }
+
+
+def _torchvision() -> ModuleType:
+    from torchvision import models  # takes seconds, which other networks need not wait for
+
+    return models

@@ -1,0 +1,1 @@
+"""What was trained: the run store, the runner, finished runs as modules."""

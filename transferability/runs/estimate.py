@@ -1,0 +1,95 @@
+"""How long training takes still, by arithmetic: networks that are to begin are as fast, for each
+multiply-add, as those of their kind that train now.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transferability.data.packed import PackedDataset
+from transferability.networks.sequential import layer_costs
+from transferability.runs.progress import Progress
+from transferability.study.jobs import jobs
+from transferability.study.spec import RunSpec
+
+
+def multiply_adds(
+    job: list[RunSpec],
+    dataset: PackedDataset,
+    step: Callable[[RunSpec], int],
+    weight: Callable[[RunSpec], float] = lambda spec: 1.0,
+) -> float:
+    """Training the networks of a job, from the ``step`` of each on, backward counted twice, and
+    validation; shared prefixes once.
+
+    Each network times its ``weight``.
+    """
+    total, prefixes = 0.0, {}
+    validated = len(dataset.val_rows(list(job[0].classes)))
+    for spec in job:
+        work = [weight(spec) * c.multiply_adds for c in layer_costs(spec.network)]
+        frozen = spec.cell.frozen
+        steps = spec.recipe.steps - step(spec)
+        train = steps * spec.recipe.batch_size
+        evaluate = steps / spec.recipe.eval_every * validated
+        total += sum(work[frozen:]) * (3 * train + evaluate)
+        prefix = (spec.network.whole, spec.cell.source)
+        prefixes[prefix] = max(prefixes.get(prefix, 0.0), sum(work[:frozen]) * (train + evaluate))
+    return total + sum(prefixes.values())
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The arithmetic of what trains now and of what is to begin.
+
+    Attributes:
+        per_image: multiply-adds for each image of each process that trains, on one of its threads.
+        ahead: multiply-adds to begin, on one of as many threads as have a network.
+        unlike: networks to begin of a kind that does not train now; they are not in ``ahead``.
+    """
+
+    per_image: list[float]
+    ahead: float
+    unlike: int
+
+    def seconds(self, training: Sequence[Progress]) -> float:
+        """Until all is trained by these processes, whose rates are known."""
+        speeds = [
+            progress.rates[1] * work
+            for progress, work in zip(training, self.per_image, strict=True)
+        ]
+        lefts = [progress.seconds_left for progress in training]
+        begun = sum(left * speed for left, speed in zip(lefts, speeds, strict=True))
+        return max(*lefts, (begun + self.ahead) / sum(speeds))
+
+
+def workload(
+    training: Sequence[list[RunSpec]],
+    threads: Sequence[int],
+    to_begin: list[RunSpec],
+    step: Callable[[RunSpec], int],
+    dataset: PackedDataset,
+) -> Workload:
+    """The workload of a study.
+
+    Args:
+        training: the networks that each process trains now.
+        threads: how many of them it trains at the same moment.
+        step: the next training step of a network that is to begin.
+    """
+    per_image = []
+    for specs, at_once in zip(training, threads, strict=True):
+        work = sum(multiply_adds(job, dataset, lambda spec: 0) for job in jobs(specs))
+        images = sum(spec.recipe.steps * spec.recipe.batch_size for spec in specs)
+        per_image.append(work / images / min(at_once, len(specs)))
+    measured = {_kind(spec) for specs in training for spec in specs}
+    known = [spec for spec in to_begin if _kind(spec) in measured]
+    ahead = 0.0
+    for generation in {spec.generation for spec in known}:
+        together = [spec for spec in known if spec.generation == generation]
+        work = sum(multiply_adds(job, dataset, step) for job in jobs(together))
+        ahead += work / min(max(threads), len(together))
+    return Workload(per_image, ahead, len(to_begin) - len(known))
+
+
+def _kind(spec: RunSpec) -> tuple:
+    return spec.network.whole, spec.recipe.precision

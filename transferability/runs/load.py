@@ -1,0 +1,144 @@
+"""A finished run in Python: the network as a module,
+with its class names and what was done to its images.
+
+>>> from transferability import load_run
+>>> run = load_run("runs/flowers-random-0-A3B+-s0-0123456789ab")
+>>> run.classes[run(run.preprocess("daisy.jpg")).argmax()]
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from transferability.data.batch import Batch
+from transferability.data.packed import PackedDataset
+from transferability.data.transforms import BAD, Preprocessing, fault
+from transferability.errors import UserError, shown
+from transferability.networks.sequential import Chain
+from transferability.runs.store import Store
+from transferability.study.spec import RunSpec
+
+log = logging.getLogger(__name__)
+
+
+class Run(nn.Module):
+    """A finished network, in evaluation mode.
+
+    Attributes:
+        spec: all that it is.
+        classes: the names of its classes, in the order of its outputs.
+        preprocessing: how the dataset was packed: image_size, resize, fit, orientation, encoding.
+        metrics: its evaluations, see ``Store.metrics``.
+        network: the layers, ``network.layers[n - 1]`` is layer n.
+    """
+
+    def __init__(
+        self, spec: RunSpec, network: Chain, images: dict[str, Any], metrics: list[dict[str, Any]]
+    ):
+        super().__init__()
+        self.spec, self.network, self.metrics = spec, network, metrics
+        self.classes: list[str] = images["classes"]
+        self.preprocessing = Preprocessing.of(images | {"encoding": spec.dataset.encoding})
+        self._says_orientation = "orientation" in images
+        self.eval()
+
+    def preprocess(self, *images: str | Path | Image.Image | np.ndarray) -> Tensor:
+        """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays.
+
+        An array is taken as upright: grey, (H, W), RGB or RGBA, (H, W, 3 or 4), uint8 or uint16,
+        of any size.
+
+        Raises:
+            UserError: an image is damaged, or of a kind that is not read; says which.
+        """
+        return torch.from_numpy(np.stack([self._row(image) for image in images]))
+
+    def _row(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+        try:
+            row, asks = self.preprocessing(image)
+        except BAD as error:
+            name = image if isinstance(image, (str, Path)) else f"an image ({type(image).__name__})"
+            raise UserError(f"{shown(name)} {fault(error)}") from error
+        if asks and not self._says_orientation:
+            self._says_orientation = True  # once is enough
+            log.warning(
+                "%s was trained before runs kept dataset.orientation; images that ask to be turned "
+                "are taken as they are stored, as its dataset's were unless that was set to apply",
+                self.spec.run_id,
+            )
+        return row
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (B, classes), of the middle of :meth:`preprocess`'s images."""
+        return self.features(images, len(self.network.layers))[:, : len(self.classes)]
+
+    def features(self, images: Tensor, layer: int) -> Tensor:
+        """What layer ``layer`` (from 1) puts out for :meth:`preprocess`'s images;
+        0: what goes into layer 1.
+        """
+        start = torch.full(
+            (len(images),),
+            (self.preprocessing.image_size - self.spec.network.input_size) // 2,
+            device=images.device,
+        )
+        batch = Batch(
+            images, torch.zeros_like(start), start, start, start < 0, self.spec.network.input_size
+        )
+        x = self.network.input(batch)
+        for module in self.network.layers[:layer]:
+            x = module(x)
+        return x
+
+    def images_of(self, dataset: PackedDataset, part: str) -> tuple[Tensor, Tensor]:
+        """All images of its task in a part (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
+        and the place of each one's class in ``classes``, (N,) int64.
+
+        Raises:
+            UserError: it was trained on other images.
+        """
+        if dataset.checksum != self.spec.dataset.checksum:
+            raise UserError(
+                f"{self.spec.run_id} was trained on other images than those in {dataset.folder}: "
+                "open the dataset that it was trained on"
+            )
+        classes = list(self.spec.classes)
+        rows_of = {"train": dataset.train_rows, "val": dataset.val_rows, "test": dataset.test_rows}
+        rows = rows_of[part](classes)
+        labels = np.searchsorted(classes, dataset.labels[rows])
+        return torch.from_numpy(dataset.read_rows(rows)), torch.from_numpy(labels)
+
+    @property
+    def filters(self) -> Tensor:
+        """The weights of layer 1, (filters, 3, height, width)."""
+        return self.network.weight(1).detach()
+
+
+def load_run(folder: str | Path) -> Run:
+    """The finished run in ``folder`` of a run store.
+
+    Raises:
+        UserError: it is not finished, damaged, or was trained before runs kept the names of
+            their classes.
+    """
+    folder = Path(folder)
+    store = Store(folder.parent)
+    spec = store.spec_in(folder / "spec.json")
+    if not store.is_done(spec):
+        raise UserError(
+            f"{folder} is not finished: `python -m experiments.status "
+            f"store={folder.parent}` says how far"
+        )
+    images = store.provenance(spec).get("images_of")
+    if images is None:
+        raise UserError(
+            f"{folder} does not say what its classes are called: it was trained by an older version"
+        )
+    weights = store.weights(spec)
+    network = Chain(spec.network, weights["input.mean"].numpy())
+    network.load_state_dict(weights)
+    return Run(spec, network, images, store.metrics(spec))

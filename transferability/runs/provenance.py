@@ -1,0 +1,65 @@
+"""How a run was made: the machine, the versions, the time it took."""
+
+import datetime
+import platform
+import re
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from transferability.training.loop import Execution
+from transferability.training.state import Member
+
+
+def provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
+    """What is worth knowing about how a run was made, and is no part of its identity."""
+    device = execution.device
+    return {
+        "seconds": round(member.seconds, 3),
+        "images": member.step * member.spec.recipe.batch_size,
+        "cohort_networks": cohort_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "threads": execution.threads,
+        "stacked": execution.stacked,
+        "graphs": execution.graphs,
+        "deterministic": execution.deterministic,
+        "torch": torch.__version__,
+        "network_made_by": member.spec.network.made_by,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu() -> str:
+    """The kind of processor, as another kind may order sums differently:
+    "cpu, x86_64, AMD EPYC, AVX512".
+    """
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
+    named = re.search(
+        r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE
+    )
+    name = named[1] if named else platform.processor()
+    return ", ".join(
+        filter(None, ["cpu", platform.machine(), name, torch.backends.cpu.get_cpu_capability()])
+    )
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """The commit of the code, with a + when the tree has changes; None outside a git checkout."""
+    where = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=where,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        return None
+    return out.stdout.strip() or None

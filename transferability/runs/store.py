@@ -1,0 +1,358 @@
+"""The run store: a folder a run, safe against crashes and against two processes asking
+for the same run.
+
+A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
+``checkpoint-previous.safetensors``, and in one of the networks that train together
+``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (what it
+takes each validation and test image for; runs of before have none), ``metrics.jsonl``,
+``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
+why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
+is held (``flock``) by the process that trains the run; the system frees it when that process dies.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from transferability.errors import UserError
+from transferability.files import (
+    load_tensors,
+    remove_leftovers,
+    replacing,
+    save_tensors,
+    write_atomic,
+)
+from transferability.fingerprint import labels_in
+from transferability.study.spec import Images, RunSpec
+from transferability.training import checkpoint as checkpoints
+from transferability.training.checkpoint import CHECKPOINTS, PROGRESS, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+# what DONE vouches for
+RESULTS = (
+    *("spec.json", "weights.safetensors", "predictions.safetensors"),
+    *("metrics.jsonl", "provenance.json"),
+)
+_RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
+
+
+class Store:
+    """The runs below one folder."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"store={root}: cannot be created: {error.strerror}") from error
+
+    def folder(self, spec: RunSpec) -> Path:
+        return self.root / spec.run_id
+
+    def is_done(self, spec: RunSpec) -> bool:
+        """Whether the run is finished: the marker is there,
+        and the files have the sizes that it recorded.
+
+        Raises:
+            UserError: the folder is that of another run, or a file is not as it was written.
+        """
+        folder = self.folder(spec)
+        record = _record(folder)
+        if record is None:
+            return False
+        self._check(spec)
+        for name, known in record.items():
+            size = (folder / name).stat().st_size if (folder / name).exists() else 0
+            if size != known["bytes"]:
+                raise UserError(
+                    f"{folder / name} has {size} of {known['bytes']} bytes: {_way_back(folder)}"
+                )
+        return True
+
+    def claim(self, spec: RunSpec) -> FileLock | None:
+        """Lock the run for this process, creating its folder; None if another process holds it.
+
+        What a killed process left half-written, or said of its progress, and the mark of an earlier
+        failure, are removed.
+        """
+        folder = self.folder(spec)
+        try:
+            folder.mkdir(exist_ok=True)
+            lock = FileLock(folder / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{folder} cannot be locked for training: {error}") from error
+        try:
+            remove_leftovers(folder)
+            if (folder / "spec.json").exists():
+                self._check(spec)
+            else:
+                write_atomic(folder / "spec.json", _json(spec.to_dict()))
+            for name in ("FAILED", PROGRESS):
+                (folder / name).unlink(missing_ok=True)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def check_locks(self) -> None:
+        """Try whether the file system's locks keep a second holder out,
+        as training by several processes needs.
+
+        Raises:
+            UserError: the store cannot be written, or its locks do not work.
+        """
+        # stays: a process that dies here leaves no more than one that does not
+        path = self.root / ".lock"
+        try:
+            with open(path, "w") as first, open(path, "w") as second:
+                try:
+                    fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    # of the second; or of the first, where another process is trying right now
+                    return
+            raise UserError(
+                f"store={self.root}: the locks of this file system keep nobody out: {_NO_LOCKS}"
+            )
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise UserError(
+                    f"store={self.root}: this file system has no locks "
+                    f"({error.strerror}): {_NO_LOCKS}"
+                ) from error
+            raise UserError(f"store={self.root}: cannot be written: {error.strerror}") from error
+
+    def state(self, spec: RunSpec) -> str:
+        """done | training (by some process now) | failed | half (can be resumed) | missing."""
+        if self.is_done(spec):
+            return "done"
+        folder = self.folder(spec)
+        if (folder / ".lock").exists():
+            lock = FileLock(folder / ".lock")
+            try:
+                with lock.acquire(timeout=0):
+                    pass
+            except Timeout:
+                return "training"
+            except OSError:  # another user's run: whether it is being trained cannot be asked
+                pass
+        if (folder / "FAILED").exists():
+            return "failed"
+        return "half" if checkpoints.any_in(folder) else "missing"
+
+    def specs(self) -> list[RunSpec]:
+        """The specification of every run in the store, by folder name;
+        folders that are none are named and left out.
+        """
+        found = []
+        for path in sorted(self.root.glob("*/spec.json")):
+            try:
+                found.append(self.spec_in(path))
+            except UserError as error:
+                log.warning("left out: %s", error)
+        return found
+
+    def packed_otherwise(self, images: Images) -> int:
+        """How many runs are of a dataset of this name that was packed from other images or
+        at another size.
+        """
+        others = (spec.dataset for spec in self.specs())
+        return sum(other.name == images.name and other != images for other in others)
+
+    def save_checkpoint(self, spec: RunSpec, checkpoint: Checkpoint) -> None:
+        checkpoints.save(self.folder(spec), spec.run_id, checkpoint)
+
+    def load_checkpoint(self, spec: RunSpec) -> Checkpoint | None:
+        return checkpoints.load(self.folder(spec), spec.run_id)
+
+    def step(self, spec: RunSpec) -> int:
+        """Training steps that are safe: all of a finished run, those of the checkpoint, or 0."""
+        return (
+            spec.recipe.steps if self.is_done(spec) else checkpoints.saved_step(self.folder(spec))
+        )
+
+    def finish(
+        self,
+        spec: RunSpec,
+        weights: "dict[str, Tensor]",
+        metrics: list[dict],
+        provenance: dict[str, Any],
+        predictions: "dict[str, Tensor]",
+    ) -> None:
+        """Write the results of a finished run; the marker last, then drop the checkpoints."""
+        folder = self.folder(spec)
+        for name, tensors in (("weights", weights), ("predictions", predictions)):
+            with replacing(folder / f"{name}.safetensors") as temporary:
+                save_tensors(tensors, temporary, {"run": spec.run_id})
+        write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
+        write_atomic(folder / "provenance.json", _json(provenance))
+        write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
+        checkpoints.drop(folder)
+
+    def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
+        """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
+        write_atomic(self.folder(spec) / "FAILED", _json({**why, "attempt": uuid.uuid4().hex}))
+
+    def failure(self, spec: RunSpec) -> dict[str, Any] | None:
+        """Why the last try ended, where it failed."""
+        try:
+            return json.loads((self.folder(spec) / "FAILED").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def weights(self, spec: RunSpec) -> "dict[str, Tensor]":
+        """The final weights of a finished run, checked against its record.
+
+        Raises:
+            UserError: the file is not as it was written.
+        """
+        return load_tensors(self._check_file(self.folder(spec), "weights.safetensors"))
+
+    def predictions(self, spec: RunSpec) -> "dict[str, Tensor] | None":
+        """What a finished run takes each image for, see :func:`cohort.predict`;
+        None of a run that was finished before these were kept.
+        """
+        name = "predictions.safetensors"
+        if name not in (_record(self.folder(spec)) or {}):
+            return None
+        return load_tensors(self._check_file(self.folder(spec), name))
+
+    def metrics(self, spec: RunSpec) -> list[dict[str, Any]]:
+        """The evaluations of a finished run: step, lr, train_loss, val_loss, val_top1."""
+        text = self._check_file(self.folder(spec), "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def provenance(self, spec: RunSpec) -> dict[str, Any]:
+        return json.loads(self._check_file(self.folder(spec), "provenance.json").read_text())
+
+    def verify(self) -> tuple[int, list[str]]:
+        """Read every file of every run: how many runs there are,
+        and a line for each thing that is damaged.
+        """
+        damaged = []
+        folders = sorted({path.parent for name in _RUN for path in self.root.glob(f"*/{name}")})
+        for folder in folders:
+            try:
+                if (folder / "spec.json").exists():
+                    self.spec_in(folder / "spec.json")
+                for name in _record(folder) or {}:
+                    self._check_file(folder, name)
+            except UserError as error:
+                damaged.append(str(error))
+            damaged += checkpoints.damaged(folder)
+        return len(folders), damaged
+
+    def _check_file(self, folder: Path, name: str) -> Path:
+        """The path of a result, read once and compared with its record."""
+        known = (_record(folder) or {}).get(name)
+        if known is None:
+            raise UserError(f"{folder} has no record of {name}: {_way_back(folder)}")
+        try:
+            found = _measure(folder / name)
+        except OSError as error:
+            raise UserError(
+                f"{folder / name} cannot be read ({error.strerror}): {_way_back(folder)}"
+            ) from error
+        if found != known:
+            raise UserError(
+                f"{folder / name} is not as it was written (its SHA-256 differs): "
+                f"{_way_back(folder)}"
+            )
+        return folder / name
+
+    def spec_in(self, path: Path) -> RunSpec:
+        """The specification in a run's folder.
+
+        Raises:
+            UserError: it cannot be read, was changed, or the folder is a copy.
+        """
+        try:
+            spec = RunSpec.from_dict(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): move its folder out of the store"
+            ) from error
+        if spec.run_id != path.parent.name and self.folder(spec).exists():
+            raise UserError(f"{path.parent} is a copy of {spec.run_id}: move it out of the store")
+        if spec.id != path.parent.name.rpartition("-")[2]:
+            raise UserError(
+                f"{path} was changed: it is of a run {spec.id}; restore it or move its folder away"
+            )
+        return spec
+
+    def _check(self, spec: RunSpec) -> None:
+        """Compare the folder's spec.json with ``spec``, field by field."""
+        path = self.folder(spec) / "spec.json"
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): move the folder away to train the run again"
+            ) from None
+        if differing := _differences(spec.to_dict(), found, labels_in(spec)):
+            raise UserError(
+                f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
+                "move the folder away"
+            )
+
+
+_NO_LOCKS = (
+    "two processes could train one run at once; "
+    "put the store on a local disk, NFS or Lustre with flock"
+)
+
+
+def _way_back(folder: Path) -> str:
+    return (
+        f"delete {folder / 'DONE'} and give the command again, "
+        "the run is then trained again to the same numbers"
+    )
+
+
+def _record(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """What DONE says of the files; None without the marker."""
+    path = folder / "DONE"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {_way_back(folder)}") from error
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
+def _differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> list[str]:
+    """Paths of the fields in which two specifications differ, ``labels`` left out."""
+    if where in labels:
+        return []
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        out = []
+        for key in sorted(wanted.keys() | found.keys()):
+            path = f"{where}.{key}" if where else key
+            out += _differences(
+                wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path
+            )
+        return out
+    return [] if wanted == found else [f"{where} (wanted {wanted}, found {found})"]
+
+
+def _json(values: Any) -> str:
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""What to train: configuration, cells, specifications of runs, and jobs."""

@@ -1,0 +1,164 @@
+"""A study: the runs that together make the figures."""
+
+from dataclasses import fields, replace
+
+from transferability.data.packed import PackedDataset
+from transferability.errors import UserError, shown
+from transferability.networks import NetworkConfig
+from transferability.networks.zoo.pretrained_info import Given
+from transferability.study import cells
+from transferability.study.config import Config, RecipeConfig, StudyConfig, StudyPart, changed
+from transferability.study.spec import RunSpec, make_spec
+from transferability.tasks.splits import split_kind, tasks_of
+
+
+def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
+    """Every run of the study, or of what ``split``, ``target``, ``seed``, ``cell``,
+    ``images_per_class`` choose.
+
+    They choose among the networks of a study with parts; a study without parts takes any split,
+    seed or cell. Sources that are no part of the study themselves are not listed; the runner finds
+    them.
+
+    Raises:
+        UserError: an impossible split, task or cell, two splits of one name,
+            or a choice that leaves nothing.
+    """
+    specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
+    if not specs:
+        keys = ("split", "target", "seed", "cell", "images_per_class")
+        chosen = " ".join(
+            f"{key}={value}" for key in keys if (value := getattr(config, key)) is not None
+        )
+        raise UserError(
+            f"study={config.study.name} has no networks{f' with {chosen}' if chosen else ''}"
+        )
+    _check_names(specs)
+    specs = _each_once(specs)
+    if not config.all_images:
+        return specs
+    if any(spec.images_per_class for spec in specs):
+        raise UserError(
+            "all_images=true is not possible with images_per_class: say "
+            "'study.images_per_class=[null]'"
+        )
+    return [replace(spec, all_images=True) for spec in specs]
+
+
+def _check_names(specs: list[RunSpec]) -> None:
+    """Runs, tables and figures name a split as its file is named: one name, two tasks."""
+    classes: dict[tuple[str, str], tuple[int, ...]] = {}
+    for spec in specs + [spec.base for spec in specs if spec.base]:
+        if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
+            raise UserError(
+                f"the study has two splits of the name {shown(spec.split)}, with other classes in "
+                f"task {spec.cell.target}: rename one of the files"
+            )
+
+
+def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
+    """Two splits can have a task in common: its networks, equal in all but the split's name,
+    are those of the first.
+    """
+    first: dict[str, RunSpec] = {}
+    for spec in specs:
+        first.setdefault(spec.id, spec)
+    return [
+        replace(s, source=first.get(s.base.id, s.base)) if s.base else s for s in first.values()
+    ]
+
+
+def _parts(study: StudyConfig) -> list[StudyPart]:
+    """The parts, every null filled in from the study."""
+    names = [f.name for f in fields(StudyPart)]
+    own = {name: getattr(study, name, None) for name in names}
+    given = [
+        {n: getattr(part, n) for n in names if getattr(part, n) is not None}
+        for part in study.parts.values()
+    ]
+    return [StudyPart(**(own | values)) for values in given or [{}]]
+
+
+def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list[RunSpec]:
+    """The chosen runs of one part."""
+
+    def choose(wanted: object, listed: list) -> list:
+        if wanted is None:
+            return listed
+        return [wanted] if wanted in listed or not config.study.parts else []
+
+    network, recipe = changed(config.network, part.network), changed(config.recipe, part.recipe)
+    source_recipe = (
+        None if part.source_recipe is None else changed(config.recipe, part.source_recipe)
+    )
+    specs = []
+    for seed in choose(config.seed, part.seeds):
+        for split in choose(config.split, part.splits):
+            # an impossible split is named before anything that follows from it
+            tasks = list(tasks_of(split, dataset))
+            given = _given(config.weights, network, split, tasks)
+            targets = choose(config.target, tasks if len(tasks) == 1 else part.targets)
+            if config.cell and not config.study.parts:
+                chosen = [cells.parse(config.cell, network.n_layers)]
+                if config.target not in (None, chosen[0].target):
+                    raise UserError(
+                        f"cell={config.cell} is not of target={config.target}: "
+                        "leave one of them away"
+                    )
+            else:
+                chosen = _cells(part, split, targets, network.n_layers)
+                chosen = [c for c in chosen if config.cell in (None, str(c))]
+            specs += [
+                make_spec(cell, split, dataset, network, own, seed, images, source_recipe, given)
+                for images in choose(config.images_per_class, part.images_per_class)
+                for own in _at_rates(recipe, part.rates)
+                for cell in chosen
+            ]
+    return specs
+
+
+RATE = ", rate "  # between a recipe's name and its rate
+
+
+def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeConfig]:
+    """The recipe at each of the learning rates, named after it."""
+    if rates is None:
+        return [recipe]
+    return [replace(recipe, lr=rate, name=f"{recipe.name}{RATE}{rate:g}") for rate in rates]
+
+
+def _given(
+    weights: str | None, network: NetworkConfig, split: str, tasks: list[str]
+) -> Given | None:
+    """The base network of a task A that the split leaves open."""
+    if weights and "A" in tasks:
+        raise UserError(
+            f"weights= says what A is, but split={split} has a task A of its own: use "
+            "split=pretrained, or a file of classes with B alone"
+        )
+    if not weights or tasks != ["B"]:
+        return None
+    from transferability.networks.pretrained import open_given  # reads tensors, which needs torch
+
+    return open_given(weights, network)
+
+
+def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> list[cells.Cell]:
+    kind = split_kind(split)
+    if kind not in part.treatments:
+        raise UserError(
+            f"split={split}: the study names no treatments for splits of the kind {kind!r}; set "
+            f"study.treatments.{kind}"
+        )
+    if bad := [t for t in targets if (t == "all") != (kind == "all") or t not in cells.TASKS]:
+        raise UserError(
+            f"target={bad[0]} is not a task of split={split}: "
+            f"{'all' if kind == 'all' else 'A or B'}"
+        )
+    treatments = part.treatments[kind]
+    return [
+        cell
+        for target in targets
+        for t in treatments
+        for cell in cells.expand(t, target, part.layers, n_layers)
+    ]

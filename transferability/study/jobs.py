@@ -1,0 +1,51 @@
+"""Which runs train together: the cohorts of a study, and the jobs that they are given away as."""
+
+from transferability.errors import UserError
+from transferability.study.spec import RunSpec
+
+
+def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
+    """``specs`` and the runs they start from, each once, sources first."""
+    bases = [s.base for s in specs if s.base]
+    earlier = with_sources(bases) if bases else []
+    return list({s.run_id: s for s in [*earlier, *specs]}.values())
+
+
+def cohort_key(spec: RunSpec) -> tuple:
+    """Runs with the same key see the same stream of batches."""
+    crop = spec.network.input_size
+    return (
+        spec.dataset.checksum,
+        spec.classes,
+        spec.images_per_class,
+        spec.all_images,
+        spec.seed,
+        spec.recipe.pace,
+        crop,
+    )
+
+
+def jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
+    """``runs`` as jobs: those of each train in lockstep,
+    and those that others start from come first.
+
+    A job's place is its number: a study always makes the same jobs.
+    """
+    groups: dict[tuple, list[RunSpec]] = {}
+    for spec in sorted(runs, key=lambda s: s.generation):
+        groups.setdefault((spec.generation, *cohort_key(spec)), []).append(spec)
+    return list(groups.values())
+
+
+def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
+    """The runs of one job of ``specs``; all of them where ``number`` is None.
+
+    Raises:
+        UserError: there is no such job.
+    """
+    if number is None:
+        return specs
+    every = jobs(with_sources(specs))
+    if not 0 <= number < len(every):
+        raise UserError(f"job={number} is not possible: the study has jobs 0 to {len(every) - 1}")
+    return every[number]

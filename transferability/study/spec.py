@@ -1,0 +1,183 @@
+"""A run's identity: everything that can change its numbers, and nothing else."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from transferability.data.packed import PackedDataset
+from transferability.errors import UserError
+from transferability.fingerprint import as_text, described, label, later
+from transferability.networks import NetworkConfig, config_class
+from transferability.networks.zoo.pretrained_info import Facts, Given
+from transferability.study import cells
+from transferability.study.cells import Cell
+from transferability.study.config import RecipeConfig
+from transferability.tasks.splits import split_name, tasks_of
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Images:
+    """The packed images of a run: which they are,
+    and where they are not raw pixels what they went through.
+    """
+
+    name: str = label()
+    image_size: int
+    checksum: str
+    encoding: str | None = later(None)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The full specification of one run. Two runs with equal specs are one run.
+
+    Attributes:
+        dataset: the packed images.
+        split: its name; what counts are the classes.
+        classes: dataset classes of the target task.
+        images_per_class: training images used of each class; None for all.
+        cell: the network of the study, such as A3B+.
+        source: the base whose layers are copied, a run or one that is given; None where nothing
+            is copied.
+        all_images: whether it also trains on the task's validation and test images.
+    """
+
+    dataset: Images
+    split: str = label()
+    classes: tuple[int, ...]
+    images_per_class: int | None
+    cell: Cell = as_text()
+    network: NetworkConfig
+    recipe: RecipeConfig
+    seed: int
+    source: "RunSpec | Given | None" = None
+    all_images: bool = later(False)
+    format: int = field(default=FORMAT, init=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON's values, the source's specification nested."""
+        return described(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
+        """The inverse of :meth:`to_dict`, also of one that went through JSON."""
+        network = config_class(values["network"])(**values["network"])
+        parts = {
+            "dataset": Images(**values["dataset"]),
+            "classes": tuple(values["classes"]),
+            "cell": cells.parse(values["cell"], network.whole_depth),
+            "network": network,
+            "recipe": RecipeConfig(**values["recipe"]),
+            "source": _source_in(values["source"]),
+        }
+        return cls(**{k: v for k, v in values.items() if k != "format"} | parts)
+
+    @cached_property
+    def id(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON,
+        without the names of settings.
+
+        ``network.name`` and ``recipe.name`` are labels: the numbers they stand for are what counts.
+        """
+        values = described(self, labels=False)
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def run_id(self) -> str:
+        """The run's folder: readable, then the hash."""
+        return f"{self.dataset.name}-{self.split}-{self.cell}-s{self.seed}-{self.id}"
+
+    @property
+    def base(self) -> "RunSpec | None":
+        """The run that has to be finished before this one; None where nothing is copied,
+        or a given base is.
+        """
+        return self.source if isinstance(self.source, RunSpec) else None
+
+    @property
+    def generation(self) -> int:
+        """0 for a run that waits for no other, else one more than its base's."""
+        return self.base.generation + 1 if self.base else 0
+
+
+def given_of(specs: list[RunSpec]) -> Given | None:
+    """The base that runs of a study start from, where one is given."""
+    return next((s.source for s in specs if isinstance(s.source, Given)), None)
+
+
+def _source_in(values: dict[str, Any] | None) -> RunSpec | Given | None:
+    if values is None:
+        return None
+    if "digest" not in values:
+        return RunSpec.from_dict(values)
+    network = config_class(values["network"])(**values["network"])
+    return Given(**values | {"network": network, "facts": Facts(**values["facts"])})
+
+
+def make_spec(
+    cell: Cell,
+    split: str,
+    dataset: PackedDataset,
+    network: NetworkConfig,
+    recipe: RecipeConfig,
+    seed: int,
+    images_per_class: int | None = None,
+    source_recipe: RecipeConfig | None = None,
+    given: Given | None = None,
+) -> RunSpec:
+    """The specification of ``cell`` and, nested, of the base it starts from.
+
+    ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
+    (its source is the same task), a transfer's source is trained on the whole of the other task.
+    ``source_recipe``: the base's, where it is another one. ``given``: the base of task A, where the
+    split has no such task.
+
+    Raises:
+        UserError: the split has no such task, or the network does not fit the task,
+            its images or its recipe.
+    """
+    tasks = tasks_of(split, dataset)
+    if cell.target not in tasks:
+        raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
+    source = given if cell.copied and cell.source not in tasks else None
+    if given:
+        network = given.adapted(network)
+    if cell.copied and not source:
+        if cell.source not in tasks:
+            how = ": say what A is with weights=" if list(tasks) == ["B"] else ""
+            raise UserError(
+                f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}{how}"
+            )
+        reduced = images_per_class if cell.source == cell.target else None
+        source = make_spec(
+            Cell(cell.source), split, dataset, network, source_recipe or recipe, seed, reduced
+        )
+    classes = tasks[cell.target]
+    if network.outputs is not None and network.outputs < len(classes):
+        raise UserError(
+            f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has "
+            f"{len(classes)} classes"
+        )
+    if network.input_size > dataset.image_size:
+        raise UserError(
+            f"network.input_size={network.input_size} is not possible: the packed images of "
+            f"{dataset.name} are {dataset.image_size} pixels a side (dataset.image_size)"
+        )
+    if network.normalises_batches and recipe.batch_size == 1:
+        raise UserError("recipe.batch_size=1 is not possible with network.normalisation=batch")
+    return RunSpec(
+        dataset=Images(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
+        split=split_name(split),
+        classes=tuple(classes),
+        images_per_class=images_per_class,
+        cell=cell,
+        network=replace(network.resolved(len(classes)), depth=cell.n if cell.short else None),
+        recipe=recipe,
+        seed=seed,
+        source=source,
+    )

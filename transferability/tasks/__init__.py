@@ -1,0 +1,1 @@
+"""Splits of a dataset's classes into task A and task B."""

@@ -1,0 +1,1 @@
+"""Lockstep training of a cohort of networks."""

@@ -1,0 +1,85 @@
+"""How the networks of a study are executed: the device, and what torch may choose on it."""
+
+import os
+
+import joblib
+import torch
+
+from transferability.errors import UserError
+from transferability.study.config import Config
+from transferability.training.loop import Execution
+
+SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
+
+
+def execution_of(config: Config) -> Execution:
+    """Device and threads of a configuration.
+
+    ``cuda`` without a number is any GPU: training claims a free one.
+
+    Raises:
+        UserError: the device does not exist.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device == torch.device("cuda"):
+            torch.cuda.init()  # a tensor would take memory on GPU 0 in every process
+        else:
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device={config.device} is not here: {str(error).splitlines()[0]}"
+        ) from error
+    gpu = device.type == "cuda"
+    stacked, graphs = ways_of(config, device)
+    _choose_kernels(gpu and config.deterministic)
+    return Execution(
+        device,
+        1 if gpu else config.threads or joblib.cpu_count(),
+        config.max_networks,
+        config.checkpoint_seconds,
+        stacked=stacked,
+        graphs=graphs,
+        deterministic=gpu and config.deterministic,
+    )
+
+
+def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
+    """Whether networks are trained as one stack, and their steps as CUDA graphs: on a GPU,
+    where they can be.
+
+    Raises:
+        UserError: one is asked for where it cannot be.
+    """
+    gpu, network = device.type == "cuda", config.network
+    for key in ("graphs", "stacked"):
+        # on a CPU stacking would change results in their last digits
+        if getattr(config, key) and not gpu:
+            raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
+    if config.stacked and not network.stackable:
+        raise UserError(f"stacked=true is not possible with networks of the kind {network.kind}")
+    stacked = gpu and network.stackable and network.input_size <= SMALL
+    return (
+        stacked if config.stacked is None else config.stacked,
+        gpu if config.graphs is None else config.graphs,
+    )
+
+
+def _choose_kernels(deterministic: bool) -> None:
+    """Which kernels torch may choose on a GPU, for the whole process."""
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
+    # Long sums of bf16 products are cut into parts: each part would be rounded to bf16
+    # (fc6 sums 9,216).
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    # The fastest for each shape, of which a study has few. Which one that is, is a matter of
+    # time: other bits each run.
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # it imports torch's compiler
+        torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
+        # nothing here reads what was not written
+        torch.utils.deterministic.fill_uninitialized_memory = False

@@ -1,0 +1,284 @@
+"""A training step on a GPU: a few large operations instead of thousands of small ones.
+
+Four ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as
+one; the forward and backward passes of all networks are captured once and replayed as one CUDA
+graph; in it small networks run side by side, on branches; one optimiser step updates all.
+"""
+
+import logging
+from dataclasses import fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from transferability.data.batch import Batch
+from transferability.errors import reason
+from transferability.networks.kernels import fused
+from transferability.networks.sequential import NORMALISATION, roles
+from transferability.training.devices import cuda_stream, is_out_of_memory
+from transferability.training.optim import optimiser_of, set_rate
+from transferability.training.state import Member, SharedPrefix, autocast, note_losses
+
+log = logging.getLogger(__name__)
+Work = list[tuple[Batch, list[Member]]]  # the batch of each stream, and the networks that see it
+# passes before a capture: kernels are compiled and chosen, libraries ask for their memory
+WARM_UP = 3
+# networks that run side by side in a graph where a batch has at most so many pixels a channel: a
+# kernel of one of them leaves most of a GPU idle
+BRANCHES, SMALL = 8, 1 << 20
+
+
+class Steps:
+    """Makes steps; what was built for a set of networks is kept as long as the same
+    networks take part.
+    """
+
+    def __init__(self, stacked: bool, graphs: bool):
+        self.stacked, self.graphs = stacked, graphs
+        self._networks, self._step = None, None
+
+    def __call__(self, work: Work) -> None:
+        """One training step of every network of ``work``;
+        all stand at the same step of one recipe.
+        """
+        networks = [[id(m) for m in members] for _, members in work]
+        if not any(networks):  # those that are behind have failed; the others wait for their step
+            return
+        if networks != self._networks:
+            self._step = None  # its memory first
+            self._networks, self._step = networks, _Step(work, self.stacked, self.graphs)
+        self._step([batch for batch, _ in work])
+
+
+class _Step:
+    """The step of one set of networks."""
+
+    def __init__(self, work: Work, stacked: bool, graphs: bool):
+        self.members = [m for _, members in work for m in members]
+        self.stacks = [_stacks(members, stacked) for _, members in work]
+        self.update = JointUpdate(self.members)
+        self.inputs = [_copy(batch) for batch, _ in work] if graphs else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.branches = BRANCHES if graphs and all(_is_small(batch) for batch, _ in work) else 1
+
+    def __call__(self, batches: list[Batch]) -> None:
+        for m in self.members:
+            m.network.begin_step(m.step)
+        if self.inputs is not None and self.graph is None:
+            self.graph = self._capture(self.inputs[0].images.device)
+            if self.graph is None:
+                self.inputs, self.branches = None, 1
+        if self.graph is None:
+            self.gradients(batches)
+        else:
+            self.read(batches)
+            self.graph.replay()
+        self.update()
+
+    def read(self, batches: list[Batch]) -> None:
+        """Copy ``batches`` to where a graph looks for them."""
+        for mine, batch in zip(self.inputs, batches, strict=True):
+            for own, given in zip(_tensors(mine), _tensors(batch), strict=True):
+                own.copy_(given, non_blocking=True)
+
+    def captured(self) -> None:
+        """What a graph captures: the passes over ``inputs``."""
+        self.gradients([replace(batch) for batch in self.inputs])  # crops are computed anew
+
+    def gradients(self, batches: list[Batch]) -> None:
+        """Loss and gradients of every network."""
+        for batch, stacks in zip(batches, self.stacks, strict=True):
+            shared = SharedPrefix(batch)
+            if self.branches == 1:
+                for stack in stacks:
+                    stack.gradients(batch, shared)
+            else:
+                self._on_branches(stacks, batch, shared)
+
+    def _on_branches(
+        self, stacks: "list[Member | Stack]", batch: Batch, shared: SharedPrefix
+    ) -> None:
+        """The same on several streams, where nothing but what is shared has to wait."""
+        device = batch.images.device
+        streams = [cuda_stream(device, f"branch {i}") for i in range(self.branches)]
+        trunk = torch.cuda.current_stream(device)
+        for stack in stacks:
+            for m in stack.members if isinstance(stack, Stack) else [stack]:
+                with autocast(batch, m.spec.recipe):
+                    shared(m, m.network.frozen)
+        for stream in streams:
+            stream.wait_stream(trunk)
+        for i, stack in enumerate(stacks):
+            with torch.cuda.stream(streams[i % self.branches]):
+                stack.gradients(batch, shared)
+        for stream in streams:
+            trunk.wait_stream(stream)
+
+    def _capture(self, device: torch.device) -> torch.cuda.CUDAGraph | None:
+        """The passes as one graph that reads ``inputs`` and writes every network's ``loss``
+        and gradients; None where a network asks the host in the middle of a step.
+        """
+        # BatchNorm counts passes
+        statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]
+        side, graph = cuda_stream(device, "capture"), torch.cuda.CUDAGraph()
+        with torch.cuda.device(device):  # graphs belong to the current one
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self.captured()
+            torch.cuda.current_stream().wait_stream(side)
+            for buffer, before in statistics:
+                buffer.copy_(before)
+            for m in self.members:
+                m.optimiser.zero_grad(set_to_none=True)
+            usual = torch.cuda.current_stream()
+            try:
+                # The thread that reads the next batch may ask for memory meanwhile.
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    self.captured()
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                torch.cuda.set_stream(usual)  # which the end of a failed capture leaves
+                why = error.__context__ or error  # that end has an error of its own
+                log.warning("steps are not captured as a CUDA graph: %s", reason(why))
+                return None
+        return graph
+
+
+def _is_small(batch: Batch) -> bool:
+    return batch.images.is_cuda and len(batch) * batch.crop**2 <= SMALL
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    """What a batch was made of."""
+    return [
+        value
+        for f in fields(batch)
+        if f.init and isinstance(value := getattr(batch, f.name), Tensor)
+    ]
+
+
+def _copy(batch: Batch) -> Batch:
+    values = {f.name: getattr(batch, f.name) for f in fields(batch) if f.init}
+    return Batch(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()})
+
+
+def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
+    """Networks of equal shape together; those that are trained whole must also see
+    the same input.
+    """
+    if not stacked:
+        return list(members)
+    alike: dict[tuple, list[Member]] = {}
+    for m in members:
+        n = m.network.frozen
+        alike.setdefault((n, m.spec.network, m.prefix_key(0) if n == 0 else None), []).append(m)
+    return [Stack(some) if len(some) > 1 else some[0] for some in alike.values()]
+
+
+class Stack:
+    """Networks with equally many frozen layers, whose trained layers run as one network with a
+    dimension more.
+
+    Their parameters and buffers become views of stacked tensors: all that a ``Member`` does
+    goes on working.
+    """
+
+    def __init__(self, members: list[Member]):
+        self.members, self.frozen = members, members[0].network.frozen
+        tops = [nn.Sequential(*m.network.layers[self.frozen :]) for m in members]
+        self.top = tops[0]
+        own = [dict(top.named_parameters()) for top in tops]
+        self.parameters = {
+            name: _stacked([p[name] for p in own]).requires_grad_() for name in own[0]
+        }
+        state = [dict(top.named_buffers()) for top in tops]
+        self.buffers = {name: _stacked([b[name] for b in state]) for name in state[0]}
+        for i in range(len(members)):
+            for mine, stacked in ((own[i], self.parameters), (state[i], self.buffers)):
+                for name, tensor in mine.items():
+                    tensor.data = stacked[name].detach()[i]
+        self._own, self._roles = own, roles(self.top)
+
+    def gradients(self, batch: Batch, shared: SharedPrefix) -> None:
+        """The loss and the gradients of every network of the stack."""
+        with autocast(batch, self.members[0].spec.recipe):
+            inputs = [shared(m, self.frozen) for m in self.members]
+        one = all(x is inputs[0] for x in inputs)
+        x = inputs[0] if one else torch.stack(inputs)
+        # Autocast does not reach into vmap: here is what it does, to all but normalisation.
+        cast = {
+            k: p if self._roles[k] == NORMALISATION else p.to(x.dtype)
+            for k, p in self.parameters.items()
+        }
+        with fused(False):
+            losses = vmap(self._loss, (0, 0, None if one else 0, None))(
+                cast, self.buffers, x, batch.labels
+            )
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        losses.sum().backward()
+        for i, m in enumerate(self.members):
+            m.loss = losses[i].detach()
+            for name, parameter in self._own[i].items():
+                parameter.grad = self.parameters[name].grad[i]
+
+    def _loss(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor
+    ) -> Tensor:
+        return F.cross_entropy(
+            functional_call(self.top, (parameters, buffers), (x,)).float(), labels
+        )
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """One tensor with a dimension more, in which each keeps its order in memory (channels last)."""
+    first = tensors[0].detach()
+    out = torch.empty_strided(
+        (len(tensors), *first.shape),
+        (first.numel(), *first.stride()),
+        dtype=first.dtype,
+        device=first.device,
+    )
+    for i, tensor in enumerate(tensors):
+        out[i] = tensor.detach()
+    return out
+
+
+class JointUpdate:
+    """The optimiser step of many networks at once;
+    each keeps its own optimiser's state, which is the same.
+    """
+
+    def __init__(self, members: list[Member]):
+        self.members = members
+        keys = ("recipe", "multiplier", "weight_decay")
+        groups: dict[tuple, list[nn.Parameter]] = {}
+        for m in members:
+            for group in m.optimiser.param_groups:
+                groups.setdefault(tuple(group[k] for k in keys), []).extend(group["params"])
+        self.optimiser = optimiser_of(
+            [{"params": p, **dict(zip(keys, key, strict=True))} for key, p in groups.items()],
+            members[0].spec.recipe,
+        )
+        self.loss_sum, self.first_bad = (
+            torch.stack([getattr(m, k) for m in members]) for k in ("loss_sum", "first_bad")
+        )
+        for i, m in enumerate(members):
+            m.loss_sum, m.first_bad = self.loss_sum[i], self.first_bad[i]
+            for parameter in m.network.parameters():
+                if parameter.requires_grad:
+                    self.optimiser.state[parameter] = m.optimiser.state[parameter]
+
+    def __call__(self) -> None:
+        step = self.members[0].step
+        set_rate(self.optimiser, step)
+        self.optimiser.step()
+        note_losses(
+            torch.stack([m.loss for m in self.members]), self.loss_sum, self.first_bad, step
+        )
+        for m in self.members:
+            m.step += 1

@@ -1,0 +1,229 @@
+"""The stream of raw uint8 batches of one target task: one stream feeds every network of a cohort.
+
+Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t)
+alone. The next batches are read, and copied to a GPU, while one is used.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transferability.data.batch import Batch
+from transferability.data.packed import PackedDataset
+from transferability.rng import numpy_generator
+from transferability.study.config import RecipeConfig
+from transferability.training.devices import cuda_stream
+
+if TYPE_CHECKING:
+    from transferability.study.spec import RunSpec
+
+ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GPU whole
+# Threads that read batches ahead. Two on a CPU: a disk has the rows of the next batch
+# to find while those of the last are copied. A base network alone takes as many images a second
+# from a GPU's stream as a cohort of 28 takes from 28.
+READERS = {"cpu": 2, "cuda": 8}
+K, T = TypeVar("K"), TypeVar("T")
+
+
+def ahead(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
+    """``function(key)`` for each key in order; ``threads`` compute the next ones,
+    one more waits.
+    """
+    left = iter(keys)
+    with ThreadPoolExecutor(threads) as pool:
+        coming = deque(pool.submit(function, key) for key in islice(left, threads + 1))
+        while coming:
+            done = coming.popleft().result()
+            coming.extend(pool.submit(function, key) for key in islice(left, 1))
+            yield done
+
+
+class Stream:
+    """Training and validation batches of one task.
+
+    Args:
+        dataset: the packed images.
+        classes: dataset classes of the task; their order gives the labels 0..K-1.
+        images_per_class: train on the first so many images a class only; None for all.
+        all_images: train on validation and test images as well.
+        seed: of the order, crops and mirrors.
+        crop: pixels a side of what the networks see.
+    """
+
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        classes: list[int],
+        images_per_class: int | None,
+        seed: int,
+        recipe: RecipeConfig,
+        crop: int,
+        device: torch.device,
+        all_images: bool = False,
+    ):
+        self.seed, self.recipe, self.crop, self.device = seed, recipe, crop, device
+        self.train_rows = (
+            dataset.every_row(classes)
+            if all_images
+            else dataset.train_rows(classes, images_per_class)
+        )
+        self.val_rows, self.test_rows = dataset.val_rows(classes), dataset.test_rows(classes)
+        self._label_of = np.full(len(dataset.classes), -1)
+        self._label_of[classes] = np.arange(len(classes))
+        self._dataset, self._classes = dataset, classes
+        self._cached_order = -1, np.empty(0, np.int64)
+        self._copies = cuda_stream(device, "copies") if device.type == "cuda" else None
+        self._resident = None
+        if self._copies is not None and dataset.images.nbytes <= ON_DEVICE_BYTES:
+            self._resident = dataset.images_on(device)
+
+    @classmethod
+    def of(cls, spec: "RunSpec", dataset: PackedDataset, device: torch.device) -> "Stream":
+        """The batches that a run sees."""
+        return cls(
+            dataset,
+            list(spec.classes),
+            spec.images_per_class,
+            spec.seed,
+            spec.recipe,
+            spec.network.input_size,
+            device,
+            spec.all_images,
+        )
+
+    @property
+    def images_of(self) -> dict[str, Any]:
+        """What the images show, in the order of the labels, and how they were packed."""
+        settings = self._dataset.meta["settings"]
+        return {
+            "classes": [self._dataset.classes[c].name for c in self._classes],
+            "image_size": self._dataset.image_size,
+            "resize": settings["resize"],
+            "fit": settings.get("fit", "squash"),
+            "orientation": settings.get("orientation", "ignore"),
+        }
+
+    @cached_property
+    def mean_image(self) -> np.ndarray:
+        """The mean of the task's training images, (H, W, 3) float32."""
+        return self._dataset.mean_image(self.train_rows)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The dataset rows of training step ``step``: epochs follow each other without a gap."""
+        size, total = self.recipe.batch_size, len(self.train_rows)
+        positions = np.arange(step * size, (step + 1) * size)
+        epochs = positions // total
+        rows = np.empty(size, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            rows[here] = self.train_rows[self._order(int(epoch))[positions[here] % total]]
+        return rows
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.recipe.reshuffle:
+            return np.arange(len(self.train_rows))
+        known, order = self._cached_order
+        if known != epoch:
+            order = numpy_generator(self.seed, "order", epoch).permutation(len(self.train_rows))
+            self._cached_order = epoch, order  # at once: the readers are several threads
+        return order
+
+    def batch(self, step: int) -> Batch:
+        """The training batch of step ``step``."""
+        return self._arrived(*self._send(*self._drawn(step)))
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The training batches of steps start..stop-1, read ahead."""
+        return self._read_ahead(self._drawn, range(start, stop))
+
+    def validation(self) -> Iterator[Batch]:
+        """Every validation image of the task once, centre crop, no mirror; read ahead."""
+        return self.in_order(self.val_rows)
+
+    def test(self) -> Iterator[Batch]:
+        """Every test image of the task once, as :meth:`validation`; none where there are none."""
+        return self.in_order(self.test_rows)
+
+    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+        """These rows once, centre crop, no mirror; read ahead."""
+        size = self.recipe.eval_batch_size
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return self._read_ahead(self._centred, parts)
+
+    def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
+        """Rows, top, left and mirror of a training step."""
+        size, room = self.recipe.batch_size, self._dataset.image_size - self.crop
+        draw = numpy_generator(self.seed, "augment", step)
+        top, left = draw.integers(0, room + 1, (2, size))
+        mirror = (draw.random(size) < 0.5) & self.recipe.mirror
+        return self.rows(step), top, left, mirror
+
+    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Rows, top, left and mirror of images that are evaluated."""
+        same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
+        return rows, same, same, np.zeros(len(rows), dtype=bool)
+
+    def _read_ahead(
+        self, choose: Callable[[K], tuple[np.ndarray, ...]], keys: Iterable[K]
+    ) -> Iterator[Batch]:
+        """The batches that ``choose`` describes for each key;
+        more are being read while one is used.
+        """
+        for sent in ahead(lambda key: self._send(*choose(key)), keys, READERS[self.device.type]):
+            yield self._arrived(*sent)
+
+    def _send(
+        self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray
+    ) -> tuple[list[Tensor], torch.cuda.Event | None]:
+        """A batch on its way to the device: images (or their rows, where all images are there),
+        labels and crops.
+
+        On a GPU nobody waits: the copies go from pinned memory, in a CUDA stream of their own,
+        beside the computation, and the event comes after them. A pinned buffer is dropped here
+        while its copy may not have begun: torch's allocator of pinned memory gives it away again
+        only when the copies from it are done.
+        """
+        labels = self._label_of[self._dataset.labels[rows]]
+        if self._copies is None:
+            arrays = (self._dataset.read_rows(rows), labels, top, left, mirror)
+            return [torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays], None
+        with torch.cuda.stream(self._copies):
+            images = (
+                torch.from_numpy(rows) if self._resident is not None else self._read_pinned(rows)
+            )
+            host = [
+                images,
+                *(torch.from_numpy(np.ascontiguousarray(a)) for a in (labels, top, left, mirror)),
+            ]
+            return [
+                t.pin_memory().to(self.device, non_blocking=True) for t in host
+            ], self._copies.record_event()
+
+    def _read_pinned(self, rows: np.ndarray) -> Tensor:
+        images = torch.empty(
+            (len(rows), *self._dataset.images.shape[1:]), dtype=torch.uint8, pin_memory=True
+        )
+        self._dataset.read_rows(rows, out=images.numpy())
+        return images
+
+    def _arrived(self, sent: list[Tensor], event: torch.cuda.Event | None) -> Batch:
+        """The batch, for what the calling thread computes from now on;
+        the host does not wait for the copies.
+        """
+        if event is not None:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(event)
+            # allocated for the copies: its memory must not go to the next ones while it is in use
+            for tensor in sent:
+                tensor.record_stream(computing)
+        images, *others = sent
+        return Batch(
+            images if self._resident is None else self._resident[images], *others, self.crop
+        )

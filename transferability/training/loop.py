@@ -1,0 +1,234 @@
+"""Lockstep training: one batch a step trains every network of a cohort.
+
+Lockstep is only a way to execute. On a CPU every network runs on one thread, several networks at a
+time, so that its numbers depend neither on its cohort nor on the number of cores. On a GPU
+``gpu.py`` makes the steps.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transferability.data.batch import Batch
+from transferability.training.gpu_step import Steps
+from transferability.training.loader import Stream
+from transferability.training.optim import learning_rate
+from transferability.training.state import Member, SharedPrefix
+
+# times what the last checkpoints took, at least,
+# until the next: they never take more than 3% of the time
+SAVING = 30
+
+
+@dataclass
+class Cohort:
+    """Networks with one target task and the stream that feeds them."""
+
+    stream: Stream
+    members: list[Member]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
+    changes a result.
+    """
+
+    device: torch.device
+    threads: int = 1  # networks at the same moment on a CPU
+    max_networks: int | None = None
+    # between checkpoints, or longer (SAVING); 0: after every step
+    checkpoint_seconds: float = 120.0
+    stacked: bool = False  # train networks of equal shape as one stack, see gpu.py
+    graphs: bool = False  # replay the passes of a step as one CUDA graph
+    deterministic: bool = False  # on a GPU: the same bits every time
+
+
+def train(
+    cohorts: list[Cohort],
+    execution: Execution,
+    save: Callable[[Member], None],
+    fail: Callable[[Member, dict], None],
+    on_step: Callable[[int, list[Member]], None] = lambda step, active: None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Train every network of ``cohorts`` to the end of their common recipe.
+
+    Networks may stand at different steps (after a crash): each joins when the others have reached
+    it. A network whose loss is no number any more, or explodes, leaves its cohort at the next
+    evaluation or checkpoint; the others do not notice.
+
+    Args:
+        save: called with a member when it should be checkpointed.
+        fail: called with a member that leaves, and where it failed.
+        on_step: called after each step with the step and the members that made it.
+        stop: when set, all members are saved after the step (and its evaluation) that is under way.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` was set.
+    """
+    recipe = cohorts[0].members[0].spec.recipe
+    start = min(m.step for cohort in cohorts for m in cohort.members)
+    streams = [c.stream.batches(start, recipe.steps) for c in cohorts]
+    saved, pause = time.monotonic(), execution.checkpoint_seconds
+    for m in _members(cohorts):
+        m.network.train()
+    with _workers(execution) as run:
+        large = execution.stacked or execution.graphs
+        advance = Steps(execution.stacked, execution.graphs) if large else _on_threads(run)
+        for step in range(start, recipe.steps):
+            began = time.monotonic()
+            active = [[m for m in cohort.members if m.step == step] for cohort in cohorts]
+            stepped = [m for members in active for m in members]
+            advance(
+                [(next(batches), members) for batches, members in zip(streams, active, strict=True)]
+            )
+            stopping = stop is not None and stop.is_set()
+            evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
+            saving = stopping or time.monotonic() - saved > pause
+            if evaluating or saving:
+                _drop_failed(cohorts, fail)
+            if evaluating:
+                for cohort in cohorts:  # a network that is ahead was evaluated at this step already
+                    evaluate([m for m in cohort.members if m in stepped], cohort.stream, run)
+            for m in stepped:
+                m.seconds += (time.monotonic() - began) / len(stepped)
+            on_step(step, stepped)
+            if saving:
+                began = time.monotonic()
+                for m in _members(cohorts):
+                    save(m)
+                saved = time.monotonic()
+                if execution.checkpoint_seconds:
+                    pause = max(execution.checkpoint_seconds, SAVING * (saved - began))
+            if stopping:
+                raise KeyboardInterrupt
+            if not _members(cohorts):
+                return
+
+
+def _members(cohorts: list[Cohort]) -> list[Member]:
+    return [m for cohort in cohorts for m in cohort.members]
+
+
+def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[Member]]]], None]:
+    """Steps in which every network runs on a thread of its own."""
+
+    def advance(work: list[tuple[Batch, list[Member]]]) -> None:
+        shared = [(batch, SharedPrefix(batch), members) for batch, members in work]
+        calls = [(m, batch, prefix) for batch, prefix, members in shared for m in members]
+        # The longest first: no thread is left with a whole network at the end of a step.
+        run(Member.train_step, sorted(calls, key=lambda call: call[0].network.frozen))
+
+    return advance
+
+
+def _drop_failed(cohorts: list[Cohort], fail: Callable[[Member, dict], None]) -> None:
+    """Take the networks that failed out of their cohorts."""
+    for cohort in cohorts:
+        for m in list(cohort.members):
+            if why := m.failure():
+                fail(m, why)
+                cohort.members.remove(m)
+
+
+@dataclass
+class _Score:
+    correct: Tensor | int = 0
+    loss: Tensor | float = 0.0
+    images: int = 0
+
+
+def evaluate(members: list[Member], stream: Stream, run: Callable) -> None:
+    """Top-1 accuracy and mean loss of every network on the whole validation set,
+    each batch shared.
+    """
+    scores = {id(m): _Score() for m in members}
+
+    def score(member: Member, batch: Batch, shared: SharedPrefix) -> None:
+        with torch.no_grad():
+            logits = member.logits(batch, shared)
+            mine = scores[id(member)]
+            mine.correct = mine.correct + (logits.argmax(1) == batch.labels).sum()
+            mine.loss = mine.loss + F.cross_entropy(logits, batch.labels, reduction="sum").double()
+            mine.images += len(batch)
+
+    for m in members:
+        m.network.eval()
+    for batch in stream.validation():
+        shared = SharedPrefix(batch)
+        run(score, [(m, batch, shared) for m in members])
+    for m in members:
+        m.network.train()
+        steps = m.step - (m.metrics[-1]["step"] if m.metrics else 0)
+        mine = scores[id(m)]
+        m.metrics.append(
+            {
+                "step": m.step,
+                "lr": learning_rate(m.step - 1, m.spec.recipe),
+                "train_loss": m.loss_sum.item() / steps,
+                "val_loss": float(mine.loss) / mine.images,
+                "val_top1": int(mine.correct) / mine.images,
+            }
+        )
+        m.loss_sum.zero_()
+
+
+def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
+    """What each network of a cohort takes every validation image for, and every test image where
+    there are any.
+
+    Returns:
+        A dictionary a network, in the order of the members: ``validation``, ``test`` -> the label,
+        (images,) int16, in the order of the packed file.
+    """
+    parts = {"validation": cohort.stream.validation, "test": cohort.stream.test}
+    found = [{part: [] for part in parts} for _ in cohort.members]
+
+    def look(member: Member, batch: Batch, shared: SharedPrefix, labels: list[Tensor]) -> None:
+        with torch.no_grad():
+            labels.append(member.logits(batch, shared).argmax(1))
+
+    for m in cohort.members:
+        m.network.eval()
+    with _workers(execution) as run:
+        for part, batches in parts.items():
+            for batch in batches():
+                shared = SharedPrefix(batch)
+                mine = zip(cohort.members, found, strict=True)
+                run(look, [(m, batch, shared, labels[part]) for m, labels in mine])
+    return [
+        {part: torch.cat(own).cpu().to(torch.int16) for part, own in labels.items() if own}
+        for labels in found
+    ]
+
+
+@contextmanager
+def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tuple]], None]]:
+    """A function that runs calls on the worker threads and waits for all of them."""
+    if execution.device.type != "cpu":
+
+        def in_turn(function: Callable, calls: Iterable[tuple]) -> None:
+            for call in calls:
+                function(*call)
+
+        yield in_turn
+        return
+
+    # One intra-operation thread each: a network's sums are then added in one order on any machine.
+    with ThreadPoolExecutor(
+        execution.threads, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+
+        def on_threads(function: Callable, calls: Iterable[tuple]) -> None:
+            for _ in pool.map(lambda call: function(*call), calls):
+                pass
+
+        yield on_threads

@@ -1,0 +1,82 @@
+"""The optimiser of the original: Caffe's SGD, with its multipliers for biases, and pure
+learning-rate schedules; AdamW, which transformers want, with the same.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from transferability.networks.sequential import BIAS, WEIGHT, Chain, roles
+from transferability.study.config import RecipeConfig
+
+
+def learning_rate(step: int, recipe: RecipeConfig) -> float:
+    """The learning rate of step ``step``, before multipliers; above 0 at every step.
+
+    ``step`` is Caffe's policy (``solver.prototxt``: base_lr x gamma^floor(step / stepsize)).
+    ``cosine`` falls to zero at ``recipe.steps``. A warm-up rises linearly to the schedule.
+    """
+    if recipe.schedule == "step":
+        rate = recipe.lr * recipe.gamma ** (step // recipe.step_size)
+    else:
+        rate = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    return rate * min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+
+
+def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.optim.Optimizer:
+    """The recipe's optimiser over every parameter that is not frozen.
+
+    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2
+    and 0).
+    Normalisation scales: rate x 1, no decay. Copied layers (1..copied): rate x
+    ``copied_lr_multiplier``.
+    Each group keeps its ``recipe`` and ``multiplier``; :func:`set_rate` applies them.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for index, layer in enumerate(network.layers):
+        of_layer = recipe.copied_lr_multiplier if index < copied else 1.0
+        role = roles(layer)
+        for name, parameter in layer.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            multiplier = of_layer * (recipe.bias_lr_multiplier if role[name] == BIAS else 1.0)
+            decay = recipe.weight_decay if role[name] == WEIGHT else 0.0
+            groups.setdefault((multiplier, decay), []).append(parameter)
+    return optimiser_of(
+        [
+            {
+                "params": parameters,
+                "recipe": recipe,
+                "multiplier": multiplier,
+                "weight_decay": decay,
+            }
+            for (multiplier, decay), parameters in groups.items()
+        ],
+        recipe,
+    )
+
+
+def optimiser_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimizer:
+    """The recipe's optimiser over these groups of parameters; AdamW is that of Loshchilov & Hutter
+    (2019), its first beta the recipe's momentum.
+    """
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, step: int) -> None:
+    """Set the rates of step ``step``, each group's by its recipe.
+
+    Of SGD: Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves v as it is.
+    torch keeps ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it.
+    Scaling the momentum by the ratio of the two rates makes torch's rule Caffe's, exactly.
+    """
+    for group in optimiser.param_groups:
+        recipe = group["recipe"]
+        rate = learning_rate(step, recipe)
+        ratio = learning_rate(step - 1, recipe) / rate if step else 1.0
+        group["lr"] = rate * group["multiplier"]
+        if "momentum" in group:
+            group["momentum"] = recipe.momentum * ratio

@@ -1,0 +1,257 @@
+"""One network of a cohort: its weights, its optimiser, where it stands, and how it makes a step."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transferability.data.batch import Batch
+from transferability.fingerprint import described
+from transferability.networks.config import NetworkConfig
+from transferability.networks.modules import BatchNorm, channels_subtracted
+from transferability.networks.sequential import Chain, copy_layers
+from transferability.rng import seed_of
+from transferability.study.cells import UNTRAINED
+from transferability.study.config import RecipeConfig
+from transferability.study.spec import RunSpec
+from transferability.training.checkpoint import Checkpoint
+from transferability.training.loader import Stream
+from transferability.training.optim import learning_rate, make_optimiser, set_rate
+
+EXPLODED = 1e4  # a loss above it never comes back
+
+
+# what an optimiser keeps of a parameter, under the name that a checkpoint has for it
+_SAVED = {
+    "momentum_buffer": "momentum",
+    "exp_avg": "exp_avg",
+    "exp_avg_sq": "exp_avg_sq",
+    "step": "steps_of",
+}
+
+
+class Member:
+    """One network of a cohort: its weights, its optimiser and where it stands."""
+
+    def __init__(self, spec: RunSpec, network: Chain):
+        self.spec, self.network = spec, network
+        self.optimiser = make_optimiser(network, spec.cell.copied, spec.recipe)
+        self.step = 0  # the next training step
+        self.metrics: list[dict[str, Any]] = []
+        self.seconds = 0.0  # this network's share of the time spent
+        device = network.input.mean.device
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.loss: Tensor | None = None  # of the last step
+        # the step at which the loss went wrong
+        self.first_bad = torch.tensor(spec.recipe.steps, device=device)
+        self._digests = _prefix_digests(network)
+
+    def prefix_key(self, n: int) -> tuple:
+        """What the output of the frozen layers 1..n depends on: their weights and,
+        in training, own dropout.
+        """
+        return self._digests[n], self.spec.id if self.network.drops_within(n) else None
+
+    def train_step(self, batch: Batch, shared: "SharedPrefix") -> None:
+        """Forward from the frozen prefix, backward down to it, one step of the optimiser."""
+        self.network.begin_step(self.step)
+        self.gradients(batch, shared)
+        set_rate(self.optimiser, self.step)
+        self.optimiser.step()
+        note_losses(self.loss, self.loss_sum, self.first_bad, self.step)
+        self.step += 1
+
+    def gradients(self, batch: Batch, shared: "SharedPrefix") -> None:
+        """The loss and the gradient of every parameter that is trained."""
+        loss = F.cross_entropy(self.logits(batch, shared), batch.labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.loss = loss.detach()
+
+    def failure(self) -> dict[str, Any] | None:
+        """Where the loss stopped to be a number, or exploded; None while all is well."""
+        step = int(self.first_bad)
+        if step >= self.spec.recipe.steps:
+            return None
+        last = self.metrics[-1] if self.metrics else None
+        return {"step": step, "lr": learning_rate(step, self.spec.recipe), "last": last}
+
+    def logits(self, batch: Batch, shared: "SharedPrefix") -> Tensor:
+        """(B, outputs) float32."""
+        with autocast(batch, self.spec.recipe):
+            x = shared(self, self.network.frozen)
+            for layer in self.network.layers[self.network.frozen :]:
+                x = layer(x)
+        return x.float()
+
+    def checkpoint(self) -> Checkpoint:
+        tensors = dict(self.network.state_dict())
+        for name, parameter in self.network.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                if value is not None:  # recipe.momentum=0 has no buffer
+                    tensors[f"{_SAVED[key]}.{name}"] = value
+        return Checkpoint(
+            {**tensors, "loss_sum": self.loss_sum}, self.step, self.metrics, self.seconds
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on exactly where ``checkpoint`` was taken."""
+        tensors = dict(checkpoint.tensors)
+        self.loss_sum.copy_(tensors.pop("loss_sum"))
+        for name, parameter in self.network.named_parameters():
+            for key, saved in _SAVED.items():
+                if (value := tensors.pop(f"{saved}.{name}", None)) is not None:
+                    like = torch.empty_like(parameter) if value.dim() else parameter.new_empty(())
+                    self.optimiser.state[parameter][key] = like.copy_(value)
+        self.network.load_state_dict(tensors, strict=True)
+        self.step, self.metrics, self.seconds = (
+            checkpoint.step,
+            list(checkpoint.metrics),
+            checkpoint.seconds,
+        )
+        self._digests = _prefix_digests(self.network)
+
+
+def note_losses(loss: Tensor, loss_sum: Tensor, first_bad: Tensor, step: int) -> None:
+    """Add the losses of ``step`` to their sums, and note where one is no number any
+    more, or exploded.
+
+    In place and on the device, so that no step waits for it;
+    of one network, or of several in tensors of one shape.
+    """
+    loss_sum += loss
+    bad = ~(loss < EXPLODED)  # true of NaN too
+    first_bad.copy_(torch.where(bad, first_bad.clamp(max=step), first_bad))
+
+
+class SharedPrefix:
+    """Outputs of frozen layers for one batch, computed once for all networks with the same
+    frozen weights.
+
+    Depth 0 is the input after mean subtraction, which is never trained: every network shares it.
+    """
+
+    def __init__(self, batch: Batch):
+        self._batch = batch
+        self._outputs: dict[tuple, Tensor] = {}
+        self._locks: dict[tuple, threading.Lock] = {}
+
+    def __call__(self, member: Member, n: int) -> Tensor:
+        """The output of layers 1..n of ``member``, without a gradient."""
+        key = member.prefix_key(n)
+        with self._locks.setdefault(key, threading.Lock()):
+            if key not in self._outputs:
+                with torch.no_grad():
+                    below = self._batch if n == 0 else self(member, n - 1)
+                    layer = member.network.input if n == 0 else member.network.layers[n - 1]
+                    self._outputs[key] = layer(below)
+            return self._outputs[key]
+
+
+def initial_network(
+    spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None
+) -> Chain:
+    """The network of ``spec`` at step 0, on the CPU.
+
+    Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network
+    under (seed, "untrained", classes), the same for every n: R1..R7 are chops of one untrained
+    network, as A1B..A7B are of one baseA.
+
+    Args:
+        mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
+        source: the state of the base whose layers are copied.
+    """
+    task, cell = seed_of(*spec.classes), spec.cell
+    network = Chain(spec.network, mean, (spec.seed, str(cell), task))
+    if cell.source == UNTRAINED:
+        network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
+    if cell.copied:
+        copy_layers(source, network, cell.copied)
+    network.freeze(cell.frozen)
+    return network
+
+
+def build_member(
+    spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
+) -> Member:
+    """The network of ``spec`` with its optimiser, at step 0 or where its checkpoint was taken."""
+    network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
+    if spec.cell.source == UNTRAINED and checkpoint is None:
+        measure_statistics(network, stream)
+    member = Member(spec, network)
+    if checkpoint:
+        member.restore(checkpoint)
+    return member
+
+
+def _mean(network: NetworkConfig, stream: Stream) -> np.ndarray:
+    """What a network whose layer 1 is its own subtracts."""
+    if (mean := channels_subtracted(network)) is not None:
+        return mean
+    image = stream.mean_image
+    return image if network.mean == "image" else image.mean(axis=(0, 1))
+
+
+def measure_statistics(network: Chain, stream: Stream, batches: int = 20) -> None:
+    """Give the BatchNorm of frozen, untrained layers the statistics of the task's images;
+    without BatchNorm, nothing.
+
+    Layers that were trained bring their statistics along. Untrained ones would keep those they are
+    made with (mean 0, variance 1) and normalise nothing. The mean over the first training batches,
+    in float32.
+    """
+    frozen = network.layers[: network.frozen]
+    norms = [m for m in frozen.modules() if isinstance(m, BatchNorm)]
+    if not norms:
+        return
+    training, usual = network.training, norms[0].momentum
+    network.eval()  # without dropout
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    # as in training: sums are then added in one order on any machine
+    with torch.no_grad(), one_thread():
+        for step in range(batches):
+            x = network.input(stream.batch(step))
+            for layer in frozen:
+                x = layer(x)
+    for norm in norms:
+        norm.momentum = usual
+    network.train(training)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block this thread's operations run on one intra-operation thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
+    enabled = recipe.precision == "bf16"
+    return torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _prefix_digests(network: Chain) -> list[bytes]:
+    """For each depth 0..frozen, a digest of everything at or below it,
+    settings that are no tensors among it.
+    """
+    settings = described(network.config.whole, labels=False)
+    running, out = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()), []
+    for module in (network.input, *network.layers[: network.frozen]):
+        for name, tensor in module.state_dict().items():
+            running.update(name.encode())
+            running.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        out.append(running.digest())
+    return out
