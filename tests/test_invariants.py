@@ -2,7 +2,6 @@
 and that lockstep changes nothing.
 """
 
-import ast
 import json
 import platform
 from dataclasses import replace
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CPU, ROOT
+from tests.conftest import CPU
 from tests.helpers import equal
 from transferability import load_run
 from transferability.data.pack import pack
@@ -350,14 +349,6 @@ def test_the_layers_cover_every_parameter_exactly_once(spec_of):
     of_layers = [p for layer in network.layers for p in layer.parameters()]
     assert len(of_layers) == len(set(of_layers)) == len(list(network.parameters()))
     assert set(of_layers) == set(network.parameters())
-
-
-def test_rule_8_imports_go_one_way():
-    for path in (ROOT / "transferability").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(n.split(".")[0] in ("experiments", "analysis") for n in names), path
 
 
 def test_metrics_of_a_run_say_how_it_was_trained(spec_of, hardest_store):

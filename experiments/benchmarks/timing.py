@@ -52,7 +52,7 @@ class _EnoughError(Exception):
 
 
 def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> float:
-    """Seconds of one step of ``cohort.train`` itself, after a step to warm up."""
+    """Seconds of one step of ``loop.train`` itself, after a step to warm up."""
     ticks = []
 
     def on_step(step: int, active: list[Member]) -> None:

@@ -1,4 +1,4 @@
-"""Packing: any source into the one data format of ``datasets.py``.
+"""Packing: any source into the one data format of ``packed.py``.
 
 Atomic: the folder appears when it is whole. Until then the rows grow in a hidden folder beside it,
 ``.NAME.partial``. Every SAFE images they are forced to the disk, and ``progress.json`` says how

@@ -1,6 +1,6 @@
 """The kinds of network.
 
-A new one is its settings in ``config.py``, its layers in a file here (MAKERS in ``chain.py``), a
+A new one is its settings in ``config.py``, its layers in a file here (MAKERS in ``sequential.py``), a
 line below, and one in conf/network.
 """
 

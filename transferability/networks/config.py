@@ -1,8 +1,8 @@
 """The settings of every kind of network, without their layers: read, checked and hashed without
 torch.
 
-Layers are made by the file of a kind (``eight_layer.py``, ``blocks.py``, ``library.py``), see
-:func:`chain.layers_of`.
+Layers are made by the file of a kind (``caffenet.py``, ``blocks.py``, ``zoo/base.py``), see
+:func:`sequential.layers_of`.
 """
 
 import math

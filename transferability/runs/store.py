@@ -222,7 +222,7 @@ class Store:
         return load_tensors(self._check_file(self.folder(spec), "weights.safetensors"))
 
     def predictions(self, spec: RunSpec) -> "dict[str, Tensor] | None":
-        """What a finished run takes each image for, see :func:`cohort.predict`;
+        """What a finished run takes each image for, see :func:`loop.predict`;
         None of a run that was finished before these were kept.
         """
         name = "predictions.safetensors"

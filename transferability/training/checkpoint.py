@@ -3,7 +3,7 @@ and training goes on from there.
 
 The folder of a run that trains holds ``checkpoint.safetensors`` and the one before it, each with a
 SHA-256 of its own: of the two, the newest that is whole counts. How often they are
-written: ``cohort.train``.
+written: ``loop.train``.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A training step on a GPU: a few large operations instead of thousands of small ones.
 
-Four ways to execute what ``member.py`` says: networks of equal shape are stacked and trained as
+Four ways to execute what ``state.py`` says: networks of equal shape are stacked and trained as
 one; the forward and backward passes of all networks are captured once and replayed as one CUDA
 graph; in it small networks run side by side, on branches; one optimiser step updates all.
 """

@@ -2,7 +2,7 @@
 
 Lockstep is only a way to execute. On a CPU every network runs on one thread, several networks at a
 time, so that its numbers depend neither on its cohort nor on the number of cores. On a GPU
-``gpu.py`` makes the steps.
+``gpu_step.py`` makes the steps.
 """
 
 import threading
@@ -46,7 +46,7 @@ class Execution:
     max_networks: int | None = None
     # between checkpoints, or longer (SAVING); 0: after every step
     checkpoint_seconds: float = 120.0
-    stacked: bool = False  # train networks of equal shape as one stack, see gpu.py
+    stacked: bool = False  # train networks of equal shape as one stack, see gpu_step.py
     graphs: bool = False  # replay the passes of a step as one CUDA graph
     deterministic: bool = False  # on a GPU: the same bits every time
 

@@ -23,7 +23,7 @@ def cifar_groups(kind: str) -> dict[str, str]:
 
 
 def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`sources.open_source`."""
+    """The images that ``config`` names, see :func:`readers.open_source`."""
     # half of the time that a command takes to begin, for those who want CIFAR
     from torchvision import datasets
 

@@ -16,7 +16,7 @@ from transferability.errors import UserError
 
 
 def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`sources.open_source`."""
+    """The images that ``config`` names, see :func:`readers.open_source`."""
     tree = FileTree(config.source)
     try:
         stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))

@@ -116,7 +116,7 @@ def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> 
 
 
 def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`sources.open_source`."""
+    """The images that ``config`` names, see :func:`readers.open_source`."""
     grammar = make_grammar(config.grammar)
     per_family, classes = config.grammar.classes_per_family, []
     subsets = {"train": [], "val": []}

@@ -17,7 +17,7 @@ from transferability.errors import UserError, shown
 
 
 def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`sources.open_source`."""
+    """The images that ``config`` names, see :func:`readers.open_source`."""
     tree = FileTree(config.source)
     require_images(tree)
     root = tree.find("wnids.txt")

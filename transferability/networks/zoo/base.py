@@ -1,5 +1,5 @@
-"""Networks of a library (``of_torchvision.py``, ``of_timm.py``): built by it, chopped where
-``cut.py`` finds a place.
+"""Networks of a library (``torchvision.py``, ``timm.py``): built by it, chopped where
+``partition.py`` finds a place.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def make_layers(config: LibraryConfig) -> list[Layer]:
 
 def seeded(config: LibraryConfig) -> nn.Module:
     """The network in the form in which it is trained: what draws is drawn here,
-    nothing writes into its input, and convolutions are those of ``convolutions.py``.
+    nothing writes into its input, and convolutions are those of ``conv2d.py``.
     """
     model = config.build()
     for name, module in list(model.named_modules()):
