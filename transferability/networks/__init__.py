@@ -1,7 +1,7 @@
 """The kinds of network.
 
-A new one is its settings in ``config.py``, its layers in a file here (MAKERS in ``sequential.py``), a
-line below, and one in conf/network.
+A new one is its settings in ``config.py``, its layers in a file here (MAKERS in
+``sequential.py``), a line below, and one in conf/network.
 """
 
 from collections.abc import Mapping
