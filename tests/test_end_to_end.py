@@ -97,8 +97,9 @@ def test_the_tour_shows_what_the_tables_say_and_trains_nothing(miniature, tour, 
     folder = miniature.folder
     notebook, client = tour
     (tmp_path / "runs").symlink_to(folder / "runs")
-    (tmp_path / "data").symlink_to(folder / "data")
-    where = tmp_path / "figures/figures-procedural"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/demo").symlink_to(folder / "data/procedural")
+    where = tmp_path / "figures/demo"
     cli(collect.main, *miniature.overrides, "study.layers=[1,4,7]", f"out={where}")
     tables = Tables.read(where)
     known = tables.networks.query("split == 'random-0'").set_index("cell")

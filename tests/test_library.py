@@ -17,8 +17,8 @@ from torch import nn
 from tests.conftest import CPU
 from tests.helpers import equal, network_config, network_of
 from transferability.errors import UserError
-from transferability.networks import library
 from transferability.networks.sequential import Chain, layer_costs
+from transferability.networks.zoo import base as library
 from transferability.networks.zoo.partition import Layer
 from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store

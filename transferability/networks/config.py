@@ -357,6 +357,6 @@ def _plain(name: str) -> str:
 
 def _layers() -> ModuleType:
     """What makes the layers of a library's network, which are found in the network itself."""
-    from transferability.networks import library
+    from transferability.networks.zoo import base
 
-    return library
+    return base
