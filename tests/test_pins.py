@@ -20,7 +20,7 @@ from transferability.networks import KINDS as NETWORKS
 
 
 class Recorder:
-    """In the place of hashlib in draws.py: notes the keys that seeds are made of."""
+    """In the place of hashlib in rng.py: notes the keys that seeds are made of."""
 
     def __init__(self):
         self.keys = set()
