@@ -2,6 +2,7 @@
 though Hydra would read a number or a list in it.
 """
 
+import logging
 import re
 import shlex
 from dataclasses import fields, is_dataclass
@@ -15,7 +16,9 @@ from hydra.errors import HydraException, OverrideParseException
 
 from transferability.errors import did_you_mean
 from transferability.networks import KINDS, NetworkConfig
-from transferability.study.config import Config
+from transferability.study.config import Config, current_name
+
+log = logging.getLogger(__name__)
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 # a,b: one value, or a sweep over several
@@ -88,6 +91,9 @@ def quoted(key: str, value: str) -> str:
 
 def _as_typed(word: str, multirun: bool) -> str:
     match = _SETTING.fullmatch(word)
+    if match and (name := current_name(match[2])) != match[2]:
+        log.warning("%s is now called %s", match[2], name)
+        return _as_typed(word.replace(match[2], name, 1), multirun)
     if not match or match[2] not in _texts(Config):
         return word
     key, _, value = match.groups()

@@ -6,6 +6,7 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import experiments.cli
@@ -210,3 +211,22 @@ def test_so_is_one_that_is_added():
         load(compose("config", ["+recipe.stepz=3"]))
     assert plainly(str(error.value)) == "recipe.stepz is no setting: did you mean recipe.steps?"
     assert plainly("another message") == "another message"
+
+
+def test_an_older_name_of_a_setting_is_understood_and_the_new_one_told(caplog):
+    """On the command line and in a file of one's own; ids hang on neither."""
+    words = ["recipe.optimiser=adamw", "++study.parts.odd.network={normalisation: batch}"]
+    assert as_typed(words)[0] == "recipe.optimizer=adamw"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        old = OmegaConf.to_container(compose("config", ["experiment=demo"]))
+    old["recipe"]["optimiser"] = "adamw"
+    old["study"]["parts"] = {"odd": {"network": {"normalisation": "batch"}}}
+    config = load(OmegaConf.create(old))
+    assert config.recipe.optimizer == "adamw"
+    assert config.study.parts["odd"].network == {"normalization": "batch"}
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "recipe.optimiser is now called recipe.optimizer",
+        "recipe.optimiser is now called recipe.optimizer",
+        "study.parts.odd.network.normalisation is now called study.parts.odd.network.normalization",
+    ]

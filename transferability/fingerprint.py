@@ -2,35 +2,42 @@
 
 A plain field of a dataclass counts. A :func:`label` names and does not count. A field that is added
 :func:`later` is left out at the value that means "as before": runs made before it keep their ids,
-and their folders are read as ever.
+and their folders are read as ever. A field that is :func:`stored_as` another name keeps that name
+there.
 """
 
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
-_KEY = "identity"
+_KEY, _STORED = "identity", "stored as"
 
 
-def label(default: Any = MISSING) -> Any:
+def cosmetic(default: Any = MISSING) -> Any:
     """A field that names: written down, and in no identity."""
     return field(default=default, metadata={_KEY: "label"})
 
 
-def later(as_before: Any, *others: Any) -> Any:
+def omit_at(as_before: Any, *others: Any, stored: str | None = None) -> Any:
     """A field that was added when there were runs already: at this value, its default,
     it is left out.
 
-    So it is at ``others``, where they change nothing either.
+    So it is at ``others``, where they change nothing either. ``stored``: see :func:`stored_as`.
     """
-    return field(default=as_before, metadata={_KEY: "later", "as before": (as_before, *others)})
+    metadata = {_KEY: "later", "as before": (as_before, *others)}
+    return field(default=as_before, metadata=metadata | ({_STORED: stored} if stored else {}))
 
 
-def as_text() -> Any:
+def stored_as(name: str, default: Any = MISSING) -> Any:
+    """A field that was renamed when there were runs: stores and identities keep ``name``."""
+    return field(default=default, metadata={_STORED: name})
+
+
+def as_str() -> Any:
     """A field that is written as its text."""
     return field(metadata={_KEY: "text"})
 
 
-def described(settings: Any, labels: bool = True) -> dict[str, Any]:
+def to_dict(settings: Any, labels: bool = True) -> dict[str, Any]:
     """A dataclass as JSON's values, those in it as well;
     without ``labels`` what its identity is made of.
     """
@@ -44,15 +51,27 @@ def described(settings: Any, labels: bool = True) -> dict[str, Any]:
         if role == "text":
             value = str(value)
         elif is_dataclass(value):
-            value = described(value, labels)
-        out[f.name] = list(value) if isinstance(value, tuple) else value
+            value = to_dict(value, labels)
+        name = f.metadata.get(_STORED, f.name)
+        out[name] = list(value) if isinstance(value, tuple) else value
     return out
 
 
-def labels_in(settings: Any, above: str = "") -> set[str]:
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """The inverse of :func:`to_dict` for a dataclass without others in it."""
+    now = renamed(kind)
+    return kind(**{now.get(name, name): value for name, value in values.items()})
+
+
+def renamed(kind: type) -> dict[str, str]:
+    """The fields that have another name in stores: from that name to the field's."""
+    return {f.metadata[_STORED]: f.name for f in fields(kind) if _STORED in f.metadata}
+
+
+def cosmetic_fields(settings: Any, above: str = "") -> set[str]:
     """The names of all labels of a dataclass and of those in it: ``split``, ``network.name`` ..."""
     found = {above + f.name for f in fields(settings) if f.metadata.get(_KEY) == "label"}
     for f in fields(settings):
         if is_dataclass(value := getattr(settings, f.name)):
-            found |= labels_in(value, f"{above}{f.name}.")
+            found |= cosmetic_fields(value, f"{above}{f.name}.")
     return found

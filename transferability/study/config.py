@@ -4,6 +4,7 @@
 A key that is not here is an error.
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,8 +14,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
-from transferability.fingerprint import label, later
-from transferability.networks import NetworkConfig, config_class
+from transferability.fingerprint import cosmetic, omit_at, renamed
+from transferability.networks import KINDS, NetworkConfig, config_class
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class RecipeConfig:
     The learning rate is a pure function of the step, see ``optim.py``.
     """
 
-    name: str = label()
+    name: str = cosmetic()
     steps: int
     batch_size: int
     lr: float
@@ -35,17 +38,19 @@ class RecipeConfig:
     gamma: float = 0.1
     warmup_steps: int = 0
     momentum: float = 0.9
-    weight_decay: float = 5e-4  # of weights; biases and normalisation have none
+    weight_decay: float = 5e-4  # of weights; biases and normalization have none
     bias_lr_multiplier: float = 2.0
     copied_lr_multiplier: float = 1.0  # of copied layers that are fine-tuned; common advice is 0.1
     mirror: bool = True
     # false: every epoch in the order of the packed file, as Caffe reads its leveldb
     reshuffle: bool = True
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
-    optimiser: str = later("sgd")  # sgd (Caffe's) | adamw (momentum is its first beta)
+    optimizer: str = omit_at(
+        "sgd", stored="optimiser"
+    )  # sgd (Caffe's) | adamw (momentum is its first beta)
 
     @property
-    def pace(self) -> tuple:
+    def batching_key(self) -> tuple:
         """What the batches, their precision and the evaluations depend on: networks that have this
         in common can train in one cohort, whatever their rates.
         """
@@ -55,7 +60,7 @@ class RecipeConfig:
             self.mirror,
             self.reshuffle,
             self.precision,
-            self.optimiser,
+            self.optimizer,
             self.eval_every,
             self.eval_batch_size,
         )
@@ -65,7 +70,7 @@ class RecipeConfig:
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
         require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
         known = ("sgd", "adamw")
-        require(self.optimiser in known, "recipe.optimiser", self.optimiser, "sgd or adamw")
+        require(self.optimizer in known, "recipe.optimizer", self.optimizer, "sgd or adamw")
         require(
             self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
         )
@@ -227,6 +232,7 @@ def load(composed: DictConfig) -> Config:
     Raises:
         UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)
     """
+    composed = _renamed(composed)
     typed = OmegaConf.merge(_schema(composed), composed)
     _check_texts(typed, composed)
     config = OmegaConf.to_object(typed)
@@ -252,6 +258,35 @@ def _schema(composed: DictConfig) -> DictConfig:
         schema[key] = OmegaConf.structured(kind)
         OmegaConf.set_readonly(schema[key], False)
     return schema
+
+
+OLD_NAMES = {
+    old: new for kind in (*KINDS.values(), RecipeConfig) for old, new in renamed(kind).items()
+}
+HOLDERS = ("network", "recipe", "source_recipe")  # sections whose settings have been renamed
+
+
+def current_name(key: str) -> str:
+    """The name that a setting has now: recipe.optimizer of recipe.optimiser."""
+    section, _, name = key.rpartition(".")
+    return f"{section}.{OLD_NAMES.get(name, name)}" if section.split(".")[-1] in HOLDERS else key
+
+
+def _renamed(composed: Any, above: str = "") -> Any:
+    """Settings under the names that they have now, with a line for each that has another."""
+    if not isinstance(composed, DictConfig) or composed._is_none():
+        return composed
+    out = OmegaConf.create(composed, flags={"struct": False})
+    for key in list(composed):
+        if OmegaConf.is_missing(composed, key):
+            continue
+        where = f"{above}.{key}".removeprefix(".")
+        if isinstance(value := composed._get_node(key), DictConfig):
+            out[key] = _renamed(value, where)
+        elif (name := current_name(where)) != where:
+            log.warning("%s is now called %s", where, name)
+            out[name.rpartition(".")[2]] = out.pop(key)
+    return out
 
 
 # for what Hydra itself writes (conf/config.yaml)
