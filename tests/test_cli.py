@@ -35,7 +35,7 @@ from transferability.study.config import load
         ("network.outputs=0", "a number above 0, or null"),
         ("network.input_size=3", "too small for small: nothing is left of an image after layer 2"),
         ("recipe.lr=inf", "recipe.lr=inf"),
-        ("recipe.weight_decay=-1", "a number from 0 on"),
+        ("recipe.weight_decay=-1", "at least 0"),
         ("+recipe={schedule:step,step_size:-2}", "recipe.step_size=-2"),
         ("+recipe={schedule:step,step_size:2,gamma:0}", "recipe.gamma=0"),
         ("study.layers=[0,3]", "n goes from 1 to 7"),

@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from transferability.bounds import above, at_least, between, check_bounds, one_of
 from transferability.errors import UserError, did_you_mean, require, shown
 from transferability.fingerprint import cosmetic, omit_at, stored_as
 
@@ -34,9 +35,10 @@ class NetworkConfig(ABC):
     name: str = cosmetic()
     kind: str = omit_at("eight-layer")  # which file of networks/ makes it
     input_size: int  # pixels a side of the crop
-    outputs: int | None = None  # units of the classifier; null: the number of classes of the task
-    # image | channel: what is subtracted from the input; it belongs to the network
-    mean: str = "channel"
+    # units of the classifier; null: the number of classes of the task
+    outputs: Annotated[int | None, above(0)] = None
+    # what is subtracted from the input; it belongs to the network
+    mean: Annotated[str, one_of("image", "channel")] = "channel"
     input_scale: float = 1.0  # factor after the subtraction
     # what is subtracted, a number a channel from 0 to 1; null: the mean of the task's own images
     channel_mean: tuple[float, ...] | None = omit_at(None)
@@ -55,9 +57,7 @@ class NetworkConfig(ABC):
         """Raises:
         UserError: an impossible value.
         """
-        positive = self.outputs is None or self.outputs > 0
-        self._needs(positive, "outputs", "a number above 0, or null")
-        self._needs(self.mean in ("image", "channel"), "mean", "image or channel")
+        check_bounds(self, "network.")
         for key, low in (("channel_mean", -math.inf), ("channel_std", 0.0)):
             values = getattr(self, key)
             fits = values is None or (len(values) == 3 and all(low < v <= 1 for v in values))
@@ -120,20 +120,27 @@ class NetworkConfig(ABC):
 class EightLayerConfig(NetworkConfig):
     """The family of 8-layer networks (paper section 3; CaffeNet's ``train.prototxt``)."""
 
-    channels: tuple[int, ...]  # a number a convolutional layer
-    kernels: tuple[int, ...]
-    strides: tuple[int, ...]
-    paddings: tuple[int, ...]
-    groups: tuple[int, ...]
+    # one number per convolutional layer
+    channels: Annotated[tuple[int, ...], above(0)]
+    kernels: Annotated[tuple[int, ...], above(0)]
+    strides: Annotated[tuple[int, ...], above(0)]
+    paddings: Annotated[tuple[int, ...], at_least(0)]
+    groups: Annotated[tuple[int, ...], above(0)]
     pools: tuple[int, ...]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
-    hidden: tuple[int, ...]  # units of the fully connected layers before the classifier
-    # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
-    normalization: str = stored_as("normalisation", "none")
-    # kaiming | caffe (Gaussian of weight_std, constant bias)
-    initialization: str = stored_as("initialisation", "kaiming")
+    # units of the fully connected layers before the classifier
+    hidden: Annotated[tuple[int, ...], above(0)]
+    # lrn: after the pooled layers 1 and 2; batch: layers 1 to 7
+    normalization: Annotated[str, one_of("none", "lrn", "batch")] = stored_as(
+        "normalisation", "none"
+    )
+    # caffe: Gaussian of weight_std, constant bias
+    initialization: Annotated[str, one_of("kaiming", "caffe")] = stored_as(
+        "initialisation", "kaiming"
+    )
     weight_std: tuple[float, ...] = ()  # initialization=caffe: a number a layer
     bias: tuple[float, ...] = ()  # initialization=caffe: a number a layer
-    dropout: float = 0.0  # after each hidden fully connected layer, in training, frozen or not
+    # after each hidden fully connected layer, in training, frozen or not
+    dropout: Annotated[float, between(0, 1)] = 0.0
 
     @property
     def whole_depth(self) -> int:
@@ -157,9 +164,6 @@ class EightLayerConfig(NetworkConfig):
         for key in ("kernels", "strides", "paddings", "groups"):
             fits = len(getattr(self, key)) == len(self.channels)
             self._needs(fits, key, "one number a convolutional layer")
-        for key in ("channels", "kernels", "strides", "groups", "hidden"):
-            self._needs(min(getattr(self, key), default=1) > 0, key, "numbers above 0")
-        self._needs(min(self.paddings) >= 0, "paddings", "at least 0")
         inputs = [3, *self.channels]
         for i, groups in enumerate(self.groups):
             divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
@@ -170,17 +174,12 @@ class EightLayerConfig(NetworkConfig):
             fits = size > 0 and (number not in self.pools or size >= 2)
             wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
             self._needs(fits, "input_size", wanted)
-        known = ("none", "lrn", "batch")
-        self._needs(self.normalization in known, "normalization", "none, lrn or batch")
-        known = ("kaiming", "caffe")
-        self._needs(self.initialization in known, "initialization", "kaiming or caffe")
         if self.initialization == "caffe":
             wanted = (
                 f"initialization=caffe needs one number for each of the {self.whole_depth} layers"
             )
             for key in ("weight_std", "bias"):
                 self._needs(len(getattr(self, key)) == self.whole_depth, key, wanted)
-        self._needs(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
 
     @property
     def has_batch_norm(self) -> bool:
@@ -195,11 +194,12 @@ class EightLayerConfig(NetworkConfig):
 class BlocksConfig(NetworkConfig):
     """``network=residual``, ``network=plain``, ``network=vit``."""
 
-    block: str  # residual | plain | transformer
-    widths: tuple[int, ...]  # channels of each stage; from one to the next images are halved
-    blocks: int  # blocks of each stage
-    stride: int  # of the stem; pixels a side of a transformer's patches
-    heads: int = 4  # of a transformer's attention
+    block: Annotated[str, one_of(RESIDUAL, PLAIN, TRANSFORMER)]
+    # channels of each stage; from one to the next images are halved
+    widths: Annotated[tuple[int, ...], above(0)]
+    blocks: Annotated[int, above(0)]  # of each stage
+    stride: Annotated[int, above(0)]  # of the stem; pixels per side of a transformer's patches
+    heads: Annotated[int, above(0)] = 4  # of a transformer's attention
 
     @property
     def whole_depth(self) -> int:
@@ -207,12 +207,7 @@ class BlocksConfig(NetworkConfig):
 
     def check(self) -> None:
         super().check()
-        self._needs(
-            self.block in (RESIDUAL, PLAIN, TRANSFORMER), "block", "residual, plain or transformer"
-        )
-        for key in ("blocks", "stride", "heads"):
-            self._needs(getattr(self, key) > 0, key, "a number above 0")
-        self._needs(min(self.widths, default=0) > 0, "widths", "numbers above 0")
+        self._needs(bool(self.widths), "widths", "at least one number")
         fits = list(self.widths) == sorted(self.widths)
         self._needs(fits, "widths", "numbers that do not fall: a shortcut has no fewer channels")
         if self.block == TRANSFORMER:

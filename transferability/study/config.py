@@ -5,12 +5,12 @@ A key that is not here is an error.
 """
 
 import logging
-import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from transferability.bounds import Bound, above, at_least, between, check_bounds, one_of
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
@@ -18,6 +18,7 @@ from transferability.fingerprint import cosmetic, omit_at, renamed
 from transferability.networks import KINDS, NetworkConfig, config_class
 
 log = logging.getLogger(__name__)
+SHARE = Bound(lambda share: 0 < share <= 1, "shares above 0, and at most 1")
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,31 @@ class RecipeConfig:
     """
 
     name: str = cosmetic()
-    steps: int
-    batch_size: int
-    lr: float
-    schedule: str  # step: lr x gamma^(step // step_size) | cosine: to zero at the last step
-    eval_every: int  # steps between validations; the paper's statistic is a mean over them
-    eval_batch_size: int
-    step_size: int | None = None
-    gamma: float = 0.1
-    warmup_steps: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  # of weights; biases and normalization have none
-    bias_lr_multiplier: float = 2.0
-    copied_lr_multiplier: float = 1.0  # of copied layers that are fine-tuned; common advice is 0.1
+    steps: Annotated[int, above(0)]
+    batch_size: Annotated[int, above(0)]
+    lr: Annotated[float, above(0)]
+    # step: lr x gamma^(step // step_size) | cosine: to zero at the last step
+    schedule: Annotated[str, one_of("step", "cosine")]
+    # steps between validations; the paper's statistic is a mean over them
+    eval_every: Annotated[int, above(0)]
+    eval_batch_size: Annotated[int, above(0)]
+    step_size: Annotated[int | None, above(0)] = None
+    gamma: Annotated[float, above(0)] = 0.1
+    warmup_steps: Annotated[int, at_least(0)] = 0
+    momentum: Annotated[float, between(0, 1)] = 0.9
+    weight_decay: Annotated[float, at_least(0)] = (
+        5e-4  # of weights; biases and normalization have none
+    )
+    bias_lr_multiplier: Annotated[float, at_least(0)] = 2.0
+    # of copied layers that are fine-tuned; common advice is 0.1
+    copied_lr_multiplier: Annotated[float, at_least(0)] = 1.0
     mirror: bool = True
     # false: every epoch in the order of the packed file, as Caffe reads its leveldb
     reshuffle: bool = True
-    precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
-    optimizer: str = omit_at(
-        "sgd", stored="optimiser"
-    )  # sgd (Caffe's) | adamw (momentum is its first beta)
+    # bf16: autocast, float32 weights
+    precision: Annotated[str, one_of("float32", "bf16")] = "float32"
+    # sgd: Caffe's; adamw: momentum is its first beta
+    optimizer: Annotated[str, one_of("sgd", "adamw")] = omit_at("sgd", stored="optimiser")
 
     @property
     def batching_key(self) -> tuple:
@@ -66,36 +72,16 @@ class RecipeConfig:
         )
 
     def check(self) -> None:
-        for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
-            require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
-        require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
-        known = ("sgd", "adamw")
-        require(self.optimizer in known, "recipe.optimizer", self.optimizer, "sgd or adamw")
-        require(
-            self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
-        )
-        if self.schedule == "step":
-            needed = self.step_size is not None and self.step_size > 0
-            require(
-                needed, "recipe.step_size", self.step_size, "schedule=step needs a number above 0"
-            )
-            require(0 < self.gamma < math.inf, "recipe.gamma", self.gamma, "a number above 0")
-        for key in ("weight_decay", "bias_lr_multiplier", "copied_lr_multiplier"):
-            value = getattr(self, key)
-            require(0 <= value < math.inf, f"recipe.{key}", value, "a number from 0 on")
-        require(
-            0 <= self.warmup_steps < self.steps,
-            "recipe.warmup_steps",
-            self.warmup_steps,
-            f"at least 0 and below steps={self.steps}",
-        )
-        require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "at least 0 and below 1")
-        require(
-            self.precision in ("float32", "bf16"),
-            "recipe.precision",
-            self.precision,
-            "float32 or bf16",
-        )
+        """Raises:
+        UserError: an impossible value.
+        """
+        check_bounds(self, "recipe.")
+        needed = self.schedule != "step" or self.step_size is not None
+        wanted = "schedule=step needs a number above 0"
+        require(needed, "recipe.step_size", self.step_size, wanted)
+        fits = self.warmup_steps < self.steps
+        wanted = f"at least 0 and below steps={self.steps}"
+        require(fits, "recipe.warmup_steps", self.warmup_steps, wanted)
 
 
 @dataclass
@@ -110,8 +96,10 @@ class StudyPart:
     layers: list[int] | None = None
     # for each kind of split: random, natural-manmade, user, all
     treatments: dict[str, list[str]] | None = None
-    images_per_class: list[int | None] | None = None  # of the target task; null: all
-    rates: list[float] | None = None  # learning rates, each a network; null: the recipe's
+    # of the target task; null: all
+    images_per_class: Annotated[list[int | None] | None, above(0)] = None
+    # learning rates, each a network; null: the recipe's
+    rates: Annotated[list[float] | None, above(0)] = None
     recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
     network: dict[str, Any] | None = None  # settings that differ from the configured network
     # of the bases that layers are copied from, as recipe; null: as recipe
@@ -130,14 +118,14 @@ class StudyConfig:
     seeds: list[int]
     layers: list[int] | None
     treatments: dict[str, list[str]]
-    images_per_class: list[int | None] = field(default_factory=lambda: [None])
-    rates: list[float] | None = None
+    images_per_class: Annotated[list[int | None], above(0)] = field(default_factory=lambda: [None])
+    rates: Annotated[list[float] | None, above(0)] = None
     # the values of n as shares of the layers below the classifier, of any network, where layers
     # is null
-    depths: list[float] | None = None
+    depths: Annotated[list[float] | None, SHARE] = None
     # accuracy | balanced_accuracy (the mean over classes): what the best is chosen by, and figures
     # show
-    choose_by: str = "accuracy"
+    choose_by: Annotated[str, one_of("accuracy", "balanced_accuracy")] = "accuracy"
     parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
@@ -157,27 +145,30 @@ class Config:
     seed: int | None = None  # null: every seed of the study
     cell: str | None = None  # one cell such as A3B+; null: every cell of the study
     # at most so many training images a class of the target task
-    images_per_class: int | None = None
+    images_per_class: Annotated[int | None, above(0)] = None
     # train on validation and test images too: to use, nothing is left to measure it on
     all_images: bool = False
     # one job of the study (networks that train in lockstep), by its number in the plan
     job: int | None = None
-    mode: str = "train"  # train | plan
-    budget_minutes: float | None = None  # the plan says what of the study fits this time
+    mode: Annotated[str, one_of("train", "plan")] = "train"
+    budget_minutes: Annotated[float | None, above(0)] = (
+        None  # the plan says what of the study fits this time
+    )
     # train | require: what happens when a cell's base network is not finished
-    sources: str = "train"
+    sources: Annotated[str, one_of("train", "require")] = "train"
     data_dir: str = "data"
     store: str = "runs"
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
-    threads: int | None = None  # networks that train at the same moment on a CPU; null: one a core
+    # networks that train at the same moment on a CPU; null: one per core
+    threads: Annotated[int | None, above(0)] = None
     # networks held in memory at once; null: the cohort, fewer if memory runs out
-    max_networks: int | None = None
+    max_networks: Annotated[int | None, above(0)] = None
     # train networks of equal shape as one; null: on a GPU, where images are small
     stacked: bool | None = None
     graphs: bool | None = None  # replay a step's passes as one CUDA graph; null: on a GPU
     deterministic: bool = False  # on a GPU: the same bits every time, by kernels that may be slower
     # between checkpoints, at least 30 times what the last took; 0: after every step
-    checkpoint_seconds: float = 120.0
+    checkpoint_seconds: Annotated[float, at_least(0)] = 120.0
     out: str | None = None  # where analysis.collect writes its table
     words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
 
@@ -185,43 +176,18 @@ class Config:
         self.dataset.check()
         self.network.check()
         self.recipe.check()
-        require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
-        require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
-        for key in ("threads", "max_networks", "images_per_class", "budget_minutes"):
-            value = getattr(self, key)
-            require(value is None or value > 0, key, value, "a number above 0, or null")
+        check_bounds(self)
         if self.budget_minutes and self.mode != "plan":
             raise UserError("budget_minutes is for mode=plan, which says what fits it")
-        known = ("accuracy", "balanced_accuracy")
-        require(
-            self.study.choose_by in known,
-            "study.choose_by",
-            self.study.choose_by,
-            " or ".join(known),
-        )
-        for depth in self.study.depths or []:
-            require(0 < depth <= 1, "study.depths", depth, "shares above 0, and at most 1")
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {
             f"study.parts.{name}": part for name, part in self.study.parts.items()
         }
         for where, part in parts.items():
+            check_bounds(part, f"{where}.")
             for n in part.layers or []:
-                require(
-                    n in inner,
-                    f"{where}.layers",
-                    n,
-                    f"n goes from 1 to {inner[-1]} for {self.network.name}",
-                )
-            for rate in part.rates or []:
-                require(0 < rate < math.inf, f"{where}.rates", rate, "a number above 0")
-            for count in part.images_per_class or []:
-                require(
-                    count is None or count > 0,
-                    f"{where}.images_per_class",
-                    count,
-                    "a number above 0, or null",
-                )
+                wanted = f"n goes from 1 to {inner[-1]} for {self.network.name}"
+                require(n in inner, f"{where}.layers", n, wanted)
 
 
 def load(composed: DictConfig) -> Config:

@@ -1,0 +1,51 @@
+"""The values that a setting may have, declared at its field: ``lr: Annotated[float, above(0)]``."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from transferability.errors import require
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What holds of a value, or of each value of a list."""
+
+    holds: Callable[[Any], bool]
+    wanted: str  # in words, as what follows "is not possible:"
+
+
+def above(low: float) -> Bound:
+    return Bound(lambda value: low < value < math.inf, f"a number above {low:g}")
+
+
+def at_least(low: float) -> Bound:
+    return Bound(lambda value: low <= value < math.inf, f"at least {low:g}")
+
+
+def between(low: float, high: float) -> Bound:
+    """From ``low`` to below ``high``."""
+    return Bound(lambda value: low <= value < high, f"at least {low:g} and below {high:g}")
+
+
+def one_of(*names: str) -> Bound:
+    *others, last = names
+    return Bound(lambda value: value in names, f"{', '.join(others)} or {last}")
+
+
+def check_bounds(settings: Any, section: str = "") -> None:
+    """See that each value of a dataclass is within the bounds of its field; None always is.
+
+    Raises:
+        UserError: one is not; the message has its name, with ``section`` before it.
+    """
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name, None)
+        for bound in getattr(hint, "__metadata__", ()):
+            several = isinstance(value, (list, tuple))
+            fits = all(one is None or bound.holds(one) for one in (value if several else [value]))
+            wanted = bound.wanted.replace("a number", "numbers") if several else bound.wanted
+            wanted += ", or null" if NoneType in get_args(get_args(hint)[0]) else ""
+            require(fits, f"{section}{name}", value, wanted)
