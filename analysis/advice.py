@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.baseline import (
+from analysis.page import MARGIN
+from analysis.statistics.baseline import (
     ACCURACY,
     BALANCED,
     Majority,
@@ -22,8 +23,7 @@ from analysis.baseline import (
     too_few,
     within,
 )
-from analysis.page import MARGIN
-from analysis.paired import two_way_interval
+from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 from transferability.study.expand import RATE
 

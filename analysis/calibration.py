@@ -24,11 +24,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import plot
-from analysis.decomposition import shape
 from analysis.page import Page
-from analysis.stats import base_accuracy, t_interval
-from analysis.style import (
+from analysis.plotting import plot
+from analysis.plotting.style import (
     BLUE,
     INK,
     ORANGE,
@@ -39,6 +37,8 @@ from analysis.style import (
     assign_styles,
     write,
 )
+from analysis.statistics.decomposition import shape
+from analysis.statistics.linear_model import base_accuracy, t_interval
 from analysis.tables import StudyResults, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers

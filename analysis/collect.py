@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.baseline import BALANCED, balanced_accuracy, commonest
-from analysis.predictors import predictors
-from analysis.representations import activity, first_layer_filters, similarity
+from analysis.measurements.predictors import predictors
+from analysis.measurements.representations import activity, first_layer_filters, similarity
+from analysis.statistics.baseline import BALANCED, balanced_accuracy, commonest
 from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of
 from analysis.use import use_of
 from transferability.data.duplicates import describe, near_sentence

@@ -28,11 +28,11 @@ import pandas as pd
 from scipy import stats
 
 from analysis.page import Page
-from analysis.paired import two_way_interval
+from analysis.plotting.selection import with_share
+from analysis.plotting.style import FigureSpec, write
 from analysis.questions import variants
-from analysis.selection import with_share
-from analysis.stats import BLOCK, t_interval
-from analysis.style import FigureSpec, write
+from analysis.statistics.linear_model import BLOCK, t_interval
+from analysis.statistics.paired import two_way_interval
 from analysis.tables import VARIANT, StudyResults, mixed, write_csv
 from transferability.errors import UserError
 

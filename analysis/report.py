@@ -26,18 +26,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import captions
 from analysis.advice import LATER, advise, confusions, summary
-from analysis.baseline import commonest
-from analysis.claims import assess
-from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design
 from analysis.figures.write import drawings
-from analysis.over_splits import LEAST
 from analysis.page import MARGIN
-from analysis.paired import class_changes
 from analysis.paper import published
-from analysis.style import (
+from analysis.plotting import captions
+from analysis.plotting.style import (
     AS_TEXT,
     DARK,
     FigureSpec,
@@ -47,6 +42,11 @@ from analysis.style import (
     render,
     styled,
 )
+from analysis.statistics.baseline import commonest
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import Transition, boosts, decompose, transition
+from analysis.statistics.over_splits import LEAST
+from analysis.statistics.paired import class_changes
 from analysis.tables import StudyResults, mixed, names, read_csv, write_csv
 from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic

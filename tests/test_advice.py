@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from analysis.advice import advise, confusions, summary
 from analysis.figures import advice as figure
-from analysis.paired import two_way_interval
-from analysis.plot import scatter
-from analysis.style import compose
+from analysis.plotting.plot import scatter
+from analysis.plotting.style import compose
+from analysis.statistics.paired import two_way_interval
 from analysis.tables import RESULTS, StudyResults
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from analysis.advice import advise, summary
-from analysis.baseline import balanced_accuracy, balancing, too_few, within
-from analysis.claims import assess
 from analysis.figures import advice as figure
-from analysis.paired import two_way_interval
-from analysis.style import compose
+from analysis.plotting.style import compose
+from analysis.statistics.baseline import balanced_accuracy, balancing, too_few, within
+from analysis.statistics.claims import assess
+from analysis.statistics.paired import two_way_interval
 from tests.conftest import shrunk
 from tests.test_advice import WAYS, study
 from transferability.errors import UserError

@@ -11,8 +11,8 @@ from analysis import collect
 from analysis.figures import accuracy, distance
 from analysis.figures.write import drawings
 from analysis.paper import published
+from analysis.plotting.style import compose
 from analysis.report import write_report
-from analysis.style import compose
 from analysis.tables import StudyResults, names
 from tests.conftest import CPU, shrunk
 from tests.made_up import row, tables_of

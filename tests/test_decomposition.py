@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import assess
-from analysis.decomposition import boosts, decompose, transition
-from analysis.stats import BASE
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import boosts, decompose, transition
+from analysis.statistics.linear_model import BASE
 from tests.test_stats import study
 
 LAYERS = range(1, 8)
@@ -68,7 +68,7 @@ def test_intervals_of_a_quantity_hold_together():
     """Seven intervals at once: each as wide as 1 - 0.05/7 asks."""
     from scipy import stats
 
-    from analysis.stats import estimate, mean, subtract
+    from analysis.statistics.linear_model import estimate, mean, subtract
 
     rows = with_losses([0.0] * 7)
     part = decompose(rows).query("quantity == 'transfer loss' and n == 3").iloc[0]

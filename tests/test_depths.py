@@ -12,20 +12,20 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.patches import Rectangle
 
-from analysis.claims import assess
 from analysis.command import command
-from analysis.decomposition import boosts
-from analysis.depths import Depths, listed
 from analysis.figures import FIGURES, curves, design
 from analysis.figures.predictors import LOOKS
 from analysis.figures.write import drawings
+from analysis.measurements.predictors import PREDICTORS
+from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.paper import published
-from analysis.predictors import PREDICTORS
+from analysis.plotting.style import BY_LAYER, DARK, compose, layer_colours, render
 from analysis.questions import QUESTIONS
 from analysis.questions.write import question
 from analysis.report import write_report
-from analysis.representations import ACTIVITY, SIMILARITY
-from analysis.style import BY_LAYER, DARK, compose, layer_colours, render
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import boosts
+from analysis.statistics.depths import Depths, listed
 from analysis.tables import StudyResults
 from tests.made_up import SPLITS, networks, tables_of
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from analysis.command import command
-from analysis.decomposition import decompose
 from analysis.figures import accuracy, distance
 from analysis.figures.write import drawings
 from analysis.paper import published
-from analysis.style import FORMATS, compose, render, save
+from analysis.plotting.style import FORMATS, compose, render, save
+from analysis.statistics.decomposition import decompose
 from analysis.tables import StudyResults
 from tests.conftest import captured
 from tests.made_up import row, tables_of

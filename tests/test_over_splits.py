@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.claims import assess
-from analysis.decomposition import decompose, transition
-from analysis.over_splits import BySplit, over, splits_of
-from analysis.stats import (
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import decompose, transition
+from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     _model,
@@ -19,6 +18,7 @@ from analysis.stats import (
     mean,
     subtract,
 )
+from analysis.statistics.over_splits import BySplit, over, splits_of
 from tests.test_stats import network
 
 STUDIES = 2000

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.paired import by_class, class_changes, mcnemar
+from analysis.statistics.paired import by_class, class_changes, mcnemar
 from analysis.tables import StudyResults
 
 

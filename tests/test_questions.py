@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.plotting.style import compose, save
 from analysis.questions.write import question
-from analysis.style import compose, save
 from analysis.tables import RESULTS, StudyResults, kinds
 from transferability.errors import UserError
 

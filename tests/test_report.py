@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from analysis.figures import activity
+from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.paper import published
 from analysis.report import page, write_report
-from analysis.representations import ACTIVITY, SIMILARITY
 from analysis.tables import RESULTS, StudyResults
 from tests.conftest import ROOT, made_once
 from transferability.files import write_atomic

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analysis.figures.filters import mosaic
-from analysis.representations import (
+from analysis.measurements.representations import (
     activity,
     cka,
     first_layer_filters,
@@ -282,7 +282,7 @@ def test_images_are_a_draw_of_both_tasks_validation_images(
         seen.append(stream.val_rows)
         return unit_grams(network, stream)
 
-    monkeypatch.setattr("analysis.representations.unit_grams", spy)
+    monkeypatch.setattr("analysis.measurements.representations.unit_grams", spy)
     assert set(similarity(random_0, store, dataset, images=20).images) == {20}
     assert all(np.array_equal(rows, seen[0]) for rows in seen), "every network sees the same images"
     assert len(np.unique(seen[0])) == 20 and seen[0].min() >= dataset.n_train

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.stats import (
+from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     available,

@@ -14,9 +14,9 @@ from analysis.collect import collect
 from analysis.collect import main as collecting
 from analysis.figures.write import drawings
 from analysis.paper import published
+from analysis.plotting.selection import relative_to_base
 from analysis.report import page
-from analysis.selection import relative_to_base
-from analysis.stats import BASE, estimate
+from analysis.statistics.linear_model import BASE, estimate
 from tests.conftest import CPU, shrunk
 from tests.helpers import composed
 from transferability.data.config import DatasetConfig

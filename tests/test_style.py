@@ -7,8 +7,8 @@ import sys
 import matplotlib
 import pytest
 
+from analysis.plotting.style import DARK, FigureSpec, Page, Panel, Style, write
 from analysis.report import _figure
-from analysis.style import DARK, FigureSpec, Page, Panel, Style, write
 
 # each changes what is drawn, or ends in a traceback where there is no LaTeX
 HOSTILE = {

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.over_splits import LEAST, splits_of
 from analysis.paper import beside
-from analysis.selection import MAIN, finished, mean_line, with_treated
-from analysis.stats import t_interval
-from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, FigureSpec, Panel, Style
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import MAIN, finished, mean_line, with_treated
+from analysis.plotting.style import INK, PUBLISHED, READINGS, TREATMENTS, FigureSpec, Panel, Style
+from analysis.statistics.linear_model import t_interval
+from analysis.statistics.over_splits import LEAST, splits_of
 from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import RANDOM, SIMILAR
 

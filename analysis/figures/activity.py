@@ -5,9 +5,9 @@ and what becomes of the units above them.
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import BLOCK
-from analysis.style import FAINT, KINDS_OF_NETWORK, FigureSpec, Panel, Style, assign_styles
+from analysis.plotting import captions, plot
+from analysis.plotting.style import FAINT, KINDS_OF_NETWORK, FigureSpec, Panel, Style, assign_styles
+from analysis.statistics.linear_model import BLOCK
 from analysis.tables import StudyResults, kinds
 
 MEASURED = ["cosine of layer n", "silent", "train_loss", "accuracy"]

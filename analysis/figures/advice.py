@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
 from analysis.advice import FAMILIES, Advice, advise, summary
-from analysis.style import BLUE, INK, LIGHT_RED, ORANGE, RED, FigureSpec, Panel, Style
+from analysis.plotting import captions, plot
+from analysis.plotting.style import BLUE, INK, LIGHT_RED, ORANGE, RED, FigureSpec, Panel, Style
 from analysis.tables import StudyResults
 
 LOOKS = {

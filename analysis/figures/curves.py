@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions
-from analysis.selection import MAIN
-from analysis.stats import DISTANT
-from analysis.style import INK, FigureSpec, Panel, Style, layer_colours, with_tips
+from analysis.plotting import captions
+from analysis.plotting.selection import MAIN
+from analysis.plotting.style import INK, FigureSpec, Panel, Style, layer_colours, with_tips
+from analysis.statistics.linear_model import DISTANT
 from analysis.tables import StudyResults
 from transferability.tasks.splits import NATURAL_MANMADE
 

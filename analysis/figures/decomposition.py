@@ -5,11 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import decompose
-from analysis.over_splits import LEAST
 from analysis.paper import beside
-from analysis.style import (
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
     BLUE,
     INK,
     LIGHT_BLUE,
@@ -20,6 +18,8 @@ from analysis.style import (
     Panel,
     Style,
 )
+from analysis.statistics.decomposition import decompose
+from analysis.statistics.over_splits import LEAST
 from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import ALL, NATURAL_MANMADE
 

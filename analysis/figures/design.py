@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, FancyArrowPatch, Rectangle
 from matplotlib.text import Text
 
-from analysis.style import INK, PAPER, FigureSpec, Panel
+from analysis.plotting.style import INK, PAPER, FigureSpec, Panel
 
 # on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
 LETTER = "#fefefe"

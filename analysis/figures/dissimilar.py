@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import decompose
-from analysis.selection import MAIN, finished, mean_line, relative_table, relative_to_base
-from analysis.style import INK, ORANGE, RED, TREATMENTS, FigureSpec, Panel, Style
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import MAIN, finished, mean_line, relative_table, relative_to_base
+from analysis.plotting.style import INK, ORANGE, RED, TREATMENTS, FigureSpec, Panel, Style
+from analysis.statistics.decomposition import decompose
 from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import NATURAL_MANMADE
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
 from analysis.paper import beside
-from analysis.selection import finished, relative_table, relative_to_base, with_treated
-from analysis.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, FigureSpec, Panel, Style
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import finished, relative_table, relative_to_base, with_treated
+from analysis.plotting.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, FigureSpec, Panel, Style
 from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import NATURAL_MANMADE, SIMILAR
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions
-from analysis.style import FigureSpec, Panel
+from analysis.plotting import captions
+from analysis.plotting.style import FigureSpec, Panel
 from analysis.tables import StudyResults
 
 TITLES = {

@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.predictors import rank_correlation
-from analysis.style import BLUE, GREEN, ORANGE, TREATMENTS, FigureSpec, Panel, Style
+from analysis.measurements.predictors import rank_correlation
+from analysis.plotting import captions, plot
+from analysis.plotting.style import BLUE, GREEN, ORANGE, TREATMENTS, FigureSpec, Panel, Style
 from analysis.tables import StudyResults
 
 LOOKS = {

@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import decompose
-from analysis.style import BLUE, INK, OLIVE, ORANGE, RED, FigureSpec, Panel, Style
+from analysis.plotting import captions, plot
+from analysis.plotting.style import BLUE, INK, OLIVE, ORANGE, RED, FigureSpec, Panel, Style
+from analysis.statistics.decomposition import decompose
 from analysis.tables import StudyResults
 from transferability.tasks.splits import NATURAL_MANMADE
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.style import INK, FigureSpec, Panel, Style
+from analysis.plotting import captions, plot
+from analysis.plotting.style import INK, FigureSpec, Panel, Style
 from analysis.tables import StudyResults
 
 MARK = Style("base: trained from scratch", INK, "o", filled=False)

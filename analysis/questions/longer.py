@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import difference
-from analysis.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
+from analysis.plotting import captions, plot
+from analysis.plotting.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
+from analysis.statistics.linear_model import difference
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 

@@ -3,9 +3,9 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import estimate, mean, subtract
-from analysis.style import INK, ORANGE, TREATMENTS, FigureSpec, Panel, Style, assign_styles
+from analysis.plotting import captions, plot
+from analysis.plotting.style import INK, ORANGE, TREATMENTS, FigureSpec, Panel, Style, assign_styles
+from analysis.statistics.linear_model import estimate, mean, subtract
 from analysis.tables import StudyResults
 from transferability.errors import UserError
 

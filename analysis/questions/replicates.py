@@ -7,12 +7,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import QUANTITIES, decompose, difference_at
-from analysis.over_splits import BySplit
 from analysis.paper import beside
-from analysis.stats import estimate
-from analysis.style import FAINT, INK, KINDS_OF_NETWORK, FigureSpec, Panel, Style, assign_styles
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
+    FAINT,
+    INK,
+    KINDS_OF_NETWORK,
+    FigureSpec,
+    Panel,
+    Style,
+    assign_styles,
+)
+from analysis.statistics.decomposition import QUANTITIES, decompose, difference_at
+from analysis.statistics.linear_model import estimate
+from analysis.statistics.over_splits import BySplit
 from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import NATURAL_MANMADE

@@ -5,11 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.depths import Depths
-from analysis.selection import with_share
-from analysis.stats import difference
-from analysis.style import (
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import with_share
+from analysis.plotting.style import (
     INK,
     KINDS_OF_NETWORK,
     TREATMENTS,
@@ -18,6 +16,8 @@ from analysis.style import (
     Style,
     assign_styles,
 )
+from analysis.statistics.depths import Depths
+from analysis.statistics.linear_model import difference
 from analysis.tables import VARIANT, StudyResults, kinds
 
 TASK = ["task", "seed", "images_per_class"]

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from analysis import captions, plot
-from analysis.selection import with_share
-from analysis.style import (
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import with_share
+from analysis.plotting.style import (
     BLUE,
     INK,
     OLIVE,

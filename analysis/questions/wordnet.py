@@ -6,9 +6,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import BLOCK, fitted
-from analysis.style import FAINT, INK, KINDS_OF_NETWORK, FigureSpec, Panel, Style, assign_styles
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
+    FAINT,
+    INK,
+    KINDS_OF_NETWORK,
+    FigureSpec,
+    Panel,
+    Style,
+    assign_styles,
+)
+from analysis.statistics.linear_model import BLOCK, fitted
 from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import DISTANCE

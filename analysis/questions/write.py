@@ -5,8 +5,8 @@ from pathlib import Path
 
 from analysis.figures import activity
 from analysis.page import Page
+from analysis.plotting.style import FigureSpec, write
 from analysis.questions import QUESTIONS
-from analysis.style import FigureSpec, write
 from analysis.tables import StudyResults, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers

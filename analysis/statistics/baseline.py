@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.paired import two_way_interval
+from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be

@@ -5,7 +5,7 @@ what is missing.
 import numpy as np
 import pandas as pd
 
-from analysis.stats import base_accuracy
+from analysis.statistics.linear_model import base_accuracy
 from analysis.tables import StudyResults
 
 # What each kind of 95% interval covers, in the same words everywhere.

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from analysis.over_splits import BySplit, OverSplits, over
-from analysis.stats import (
+from analysis.statistics.linear_model import (
     BASE,
     BLOCK,
     DISTANT,
@@ -21,6 +20,7 @@ from analysis.stats import (
     mean,
     subtract,
 )
+from analysis.statistics.over_splits import BySplit, OverSplits, over
 from transferability.rng import numpy_rng
 from transferability.tasks.splits import SIMILAR
 

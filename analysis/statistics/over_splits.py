@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from analysis.stats import BASE, Condition, Contrast, blocks_of, conditions_of
+from analysis.statistics.linear_model import BASE, Condition, Contrast, blocks_of, conditions_of
 
 LEAST = 3  # splits, from which on their interval decides
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from analysis.stats import BLOCK
-from analysis.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Style, with_tips
+from analysis.plotting.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Style, with_tips
+from analysis.statistics.linear_model import BLOCK
 
 TICKS = 16  # numbers that an axis of layers has room for
 

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.depths import Depths, listed
-from analysis.over_splits import LEAST, BySplit, splits_of
 from analysis.page import MARGIN
-from analysis.stats import (
+from analysis.statistics.depths import Depths, listed
+from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     Contrast,
@@ -31,6 +30,7 @@ from analysis.stats import (
     p_value,
     subtract,
 )
+from analysis.statistics.over_splits import LEAST, BySplit, splits_of
 
 NEAR_CHANCE = 0.9  # of the base's accuracy: a larger loss counts as a collapse
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.stats import BLOCK
+from analysis.statistics.linear_model import BLOCK
 from analysis.tables import StudyResults
 
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
