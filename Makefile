@@ -12,7 +12,7 @@ STUDY = $(or $(OVERRIDES),experiment=demo)
 
 .PHONY: help setup demo tour advice test test-slow test-all lint plan status sweep collect figures report watch question calibration
 .PHONY: paper-figures results
-.PHONY: bench bench-gpu bench-ingest bench-growth clean
+.PHONY: bench bench-gpu bench-ingest clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,9 +118,6 @@ bench-gpu: setup ## CaffeNet on a GPU: correctness, speed against its limits and
 
 bench-ingest: setup ## packing and reading images of ImageNet's size, beside what a cohort consumes
 	@$(RUN) experiments.benchmarks.ingest $(OVERRIDES)
-
-bench-growth: setup ## time and memory against frozen layers, image size, classes and images; hours of larger studies
-	@$(RUN) experiments.benchmarks.growth $(OVERRIDES)
 
 clean: ## remove the virtual environment and caches; data, runs and figures stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
