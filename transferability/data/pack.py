@@ -202,8 +202,11 @@ def _check_classes(
     of those that do not count any more, the reason.
     """
     where = shown(config.source or config.name)
-    if not source.classes:
-        raise UserError(f"{where} has no classes")
+    if len(source.classes) < 2:
+        names = "".join(f", {shown(c.name)}" for c in source.classes)
+        raise UserError(
+            f"{where} has {len(source.classes)} classes{names}: a task needs at least two"
+        )
     for part, items in source.parts.items():
         labels = {item.label for item in items if item.name not in (left_out or ())}
         if empty := [i for i in range(len(source.classes)) if i not in labels]:
