@@ -20,10 +20,10 @@ from analysis.baseline import (
     balancing,
     majority,
     too_few,
-    within,
 )
 from analysis.page import MARGIN
 from analysis.paired import crossed
+from analysis.stats import within
 from analysis.tables import Tables
 from transferability.study.expand import RATE
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.paired import crossed
+from analysis.stats import within
 from analysis.tables import Tables
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be
@@ -83,13 +84,6 @@ def balancing(labels: np.ndarray) -> np.ndarray:
 
 def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(((predicted == labels) * balancing(labels)).mean())
-
-
-def within(
-    estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
-) -> tuple[float, float, float]:
-    """An estimate with its interval, cut to what is possible."""
-    return tuple(float(value) for value in np.clip(estimate, low, high))
 
 
 def too_few(images: int, differing: float, part: str) -> str | None:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from analysis.advice import advise, summary
-from analysis.baseline import balanced_accuracy, balancing, too_few, within
+from analysis.baseline import balanced_accuracy, balancing, too_few
 from analysis.claims import assess
 from analysis.figures import advice as figure
 from analysis.paired import crossed
+from analysis.stats import within
 from analysis.style import compose
 from tests.conftest import shrunk
 from tests.test_advice import WAYS, study

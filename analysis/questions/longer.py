@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import captions, plot
-from analysis.stats import difference
+from analysis.stats import difference, within
 from analysis.style import GREEN, INK, TREATMENTS, Drawing, Mark, Panel, tell_apart
 from analysis.tables import VARIANT, Tables
 from transferability.errors import UserError
@@ -40,7 +40,8 @@ def draw(tables: Tables) -> Drawing:
         r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()
     }
     half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
-    shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
+    ends = [(bases.accuracy - half).clip(lower=0), (bases.accuracy + half).clip(upper=1)]
+    shown = pd.concat([tuned.accuracy, *ends])
     limits, last = (shown.min() - 0.01, shown.max() + 0.01), networks.n.max()
     panels = []
     for row in tuned.drop_duplicates("task").itertuples():
@@ -72,7 +73,8 @@ def _task(
             own = networks[(networks.treatment == "base") & (networks.recipe == recipe)]
             x = shift + 0.06 * (own.seed - own.seed.mean())
             axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
-            axes.errorbar(x, own.accuracy, own.half, color=mark.colour, fmt="none", lw=1)
+            bars = [np.minimum(own.half, own.accuracy), np.minimum(own.half, 1 - own.accuracy)]
+            axes.errorbar(x, own.accuracy, bars, color=mark.colour, fmt="none", lw=1)
             plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))
         for treatment in TUNED:
             own = networks[networks.treatment == treatment]
@@ -112,7 +114,9 @@ def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.D
                     (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy))
                     / one.val_images
                 )
-                found |= {"low": found["difference"] - half, "high": found["difference"] + half}
+                middle = found["difference"]
+                _, low, high = within((middle, middle - half, middle + half))
+                found |= {"low": low, "high": high}
             rows.append(
                 {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
                 | {

@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from analysis import captions, plot
 from analysis.selection import with_share
+from analysis.stats import within
 from analysis.style import BLUE, INK, OLIVE, ORANGE, PAPER, RED, Drawing, Mark, Panel, tell_apart
 from analysis.tables import Tables
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
@@ -172,7 +173,6 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
             "best": False,
             "among_the_best": False,
         }
-        rows.append(
-            row | {"difference": difference, "low": difference - half, "high": difference + half}
-        )
+        _, low, high = within((difference, difference - half, difference + half))
+        rows.append(row | {"difference": difference, "low": low, "high": high})
     return pd.DataFrame(rows).dropna(subset="difference")
