@@ -86,6 +86,24 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(((predicted == labels) * balancing(labels)).mean())
 
 
+def few_images(tables: Tables) -> str | None:
+    """:func:`too_few` of the task with the fewest validation images, by how much its networks
+    differ: from the median accuracy, as if they were right on images of their own, where it is not
+    known on which.
+    """
+    done = tables.networks[tables.networks.accuracy.notna()]
+    if done.empty:
+        return None
+    own = done[done.val_images == done.val_images.min()]
+    share = own.accuracy.median()
+    differing = 2 * share * (1 - share)
+    right = own.right.dropna() if "right" in own else ()
+    if len(right) > 1:
+        ones = np.stack(list(right))
+        differing = float(np.median((ones[1:] != ones[0]).mean(1)))
+    return too_few(int(own.val_images.iloc[0]), differing, "validation")
+
+
 def too_few(images: int, differing: float, part: str) -> str | None:
     """That so few images cannot answer, and how many would; None where they are enough.
 

@@ -28,7 +28,7 @@ from markupsafe import Markup
 
 from analysis import captions
 from analysis.advice import LATER, advise, confusions, summary
-from analysis.baseline import commonest
+from analysis.baseline import commonest, few_images
 from analysis.claims import assess
 from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design
@@ -138,6 +138,7 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
         commonest=commonest(tables),
+        few=None if advice or is_paper else few_images(tables),
         missing=names(missing),
         results=tables.results,
     )
@@ -324,7 +325,10 @@ def _number(value: Any) -> str:
 
 def main(folder: Path, margin: float = MARGIN) -> None:
     path = write_report(folder, margin)
-    claims, advice = read_csv(folder / "claims.csv"), advise(Tables.read(folder), margin)
+    tables = Tables.read(folder)
+    claims, advice = read_csv(folder / "claims.csv"), advise(tables, margin)
+    if not (advice or tables.is_paper) and (few := few_images(tables)):
+        print(few)
     for one in advice[-1:]:
         print("\n".join(one.sentences))
     if not advice or (claims.verdict != "not tested").any():
