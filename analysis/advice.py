@@ -21,8 +21,8 @@ from analysis.statistics.baseline import (
     balancing,
     majority,
     too_few,
-    within,
 )
+from analysis.statistics.linear_model import within
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 from transferability.study.expand import RATE

@@ -210,7 +210,7 @@ def _row(spec: RunSpec, store: Store, done: bool) -> dict[str, Any]:
 def _predictions(
     specs: list[RunSpec], store: Store, dataset: PackedDataset
 ) -> dict[str, np.ndarray]:
-    """See ``Tables.predictions``."""
+    """See ``StudyResults.predictions``."""
     found = {}
     for spec in specs:
         rows_of = {"validation": dataset.val_rows, "test": dataset.test_rows}

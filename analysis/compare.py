@@ -31,7 +31,7 @@ from analysis.page import Page
 from analysis.plotting.selection import with_share
 from analysis.plotting.style import FigureSpec, write
 from analysis.questions import variants
-from analysis.statistics.linear_model import BLOCK, t_interval
+from analysis.statistics.linear_model import BLOCK, t_interval, within
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import VARIANT, StudyResults, mixed, write_csv
 from transferability.errors import UserError
@@ -100,9 +100,11 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         if own.empty or theirs.empty:
             continue
         both = own.merge(theirs, on=[*TASK, "cell"], suffixes=("", "_second"))
-        value, low, high, covers = (
+        *found, covers = (
             _within(both, column, first, second) if len(both) else _between(own, theirs, column)
         )
+        limit = 1 if column == "accuracy" else 2
+        value, low, high = within(found, -limit, limit)
         row = dict(zip(conditions, condition, strict=True))
         if len(both):
             own, theirs = both[[column]], both[[f"{column}_second"]].set_axis([column], axis=1)

@@ -42,7 +42,7 @@ from analysis.plotting.style import (
     render,
     styled,
 )
-from analysis.statistics.baseline import commonest
+from analysis.statistics.baseline import commonest, few_images
 from analysis.statistics.claims import assess
 from analysis.statistics.decomposition import Transition, boosts, decompose, transition
 from analysis.statistics.over_splits import LEAST
@@ -138,6 +138,7 @@ def page(tables: StudyResults, written: str | None = None, margin: float = MARGI
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
         commonest=commonest(tables),
+        few=None if advice or is_paper else few_images(tables),
         missing=names(missing),
         results=tables.results,
     )
@@ -324,7 +325,10 @@ def _number(value: Any) -> str:
 
 def main(folder: Path, margin: float = MARGIN) -> None:
     path = write_report(folder, margin)
-    claims, advice = read_csv(folder / "claims.csv"), advise(StudyResults.read(folder), margin)
+    tables = StudyResults.read(folder)
+    claims, advice = read_csv(folder / "claims.csv"), advise(tables, margin)
+    if not (advice or tables.is_paper) and (few := few_images(tables)):
+        print(few)
     for one in advice[-1:]:
         print("\n".join(one.sentences))
     if not advice or (claims.verdict != "not tested").any():

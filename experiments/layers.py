@@ -3,11 +3,13 @@ chopped is refused, with the reason.
 
 python -m experiments.layers network=torchvision network.model=resnet18
 python -m experiments.layers network=timm network.model=tf_efficientnet_lite0 network.input_size=128
+python -m experiments.layers network=timm network.model=tf_efficientnet_lite0 compare=true
 
 Settings used most:
 network=KIND             torchvision, timm, or one of ours (conf/network/)
 network.model=NAME       its name in the library
 network.input_size=N     pixels a side of the images it sees
+compare=true             compare the layers with the whole network bit for bit, as before training
 """
 
 from experiments.cli import run_module
@@ -23,12 +25,16 @@ CLASSES = 1000  # where the network does not say: as ImageNet has
 
 
 def main(config: Config) -> None:
-    print_layers(config.network)
+    print_layers(config.network, config.compare)
 
 
-def print_layers(network: NetworkConfig) -> None:
+def print_layers(network: NetworkConfig, compare: bool = False) -> None:
     """A line a layer: number, modules, parameters, multiply-adds of an image,
     and what it puts out.
+
+    Raises:
+        UserError: there are no such layers or, where they are compared, they give something else
+            than the whole network.
     """
     network = network.resolved(network.outputs or CLASSES)
     rows = [["layer", "modules", "parameters", "multiply-adds", "output"]]
@@ -42,6 +48,16 @@ def print_layers(network: NetworkConfig) -> None:
         print(f"{a:>{number}}  {b:<{modules}}  {c:>{parameters}}  {d:>{operations}}  {e}")
     print(
         f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of "
-        f"{network.input_size} pixels a side and {network.outputs} classes. Before it is trained, "
-        "the layers, one after the other, are compared with the whole network, bit for bit."
+        f"{network.input_size} pixels a side and {network.outputs} classes."
+    )
+    if not compare:
+        print(
+            "Before it is trained, the layers, one after the other, are compared with the whole "
+            "network, bit for bit (compare=true: now)."
+        )
+        return
+    network.verify()
+    print(
+        "The layers, one after the other, give what the whole network gives, bit for bit: outputs, "
+        "gradients and buffers, in training and in evaluation."
     )

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 from collections import Counter
 
+from transferability.data.mirrors import warn_of_mirrored
 from transferability.data.pack import pack
 from transferability.errors import and_more, shown
 from transferability.study.config import Config
@@ -40,6 +41,8 @@ def main(config: Config) -> None:
         f"{dataset.image_size}x{dataset.image_size}, checksum {dataset.checksum[:12]}; the classes "
         f"are {_listed([c.name for c in dataset.classes])}"
     )
+    if config.recipe.mirror:
+        warn_of_mirrored([c.name for c in dataset.classes])
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
 

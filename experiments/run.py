@@ -24,9 +24,8 @@ import logging
 from pathlib import Path
 
 from experiments.plan import UnpackedImagenet, print_plan
-from transferability.data.mirrors import mirrored
+from transferability.data.mirrors import warn_of_mirrored
 from transferability.data.packed import PackedDataset, dataset_of
-from transferability.errors import and_more, shown
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
@@ -64,14 +63,8 @@ def main(config: Config) -> None:
             "all_images=true: the networks see validation and test images in training, so their "
             "accuracy on them says nothing of new images"
         )
-    pairs = mirrored([c.name for c in dataset.classes])
-    if pairs and any(spec.recipe.mirror for spec in specs):
-        log.warning(
-            "the classes %s and %s%s look like mirror images of each other, and training images "
-            "are mirrored: set recipe.mirror=false",
-            *(shown(name) for name in pairs[0]),
-            and_more(pairs),
-        )
+    if any(spec.recipe.mirror for spec in specs):
+        warn_of_mirrored([c.name for c in dataset.classes])
     if given := pretrained_base_of(study):
         for line in given.lines():
             log.info("%s", line)

@@ -6,11 +6,14 @@ import pytest
 from analysis.advice import advise, summary
 from analysis.figures import advice as figure
 from analysis.plotting.style import compose
-from analysis.statistics.baseline import balanced_accuracy, balancing, too_few, within
+from analysis.report import page
+from analysis.statistics.baseline import balanced_accuracy, balancing, few_images, too_few
 from analysis.statistics.claims import assess
+from analysis.statistics.linear_model import within
 from analysis.statistics.paired import two_way_interval
 from tests.conftest import shrunk
 from tests.test_advice import WAYS, study
+from tests.test_report import bases, finished
 from transferability.errors import UserError
 
 GOOD, DEFECT = 0, 1
@@ -142,3 +145,25 @@ def test_what_can_be_chosen_by(tmp_path):
     assert shrunk(tmp_path, "+study.choose_by=balanced_accuracy").study.choose_by
     with pytest.raises(UserError, match=r"study.choose_by=f1 is not possible: accuracy or bal"):
         shrunk(tmp_path, "+study.choose_by=f1")
+
+
+def test_a_report_of_few_validation_images_says_so():
+    """Of a study without advice: 20 images, of which the networks differ on a fifth."""
+    tables = study(WAYS, seeds=(0,))
+    del tables.metadata["given"]
+    tables.results["val_images"] = 20
+    tables.predictions, known = {}, {}
+    said = "So few images cannot answer: with 20 validation images a difference below "
+    assert f"{said}0.25 is lost in chance; to see one of 0.05 takes about 517." in few_images(
+        tables
+    )
+    for i, run in enumerate(tables.results.run):
+        known[f"{run} validation"] = np.arange(20) < 12 + 4 * (i > 0)
+    tables.predictions = known | {"t validation": np.ones(20, np.int16)}
+    assert "a difference below 0.21 is lost" in few_images(tables)
+    tables.results["val_images"], tables.predictions = 5000, {}
+    assert few_images(tables) is None
+    other = bases(finished())
+    assert "So few images" not in page(other)
+    other.results["val_images"] = 20
+    assert "<li>So few images cannot answer: with 20 validation images" in page(other)

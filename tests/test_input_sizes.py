@@ -9,6 +9,8 @@ from tests.helpers import network_of
 from transferability.errors import UserError
 from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
 from transferability.networks.state_dict import with_positions
+from transferability.networks.zoo import base
+from transferability.networks.zoo.partition import PartitionedLayer
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 
@@ -87,3 +89,16 @@ def test_layers_are_shown_without_the_proof(capsys, monkeypatch):
     print_layers(network_of("torchvision squeezenet1_1", input_size=64))
     said = capsys.readouterr().out
     assert "so n goes from 1 to 9" in said and "Before it is trained, the layers" in said
+
+
+def test_layers_are_compared_on_request(capsys, monkeypatch):
+    network = network_of("torchvision squeezenet1_1", input_size=64)
+    print_layers(network, compare=True)
+    said = capsys.readouterr().out
+    assert "give what the whole network gives, bit for bit" in said and "Before" not in said
+    forward = PartitionedLayer.forward
+    monkeypatch.setattr(PartitionedLayer, "forward", lambda self, x: forward(self, x) + 1e-6)
+    base.verify.cache_clear()
+    with pytest.raises(UserError, match="in training its layers, one after the other, give anoth"):
+        print_layers(network, compare=True)
+    base.verify.cache_clear()

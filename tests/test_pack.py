@@ -197,13 +197,13 @@ def test_a_deleted_dataset_is_packed_anew_in_the_same_process(tmp_path):
 )
 def test_resizing_is_opencvs(tmp_path, resize, size, interpolation):
     image = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
-    for subset in ("train", "val"):
-        write(tmp_path / "source" / subset / "a" / "x.png", image)
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        write(tmp_path / "source" / folder / "x.png", image)
     packed = pack(
         config_of(tmp_path / "source", tmp_path / "packed", resize=resize, image_size=size)
     )
     expected = cv2.resize(image, (size, size), interpolation=interpolation)
-    assert np.array_equal(packed.images[0], expected) and np.array_equal(packed.images[1], expected)
+    assert all(np.array_equal(row, expected) for row in packed.images)
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 25), (25, 10), (10, 10), (11, 24)])
@@ -213,8 +213,8 @@ def test_cropping_keeps_the_aspect_ratio_and_the_middle(tmp_path, height, width)
     """
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([10 * rows, 10 * columns, 0 * rows], axis=-1).astype(np.uint8)
-    for subset in ("train", "val"):
-        write(tmp_path / "source" / subset / "a" / "x.png", image)
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        write(tmp_path / "source" / folder / "x.png", image)
     side = min(height, width)
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed", image_size=side, fit="crop"))
     middle = np.asarray(transforms.CenterCrop(side)(Image.fromarray(image)))
@@ -241,8 +241,8 @@ def test_resizing_squashes_the_whole_image(tmp_path):
     image = np.zeros((8, 32, 3), np.uint8)  # four stripes; cropping the middle would show two
     for stripe in range(4):
         image[:, 8 * stripe : 8 * stripe + 8] = 60 * stripe
-    for subset in ("train", "val"):
-        write(tmp_path / "source" / subset / "a" / "x.png", image)
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        write(tmp_path / "source" / folder / "x.png", image)
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed", image_size=4, resize="area"))
     assert packed.images[0, :, :, 0].tolist() == [[0, 60, 120, 180]] * 4
 

@@ -12,6 +12,7 @@ from analysis.statistics.linear_model import (
     DISTANT,
     available,
     by_task,
+    difference,
     estimate,
     estimate_jointly,
     fitted,
@@ -19,6 +20,10 @@ from analysis.statistics.linear_model import (
     subtract,
     t_interval,
 )
+from analysis.statistics.over_splits import BySplit
+from analysis.statistics.paired import by_class
+
+TINY = (("base", 0, 0.75), ("AnB", 3, 0.25))
 
 
 def network(
@@ -239,3 +244,31 @@ def test_a_slope_with_a_level_for_each_block_known_by_hand():
     assert bend.value == pytest.approx((2 - 3 + 12 - 10) / 2)  # ends less middles
     none = fitted(y[:2], pd.Series(["a", "a"]), x[:2])  # nothing is left over
     assert none.value == pytest.approx(3) and np.isnan([none.low, none.high]).all()
+
+
+def test_no_interval_leaves_what_is_possible():
+    """Of two tasks that disagree wholly, and of the very few images of one."""
+    rows = [
+        network(split, "B", treatment, n, accuracy)
+        for split, accuracies in (("s0", (1.0, 0.0)), ("s1", (0.9, 0.6)))
+        for (treatment, n), accuracy in zip((BASE, ("AnB", 3)), accuracies, strict=True)
+    ]
+    networks, loss = pd.DataFrame(rows), subtract({BASE: 1.0}, {("AnB", 3): 1.0})
+    found, over = estimate(networks, loss), BySplit(networks).estimate(loss)
+    assert (found.value, found.high) == (pytest.approx(0.65), 1.0) and found.low == -1.0
+    assert over.interval() == (-1.0, 1.0)
+    # a difference of differences goes from -2 to 2
+    twice = {BASE: 2.0, ("AnB", 3): -2.0}
+    assert (estimate(networks, twice).low, estimate(networks, twice).high) == (-2.0, 2.0)
+    one = pd.DataFrame([network("s0", "B", t, n, a, val_images=4) for t, n, a in TINY])
+    assert estimate(one, loss).df == 0 and estimate(one, loss).high == 1.0
+    assert t_interval(pd.Series([0.1, 0.9]), 0, 1) == (0.5, 0.0, 1.0)
+    assert difference(pd.Series([0.1, 0.9]))["high"] == 1.0
+    assert difference(pd.Series([0.1, 0.9]), 2.0)["high"] == 2.0
+    assert t_interval(pd.Series([1.0, 9.0]))[2] == pytest.approx(5 + 4 * 12.7062, abs=1e-3)
+
+
+def test_no_interval_of_a_class_leaves_what_is_possible():
+    right, wrong = np.ones(2, bool), np.zeros(2, bool)
+    rows = by_class(np.tile(right, 200), np.tile(wrong, 200), np.repeat(np.arange(200), 2))
+    assert rows.high.max() == 1.0 and rows.low.between(-1, 1).all()

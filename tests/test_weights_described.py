@@ -148,9 +148,14 @@ def test_tags_with_other_values_are_named():
     facts = assumed(network_of("timm mobilenetv3_large_100", input_size=64))
     assert facts.origin.endswith("timm, mobilenetv3_large_100.ra_in1k")
     assert facts.notes == (
-        "other weights for this network have other values (miil_in21k, miil_in21k_ft_in1k mean "
-        "0 0 0 and standard deviation 1 1 1; ra4_e3600_r224_in1k mean 0.5 0.5 0.5 and standard "
-        "deviation 0.5 0.5 0.5): experiments.check_weights says which fit",
+        "other weights for this network want images prepared otherwise (miil_in21k, "
+        "miil_in21k_ft_in1k mean 0 0 0 and standard deviation 1 1 1 and interpolation bilinear; "
+        "ra4_e3600_r224_in1k mean 0.5 0.5 0.5 and standard deviation 0.5 0.5 0.5 and crop of the "
+        "middle 0.95): experiments.check_weights says which mean and standard deviation fit",
+    )
+    assert assumed(network_of("torchvision resnet50", input_size=64)).notes == (
+        "other weights for this network want images prepared otherwise (IMAGENET1K_V1 crop of the "
+        "middle 0.88)",
     )
     assert assumed(network_of("timm tf_efficientnet_lite0", input_size=64)).notes == ()
 

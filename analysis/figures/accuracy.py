@@ -139,7 +139,7 @@ def _splits(axes: Axes, table: pd.DataFrame, mark: Style) -> None:
     for n, values in table.dropna().iterrows():
         if n == 0 and len(table) > 1:
             continue  # the bases have a mark of their own
-        centre, low, high = t_interval(values)
+        centre, low, high = t_interval(values, 0, 1)
         bar = [[centre - low], [high - centre]]
         axes.errorbar([n + shift], [centre], bar, color=mark.colour, lw=1, capsize=2, zorder=2)
         tip = f"n = {n}: {centre:.3f} [{low:.3f}, {high:.3f}] over {len(values)} splits"
@@ -176,7 +176,7 @@ def _mean_table(
     table = done.groupby(["treatment", "n"]).accuracy.agg(["mean", "std", "size"]).reset_index()
     table.columns = ["treatment", "n", "mean accuracy", "standard deviation", "networks"]
     found = {
-        (t, n): t_interval(values)
+        (t, n): t_interval(values, 0, 1)
         for t, splits in several.items()
         for n, values in splits.dropna().iterrows()
     }

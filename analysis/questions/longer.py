@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis.plotting import captions, plot
 from analysis.plotting.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
-from analysis.statistics.linear_model import difference
+from analysis.statistics.linear_model import difference, within
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 
@@ -41,7 +41,8 @@ def draw(tables: StudyResults) -> FigureSpec:
         for r, (c, m, style) in looks.items()
     }
     half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
-    shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
+    ends = [(bases.accuracy - half).clip(lower=0), (bases.accuracy + half).clip(upper=1)]
+    shown = pd.concat([tuned.accuracy, *ends])
     limits, last = (shown.min() - 0.01, shown.max() + 0.01), networks.n.max()
     panels = []
     for row in tuned.drop_duplicates("task").itertuples():
@@ -73,7 +74,8 @@ def _task(
             own = networks[(networks.treatment == "base") & (networks.recipe == recipe)]
             x = shift + 0.06 * (own.seed - own.seed.mean())
             axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
-            axes.errorbar(x, own.accuracy, own.half, color=mark.colour, fmt="none", lw=1)
+            bars = [np.minimum(own.half, own.accuracy), np.minimum(own.half, 1 - own.accuracy)]
+            axes.errorbar(x, own.accuracy, bars, color=mark.colour, fmt="none", lw=1)
             plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))
         for treatment in TUNED:
             own = networks[networks.treatment == treatment]
@@ -113,7 +115,9 @@ def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.D
                     (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy))
                     / one.val_images
                 )
-                found |= {"low": found["difference"] - half, "high": found["difference"] + half}
+                middle = found["difference"]
+                _, low, high = within((middle, middle - half, middle + half))
+                found |= {"low": low, "high": high}
             rows.append(
                 {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
                 | {

@@ -127,7 +127,9 @@ def _table(networks: pd.DataFrame, depths: Depths) -> pd.DataFrame:
                 .groupby([both[c] for c in TASK], dropna=False)
                 .mean()
             )
-            row |= {"against": names[0], "tasks": by_task.count()} | difference(by_task)
+            row |= {"against": names[0], "tasks": by_task.count()} | difference(
+                by_task, 1 if column == "accuracy" else 2
+            )
         if (
             treatment == "BnB"
             and depths.around

@@ -21,6 +21,7 @@ from analysis.plotting.style import (
     Style,
     assign_styles,
 )
+from analysis.statistics.linear_model import within
 from analysis.tables import StudyResults
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 
@@ -183,7 +184,6 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
             "best": False,
             "among_the_best": False,
         }
-        rows.append(
-            row | {"difference": difference, "low": difference - half, "high": difference + half}
-        )
+        _, low, high = within((difference, difference - half, difference + half))
+        rows.append(row | {"difference": difference, "low": low, "high": high})
     return pd.DataFrame(rows).dropna(subset="difference")

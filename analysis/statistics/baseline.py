@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.statistics.linear_model import within
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 
@@ -85,11 +86,22 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(((predicted == labels) * balancing(labels)).mean())
 
 
-def within(
-    estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
-) -> tuple[float, float, float]:
-    """An estimate with its interval, cut to what is possible."""
-    return tuple(float(value) for value in np.clip(estimate, low, high))
+def few_images(tables: StudyResults) -> str | None:
+    """:func:`too_few` of the task with the fewest validation images, by how much its networks
+    differ: from the median accuracy, as if they were right on images of their own, where it is not
+    known on which.
+    """
+    done = tables.networks[tables.networks.accuracy.notna()]
+    if done.empty:
+        return None
+    own = done[done.val_images == done.val_images.min()]
+    share = own.accuracy.median()
+    differing = 2 * share * (1 - share)
+    right = own.right.dropna() if "right" in own else ()
+    if len(right) > 1:
+        ones = np.stack(list(right))
+        differing = float(np.median((ones[1:] != ones[0]).mean(1)))
+    return too_few(int(own.val_images.iloc[0]), differing, "validation")
 
 
 def too_few(images: int, differing: float, part: str) -> str | None:

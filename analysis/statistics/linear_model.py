@@ -67,20 +67,20 @@ class JointEstimate:
     covariance: np.ndarray
     df: int
     carriers: list[pd.DataFrame]  # for each difference the networks that carry it
+    limits: list[float]  # (k,) how large each can be
 
     def intervals(self, confidence: float) -> list[Estimate]:
         """Each difference with its own interval of this confidence:
-        Student's t, or normal without ``df``.
+        Student's t, or normal without ``df``; cut to what is possible.
         """
         out = []
-        for value, variance, rows in zip(
-            self.values, np.diag(self.covariance), self.carriers, strict=True
+        for value, variance, rows, limit in zip(
+            self.values, np.diag(self.covariance), self.carriers, self.limits, strict=True
         ):
             error = np.sqrt(variance) or np.finfo(float).tiny
             spread = stats.t(self.df, value, error) if self.df else stats.norm(value, error)
-            low, high = spread.interval(confidence)
+            interval = within((value, *spread.interval(confidence)), -limit, limit)
             tasks = len(rows[BLOCK].drop_duplicates())
-            interval = float(value), float(low), float(high)
             out.append(Estimate(*interval, len(rows), tasks, self.df, float(error)))
         return out
 
@@ -101,13 +101,27 @@ def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
     return base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
 
 
-def t_interval(values: pd.Series) -> tuple[float, float, float]:
-    """The mean of independent values, without NaN, with its 95% interval (Student's t);
-    of one there is no interval.
+def within(
+    estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
+) -> tuple[float, float, float]:
+    """An estimate with its interval, cut to what is possible."""
+    return tuple(float(value) for value in np.clip(estimate, low, high))
+
+
+def limit_of(weights: Contrast) -> float:
+    """How large a difference can be, as accuracies are from 0 to 1."""
+    return sum(weight for weight in weights.values() if weight > 0)
+
+
+def t_interval(
+    values: pd.Series, least: float = -np.inf, most: float = np.inf
+) -> tuple[float, float, float]:
+    """The mean of independent values, without NaN, with its 95% interval (Student's t), which is
+    cut to what values can be; of one there is no interval.
     """
     centre, count = float(values.mean()), int(values.count())
     half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
-    return centre, centre - half, centre + half
+    return within((centre, centre - half, centre + half), least, most)
 
 
 @dataclass(frozen=True)
@@ -150,9 +164,10 @@ def holm(p: pd.Series) -> pd.Series:
     return steps.cummax().clip(upper=1.0).reindex(p.index)
 
 
-def difference(values: pd.Series) -> dict[str, float]:
-    """:func:`t_interval` as columns of a table."""
-    return dict(zip(("difference", "low", "high"), t_interval(values), strict=True))
+def difference(values: pd.Series, limit: float = 1.0) -> dict[str, float]:
+    """:func:`t_interval` of differences, none larger than ``limit``, as columns of a table."""
+    found = t_interval(values, -limit, limit)
+    return dict(zip(("difference", "low", "high"), found, strict=True))
 
 
 def blocks_of(networks: pd.DataFrame) -> pd.Series:
@@ -237,6 +252,7 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
         covariance,
         df,
         [_carriers(rows, conditions, blocks, w) for w in contrasts],
+        [limit_of(w) for w in contrasts],
     )
 
 

@@ -16,7 +16,15 @@ from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from analysis.statistics.linear_model import BASE, Condition, Contrast, blocks_of, conditions_of
+from analysis.statistics.linear_model import (
+    BASE,
+    Condition,
+    Contrast,
+    blocks_of,
+    conditions_of,
+    limit_of,
+    within,
+)
 
 LEAST = 3  # splits, from which on their interval decides
 
@@ -31,6 +39,7 @@ class OverSplits:
         df: degrees of freedom of the error.
         splits: how many; where no split has both sides of the difference, how many each side has.
             The sides are then taken to vary alike from split to split.
+        limit: how large the difference can be.
     """
 
     COLUMNS: ClassVar = ("splits", "over splits", "splits low", "splits high")
@@ -39,12 +48,14 @@ class OverSplits:
     error: float
     df: int
     splits: tuple[int, ...]
+    limit: float = np.inf
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         if not self.df:
             return np.nan, np.nan
         half = stats.t.isf((1 - confidence) / 2, self.df) * self.error
-        return self.value - half, self.value + half
+        ends = (self.value, self.value - half, self.value + half)
+        return within(ends, -self.limit, self.limit)[1:]
 
     @property
     def decides(self) -> bool:
@@ -144,7 +155,8 @@ class BySplit:
         if not (sides := self.values(weights)):
             return None
         value, error, df = over(*(values for _, values in sides))
-        return OverSplits(float(value), float(error), df, tuple(len(names) for names, _ in sides))
+        counts = tuple(len(names) for names, _ in sides)
+        return OverSplits(float(value), float(error), df, counts, limit_of(weights))
 
     def _means(self, accuracy: np.ndarray, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """The weighted sum in every block that has all of it: mean over the blocks of a task, then

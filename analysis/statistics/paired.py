@@ -1,6 +1,6 @@
 """Two networks on the same images: whether they differ, and in which classes.
 
-Every finished network keeps what it takes each image for (``Tables.predictions``). What both have
+Every finished network keeps what it takes each image for (``StudyResults.predictions``). What both have
 right, or both wrong, says nothing of their difference; what only one has right says all.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.linear_model import BLOCK
+from analysis.statistics.linear_model import BLOCK, within
 from analysis.tables import StudyResults
 
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
@@ -48,7 +48,8 @@ def by_class(
         centre = (gained - lost) / (n + 2)
         half = z * np.sqrt((gained + lost) / (n + 2) - centre**2) / np.sqrt(n + 2)
         difference = a.mean() - b.mean()
-        rows.append((label, n, a.mean(), b.mean(), difference, centre - half, centre + half))
+        _, low, high = within((centre, centre - half, centre + half))
+        rows.append((label, n, a.mean(), b.mean(), difference, low, high))
     columns = ["label", "images", "first", "second", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 

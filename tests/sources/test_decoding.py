@@ -231,9 +231,9 @@ def see_through(kind, **options):
     ids=["gif", "webp", "apng", "png with alpha", "webp with alpha", "16 bits a channel"],
 )
 def test_an_animation_is_its_first_frame_and_transparency_is_dropped(tmp_path, data):
-    for subset in ("train", "val"):
-        (tmp_path / "source" / subset / "a").mkdir(parents=True)
-        (tmp_path / "source" / subset / "a" / "x.png").write_bytes(data)
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        (tmp_path / "source" / folder / "x.png").write_bytes(data)
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed"))
     assert np.abs(packed.images.astype(int) - (200, 60, 30)).max() <= 1
 
@@ -246,11 +246,9 @@ def test_the_rotation_tag_of_a_camera_is_ignored(tmp_path):
     image[: SIDE // 2] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn me by 90 degrees"
-    for subset in ("train", "val"):
-        (tmp_path / "source" / subset / "a").mkdir(parents=True)
-        Image.fromarray(image).save(
-            tmp_path / "source" / subset / "a" / "x.jpg", exif=exif, quality=95
-        )
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "source" / folder / "x.jpg", exif=exif, quality=95)
     packed = pack(config_of(tmp_path / "source", tmp_path / "packed"))
     assert packed.images[0, 0].min() > 200 and packed.images[0, -1].max() < 55
 

@@ -152,7 +152,7 @@ def undecodable(folder, name):
 
 
 def test_a_file_name_of_other_bytes_than_utf8_is_only_escaped(tmp_path):
-    root = class_folders(tmp_path / "own", {"ant": 3})
+    root = class_folders(tmp_path / "own", {"ant": 3, "bee": 3})
     path = undecodable(root / "ant", b"caf\xe9.png")
     write_plain(root / "x.png", 77)
     os.rename(root / "x.png", path)

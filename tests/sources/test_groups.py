@@ -156,16 +156,22 @@ def tiff(**tags):
         ({}, False),
     ],
 )
-def test_a_raw_file_of_another_name_is_known_by_its_tags(tmp_path, tags, raw):
+def test_a_raw_file_of_another_name_is_known_by_its_tags(tmp_path, caplog, tags, raw):
     data = tiff(**tags)
     if not raw:
         assert decode(data).shape == (12, 16, 3)
         return
     with pytest.raises(UnsupportedError, match="a raw file of a camera"):
         decode(data)
-    root = made(tmp_path / "own", *classes(), **{"ant/DSC_1.tif": data})
-    assert "ant/DSC_1.tif is not supported (a raw file of a camera" in packing_refusal(
-        config_of(root, tmp_path / "packed")
+    names = ["ant/DSC_1.tif", "bee/photograph"]
+    root = made(tmp_path / "own", *classes(count=20), **dict.fromkeys(names, data))
+    packed = pack(config_of(root, tmp_path / "packed"))
+    assert sorted(packed.meta["skipped"]) == [f"{root}/{name}" for name in names]
+    assert packed.n_train + packed.n_val == 40
+    assert lines(caplog)[0] == (
+        "skipped 2 raw files of a camera (1 of class ant, 1 of class bee); the first: "
+        f"{root}/ant/DSC_1.tif is not supported (a raw file of a camera, which begins with a "
+        "thumbnail: convert it)"
     )
-    packed = pack(config_of(root, tmp_path / "skipped", on_error="skip"))
-    assert list(packed.meta["skipped"]) == [f"{root}/ant/DSC_1.tif"]
+    (root / "ant" / "broken.png").write_bytes(b"no image")
+    assert "broken.png is corrupt" in packing_refusal(config_of(root, tmp_path / "failed"))

@@ -243,10 +243,7 @@ def test_the_user_may_say_that_all_folders_are_classes(tmp_path):
 def test_a_picture_beside_the_classes_is_refused_wherever_it_lies(tmp_path):
     for i, below in enumerate(("", "ds/", "home/ds/")):
         root = made(tmp_path / str(i), *classes(below), f"{below}preview.png")
-        assert (
-            f"{below}preview.png lies outside a class folder: images belong in CLASS/IMAGE"
-            in refusal(root)
-        )
+        assert f": {below}preview.png lies outside a class folder; sort" in refusal(root)
 
 
 @pytest.mark.parametrize(
@@ -272,12 +269,25 @@ def test_names_of_classes_may_be_odd_but_not_look_the_same(tmp_path, names, fine
         )
 
 
-def test_a_single_class_is_told(tmp_path, caplog):
+def test_a_single_class_is_an_error_that_names_the_table_beside_it(tmp_path):
     root = made(tmp_path / "flowers", *flat("jpg/"))
-    assert counts(root) == [{"jpg": 2}, {"jpg": 1}, {}]
-    assert [line.partition(": ")[2] for line in lines(caplog)] == [
-        "there is one class only, jpg: a task needs at least two",
-    ]
+    what = "there is one class only, jpg, and a task needs at least two"
+    assert f": {what}; sort the images into folders" in refusal(root)
+    table = "imagelabels.mat may say their classes, but labels in a table are not read"
+    (root / "imagelabels.mat").write_bytes(b"MATLAB")
+    assert f": {what} ({table}); sort" in refusal(root)
+    parts = made(tmp_path / "parts", *flat("train/ant/"), *flat("val/ant/"))
+    assert "there is one class only, ant," in refusal(parts)
+    assert "there is one class only, ant," in refusal(parts, parts={"train": "train"})
+
+
+@pytest.mark.parametrize("folder", ["", "train/"])
+def test_images_without_class_folders_name_the_table_that_names_them(tmp_path, folder):
+    root = made(tmp_path, *flat(folder, 4))
+    (root / "sizes.csv").write_text("0,12\n1,13\n")
+    assert "may say their classes" not in refusal(root)
+    (root / "breeds.csv").write_text("id,breed\n0.png,pug\n1.png,boxer\n2.png,pug\n3.png,pug\n")
+    assert " (breeds.csv may say their classes, but labels in a table" in refusal(root)
 
 
 def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path):

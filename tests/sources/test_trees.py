@@ -169,12 +169,13 @@ def test_a_source_that_is_neither_file_nor_folder_does_not_wait(tmp_path):
 
 
 def test_links_are_followed(tmp_path):
-    class_folders(class_folders(tmp_path / "disk", {"ant": 3}, "train"), {"ant": 2}, "val")
+    counts = {"ant": 3, "bee": 1}
+    class_folders(class_folders(tmp_path / "disk", counts, "train"), {"ant": 2, "bee": 1}, "val")
     (tmp_path / "here").mkdir()
     for name in ("train", "val"):
         (tmp_path / "here" / name).symlink_to(tmp_path / "disk" / name)
     names, train, val = found(tmp_path / "here")
-    assert names == ["ant"] and len(train) == 3 and len(val) == 2
+    assert names == ["ant", "bee"] and len(train) == 4 and len(val) == 3
 
 
 def test_links_never_lead_in_circles(tmp_path, caplog):

@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
 MAX_PIXELS = 89_478_485
+RAW = "a raw file of a camera, which begins with a thumbnail"  # what its error says it is
 _TIFF = (b"II*\0", b"MM\0*")  # how such a file begins
 _ORIENTATION = 274  # the tag of EXIF and TIFF: how the image is to be turned to stand upright
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -84,9 +85,7 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
                 # as Pillow does itself from twice as many pixels on
                 raise Image.DecompressionBombError
             if header.format == "TIFF" and _is_raw(header.tag_v2, data):
-                raise UnsupportedError(
-                    "a raw file of a camera, which begins with a thumbnail: convert it"
-                )
+                raise UnsupportedError(f"{RAW}: convert it")
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
             orientation = orientation_of(header)

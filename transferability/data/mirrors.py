@@ -2,8 +2,13 @@
 usual, teaches a network not to tell them apart.
 """
 
+import logging
 import re
 from collections.abc import Sequence
+
+from transferability.errors import and_more, shown
+
+log = logging.getLogger(__name__)
 
 # Two words each of which makes the other of what it is said of.
 WORDS = (
@@ -12,6 +17,19 @@ WORDS = (
     *(("anticlockwise", "clockwise"), ("ccw", "cw")),
 )
 LETTERS = (("b", "d"), ("p", "q"), ("l", "r"))  # the last one for left and right
+
+
+def warn_of_mirrored(names: Sequence[str]) -> None:
+    """One line where classes of these names look like mirror images of each other, for training
+    that mirrors images.
+    """
+    if pairs := mirrored(names):
+        log.warning(
+            "the classes %s and %s%s look like mirror images of each other, and training images "
+            "are mirrored: set recipe.mirror=false",
+            *(shown(name) for name in pairs[0]),
+            and_more(pairs),
+        )
 
 
 def mirrored(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from transferability.data.config import DatasetConfig
+from transferability.data.decode import RAW
 from transferability.data.duplicates import (
     HASH,
     describe,
@@ -202,8 +203,11 @@ def _check_classes(
     of those that do not count any more, the reason.
     """
     where = shown(config.source or config.name)
-    if not source.classes:
-        raise UserError(f"{where} has no classes")
+    if len(source.classes) < 2:
+        names = "".join(f", {shown(c.name)}" for c in source.classes)
+        raise UserError(
+            f"{where} has {len(source.classes)} classes{names}: a task needs at least two"
+        )
     for part, items in source.parts.items():
         labels = {item.label for item in items if item.name not in (left_out or ())}
         if empty := [i for i in range(len(source.classes)) if i not in labels]:
@@ -259,14 +263,7 @@ def _write(
                 write_atomic(folder / "progress.json", json.dumps({**what, **state}))
         rows.finish()
     if skipped:
-        lost = Counter(source.classes[item.label].name for item in items if item.name in skipped)
-        listed = ", ".join(
-            f"{count} of class {shown(name)}" for name, count in sorted(lost.items())
-        )
-        name, why = min(skipped.items())
-        log.warning(
-            "skipped %d corrupt images (%s); the first: %s %s", len(skipped), listed, name, why
-        )
+        _say_skipped(skipped, source)
         _check_classes(source, config, skipped)
         source = _without(source, skipped)
     hashes = np.load(folder / HASHES)
@@ -395,11 +392,27 @@ def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
 
 
 def failures_of(piece: Chunk, config: DatasetConfig) -> dict[str, str]:
-    """What is wrong with images, by name; an error if they are not to be skipped."""
-    if piece.bad and config.on_error == "fail":
-        name, error = piece.bad[0]
+    """What is wrong with images, by name; an error if they are not to be skipped.
+
+    Raw files of a camera are left out anyhow, as those whose ending says it are.
+    """
+    corrupt = [(name, why) for name, why in piece.bad if RAW not in why]
+    if corrupt and config.on_error == "fail":
+        name, error = corrupt[0]
         raise UserError(f"{name} {error}: mend or remove it, or set dataset.on_error=skip")
     return dict(piece.bad)
+
+
+def _say_skipped(skipped: dict[str, str], source: RawDataset) -> None:
+    """One line for raw files of a camera, one for corrupt images."""
+    class_of = {item.name: source.classes[item.label].name for item in source.items}
+    for what, raw in (("raw files of a camera", True), ("corrupt images", False)):
+        if not (own := {name: why for name, why in skipped.items() if (RAW in why) == raw}):
+            continue
+        lost = sorted(Counter(class_of[name] for name in own).items())
+        listed = ", ".join(f"{count} of class {shown(name)}" for name, count in lost)
+        name, why = min(own.items())
+        log.warning("skipped %d %s (%s); the first: %s %s", len(own), what, listed, name, why)
 
 
 def resume_point(folder: Path, what: dict[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,8 @@ class Config:
     deterministic: bool = False  # on a GPU: the same bits every time, by kernels that may be slower
     # between checkpoints, at least 30 times what the last took; 0: after every step
     checkpoint_seconds: Annotated[float, at_least(0)] = 120.0
+    # experiments.layers: compare the layers with the whole network, bit for bit
+    compare: bool = False
     out: str | None = None  # where analysis.collect writes its table
     words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
 

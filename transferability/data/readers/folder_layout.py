@@ -27,7 +27,7 @@ from transferability.data.readers.subsets import (
     numbered,
     stated_parts,
 )
-from transferability.data.readers.tables import contradicting
+from transferability.data.readers.tables import beside, contradicting
 from transferability.errors import UserError, and_more, shown
 
 log = logging.getLogger(__name__)
@@ -81,10 +81,14 @@ def layout_of(tree: FileTree, stated: Stated | None = None) -> Layout:
         layout = _layout(folders, stated)
     except Unsure as error:
         offered = list(ways(folders, stated, error, _layout))
+        table = beside(tree)
+        what = str(error)
+        if table and table not in what:
+            what += f" ({table} may say their classes, but labels in a table are not read)"
         how = f"take it away or rename it, or set {', or '.join(offered)}"
         if not offered:
             how = "sort the images into folders CLASS/IMAGE, or train/CLASS/IMAGE, val/CLASS/IMAGE"
-        raise UserError(f"dataset.source={source}: {shown(error)}; {how}") from error
+        raise UserError(f"dataset.source={source}: {shown(what)}; {how}") from error
     for note in layout.notes:
         log.warning("%s%s", source, note)
     return layout
@@ -125,8 +129,6 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
                 f"({', '.join(sorted(train)[:2])}): labels in a table are not read"
             )
         _check_that_they_are_classes(folders, at, parts, found, notes)
-    if len(train) == 1:
-        notes.append(f": there is one class only, {shown(min(train))}: a task needs at least two")
     guessed = [part for part in ("test", "pred") if part in parts] if found else []
     without = [part for part in guessed if _unlabelled(folders.folders(parts[part]), train)]
     held_out = {
@@ -147,6 +149,8 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         out := [name for name in folders.images if not name.startswith(tuple(parts.values()))]
     ):
         notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
+    if len(train) == 1:
+        raise Unsure(f"there is one class only, {min(train)}, and a task needs at least two")
     return Layout(train, held_out.get("val"), held_out.get("test"), notes)
 
 

@@ -69,18 +69,16 @@ class Folders:
         """Images by the name of the folder that they lie in, the ``level``-th below ``at``.
 
         Raises:
-            UserError: an image lies in none, or a folder has no images.
+            Unsure: an image lies in none.
+            UserError: a folder has no images.
         """
         tree, out = self.tree, {}
         for name in self.images:
             if name.startswith(at):
                 above = name.removeprefix(at).split("/")[:-1]
                 if len(above) < level:
-                    kind = "CLASS" if level == 1 else f"FOLDER{'/FOLDER' * (level - 2)}/CLASS"
-                    raise UserError(
-                        f"{shown(tree.source / name)} lies outside a class folder: images belong "
-                        f"in {kind}/IMAGE"
-                    )
+                    of = f" (dataset.class_level={level})" if level > 1 else ""
+                    raise Unsure(f"{name} lies outside a class folder{of}")
                 out.setdefault(above[level - 1], []).append(name)
         for folder in tree.folders:
             names = folder.removeprefix(at).split("/")

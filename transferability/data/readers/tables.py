@@ -22,6 +22,8 @@ from transferability.data.readers.file_tree import FileTree
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".mat")
 MOST_BYTES, MOST_ROWS, SAMPLE = 64 << 20, 1_000_000, 200
+NOT_SAID = "\0"  # a class that no cell is
+_NAMED = re.compile("label|class|categor|annotation|metadata|truth")
 Row = dict[Any, str]  # column -> text
 
 
@@ -37,6 +39,18 @@ def contradicting(tree: FileTree, classes: dict[str, list[str]]) -> str | None:
         if 0 < tree.size(name) <= MOST_BYTES and _contradicts(_rows(tree, name), wanted):
             return name
     return None
+
+
+def beside(tree: FileTree) -> str | None:
+    """The table that may say what the images of a tree show: the first that names most of them,
+    else one that is named so; None where there is none.
+    """
+    tables = [name for name in tree.names if name.lower().endswith(ENDINGS)]
+    wanted = _keys({NOT_SAID: tree.images("")})
+    read = (name for name in tables if 0 < tree.size(name) <= MOST_BYTES)
+    naming = (name for name in read if _contradicts(_rows(tree, name), wanted))
+    named = (name for name in tables if _NAMED.search(posixpath.basename(name).casefold()))
+    return next(naming, next(named, None))
 
 
 def _keys(classes: dict[str, list[str]]) -> dict[str, set[str]]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transferability.errors import UserError, reason, shown
+from transferability.errors import UserError, and_more, reason, shown
 from transferability.fingerprint import cosmetic, omit_at
 from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 
 LEAST = 1e-3  # of a standard deviation
+TAGS = 3  # named of weights that want the same
 RESAMPLING = {
     0: "nearest",
     2: "bilinear",
@@ -182,25 +183,38 @@ def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple
 
 def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
     """What the library says of its default weights, where nothing says that a file is of these;
-    its other weights that want another input are in the notes.
+    its other weights that want images prepared in another way are in the notes.
     """
     by_tag, others = {tag: network.info_of(tag) for tag in network.tags()}, {}
     if not by_tag:
         return PretrainedInfo(f"{network.kind} has no weights of its own for this network")
     facts = next(iter(by_tag.values()))
-    for other, found in by_tag.items():
-        if (found.mean, found.std) != (facts.mean, facts.std):
-            others.setdefault((found.mean, found.std), []).append(other)
+    own = _prepares(facts)
+    for tag, found in by_tag.items():
+        differing = {k: v for k, v in _prepares(found).items() if v != own[k]}
+        if differing:
+            said = " and ".join(f"{k} {as_text(v)}" for k, v in differing.items())
+            others.setdefault(said, []).append(tag)
     differ = "; ".join(
-        f"{', '.join(tags)} mean {as_text(mean)} and standard deviation {as_text(std)}"
-        for (mean, std), tags in others.items()
+        f"{', '.join(tags[:TAGS])}{and_more(tags[TAGS - 1 :])} {said}"
+        for said, tags in others.items()
     )
-    notes = [
-        f"other weights for this network have other values ({differ}): experiments.check_weights "
-        "says which fit"
-    ]
+    note = f"other weights for this network want images prepared otherwise ({differ})"
+    if "mean" in differ:
+        note += ": experiments.check_weights says which mean and standard deviation fit"
     origin = f"assumed, as nothing beside the file says it: {facts.origin}"
-    return replace(facts, origin=origin, notes=tuple(notes) if differ else ())
+    return replace(facts, origin=origin, notes=(note,) if differ else ())
+
+
+def _prepares(facts: PretrainedInfo) -> dict[str, Any]:
+    """How weights want images prepared: what must not be another's."""
+    share = round(facts.size / facts.resized, 2) if facts.size and facts.resized else None
+    return {
+        "mean": facts.mean,
+        "standard deviation": facts.std,
+        "interpolation": facts.interpolation,
+        "crop of the middle": share,
+    }
 
 
 @contextmanager
