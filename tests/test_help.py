@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from experiments import scripts
 from experiments.cli import CONF, MORE, help_of
 from experiments.overrides import as_typed
 from tests.conftest import ROOT, SHRUNK
@@ -116,3 +118,15 @@ def test_it_is_printed_and_nothing_is_done(flag, tmp_path):
     )  # fmt: skip
     assert done.stdout.startswith("usage: python -m experiments.run") and not done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_console_script_is_a_command(monkeypatch, capsys):
+    """Those of pyproject.toml, under the names that an installation gives them."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        named = tomllib.load(file)["project"]["scripts"]
+    assert named == {f"transferability-{n}": f"experiments.scripts:{n}" for n in scripts.MODULES}
+    monkeypatch.setattr(sys, "argv", ["transferability-run", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        scripts.run()
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("usage: python -m experiments.run ")

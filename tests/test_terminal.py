@@ -160,8 +160,9 @@ def test_an_installation_has_its_configuration(tmp_path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    script = "from experiments.scripts import status; status()"
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.status", f"store={tmp_path}/runs", "study=paper"],
+        [sys.executable, "-c", script, f"store={tmp_path}/runs", "study=paper"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,

@@ -1,7 +1,7 @@
 """Two networks on the same images: whether they differ, and in which classes.
 
-Every finished network keeps what it takes each image for (``StudyResults.predictions``). What both have
-right, or both wrong, says nothing of their difference; what only one has right says all.
+Every finished network keeps what it takes each image for (``StudyResults.predictions``). What
+both have right, or both wrong, says nothing of their difference; what only one has right says all.
 """
 
 import numpy as np

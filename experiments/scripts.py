@@ -1,0 +1,24 @@
+"""Console scripts of an installation: ``transferability-run`` is ``python -m experiments.run``."""
+
+import runpy
+from collections.abc import Callable
+from functools import partial
+
+MODULES = {
+    "run": "experiments.run",
+    "pack": "experiments.pack",
+    "layers": "experiments.layers",
+    "status": "experiments.status",
+    "sweep": "experiments.sweep",
+    "export": "experiments.export",
+    "collect": "analysis.collect",
+    "figures": "analysis.figures",
+    "report": "analysis.report",
+}
+
+
+def __getattr__(name: str) -> Callable[[], object]:
+    """What pyproject.toml names as ``experiments.scripts:NAME``."""
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(runpy.run_module, MODULES[name], run_name="__main__", alter_sys=True)
