@@ -88,7 +88,7 @@ def checks(make, execution):
         return gpu_checks.check_way("kernels", make, execution)
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("stacked", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_right_computations_pass(make, stacked):
     exact, rounded = checks(make, replace(CPU, stacked=stacked))
     assert exact.passed and 0 < exact.found < 0.1 and exact.limit == 2, exact
@@ -100,11 +100,23 @@ def test_right_computations_pass(make, stacked):
     ("what", "wrong"),
     [
         ("bias_gradient", lambda right: lambda g: 1.02 * right(g)),
-        ("response_norm_gradient", lambda right: lambda g, y: right(g, y) + 0.01 * g),
-        ("pool_relu_fused", lambda right: lambda x, bias: right(x, bias + 0.01)),
-        ("unshuffled", lambda right: lambda x, *a: right(x, *a).roll(1, 0)),
+        pytest.param(
+            "response_norm_gradient",
+            lambda right: lambda g, y: right(g, y) + 0.01 * g,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pool_relu_fused",
+            lambda right: lambda x, bias: right(x, bias + 0.01),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "unshuffled",
+            lambda right: lambda x, *a: right(x, *a).roll(1, 0),
+            marks=pytest.mark.slow,
+        ),
         ("dropout_reference", lambda right: lambda x, seed, p, dims: right(x, seed + 1, p, dims)),
-        ("relu_gradient", lambda right: lambda g, y: g),
+        pytest.param("relu_gradient", lambda right: lambda g, y: g, marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

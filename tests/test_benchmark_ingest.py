@@ -71,6 +71,7 @@ def test_a_disk_without_room_is_named(tmp_path):
 
 
 # 6 s of a CPU: two stores, their figures and a page
+@pytest.mark.slow
 def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path, config, dataset):
     settings = replace(
         config.dataset, folder=str(tmp_path / "jpeg"), encoding="jpeg", jpeg_quality=90

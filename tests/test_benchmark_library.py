@@ -14,6 +14,7 @@ from tests.helpers import composed, own_folder
 TINY = (("timm", "test_resnet", 32),)
 
 
+@pytest.mark.slow
 def test_a_table_a_network(capsys, monkeypatch):
     for name, value in {"BATCH": 4, "PER_CLASS": 8, "DEPTHS": 3}.items():
         monkeypatch.setattr(library, name, value)
@@ -34,7 +35,7 @@ def test_photographs_of_ones_own_are_used(tmp_path):
     assert len(files) == 2 * library.PER_CLASS and cv2.imread(str(files[0])).shape == (6, 6, 3)
 
 
-@pytest.mark.parametrize("frozen", [0, 4, 9])
+@pytest.mark.parametrize("frozen", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 9))])
 def test_the_script_fixes_the_layers_that_a_cell_freezes(frozen, monkeypatch):
     network = library.KINDS["torchvision"](
         name="x", kind="torchvision", model="resnet18", input_size=32

@@ -33,6 +33,7 @@ def tiny(tmp_path) -> Config:
 
 
 # 5 s of a CPU: every cohort that the bench compares
+@pytest.mark.slow
 def test_speed_tables(tiny, tmp_path, capsys):
     specs = lockstep.cohort_specs(tiny)
     files = tmp_path / "files"

@@ -162,7 +162,9 @@ def test_tables_survive_writing_and_reading(tmp_path):
     )
 
 
-@pytest.mark.parametrize("split", ["007", "1e3", "mine"])
+@pytest.mark.parametrize(
+    "split", ["007", *(pytest.param(s, marks=pytest.mark.slow) for s in ("1e3", "mine"))]
+)
 def test_an_empty_store_keeps_the_filters_of_any_split(split, miniature, tmp_path):
     """What a folder has of networks that the store lacks is kept,
     also where a split is named like a number.

@@ -264,6 +264,7 @@ def test_the_design_has_a_box_a_layer_up_to_twelve(layers):
     )
 
 
+@pytest.mark.slow
 def test_a_command_takes_several_folders_and_one_format(tmp_path, monkeypatch, capsys):
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:

@@ -73,6 +73,7 @@ def claimed(keys, folder) -> int:
         return place
 
 
+@pytest.mark.slow
 def test_processes_share_no_device_and_one_too_many_is_told_so(owner):
     processes = [owner() for _ in KEYS]
     assert sorted(pipe.recv() for _, pipe in processes) == [0, 1, 2]

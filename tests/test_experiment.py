@@ -123,7 +123,8 @@ def test_a_file_opens_with_its_commands_and_its_cost(file):
         load(composed(*words))
 
 
-@pytest.mark.parametrize("trainer", ["run", pytest.param("sweep", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["run", "sweep"])
 def test_every_command_takes_it(trainer, cli, tmp_path):
     for i in range(32):
         path = tmp_path / "images" / f"class-{i % 4}" / f"{i}.png"

@@ -138,7 +138,9 @@ def test_a_death_at_any_file_operation_changes_nothing(stride, kills, phases, tm
 # Stop requests
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_stop_saves_the_very_step_where_training_stood(number, command, tmp_path, undisturbed):
     """Evaluations at every step tell in the log where it stood;
     the stopped study ends as one that was not.
@@ -493,7 +495,8 @@ def test_memory_of_a_gpu_runs_out_in_many_words(error):
         assert not is_out_of_memory(RuntimeError(other))
 
 
-@pytest.mark.parametrize("steps", [300, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [300, 1500])
 def test_a_long_run_keeps_nothing(steps, spec_of, trained, dataset, tmp_path):
     """Objects, tensors and open files stay as many from a fifth of the steps on;
     memory (printed) all but so.

@@ -259,13 +259,13 @@ SMALL, USUAL, WHOLE = [1], [1, 4, 7], [1, 2, 3, 4, 5, 6, 7]
     ("name", "layers"),
     [
         ("miniature", WHOLE),  # 8 s of a CPU: all that a study has is laid out
-        ("paper", USUAL),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 ("miniature", SMALL),
                 ("miniature", USUAL),
                 ("paper", SMALL),
+                ("paper", USUAL),
                 ("paper", WHOLE),
             )
         ),

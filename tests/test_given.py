@@ -198,6 +198,7 @@ def test_older_names_are_known(saved):
     assert given.digest == load_pretrained(saved(built), network("torchvision densenet121")).digest
 
 
+@pytest.mark.slow
 def test_heads_that_only_training_has_are_left_out(saved):
     """And what torchvision does to the input of such weights is said by mean and deviation."""
     googlenet = models.googlenet(

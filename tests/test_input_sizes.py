@@ -35,7 +35,7 @@ def test_what_is_no_grid_of_places_stays():
     assert with_positions(old, shapes, notes := []) == old and notes == []
 
 
-@pytest.mark.parametrize("size", [96, 224])
+@pytest.mark.parametrize("size", [96, pytest.param(224, marks=pytest.mark.slow)])
 def test_a_transformer_takes_its_weights_to_another_size(tmp_path, size):
     """As timm itself loads them, and without a word at its own size."""
     from timm.models.vision_transformer import checkpoint_filter_fn

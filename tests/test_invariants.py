@@ -181,6 +181,7 @@ def test_rule_3_recipes_of_one_pace_train_in_one_cohort(spec_of, trained):
 ADAMW = {"optimizer": "adamw", "lr": 0.003}
 
 
+@pytest.mark.slow
 def test_the_rules_hold_with_adamw(spec_of, trained, dataset, tmp_path):
     """Frozen is frozen, alone equals in a cohort, stopped equals not stopped; and networks of the
     other optimizer are another cohort.

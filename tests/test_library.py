@@ -32,9 +32,6 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 FAST = [  # a network of each kind; the others are larger, or like one of these
     "torchvision resnet18",
     "torchvision squeezenet1_0",
-    "torchvision mobilenet_v3_small",
-    "torchvision shufflenet_v2_x1_0",
-    "timm convnext_atto",
     "timm vit_tiny_patch16_224",
 ]
 
@@ -91,7 +88,7 @@ def test_alexnet_and_vgg_have_the_layers_of_their_papers():
 @pytest.mark.parametrize(
     ("key", "size", "why"),
     [
-        ("timm crossvit_tiny_240", 240, "there is no place to chop it at"),
+        pytest.param("timm crossvit_tiny_240", 240, "there is no place", marks=pytest.mark.slow),
         ("timm ghostnet_100", 32, "drops by a function"),
         ("torchvision resnet19", 32, "torchvision has no network of this name"),
     ],

@@ -102,7 +102,7 @@ def test_what_is_not_finished_or_says_no_names_is_one_clear_line(
     [
         ("transferability.errors", "torch"),
         ("experiments.run", "torchvision"),
-        ("analysis.report", "torchvision"),
+        pytest.param("analysis.report", "torchvision", marks=pytest.mark.slow),
     ],
 )
 def test_what_takes_seconds_to_import_is_imported_where_it_is_used(imported, absent):

@@ -127,7 +127,7 @@ def test_mirroring_an_image_mirrors_its_hash():
         assert (first.tolist(), second.tolist(), mirrored.tolist()) == ([0], [1], [True])
 
 
-@pytest.mark.parametrize("count", [2000, 60_000])
+@pytest.mark.parametrize("count", [2000, pytest.param(60_000, marks=pytest.mark.slow)])
 def test_pairs_are_found_among_many(count):
     """All of them among some thousand; nearly all, in limited time, among more."""
     draw = np.random.default_rng(0)

@@ -167,10 +167,11 @@ SPLITS_ELSEWHERE = """
 import json, sys
 from types import SimpleNamespace
 from transferability.data.packed import ClassInfo
-from transferability.rng import seed_of
+from transferability.rng import derive_seed
 from transferability.tasks.splits import tasks_of
 dataset = SimpleNamespace(name="some", classes=[ClassInfo(f"c{i}") for i in range(57)])
-print(json.dumps([[tasks_of(f"random-{k}", dataset) for k in range(9)], seed_of(3, "order", 7)]))
+splits = [tasks_of(f"random-{k}", dataset) for k in range(9)]
+print(json.dumps([splits, derive_seed(3, "order", 7)]))
 """
 
 

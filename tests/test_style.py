@@ -48,7 +48,10 @@ def usual(tmp_path_factory):
     return drawn(tmp_path_factory.mktemp("usual"))
 
 
-@pytest.mark.parametrize("which", HOSTILE)
+@pytest.mark.parametrize(
+    "which",
+    [k if k in ("usetex", "text") else pytest.param(k, marks=pytest.mark.slow) for k in HOSTILE],
+)
 def test_settings_of_matplotlib_change_no_byte(usual, tmp_path, which):
     with matplotlib.rc_context(HOSTILE[which]):
         assert drawn(tmp_path) == usual
