@@ -40,7 +40,8 @@ def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
 
     Returns:
         A row a pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained), filter,
-        row, column (all from 0), and its weights red, green, blue (float32, as stored).
+        row, column (all from 0), and its weights red, green, blue (float32, as stored). No rows
+        where layer 1 is no convolution.
     """
     finished = _finished_bases(specs, store)
     if not finished:
@@ -48,6 +49,8 @@ def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     # the first of the largest
     (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))
     networks = {str(spec.cell): _network(spec, store) for spec in bases}
+    if any(network.weight(1).dim() != 4 for network in networks.values()):
+        return pd.DataFrame(columns=FILTERS)  # layer 1 is no convolution
     random = replace(bases[-1], cell=Cell(bases[-1].cell.target, UNTRAINED, frozen=1))
     networks["untrained"] = initial_network(
         random, networks[str(bases[-1].cell)].input.mean.numpy()
