@@ -8,14 +8,14 @@ Layers are made by the file of a kind (``caffenet.py``, ``blocks.py``, ``zoo/bas
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 from transferability.bounds import above, at_least, between, check_bounds, one_of
 from transferability.errors import UserError, did_you_mean, require, shown
-from transferability.fingerprint import cosmetic, omit_at, stored_as
+from transferability.fingerprint import COSMETIC, omit_at, stored_as
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +32,7 @@ HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 class NetworkConfig(ABC):
     """What is said of a network of any kind; the file of a kind adds its own settings."""
 
-    name: str = cosmetic()
+    name: str = field(metadata=COSMETIC)
     kind: str = omit_at("eight-layer")  # which file of networks/ makes it
     input_size: int  # pixels a side of the crop
     # units of the classifier; null: the number of classes of the task

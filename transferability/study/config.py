@@ -14,7 +14,7 @@ from transferability.bounds import Bound, above, at_least, between, check_bounds
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
-from transferability.fingerprint import cosmetic, omit_at, renamed
+from transferability.fingerprint import COSMETIC, omit_at, renamed
 from transferability.networks import KINDS, NetworkConfig, config_class
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class RecipeConfig:
     The learning rate is a pure function of the step, see ``optim.py``.
     """
 
-    name: str = cosmetic()
+    name: str = field(metadata=COSMETIC)
     steps: Annotated[int, above(0)]
     batch_size: Annotated[int, above(0)]
     lr: Annotated[float, above(0)]

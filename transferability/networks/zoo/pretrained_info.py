@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transferability.errors import UserError, and_more, reason, shown
-from transferability.fingerprint import cosmetic, omit_at
+from transferability.fingerprint import COSMETIC, omit_at
 from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 
 LEAST = 1e-3  # of a standard deviation
@@ -78,10 +78,10 @@ class PretrainedBase:
         network: with the weights' own number of outputs.
     """
 
-    weights: str = cosmetic()
+    weights: str = field(metadata=COSMETIC)
     digest: str
     network: NetworkConfig
-    facts: PretrainedInfo = cosmetic(PretrainedInfo())
+    facts: PretrainedInfo = field(default=PretrainedInfo(), metadata=COSMETIC)
 
     @property
     def id(self) -> str:
