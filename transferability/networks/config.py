@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from transferability.bounds import above, at_least, between, check_bounds, one_of
 from transferability.errors import UserError, did_you_mean, require, shown
@@ -69,6 +69,12 @@ class NetworkConfig(ABC):
     def resolved(self, classes: int) -> "NetworkConfig":
         """With all that a run's identity has to say, for a task of so many classes."""
         return replace(self, outputs=self.outputs or classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """``outputs`` of a network that is :meth:`resolved`."""
+        assert self.outputs is not None
+        return self.outputs
 
     @property
     def scale(self) -> float | tuple[float, ...]:
@@ -311,7 +317,8 @@ class ZooNetworkConfig(NetworkConfig):
         return f": did you mean network.model={known}{own}?"
 
     def resolved(self, classes: int) -> "ZooNetworkConfig":
-        return replace(super().resolved(classes), plan=_layers().lines(self.layer_plans()))
+        outputs = self.outputs or classes
+        return replace(self, outputs=outputs, plan=_layers().lines(self.layer_plans()))
 
     @property
     def whole_depth(self) -> int:
@@ -331,7 +338,7 @@ class ZooNetworkConfig(NetworkConfig):
 
     def architecture(self) -> "ZooNetworkConfig":
         """What the layers depend on, without the task and the input."""
-        rest = {"channel_mean": None, "channel_std": None, "depth": None}
+        rest: dict[str, Any] = {"channel_mean": None, "channel_std": None, "depth": None}
         return replace(
             self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
         )

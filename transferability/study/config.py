@@ -6,7 +6,7 @@ A key that is not here is an error.
 
 import logging
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -203,7 +203,7 @@ def load(composed: DictConfig) -> Config:
     composed = _renamed(composed)
     typed = OmegaConf.merge(_schema(composed), composed)
     _check_texts(typed, composed)
-    config = OmegaConf.to_object(typed)
+    config = cast(Config, OmegaConf.to_object(typed))
     for part, prefix, keys in (
         (config, "", ("data_dir", "store", "out")),
         (config.dataset, "dataset.", PATHS),
@@ -293,6 +293,6 @@ def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
         return settings
     typed = OmegaConf.merge(OmegaConf.structured(settings), changes)
     _check_texts(typed, OmegaConf.create(changes))
-    out = OmegaConf.to_object(typed)
+    out: Any = OmegaConf.to_object(typed)
     out.check()
     return out

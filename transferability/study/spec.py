@@ -146,7 +146,9 @@ def make_spec(
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
         raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
-    source = given if cell.copied and cell.source not in tasks else None
+    source: RunSpec | PretrainedBase | None = None
+    if cell.copied and cell.source not in tasks:
+        source = given
     if given:
         network = given.adapted(network)
     if cell.copied and not source:

@@ -80,7 +80,7 @@ class PretrainedBase:
 
     weights: str = field(metadata=COSMETIC)
     digest: str
-    network: NetworkConfig
+    network: ZooNetworkConfig
     facts: PretrainedInfo = field(default=PretrainedInfo(), metadata=COSMETIC)
 
     @property
@@ -156,7 +156,7 @@ def _of_hugging_face(config: Mapping, where: str) -> PretrainedInfo:
         std=(1.0,) * 3 if plain else _three(config["image_std"], where, scale, LEAST),
         size=crop if config.get("do_center_crop") and crop else size,
         resized=size,
-        interpolation=RESAMPLING.get(config.get("resample")),
+        interpolation=RESAMPLING.get(config.get("resample", -1)),
     )
 
 
@@ -185,7 +185,8 @@ def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
     """What the library says of its default weights, where nothing says that a file is of these;
     its other weights that want images prepared in another way are in the notes.
     """
-    by_tag, others = {tag: network.info_of(tag) for tag in network.tags()}, {}
+    by_tag = {tag: network.info_of(tag) for tag in network.tags()}
+    others: dict[str, list[str]] = {}
     if not by_tag:
         return PretrainedInfo(f"{network.kind} has no weights of its own for this network")
     facts = next(iter(by_tag.values()))
