@@ -51,9 +51,10 @@ test-slow: setup ## run the tests that make test leaves out
 test-all: setup ## run every test, those of any input with four times as many examples
 	$(TESTS) --hypothesis-profile ci
 
-lint: setup ## check the style of the code, and that its packages import one way
+lint: setup ## check the style of the code, its types, and that its packages import one way
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 
 plan: setup ## what the study would train, skip and resume, and how long it takes
@@ -120,4 +121,4 @@ bench-ingest: setup ## packing and reading images of ImageNet's size, beside wha
 	@$(RUN) experiments.benchmarks.ingest $(OVERRIDES)
 
 clean: ## remove the virtual environment and caches; data, runs and figures stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info

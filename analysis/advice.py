@@ -243,8 +243,9 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     ways = []
     for _, rows in done.groupby(WAY, dropna=False, sort=False):
         right = {
-            row.seed: tables.correct(row.run, row.task, part).astype(float)
+            row.seed: own.astype(float)
             for row in rows.itertuples()
+            if (own := tables.correct(row.run, row.task, part)) is not None
         }
         ways.append((_described(rows, right, tables), right))
     task, by = done.task.iloc[0], tables.metadata.get("choose_by")

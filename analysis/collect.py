@@ -231,7 +231,7 @@ def _distance(spec: RunSpec, dataset: PackedDataset) -> float:
 
 
 def _between(dataset: PackedDataset, a: Sequence[int], b: Sequence[int]) -> float:
-    wnids_a, wnids_b = ([dataset.classes[i].wnid for i in task] for task in (a, b))
+    wnids_a, wnids_b = ([dataset.classes[i].wnid or "" for i in task] for task in (a, b))
     known = wordnet.knows([*wnids_a, *wnids_b])
     return wordnet.mean_distance(wnids_a, wnids_b) if known else math.nan
 
@@ -295,7 +295,7 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
     last = [spec for spec in whole if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
-    own = {}
+    own: dict[str, Any] = {}
     if any(split_kind(spec.split) == DISTANCE for spec in specs):
         own["distances"] = _distances(dataset)
     if base := pretrained_base_of(specs):

@@ -19,9 +19,9 @@ def command(
     draws: bool = False,
     settings: Callable[[ArgumentParser], None] | None = None,
     together: bool = False,
-) -> None:
+) -> int:
     """``python -m NAME FOLDER...``: the module's ``main`` of every folder, one after the other, or
-    of all of them ``together``.
+    of all of them ``together``. Returns the exit status, 0.
 
     The module calls this above its imports, which are made when the words are found right, by
     importing it under its own name: ``--help`` does not wait for them.
@@ -56,6 +56,7 @@ def command(
             with output():
                 print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+    return 0
 
 
 def _add_page(parser: ArgumentParser) -> None:

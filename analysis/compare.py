@@ -22,6 +22,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             _within(both, column, first, second) if len(both) else _between(own, theirs, column)
         )
         limit = 1 if column == "accuracy" else 2
-        value, low, high = within(found, -limit, limit)
+        value, low, high = within((found[0], found[1], found[2]), -limit, limit)
         row = dict(zip(conditions, condition, strict=True))
         if len(both):
             own, theirs = both[[column]], both[[f"{column}_second"]].set_axis([column], axis=1)
@@ -129,7 +130,7 @@ def _within(
 
 
 def _on_images(
-    row: tuple, column: str, first: pd.DataFrame, second: pd.DataFrame
+    row: Any, column: str, first: pd.DataFrame, second: pd.DataFrame
 ) -> np.ndarray | None:
     """What differs on each image, relative to the bases where ``column`` is; None where it is not
     known.
@@ -178,7 +179,8 @@ def main(folders: Sequence[Path], page: Page, out: Path | None = None) -> None:
     names = tuple(folder.resolve().name for folder in folders)
     if names[0] == names[1]:
         names = tuple(str(folder) for folder in folders)
-    made = compared(*(StudyResults.read(folder) for folder in folders), names)
+    first, second = (StudyResults.read(folder) for folder in folders)
+    made = compared(first, second, (names[0], names[1]))
     out = out or Path("figures") / "-".join(folder.resolve().name for folder in folders)
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "compare.csv", made.table)

@@ -7,6 +7,7 @@ python -m experiments.run mode=plan budget_minutes=30     the settings of a part
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Part:
             name: replace(part, seeds=[]) if name in left_out else part
             for name, part in config.study.parts.items()
         }
-        own = {"layers": list(self.layers), "rates": list(self.rates) or None}
+        own: dict[str, Any] = {"layers": list(self.layers), "rates": list(self.rates) or None}
         study = replace(config.study, **own, seeds=list(self.seeds), parts=parts)
         return replace(config, study=study)
 
@@ -89,7 +90,7 @@ def print_budget(config: Config, cost: Cost) -> None:
         part: sum(map(cost.seconds, group_into_jobs(with_bases(own)))) / cost.execution.threads / 60
         for part, own in specs.items()
     }
-    fitting = [part for part, time in times.items() if time <= config.budget_minutes]
+    fitting = [part for part, time in times.items() if time <= (config.budget_minutes or 0.0)]
     if not fitting:
         raise UserError(
             f"budget_minutes={config.budget_minutes:g} is not enough: the smallest part of the "

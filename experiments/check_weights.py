@@ -55,7 +55,7 @@ def main(config: Config) -> None:
     given = load_pretrained(config.weights, config.network)
     for line in given.lines():
         print(line)
-    tree = FileTree(config.dataset.source)
+    tree = FileTree(str(config.dataset.source))
     require_images(tree)
     names = tree.images("")
     outputs = _outputs(given, [PurePosixPath(name).parent.name for name in names])
@@ -85,7 +85,7 @@ def best_input(
         for known in (IMAGENET, HALF, NONE, CLIP)
         if known != own
     }
-    best = max(right, key=right.get)
+    best = max(right, key=right.__getitem__)
     if right[best] <= first:
         return f"No other usual mean and standard deviation has more right (at most {right[best]})."
     mean, std = (",".join(f"{value:g}" for value in values) for values in best)
@@ -167,7 +167,7 @@ def _outputs(given: PretrainedBase, classes: list[str]) -> list[int]:
     return [known[name] for name in classes]
 
 
-def _names(facts: PretrainedInfo, outputs: int) -> dict[str, int]:
+def _names(facts: PretrainedInfo, outputs: int | None) -> dict[str, int]:
     """The names of the weights' classes, and their outputs."""
     wnids = sorted(imagenet_groups())
     names = {name: i for i, name in enumerate(facts.classes or ())}

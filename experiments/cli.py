@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
@@ -31,9 +32,9 @@ HERE = Path(__file__).resolve().parent
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
 
 
-def run_module(name: str) -> None:
+def run_module(name: str) -> int:
     """Run the module ``name``, which stands in ``__main__``, as a command: its ``main`` with the
-    configuration.
+    configuration. Returns the exit status, 0.
 
     The module calls this above its imports. They are made when the configuration is composed and
     found right, by importing it under its own name: ``--help`` and a misspelt setting are answered
@@ -45,6 +46,7 @@ def run_module(name: str) -> None:
             print(help_of(sys.modules["__main__"]))
     else:
         command(lambda config: import_module(name).main(config))()
+    return 0
 
 
 def command(main: Callable[[Config], None]) -> Callable[[], None]:
@@ -59,7 +61,8 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
                 stopping.listen_as_worker()
             with output():  # also that of a job in a process of its own
                 config = load(values)
-                config.words = tuple(HydraConfig.get().overrides.task)
+                # a ClassVar, so that it is no setting
+                config.words = tuple(HydraConfig.get().overrides.task)  # type: ignore[misc]
                 main(config)
         except (UserError, OmegaConfBaseException) as error:
             status = _fail(plainly(str(error)))
@@ -115,7 +118,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
 def help_of(module: ModuleType) -> str:
     """What ``--help`` prints: what the module says of itself, and where the rest is."""
     name = module.__spec__.name if module.__spec__ else module.__name__
-    return f"usage: python -m {name} [SETTING=VALUE ...]\n\n{module.__doc__.strip()}\n\n{MORE}"
+    return f"usage: python -m {name} [SETTING=VALUE ...]\n\n{str(module.__doc__).strip()}\n\n{MORE}"
 
 
 class Listen(Callback):
@@ -128,7 +131,7 @@ class Listen(Callback):
             stopping.listen_as_launcher()
 
 
-def _of_joblib(configuration: DictConfig) -> bool:
+def _of_joblib(configuration: HydraConf | DictConfig) -> bool:
     """Whether this is a multirun of joblib."""
     return configuration.mode == RunMode.MULTIRUN and configuration.launcher._target_.endswith(
         ".JoblibLauncher"

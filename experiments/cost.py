@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Cost:
     def __init__(
         self, store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution
     ):
-        self.store, self.dataset, self.execution = store, dataset, execution
+        self.store, self.execution = store, execution
+        self.dataset: Any = dataset  # which has all that plans and costs ask for
         self._measured: dict[tuple, tuple[float, float]] = {}
 
     def images(self, spec: RunSpec) -> int:
@@ -170,9 +172,8 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     member = TrainState(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
-    batch = Batch(
-        *(x.to(execution.device) for x in (images, zeros, zeros, zeros, zeros.bool())), side
-    )
+    images, zeros = images.to(execution.device), zeros.to(execution.device)
+    batch = Batch(images, zeros, zeros, zeros, zeros.bool(), side)
     kept = {p.data_ptr(): 0 for p in network.parameters()}  # weights are no activations
 
     def keep(tensor: Tensor) -> Tensor:

@@ -28,4 +28,5 @@ def main(config: Config) -> None:
         raise UserError("say run=FOLDER, of a finished run, and out=FILE.safetensors")
     run = load_run(config.run)
     export(run, Path(config.out))
-    print(f"{config.out}: {run.spec.network.model}, {len(run.classes)} classes, {run.spec.run_id}")
+    model = run.spec.network.model  # type: ignore[attr-defined]  # export() takes only those
+    print(f"{config.out}: {model}, {len(run.classes)} classes, {run.spec.run_id}")

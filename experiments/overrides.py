@@ -125,7 +125,7 @@ def _settings(schema: type, above: str = "") -> frozenset[str]:
     types = get_type_hints(schema)
     for key in (f.name for f in fields(schema)):
         found.add(above + key)
-        kinds = filter(is_dataclass, _alternatives(types[key]))
+        kinds = (k for k in _alternatives(types[key]) if isinstance(k, type) and is_dataclass(k))
         for kind in (
             k for one in kinds for k in (KINDS.values() if one is NetworkConfig else [one])
         ):
@@ -142,7 +142,7 @@ def _texts(schema: type, above: str = "") -> frozenset[str]:
         kinds = _alternatives(types[key])
         if str in kinds:
             found.add(above + key)
-        for kind in filter(is_dataclass, kinds):
+        for kind in (k for k in kinds if isinstance(k, type) and is_dataclass(k)):
             found |= _texts(kind, f"{above}{key}.")
     return frozenset(found)
 

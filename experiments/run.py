@@ -22,6 +22,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from experiments.plan import UnpackedImagenet, print_plan
 from transferability.data.mirrors import warn_of_mirrored
@@ -42,7 +43,7 @@ def main(config: Config) -> None:
         and config.dataset.kind == "imagenet"
         and not Path(config.dataset.folder).exists()
     )
-    dataset = (
+    dataset: Any = (  # as much of one as a plan needs
         UnpackedImagenet(config.dataset.name, config.dataset.image_size)
         if planned
         else dataset_of(config.dataset)

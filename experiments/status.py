@@ -145,7 +145,7 @@ def time_left(
         return "the time left cannot be said yet, a rate is not measured"
     from transferability.runs.estimate import workload  # counts multiply-adds with torch
 
-    notes = [progress for _, progress in waves]
+    notes = [progress for _, progress in waves if progress]
     networks, threads = [specs for specs, _ in waves], [note.threads for note in notes]
     work = workload(networks, threads, to_begin, store.step, dataset)
     seconds, unlike = work.seconds(notes), work.unlike

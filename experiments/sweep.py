@@ -56,7 +56,7 @@ def main(config: Config) -> None:
     transfers = {number: job for number, job in study.items() if job[0].stage > 0}
     failed = _train("bases", bases, store, [])
     ready = {
-        n: job for n, job in transfers.items() if all(store.is_done(spec.base) for spec in job)
+        n: job for n, job in transfers.items() if all(store.is_done(s.base) for s in job if s.base)
     }
     failed += _train("transfers", ready, store, ["sources=require"])
     if failed:
@@ -95,7 +95,7 @@ def _train(
         log.info("%s: logs in %s", what, logs)
         overrides.append(f"hydra.launcher.submitit_folder='{logs}/%j'")
     _multirun([*overrides, f"job={','.join(map(str, left))}"])
-    if launcher._target_.endswith(".SlurmLauncher"):
+    if logs and launcher._target_.endswith(".SlurmLauncher"):
         _wait_for_slurm(logs)
     if not (failed := unfinished()):
         return []
@@ -115,7 +115,7 @@ def _multirun(overrides: list[str]) -> None:
     process = subprocess.Popen([sys.executable, "-m", "experiments.run", "-m", *overrides])
     # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on,
     # each counts alone.
-    other = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
+    other: dict[int, int] = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
     before = {n: signal.signal(n, lambda n, _: process.send_signal(other[n])) for n in other}
     try:
         if process.wait() in (STOPPED, -signal.SIGINT, -signal.SIGTERM):

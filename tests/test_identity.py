@@ -2,7 +2,7 @@
 resumes and is skipped as before.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.conftest import CPU, shrunk
 from tests.helpers import snapshot
 from tests.test_golden_ids import DATASET, GOLDEN
 from transferability import networks
-from transferability.fingerprint import cosmetic, omit_at, to_dict
+from transferability.fingerprint import COSMETIC, omit_at, to_dict
 from transferability.networks import EightLayerConfig
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
@@ -25,7 +25,7 @@ from transferability.training.checkpoint import Checkpoint
 @dataclass(frozen=True)
 class GrownRecipe(RecipeConfig):
     smoothing: float = omit_at(0.0)
-    nickname: str = cosmetic("")
+    nickname: str = field(default="", metadata=COSMETIC)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def check_bounds(settings: Any, section: str = "") -> None:
         UserError: one is not; the message has its name, with ``section`` before it.
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
-        value = getattr(settings, name, None)
+        value: Any = getattr(settings, name, None)
         for bound in getattr(hint, "__metadata__", ()):
             several = isinstance(value, (list, tuple))
             fits = all(one is None or bound.holds(one) for one in (value if several else [value]))

@@ -29,7 +29,7 @@ def output() -> Iterator[None]:
     if its reader has gone the block ends.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # not of TextIO
     try:
         yield
     except BrokenPipeError:

@@ -46,7 +46,7 @@ def and_more(names: list) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException | str) -> str:
     """What went wrong, without the path that OSErrors repeat, in one line."""
     return shown(
         getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

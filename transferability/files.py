@@ -68,7 +68,7 @@ def digest_of(tensors: "dict[str, Tensor]", header: str = "") -> str:
     digest = hashlib.sha256(header.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().numpy())
+        digest.update(tensor.contiguous().flatten().numpy().data)
     return digest.hexdigest()
 
 

@@ -1,20 +1,18 @@
 """What a run is: which settings are in its identity, declared with each setting.
 
-A plain field of a dataclass counts. A :func:`label` names and does not count. A field that is added
-:func:`later` is left out at the value that means "as before": runs made before it keep their ids,
-and their folders are read as ever. A field that is :func:`stored_as` another name keeps that name
-there.
+A plain field of a dataclass counts. A :data:`COSMETIC` one names and does not count. A field that
+was added later, :func:`omit_at`, is left out at the value that means "as before": runs made before
+it keep their ids, and their folders are read as ever. A field that is :func:`stored_as` another
+name keeps that name there.
 """
 
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
 _KEY, _STORED = "identity", "stored as"
-
-
-def cosmetic(default: Any = MISSING) -> Any:
-    """A field that names: written down, and in no identity."""
-    return field(default=default, metadata={_KEY: "label"})
+# the metadata of a field that names: written down, and in no identity; and of one that is written
+# as its text. Their fields stay field(...), so that a type checker knows which have no default.
+COSMETIC, AS_STR = {_KEY: "label"}, {_KEY: "text"}
 
 
 def omit_at(as_before: Any, *others: Any, stored: str | None = None) -> Any:
@@ -30,11 +28,6 @@ def omit_at(as_before: Any, *others: Any, stored: str | None = None) -> Any:
 def stored_as(name: str, default: Any = MISSING) -> Any:
     """A field that was renamed when there were runs: stores and identities keep ``name``."""
     return field(default=default, metadata={_STORED: name})
-
-
-def as_str() -> Any:
-    """A field that is written as its text."""
-    return field(metadata={_KEY: "text"})
 
 
 def to_dict(settings: Any, labels: bool = True) -> dict[str, Any]:

@@ -82,12 +82,12 @@ def listen_as_launcher() -> None:
         signal.signal(number, kill)
         os.environ[_ASKED] = "1"
         stop.set()
-        for worker in multiprocessing.active_children():
-            os.kill(worker.pid, signal.SIGTERM)
+        for pid in filter(None, (worker.pid for worker in multiprocessing.active_children())):
+            os.kill(pid, signal.SIGTERM)
 
     def kill(number: int, *_: object) -> None:
-        for worker in multiprocessing.active_children():
-            os.kill(worker.pid, signal.SIGKILL)
+        for pid in filter(None, (worker.pid for worker in multiprocessing.active_children())):
+            os.kill(pid, signal.SIGKILL)
         os._exit(128 + number)
 
     for number in SIGNALS:

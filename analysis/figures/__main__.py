@@ -38,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command(__spec__.name, __doc__, draws=True, settings=settings)
+    command("analysis.figures.__main__", __doc__, draws=True, settings=settings)

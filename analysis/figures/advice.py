@@ -1,5 +1,8 @@
 """The four questions about a given network on one scale, and what more images are worth."""
 
+from functools import partial
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -35,7 +38,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     high = max(rows[f"{shown}_high"].max() for rows in drawn)
     scale = low - 0.03 * (high - low), high + 0.03 * (high - low)
     panels = [
-        Panel(_title(a, len(found)), lambda axes, a=a: _of_size(axes, a, there, scale))
+        Panel(_title(a, len(found)), partial(_of_size, advice=a, there=there, scale=scale))
         for a in found
     ]
     table = pd.concat(
@@ -129,7 +132,7 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
     table, places = summary(found), range(len(found))
     for name, mark in SIZES.items():
         values = table[found[-1].part if name == "best" else name]
-        look = {"color": mark.colour, "marker": mark.marker, "label": mark.label}
+        look: dict[str, Any] = {"color": mark.colour, "marker": mark.marker, "label": mark.label}
         axes.plot(places, values, mark.line, lw=1.3, zorder=2, markersize=5, **look)
         tips = [f"{mark.label}, {row[0]} images a class" for row in table.itertuples(index=False)]
         if mark.marker:

@@ -1,6 +1,7 @@
 """The two losses, and the gains of fine-tuning, for each n (paper, section 4.1, in numbers)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -91,8 +92,8 @@ def _differences(
             )
             own, mark = parts[parts.quantity == quantity], LOOKS[quantity]
             wide = own[_enough(own)]
-            x, look = wide.n + mark.offset, {"color": mark.colour, "lw": 4, "alpha": 0.25}
-            axes.vlines(x, wide["splits low"], wide["splits high"], zorder=1, **look)
+            look: dict[str, Any] = {"color": mark.colour, "lw": 4, "alpha": 0.25, "zorder": 1}
+            axes.vlines(wide.n + mark.offset, wide["splits low"], wide["splits high"], **look)
             plot.estimates(axes, own, mark)
         plot.layer_axis(axes, last, first=1)
         axes.set_ylabel("Difference in top-1 accuracy")

@@ -4,6 +4,7 @@ freezes and trains (the paper's figure 1).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Arc, FancyArrowPatch, Rectangle
@@ -115,11 +116,12 @@ def _copies(axes: Axes, sketch: _Sketch, source: str, frozen: float, tuned: floa
     _network(axes, sketch, tuned, letters, f"{source}{n}B+", f"{sketch.chopped} fine-tuned")
     lane, bracket = LANES[source], BASES[source] - TALL / 2 - 0.08
     last = LEFT + (n - 1) * PITCH + BOX
-    line = {"color": INK, "lw": 1.3, "solid_capstyle": "butt", "solid_joinstyle": "miter"}
+    line: dict[str, Any] = {"color": INK, "lw": 1.3}
+    line |= {"solid_capstyle": "butt", "solid_joinstyle": "miter"}
     axes.plot([last, last, lane, lane], [bracket + 0.045, bracket, bracket, tuned], **line)
     axes.plot([LEFT, LEFT], [bracket + 0.045, bracket], **line)
     for y in (frozen, tuned):
-        arrow = {
+        arrow: dict[str, Any] = {
             "arrowstyle": "-|>",
             "color": INK,
             "lw": 1.3,
@@ -157,7 +159,7 @@ def _box(
     """
     style = (0, (2, 1.5)) if fresh else "-"
     fill, ink = (FILLS[letter], LETTER) if letter else (PAPER, INK)
-    edge = {"edgecolor": INK, "lw": 2.2 if frozen else 0.9, "ls": style}
+    edge: dict[str, Any] = {"edgecolor": INK, "lw": 2.2 if frozen else 0.9, "ls": style}
     axes.add_patch(Rectangle((x, y - TALL / 2), BOX, TALL, facecolor=fill, **edge))
     middle = x + BOX / 2
     if letter:
@@ -180,9 +182,9 @@ def _box(
 def _named(axes: Axes, x: float, y: float, name: str, words: str) -> None:
     """A name in bold and the words that follow it."""
     bold = _text(axes, x, y, name, weight="bold")
-    how = {"textcoords": "offset points", "color": INK, "fontsize": SIZE, "va": "center"}
-    axes.annotate(words, (1, 0.5), (4, 0), xycoords=bold, **how)
+    how: dict[str, Any] = {"color": INK, "fontsize": SIZE, "va": "center"}
+    axes.annotate(words, (1, 0.5), (4, 0), xycoords=bold, textcoords="offset points", **how)
 
 
 def _text(axes: Axes, x: float, y: float, words: str, **how) -> Text:
-    return axes.text(x, y, words, **{"color": INK, "fontsize": SIZE, "va": "center"} | how)
+    return axes.text(x, y, words, **{"color": INK, "fontsize": SIZE, "va": "center", **how})

@@ -1,5 +1,8 @@
 """What could be told of a given base's features without training, beside what was measured."""
 
+from functools import partial
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -40,7 +43,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         f"{len(accuracy)} measured n, with its 95% interval.{leep}",
         [
             Panel(
-                _title(row), lambda axes, row=row: _beside(axes, told[row.predictor], accuracy, row)
+                _title(row), partial(_beside, told=told[row.predictor], accuracy=accuracy, row=row)
             )
             for row in table.itertuples()
         ],
@@ -56,13 +59,13 @@ def _correlated(told: pd.Series, accuracy: pd.Series) -> dict[str, float]:
     return {"layers": len(both), "rank correlation": rho, "low": low, "high": high}
 
 
-def _title(row: tuple) -> str:
+def _title(row: Any) -> str:
     rho, low, high = row[3:6]
     interval = f" [{low:.2f}, {high:.2f}]" if low == low else ""
     return f"{row.predictor}: {rho:.2f}{interval}"
 
 
-def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: tuple) -> None:
+def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: Any) -> None:
     mark, theirs = LOOKS[row.predictor], TREATMENTS["AnB"]
     axes.plot(told.index, told, color=mark.colour, lw=1.3, zorder=2)
     tips = [f"{row.predictor}, n = {n}: {value:.3f}" for n, value in told.items()]

@@ -158,18 +158,18 @@ def predictors(
         A row a predictor and layer: split, task (a digest of its classes), base (of its tensors),
         predictor, n, value, images (training images).
     """
-    chosen = {}
+    chosen: dict[tuple, tuple[RunSpec, PretrainedBase]] = {}
     for spec in specs:
-        if isinstance(spec.source, PretrainedBase):
-            chosen.setdefault((spec.source.id, spec.classes, spec.images_per_class), spec)
+        if isinstance(base := spec.source, PretrainedBase):
+            chosen.setdefault((base.id, spec.classes, spec.images_per_class), (spec, base))
     tables = []
-    for spec in chosen.values():
-        key = {"split": spec.split, "task": task_of(spec.classes), "base": spec.source.id[:12]}
+    for spec, base in chosen.values():
+        key = {"split": spec.split, "task": task_of(spec.classes), "base": base.id[:12]}
         stream = TaskLoader.of(spec, dataset, torch.device("cpu"))
         images = min(len(stream.train_rows), IMAGES)
         rows = _known(known, key | {"images": images})
         if rows is None:
-            rows = pd.DataFrame(_told(spec, stream)).assign(**key, images=images)[PREDICTORS]
+            rows = pd.DataFrame(_told(base, stream)).assign(**key, images=images)[PREDICTORS]
         tables.append(rows)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=PREDICTORS)
 
@@ -181,9 +181,9 @@ def _known(table: pd.DataFrame | None, key: dict) -> pd.DataFrame | None:
     return rows if len(rows) else None
 
 
-def _told(spec: RunSpec, stream: TaskLoader) -> list[dict]:
-    state = pretrained_state_dict(spec.source)
-    network = SequentialNetwork(spec.source.network, state["input.mean"].numpy()).eval()
+def _told(base: PretrainedBase, stream: TaskLoader) -> list[dict]:
+    state = pretrained_state_dict(base)
+    network = SequentialNetwork(base.network, state["input.mean"].numpy()).eval()
     has_classifier = not network.load_state_dict(state, strict=False).missing_keys
     (*train, logits), labels = _features(network, stream, stream.train_rows[:IMAGES])
     (*val, _), truth = _features(network, stream, stream.val_rows[:IMAGES])
@@ -205,7 +205,8 @@ def _features(
     network: SequentialNetwork, stream: TaskLoader, rows: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The pooled output of every layer for these images, (N, C) each, and their labels."""
-    found, labels = [[] for _ in network.layers], []
+    found: list[list[np.ndarray]] = [[] for _ in network.layers]
+    labels = []
     with torch.no_grad(), one_thread():
         for batch in stream.batches_of(rows):
             x = network.input(batch)

@@ -93,7 +93,7 @@ def similarity(
         if another), layer (from 1), cka (at most 1, about 0 for independent features; NaN where all
         images give the same), images (how many were used), and the two runs.
     """
-    rows, splits = [], {}
+    rows, splits = [], dict[str, list[RunSpec]]()
     for (split, _), bases in _finished_bases(specs, store).items():
         splits.setdefault(split, []).extend(bases)
     for split, bases in splits.items():

@@ -4,6 +4,7 @@ Everything here takes axes and rows of a table.
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
         if len(line)
     }
     heights, previous = {}, -np.inf
-    for treatment in sorted(ends, key=ends.get):
+    for treatment in sorted(ends, key=ends.__getitem__):
         previous = heights[treatment] = max(ends[treatment], previous + gap)
     excess = max(0.0, previous - high + gap / 2)
     for treatment, height in heights.items():
@@ -168,7 +169,7 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
         )
 
 
-def side_by_side(names: Collection[str], step: float) -> dict[str, float]:
+def side_by_side(names: Collection[Any], step: float) -> dict[Any, float]:
     """How far to shift each of ``names`` along an axis,
     so that their marks at one place stand beside each other.
     """

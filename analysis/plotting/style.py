@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -121,7 +122,7 @@ def _between(colours: list[str], count: int) -> list[str]:
     return [to_hex(colour) for colour in mixed]
 
 
-RC = {
+RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -193,7 +194,7 @@ def with_tips(artist: Artist, tips: list[str]) -> None:
     """What the report says of each mark of ``artist`` (a collection, in drawing order)
     under the pointer.
     """
-    artist.tips = tips
+    artist.tips = tips  # type: ignore[attr-defined]  # ours, which the report reads
 
 
 def compose(drawing: FigureSpec) -> Figure:
@@ -265,15 +266,15 @@ def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
             legend = figure.legends[0].get_window_extent().height
             figure.set_figheight(height + legend / figure.dpi)
         _wrap_labels(axes)
-    figure.set_size_inches(figure.get_size_inches() * scale)
+    figure.set_size_inches(*(figure.get_size_inches() * scale))
     for artist in figure.findobj():
         if isinstance(artist, Text):
-            artist.set_fontsize(artist.get_fontsize() * scale)
+            artist.set_fontsize(float(artist.get_fontsize()) * scale)
         elif isinstance(artist, Line2D):
             artist.set_linewidth(artist.get_linewidth() * scale)
             artist.set_markersize(artist.get_markersize() * scale)
         elif isinstance(artist, Collection):
-            artist.set_linewidths(np.asarray(artist.get_linewidths()) * scale)
+            artist.set_linewidth(np.asarray(artist.get_linewidth()) * scale)
             if isinstance(artist, PathCollection):
                 artist.set_sizes(artist.get_sizes() * scale**2)
     axes.tick_params(which="both", labelsize=page.font, pad=3 * scale)  # of ticks made later, too
@@ -282,7 +283,7 @@ def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
 
 def _wrap_labels(axes: Axes) -> None:
     """Labels that are longer than their axis take a second line."""
-    axes.figure.draw_without_rendering()
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # none is a subfigure
     for axis, room in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
         box, text = axis.label.get_window_extent(), axis.label.get_text()
         if (length := max(box.width, box.height)) > room:

@@ -17,7 +17,7 @@ from analysis.questions import QUESTIONS
 def asked(name: str) -> str:
     """What the question is: the first line of its module, which is not imported."""
     source = Path(__file__).with_name(f"{name}.py").read_text()
-    return ast.get_docstring(ast.parse(source)).splitlines()[0]
+    return str(ast.get_docstring(ast.parse(source))).splitlines()[0]
 
 
 def main(folder: Path, page: Page) -> None:
@@ -32,4 +32,4 @@ def main(folder: Path, page: Page) -> None:
 
 if __name__ == "__main__":
     about = "\n".join([__doc__, *(f"{name:<12}{asked(name)}" for name in QUESTIONS)])
-    command(__spec__.name, about, draws=True)
+    command("analysis.questions.__main__", about, draws=True)

@@ -3,6 +3,7 @@ gives, and the mean over classes (balanced accuracy).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def majority(
         return None
     common = int(np.bincount(tables.predictions[f"{task} validation"]).argmax())
     always = (labels == common).astype(float)
-    classes = tables.predictions.get(f"{task} classes", [])
+    classes: Any = tables.predictions.get(f"{task} classes", [])
     names = tables.metadata.get("dataset", {}).get("class_names", [])
     known = len(classes) > common and len(names) > classes[common]
     weights = balancing(labels) if balanced else 1.0

@@ -235,7 +235,7 @@ def _assess(
     }
     row["verdict"] = "not tested"
     joint = estimate_jointly(networks, [weights]) if weights else None
-    if joint is None:
+    if joint is None or weights is None:
         return row
     (found,), (carriers,) = joint.intervals(0.95), joint.carriers
     over, alone = by_split.estimate(weights), by_task(networks, weights)

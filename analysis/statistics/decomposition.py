@@ -220,7 +220,7 @@ def _estimates(networks: pd.DataFrame, differences: list[Contrast]) -> list[Esti
     """
     confidence = 1 - 0.05 / len(differences)
     if joint := estimate_jointly(networks, differences):
-        return joint.intervals(confidence)
+        return list(joint.intervals(confidence))
     return [estimate(networks, difference, confidence) for difference in differences]
 
 

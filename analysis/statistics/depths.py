@@ -39,7 +39,7 @@ def listed(layers: list[int], conjunction: str = ", ") -> str:
             runs[-1].append(n)
         else:
             runs.append([n])
-    words = []
+    words: list[str] = []
     for run in runs:
         words += [f"{run[0]} to {run[-1]}"] if len(run) > 3 else map(str, run)
     if not words:

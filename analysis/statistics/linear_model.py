@@ -105,7 +105,8 @@ def within(
     estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
 ) -> tuple[float, float, float]:
     """An estimate with its interval, cut to what is possible."""
-    return tuple(float(value) for value in np.clip(estimate, low, high))
+    value, lowest, highest = (float(value) for value in np.clip(estimate, low, high))
+    return value, lowest, highest
 
 
 def limit_of(weights: Contrast) -> float:

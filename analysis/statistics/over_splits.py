@@ -147,7 +147,7 @@ class BySplit:
             for name in sorted(named)
         ]
         if common := [split for split in sides[0] if all(split in side for side in sides)]:
-            return [(common, sum(_stacked(side, common)[1] for side in sides))]
+            return [(common, sum((_stacked(side, common)[1] for side in sides), np.zeros(())))]
         return [_stacked(side, list(side)) for side in sides] if all(sides) else []
 
     def estimate(self, weights: Contrast) -> OverSplits | None:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -66,7 +67,7 @@ def correctness(b: Bench) -> None:
         return cohort
 
     kernels = "kernels, in one CUDA graph" if on_gpu else "kernels"
-    ways = {
+    ways: dict[str, tuple[NetworkConfig, dict[str, Any]]] = {
         kernels: (b.config.network, {"stacked": False, "graphs": on_gpu}),
         "small networks, stacked": (b.small_network(), {"stacked": True, "graphs": on_gpu}),
     }
@@ -117,7 +118,8 @@ def main(config: Config) -> None:
     size = TOY if toy else FULL
     if toy:
         recipe = replace(config.recipe, batch_size=8, eval_batch_size=8)
-        config = replace(config, network=toy_network(config.network), recipe=recipe)
+        network = toy_network(cast(Any, config.network))
+        config = replace(config, network=network, recipe=recipe)
     # deterministic=true asks for it, before any product
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +134,7 @@ def main(config: Config) -> None:
         whole_training(b, rate, bandwidth)
         for part in (against_plain_script, small_networks, library_networks, whole_study, pieces):
             if time.perf_counter() - b.began > ENOUGH:
-                what = " ".join(part.__doc__.split())
+                what = " ".join(str(part.__doc__).split())
                 print(f"\nNot measured, as the time is up: {what}", flush=True)
             else:
                 part(b)

@@ -17,6 +17,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +95,8 @@ def compared(
     """The relative errors of each of ``others`` (None: plainly) in a few steps,
     all from the state of ``reference``, which computes in float64.
     """
-    plain, found = GpuStep(stacked=False, graphs=False), {way: defaultdict(dict) for way in others}
+    plain = GpuStep(stacked=False, graphs=False)
+    found: dict[Way, Errors] = {way: defaultdict(dict) for way in others}
     steps = {
         k: GpuStep(e.stacked, e.graphs) if e else GpuStep(False, False)
         for k, (_, e) in others.items()
@@ -148,7 +150,7 @@ def _quantities(member: TrainState) -> dict[str, Tensor]:
     """
     out, network, state = {"loss": member.loss}, member.network, member.optimizer.state
     for number in range(network.frozen + 1, len(network.layers) + 1):
-        parameters = list(network.layers[number - 1].parameters())
+        parameters: list[Any] = list(network.layers[number - 1].parameters())
         out[f"gradient of layer {number}"] = torch.cat([p.grad.flatten() for p in parameters])
         out[f"momentum of layer {number}"] = torch.cat(
             [state[p]["momentum_buffer"].flatten() for p in parameters]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +37,10 @@ def against_plain_script(b: Bench) -> None:
     lockstep = b.seconds(cohort)
     memory = torch.cuda.max_memory_allocated(b.device) / 2**30 if b.device.type == "cuda" else 0.0
     saved, saving = _saving(b, cohort)
-    source = Path(b.config.dataset.source) / "train"
+    source = b.folder / "photos" / "train"
     frozen = Counter(m.network.frozen for m in cohort.states)
     del cohort
-    outputs = b.config.network.outputs
+    outputs = b.config.network.n_outputs
     with closing(plain_batches(source, b.config, np.full(3, 120.0), b.size.workers)) as batches:
         # what the workers had prepared
         plain_training(batches, 0, outputs, b.config, b.device, 2 * b.size.workers)
@@ -74,7 +74,8 @@ def _saving(b: Bench, cohort: Cohort) -> tuple[int, float]:
     """Bytes and seconds of a checkpoint of every network of ``cohort``."""
     store = Store(b.folder / "runs")
     for m in cohort.states:
-        store.lock(m.spec).release()
+        if lock := store.lock(m.spec):
+            lock.release()
     began = time.perf_counter()
     for m in cohort.states:
         store.save_checkpoint(m.spec, m.checkpoint())
@@ -128,7 +129,7 @@ def library_networks(b: Bench) -> None:
         rows.append([way, f"{1e3 * seconds:.1f}", f"{rate:,.0f}"])
     table(
         f"7. {len(names)} networks (BnB, AnB, AnB+ at {len(depths)} depths) of "
-        f"{settings.network.model}, {side} x {side} pixels,\n   batches of {recipe.batch_size}, "
+        f"{settings.network.name}, {side} x {side} pixels,\n   batches of {recipe.batch_size}, "
         f"{recipe.precision}, one training step.",
         ["", "ms a step", "network-images/s"],
         rows,
@@ -137,7 +138,7 @@ def library_networks(b: Bench) -> None:
 
 def whole_study(b: Bench) -> None:
     """Hours of study=paper on one such device, from a measured step of each of its kinds of job."""
-    imagenet = UnpackedImagenet("imagenet", b.size.packed)
+    imagenet: Any = UnpackedImagenet("imagenet", b.size.packed)
     study = load(
         compose("config", ["study=paper", "dataset=imagenet", "network=caffenet", "recipe=paper"])
     )
@@ -184,7 +185,7 @@ def whole_study(b: Bench) -> None:
 
 def _towards_b(spec: RunSpec) -> str:
     """The cell with B as its target: A to B, B to A and all classes take the same time."""
-    swapped = {"A": "B", "B": "A", "all": "B"}
+    swapped = {None: None, "A": "B", "B": "A", "all": "B"}
     cell = spec.cell
     if cell.target == "B":
         return str(cell)

@@ -4,9 +4,10 @@ kernels, single layers.
 
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -163,8 +164,9 @@ def pieces(b: Bench) -> None:
     """
     (member,) = b.cohort(["baseB"]).states
     batch, network = b.config.recipe.batch_size, member.network.train()
-    shape, rows = (batch, 3, network.config.input_size, network.config.input_size), []
-    for number, layer in enumerate(network.layers[: len(network.config.channels)], 1):
+    shape: Sequence[int] = (batch, 3, network.config.input_size, network.config.input_size)
+    rows, convolutions = [], len(cast(Any, network.config).channels)
+    for number, layer in enumerate(network.layers[:convolutions], 1):
         x = (
             torch.randn(shape, device=b.device)
             .to(memory_format=torch.channels_last)

@@ -45,8 +45,8 @@ TOY = Size(96, (80, 60), 72, 256, 1 << 22, 2, 1, 1)
 
 def toy_network(network: EightLayerConfig) -> EightLayerConfig:
     """The same layers, narrow, for small images."""
-    widths = {"channels": (16,) * len(network.channels), "hidden": (32,) * len(network.hidden)}
-    return replace(network, input_size=67, outputs=20, **widths)
+    channels, hidden = (16,) * len(network.channels), (32,) * len(network.hidden)
+    return replace(network, input_size=67, outputs=20, channels=channels, hidden=hidden)
 
 
 class Bench:

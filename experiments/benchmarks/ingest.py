@@ -25,8 +25,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def packing_rates(
     """
     images = len(list(source.rglob("*.jpg")))
 
-    def rate(encoding: str, workers: int) -> float:
+    def rate(encoding: str, workers: int, _: int) -> float:
         packed = folder / encoding
         shutil.rmtree(packed, ignore_errors=True)
         config = DatasetConfig(
@@ -104,7 +105,7 @@ def packing_rates(
         return images / (time.perf_counter() - began)
 
     ways = product(ENCODINGS, dict.fromkeys((1, joblib.cpu_count())))
-    return taking_turns({way: lambda _, way=way: rate(*way) for way in ways}, rounds)
+    return taking_turns({way: partial(rate, *way) for way in ways}, rounds)
 
 
 def enlarge(packed: Path, folder: Path, rows: int) -> None:
@@ -114,6 +115,7 @@ def enlarge(packed: Path, folder: Path, rows: int) -> None:
     small = PackedDataset(packed)
     which = np.arange(rows) % len(small.labels)
     folder.mkdir()
+    source: np.ndarray
     if isinstance(small.images, JpegRows):
         lengths = np.diff(small.images.offsets)[which]
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
@@ -152,7 +154,7 @@ def reading_rate(
     return read / (time.perf_counter() - began)
 
 
-def _read(stream: TaskLoader, dataset: PackedDataset, way: str, steps: range) -> Iterator:
+def _read(stream: TaskLoader, dataset: PackedDataset, way: str, steps: range) -> Generator:
     if way == "cpu":
         yield from stream.batches(steps.start, steps.stop)
         return

@@ -22,10 +22,11 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -101,7 +102,7 @@ def specs_of(config: Config) -> list[RunSpec]:
     ]
 
 
-def batches_of(folder: Path, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_of(folder: Path, size: int) -> Generator[tuple[Tensor, Tensor]]:
     """Epoch after epoch of an ImageFolder, as tutorials of fine-tuning read it."""
     steps = [
         transforms.RandomResizedCrop(size),
@@ -145,7 +146,8 @@ def measure(config: Config, files: Path, rounds: int, steps: int) -> dict[str, l
     """
     execution, specs, threads = execution_of(config), specs_of(config), torch.get_num_threads()
     cohort = untrained_cohort(config, specs)
-    network = replace(specs[0].network, outputs=len(list(files.iterdir())))
+    own = cast(ZooNetworkConfig, specs[0].network)
+    network = replace(own, outputs=len(list(files.iterdir())))
     frozen = [spec.cell.frozen for spec in specs]
 
     def plain(number: int) -> float:
@@ -204,7 +206,7 @@ def saved(specs: list[RunSpec]) -> float:
     prefix once: what sharing layers alone can gain.
     """
     costs = [layer.macs for layer in profile_layers(specs[0].network)]
-    whole, shared, prefixes = 0, 0, {}
+    whole, shared, prefixes = 0, 0, dict[str | None, int]()
     for spec in specs:
         n = spec.cell.frozen
         whole += sum(costs) + 2 * sum(costs[n:])
@@ -221,7 +223,7 @@ def print_times(config: Config, what: str, times: dict[str, list[float]]) -> Non
         return [words, spread(times[way], times["lockstep"]), f"{rate:,.0f}"]
 
     table(
-        f"{network.model} at {network.input_size} pixels: {networks} networks (BnB, AnB, AnB+ at "
+        f"{network.name} at {network.input_size} pixels: {networks} networks (BnB, AnB, AnB+ at "
         f"{DEPTHS} depths) one step of {BATCH} images further.\n"
         f"   Images: {what}. The script: ImageFolder, RandomResizedCrop, a DataLoader\n"
         f"   with {WORKERS} workers, requires_grad_(False) on the lowest n layers, SGD, one\n"

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def measure(
     """
     torch_threads, execution = torch.get_num_threads(), execution_of(config)
     cohort = untrained_cohort(config, specs)
-    states, outputs = cohort.states, cohort.states[0].spec.network.outputs
+    states, outputs = cohort.states, cohort.states[0].spec.network.n_outputs
     by_cost = sorted(states, key=lambda m: m.network.frozen)
     four = [m for m in states if m.spec.cell.treatment != "RnB"]
     four = [four[i] for i in np.random.default_rng(0).permutation(len(four))]
@@ -130,7 +131,7 @@ def measure(
         "random 1": lambda _: in_cohorts(random_filters, 1),
     }
     for size in cohort_sizes(config)[1:]:
-        ways[f"four {size}"] = lambda _, size=size: in_cohorts(four, size)
+        ways[f"four {size}"] = partial(lambda size, _: in_cohorts(four, size), size)
     with closing(
         plain_batches(folder, config, cohort.stream.mean_image.mean(axis=(0, 1)))
     ) as batches:

@@ -1,7 +1,8 @@
 """The plain script: what one would write to train one network with torch and torchvision alone."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
     layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):
         kernel, stride, padding = config.kernels[i], config.strides[i], config.paddings[i]
-        parts = [nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])]
+        conv = nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])
+        parts: list[nn.Module] = [conv]
         size = (size + 2 * padding - kernel) // stride + 1
         if config.normalization == "batch":
             parts.append(nn.BatchNorm2d(out))
@@ -56,7 +58,7 @@ def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
 
 def plain_batches(
     folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS
-) -> Iterator[list[Tensor]]:
+) -> Generator[list[Tensor]]:
     """Epoch after epoch of an ImageFolder; ``mean`` is the channels' mean, 0..255."""
     network, size = config.network, config.dataset.image_size
     files = ImageFolder(folder)
@@ -88,7 +90,8 @@ def plain_training(
     seconds a step, after a step to warm up.
     """
     recipe = config.recipe
-    network = plain_network(config.network, outputs).to(device, memory_format=torch.channels_last)
+    network = plain_network(cast(EightLayerConfig, config.network), outputs).to(device)
+    network = network.to(memory_format=torch.channels_last)
     network[:frozen].requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(

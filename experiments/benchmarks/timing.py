@@ -41,7 +41,8 @@ def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
         store = Store(folder)
         bases = [s for s in with_bases(specs) if s.cell.is_base]
         for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.states):
-            store.lock(base.spec).release()
+            if lock := store.lock(base.spec):
+                lock.release()
             store.finish(base.spec, base.network.state_dict(), [], {}, {})
         (cohort,) = make_cohorts(specs, store, dataset, execution)
     return cohort

@@ -161,10 +161,10 @@ class DatasetConfig:
         named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())
         require(named, "dataset.leave_out", self.leave_out, "names of folders")
         if self.parts:
-            known = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
-            known = known and all(isinstance(folder, str) for folder in self.parts.values())
+            fits = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
+            fits = fits and all(isinstance(folder, str) for folder in self.parts.values())
             require(
-                known,
+                fits,
                 "dataset.parts",
                 self.parts,
                 "folders for train and, where there are any, val and test",

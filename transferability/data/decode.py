@@ -84,7 +84,7 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
             if header.width * header.height > MAX_PIXELS:
                 # as Pillow does itself from twice as many pixels on
                 raise Image.DecompressionBombError
-            if header.format == "TIFF" and _is_raw(header.tag_v2, data):
+            if header.format == "TIFF" and _is_raw(getattr(header, "tag_v2", {}), data):
                 raise UnsupportedError(f"{RAW}: convert it")
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
@@ -163,7 +163,8 @@ def _tiff_value(data: bytes, tag: int, default: int) -> int:
 
 def _tiff_upright(data: bytes) -> bytes:
     """A TIFF file that says of itself to stand upright; any other file as it is."""
-    if data[:4] not in _TIFF or _tiff_value(data, _ORIENTATION, 1) == 1:
+    place = _tiff_place(data, _ORIENTATION) if data[:4] in _TIFF else None
+    if place is None or _tiff_value(data, _ORIENTATION, 1) == 1:
         return data
-    at, order = _tiff_place(data, _ORIENTATION)
+    at, order = place
     return data[:at] + struct.pack(f"{order}H", 1) + data[at + 2 :]

@@ -30,7 +30,7 @@ Picture = tuple[str, Sample]  # its part, and itself
 
 def pixel_hash(image: np.ndarray) -> bytes:
     """HASH bytes that two images of one shape have in common only if their pixels are equal."""
-    return hashlib.sha256(np.ascontiguousarray(image)).digest()[:HASH]
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:HASH]
 
 
 def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:

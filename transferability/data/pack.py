@@ -163,7 +163,7 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
     ):
         return
     try:
-        found = _source_files(read_dataset(config))
+        found = _source_files(read_dataset(config)) or {}
         if found == recorded:
             return
         now, then = (
@@ -186,9 +186,9 @@ def _source_files(source: RawDataset) -> dict | None:
     None if it is made of no files.
     """
     digest, total, items = hashlib.sha256(), 0, source.items
-    if not all(item.size for item in items):
-        return None
     for item in items:
+        if not item.size:
+            return None
         size = item.size()
         total += max(size, 0)
         digest.update(repr((source.classes[item.label].name, item.name, size)).encode())
@@ -211,16 +211,17 @@ def _check_classes(
     for part, items in source.parts.items():
         labels = {item.label for item in items if item.name not in (left_out or ())}
         if empty := [i for i in range(len(source.classes)) if i not in labels]:
-            names = [source.classes[i].name for i in empty]
+            lacking = [source.classes[i].name for i in empty]
             lost = [item.name for item in items if item.label == empty[0]]
             why = (
-                f"the {len(lost)} it had are left out, the first {lost[0]} {left_out[lost[0]]}; "
+                f"the {len(lost)} it had are left out, the first {lost[0]} "
+                f"{(left_out or {})[lost[0]]}; "
                 if lost
                 else ""
             )
             raise UserError(
-                f"class {names[0]!r}{and_more(names)} of {where} has no {part} images: {why}add "
-                "some, or leave it out"
+                f"class {lacking[0]!r}{and_more(lacking)} of {where} has no {part} images: {why}"
+                "add some, or leave it out"
             )
 
 
@@ -316,7 +317,7 @@ def deduplicate(
     if config.duplicates == "keep":
         return source, {}
     read = encoded(source.items, replace(config, encoding="raw"), workers)
-    hashes, bad = [], {}
+    hashes, bad = list[bytes](), dict[str, str]()
     for _, piece in with_progress(read, f"{config.name}: comparing", 0, len(source.items)):
         bad |= failures_of(piece, config)
         hashes += piece.hashes
@@ -422,7 +423,8 @@ def resume_point(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     found = read_if_same(folder / "progress.json", what)
     sizes = found["sizes"] if found else {}
     if (
-        HASHES in sizes
+        found
+        and HASHES in sizes
         and "turned" in found
         and all(
             (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
@@ -439,14 +441,14 @@ def _shuffled(source: RawDataset, seed: int) -> RawDataset:
     def of(items: list[Sample], part: str) -> list[Sample]:
         return [items[i] for i in numpy_rng(seed, "pack", part).permutation(len(items))]
 
-    return replace(source, **{part: of(getattr(source, part), part) for part in PARTS})
+    parts: dict[str, Any] = {part: of(getattr(source, part), part) for part in PARTS}
+    return replace(source, **parts)
 
 
 def _without(source: RawDataset, names: Collection[str]) -> RawDataset:
     """The images of other names."""
-    return replace(
-        source, **{p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS}
-    )
+    own: dict[str, Any] = {p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS}
+    return replace(source, **own)
 
 
 def encoded(items: list[Sample], config: DatasetConfig, workers: int) -> Iterator[Chunk]:

@@ -7,6 +7,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -39,7 +40,8 @@ class AppendableNpy:
 
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...], size: int | None):
         self.dtype, self.row = np.dtype(dtype), row
-        self.file = open(path, "wb" if size is None else "r+b")  # noqa: SIM115 (Rows closes it)
+        # it takes arrays, which have no type of a buffer below Python 3.12
+        self.file: Any = open(path, "wb" if size is None else "r+b")  # noqa: SIM115 (closed below)
         if size is None:
             self.file.write(self._header(0))
         else:
@@ -70,7 +72,8 @@ class PackWriter:
     """The array files of a pack. ``sizes``: the safe bytes of each; empty: none is there yet."""
 
     def __init__(self, folder: Path, config: DatasetConfig, sizes: dict[str, int]):
-        kinds = {"images.npy": ("|u1", (config.image_size, config.image_size, 3))}
+        side = config.image_size
+        kinds: dict[str, tuple[str, tuple]] = {"images.npy": ("|u1", (side, side, 3))}
         if config.encoding == "jpeg":
             kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
         kinds |= {HASHES: ("|u1", (HASH,)), PERCEPTUALS: ("|u1", (PERCEPTUAL,))}

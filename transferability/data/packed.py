@@ -175,7 +175,7 @@ class PackedDataset:
 
 def open_images(
     folder: Path, count: int, side: int, encoding: str | None
-) -> "np.ndarray | JpegRows":
+) -> "np.memmap | JpegRows":
     """The images of a pack, (count, side, side, 3) uint8, memory-mapped.
 
     Raises:
@@ -221,10 +221,12 @@ class JpegRows:
         """
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        parts = np.array_split(np.arange(len(rows)), joblib.cpu_count())
-        list(
-            _decoders().map(lambda part: [self._decode(int(rows[i]), out[i]) for i in part], parts)
-        )
+
+        def decode(part: np.ndarray) -> None:
+            for i in part:
+                self._decode(int(rows[i]), out[i])
+
+        list(_decoders().map(decode, np.array_split(np.arange(len(rows)), joblib.cpu_count())))
         return out
 
     def _decode(self, row: int, out: np.ndarray) -> None:
@@ -238,7 +240,8 @@ class JpegRows:
             image = None
         if image is None or image.shape != out.shape:
             raise _damaged(
-                Path(self.files.filename).parent, f"row {row} in jpegs.npy is no image any more"
+                Path(str(self.files.filename)).parent,
+                f"row {row} in jpegs.npy is no image any more",
             )
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
@@ -249,14 +252,14 @@ def _decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(joblib.cpu_count(), "decode")
 
 
-def _read_ahead(mapped: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+def _read_ahead(mapped: np.memmap, starts: np.ndarray, lengths: np.ndarray) -> None:
     """Have the system read these bytes of a mapped file all at once: reading them by page faults
     waits for each.
     """
     if not hasattr(os, "posix_fadvise"):  # macOS
         return
     with suppress(OSError):  # it is a hint
-        descriptor = os.open(mapped.filename, os.O_RDONLY)
+        descriptor = os.open(str(mapped.filename), os.O_RDONLY)
         try:
             for start, length in zip(
                 (mapped.offset + starts).tolist(), lengths.tolist(), strict=True
@@ -446,7 +449,7 @@ def _class_info(values: Any, folder: Path) -> ClassInfo:
     return info
 
 
-def _map(path: Path, dtype: type, shape: tuple[int, ...], by: str = "dataset.json") -> np.ndarray:
+def _map(path: Path, dtype: type, shape: tuple[int, ...], by: str = "dataset.json") -> np.memmap:
     """The array in ``path``, mapped read-only, if it is what the file ``by`` says;
     never unpickles anything.
     """

@@ -6,7 +6,7 @@ There is one chain: packing, ``run.preprocess`` and ``experiments.check_weights`
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -63,8 +63,9 @@ class Preprocessing:
         """
         image, asks = self.fitted(content)
         if self.encoding:
-            file = as_jpeg(image, int(re.search(r"q(\d+)", self.encoding)[1]))
-            image = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            file = as_jpeg(image, int(re.findall(r"q(\d+)", self.encoding)[0]))
+            decoded = cast(np.ndarray, cv2.imdecode(file, cv2.IMREAD_COLOR))
+            image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         return image, asks
 
     def fitted(self, content: Content) -> tuple[np.ndarray, bool]:

@@ -36,7 +36,7 @@ def make_layers(config: BlocksConfig) -> list[nn.Module]:
 
 
 def _classifier(config: BlocksConfig) -> nn.Linear:
-    return nn.Linear(config.widths[-1], config.outputs)
+    return nn.Linear(config.widths[-1], config.n_outputs)
 
 
 def init_weights(config: BlocksConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:

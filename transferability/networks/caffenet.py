@@ -6,6 +6,7 @@ smaller members differ in their numbers only. Their layers are the paper's layer
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,13 @@ def make_layers(config: EightLayerConfig) -> list[nn.Sequential]:
 
 
 def _convolutional(config: EightLayerConfig) -> list[nn.Sequential]:
-    layers, channels = [], 3
+    layers, channels = list[nn.Sequential](), 3
     for i, out in enumerate(config.channels):
         number = i + 1
         kernel = config.kernels[i]
         stride = config.strides[i]
         padding = config.paddings[i]
-        parts = OrderedDict()
+        parts = OrderedDict[str, nn.Module]()
         parts["conv"] = skip_init(
             nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i]
         )
@@ -45,9 +46,9 @@ def _convolutional(config: EightLayerConfig) -> list[nn.Sequential]:
 
 def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
     layers, features = [], config.channels[-1] * config.sizes[-1][1] ** 2
-    for i, out in enumerate([*config.hidden, config.outputs]):
+    for i, out in enumerate([*config.hidden, config.n_outputs]):
         number = len(config.channels) + i + 1
-        parts = OrderedDict()
+        parts = OrderedDict[str, nn.Module]()
         if i == 0:
             parts["flatten"] = nn.Flatten()
         else:
@@ -71,7 +72,7 @@ def init_weights(
         _draw(config, layers[number - 1], number, key)
 
 
-def _draw(config: EightLayerConfig, layer: nn.Sequential, number: int, key: tuple) -> None:
+def _draw(config: EightLayerConfig, layer: Any, number: int, key: tuple) -> None:
     main = layer.conv if number <= len(config.channels) else layer.fc
     generator = torch_rng(*key, "init", number)
     # One memory order for the draw, whatever the order the network keeps its weights in.
@@ -98,6 +99,9 @@ class Convolution(nn.Sequential):
     On a GPU the bias is added where pooling and ReLU are computed;
     below a normalization by the convolution, as ever.
     """
+
+    conv: nn.Conv2d
+    activation: "Activation"
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W)."""

@@ -8,14 +8,14 @@ Layers are made by the file of a kind (``caffenet.py``, ``blocks.py``, ``zoo/bas
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from transferability.bounds import above, at_least, between, check_bounds, one_of
 from transferability.errors import UserError, did_you_mean, require, shown
-from transferability.fingerprint import cosmetic, omit_at, stored_as
+from transferability.fingerprint import COSMETIC, omit_at, stored_as
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +32,7 @@ HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 class NetworkConfig(ABC):
     """What is said of a network of any kind; the file of a kind adds its own settings."""
 
-    name: str = cosmetic()
+    name: str = field(metadata=COSMETIC)
     kind: str = omit_at("eight-layer")  # which file of networks/ makes it
     input_size: int  # pixels a side of the crop
     # units of the classifier; null: the number of classes of the task
@@ -69,6 +69,12 @@ class NetworkConfig(ABC):
     def resolved(self, classes: int) -> "NetworkConfig":
         """With all that a run's identity has to say, for a task of so many classes."""
         return replace(self, outputs=self.outputs or classes)
+
+    @property
+    def n_outputs(self) -> int:
+        """``outputs`` of a network that is :meth:`resolved`."""
+        assert self.outputs is not None
+        return self.outputs
 
     @property
     def scale(self) -> float | tuple[float, ...]:
@@ -311,7 +317,8 @@ class ZooNetworkConfig(NetworkConfig):
         return f": did you mean network.model={known}{own}?"
 
     def resolved(self, classes: int) -> "ZooNetworkConfig":
-        return replace(super().resolved(classes), plan=_layers().lines(self.layer_plans()))
+        outputs = self.outputs or classes
+        return replace(self, outputs=outputs, plan=_layers().lines(self.layer_plans()))
 
     @property
     def whole_depth(self) -> int:
@@ -331,7 +338,7 @@ class ZooNetworkConfig(NetworkConfig):
 
     def architecture(self) -> "ZooNetworkConfig":
         """What the layers depend on, without the task and the input."""
-        rest = {"channel_mean": None, "channel_std": None, "depth": None}
+        rest: dict[str, Any] = {"channel_mean": None, "channel_std": None, "depth": None}
         return replace(
             self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
         )

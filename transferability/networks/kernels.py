@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -157,7 +158,7 @@ def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> T
     place = F.pad(place.permute(0, 2, 3, 1), around, value=-1)
     row = (torch.arange(height, device=place.device) % 2)[:, None, None]
     column = (torch.arange(width, device=place.device) % 2)[:, None]
-    total = 0
+    total: Any = 0
     for up, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
         mine = windows(place, up, left) == 4 * (row + 2 * up) + column + 2 * left
         total = total + torch.where(mine, windows(gradient, up, left), 0).float()
@@ -184,10 +185,10 @@ def response_norm_gradient(gradient: Tensor, y: Tensor) -> Tensor:
     so that it is one kernel without intermediate results.
     """
     channels, half = y.shape[-3], WINDOW // 2
-    ys = F.pad(y, (0, 0, 0, 0, 2 * half, 2 * half)).float()
-    gs = F.pad(gradient, (0, 0, 0, 0, half, half)).float()
-    ys = [ys.narrow(-3, i, channels) for i in range(2 * WINDOW - 1)]
-    gs = [gs.narrow(-3, i, channels) for i in range(WINDOW)]
+    padded_y = F.pad(y, (0, 0, 0, 0, 2 * half, 2 * half)).float()
+    padded_g = F.pad(gradient, (0, 0, 0, 0, half, half)).float()
+    ys = [padded_y.narrow(-3, i, channels) for i in range(2 * WINDOW - 1)]
+    gs = [padded_g.narrow(-3, i, channels) for i in range(WINDOW)]
     roots = [
         torch.rsqrt(1 + ALPHA / WINDOW * sum(v * v for v in ys[i : i + WINDOW]))
         for i in range(WINDOW)
@@ -215,7 +216,7 @@ def conv2d_unshuffled(x: Tensor, conv: nn.Conv2d) -> Tensor:
     Layer 1 of CaffeNet: 3 channels, which a tensor core fills up to 8, under 11x11/4 kernels, are
     48 under 3x3/1: the same sum, of 432 products (69 of them with zeros) where it would be 968.
     """
-    stride, padding = conv.stride[0], conv.padding[0]
+    stride, padding = conv.stride[0], int(conv.padding[0])
     if stride == 1 or conv.in_channels >= CHANNELS or x.requires_grad:
         return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
     kernel = conv.kernel_size[0]

@@ -35,6 +35,9 @@ class Input(nn.Module):
         scale: a factor, or one a channel; a setting.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, mean: np.ndarray, scale: float | tuple[float, ...]):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))  # a copy
@@ -50,7 +53,7 @@ class Input(nn.Module):
         return x
 
 
-class _InFloat32:
+class _InFloat32(nn.Module):
     """A normalization that computes in float32 whatever the precision, as
     :func:`kernels.response_norm_reference`.
     """
@@ -121,6 +124,8 @@ class Dropout(nn.Module):
             1: all of an image (stochastic depth); 0: all.
         active_when_frozen: whether it stays on inside frozen layers, as the original's does.
     """
+
+    seed: Tensor
 
     def __init__(
         self, p: float, name: str, dims: int | None = None, active_when_frozen: bool = False

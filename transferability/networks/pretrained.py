@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[
         raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
     if "://" in weights:
         raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
-    header, notes = {}, []
+    header, notes = dict[str, Any](), list[str]()
     if is_file(weights):
         tensors, texts, notes = read_weights(Path(weights))
         header = texts.pop(HEADER, {})

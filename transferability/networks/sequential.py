@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ def layers_of(config: NetworkConfig) -> list[nn.Module]:
     if not config.depth:
         return layers
     shape = profile_layers(config.whole)[config.depth - 1].output
-    return [*layers[: config.depth], LinearProbeHead(shape, config.outputs)]
+    return [*layers[: config.depth], LinearProbeHead(shape, config.n_outputs)]
 
 
 class SequentialNetwork(nn.Module):
@@ -78,7 +78,7 @@ class SequentialNetwork(nn.Module):
     def init_weights(self, numbers: range, key: tuple) -> None:
         """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
         if self.config.depth and len(self.layers) in numbers:
-            self.layers[-1].init_weights(torch_rng(*key, "head"))
+            cast(LinearProbeHead, self.layers[-1]).init_weights(torch_rng(*key, "head"))
             numbers = range(numbers.start, len(self.layers))
         MAKERS[self.config.kind].init_weights(self.config, self.layers, numbers, key)
 

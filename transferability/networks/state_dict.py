@@ -120,7 +120,8 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         inner = _inner(found, path)
         if inner is None:
             break
-        found, _ = found[inner], notes.append(f"taken from its {inner!r}")
+        found = found[inner]
+        notes.append(f"taken from its {inner!r}")
     if not isinstance(found, Mapping) or not found:
         raise UserError(
             f"weights={shown(path)} holds no weights: a dictionary of tensors is wanted"

@@ -23,7 +23,7 @@ def macs(
 
     Each network times its ``weight``.
     """
-    total, prefixes = 0.0, {}
+    total, prefixes = 0.0, dict[tuple, float]()
     validated = len(dataset.val_rows(list(job[0].classes)))
     for spec in job:
         work = [weight(spec) * c.macs for c in profile_layers(spec.network)]
@@ -56,8 +56,9 @@ class Workload:
         speeds = [
             progress.rates[1] * work
             for progress, work in zip(training, self.per_image, strict=True)
+            if progress.rates
         ]
-        lefts = [progress.seconds_left for progress in training]
+        lefts = [left for progress in training if (left := progress.seconds_left) is not None]
         begun = sum(left * speed for left, speed in zip(lefts, speeds, strict=True))
         return max(*lefts, (begun + self.ahead) / sum(speeds))
 

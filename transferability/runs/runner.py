@@ -257,7 +257,7 @@ def make_cohorts(
 
 def time_left(progress: Progress, work: Workload) -> str:
     """The rate of the networks that train, and the time left of them and of the whole command."""
-    if progress.rates is None:
+    if progress.rates is None or progress.seconds_left is None:
         return "no rate yet"
     words = f"{progress.rates[0]:.3g} steps/s, {duration(progress.seconds_left)} left"
     if work.ahead:

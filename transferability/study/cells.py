@@ -137,7 +137,7 @@ def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int)
     source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]
     kept, top = match[4] or "0", n_layers - 1
     if layers is None:
-        layers = range(1, n_layers - (0 if kept == "all" else int(kept)))
+        layers = list(range(1, n_layers - (0 if kept == "all" else int(kept))))
     if kept != "all":
         return [parse(f"{source}{n}{match[2]}{target}{match[3] or ''}", n_layers) for n in layers]
     between = [parse(f"{source}{n}{target}~{top - n}", n_layers) for n in layers if n < top]

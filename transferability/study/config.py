@@ -6,7 +6,7 @@ A key that is not here is an error.
 
 import logging
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -14,7 +14,7 @@ from transferability.bounds import Bound, above, at_least, between, check_bounds
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
-from transferability.fingerprint import cosmetic, omit_at, renamed
+from transferability.fingerprint import COSMETIC, omit_at, renamed
 from transferability.networks import KINDS, NetworkConfig, config_class
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class RecipeConfig:
     The learning rate is a pure function of the step, see ``optim.py``.
     """
 
-    name: str = cosmetic()
+    name: str = field(metadata=COSMETIC)
     steps: Annotated[int, above(0)]
     batch_size: Annotated[int, above(0)]
     lr: Annotated[float, above(0)]
@@ -203,7 +203,7 @@ def load(composed: DictConfig) -> Config:
     composed = _renamed(composed)
     typed = OmegaConf.merge(_schema(composed), composed)
     _check_texts(typed, composed)
-    config = OmegaConf.to_object(typed)
+    config = cast(Config, OmegaConf.to_object(typed))
     for part, prefix, keys in (
         (config, "", ("data_dir", "store", "out")),
         (config.dataset, "dataset.", PATHS),
@@ -293,6 +293,6 @@ def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
         return settings
     typed = OmegaConf.merge(OmegaConf.structured(settings), changes)
     _check_texts(typed, OmegaConf.create(changes))
-    out = OmegaConf.to_object(typed)
+    out: Any = OmegaConf.to_object(typed)
     out.check()
     return out

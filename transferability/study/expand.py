@@ -82,7 +82,8 @@ def _parts(study: StudyConfig) -> list[StudyPart]:
 def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list[RunSpec]:
     """The chosen runs of one part."""
 
-    def choose(wanted: object, listed: list) -> list:
+    def choose(wanted: object, listed: list | None) -> list:
+        listed = listed or []
         if wanted is None:
             return listed
         return [wanted] if wanted in listed or not config.study.parts else []
@@ -147,7 +148,8 @@ def _given(
 
 def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> list[cells.Cell]:
     kind = split_kind(split)
-    if kind not in part.treatments:
+    treatments = (part.treatments or {}).get(kind)
+    if treatments is None:
         raise UserError(
             f"split={split}: the study names no treatments for splits of the kind {kind!r}; set "
             f"study.treatments.{kind}"
@@ -157,7 +159,6 @@ def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> li
             f"target={bad[0]} is not a task of split={split}: "
             f"{'all' if kind == 'all' else 'A or B'}"
         )
-    treatments = part.treatments[kind]
     return [
         cell
         for target in targets

@@ -8,7 +8,7 @@ from typing import Any
 
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
-from transferability.fingerprint import as_str, cosmetic, from_dict, omit_at, to_dict
+from transferability.fingerprint import AS_STR, COSMETIC, from_dict, omit_at, to_dict
 from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
 from transferability.study import cells
@@ -25,7 +25,7 @@ class DatasetId:
     and where they are not raw pixels what they went through.
     """
 
-    name: str = cosmetic()
+    name: str = field(metadata=COSMETIC)
     image_size: int
     checksum: str
     encoding: str | None = omit_at(None)
@@ -47,10 +47,10 @@ class RunSpec:
     """
 
     dataset: DatasetId
-    split: str = cosmetic()
+    split: str = field(metadata=COSMETIC)
     classes: tuple[int, ...]
     images_per_class: int | None
-    cell: Cell = as_str()
+    cell: Cell = field(metadata=AS_STR)
     network: NetworkConfig
     recipe: RecipeConfig
     seed: int
@@ -146,7 +146,9 @@ def make_spec(
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
         raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
-    source = given if cell.copied and cell.source not in tasks else None
+    source: RunSpec | PretrainedBase | None = None
+    if cell.copied and cell.source not in tasks:
+        source = given
     if given:
         network = given.adapted(network)
     if cell.copied and not source:

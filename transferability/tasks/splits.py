@@ -94,7 +94,7 @@ def split_name(split: str) -> str:
 
 
 def _at_distance(step: int, draw: int, split: str, dataset: PackedDataset) -> dict[str, list[int]]:
-    wnids = [c.wnid for c in dataset.classes]
+    wnids = [c.wnid or "" for c in dataset.classes]
     if not wordnet.knows(wnids):
         raise UserError(
             f"split={split}: {dataset.name} has classes that are none of ILSVRC's, so how far they "
@@ -155,7 +155,7 @@ def _meant_by(dataset: PackedDataset) -> dict[str, set[int]]:
     """The classes that a name or wnid stands for: two in ImageNet, for "crane"."""
     meant: dict[str, set[int]] = {}
     for i, c in enumerate(dataset.classes):
-        for name in {c.name, c.wnid} - {None}:
+        for name in {c.name, c.wnid or c.name}:
             meant.setdefault(_canonical(name), set()).add(i)
     return meant
 

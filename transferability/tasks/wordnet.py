@@ -68,7 +68,8 @@ def tasks_at(
     """
     usual = np.flatnonzero(images == np.bincount(images).argmax())
     m = len(usual) // 6
-    distances = path_distances([wnids[i] for i in usual], [wnids[i] for i in usual])
+    known = [wnids[i] for i in usual.tolist()]
+    distances = path_distances(known, known)
     anchor = np.random.RandomState([draw]).choice(len(usual))
     target = np.argsort(distances[anchor], kind="stable")[: 2 * m : 2]
     left = np.setdiff1d(np.arange(len(usual)), target)

@@ -81,5 +81,5 @@ def _choose_kernels(deterministic: bool) -> None:
         torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
-        # nothing here reads what was not written
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        # nothing here reads what was not written; the module is of a class that knows the name
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

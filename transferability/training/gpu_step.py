@@ -7,6 +7,7 @@ graph; in it small networks run side by side, on branches; one optimizer step up
 
 import logging
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ class GpuStep:
 
     def __init__(self, stacked: bool, graphs: bool):
         self.stacked, self.graphs = stacked, graphs
-        self._networks, self._step = None, None
+        self._networks: list[list[int]] = []
+        self._step: _CapturedStep | None = None
 
     def __call__(self, work: Work) -> None:
         """One training step of every network of ``work``;
@@ -48,7 +50,7 @@ class GpuStep:
         networks = [[id(m) for m in states] for _, states in work]
         if not any(networks):  # those that are behind have failed; the others wait for their step
             return
-        if networks != self._networks:
+        if self._step is None or networks != self._networks:
             self._step = None  # its memory first
             self._networks, self._step = networks, _CapturedStep(work, self.stacked, self.graphs)
         self._step([batch for batch, _ in work])
@@ -61,17 +63,17 @@ class _CapturedStep:
         self.states = [m for _, states in work for m in states]
         self.stacks = [_stacks(states, stacked) for _, states in work]
         self.update = JointOptimizer(self.states)
-        self.inputs = [_copy(batch) for batch, _ in work] if graphs else None
+        self.inputs = [_copy(batch) for batch, _ in work] if graphs else []
         self.graph: torch.cuda.CUDAGraph | None = None
         self.branches = BRANCHES if graphs and all(_is_small(batch) for batch, _ in work) else 1
 
     def __call__(self, batches: list[Batch]) -> None:
         for m in self.states:
             m.network.reseed_dropout(m.step)
-        if self.inputs is not None and self.graph is None:
+        if self.inputs and self.graph is None:
             self.graph = self._capture(self.inputs[0].images.device)
             if self.graph is None:
-                self.inputs, self.branches = None, 1
+                self.inputs, self.branches = [], 1
         if self.graph is None:
             self.gradients(batches)
         else:
@@ -164,8 +166,9 @@ def _tensors(batch: Batch) -> list[Tensor]:
 
 
 def _copy(batch: Batch) -> Batch:
-    values = {f.name: getattr(batch, f.name) for f in fields(batch) if f.init}
-    return Batch(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()})
+    values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch) if f.init}
+    values |= {k: v.clone() for k, v in values.items() if isinstance(v, Tensor)}
+    return Batch(**values)
 
 
 def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | StackedNetworks]":
@@ -226,7 +229,7 @@ class StackedNetworks:
         for i, m in enumerate(self.states):
             m.loss = losses[i].detach()
             for name, parameter in self._own[i].items():
-                parameter.grad = self.parameters[name].grad[i]
+                parameter.grad = self.parameters[name].grad[i]  # type: ignore[index]  # backward's
 
     def _loss(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor

@@ -5,7 +5,7 @@ alone. The next batches are read, and copied to a GPU, while one is used.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -29,7 +29,8 @@ ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GP
 # to find while those of the last are copied. A base network alone takes as many images a second
 # from a GPU's stream as a cohort of 28 takes from 28.
 READERS = {"cpu": 2, "cuda": 8}
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def prefetch(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
@@ -139,7 +140,7 @@ class TaskLoader:
         """The training batch of step ``step``."""
         return self._arrived(*self._send(*self._drawn(step)))
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch]:
         """The training batches of steps start..stop-1, read ahead."""
         return self._read_ahead(self._drawn, range(start, stop))
 
@@ -172,7 +173,7 @@ class TaskLoader:
 
     def _read_ahead(
         self, choose: Callable[[K], tuple[np.ndarray, ...]], keys: Iterable[K]
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch]:
         """The batches that ``choose`` describes for each key;
         more are being read while one is used.
         """
@@ -223,7 +224,6 @@ class TaskLoader:
             # allocated for the copies: its memory must not go to the next ones while it is in use
             for tensor in sent:
                 tensor.record_stream(computing)
-        images, *others = sent
-        return Batch(
-            images if self._resident is None else self._resident[images], *others, self.crop
-        )
+        images, labels, top, left, mirror = sent
+        images = images if self._resident is None else self._resident[images]
+        return Batch(images, labels, top, left, mirror, self.crop)

@@ -190,7 +190,7 @@ def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
         (images,) int16, in the order of the packed file.
     """
     parts = {"validation": cohort.stream.validation, "test": cohort.stream.test}
-    found = [{part: [] for part in parts} for _ in cohort.states]
+    found: list[dict[str, list]] = [{part: [] for part in parts} for _ in cohort.states]
 
     def look(state: TrainState, batch: Batch, shared: PrefixCache, labels: list[Tensor]) -> None:
         with torch.no_grad():

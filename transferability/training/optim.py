@@ -18,6 +18,7 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
     ``cosine`` falls to zero at ``recipe.steps``. A warm-up rises linearly to the schedule.
     """
     if recipe.schedule == "step":
+        assert recipe.step_size is not None  # RecipeConfig.check sees to it
         rate = recipe.lr * recipe.gamma ** (step // recipe.step_size)
     else:
         rate = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))

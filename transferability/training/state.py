@@ -48,7 +48,7 @@ class TrainState:
         self.seconds = 0.0  # this network's share of the time spent
         device = network.input.mean.device
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.loss: Tensor | None = None  # of the last step
+        self.loss: Tensor  # of the last step
         # the step at which the loss went wrong
         self.diverged_at = torch.tensor(spec.recipe.steps, device=device)
         self._digests = _prefix_digests(network)
@@ -176,7 +176,7 @@ def initial_network(
     if cell.source == UNTRAINED:
         network.init_weights(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
-        copy_layers(source, network, cell.copied)
+        copy_layers(source or {}, network, cell.copied)
     network.freeze(cell.frozen)
     return network
 

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from transferability.errors import UserError, reason, shown
 
@@ -31,7 +31,7 @@ _ZIP_ERRORS = (
 )
 _TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 # tar files, by their first bytes
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
 def check_bytes(size: int) -> None:
@@ -148,7 +148,7 @@ class _Tar:
                 else:
                     self.entries[name] = (-1, 0)
                     self.links.append(name)
-                archive.members = []  # they would stay, a kilobyte each
+                archive.members = []  # type: ignore[attr-defined]  # they would stay, a kilobyte each
             if self._bytes(archive.offset, 512) != bytes(512):
                 # tarfile takes a damaged header, and a lost rest, for the end
                 raise tarfile.ReadError("no end")

@@ -2,6 +2,7 @@
 are not there.
 """
 
+from functools import partial
 from importlib.resources import files
 
 import yaml
@@ -39,7 +40,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
             ) from error
         images, labels = data.data, data.targets
         subsets[subset] = [
-            Sample(label, f"{config.kind}/{subset}/{i}", lambda a=images, k=i: a[k])
+            Sample(label, f"{config.kind}/{subset}/{i}", partial(images.__getitem__, i))
             for i, label in enumerate(labels)
         ]
     group_of = cifar_groups(config.kind)

@@ -97,7 +97,7 @@ class FileTree:
         }
         self.names = sorted(n for n in self._files.names if n not in system)
         self.folders = sorted(f for f in folders if f not in system)
-        self._known, self._sniffed = set(self.names), {}
+        self._known, self._sniffed = set(self.names), dict[str, bool]()
         if owned := set(system.values()):
             kinds = Counter(_kind_of_system(name) for name in owned).most_common(5)
             listed = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(kinds))
@@ -230,7 +230,7 @@ class _Folder:
     links: tuple[str, ...] = ()  # they are followed
 
     def __init__(self, root: Path):
-        self.root, self.names, self.folders = root, [], []
+        self.root, self.names, self.folders = root, list[str](), list[str]()
         self._list(str(root), len(os.path.join(root, "")), frozenset())
 
     def _list(self, folder: str, below: int, above: frozenset[tuple[int, int]]) -> None:
@@ -245,8 +245,8 @@ class _Folder:
                     "%s is left out: it is a link to a folder that it lies in", shown(folder)
                 )
                 return
-            with os.scandir(folder) as entries:
-                entries = list(entries)
+            with os.scandir(folder) as found:
+                entries = list(found)
         except OSError as error:
             raise UserError(f"{shown(folder)} cannot be read: {reason(error)}") from error
         if folder != str(self.root):

@@ -17,7 +17,7 @@ from transferability.errors import UserError
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    tree = FileTree(config.source)
+    tree = FileTree(str(config.source))
     try:
         stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
         layout = layout_of(tree, stated)

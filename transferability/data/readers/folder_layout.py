@@ -9,7 +9,7 @@ nobody notices.
 
 import logging
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from transferability.data.readers.file_tree import RAWS, TEXTS, FileTree, counted, require_images
@@ -114,9 +114,9 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         Unsure: what the folders are cannot be told.
         UserError: they are not as they have to be.
     """
-    source, notes, level = shown(folders.tree.source), [], stated.class_level or 1
+    source, notes, level = shown(folders.tree.source), list[str](), stated.class_level or 1
     found = stated.parts is None
-    parts = found_parts(folders) if found else stated_parts(folders, stated.parts)
+    parts = found_parts(folders) if stated.parts is None else stated_parts(folders, stated.parts)
     if not folders.images:
         raise UserError(f"{source}: with dataset.leave_out there are no images")
     at = parts["train"] if parts else above_classes(folders)
@@ -201,11 +201,11 @@ def _check_that_they_are_classes(
             known,
         )
     if both := [name for name in flat if below[name]]:
-        inner = min(below[both[0]])
+        one = min(below[both[0]])
         notes.append(
             f": class {shown(both[0])}{and_more(both)} holds images and folders of images "
-            f"({shown(inner)}), which are taken for images of it, too: "
-            f"{Stated(leave_out=(inner,))} leaves them out"
+            f"({shown(one)}), which are taken for images of it, too: "
+            f"{Stated(leave_out=(one,))} leaves them out"
         )
 
 
@@ -214,7 +214,7 @@ def _check_that_they_are_no_parts(
 ) -> None:
     inner = set.intersection(*below.values())
     words = [WORD.search(name.casefold()) for name in below]
-    kinds = {list(WORDS)[word.lastindex - 1] for word in words if word}
+    kinds = {list(WORDS)[(word.lastindex or 0) - 1] for word in words if word}
     same = len(below) > 1 and len(inner) > 1
     if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_part(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
@@ -229,7 +229,7 @@ def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
 
 
 def _what_lacks(
-    folders: Folders, parts: dict[str, str], without: list[str], held_out: dict[str, object]
+    folders: Folders, parts: dict[str, str], without: Sequence[str], held_out: Collection[str]
 ) -> list[str]:
     """One line for each part without classes, and one where there is no validation part;
     an error without any.

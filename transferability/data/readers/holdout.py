@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
     """Hold out ``val_fraction`` of each class."""
-    train, val = [], []
+    train, val = list[Sample](), list[Sample]()
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
@@ -48,7 +48,7 @@ def with_test(source: RawDataset, config: DatasetConfig) -> RawDataset:
             config.test_fraction,
         )
         return source
-    train, test = [], []
+    train, test = list[Sample](), list[Sample]()
     held_out = Counter(item.label for item in source.val if source.held_out)
     if config.group is not None:
         counts = [
@@ -67,7 +67,7 @@ def with_test(source: RawDataset, config: DatasetConfig) -> RawDataset:
 
 def _training_by_class(source: RawDataset) -> list[tuple[str, list[Sample]]]:
     """The wnid or name of each class, and its training images."""
-    items = [[] for _ in source.classes]
+    items: list[list[Sample]] = [[] for _ in source.classes]
     for item in source.train:
         items[item.label].append(item)
     return [(c.wnid or c.name, found) for c, found in zip(source.classes, items, strict=True)]
@@ -84,10 +84,10 @@ def _by_groups(
     """
     sizes: dict[str, Counter[int]] = {}
     for item in source.train:
-        sizes.setdefault(item.group, Counter())[item.label] += 1
-    held, chosen = Counter(), set()
+        sizes.setdefault(str(item.group), Counter())[item.label] += 1
+    held, chosen = Counter[int](), set()
     for label, (name, found) in enumerate(_training_by_class(source)):
-        groups = sorted({item.group for item in found})
+        groups = sorted({str(item.group) for item in found})
         order = numpy_rng(config.seed, purpose, name).permutation(len(groups))
         drawn = [groups[i] for i in order]
         fitting = (g for g in drawn if all(held[c] + n <= wanted[c] for c, n in sizes[g].items()))

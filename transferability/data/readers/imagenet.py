@@ -22,7 +22,7 @@ def imagenet_groups() -> dict[str, str]:
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    tree = FileTree(config.source)
+    tree = FileTree(str(config.source))
     require_images(tree)
     root = tree.find("train")
     if root is None:

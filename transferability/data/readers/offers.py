@@ -49,7 +49,7 @@ def ways(
     folders: Folders, stated: Stated, error: Unsure, read: Callable[[Folders, Stated], Any]
 ) -> Iterator[str]:
     """Settings under which ``read`` makes a layout of the folders, each with its classes."""
-    seen = []
+    seen: list[Any] = []
     for candidate in _candidates(folders, stated, error):
         if len(seen) == _OFFERED:
             return

@@ -8,6 +8,7 @@ above: so we know at which level features of one family stop to serve the other.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -117,12 +118,13 @@ def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    grammar = make_grammar(config.grammar)
-    per_family, classes = config.grammar.classes_per_family, []
-    subsets = {"train": [], "val": []}
-    counts = {"train": config.grammar.train_per_class, "val": config.grammar.val_per_class}
+    settings = config.grammar
+    assert settings is not None  # DatasetConfig.check sees to it
+    grammar, classes = make_grammar(settings), list[ClassInfo]()
+    subsets: dict[str, list[Sample]] = {"train": [], "val": []}
+    counts = {"train": settings.train_per_class, "val": settings.val_per_class}
     for family, group in enumerate(FAMILIES):
-        for own in range(per_family):
+        for own in range(settings.classes_per_family):
             label = len(classes)
             classes.append(ClassInfo(f"{group}-{own:02d}", None, group))
             for subset, count in counts.items():
@@ -131,7 +133,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
                         Sample(
                             label,
                             f"{classes[-1].name}/{subset}/{i}",
-                            lambda f=family, c=own, s=subset, k=i: grammar.image(f, c, s, k),
+                            partial(grammar.image, family, own, subset, i),
                         )
                     )
     return RawDataset(classes, subsets["train"], subsets["val"])

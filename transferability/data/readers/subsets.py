@@ -41,7 +41,7 @@ class Folders:
     """
 
     def __init__(self, tree: FileTree, leave_out: Iterable[str] = ()):
-        self.tree, self.below, self.own = tree, {}, {}
+        self.tree, self.below, self.own = tree, dict[str, set[str]](), dict[str, list[str]]()
         self.left_out = [posixpath.normpath(folder) for folder in leave_out]
         self.images = [name for name in tree.images("") if not self.leaves_out(name)]
         for name in self.images:
@@ -72,7 +72,7 @@ class Folders:
             Unsure: an image lies in none.
             UserError: a folder has no images.
         """
-        tree, out = self.tree, {}
+        tree, out = self.tree, dict[str, list[str]]()
         for name in self.images:
             if name.startswith(at):
                 above = name.removeprefix(at).split("/")[:-1]
@@ -113,7 +113,7 @@ def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
         if len(words := list(WORD.finditer(text)) or list(_GLUED.finditer(text))) == 1:
             found[name] = (
                 (text[: words[0].start()], text[words[0].end() :]),
-                list(WORDS)[words[0].lastindex - 1],
+                list(WORDS)[(words[0].lastindex or 0) - 1],
             )
     kinds = Counter(frame for frame, _ in set(found.values()))
     sure = {
@@ -216,7 +216,7 @@ def above_classes(folders: Folders) -> str:
 def part_named(name: str) -> str | None:
     """train, val, test or pred where a name has one such word, whatever else it has."""
     words = list(WORD.finditer(_spelled(name)))
-    return list(WORDS)[words[0].lastindex - 1] if len(words) == 1 else None
+    return list(WORDS)[(words[0].lastindex or 0) - 1] if len(words) == 1 else None
 
 
 def _spelled(name: str) -> str:
@@ -233,4 +233,4 @@ def beside_its_part(names: Iterable[str]) -> bool:
 def numbered(names: Iterable[str]) -> bool:
     """Whether names differ in the number of a part alone: images_001, images_002."""
     matches = [_NUMBERED.fullmatch(name) for name in names]
-    return len(matches) > 1 and all(matches) and len({match[1] for match in matches}) == 1
+    return len(matches) > 1 and all(matches) and len({match and match[1] for match in matches}) == 1

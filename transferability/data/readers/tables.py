@@ -67,7 +67,7 @@ def _keys(classes: dict[str, list[str]]) -> dict[str, set[str]]:
 
 
 def _contradicts(rows: Iterator[Row], wanted: dict[str, set[str]]) -> bool:
-    seen, agreeing, others = set(), Counter(), False
+    seen, agreeing, others = set(), Counter[str](), False
     for row in islice(rows, MOST_ROWS):
         cells = {column: text.strip() for column, text in row.items()}
         for column, text in cells.items():

@@ -18,7 +18,7 @@ from transferability.errors import UserError, shown
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    tree = FileTree(config.source)
+    tree = FileTree(str(config.source))
     require_images(tree)
     root = tree.find("wnids.txt")
     if root is None:
@@ -32,18 +32,18 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     )
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
     classes = [ClassInfo(words.get(w, w).split(",")[0], w, groups.get(w)) for w in wnids]
-    train = [
+    listed = [
         (n, n.removeprefix(f"{root}train/").split("/")[0]) for n in tree.images(f"{root}train/")
     ]
-    val = _val(tree, f"{root}val/")
-    for name, wnid in train + val:
+    listed_val = _val(tree, f"{root}val/")
+    for name, wnid in listed + listed_val:
         if wnid not in index:
             raise UserError(
                 f"{shown(tree.source / name)}: its class {shown(wnid)} is not in wnids.txt"
             )
     train, val = (
         [file_item(tree, config, index[wnid], name) for name, wnid in subset]
-        for subset in (train, val)
+        for subset in (listed, listed_val)
     )
     return RawDataset(classes, train, val)
 

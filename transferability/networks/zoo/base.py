@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ def init_weights(
                 tensor.copy_(drawn[name])
 
 
-def _replace_dropout(name: str, module: nn.Module) -> nn.Module | None:
+def _replace_dropout(name: str, module: Any) -> nn.Module | None:
     """Our module in place of one that draws from torch's generator; None for any other.
 
     Raises:

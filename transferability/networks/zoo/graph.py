@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -40,7 +41,8 @@ class _Tracer(fx.Tracer):
         from torchvision import ops
 
         super().__init__(autowrap_modules=(math, ops), autowrap_functions=functions)
-        self.leaves, self.stack, self.failed_in = leaves, [], None
+        self.leaves, self.stack = leaves, list[str]()
+        self.failed_in: str | None = None
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         childless = not isinstance(module, CONTAINERS) and not any(True for _ in module.children())
@@ -158,7 +160,7 @@ def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
     return {node for node in of_batch if node in set(traced.graph.nodes)}
 
 
-def _replaced(part: object, node: Node, by: object) -> object:
+def _replaced(part: Any, node: Node, by: Any) -> Any:
     return fx.node.map_aggregate(part, lambda value: by if value is node else value)
 
 

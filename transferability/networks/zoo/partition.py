@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -96,7 +97,7 @@ def _parameters(root: nn.Module, piece: list[Node]) -> list[str]:
         if node.op == "call_module":
             found += [names[id(p)] for p in modules[node.target].parameters()]
         elif node.op == "get_attr" and isinstance(
-            value := attrgetter(node.target)(root), nn.Parameter
+            value := attrgetter(str(node.target))(root), nn.Parameter
         ):
             found.append(names[id(value)])
     return found
@@ -200,7 +201,7 @@ def _layer(root: SingleInput, flow: DataFlow, nodes: list[Node], of_batch: set[N
     entering = {i for n in mine for i in flow.inputs(n)} - set(mine)
     if len(entering) != 1:
         raise UserError(f"{len(entering)} tensors enter the layer that ends with {mine[-1].name}")
-    graph, used, constants = fx.Graph(), {}, {}
+    graph, used, constants = fx.Graph(), dict[str, Any](), dict[str, Any]()
     x = graph.placeholder("x")
     made = {entering.pop(): x}
 
@@ -217,11 +218,10 @@ def _layer(root: SingleInput, flow: DataFlow, nodes: list[Node], of_batch: set[N
     def copied(node: Node) -> Node:
         new = graph.node_copy(node, get)
         if new.op in ("call_module", "get_attr"):
-            value, of_model = attrgetter(node.target)(root), node.target.startswith("model.")
+            target = str(node.target)
+            value, of_model = attrgetter(target)(root), target.startswith("model.")
             new.target = (
-                node.target.removeprefix("model.")
-                if of_model
-                else f"{node.target}_{root.model.training}"
+                target.removeprefix("model.") if of_model else f"{target}_{root.model.training}"
             )
             (used if of_model else constants)[new.target] = value
         return new

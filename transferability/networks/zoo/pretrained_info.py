@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transferability.errors import UserError, and_more, reason, shown
-from transferability.fingerprint import cosmetic, omit_at
+from transferability.fingerprint import COSMETIC, omit_at
 from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 
 LEAST = 1e-3  # of a standard deviation
@@ -78,10 +78,10 @@ class PretrainedBase:
         network: with the weights' own number of outputs.
     """
 
-    weights: str = cosmetic()
+    weights: str = field(metadata=COSMETIC)
     digest: str
-    network: NetworkConfig
-    facts: PretrainedInfo = cosmetic(PretrainedInfo())
+    network: ZooNetworkConfig
+    facts: PretrainedInfo = field(default=PretrainedInfo(), metadata=COSMETIC)
 
     @property
     def id(self) -> str:
@@ -156,7 +156,7 @@ def _of_hugging_face(config: Mapping, where: str) -> PretrainedInfo:
         std=(1.0,) * 3 if plain else _three(config["image_std"], where, scale, LEAST),
         size=crop if config.get("do_center_crop") and crop else size,
         resized=size,
-        interpolation=RESAMPLING.get(config.get("resample")),
+        interpolation=RESAMPLING.get(config.get("resample", -1)),
     )
 
 
@@ -185,7 +185,8 @@ def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
     """What the library says of its default weights, where nothing says that a file is of these;
     its other weights that want images prepared in another way are in the notes.
     """
-    by_tag, others = {tag: network.info_of(tag) for tag in network.tags()}, {}
+    by_tag = {tag: network.info_of(tag) for tag in network.tags()}
+    others: dict[str, list[str]] = {}
     if not by_tag:
         return PretrainedInfo(f"{network.kind} has no weights of its own for this network")
     facts = next(iter(by_tag.values()))

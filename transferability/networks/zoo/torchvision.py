@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading
@@ -26,7 +26,7 @@ class TorchvisionConfig(ZooNetworkConfig):
         return _torchvision().list_models(module=_torchvision())
 
     def build(self) -> "nn.Module":
-        settings = dict(INCEPTIONS.get(self.model, {}))
+        settings: dict[str, Any] = dict(INCEPTIONS.get(self.model, {}))
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
         if self.model.startswith("vit_"):  # as many positions as the image has patches
