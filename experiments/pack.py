@@ -4,7 +4,7 @@ python -m experiments.pack experiment=tiny_imagenet dataset.source=PATH
 python -m experiments.pack experiment=folder dataset.name=mine dataset.source=photographs.zip
 
 Settings used most:
-dataset=KIND             imagenet, tiny_imagenet, cifar10, cifar100, folder (conf/dataset/)
+dataset=KIND             imagenet, tiny_imagenet, folder, torchvision ... (conf/dataset/)
 dataset.source=PATH      the images: a folder, a zip or tar file
 dataset.name=NAME        what this dataset is called from now on
 dataset.image_size=N     pixels a side as packed; dataset.fit=crop keeps the aspect ratio

@@ -14,6 +14,7 @@ READERS = {
     "cifar10": "cifar",
     "cifar100": "cifar",
     "imagenet": "imagenet",
+    "torchvision": "torchvision_datasets",
     "folder": "folder",
 }
 PATHS = ("folder", "source", "val_labels")  # of the dataset
