@@ -4,7 +4,7 @@ python -m experiments.pack experiment=tiny_imagenet dataset.source=PATH
 python -m experiments.pack experiment=folder dataset.name=mine dataset.source=photographs.zip
 
 Settings used most:
-dataset=KIND             imagenet, tiny_imagenet, cifar10, cifar100, folder (conf/dataset/)
+dataset=KIND             imagenet, tiny_imagenet, folder, torchvision ... (conf/dataset/)
 dataset.source=PATH      the images: a folder, a zip or tar file
 dataset.name=NAME        what this dataset is called from now on
 dataset.image_size=N     pixels a side as packed; dataset.fit=crop keeps the aspect ratio
@@ -41,8 +41,8 @@ def main(config: Config) -> None:
         f"{dataset.image_size}x{dataset.image_size}, checksum {dataset.checksum[:12]}; the classes "
         f"are {_listed([c.name for c in dataset.classes])}"
     )
-    if config.recipe.mirror:
-        warn_of_mirrored([c.name for c in dataset.classes])
+    # the recipe of training is not known yet
+    warn_of_mirrored([c.name for c in dataset.classes], ": train with recipe.mirror=false")
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
 

@@ -273,7 +273,7 @@ def test_a_single_class_is_an_error_that_names_the_table_beside_it(tmp_path):
     root = made(tmp_path / "flowers", *flat("jpg/"))
     what = "there is one class only, jpg, and a task needs at least two"
     assert f": {what}; sort the images into folders" in refusal(root)
-    table = "imagelabels.mat may say their classes, but labels in a table are not read"
+    table = "imagelabels.mat may say their classes"
     (root / "imagelabels.mat").write_bytes(b"MATLAB")
     assert f": {what} ({table}); sort" in refusal(root)
     parts = made(tmp_path / "parts", *flat("train/ant/"), *flat("val/ant/"))
@@ -287,7 +287,10 @@ def test_images_without_class_folders_name_the_table_that_names_them(tmp_path, f
     (root / "sizes.csv").write_text("0,12\n1,13\n")
     assert "may say their classes" not in refusal(root)
     (root / "breeds.csv").write_text("id,breed\n0.png,pug\n1.png,boxer\n2.png,pug\n3.png,pug\n")
-    assert " (breeds.csv may say their classes, but labels in a table" in refusal(root)
+    message = refusal(root)
+    assert " (breeds.csv may say their classes)" in message
+    (offer,) = offers(message)
+    assert offer == {"labels": "breeds.csv"}
 
 
 def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path):
@@ -342,3 +345,17 @@ def test_a_link_in_place_of_a_class_or_a_part_that_leads_nowhere_is_an_error(tmp
     assert message in refusal(root)
     for archive in (tarred(root), linked(root)):
         assert message in refusal(archive)
+
+
+@pytest.mark.parametrize("lists", [("meta/test.json", "meta/train.txt"), ("train_test_split.txt",)])
+def test_files_that_list_an_official_split_are_named(tmp_path, caplog, lists):
+    root = made(tmp_path, *classes("images/"), "images/ant/x.png")
+    counts(root)
+    assert lines(caplog) == []
+    made(root, **dict.fromkeys(lists, b"ant/0\n"))
+    counts(root)
+    more = " and 1 more" * (len(lists) - 1)
+    assert lines(caplog) == [
+        f"{root}: {lists[0]}{more} may list an official split, which is not read: a share of each "
+        "class is held out"
+    ]

@@ -47,6 +47,7 @@ SETTINGS = {
 NO_PIXELS = {
     *("kind", "name", "folder", "source", "on_error", "parts", "val_fraction", "test_fraction"),
     *("duplicates", "val_labels", "seed", "grammar", "class_level", "leave_out", "group"),
+    *("labels", "columns", "pattern"),
 }
 
 

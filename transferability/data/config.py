@@ -14,6 +14,8 @@ READERS = {
     "cifar10": "cifar",
     "cifar100": "cifar",
     "imagenet": "imagenet",
+    "torchvision": "torchvision_datasets",
+    "huggingface": "huggingface",
     "folder": "folder",
 }
 PATHS = ("folder", "source", "val_labels")  # of the dataset
@@ -101,6 +103,15 @@ class DatasetConfig:
     class_level: int | None = omit_at(None)
     # kind=folder: names, or paths below the source, of folders that are left out
     leave_out: list[str] | None = omit_at(None, [])
+    # kind=folder: a table of files and classes, by its path below the source, its name there (then
+    # all tables of that name), or its path on the disk
+    labels: str | None = omit_at(None)
+    # the columns of that table: file, class, subset; those that are not named are found; of
+    # kind=huggingface those of images (file) and labels (class)
+    columns: dict[str, str] | None = omit_at(None, {})
+    # kind=folder: a regular expression, found in a file's path below the source; its first group,
+    # or all of it, is the class
+    pattern: str | None = omit_at(None)
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     # a regular expression, found in a file's path below the source: what its first group, or all of
     # it, matches is held out as a whole, such as the images of a patient
@@ -149,13 +160,23 @@ class DatasetConfig:
         require(
             self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail"
         )
-        for key, value in (("class_level", self.class_level), ("leave_out", self.leave_out)):
+        for key in ("class_level", "leave_out", "labels", "pattern"):
+            value = getattr(self, key)
             fits = value is None or self.kind == "folder"
             require(fits, f"dataset.{key}", value, "it is for dataset=folder")
-        try:
-            re.compile(self.group or "")
-        except re.error as error:
-            require(False, "dataset.group", self.group, f"a regular expression ({error})")
+        for key in ("group", "pattern"):
+            try:
+                re.compile(getattr(self, key) or "")
+            except re.error as error:
+                wanted = f"a regular expression ({error})"
+                require(False, f"dataset.{key}", getattr(self, key), wanted)
+        ways = [key for key in ("labels", "pattern", "class_level") if getattr(self, key)]
+        if len(ways) > 1:
+            raise UserError(f"dataset.{ways[0]} and dataset.{ways[1]} both say the classes")
+        known = {"file", "class", "subset"} if self.labels else set()
+        known = {"file", "class"} if self.kind == "huggingface" else known
+        wanted = "names of columns of dataset.labels for file, class and subset"
+        require({*(self.columns or ())} <= known, "dataset.columns", self.columns, wanted)
         level = self.class_level
         require(level is None or level > 0, "dataset.class_level", level, "a number above 0")
         named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())

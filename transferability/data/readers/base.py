@@ -31,11 +31,14 @@ class Sample:
         return decode(content) if isinstance(content, bytes) else content
 
 
-def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Sample:
-    """The image in the file ``name`` of ``tree``."""
+def file_item(
+    tree: FileTree, config: DatasetConfig, label: int, name: str, group: str | None = None
+) -> Sample:
+    """The image in the file ``name`` of ``tree``; its group, where none is given, is what
+    ``dataset.group`` finds.
+    """
     where = shown(f"{tree.source}/{name}")
-    group = None
-    if config.group is not None:
+    if config.group is not None and group is None:
         found = re.search(config.group, name)
         if found is None:
             raise UserError(

@@ -1,9 +1,10 @@
 """Your own images: any folder of class folders, with parts such as train/ and val/ above them,
-or a share held out.
+or a share held out; or of files whose classes a table or their names say.
 """
 
 import posixpath
 import re
+from functools import partial
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
@@ -11,26 +12,32 @@ from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import layout_of
 from transferability.data.readers.holdout import with_validation
+from transferability.data.readers.labels import by_labels, by_pattern, offered
 from transferability.data.readers.offers import Stated
+from transferability.data.readers.subsets import Unsure
 from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
     tree = FileTree(str(config.source))
+    stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
+    how = by_labels if config.labels else by_pattern if config.pattern else None
     try:
-        stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
-        layout = layout_of(tree, stated)
+        layout = layout_of(tree, stated, how and partial(how, config=config))
     except UserError as error:
         if kind := _published(tree):
             raise UserError(
                 f"{error}; these look like the files of {kind}: set dataset={kind}"
             ) from error
+        if not how and isinstance(error.__cause__, Unsure):
+            stated = Stated(stated.parts, leave_out=stated.leave_out)
+            raise UserError(f"{error}{offered(tree, stated)}") from error
         raise
     names = sorted(layout.train)
     train, val, test = (
         [
-            file_item(tree, config, label, n)
+            file_item(tree, config, label, n, layout.groups and layout.groups[n])
             for label, name in enumerate(names)
             for n in (part or {}).get(name, [])
         ]
@@ -45,6 +52,8 @@ def _published(tree: FileTree) -> str | None:
     authors publish it.
     """
     bases = {posixpath.basename(name) for name in tree.names}
+    if any(name.endswith((".parquet", ".arrow", ".cls")) for name in bases):
+        return "huggingface"
     if "wnids.txt" in bases:
         return "tiny_imagenet"
     if {"data_batch_1", "test_batch"} <= bases:

@@ -8,10 +8,10 @@ nobody notices.
 """
 
 import logging
-import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from transferability.data.readers.class_names import check_several, checked
 from transferability.data.readers.file_tree import RAWS, TEXTS, FileTree, counted, require_images
 from transferability.data.readers.offers import Stated, ways
 from transferability.data.readers.subsets import (
@@ -25,6 +25,7 @@ from transferability.data.readers.subsets import (
     beside_its_part,
     found_parts,
     numbered,
+    split_files,
     stated_parts,
 )
 from transferability.data.readers.tables import beside, contradicting
@@ -38,23 +39,25 @@ class Layout:
     """The image files of each class.
 
     ``val`` None: to be held out of ``train``. ``test`` None: there is none. ``notes``: what
-    a user should hear of how the folders were read.
+    a user should hear of how the folders were read. ``groups``: of each image file, where a
+    table says them.
     """
 
     train: dict[str, list[str]]
     val: dict[str, list[str]] | None = None
     test: dict[str, list[str]] | None = None
     notes: list[str] = field(default_factory=list)
+    groups: dict[str, str] | None = None
 
 
-def layout_of(tree: FileTree, stated: Stated | None = None) -> Layout:
-    """Which files are of which class and part.
+def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | None = None) -> Layout:
+    """Which files are of which class and part: by folders, or as ``read`` makes it of them.
 
     Raises:
         UserError: there are no images, or it cannot be told for sure; names the settings that
             would make it so, each tried.
     """
-    stated, source = stated or Stated(), shown(tree.source)
+    stated, source, read = stated or Stated(), shown(tree.source), read or _layout
     require_images(tree)
     if raws := [n for n in tree.names if n.lower().endswith(RAWS)]:
         log.warning(
@@ -78,13 +81,13 @@ def layout_of(tree: FileTree, stated: Stated | None = None) -> Layout:
         )
     _check_links(folders, others)
     try:
-        layout = _layout(folders, stated)
+        layout = read(folders, stated)
     except Unsure as error:
-        offered = list(ways(folders, stated, error, _layout))
+        offered = list(ways(folders, stated, error, read))
         table = beside(tree)
         what = str(error)
-        if table and table not in what:
-            what += f" ({table} may say their classes, but labels in a table are not read)"
+        if table and not offered and table not in what:
+            what += f" ({table} may say their classes)"
         how = f"take it away or rename it, or set {', or '.join(offered)}"
         if not offered:
             how = "sort the images into folders CLASS/IMAGE, or train/CLASS/IMAGE, val/CLASS/IMAGE"
@@ -126,7 +129,7 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         if table := contradicting(folders.tree, train):
             raise Unsure(
                 f"{table} names the images, and says of them something else than their folders "
-                f"({', '.join(sorted(train)[:2])}): labels in a table are not read"
+                f"({', '.join(sorted(train)[:2])})"
             )
         _check_that_they_are_classes(folders, at, parts, found, notes)
     guessed = [part for part in ("test", "pred") if part in parts] if found else []
@@ -136,21 +139,19 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         for part in ("val", "test")
         if part in parts and part not in without
     }
-    _check_names([name for classes in (train, *held_out.values()) for name in classes], source)
-    for part, classes in held_out.items():
-        if extra := sorted(classes.keys() - train.keys()):
-            raise UserError(
-                f"class {extra[0]!r}{and_more(extra)} has {WORDS[part]} images but no training "
-                f"images in {source}: add some, or take its folder away"
-            )
+    checked(train, held_out, source)
     if parts and found:
         notes += _what_lacks(folders, parts, without, held_out)
     elif parts and (
         out := [name for name in folders.images if not name.startswith(tuple(parts.values()))]
     ):
         notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
-    if len(train) == 1:
-        raise Unsure(f"there is one class only, {min(train)}, and a task needs at least two")
+    if not parts and (lists := split_files(folders.tree)):
+        notes.append(
+            f": {shown(lists[0])}{and_more(lists)} may list an official split, which is not read: "
+            "a share of each class is held out"
+        )
+    check_several(train)
     return Layout(train, held_out.get("val"), held_out.get("test"), notes)
 
 
@@ -259,39 +260,3 @@ def _what_lacks(
             f"(dataset.val_fraction); {shown(parts['test'])} is a test part, which is only reported"
         )
     return lines
-
-
-def _check_names(names: Iterable[str], source: str) -> None:
-    """Names must survive a text file, and look different if they are.
-    (Cat and cat do: handwriting has a and A.)
-    """
-    alike: dict[str, str] = {}
-    for name in sorted(set(names)):
-        if not _is_text(name):
-            raise UserError(
-                f"{source}: the name of class {shown(name)} is not UTF-8: rename its folder"
-            )
-        other = alike.setdefault(_looks(name), name)
-        if other != name:
-            raise UserError(
-                f"{source}: the class folders {other!a} and {name!a} look the same, but are "
-                "written with different Unicode characters or spaces: "
-                "give them one name, or two that differ"
-            )
-
-
-def _looks(name: str) -> str:
-    """One spelling of an accent, any space, and nothing that cannot be seen."""
-    seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
-    return " ".join(seen.split())
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name from the disk was valid UTF-8 (Python keeps other bytes as
-    lone surrogates).
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -62,7 +62,7 @@ def ways(
         if parts in seen or not _may_be_classes(names, candidate):
             continue
         seen.append(parts)
-        yield f"{candidate} ({_named(names)})"
+        yield f"{candidate} ({classes_named(names)})"
 
 
 def _candidates(folders: Folders, stated: Stated, error: Unsure) -> Iterator[Stated]:
@@ -124,6 +124,6 @@ def _may_be_classes(names: list[str], stated: Stated) -> bool:
     )
 
 
-def _named(names: list[str]) -> str:
+def classes_named(names: list[str]) -> str:
     dots = ", ..." if len(names) > 3 else ""
     return f"{len(names)} classes: {', '.join(names[:3])}{dots}"

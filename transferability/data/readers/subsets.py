@@ -213,6 +213,17 @@ def above_classes(folders: Folders) -> str:
     return at
 
 
+def split_files(tree: FileTree) -> list[str]:
+    """Files that by their names list which images are for training and which for test."""
+
+    def lists(name: str) -> bool:
+        base, ending = posixpath.splitext(posixpath.basename(name))
+        word = part_named(base) in PARTS or "split" in base.casefold()
+        return word and ending.lower() in (".csv", ".json", ".mat", ".txt")
+
+    return [name for name in tree.names if lists(name)]
+
+
 def part_named(name: str) -> str | None:
     """train, val, test or pred where a name has one such word, whatever else it has."""
     words = list(WORD.finditer(_spelled(name)))

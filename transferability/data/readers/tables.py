@@ -1,6 +1,5 @@
-"""Tables that lie beside folders of images and say what the images show.
-
-They are not read as labels. They tell that folders which look like classes may be none.
+"""Tables that lie beside folders of images: their rows, and whether they name the images and say
+of them something else than their folders.
 """
 
 import csv
@@ -45,12 +44,22 @@ def beside(tree: FileTree) -> str | None:
     """The table that may say what the images of a tree show: the first that names most of them,
     else one that is named so; None where there is none.
     """
-    tables = [name for name in tree.names if name.lower().endswith(ENDINGS)]
-    wanted = _keys({NOT_SAID: tree.images("")})
-    read = (name for name in tables if 0 < tree.size(name) <= MOST_BYTES)
-    naming = (name for name in read if _contradicts(_rows(tree, name), wanted))
-    named = (name for name in tables if _NAMED.search(posixpath.basename(name).casefold()))
-    return next(naming, next(named, None))
+    named = (
+        name
+        for name in tree.names
+        if name.lower().endswith(ENDINGS) and _NAMED.search(posixpath.basename(name).casefold())
+    )
+    return next(naming(tree), next(named, None))
+
+
+def naming(tree: FileTree) -> Iterator[str]:
+    """The tables that name most of the images of their folder, and say something of them."""
+    for name in tree.names:
+        if name.lower().endswith(ENDINGS) and 0 < tree.size(name) <= MOST_BYTES:
+            under = posixpath.dirname(name)
+            wanted = _keys({NOT_SAID: tree.images(f"{under}/" if under else "")})
+            if wanted and _contradicts(_rows(tree, name), wanted):
+                yield name
 
 
 def _keys(classes: dict[str, list[str]]) -> dict[str, set[str]]:
@@ -69,16 +78,15 @@ def _keys(classes: dict[str, list[str]]) -> dict[str, set[str]]:
 def _contradicts(rows: Iterator[Row], wanted: dict[str, set[str]]) -> bool:
     seen, agreeing, others = set(), Counter[str](), False
     for row in islice(rows, MOST_ROWS):
-        cells = {column: text.strip() for column, text in row.items()}
-        for column, text in cells.items():
+        for column, text in row.items():
             base = text.replace("\\", "/").rpartition("/")[2]
             key = next((k for k in (base, posixpath.splitext(base)[0]) if k in wanted), None)
             if key is None:
                 continue
             seen.add(key)
-            others |= len(cells) > 1
+            others |= len(row) > 1
             agreeing.update(
-                c for c, said in cells.items() if c != column and said.casefold() in wanted[key]
+                c for c, said in row.items() if c != column and said.casefold() in wanted[key]
             )
             break
     # with and without its ending a name is there twice
@@ -89,11 +97,16 @@ def _contradicts(rows: Iterator[Row], wanted: dict[str, set[str]]) -> bool:
 
 def _rows(tree: FileTree, name: str) -> Iterator[Row]:
     """The rows of a table as far as they can be read; none of one that is damaged."""
-    kind = posixpath.splitext(name)[1].lower()
     try:
-        yield from _READERS[kind](tree.read(name))
+        yield from rows_of(name, tree.read(name))
     except Exception:  # whatever a damaged file does: it then names nothing
         return
+
+
+def rows_of(name: str, data: bytes) -> Iterator[Row]:
+    """The rows of a table; raises anything where it is damaged, or of no kind that is known."""
+    for row in _READERS[posixpath.splitext(name)[1].lower()](data):
+        yield {column: text.strip() for column, text in row.items()}
 
 
 def _delimited(data: bytes) -> Iterator[Row]:
@@ -104,8 +117,27 @@ def _delimited(data: bytes) -> Iterator[Row]:
         yield dict(enumerate(row))
 
 
+def _listed(data: bytes) -> Iterator[Row]:
+    """A file and its class a line, as lists for training have them."""
+    lines = data.decode("utf-8-sig", "replace").splitlines()
+    if lines and any(sign in lines[0] for sign in "\t;,"):
+        yield from _delimited(data)
+    else:
+        yield from (dict(enumerate(line.split())) for line in lines)
+
+
 def _json(data: bytes) -> Iterator[Row]:
-    yield from _records(json.loads(data), {})
+    value = json.loads(data)
+    coco = isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys()
+    yield from _coco(value) if coco else _records(value, {})
+
+
+def _coco(value: dict[str, Any]) -> Iterator[Row]:
+    """A row an annotation."""
+    files = {image["id"]: image["file_name"] for image in value["images"]}
+    names = {one["id"]: one["name"] for one in value["categories"]}
+    for found in value["annotations"]:
+        yield {"file_name": files[found["image_id"]], "category": names[found["category_id"]]}
 
 
 def _json_lines(data: bytes) -> Iterator[Row]:
@@ -175,4 +207,5 @@ _READERS = {
     ".jsonl": _json_lines,
     ".xlsx": _spreadsheet,
     ".mat": _matlab,
+    ".txt": _listed,
 }

@@ -1,0 +1,255 @@
+"""Classes that no folders say: those of a table of files (``dataset.labels``), or of a pattern
+that is found in the paths of files (``dataset.pattern``).
+"""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from transferability.data.config import DatasetConfig
+from transferability.data.readers.class_names import check_several, checked
+from transferability.data.readers.columns import columns_of
+from transferability.data.readers.file_tree import IMAGES, FileTree
+from transferability.data.readers.folder_layout import Layout
+from transferability.data.readers.offers import Stated, classes_named
+from transferability.data.readers.subsets import (
+    BELONGINGS,
+    PARTS,
+    WORDS,
+    Folders,
+    Unsure,
+    above_classes,
+    part_named,
+    stated_parts,
+)
+from transferability.data.readers.tables import ENDINGS, naming, rows_of
+from transferability.errors import UserError, and_more, reason, shown
+
+# offered where there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
+PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
+
+
+@dataclass
+class Said:
+    """What is said of images, by their names: the class, and where it is said the part and the
+    group.
+    """
+
+    classes: dict[str, str]
+    parts: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def by_labels(folders: Folders, stated: Stated, config: DatasetConfig) -> Layout:
+    """Images by the classes in the table ``config.labels``."""
+    return _layout(folders, stated, _of_table(folders, config))
+
+
+def by_pattern(folders: Folders, stated: Stated, config: DatasetConfig) -> Layout:
+    """Images by what the first group of ``config.pattern``, or all of it, matches."""
+    for name in folders.images:
+        if odd := next((n for n in name.split("/")[:-1] if n.casefold() in BELONGINGS), None):
+            where = posixpath.dirname(name)
+            raise Unsure(f"{where}/ is named as what belongs to images, not as images", odd=odd)
+    found = {name: re.search(config.pattern, name) for name in folders.images}
+    classes = {name: m[1] if m.re.groups else m[0] for name, m in found.items() if m}
+    return _layout(folders, stated, Said(classes))
+
+
+def offered(tree: FileTree, stated: Stated) -> str:
+    """What follows an error where there are no class folders: a setting that reads classes, which
+    was tried, or why the tables that name the images do not say them; empty where there is neither.
+    """
+    why, source = "", str(tree.source)
+    for name in dict.fromkeys(posixpath.basename(name) for name in naming(tree)):
+        config = DatasetConfig("folder", "", "", 1, source, labels=name)
+        try:
+            found = by_labels(Folders(tree, stated.leave_out), stated, config)
+            return _way(found, stated, "labels", name)
+        except UserError as error:
+            why = why or f" ({shown(error)})"
+    without = sorted({n for f in tree.folders for n in f.split("/") if n.casefold() in BELONGINGS})
+    stated = replace(stated, leave_out=(*stated.leave_out, *without))
+    for pattern in PATTERNS:
+        config = DatasetConfig("folder", "", "", 1, source, pattern=pattern)
+        try:
+            found = by_pattern(Folders(tree, stated.leave_out), stated, config)
+        except UserError:
+            continue
+        # not numbers, or words that one image has
+        if all(len(n) > 1 and re.search("[a-z]", c, re.I) for c, n in found.train.items()):
+            return _way(found, stated, "pattern", f"'{pattern}'")
+    return why
+
+
+def _way(found: Layout, stated: Stated, key: str, value: str) -> str:
+    words = f'{stated} "dataset.{key}={shown(value)}"'.strip()
+    return f", or set {words} ({classes_named(sorted(found.train))})"
+
+
+def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
+    """Raises:
+    UserError: parts without classes, or classes without training images.
+    """
+    source, notes = shown(folders.tree.source), said.notes
+    part_of = said.parts or _parts_of_folders(folders, stated)
+    found: dict[str, dict[str, list[str]]] = {}
+    without: dict[str, list[str]] = {}
+    for name in folders.images:
+        part = part_of.get(name, "train")
+        if name not in said.classes:
+            without.setdefault(part, []).append(name)
+        elif part in PARTS:
+            found.setdefault(part, {}).setdefault(said.classes[name], []).append(name)
+    for part, names in without.items():
+        what = f" of {WORDS[part]}" if part in found or part != "train" else ""
+        notes.append(
+            f": {len(names)} images{what} have no class and are left out, the first "
+            f"{shown(names[0])}"
+        )
+    if not found.get("train"):
+        raise UserError(f"dataset.source={source}: no training image has a class")
+    train = found.pop("train")
+    if "val" not in found and "test" in found:
+        notes.append(" has no validation images: a share of the training images is held out")
+    checked(train, found, source)
+    check_several(train)
+    return Layout(train, found.get("val"), found.get("test"), notes, said.groups)
+
+
+def _parts_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
+    """The part of each image, where the folder that it lies in says it: as stated, or by its name;
+    none where no folder is named as training images are.
+    """
+    if stated.parts is not None:
+        paths = {path: part for part, path in stated_parts(folders, stated.parts).items()}
+        others = {name: "pred" for name in folders.images} if paths else {}
+    else:
+        at, others = above_classes(folders), {}
+        named = {name: part_named(name) for name in folders.folders(at)}
+        counts = Counter(part for part in named.values() if part)
+        if "train" not in counts:
+            return {}
+        if twice := [part for part, count in counts.items() if count > 1 and part != "pred"]:
+            both = [name for name, part in named.items() if part == twice[0]]
+            raise UserError(
+                f"dataset.source={shown(folders.tree.source)}: {' and '.join(both)} are both named "
+                f'as {WORDS[twice[0]]} images: set "dataset.parts={{train: FOLDER, val: FOLDER}}"'
+            )
+        paths = {f"{at}{name}/": part for name, part in named.items() if part}
+    inside = {n: part for path, part in paths.items() for n in folders.images if n.startswith(path)}
+    return others | inside
+
+
+def _of_table(folders: Folders, config: DatasetConfig) -> Said:
+    files = _Files(folders.images)
+    rows = []
+    for table, data in _tables(folders.tree, config.labels):
+        try:
+            own = list(rows_of(table, data))
+        except Exception as error:  # whatever a damaged file does
+            raise UserError(
+                f"dataset.labels={shown(table)} cannot be read ({reason(error)}): it is to be one "
+                f"of {', '.join(ENDINGS)}"
+            ) from error
+        rows += [(posixpath.dirname(table), row) for row in own]
+    columns = columns_of(rows, config.columns or {}, config.labels, files.find)
+    said, lost, group = Said({}), [], config.group
+    by_column = group in columns.names
+    said.groups = {} if by_column else None
+    for folder, row in rows:
+        cell = row.get(columns.file, "")
+        if columns.is_head(row) or not cell:
+            continue
+        if (name := files.find(cell, folder)) is None:
+            lost.append(cell)
+            continue
+        if not (own := columns.class_of(row)):
+            continue
+        if said.classes.setdefault(name, own) != own:
+            raise UserError(
+                f"dataset.labels={config.labels}: {shown(name)} is said to be {shown(own)} and "
+                f"{shown(said.classes[name])}: an image has one class"
+            )
+        if columns.subset is not None:
+            said.parts[name] = part_named(row.get(columns.subset, "")) or "pred"
+        if by_column:
+            said.groups[name] = row.get(columns.names[group], "")
+    if len(said.classes) < len(lost):
+        raise UserError(
+            f"dataset.labels={config.labels} names {len(lost)} files that are not in "
+            f"{shown(config.source)}, the first {shown(lost[0])}, and {len(said.classes)} that are"
+        )
+    if lost:
+        said.notes.append(
+            f": {len(lost)} files that {shown(config.labels)} names are not there, the first "
+            f"{shown(lost[0])}"
+        )
+    said.notes.append(
+        f": classes are those of column {shown(columns.title)} in {shown(config.labels)}"
+    )
+    return said
+
+
+def _tables(tree: FileTree, labels: str) -> Iterator[tuple[str, bytes]]:
+    """The file of this path below the source, or all of this name; else that on the disk."""
+    path = posixpath.normpath(labels)
+    names = [path] if path in tree.names else []
+    names = names or [name for name in tree.names if posixpath.basename(name) == path]
+    if names:
+        yield from ((name, tree.read(name)) for name in names)
+        return
+    try:
+        yield Path(labels).name, Path(labels).expanduser().read_bytes()
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"dataset.labels={shown(labels)} is neither a file below {shown(tree.source)} nor one "
+            f"that can be read ({reason(error)})"
+        ) from error
+
+
+class _Files:
+    """Images by what a table may call them: a path or its end, with or without ending."""
+
+    def __init__(self, images: list[str]):
+        self.by_name: dict[str, list[str]] = {}
+        for image in images:
+            base = posixpath.basename(image)
+            for key in {base, posixpath.splitext(base)[0]}:
+                self.by_name.setdefault(key, []).append(image)
+
+    def find(self, cell: str, folder: str = "") -> str | None:
+        """The image that a table in ``folder`` calls ``cell``; None where there is none.
+
+        Raises:
+            UserError: there are several.
+        """
+        path = posixpath.normpath(cell.replace("\\", "/")).lstrip("/")
+        parts = path.split("/")
+        if parts[-1] not in self.by_name and parts[-1].lower().endswith(IMAGES):
+            parts[-1] = posixpath.splitext(parts[-1])[0]  # they were converted since
+        found = self.by_name.get(parts[-1], [])
+        for start in range(len(parts)):  # as much of the path as fits
+            end = "/" + "/".join(parts[start:])
+            ending = [n for n in found if end in (f"/{n}"[-len(end) :], _bare(n)[-len(end) :])]
+            here = [n for n in ending if folder and n.startswith(f"{folder}/")]
+            if ending:
+                found = here or ending
+                break
+        if len(found) > 1:
+            near = [n for n in found if posixpath.join(folder, path) in (n, _bare(n)[1:])]
+            found = near or found
+        if len(found) > 1:
+            raise UserError(
+                f"{shown(cell)} is the name of {shown(found[0])}{and_more(found)}: leave the "
+                "others out, dataset.leave_out=[FOLDER], or write their paths into the table"
+            )
+        return found[0] if found else None
+
+
+def _bare(name: str) -> str:
+    return "/" + posixpath.splitext(name)[0]
