@@ -37,6 +37,7 @@ FAMILIES = {
     "An.B": "linear classifier on n frozen layers, nothing above",
     "AnB": "n layers copied and frozen, the others fresh",
     "AnB+": "n layers copied, the others fresh, all fine-tuned",
+    "AnB++": "the network AnB or An.B, trained, then all of it fine-tuned",
     "AnB~all": "all layers copied, the lowest n frozen",
 }
 
@@ -191,12 +192,14 @@ class Advice:
         AnB~all are of two.
         """
         w = self.ways
+        again = w.cell.str.endswith("++")
         chosen = {
             "base": w.copied + w.frozen == 0,
             "An.B": w.short & (w.frozen > 0),
             "AnB": ~w.short & (w.frozen > 0) & (w.frozen == w.copied),
-            "AnB+": ~w.short & (w.copied > 0) & (w.frozen == 0),
-            "AnB~all": ~w.short & (w.copied == self.top),
+            "AnB+": ~w.short & (w.copied > 0) & (w.frozen == 0) & ~again,
+            "AnB++": again,
+            "AnB~all": ~w.short & (w.copied == self.top) & ~again,
         }[name]
         n = w.frozen if name == "AnB~all" else w.n
         return w[chosen].assign(n=n[chosen])
@@ -384,6 +387,10 @@ def _words(row: pd.Series, short: bool, top: int) -> str:
     if row.treatment == "base":
         return "train from scratch"
     base = "layers of the given network"
+    if row.cell.endswith("++"):
+        above = "a linear classifier" if short else "fresh layers"
+        above = "a fresh classifier" if not short and row.copied == top else above
+        return f"keep {row.n} {base}, train {above} on them, then fine-tune all"
     if short:
         then = (
             "frozen, and a linear classifier" if row.frozen else "and a classifier, fine-tune all"

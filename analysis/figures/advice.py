@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from analysis import captions, plot
 from analysis.advice import FAMILIES, Advice, advise, summary
-from analysis.style import BLUE, INK, LIGHT_RED, ORANGE, RED, Drawing, Mark, Panel
+from analysis.style import BLUE, GREEN, INK, LIGHT_RED, ORANGE, RED, Drawing, Mark, Panel
 from analysis.tables import Tables
 
 LOOKS = {
@@ -13,6 +13,7 @@ LOOKS = {
     "An.B": Mark(f"An.B: {FAMILIES['An.B']}", BLUE, "s", offset=-0.15),
     "AnB": Mark(f"AnB: {FAMILIES['AnB']}", RED, "D", offset=-0.05),
     "AnB+": Mark(f"AnB+: {FAMILIES['AnB+']}", LIGHT_RED, "P", offset=0.05, size=60),
+    "AnB++": Mark(f"AnB++: {FAMILIES['AnB++']}", GREEN, "^", offset=0.1, size=50),
     "AnB~all": Mark(f"AnB~all: {FAMILIES['AnB~all']}", ORANGE, "h", offset=0.15, size=44),
 }
 SIZES = {  # columns of analysis.advice.summary

@@ -42,7 +42,7 @@ class Member:
 
     def __init__(self, spec: RunSpec, network: Chain):
         self.spec, self.network = spec, network
-        self.optimiser = make_optimiser(network, spec.cell.copied, spec.recipe)
+        self.optimiser = make_optimiser(network, _copied(spec, network), spec.recipe)
         self.step = 0  # the next training step
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0  # this network's share of the time spent
@@ -166,16 +166,21 @@ def initial_network(
 
     Args:
         mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
-        source: the state of the base whose layers are copied.
+        source: the state of the network whose layers are copied.
     """
     task, cell = seed_of(*spec.classes), spec.cell
     network = Chain(spec.network, mean, (spec.seed, str(cell), task))
     if cell.source == UNTRAINED:
         network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
-        copy_layers(source, network, cell.copied)
+        copy_layers(source, network, _copied(spec, network))
     network.freeze(cell.frozen)
     return network
+
+
+def _copied(spec: RunSpec, network: Chain) -> int:
+    """How many layers start from the source: of the second of two phases all, head included."""
+    return len(network.layers) if spec.cell.again else spec.cell.copied
 
 
 def build_member(
