@@ -16,6 +16,8 @@ from transferability.files import expanded
 from transferability.fingerprint import label, later
 from transferability.networks import NetworkConfig, config_class
 
+LBFGS = "lbfgs"  # the optimizer that fits a linear classifier to its end
+
 
 @dataclass(frozen=True)
 class RecipeConfig:
@@ -42,7 +44,9 @@ class RecipeConfig:
     # false: every epoch in the order of the packed file, as Caffe reads its leveldb
     reshuffle: bool = True
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
-    optimiser: str = later("sgd")  # sgd (Caffe's) | adamw (momentum is its first beta)
+    # sgd (Caffe's) | adamw (momentum is its first beta) | lbfgs (of An.B alone: its classifier is
+    # fitted in at most ``steps`` iterations, see probe.py; of the other settings ``mirror`` counts)
+    optimiser: str = later("sgd")
 
     @property
     def pace(self) -> tuple:
@@ -64,8 +68,8 @@ class RecipeConfig:
         for key in ("steps", "batch_size", "eval_every", "eval_batch_size"):
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
         require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
-        known = ("sgd", "adamw")
-        require(self.optimiser in known, "recipe.optimiser", self.optimiser, "sgd or adamw")
+        known = ("sgd", "adamw", LBFGS)
+        require(self.optimiser in known, "recipe.optimiser", self.optimiser, "sgd, adamw or lbfgs")
         require(
             self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
         )

@@ -13,7 +13,7 @@ from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import Facts, Given
 from transferability.study import cells
 from transferability.study.cells import Cell
-from transferability.study.config import RecipeConfig
+from transferability.study.config import LBFGS, RecipeConfig
 from transferability.tasks.splits import split_name, tasks_of
 
 FORMAT = 1
@@ -150,6 +150,10 @@ def make_spec(
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
         raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
+    if recipe.optimiser == LBFGS and not (cell.short and cell.copied and cell.frozen):
+        raise UserError(
+            f"{cell}: recipe.optimiser=lbfgs fits linear classifiers on frozen layers, such as A3.B"
+        )
     source = given if cell.copied and cell.source not in tasks else None
     if cell.again:
         source = _first_phase(
