@@ -13,6 +13,7 @@ from transferability.errors import UserError
 from transferability.networks.modules import pooled
 from transferability.runs.probes import FEATURES
 from transferability.study import cells
+from transferability.study.config import probe_recipe
 from transferability.study.spec import make_spec
 from transferability.training import probe
 from transferability.training.features import features_of
@@ -22,7 +23,9 @@ N = (2, 5, 7)
 
 @pytest.fixture(scope="module")
 def recipe(config):
-    return replace(composed("recipe=probe").recipe, steps=60)
+    recipe = composed("recipe=probe").recipe
+    assert recipe == probe_recipe(mirror=True)
+    return recipe
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +126,6 @@ def test_other_cells_are_refused_in_one_line(cell, config, dataset, recipe):
 
 def test_two_phases_go_on_from_it(config, dataset, recipe, store, trained):
     cell = cells.parse("A5.B++")
-    spec = make_spec(
-        cell, "random-0", dataset, config.network, config.recipe, 0, source_recipe=recipe
-    )
+    spec = make_spec(cell, "random-0", dataset, config.network, config.recipe, 0)
     assert store.is_done(spec.base), "the first phase is the run that is there"
     assert trained([spec], bases=store).is_done(spec)

@@ -97,6 +97,24 @@ class RecipeConfig:
         )
 
 
+def probe_recipe(mirror: bool) -> RecipeConfig:
+    """How linear classifiers are fitted: conf/recipe/probe.yaml."""
+    return RecipeConfig(
+        name="probe",
+        steps=200,
+        batch_size=64,
+        lr=1.0,
+        schedule="cosine",
+        eval_every=200,
+        eval_batch_size=250,
+        momentum=0.0,
+        weight_decay=0.0,
+        bias_lr_multiplier=1.0,
+        mirror=mirror,
+        optimiser=LBFGS,
+    )
+
+
 @dataclass
 class StudyPart:
     """Some networks of a study. What is null is as in the study."""

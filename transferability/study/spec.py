@@ -13,7 +13,7 @@ from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import Facts, Given
 from transferability.study import cells
 from transferability.study.cells import Cell
-from transferability.study.config import LBFGS, RecipeConfig
+from transferability.study.config import LBFGS, RecipeConfig, probe_recipe
 from transferability.tasks.splits import split_name, tasks_of
 
 FORMAT = 1
@@ -208,9 +208,9 @@ def _first_phase(
     first_recipe: RecipeConfig | None,
     given: Given | None,
 ) -> RunSpec:
-    """The network that the second of two phases goes on from; its own base has the recipe of the
-    second phase.
+    """The network that the second of two phases goes on from: a linear classifier is fitted to its
+    end, where nothing else is said. Its own base has the recipe of the second phase.
     """
     first = cell.first_phase
-    own = first_recipe or recipe
+    own = first_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
     return make_spec(first, split, dataset, network, own, seed, images_per_class, recipe, given)
