@@ -258,7 +258,7 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
     of_best, shares = ways[0][1], []
     for row, right in ways:
         scores = np.stack(list(right.values()))
-        row["test"], row["test_low"], row["test_high"] = _accuracy(scores)
+        row["test"], row["test_low"], row["test_high"] = accuracy(scores)
         row |= dict(zip(BALANCES, within(crossed(scores * weights), 0), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         shares.append(float((pairs != 0).mean()))
@@ -279,7 +279,7 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
     return Advice(frame, left, part, optimism, size, top, by or ACCURACY, found, few)
 
 
-def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
+def accuracy(right: np.ndarray) -> tuple[float, float, float]:
     """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
     Pearson: few images that are all right are no proof that every image is.
     """
@@ -368,7 +368,7 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables)
         "short": short,
         "steps": int(first.images // tables.about["recipe"]["batch_size"]),
         "longer": first.images,
-        "words": _words(first, short, len(costs) - 1),
+        "words": words(first, short, len(costs) - 1),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
         "seeds": len(right),
         "validation": rows.top1.mean(),
@@ -382,7 +382,7 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables)
     }
 
 
-def _words(row: pd.Series, short: bool, top: int) -> str:
+def words(row: pd.Series, short: bool, top: int) -> str:
     """What a way does, as one would tell a colleague."""
     if row.treatment == "base":
         return "train from scratch"

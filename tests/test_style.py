@@ -7,7 +7,7 @@ import sys
 import matplotlib
 import pytest
 
-from analysis.report import _figure
+from analysis.html import figure
 from analysis.style import DARK, Drawing, Mark, Page, Panel, write
 
 # each changes what is drawn, or ends in a traceback where there is no LaTeX
@@ -38,7 +38,7 @@ def drawn(folder):
         for page in (Page(), Page(width=3))
         for path in write(drawing(), folder, page)
     ]
-    return files, _figure(drawing(), DARK)["panels"]
+    return files, figure(drawing(), DARK)["panels"]
 
 
 @pytest.fixture(scope="module")

@@ -180,7 +180,7 @@ class Config:
     # one job of the study (networks that train in lockstep), by its number in the plan
     job: int | None = None
     mode: str = "train"  # train | plan
-    budget_minutes: float | None = None  # the plan says what of the study fits this time
+    minutes: float = 10.0  # the time that experiments.advise may take
     # train | require: what happens when a cell's base network is not finished
     sources: str = "train"
     data_dir: str = "data"
@@ -204,11 +204,9 @@ class Config:
         self.recipe.check()
         require(self.mode in ("train", "plan"), "mode", self.mode, "train or plan")
         require(self.sources in ("train", "require"), "sources", self.sources, "train or require")
-        for key in ("threads", "max_networks", "images_per_class", "budget_minutes"):
+        for key in ("threads", "max_networks", "images_per_class", "minutes"):
             value = getattr(self, key)
             require(value is None or value > 0, key, value, "a number above 0, or null")
-        if self.budget_minutes and self.mode != "plan":
-            raise UserError("budget_minutes is for mode=plan, which says what fits it")
         known = ("accuracy", "balanced_accuracy")
         require(
             self.study.choose_by in known,

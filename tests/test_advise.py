@@ -1,0 +1,140 @@
+"""Advice within a time: from a folder to the page, stopped, gone on with, and small."""
+
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from analysis.advised import _covering_choice
+from experiments import advise, run
+from experiments.overrides import of_advice
+from experiments.race import Arm, candidates, fitting, survivors
+from tests.conftest import captured
+from tests.helpers import network_of, write
+from transferability.runs.store import Store
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """20 images in each of two classes that differ in brightness, and weights of a network of eight
+    layers.
+    """
+    folder, draw = tmp_path_factory.mktemp("given"), np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        for i in range(20):
+            image = draw.integers(90 * label, 90 * label + 150, (40, 36, 3))
+            write(folder / "photos" / name / f"{i}.png", image.astype(np.uint8))
+    torch.manual_seed(0)
+    weights = network_of("timm test_resnet", input_size=32).build().state_dict()
+    safetensors.torch.save_file(weights, folder / "test_resnet.safetensors")
+    return folder
+
+
+def words(given, folder, *more):
+    return of_advice(
+        [f"source={given}/photos", f"weights={given}/test_resnet.safetensors"]
+        + [f"data_dir={folder}/data", f"store={folder}/runs", f"out={folder}/page"]
+        + ["dataset.image_size=36", "network.input_size=32", "recipe.batch_size=8"]
+        + ["device=cpu", "threads=1", *more]
+    )
+
+
+def advised(*given):
+    from experiments.cli import command
+
+    return captured(command(advise.main), *given)
+
+
+@pytest.fixture(scope="module")
+def finished(given, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, *advised(*words(given, folder, "minutes=5"))
+
+
+def test_two_classes_of_twenty_images_end_well(finished):
+    folder, status, out, err = finished
+    assert status == 0, err
+    assert re.search(r"It has [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\] of the test images right", out)
+    assert "So few images cannot answer" in out
+    page = (folder / "page" / "report.html").read_text()
+    assert page.count('class="bar"') >= 2 and "The rule" in page and "Every network" in page
+    assert 'id="race"' in page and 'id="curve"' in page
+    specs = Store(folder / "runs").specs()
+    cells = {str(spec.cell) for spec in specs}
+    assert {f"A{n}.B" for n in range(1, 8)} <= cells and "baseB" in cells
+    assert any(cell.endswith(".B++") for cell in cells)
+    assert max(spec.recipe.steps for spec in specs if spec.recipe.optimiser == "sgd") <= 400
+
+
+def test_the_same_command_again_trains_nothing_and_more_time_nothing_more(finished, given):
+    folder, *_, out, err = finished
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("DONE")}
+    status, again, _ = advised(*words(given, folder, "minutes=5"))
+    assert status == 0 and again == out
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("DONE")}
+
+
+def test_the_command_on_the_page_is_whole(finished, given, monkeypatch):
+    folder, *_ = finished
+    page = (folder / "page" / "report.html").read_text()
+    pasted = re.search(r"python -m experiments\.run (.*?)</code>", page)[1]
+    pasted = shlex.split(pasted.replace("&#39;", "'").replace("&#34;", '"').replace("&amp;", "&"))
+    from experiments.cli import command
+
+    status, out, err = captured(command(run.main), *pasted)
+    assert status == 0, err
+    (spec,) = [s for s in Store(folder / "runs").specs() if s.all_images]
+    best = re.search(r'load_run\("(.+?)"\)', page.replace("&#34;", '"'))[1]
+    assert spec.cell == Store(folder / "runs").spec_in(folder / "runs" / best.split("/")[-1] / "spec.json").cell
+
+
+def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
+    """The time is over before the race: what it was stopped in is no answer, what was before is."""
+    status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
+    assert status == 0, err
+    status, out, err = advised(*words(given, tmp_path, "minutes=5"))
+    assert status == 0 and "of the test images right" in out
+
+
+def test_what_is_missing_is_one_line(given, tmp_path):
+    status, _, err = advised(*[w for w in words(given, tmp_path) if not w.startswith("weights")])
+    assert status == 2 and "weights=FILE" in err and err.count("\n") == 1
+
+
+def test_source_and_weights_name_dataset_and_network():
+    assert of_advice(["source=a/my.photos.zip", "weights=w/resnet18.a1_in1k"]) == [
+        "experiment=advice",
+        "dataset.source=a/my.photos.zip",
+        "weights=w/resnet18.a1_in1k",
+        "network.model=resnet18",
+        "dataset.name=my",
+    ]
+    own = ["experiment=mine", "dataset.name=x", "source=a", "weights=b"]
+    assert of_advice(own) == [*own[:2], "dataset.source=a", "weights=b"]
+
+
+def test_the_rule_of_the_race():
+    arms = candidates(14, 19)
+    assert len(arms) == len(set(arms)) and Arm("A14B~5", 0.03) in arms
+    assert not any("~" in arm.cell for arm in candidates(19, 19))
+    values = dict(zip(arms, [0.5, 0.9, 0.7, 0.9, 0.1, 0.2, 0.3, 0.4, 0.0], strict=True))
+    assert survivors(arms, values.get) == [arms[1], arms[3], arms[2]]
+    assert survivors(arms[:4], values.get) == [arms[1], arms[3]]
+    assert survivors(arms[:1], values.get) == arms[:1]
+    assert fitting([1, 2, 3], sum, 3.5) == 2 and fitting([1, 2], sum, 0.5) == 0
+
+
+def test_the_interval_of_the_choice_covers_it():
+    """Two equal strategies on few validation images: the choice between them is chance."""
+    draw = np.random.default_rng(0)
+    val = [draw.random((1, 50)) < 0.8 for _ in range(2)]
+    good, bad = np.ones((1, 200)), (draw.random((1, 200)) < 0.5).astype(float)
+    good[0, :10] = 0
+    low, high = _covering_choice([v.astype(float) for v in (val[0], val[0])], [good, bad])
+    assert 0.88 < low < 0.95 < high < 1, "equal on every draw: the first is chosen"
+    low, _ = _covering_choice([v.astype(float) for v in val], [good, bad])
+    assert low < 0.65
