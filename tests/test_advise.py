@@ -1,6 +1,5 @@
 """Advice within a time: from a folder to the page, stopped, gone on with, and small."""
 
-import json
 import re
 import shlex
 
@@ -11,6 +10,7 @@ import torch
 
 from analysis.advised import _covering_choice
 from experiments import advise, run
+from experiments.cli import command
 from experiments.overrides import of_advice
 from experiments.race import Arm, candidates, fitting, survivors
 from tests.conftest import captured
@@ -35,17 +35,19 @@ def given(tmp_path_factory):
 
 
 def words(given, folder, *more):
-    return of_advice(
-        [f"source={given}/photos", f"weights={given}/test_resnet.safetensors"]
-        + [f"data_dir={folder}/data", f"store={folder}/runs", f"out={folder}/page"]
-        + ["dataset.image_size=36", "network.input_size=32", "recipe.batch_size=8"]
-        + ["device=cpu", "threads=1", *more]
-    )
+    where = {
+        "source": given / "photos",
+        "weights": given / "test_resnet.safetensors",
+        "data_dir": folder / "data",
+        "store": folder / "runs",
+        "out": folder / "page",
+    }
+    small = ["dataset.image_size=36", "network.input_size=32", "recipe.batch_size=8"]
+    own = [*small, "device=cpu", "threads=1", *more]
+    return of_advice([f"{key}={path}" for key, path in where.items()] + own)
 
 
 def advised(*given):
-    from experiments.cli import command
-
     return captured(command(advise.main), *given)
 
 
@@ -55,10 +57,13 @@ def finished(given, tmp_path_factory):
     return folder, *advised(*words(given, folder, "minutes=5"))
 
 
+@pytest.mark.slow
 def test_two_classes_of_twenty_images_end_well(finished):
     folder, status, out, err = finished
     assert status == 0, err
-    assert re.search(r"It has [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\] of the test images right", out)
+    assert re.search(
+        r"It has [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\] of the test images right", out
+    )
     assert "So few images cannot answer" in out
     page = (folder / "page" / "report.html").read_text()
     assert page.count('class="bar"') >= 2 and "The rule" in page and "Every network" in page
@@ -70,28 +75,30 @@ def test_two_classes_of_twenty_images_end_well(finished):
     assert max(spec.recipe.steps for spec in specs if spec.recipe.optimiser == "sgd") <= 400
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_more_time_nothing_more(finished, given):
-    folder, *_, out, err = finished
+    folder, _, out, _ = finished
     before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("DONE")}
     status, again, _ = advised(*words(given, folder, "minutes=5"))
     assert status == 0 and again == out
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("DONE")}
 
 
-def test_the_command_on_the_page_is_whole(finished, given, monkeypatch):
+@pytest.mark.slow
+def test_the_command_on_the_page_is_whole(finished):
     folder, *_ = finished
     page = (folder / "page" / "report.html").read_text()
     pasted = re.search(r"python -m experiments\.run (.*?)</code>", page)[1]
     pasted = shlex.split(pasted.replace("&#39;", "'").replace("&#34;", '"').replace("&amp;", "&"))
-    from experiments.cli import command
-
-    status, out, err = captured(command(run.main), *pasted)
+    status, _, err = captured(command(run.main), *pasted)
     assert status == 0, err
-    (spec,) = [s for s in Store(folder / "runs").specs() if s.all_images]
+    store = Store(folder / "runs")
+    (spec,) = [s for s in store.specs() if s.all_images]
     best = re.search(r'load_run\("(.+?)"\)', page.replace("&#34;", '"'))[1]
-    assert spec.cell == Store(folder / "runs").spec_in(folder / "runs" / best.split("/")[-1] / "spec.json").cell
+    assert replace(spec, all_images=False) == store.spec_in(Path(best) / "spec.json")
 
 
+@pytest.mark.slow
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
     """The time is over before the race: what it was stopped in is no answer, what was before is."""
     status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
