@@ -37,7 +37,18 @@ from analysis.advised import Answer, answer, write_page
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said
 from experiments.cost import Cost
-from experiments.race import FINALISTS, SEEDS, Arm, Task, candidates, fitting, survivors
+from experiments.race import (
+    FINALISTS,
+    SCRATCH,
+    SEEDS,
+    STEPS,
+    TIMES,
+    Arm,
+    Task,
+    candidates,
+    fitting,
+    survivors,
+)
 from transferability.data.mirrors import mirrored
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset, open_packed
@@ -60,8 +71,7 @@ def main(config: Config) -> None:
     advice = Advising(config, clock)
     status = 0
     try:
-        with clock.limit():
-            advice.run()
+        advice.run()
     except KeyboardInterrupt:
         status = 0 if clock.over else STOPPED
     if found := advice.page():
@@ -97,39 +107,52 @@ class Advising:
             self.stage = "stage 1, a linear classifier on every layer"
             self.train(self.task.probes())
             self.page()
-            self.race()
+            with self.clock.limit():
+                self.race()
 
     def race(self) -> None:
         """Rung after rung; see ``race.RULE``."""
-        arms = self.arms
-        for steps in self.task.rungs():
+        arms, steps = self.arms, STEPS
+        while steps <= self.task.longest:
             self.stage = f"race, {steps} steps"
-            arms = self.rung(arms, steps)
-            if not arms:
-                return
-            self.page()
-            arms = survivors(arms, partial(self.accuracy, steps=steps))
+            trained = self.rung(arms, steps)
+            if not trained:
+                break
+            arms = survivors(trained, partial(self.accuracy, steps=steps))
             if len(arms) <= FINALISTS:
-                self.stage = f"race, {steps} steps, more seeds"
                 self.rung(arms, steps, SEEDS)
-                self.page()
                 arms = [max(arms, key=partial(self.accuracy, steps=steps))]
+            steps *= TIMES
+        self.stage = "race, what fits the rest of the time"
+        self.rest(arms[0], steps)
+
+    def rest(self, winner: Arm, steps: int) -> None:
+        """The time that is too short for ``steps``: half of these and, as a control, training from
+        scratch for as many as fit.
+        """
+        fewer = [count for count in reversed(self.task.lengths()) if count < steps]
+        for arm, choices in ((winner, fewer[:1]), (SCRATCH, fewer)):
+            next((count for count in choices if self.rung([arm], count)), None)
 
     def rung(self, arms: list[Arm], steps: int, seeds: tuple[int, ...] = SEEDS[:1]) -> list[Arm]:
-        """Train the arms that fit the time; returns them."""
-        by_arm = [[self.task.spec(arm, steps, seed) for seed in seeds] for arm in arms]
-        flat = [spec for specs in by_arm for spec in specs]
-        count = fitting(flat, self.speed.seconds, self.clock.left) // len(seeds)
-        self.train([spec for specs in by_arm[:count] for spec in specs])
-        return arms[:count]
+        """Train what fits the time, the first of ``arms`` before the others; returns those of which
+        the first seed is finished.
+        """
+        specs = [self.task.spec(arm, steps, seed) for arm in arms for seed in seeds]
+        count = fitting(specs, self.speed.seconds, self.clock.left)
+        if self.train(specs[:count]):
+            self.page()
+        return [arm for arm in arms if self.store.is_done(self.task.spec(arm, steps))]
 
-    def train(self, specs: list[RunSpec]) -> None:
+    def train(self, specs: list[RunSpec]) -> bool:
+        """Finish ``specs``; returns whether there was anything to do."""
         left = [s for s in with_sources(specs) if not self.store.is_done(s)]
         if not left:
-            return
+            return False
         probes = specs[0].recipe.optimiser == LBFGS
         with nullcontext() if probes else self.speed.measured(left):
             ensure(specs, self.store, self.dataset, self.execution)
+        return True
 
     def accuracy(self, arm: Arm, steps: int) -> float:
         """The mean validation accuracy over the seeds that are finished."""

@@ -26,7 +26,7 @@ class Clock:
     def __init__(self, seconds: float, began: float):
         self.ends = began + seconds
         self.page = 0.0  # what writing the page took last
-        self._waiting = threading.Event()
+        self.over = False  # whether training was ended by it
 
     @property
     def left(self) -> float:
@@ -41,7 +41,6 @@ class Clock:
             self.over = True
             os.kill(os.getpid(), signal.SIGINT)
 
-        self.over = False
         timer = threading.Timer(max(self.left, 0.1), end)
         timer.daemon = True
         timer.start()

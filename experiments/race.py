@@ -27,7 +27,8 @@ RULE = (
     "schedule of its own to the end; the best third by validation accuracy is trained again with "
     f"{TIMES} times the steps, and so on while time is left. When two or one are left, they get a "
     "second and a third seed before the last step, and the mean decides. What does not fit the "
-    "time is left out, the worst by validation first. The answer is the network or, of several "
+    "time is left out, the worst by validation first; what is left of the time goes to the winner "
+    "at twice the steps, and to training from scratch. The answer is the network or, of several "
     "seeds, the strategy with the highest validation accuracy, of equals the cheapest. Test images "
     "are looked at once, for what is reported; nothing is dropped for them."
 )
@@ -39,6 +40,9 @@ class Arm:
 
     cell: str
     rate: float
+
+
+SCRATCH = Arm("baseB", 0.03)
 
 
 def candidates(best: int, top: int) -> list[Arm]:
@@ -57,7 +61,7 @@ def candidates(best: int, top: int) -> list[Arm]:
         Arm(f"A{best}B+", 0.1),
         Arm(f"A{top}B+", 0.03),
         Arm(f"A{best}B~{top - best}", 0.03),
-        Arm("baseB", 0.03),
+        SCRATCH,
     ]
     return list(dict.fromkeys(arm for arm in arms if not arm.cell.endswith("~0")))
 
@@ -100,14 +104,17 @@ class Task:
     def every(self, arms: Sequence[Arm]) -> list[RunSpec]:
         """All that a race of these arms can ever train, its linear classifiers first."""
         return self.probes() + [
-            self.spec(arm, steps, seed) for arm in arms for steps in self.rungs() for seed in SEEDS
+            self.spec(arm, steps, seed)
+            for arm in arms
+            for steps in self.lengths()
+            for seed in SEEDS
         ]
 
-    def rungs(self) -> list[int]:
-        """The steps of each rung."""
+    def lengths(self) -> list[int]:
+        """Steps that a network of the race can have."""
         out = [STEPS]
-        while TIMES * out[-1] <= self.longest:
-            out.append(TIMES * out[-1])
+        while 2 * out[-1] <= self.longest:
+            out.append(2 * out[-1])
         return out
 
     @property

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,11 +102,10 @@ def test_the_command_on_the_page_is_whole(finished):
 
 @pytest.mark.slow
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
-    """The time is over before the race: what it was stopped in is no answer, what was before is."""
+    """Stage 1 is finished whatever it takes: no time is worth more than an answer."""
     status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
-    assert status == 0, err
-    status, out, err = advised(*words(given, tmp_path, "minutes=5"))
-    assert status == 0 and "of the test images right" in out
+    assert status == 0 and "of the test images right" in out, err
+    assert all(spec.recipe.optimiser == "lbfgs" for spec in Store(tmp_path / "runs").specs())
 
 
 def test_what_is_missing_is_one_line(given, tmp_path):

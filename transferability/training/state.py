@@ -49,6 +49,8 @@ class Member:
         device = network.input.mean.device
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.loss: Tensor | None = None  # of the last step
+        # the step of the newest evaluation, and what it took each validation image for
+        self.validated: tuple[int, Tensor] | None = None
         # the step at which the loss went wrong
         self.first_bad = torch.tensor(spec.recipe.steps, device=device)
         self._digests = _prefix_digests(network)
