@@ -54,13 +54,13 @@ def candidates(best: int, top: int) -> list[Arm]:
     """
     arms = [
         Arm(f"A{best}.B++", 0.1),
+        Arm(f"A{best}.B++", 0.3),
         Arm(f"A{best}B+", 0.03),
-        Arm(f"A{top}.B++", 0.1),
+        Arm(f"A{top}.B++", 0.3),
         Arm(f"A{best}B", 0.03),
-        Arm(f"A{best}.B++", 0.03),
         Arm(f"A{best}B+", 0.1),
-        Arm(f"A{top}B+", 0.03),
         Arm(f"A{best}B~{top - best}", 0.03),
+        Arm(f"A{top}B+", 0.03),
         SCRATCH,
     ]
     return list(dict.fromkeys(arm for arm in arms if not arm.cell.endswith("~0")))

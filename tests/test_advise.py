@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import torch
 from analysis.advised import _covering_choice
 from experiments import advise, run
 from experiments.cli import command
+from experiments.clock import CAUTION, Clock, Speed, said
+from experiments.cost import Cost
 from experiments.overrides import of_advice
 from experiments.race import Arm, candidates, fitting, survivors
-from tests.conftest import captured
-from tests.helpers import network_of, write
+from tests.conftest import CPU, captured
+from tests.helpers import lines, network_of, write
 from transferability.runs.store import Store
+from transferability.study.jobs import with_sources
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,52 @@ def test_the_command_on_the_page_is_whole(finished):
     (spec,) = [s for s in store.specs() if s.all_images]
     best = re.search(r'load_run\("(.+?)"\)', page.replace("&#34;", '"'))[1]
     assert replace(spec, all_images=False) == store.spec_in(Path(best) / "spec.json")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_the_best_answer_so_far(given, tmp_path, monkeypatch):
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advise.Advising, "race", stopped)
+    status, out, err = advised(*words(given, tmp_path, "minutes=5"))
+    assert status == 130 and "of the test images right" in out, err
+
+
+def test_the_end_of_the_time_is_told_from_a_ctrl_c():
+    clock = Clock(0.2, time.monotonic())
+    with pytest.raises(KeyboardInterrupt), clock.limit():
+        time.sleep(20)
+    assert clock.over and clock.left < 0
+    early = Clock(60, time.monotonic())
+    with pytest.raises(KeyboardInterrupt), early.limit():
+        raise KeyboardInterrupt
+    assert not early.over and 59 < early.left <= 60
+    early.page = 4.0
+    assert 53 < early.left <= 54, "the page is written after training"
+
+
+def test_every_half_minute_a_line(monkeypatch, caplog):
+    monkeypatch.setattr("experiments.clock.LINE", 0.05)
+    clock = Clock(600, time.monotonic())
+    with caplog.at_level("INFO"), clock.lines(lambda: said("race", clock, "A3B, 0.9")):
+        time.sleep(0.3)
+    told = lines(caplog)
+    assert 2 <= len(told) <= 6 and set(told) == {"race: 10 min left; leader A3B, 0.9"}
+
+
+def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, tmp_path):
+    cost = Cost(Store(tmp_path), dataset, CPU)
+    cost.measured = lambda spec: (1e6, 0.0)
+    speed, specs = Speed(cost), [spec_of("A3B"), spec_of("A3B+")]
+    guessed = speed.seconds(specs)
+    assert guessed > speed.seconds(specs[:1]) > 0, "the base that they start from is in it"
+    with speed.measured(with_sources(specs)):
+        time.sleep(0.2)
+    assert speed.seconds(specs) == pytest.approx(CAUTION * 0.2, rel=0.2)
+    longer = [spec_of("A3B", recipe={"steps": 16})]
+    longer[0] = replace(longer[0], source=specs[0].source)
+    assert speed.seconds(longer) > speed.seconds(specs[:1])
 
 
 @pytest.mark.slow

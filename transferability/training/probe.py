@@ -68,7 +68,8 @@ class _Fit:
     loss: float
 
     def logits(self, x: Tensor) -> Tensor:
-        return _standardized(x, self.mean, self.var) @ self.weight.T + self.bias
+        """Of features, which are standardized as the head's BatchNorm does in evaluation."""
+        return (x - self.mean) * (self.var + EPSILON).rsqrt() @ self.weight.T + self.bias
 
 
 def fit_probe(
@@ -122,11 +123,6 @@ def fit_probe(
     return Probe(network, [evaluation], predictions, STRENGTHS[best], views)
 
 
-def _standardized(x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """As the head's BatchNorm does in evaluation."""
-    return (x - mean) * (var + EPSILON).rsqrt()
-
-
 def _put(fit: _Fit, head: Head) -> None:
     with torch.no_grad():
         head.norm.running_mean.copy_(fit.mean)
@@ -143,9 +139,11 @@ def _score(fit: _Fit, x: Tensor, y: Tensor) -> tuple[float, float]:
 def _path(
     x: Tensor, y: Tensor, classes: int, iterations: int, strengths: tuple[float, ...]
 ) -> list[_Fit]:
-    """A fit for each strength, from the strongest on."""
+    """A fit for each strength, from the strongest on. Standardizes ``x`` in place: it may be
+    large.
+    """
     mean, var = x.mean(0), x.var(0, unbiased=False)
-    x = _standardized(x, mean, var)
+    x.sub_(mean).mul_((var + EPSILON).rsqrt())
     fits, one_hot = [], F.one_hot(y, classes).to(x)
     flat = np.zeros(classes * (x.shape[1] + 1))
     for strength in strengths:
