@@ -30,6 +30,8 @@ from transferability.study.config import LBFGS, Config
 from transferability.study.spec import RunSpec
 
 DRAWS = 1000  # of the bootstrap
+SHOWN = ["cell", "words", "steps", "rate", "seeds", "validation", "test", "low", "high"]
+SHOWN += ["behind", "behind_low", "behind_high", "cost", "seconds"]
 CONFUSED = 12  # classes of a confusion matrix, at most
 
 
@@ -289,7 +291,9 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
         for label, row in (("best linear probe", found.probe), ("from scratch", found.scratch))
         if row is not None
     ]
-    shown = found.strategies.drop(columns=["run", "probe"])
+    shown = found.strategies[SHOWN].copy()
+    for column in ("steps", "rate"):  # of a fit to its end they mean nothing
+        shown[column] = shown[column].astype(object).where(~found.strategies.probe, None)
     text = template("advised.html.j2", name=name).render(
         title=title,
         written=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
