@@ -80,3 +80,30 @@ def test_alone_it_ends_as_in_a_cohort(cell, specs, store, trained):
 def test_its_layers_are_those_of_its_first_phase(specs):
     short, whole = (Chain(specs[c].network, torch.zeros(3).numpy()) for c in ("A3.B++", "A3B++"))
     assert len(short.layers) == 4 and len(whole.layers) == 8
+
+
+def test_with_the_statistics_kept_it_begins_as_the_function_that_it_goes_on_from(
+    config, dataset, trained
+):
+    """In training mode the network says at step 0 what its source says in evaluation; and at the
+    end its statistics are the source's, all that has a gradient is not.
+    """
+    network = replace(config.network, normalisation="batch")
+    recipe = replace(config.recipe, keep_statistics=True)
+    spec = make_spec(cells.parse("A3.B++"), "random-0", dataset, network, recipe, 0)
+    plain = replace(spec, recipe=config.recipe)
+    assert plain.id != spec.id and "keep_statistics" not in plain.to_dict()["recipe"]
+    store, stream = trained([spec, plain]), Stream.of(spec, dataset, CPU.device)
+    source = store.weights(spec.base)
+    batch = stream.batch(0)
+    member, other = (build_member(s, stream, source, None) for s in (spec, plain))
+    said = member.network.train()(batch)
+    torch.testing.assert_close(said, member.network.eval()(batch))
+    assert not torch.allclose(said, other.network.train()(batch))
+    end = store.weights(spec)
+    still = {name for name in end if torch.equal(end[name], source[name])}
+    assert still == {name for name in end if "running" in name or "num_batches" in name} | {
+        "input.mean"
+    }
+    alone = trained([spec], replace(CPU, threads=1), store)
+    assert equal(alone.weights(spec), end)

@@ -47,6 +47,8 @@ class RecipeConfig:
     # sgd (Caffe's) | adamw (momentum is its first beta) | lbfgs (of An.B alone: its classifier is
     # fitted in at most ``steps`` iterations, see probe.py; of the other settings ``mirror`` counts)
     optimiser: str = later("sgd")
+    # BatchNorm of copied layers normalises with the source's statistics, in training as well
+    keep_statistics: bool = later(False)
 
     @property
     def pace(self) -> tuple:

@@ -176,6 +176,7 @@ def initial_network(
         network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
         copy_layers(source, network, _copied(spec, network))
+        network.still = _copied(spec, network) if spec.recipe.keep_statistics else 0
     network.freeze(cell.frozen)
     return network
 
