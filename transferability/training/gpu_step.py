@@ -175,7 +175,9 @@ def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
     alike: dict[tuple, list[Member]] = {}
     for m in members:
         n = m.network.frozen
-        alike.setdefault((n, m.spec.network, m.prefix_key(0) if n == 0 else None), []).append(m)
+        alike.setdefault(
+            (n, m.network.still, m.spec.network, m.prefix_key(0) if n == 0 else None), []
+        ).append(m)
     return [Stack(some) if len(some) > 1 else some[0] for some in alike.values()]
 
 
