@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.advice import accuracy, words
-from analysis.advised_figures import curve, race
+from analysis.advised_figures import ARM, curve, race
 from analysis.baseline import Majority, too_few, within
 from analysis.html import figure, template, variable
 from analysis.page import MARGIN
@@ -30,8 +30,10 @@ from transferability.study.config import LBFGS, Config
 from transferability.study.spec import RunSpec
 
 DRAWS = 1000  # of the bootstrap
-SHOWN = ["cell", "words", "steps", "rate", "seeds", "validation", "test", "low", "high"]
-SHOWN += ["behind", "behind_low", "behind_high", "cost", "seconds"]
+SHOWN = [
+    *("cell", "words", "optimizer", "steps", "rate", "seeds", "validation", "test", "low", "high"),
+    *("behind", "behind_low", "behind_high", "cost", "seconds"),
+]
 CONFUSED = 12  # classes of a confusion matrix, at most
 
 
@@ -41,9 +43,9 @@ class Answer:
 
     Attributes:
         strategies: a row a strategy, the best on validation first, of equals the cheapest: cell,
-            words (what it does), n, steps, rate, seeds, validation, test, low, high, behind (the
-            best minus it, on the same images), behind_low, behind_high, cost (operations of
-            training, best = 1), seconds (of training, all seeds), run (of its first seed), probe
+            words (what it does), n, steps, rate, optimizer, seeds, validation, test, low, high,
+            behind (the best minus it, on the same images), behind_low, behind_high, cost
+            (operations of training, best = 1), seconds (of training, all seeds), run (of its first seed), probe
             (whether a fitted linear classifier).
         interval: of the best, covering the choice: validation and test images, and seeds, are drawn
             again.
@@ -126,9 +128,8 @@ class Answer:
         if raced.empty:
             return "More time lets fine-tuning race against it."
         top = raced.iloc[0]
-        before = raced[
-            (raced.cell == top.cell) & (raced.rate == top.rate) & (raced.steps < top.steps)
-        ]
+        alike = (raced[ARM] == top[ARM]).all(axis=1)
+        before = raced[alike & (raced.steps < top.steps)]
         if before.empty:
             return f"More time trains {top.cell} for {TIMES} times the steps."
         last = before.sort_values("steps").iloc[-1]
@@ -141,7 +142,10 @@ class Answer:
 
 def name(row: pd.Series) -> str:
     """A strategy as it is called."""
-    return row.cell if row.probe else f"{row.cell}, {row.steps} steps, rate {row.rate:g}"
+    if row.probe:
+        return row.cell
+    optimizer = {"sgd": "SGD", "adamw": "AdamW"}[row.optimizer]
+    return f"{row.cell}, {optimizer}, {row.steps} steps, rate {row.rate:g}"
 
 
 def _first(rows: pd.DataFrame) -> pd.Series | None:
@@ -218,6 +222,7 @@ def _strategy(
         "n": cell.n,
         "steps": first.recipe.steps,
         "rate": first.recipe.lr,
+        "optimizer": first.recipe.optimiser,
         "seeds": len(specs),
         "validation": right["validation"].mean(),
         "cost": _operations(first, dataset),

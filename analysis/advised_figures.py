@@ -12,6 +12,7 @@ from analysis.style import BLUE, GREEN, INK, LIGHT_RED, ORANGE, RED, Drawing, Ma
 if TYPE_CHECKING:
     from analysis.advised import Answer
 
+ARM = ["cell", "rate", "optimizer"]  # what the steps of a race are of
 PROBE = Mark("a linear classifier on layer n", BLUE, "s")
 KINDS = {  # what a cell ends with, and whether it is short -> how it is drawn
     "two phases": Mark("two phases: new layers first, then everything", GREEN, "^", size=50),
@@ -69,7 +70,7 @@ def race(found: "Answer") -> Drawing | None:
     def draw(axes: Axes) -> None:
         if best is not None:
             axes.axhline(best.validation, color=PROBE.colour, lw=1, ls=":", zorder=1)
-        for (cell, _), rows in raced.groupby(["cell", "rate"]):
+        for (cell, *_), rows in raced.groupby(ARM):
             rows = rows.sort_values("steps")
             _line(axes, rows.steps, rows.validation, rows, KINDS[kind(cell)])
         axes.set_xscale("log")
@@ -88,14 +89,15 @@ def race(found: "Answer") -> Drawing | None:
         "one strategy and rate. Dotted: the best linear classifier.",
         [Panel("", draw)],
         [mark for name, mark in KINDS.items() if name in there],
-        raced[["cell", "steps", "rate", "seeds", "validation"]],
+        raced[[*ARM, "steps", "seeds", "validation"]],
     )
 
 
 def _line(axes: Axes, x, y, rows: pd.DataFrame, mark: Mark) -> None:
     axes.plot(x, y, color=mark.colour, lw=1.2, zorder=2)
     tips = [
-        f"{row.cell}, {row.steps} steps, rate {row.rate:g}: validation {row.validation:.3f}, "
+        f"{row.cell}, {row.optimizer}, {row.steps} steps, rate {row.rate:g}: "
+        f"validation {row.validation:.3f}, "
         f"{row.test:.3f} [{row.low:.3f}, {row.high:.3f}]"
         for row in rows.itertuples()
     ]

@@ -34,12 +34,24 @@ RULE = (
 )
 
 
+# What AdamW has beside its rate. From a fitted classifier it goes on with the base's statistics:
+# chosen on the validation images of hand signs, where 30 steps with the batch's brought SGD from
+# 0.952 to 0.745, and SGD with the base's exploded at rates that train anything.
+ADAMW = {
+    "optimiser": "adamw",
+    "weight_decay": 0.01,
+    "bias_lr_multiplier": 1.0,
+    "keep_statistics": True,
+}
+
+
 @dataclass(frozen=True)
 class Arm:
     """A strategy at a learning rate; copied layers have ``copied_lr_multiplier`` times as much."""
 
     cell: str
     rate: float
+    optimizer: str = "sgd"
 
 
 SCRATCH = Arm("baseB", 0.03)
@@ -53,12 +65,12 @@ def candidates(best: int, top: int) -> list[Arm]:
         top: the layers below the classifier.
     """
     arms = [
-        Arm(f"A{best}.B++", 0.1),
-        Arm(f"A{best}.B++", 0.3),
+        Arm(f"A{best}.B++", 0.01, "adamw"),
+        Arm(f"A{best}.B++", 0.003, "adamw"),
+        Arm(f"A{top}.B++", 0.003, "adamw"),
         Arm(f"A{best}B+", 0.03),
-        Arm(f"A{top}.B++", 0.3),
+        Arm(f"A{best}.B++", 0.1),
         Arm(f"A{best}B", 0.03),
-        Arm(f"A{best}B+", 0.1),
         Arm(f"A{best}B~{top - best}", 0.03),
         Arm(f"A{top}B+", 0.03),
         SCRATCH,
@@ -85,9 +97,11 @@ class Task:
 
     def spec(self, arm: Arm, steps: int, seed: int = 0) -> RunSpec:
         """A network of the race."""
+        own = ADAMW if arm.optimizer == "adamw" else {}
         recipe = replace(
             self.recipe,
-            name=f"{steps} steps, rate {arm.rate:g}",
+            **own,
+            name=f"{arm.optimizer}, {steps} steps, rate {arm.rate:g}",
             steps=steps,
             lr=arm.rate,
             warmup_steps=steps // 10,
