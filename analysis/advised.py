@@ -45,8 +45,8 @@ class Answer:
         strategies: a row a strategy, the best on validation first, of equals the cheapest: cell,
             words (what it does), n, steps, rate, optimizer, seeds, validation, test, low, high,
             behind (the best minus it, on the same images), behind_low, behind_high, cost
-            (operations of training, best = 1), seconds (of training, all seeds), run (of its first seed), probe
-            (whether a fitted linear classifier).
+            (operations of training, best = 1), seconds (of training, all seeds), run (of its first
+            seed), probe (whether a fitted linear classifier).
         interval: of the best, covering the choice: validation and test images, and seeds, are drawn
             again.
         part: the images that it is reported on: test, or validation where there are no others.
