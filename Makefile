@@ -37,8 +37,12 @@ tour: setup ## open the notebook docs/tour.ipynb in a browser: what one can look
 	@$(PIP) --editable '.[notebook]'
 	$(VENV)/bin/jupyter lab --notebook-dir=. docs/tour.ipynb
 
-advice: OUT = figures/advice
-advice: demo ## how many layers of a given network to keep, freeze, fine-tune (OVERRIDES="experiment=advice ..."): train, write OUT/report.html
+MINUTES = 10
+ADVISED = $(if $(SOURCE),"source=$(SOURCE)") $(if $(WEIGHTS),"weights=$(WEIGHTS)") minutes=$(MINUTES) $(OVERRIDES)
+
+# Ctrl-C ends it with the best answer so far, and is no error
+advice: setup ## what to do with your images (SOURCE=PATH) and a pretrained network (WEIGHTS=FILE) in MINUTES=10: a page, better until the time is up
+	@trap : INT; $(RUN) experiments.advise $(ADVISED) || test $$? -eq 130
 
 TESTS = $(RUN) pytest -n 2 --dist worksteal
 

@@ -37,6 +37,7 @@ FAMILIES = {
     "An.B": "linear classifier on n frozen layers, nothing above",
     "AnB": "n layers copied and frozen, the others fresh",
     "AnB+": "n layers copied, the others fresh, all fine-tuned",
+    "AnB++": "the network AnB or An.B, trained, then all of it fine-tuned",
     "AnB~all": "all layers copied, the lowest n frozen",
 }
 
@@ -192,12 +193,14 @@ class Advice:
         AnB~all are of two.
         """
         w = self.strategies
+        again = w.cell.str.endswith("++")
         chosen = {
             "base": w.copied + w.frozen == 0,
             "An.B": w.short & (w.frozen > 0),
             "AnB": ~w.short & (w.frozen > 0) & (w.frozen == w.copied),
-            "AnB+": ~w.short & (w.copied > 0) & (w.frozen == 0),
-            "AnB~all": ~w.short & (w.copied == self.top),
+            "AnB+": ~w.short & (w.copied > 0) & (w.frozen == 0) & ~again,
+            "AnB++": again,
+            "AnB~all": ~w.short & (w.copied == self.top) & ~again,
         }[name]
         n = w.frozen if name == "AnB~all" else w.n
         return w[chosen].assign(n=n[chosen])
@@ -257,7 +260,7 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     of_best, shares = ways[0][1], []
     for row, right in ways:
         scores = np.stack(list(right.values()))
-        row["test"], row["test_low"], row["test_high"] = _accuracy(scores)
+        row["test"], row["test_low"], row["test_high"] = accuracy(scores)
         row |= dict(zip(BALANCES, within(two_way_interval(scores * weights), 0), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         shares.append(float((pairs != 0).mean()))
@@ -278,7 +281,7 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     return Advice(frame, left, part, optimism, size, top, by or ACCURACY, found, few)
 
 
-def _accuracy(right: np.ndarray) -> tuple[float, float, float]:
+def accuracy(right: np.ndarray) -> tuple[float, float, float]:
     """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
     Pearson: few images that are all right are no proof that every image is.
     """
@@ -367,7 +370,7 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyRe
         "short": short,
         "steps": int(first.images // tables.metadata["recipe"]["batch_size"]),
         "longer": first.images,
-        "words": _words(first, short, len(costs) - 1),
+        "words": words(first, short, len(costs) - 1),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
         "seeds": len(right),
         "validation": rows.top1.mean(),
@@ -381,11 +384,15 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyRe
     }
 
 
-def _words(row: pd.Series, short: bool, top: int) -> str:
+def words(row: pd.Series, short: bool, top: int) -> str:
     """What a way does, as one would tell a colleague."""
     if row.treatment == "base":
         return "train from scratch"
-    base = "layers of the given network"
+    base = f"{'layer' if row.copied == 1 else 'layers'} of the given network"
+    if row.cell.endswith("++"):
+        above = "a linear classifier" if short else "fresh layers"
+        above = "a fresh classifier" if not short and row.copied == top else above
+        return f"keep {row.n} {base}, train {above} on them, then fine-tune all"
     if short:
         then = (
             "frozen, and a linear classifier" if row.frozen else "and a classifier, fine-tune all"

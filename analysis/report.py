@@ -11,36 +11,24 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 
 import datetime
-import io
-import re
 import shlex
-import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib.pyplot as plt
 import pandas as pd
-from markupsafe import Markup
 
 from analysis.advice import LATER, advise, confusions, summary
 from analysis.figures import design
 from analysis.figures.write import drawings
+from analysis.html import figure, template, variable
 from analysis.page import MARGIN
 from analysis.paper import published
 from analysis.plotting import captions
 from analysis.plotting.style import (
-    AS_TEXT,
     DARK,
-    FigureSpec,
-    Panel,
-    Style,
     layer_colours,
-    render,
-    styled,
 )
 from analysis.statistics.baseline import commonest, few_images
 from analysis.statistics.claims import assess
@@ -51,12 +39,7 @@ from analysis.tables import StudyResults, mixed, names, read_csv, write_csv
 from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic
 
-SVG = "{http://www.w3.org/2000/svg}"
-HREF = "{http://www.w3.org/1999/xlink}href"
 FIRST = ("advice", "accuracy", "distance", "decomposition")  # the figures that come first
-
-ET.register_namespace("", SVG[1:-1])
-ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
 
 
 def write_report(folder: Path, margin: float = MARGIN) -> Path:
@@ -101,24 +84,16 @@ def page(tables: StudyResults, written: str | None = None, margin: float = MARGI
     made, absent = drawings(tables)
     colours = DARK | layer_colours(tables.layers - 1)
     networks, is_paper = _comparable(tables), tables.is_paper
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "p": _p}
     claims, advice = _claims(networks, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2", signed=_signed, p=_p).render(
         about=tables.metadata,
         written=written,
         is_paper=is_paper,
-        colours={_variable(light): (light, dark) for light, dark in colours.items()},
-        design=_figure(design.draw(tables.layers), colours),
-        figures=[_figure(drawing, colours) for drawing in made if drawing.name in FIRST],
-        others=[_figure(drawing, colours) for drawing in made if drawing.name not in FIRST],
+        colours={variable(light): (light, dark) for light, dark in colours.items()},
+        design=figure(design.draw(tables.layers), colours),
+        figures=[figure(drawing, colours) for drawing in made if drawing.name in FIRST],
+        others=[figure(drawing, colours) for drawing in made if drawing.name not in FIRST],
         absent=absent,
         claims=claims,
         covers={"model": captions.MODEL_COVERS, "splits": captions.SPLITS_COVER, "least": LEAST},
@@ -208,119 +183,12 @@ def _interval(estimate: tuple[float, float, float], digits: int) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _figure(drawing: FigureSpec, colours: Iterable[str]) -> dict[str, Any]:
-    name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
-    labels = [
-        f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}"
-        for panel in drawing.panels
-    ]
-    return {
-        "name": name,
-        "title": drawing.title,
-        "caption": drawing.caption,
-        "marks": [
-            (m.label, Markup(_svg(_swatch(m), f"{name}-key{i}", colours)))
-            for i, m in enumerate(drawing.marks)
-        ],
-        "panels": [
-            (panel.title, Markup(_svg(panel, f"{name}{i}", colours, label)))
-            for i, (panel, label) in enumerate(zip(drawing.panels, labels, strict=True))
-        ],
-        "table": drawing.table,
-    }
-
-
-def _swatch(mark: Style) -> Panel:
-    """A line and mark as in the legend."""
-
-    def draw(axes) -> None:
-        axes.plot([0, 1, 2], [0, 0, 0], mark.line, color=mark.colour)
-        axes.plot([1], [0], mark.marker, color=mark.colour, markerfacecolor=mark.face)
-        axes.set_axis_off()
-
-    return Panel("", draw, 0.5, 0.24)
-
-
-def _svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str:
-    """One panel as inline SVG: theme colours as CSS variables, ``data-tip`` on every mark,
-    ids unique in the page.
-    """
-    figure = render(panel)
-    tagged: list[Any] = figure.findobj(lambda artist: hasattr(artist, "tips"))
-    for i, artist in enumerate(tagged):
-        artist.set_gid(f"tips{i}")
-    buffer = io.StringIO()
-    with styled(**AS_TEXT):
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
-        )
-    plt.close(figure)
-    root = ET.fromstring(buffer.getvalue())
-    for group, artist in (
-        (root.find(f".//{SVG}g[@id='tips{i}']"), artist) for i, artist in enumerate(tagged)
-    ):
-        marks = list(group.iter(f"{SVG}use"))  # type: ignore[union-attr]  # savefig wrote it
-        for mark, tip in zip(marks, artist.tips, strict=True):
-            mark.set("data-tip", tip)
-    for metadata in root.findall(f"{SVG}metadata"):
-        root.remove(metadata)
-    _isolate_ids(root, name)
-    _theme(root, colours)
-    width = float(str(root.get("width")).removesuffix("pt"))
-    root.attrib.pop("height")
-    root.set("width", f"{width * 4 / 3:.0f}")
-    if label:
-        root.set("class", "chart")
-        root.set("role", "img")
-        root.set("tabindex", "0")
-        root.set("aria-label", label)
-    else:
-        root.set("aria-hidden", "true")
-    return ET.tostring(root, encoding="unicode")
-
-
-def _isolate_ids(root: ET.Element, name: str) -> None:
-    """Drop ids that nothing refers to; put ``name`` before the others."""
-    text = ET.tostring(root, encoding="unicode")
-    used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
-    used = {one for pair in used for one in pair if one}
-    for element in root.iter():
-        if (own := element.get("id")) is not None:
-            element.set("id", f"{name}-{own}") if own in used else element.attrib.pop("id")
-        for key, value in element.attrib.items():
-            if value.startswith("#") and key == HREF:
-                element.set(key, f"#{name}-{value[1:]}")
-            elif key != "data-tip" and "url(#" in value:
-                element.set(key, value.replace("url(#", f"url(#{name}-"))
-
-
-def _theme(root: ET.Element, colours: Iterable[str]) -> None:
-    """Colours become variables of the page, which knows the dark ones, too."""
-    for element in root.iter():
-        for light in colours:
-            if light in (style := element.get("style", "")):
-                element.set("style", style.replace(light, f"var({_variable(light)})"))
-
-
-def _variable(colour: str) -> str:
-    return f"--c{colour[1:]}"
-
-
 def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # + 0.0: no -0.000
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _number(value: Any) -> str:
-    """A table's cell as text."""
-    if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
-    return str(value)
 
 
 def main(folder: Path, margin: float = MARGIN) -> None:

@@ -4,13 +4,13 @@ from dataclasses import fields
 from typing import Any
 
 from analysis.advice import Advice
-from transferability.study.config import Config
+from transferability.study.config import Config, RecipeConfig
 from transferability.study.spec import RunSpec
 
 # Settings that choose what of a study is trained, and how it is shown: not what a network is.
 CHOOSES = (
     *("study", "split", "target", "seed", "cell", "images_per_class", "all_images", "job"),
-    *("mode", "budget_minutes", "sources", "run", "out", "hydra"),
+    *("mode", "minutes", "sources", "run", "out", "hydra"),
 )
 
 
@@ -21,22 +21,36 @@ def use_of(config: Config, specs: list[RunSpec]) -> dict[str, Any]:
         ``settings``: as they were given, without those that choose of a study; ``recipes``: the
         name of each recipe of the study -> the settings that it has beside; ``store``.
     """
-    given = [word for word in config.words if not _of(word, CHOOSES)]
-    given = [word for word in given if not _of(word, ("dataset.source",))]  # packed already
+    given = _given(config)
     splits = [config.split] if config.split else config.study.splits
     if len(splits) == 1 and splits != ["pretrained"]:
         given += [f"split={split}" for split in splits]
     own = {spec.recipe.name: spec.recipe for spec in specs if not spec.images_per_class}
-    recipes = {
-        name: [
-            f"recipe.{f.name}={_text(value)}"
-            for f in fields(recipe)
-            if f.name != "name"
-            and (value := getattr(recipe, f.name)) != getattr(config.recipe, f.name)
-        ]
-        for name, recipe in own.items()
-    }
+    recipes = {name: _differing(recipe, config.recipe) for name, recipe in own.items()}
     return {"settings": given, "recipes": recipes, "store": config.store}
+
+
+def pasted(config: Config, spec: RunSpec) -> list[str]:
+    """All settings of ``experiments.run`` that train the network ``spec`` on all images."""
+    recipe = _differing(spec.recipe, config.recipe)
+    keys = [word.split("=")[0] for word in recipe]
+    given = [word for word in _given(config) if not _of(word, keys)]
+    choice = ["study=pretrained", "all_images=true", f"cell={spec.cell}", f"seed={spec.seed}"]
+    return [*given, *recipe, *choice]
+
+
+def _given(config: Config) -> list[str]:
+    """The settings as they were given, without those that choose, or have been packed."""
+    return [word for word in config.words if not _of(word, (*CHOOSES, "dataset.source"))]
+
+
+def _differing(recipe: RecipeConfig, configured: RecipeConfig) -> list[str]:
+    """The settings that a recipe has beside the configured one."""
+    return [
+        f"recipe.{f.name}={_text(value)}"
+        for f in fields(recipe)
+        if f.name != "name" and (value := getattr(recipe, f.name)) != getattr(configured, f.name)
+    ]
 
 
 def settings_of(about: dict[str, Any], advice: Advice) -> list[str]:

@@ -32,9 +32,10 @@ HERE = Path(__file__).resolve().parent
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
 
 
-def run_module(name: str) -> int:
+def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = None) -> int:
     """Run the module ``name``, which stands in ``__main__``, as a command: its ``main`` with the
-    configuration. Returns the exit status, 0.
+    configuration; ``rewrite`` makes the settings of the words that it is given. Returns the exit
+    status, 0.
 
     The module calls this above its imports. They are made when the configuration is composed and
     found right, by importing it under its own name: ``--help`` and a misspelt setting are answered
@@ -45,6 +46,8 @@ def run_module(name: str) -> int:
         with output():
             print(help_of(sys.modules["__main__"]))
     else:
+        if rewrite:
+            sys.argv[1:] = rewrite(sys.argv[1:])
         command(lambda config: import_module(name).main(config))()
     return 0
 

@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
@@ -38,6 +39,22 @@ def as_typed(words: list[str]) -> list[str]:
     """
     multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
     return [_as_typed(word, multirun) for word in words]
+
+
+def of_advice(words: list[str]) -> list[str]:
+    """The settings of ``experiments.advise``: ``source=`` names the dataset, and ``weights=`` the
+    network, where nothing else does.
+    """
+    values = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    names = {key: Path(text).name.partition(".")[0] for key, text in values.items()}
+    made = [re.sub(r"^source=", "dataset.source=", word) for word in words]
+    if "experiment" not in values:
+        made.insert(0, "experiment=advice")
+        if "weights" in values and not values.keys() & {"network", "network.model"}:
+            made.append(f"network.model={names['weights']}")
+    if "source" in values and "dataset.name" not in values:
+        made.append(f"dataset.name={names['source']}")
+    return made
 
 
 def how_to_quote(error: OverrideParseException) -> str:

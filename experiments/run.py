@@ -85,17 +85,12 @@ def plan(
 ) -> None:
     """Print what there is to train; torch is imported where that is anything."""
     left = print_plan(specs, study, store)
-    if not left and not config.budget_minutes:
+    if not left:
         return
-    from experiments.budget import print_budget
     from experiments.cost import Cost, print_cost
     from transferability.training.execution import execution_of
 
-    cost = Cost(store, dataset, execution_of(config))
-    if left:
-        print_cost(left, cost)
-    if config.budget_minutes:
-        print_budget(config, cost)
+    print_cost(left, Cost(store, dataset, execution_of(config)))
 
 
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from experiments.cli import CONF
+from experiments.overrides import of_advice
 from transferability.data.batch import Batch
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
@@ -289,12 +290,13 @@ def overrides(command):
     but not Hydra's own and study=NAME.
     """
     words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
-    return [
+    given = [
         part
         for word in words
         for part in word.split()
         if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
     ]
+    return of_advice(given) if "experiments.advise" in words else given
 
 
 # --- damage ---

@@ -207,7 +207,21 @@ def test_each_number_of_images_has_its_advice_and_a_row_of_the_summary():
         "10 training images a class",
         "All training images",
     ]
-    assert len(drawing.panels) == 3 and set(drawing.table.family) == set(figure.LOOKS)
+    assert len(drawing.panels) == 3 and set(drawing.table.family) == set(figure.LOOKS) - {"AnB++"}
+    compose(drawing)
+
+
+def test_two_phases_are_a_family_of_their_own():
+    tables = study(WAYS | {"A3B++": (3, 3, 0, "A", 870, 860), "A2.B++": (2, 2, 0, "A", 840, 820)})
+    (advice,) = advise(tables)
+    assert advice.family("AnB++").cell.tolist() == ["A3B++", "A2.B++"]
+    assert set(advice.family("AnB+").cell) == {"A2B+", "A3B+"}
+    assert advice.family("AnB~all").cell.tolist() == ["A1B~2", "A3B+", "A3B"]
+    assert advice.best.words == (
+        "keep 3 layers of the given network, train a fresh classifier on them, then fine-tune all"
+    )
+    drawing = figure.draw(tables)
+    assert drawing.table[drawing.table.family == "AnB++"].n.tolist() == [2, 3]
     compose(drawing)
 
 

@@ -17,6 +17,8 @@ TABLE = [  # text, source, copied, frozen, n, treatment
     ("B5.B", "B", 5, 5, 5, "Bn.B"),
     ("R5.B", "R", 0, 5, 5, "Rn.B"),
     ("A5A+", "A", 5, 0, 5, "BnB+"),
+    ("A5B++", "A", 5, 0, 5, "AnB++"),
+    ("A5.B++", "A", 5, 0, 5, "An.B++"),
     ("R7all", "R", 0, 7, 7, "RnB"),
     ("baseall", None, 0, 0, 0, "base"),
 ]
@@ -54,7 +56,8 @@ def test_n_outside_the_network_is_one_clear_line(text):
         "A3",
         "3B",
         "C3B",
-        "A3B++",
+        "A3B+++",
+        "R3B++",
         "A3B+~1",
         "R3B+",
         "R3B~1",
@@ -95,6 +98,7 @@ def test_treatments_expand_in_both_directions():
     assert [str(c) for c in expand("AnB~2", "B", None, 5)] == ["A1B~2", "A2B~2"], (
         "as far as there are layers to copy"
     )
+    assert [str(c) for c in expand("AnB++", "B", [3, 7], 8)] == ["A3B++", "A7B++"]
     with pytest.raises(UserError, match="not a treatment"):
         expand("CnB", "B", [1], 8)
 
@@ -113,3 +117,9 @@ def test_other_depths_are_possible():
     assert parse("A11B", n_layers=12).frozen == 11
     with pytest.raises(UserError, match=r"1\.\.3"):
         parse("A4B", n_layers=4)
+
+
+def test_the_second_of_two_phases_names_its_first():
+    assert parse("A5B++").first_phase == parse("A5B") and parse("A5B+").first_phase is None
+    assert parse("A5.B++").first_phase == parse("A5.B")
+    assert parse("A5B++") != parse("A5B+")

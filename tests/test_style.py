@@ -7,8 +7,8 @@ import sys
 import matplotlib
 import pytest
 
+from analysis.html import figure
 from analysis.plotting.style import DARK, FigureSpec, Page, Panel, Style, write
-from analysis.report import _figure
 
 # each changes what is drawn, or ends in a traceback where there is no LaTeX
 HOSTILE = {
@@ -40,7 +40,7 @@ def drawn(folder):
         for page in (Page(), Page(width=3))
         for path in write(drawing(), folder, page)
     ]
-    return files, _figure(drawing(), DARK)["panels"]
+    return files, figure(drawing(), DARK)["panels"]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,17 @@ from matplotlib.axes import Axes
 
 from analysis.advice import FAMILIES, Advice, advise, summary
 from analysis.plotting import captions, plot
-from analysis.plotting.style import BLUE, INK, LIGHT_RED, ORANGE, RED, FigureSpec, Panel, Style
+from analysis.plotting.style import (
+    BLUE,
+    GREEN,
+    INK,
+    LIGHT_RED,
+    ORANGE,
+    RED,
+    FigureSpec,
+    Panel,
+    Style,
+)
 from analysis.tables import StudyResults
 
 LOOKS = {
@@ -16,6 +26,7 @@ LOOKS = {
     "An.B": Style(f"An.B: {FAMILIES['An.B']}", BLUE, "s", offset=-0.15),
     "AnB": Style(f"AnB: {FAMILIES['AnB']}", RED, "D", offset=-0.05),
     "AnB+": Style(f"AnB+: {FAMILIES['AnB+']}", LIGHT_RED, "P", offset=0.05, size=60),
+    "AnB++": Style(f"AnB++: {FAMILIES['AnB++']}", GREEN, "^", offset=0.1, size=50),
     "AnB~all": Style(f"AnB~all: {FAMILIES['AnB~all']}", ORANGE, "h", offset=0.15, size=44),
 }
 SIZES = {  # columns of analysis.advice.summary

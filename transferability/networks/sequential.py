@@ -17,7 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transferability.networks import blocks, caffenet
 from transferability.networks.config import NetworkConfig
-from transferability.networks.modules import NORMALIZATIONS, Dropout, Input, LinearProbeHead
+from transferability.networks.modules import (
+    NORMALIZATIONS,
+    BatchNorm,
+    Dropout,
+    Input,
+    LinearProbeHead,
+)
 from transferability.networks.zoo import base as zoo
 from transferability.networks.zoo.partition import common_path
 from transferability.rng import derive_seed, torch_rng
@@ -61,6 +67,7 @@ class SequentialNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, mean: np.ndarray, key: tuple = (0,)):
         super().__init__()
         self.config, self.key, self.frozen = config, key, 0
+        self.still = 0  # the lowest so many layers keep the statistics of their BatchNorm
         self.input = Input(mean, config.scale)
         self.layers = nn.ModuleList(layers_of(config))
         self.init_weights(range(1, len(self.layers) + 1), key)
@@ -94,10 +101,13 @@ class SequentialNetwork(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "SequentialNetwork":
-        """Frozen layers are in evaluation mode, but for a dropout that stays on,
-        as the original's does.
+        """Frozen layers are in evaluation mode, but for a dropout that stays on, as the original's
+        does; of ``still`` ones BatchNorm is.
         """
         super().train(mode)
+        for module in self.layers[: self.still].modules():
+            if isinstance(module, BatchNorm):
+                module.eval()
         self.layers[: self.frozen].eval()
         for module in self.layers[: self.frozen].modules():
             if isinstance(module, Dropout) and module.active_when_frozen:

@@ -10,16 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from transferability.study.spec import RunSpec
 from transferability.training.loop import Execution
-from transferability.training.state import TrainState
 
 
-def provenance(member: TrainState, cohort_size: int, execution: Execution) -> dict:
-    """What is worth knowing about how a run was made, and is no part of its identity."""
+def provenance(
+    spec: RunSpec, seconds: float, images: int, cohort_size: int, execution: Execution
+) -> dict:
+    """What is worth knowing about how a run was made, and is no part of its identity.
+
+    Args:
+        seconds: its share of the time spent.
+        images: how many it was trained on, each as often as it came.
+    """
     device = execution.device
     return {
-        "seconds": round(member.seconds, 3),
-        "images": member.step * member.spec.recipe.batch_size,
+        "seconds": round(seconds, 3),
+        "images": images,
         "cohort_networks": cohort_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "threads": execution.threads,
@@ -27,7 +34,7 @@ def provenance(member: TrainState, cohort_size: int, execution: Execution) -> di
         "graphs": execution.graphs,
         "deterministic": execution.deterministic,
         "torch": torch.__version__,
-        "network_made_by": member.spec.network.library_version,
+        "network_made_by": spec.network.library_version,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "commit": _commit(),

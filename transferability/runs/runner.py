@@ -20,10 +20,12 @@ from transferability.errors import UserError
 from transferability.networks.pretrained import pretrained_state_dict
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.runs.estimate import Workload, workload
+from transferability.runs.probes import fit_wave
 from transferability.runs.progress import Due, Progress, ProgressWriter
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
 from transferability.signals import raise_if_stopped, stop_requests
+from transferability.study.config import LBFGS
 from transferability.study.jobs import cohort_key, group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 from transferability.training import checkpoint as checkpoints
@@ -311,6 +313,8 @@ def _train_wave(
     execution: Execution,
     to_begin: Callable[[], list[RunSpec]],
 ) -> None:
+    if specs[0].recipe.optimizer == LBFGS:
+        return fit_wave(specs, store, dataset, execution)
     cohorts = make_cohorts(specs, store, dataset, execution)
     recipe = specs[0].recipe
     states = [m for c in cohorts for m in c.states]
@@ -358,13 +362,18 @@ def _train_wave(
         for cohort in cohorts:
             for m, predicted in zip(cohort.states, predict(cohort, execution), strict=True):
                 made = {
-                    **provenance(m, len(states), execution),
+                    **provenance(m.spec, m.seconds, _images(m), len(states), execution),
                     "images_of": cohort.stream.images_of,
                 }
                 store.finish(m.spec, m.network.state_dict(), m.metrics, made, predicted)
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
         if stop.is_set():  # asked for after the last step
             raise KeyboardInterrupt
+
+
+def _images(member: TrainState) -> int:
+    """How many it was trained on, each as often as it came."""
+    return member.step * member.spec.recipe.batch_size
 
 
 def _where(states: list[TrainState]) -> str:

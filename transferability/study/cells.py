@@ -13,6 +13,9 @@ cell           source      copied      frozen  in the paper
 ``A3.B``       baseA       3           3       not there: the network ends above layer 3, with
                                                pooling and a classifier (a linear probe)
 ``A3.B+``      baseA       3           0       not there: the same, fine-tuned
+``A3B++``      A3B         all         0       not there: the network ``A3B``, trained, then all of
+                                               it fine-tuned (two phases)
+``A3.B++``     A3.B        all         0       not there: the same of ``A3.B``
 =============  ==========  ==========  ======  =================================================
 
 and the same with A and B exchanged, or with the task ``all``.
@@ -27,8 +30,8 @@ from transferability.errors import UserError
 TASKS = ("A", "B", "all")
 UNTRAINED = "R"
 _BASE = re.compile(r"base(A|B|all)")
-_CELL = re.compile(r"(A|B|all|R)([0-9]{1,3})(\.?)(A|B|all)(?:(\+)|~([0-9]{1,3}))?")
-_TREATMENT = re.compile(r"([ABR])n(\.?)B(\+|~(all|[0-9]{1,3}))?")
+_CELL = re.compile(r"(A|B|all|R)([0-9]{1,3})(\.?)(A|B|all)(?:(\+\+?)|~([0-9]{1,3}))?")
+_TREATMENT = re.compile(r"([ABR])n(\.?)B(\+\+?|~(all|[0-9]{1,3}))?")
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,11 @@ class Cell:
     target: str  # the task it is trained on: A, B or all
     # the task of the base network it starts from; "R" for untrained; None for a base
     source: str | None = None
-    copied: int = 0  # bottom layers that start from the source
+    copied: int = 0  # bottom layers that start from the source's
     frozen: int = 0  # bottom layers that stay as they start
     short: bool = False  # above layer n there is nothing but pooling and a classifier
+    # the second of two phases: all layers are those of ``first_phase``, trained, and none is frozen
+    again: bool = False
     # the treatment that a study asked for, where the numbers alone do not say it
     asked: str | None = field(default=None, compare=False)
 
@@ -56,9 +61,16 @@ class Cell:
         return self.source is None
 
     @property
+    def first_phase(self) -> "Cell | None":
+        """The cell whose trained network this one starts from, head included; None of most cells,
+        which start from a base.
+        """
+        return replace(self, frozen=self.copied, again=False) if self.again else None
+
+    @property
     def treatment(self) -> str:
         """The kind of cell with the layer left open: base, BnB, BnB+, AnB, AnB+, RnB, AnB~1,
-        AnB~all, An.B ...
+        AnB~all, An.B, AnB++ ...
         """
         if self.source is None:
             return "base"
@@ -73,6 +85,8 @@ class Cell:
     def _suffix(self) -> str:
         if self.source in (None, UNTRAINED) or self.copied == self.frozen:
             return ""
+        if self.again:
+            return "++"
         return f"~{self.copied - self.frozen}" if self.frozen else "+"
 
     def __str__(self) -> str:
@@ -94,7 +108,7 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
         raise UserError(f"{text!r} is not a cell: write baseA, A3B, A3B+, B5B, R2B, A3B~1 or A3.B")
     source, target = match[1], match[4]
     n, extra = int(match[2]), int(match[6] or 0)
-    short, plus = bool(match[3]), bool(match[5])
+    short, plus, again = bool(match[3]), bool(match[5]), match[5] == "++"
     if short and extra:
         raise UserError(f"{text!r}: a network that ends above layer {n} has no {extra} layers more")
     if n == 0 and source != UNTRAINED and not extra and not short:
@@ -113,12 +127,12 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
                 f"write R{n}{target}"
             )
         return Cell(target, UNTRAINED, copied=0, frozen=n, short=short)
-    return Cell(target, source, copied=n + extra, frozen=0 if plus else n, short=short)
+    return Cell(target, source, n + extra, 0 if plus else n, short, again)
 
 
 def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int) -> list[Cell]:
     """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1``, ``AnB~all``,
-    ``An.B`` ...) for one target task.
+    ``An.B``, ``AnB++`` ...) for one target task.
 
     In a treatment B stands for the target task and A for the other one, as in the paper. ``layers``
     are the values of n; None: all that a network of ``n_layers`` layers has. ``~all`` copies every
@@ -131,7 +145,7 @@ def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int)
     if match is None:
         raise UserError(
             f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB, AnB~1, "
-            "AnB~all, An.B or An.B+"
+            "AnB~all, An.B, An.B+, AnB++ or An.B++"
         )
     other = {"A": "B", "B": "A", "all": "all"}[target]
     source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]

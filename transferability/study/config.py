@@ -20,6 +20,8 @@ from transferability.networks import KINDS, NetworkConfig, config_class
 log = logging.getLogger(__name__)
 SHARE = Bound(lambda share: 0 < share <= 1, "shares above 0, and at most 1")
 
+LBFGS = "lbfgs"  # the optimizer that fits a linear classifier to its end
+
 
 @dataclass(frozen=True)
 class RecipeConfig:
@@ -52,8 +54,11 @@ class RecipeConfig:
     reshuffle: bool = True
     # bf16: autocast, float32 weights
     precision: Annotated[str, one_of("float32", "bf16")] = "float32"
-    # sgd: Caffe's; adamw: momentum is its first beta
-    optimizer: Annotated[str, one_of("sgd", "adamw")] = omit_at("sgd", stored="optimiser")
+    # sgd: Caffe's; adamw: momentum is its first beta; lbfgs: of An.B alone, its classifier is
+    # fitted in at most ``steps`` iterations, see probe.py; of the other settings ``mirror`` counts
+    optimizer: Annotated[str, one_of("sgd", "adamw", LBFGS)] = omit_at("sgd", stored="optimiser")
+    # BatchNorm of copied layers normalizes with the source's statistics, in training as well
+    keep_statistics: bool = omit_at(False)
 
     @property
     def batching_key(self) -> tuple:
@@ -82,6 +87,24 @@ class RecipeConfig:
         fits = self.warmup_steps < self.steps
         wanted = f"at least 0 and below steps={self.steps}"
         require(fits, "recipe.warmup_steps", self.warmup_steps, wanted)
+
+
+def probe_recipe(mirror: bool) -> RecipeConfig:
+    """How linear classifiers are fitted: conf/recipe/probe.yaml."""
+    return RecipeConfig(
+        name="probe",
+        steps=200,
+        batch_size=64,
+        lr=1.0,
+        schedule="cosine",
+        eval_every=200,
+        eval_batch_size=250,
+        momentum=0.0,
+        weight_decay=0.0,
+        bias_lr_multiplier=1.0,
+        mirror=mirror,
+        optimizer=LBFGS,
+    )
 
 
 @dataclass
@@ -151,9 +174,7 @@ class Config:
     # one job of the study (networks that train in lockstep), by its number in the plan
     job: int | None = None
     mode: Annotated[str, one_of("train", "plan")] = "train"
-    budget_minutes: Annotated[float | None, above(0)] = (
-        None  # the plan says what of the study fits this time
-    )
+    minutes: Annotated[float, above(0)] = 10.0  # the time that experiments.advise may take
     # train | require: what happens when a cell's base network is not finished
     sources: Annotated[str, one_of("train", "require")] = "train"
     data_dir: str = "data"
@@ -179,8 +200,6 @@ class Config:
         self.network.check()
         self.recipe.check()
         check_bounds(self)
-        if self.budget_minutes and self.mode != "plan":
-            raise UserError("budget_minutes is for mode=plan, which says what fits it")
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {
             f"study.parts.{name}": part for name, part in self.study.parts.items()

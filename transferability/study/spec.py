@@ -13,7 +13,7 @@ from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
 from transferability.study import cells
 from transferability.study.cells import Cell
-from transferability.study.config import RecipeConfig
+from transferability.study.config import LBFGS, RecipeConfig, probe_recipe
 from transferability.tasks.splits import split_name, tasks_of
 
 FORMAT = 1
@@ -41,8 +41,8 @@ class RunSpec:
         classes: dataset classes of the target task.
         images_per_class: training images used of each class; None for all.
         cell: the network of the study, such as A3B+.
-        source: the base whose layers are copied, a run or one that is given; None where nothing
-            is copied.
+        source: the network whose layers are copied, a run or one that is given: a base or, of the
+            second of two phases, the first; None where nothing is copied.
         all_images: whether it also trains on the task's validation and test images.
     """
 
@@ -104,10 +104,15 @@ class RunSpec:
         """0 for a run that waits for no other, else one more than its base's."""
         return self.base.stage + 1 if self.base else 0
 
+    @property
+    def given(self) -> PretrainedBase | None:
+        """The base that is given, which it starts from at first or second hand."""
+        return self.base.given if self.base else self.source
+
 
 def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
     """The base that runs of a study start from, where one is given."""
-    return next((s.source for s in specs if isinstance(s.source, PretrainedBase)), None)
+    return next((s.given for s in specs if s.given), None)
 
 
 def _source_in(values: dict[str, Any] | None) -> RunSpec | PretrainedBase | None:
@@ -136,8 +141,9 @@ def make_spec(
 
     ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
     (its source is the same task), a transfer's source is trained on the whole of the other task.
-    ``source_recipe``: the base's, where it is another one. ``given``: the base of task A, where the
-    split has no such task.
+    ``source_recipe``: that of the network it starts from, where it is another one: the base or, of
+    the second of two phases, the first. ``given``: the base of task A, where the split has no such
+    task.
 
     Raises:
         UserError: the split has no such task, or the network does not fit the task,
@@ -146,9 +152,17 @@ def make_spec(
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
         raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
+    if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
+        raise UserError(
+            f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"
+        )
     source: RunSpec | PretrainedBase | None = None
     if cell.copied and cell.source not in tasks:
         source = given
+    if cell.again:
+        source = _first_phase(
+            cell, split, dataset, network, recipe, seed, images_per_class, source_recipe, given
+        )
     if given:
         network = given.adapted(network)
     if cell.copied and not source:
@@ -185,3 +199,22 @@ def make_spec(
         seed=seed,
         source=source,
     )
+
+
+def _first_phase(
+    cell: Cell,
+    split: str,
+    dataset: PackedDataset,
+    network: NetworkConfig,
+    recipe: RecipeConfig,
+    seed: int,
+    images_per_class: int | None,
+    first_recipe: RecipeConfig | None,
+    given: PretrainedBase | None,
+) -> RunSpec:
+    """The network that the second of two phases goes on from: a linear classifier is fitted to its
+    end, where nothing else is said. Its own base has the recipe of the second phase.
+    """
+    first = cell.first_phase
+    own = first_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
+    return make_spec(first, split, dataset, network, own, seed, images_per_class, recipe, given)

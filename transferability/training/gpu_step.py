@@ -180,7 +180,9 @@ def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | Stack
     alike: dict[tuple, list[TrainState]] = {}
     for m in states:
         n = m.network.frozen
-        alike.setdefault((n, m.spec.network, m.prefix_key(0) if n == 0 else None), []).append(m)
+        alike.setdefault(
+            (n, m.network.still, m.spec.network, m.prefix_key(0) if n == 0 else None), []
+        ).append(m)
     return [StackedNetworks(some) if len(some) > 1 else some[0] for some in alike.values()]
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +143,7 @@ def _drop_failed(cohorts: list[Cohort], fail: Callable[[TrainState, dict], None]
 class _Score:
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
-    images: int = 0
+    labels: list[Tensor] = field(default_factory=list)  # what each image is taken for
 
 
 def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> None:
@@ -156,9 +156,9 @@ def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> Non
         with torch.no_grad():
             logits = state.logits(batch, shared)
             mine = scores[id(state)]
-            mine.correct = mine.correct + (logits.argmax(1) == batch.labels).sum()
+            mine.labels.append(logits.argmax(1))
+            mine.correct = mine.correct + (mine.labels[-1] == batch.labels).sum()
             mine.loss = mine.loss + F.cross_entropy(logits, batch.labels, reduction="sum").double()
-            mine.images += len(batch)
 
     for m in states:
         m.network.eval()
@@ -169,13 +169,15 @@ def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> Non
         m.network.train()
         steps = m.step - (m.metrics[-1]["step"] if m.metrics else 0)
         mine = scores[id(m)]
+        images = sum(map(len, mine.labels))
+        m.validated = m.step, torch.cat(mine.labels)
         m.metrics.append(
             {
                 "step": m.step,
                 "lr": learning_rate(m.step - 1, m.spec.recipe),
                 "train_loss": m.loss_sum.item() / steps,
-                "val_loss": float(mine.loss) / mine.images,
-                "val_top1": int(mine.correct) / mine.images,
+                "val_loss": float(mine.loss) / images,
+                "val_top1": int(mine.correct) / images,
             }
         )
         m.loss_sum.zero_()
@@ -191,6 +193,9 @@ def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
     """
     parts = {"validation": cohort.stream.validation, "test": cohort.stream.test}
     found: list[dict[str, list]] = [{part: [] for part in parts} for _ in cohort.states]
+    for m, own in zip(cohort.states, found, strict=True):
+        step, labels = m.validated or (None, None)
+        own["validation"] += [labels] if step == m.step else []  # known from the last evaluation
 
     def look(state: TrainState, batch: Batch, shared: PrefixCache, labels: list[Tensor]) -> None:
         with torch.no_grad():
@@ -200,10 +205,11 @@ def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
         m.network.eval()
     with _workers(execution) as run:
         for part, batches in parts.items():
-            for batch in batches():
+            pairs = zip(cohort.states, found, strict=True)
+            mine = [(m, own[part]) for m, own in pairs if not own[part]]
+            for batch in batches() if mine else ():
                 shared = PrefixCache(batch)
-                mine = zip(cohort.states, found, strict=True)
-                run(look, [(m, batch, shared, labels[part]) for m, labels in mine])
+                run(look, [(m, batch, shared, labels) for m, labels in mine])
     return [
         {part: torch.cat(own).cpu().to(torch.int16) for part, own in labels.items() if own}
         for labels in found

@@ -42,13 +42,15 @@ class TrainState:
 
     def __init__(self, spec: RunSpec, network: SequentialNetwork):
         self.spec, self.network = spec, network
-        self.optimizer = create_optimizer(network, spec.cell.copied, spec.recipe)
+        self.optimizer = create_optimizer(network, _copied(spec, network), spec.recipe)
         self.step = 0  # the next training step
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0  # this network's share of the time spent
         device = network.input.mean.device
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.loss: Tensor  # of the last step
+        # the step of the newest evaluation, and what it took each validation image for
+        self.validated: tuple[int, Tensor] | None = None
         # the step at which the loss went wrong
         self.diverged_at = torch.tensor(spec.recipe.steps, device=device)
         self._digests = _prefix_digests(network)
@@ -169,16 +171,22 @@ def initial_network(
 
     Args:
         mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
-        source: the state of the base whose layers are copied.
+        source: the state of the network whose layers are copied.
     """
     task, cell = derive_seed(*spec.classes), spec.cell
     network = SequentialNetwork(spec.network, mean, (spec.seed, str(cell), task))
     if cell.source == UNTRAINED:
         network.init_weights(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
-        copy_layers(source or {}, network, cell.copied)
+        copy_layers(source or {}, network, _copied(spec, network))
+        network.still = _copied(spec, network) if spec.recipe.keep_statistics else 0
     network.freeze(cell.frozen)
     return network
+
+
+def _copied(spec: RunSpec, network: SequentialNetwork) -> int:
+    """How many layers start from the source: of the second of two phases all, head included."""
+    return len(network.layers) if spec.cell.again else spec.cell.copied
 
 
 def build_state(

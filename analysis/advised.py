@@ -1,0 +1,316 @@
+"""The answer of ``experiments.advise``: what finished networks of a race say, and its page.
+
+A *strategy* is a cell with its steps and rate: what all seeds have in common. The best is the one
+with the highest mean validation accuracy; what is said of it comes of test images.
+"""
+
+import datetime
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.advice import accuracy, words
+from analysis.advised_figures import ARM, curve, race
+from analysis.html import figure, template, variable
+from analysis.page import MARGIN
+from analysis.plotting.style import DARK, layer_colours
+from analysis.statistics.baseline import Majority, too_few, within
+from analysis.statistics.paired import two_way_interval
+from analysis.use import pasted
+from experiments.race import RULE, TIMES
+from transferability.data.packed import PackedDataset
+from transferability.files import write_atomic
+from transferability.networks.sequential import profile_layers
+from transferability.rng import numpy_rng
+from transferability.runs.store import Store
+from transferability.study.config import LBFGS, Config
+from transferability.study.spec import RunSpec
+
+DRAWS = 1000  # of the bootstrap
+SHOWN = [
+    *("cell", "words", "optimizer", "steps", "rate", "seeds", "validation", "test", "low", "high"),
+    *("behind", "behind_low", "behind_high", "cost", "seconds"),
+]
+CONFUSED = 12  # classes of a confusion matrix, at most
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known so far.
+
+    Attributes:
+        strategies: a row a strategy, the best on validation first, of equals the cheapest: cell,
+            words (what it does), n, steps, rate, optimizer, seeds, validation, test, low, high,
+            behind (the best minus it, on the same images), behind_low, behind_high, cost
+            (operations of training, best = 1), seconds (of training, all seeds), run (of its first
+            seed), probe (whether a fitted linear classifier).
+        interval: of the best, covering the choice: validation and test images, and seeds, are drawn
+            again.
+        part: the images that it is reported on: test, or validation where there are no others.
+        majority: what always answering the commonest class has.
+        few: a sentence where the images of ``part`` are too few.
+        confused: a row a class that is shown, a column a class it is taken for; None of many.
+        spec: of the best.
+        layers: below the classifier.
+    """
+
+    strategies: pd.DataFrame
+    interval: tuple[float, float]
+    part: str
+    majority: Majority
+    few: str | None
+    confused: pd.DataFrame | None
+    spec: RunSpec
+    layers: int
+
+    @property
+    def best(self) -> pd.Series:
+        return self.strategies.iloc[0]
+
+    @property
+    def leader(self) -> str:
+        return f"{name(self.best)}, validation accuracy {self.best.validation:.3f}"
+
+    @property
+    def probe(self) -> pd.Series | None:
+        """The best linear classifier."""
+        return _first(self.strategies[self.strategies.probe])
+
+    @property
+    def scratch(self) -> pd.Series | None:
+        """The best network that starts from nothing."""
+        return _first(self.strategies[self.strategies.n == 0])
+
+    @property
+    def sentences(self) -> list[str]:
+        """What to do, what it is worth, what would serve as well, and what more time may change."""
+        best, (low, high) = self.best, self.interval
+        said = [
+            f"{best.words[0].upper()}{best.words[1:]} ({name(best)}). It has {best.test:.3f} "
+            f"[{low:.3f}, {high:.3f}] of the {self.part} images right (95%, over images and the "
+            f"choice among {len(self.strategies)} strategies; {_seeds(best.seeds)}).",
+            self.majority.sentence,
+        ]
+        if self.few:
+            said.append(self.few)
+        for what, other in (("linear probe", self.probe), ("training from scratch", self.scratch)):
+            if other is not None and other.run != best.run:
+                said.append(
+                    f"It is {_points(other)} above the best {what} ({name(other)}: "
+                    f"{other.test:.3f})."
+                )
+        cheap = self.cheapest
+        if cheap is not None:
+            said.append(
+                f"Cheaper and as good (less than {100 * MARGIN:g} point behind with 95%): "
+                f"{cheap.words} ({name(cheap)}), at {cheap.cost:.0%} of its operations."
+            )
+        else:
+            said.append(
+                f"Nothing cheaper is shown to be as good (less than {100 * MARGIN:g} point behind)."
+            )
+        return [*said, self.more_time]
+
+    @property
+    def cheapest(self) -> pd.Series | None:
+        """Of the strategies that cost less and are not inferior the cheapest."""
+        s = self.strategies
+        rows = s[(s.behind_high < MARGIN) & (s.cost < 1)]
+        return _first(rows.sort_values("cost", kind="stable"))
+
+    @property
+    def more_time(self) -> str:
+        """What more time would probably change."""
+        raced = self.strategies[~self.strategies.probe]
+        if raced.empty:
+            return "More time lets fine-tuning race against it."
+        top = raced.iloc[0]
+        alike = (raced[ARM] == top[ARM]).all(axis=1)
+        before = raced[alike & (raced.steps < top.steps)]
+        if before.empty:
+            return f"More time trains {top.cell} for {TIMES} times the steps."
+        last = before.sort_values("steps").iloc[-1]
+        return (
+            f"From {last.steps} to {top.steps} steps {top.cell} went from {last.validation:.3f} to "
+            f"{top.validation:.3f} on validation images; more time trains it for {TIMES} times the "
+            f"steps, which probably brings less than that."
+        )
+
+
+def name(row: pd.Series) -> str:
+    """A strategy as it is called."""
+    if row.probe:
+        return row.cell
+    optimizer = {"sgd": "SGD", "adamw": "AdamW"}[row.optimizer]
+    return f"{row.cell}, {optimizer}, {row.steps} steps, rate {row.rate:g}"
+
+
+def _first(rows: pd.DataFrame) -> pd.Series | None:
+    return None if rows.empty else rows.iloc[0]
+
+
+def _points(row: pd.Series) -> str:
+    return f"{row.behind:.3f} [{row.behind_low:.3f}, {row.behind_high:.3f}]"
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def answer(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Answer:
+    """What the finished runs ``specs``, of one task and base, say."""
+    classes = list(specs[0].classes)
+    rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
+    part = "test" if len(rows_of["test"]) else "validation"
+    labels = {p: np.searchsorted(classes, dataset.labels[rows]) for p, rows in rows_of.items()}
+    groups: dict[tuple, list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault((str(spec.cell), spec.recipe), []).append(spec)
+    found = [_strategy(own, store, dataset, labels, part) for own in groups.values()]
+    found.sort(key=lambda one: (-round(one[0]["validation"], 12), one[0]["cost"]))
+    of_best = found[0][2]
+    for row, _, tested in found:
+        row["test"], row["low"], row["high"] = accuracy(tested)
+        pairs = of_best.mean(0) - tested
+        row["behind"], row["behind_low"], row["behind_high"] = within(two_way_interval(pairs))
+    table = pd.DataFrame([row for row, *_ in found])
+    table["cost"] /= table.cost[0]
+    spec = groups[table.cell[0], found[0][0]["recipe"]][0]
+    names = [dataset.classes[c].name for c in classes]
+    differing = [float((of_best.mean(0) != tested.mean(0)).mean()) for *_, tested in found[1:]]
+    return Answer(
+        table.drop(columns="recipe"),
+        _covering_choice([v for _, v, _ in found], [t for *_, t in found]),
+        part,
+        _majority(labels, part, of_best, names),
+        too_few(of_best.shape[1], float(np.median(differing)) if differing else 0.0, part),
+        _confused(store, groups[table.cell[0], found[0][0]["recipe"]], labels[part], part, names),
+        spec,
+        specs[0].network.whole_depth - 1,
+    )
+
+
+def _strategy(
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    labels: dict[str, np.ndarray],
+    part: str,
+) -> tuple[dict, np.ndarray, np.ndarray]:
+    """A row, before it is compared, and what is right of the validation images and of those of
+    ``part``, (seeds, images).
+    """
+    first, cell = specs[0], specs[0].cell
+    kept = [store.predictions(spec) for spec in specs]
+    right = {
+        p: np.stack([(one[p].numpy() == labels[p]).astype(float) for one in kept])
+        for p in ("validation", part)
+    }
+    row = {
+        "cell": str(cell),
+        "words": words(
+            pd.Series(
+                {"treatment": cell.treatment, "cell": str(cell), "n": cell.n}
+                | {"copied": cell.copied, "frozen": cell.frozen}
+            ),
+            cell.short,
+            first.network.whole_depth - 1,
+        ),
+        "n": cell.n,
+        "steps": first.recipe.steps,
+        "rate": first.recipe.lr,
+        "optimizer": first.recipe.optimizer,
+        "seeds": len(specs),
+        "validation": right["validation"].mean(),
+        "cost": _operations(first, dataset),
+        "seconds": sum(store.provenance(spec)["seconds"] for spec in specs),
+        "run": first.run_id,
+        "probe": first.recipe.optimizer == LBFGS,
+        "recipe": first.recipe,
+    }
+    return row, right["validation"], right[part]
+
+
+def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
+    """Multiply-adds of its training, and of the first of two phases."""
+    costs = [layer.macs for layer in profile_layers(spec.network)]
+    if spec.recipe.optimizer == LBFGS:
+        views = 1 + spec.recipe.mirror
+        return sum(costs) * views * len(dataset.train_rows(list(spec.classes)))
+    images = spec.recipe.steps * spec.recipe.batch_size
+    own = images * (sum(costs) + 2 * sum(costs[spec.cell.frozen :]))
+    return own + (_operations(spec.base, dataset) if spec.base else 0.0)
+
+
+def _covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tuple[float, float]:
+    """A 95% interval of the accuracy of what is chosen, the best strategy first: the choice is made
+    again on validation images drawn with replacement, and measured on test images drawn so, with
+    one of its seeds. It is no narrower than the interval of the best alone.
+    """
+    draw = numpy_rng("choice", len(test), test[0].shape[1])
+
+    def counts(images: int) -> np.ndarray:
+        return draw.multinomial(images, np.full(images, 1 / images), DRAWS)
+
+    images = validation[0].shape[1]
+    means = np.stack([right.mean(0) for right in validation])
+    chosen = (means @ counts(images).T).argmax(0)
+    weights = counts(test[0].shape[1]) / test[0].shape[1]
+    values = np.empty(DRAWS)
+    for strategy in set(chosen.tolist()):
+        mine = np.flatnonzero(chosen == strategy)
+        seeds = draw.integers(0, len(test[strategy]), len(mine))
+        values[mine] = (test[strategy][seeds] * weights[mine]).sum(1)
+    _, low, high = accuracy(test[0])
+    return min(low, float(np.quantile(values, 0.025))), max(high, float(np.quantile(values, 0.975)))
+
+
+def _majority(
+    labels: dict[str, np.ndarray], part: str, right: np.ndarray, names: list[str]
+) -> Majority:
+    common = int(np.bincount(labels["validation"]).argmax())
+    always = (labels[part] == common).astype(float)
+    return Majority(
+        repr(names[common]), float(always.mean()), within(two_way_interval(right - always))
+    )
+
+
+def _confused(
+    store: Store, specs: list[RunSpec], labels: np.ndarray, part: str, names: list[str]
+) -> pd.DataFrame | None:
+    if len(names) > CONFUSED:
+        return None
+    matrix = np.zeros((len(names), len(names)), int)
+    for spec in specs:
+        np.add.at(matrix, (labels, store.predictions(spec)[part].numpy()), 1)
+    return pd.DataFrame(matrix, columns=names).assign(**{"": names})[["", *names]]
+
+
+def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
+    """Write the page of an answer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = DARK | layer_colours(found.layers)
+    bars = [("best", found.best, *found.interval)] + [
+        (label, row, row.low, row.high)
+        for label, row in (("best linear probe", found.probe), ("from scratch", found.scratch))
+        if row is not None
+    ]
+    shown = found.strategies[SHOWN].copy()
+    for column in ("steps", "rate"):  # of a fit to its end they mean nothing
+        shown[column] = shown[column].astype(object).where(~found.strategies.probe, None)
+    text = template("advised.html.j2", name=name).render(
+        title=title,
+        written=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        answer=found,
+        bars=bars,
+        rule=RULE,
+        colours={variable(light): (light, dark) for light, dark in colours.items()},
+        figures=[figure(drawing, colours) for drawing in (curve(found), race(found)) if drawing],
+        table=shown,
+        store=config.store,
+        paste=shlex.join(pasted(config, found.spec)),
+    )
+    write_atomic(path, text)

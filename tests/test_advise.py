@@ -1,0 +1,199 @@
+"""Advice within a time: from a folder to the page, stopped, gone on with, and small."""
+
+import re
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from analysis.advised import _covering_choice
+from experiments import advise, run
+from experiments.cli import command
+from experiments.clock import CAUTION, Clock, Speed, said
+from experiments.cost import Cost
+from experiments.overrides import of_advice
+from experiments.race import EPOCHS, STEPS, Arm, candidates, fitting, survivors
+from tests.conftest import CPU, captured
+from tests.helpers import lines, network_of, write
+from transferability.runs.store import Store
+from transferability.study.jobs import with_bases
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """20 images in each of two classes that differ in brightness, and weights of a network of eight
+    layers.
+    """
+    folder, draw = tmp_path_factory.mktemp("given"), np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        for i in range(20):
+            image = draw.integers(90 * label, 90 * label + 150, (40, 36, 3))
+            write(folder / "photos" / name / f"{i}.png", image.astype(np.uint8))
+    torch.manual_seed(0)
+    weights = network_of("timm test_resnet", input_size=32).build().state_dict()
+    safetensors.torch.save_file(weights, folder / "test_resnet.safetensors")
+    return folder
+
+
+def words(given, folder, *more):
+    where = {
+        "source": given / "photos",
+        "weights": given / "test_resnet.safetensors",
+        "data_dir": folder / "data",
+        "store": folder / "runs",
+        "out": folder / "page",
+    }
+    small = ["dataset.image_size=36", "network.input_size=32", "recipe.batch_size=8"]
+    own = [*small, "device=cpu", "threads=1", *more]
+    return of_advice([f"{key}={path}" for key, path in where.items()] + own)
+
+
+def advised(*given):
+    return captured(command(advise.main), *given)
+
+
+@pytest.fixture(scope="module")
+def finished(given, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, *advised(*words(given, folder, "minutes=60"))
+
+
+@pytest.mark.slow
+def test_two_classes_of_twenty_images_end_well(finished):
+    folder, status, out, err = finished
+    assert status == 0, err
+    assert re.search(
+        r"It has [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\] of the test images right", out
+    )
+    assert "So few images cannot answer" in out
+    page = (folder / "page" / "report.html").read_text()
+    assert page.count('class="bar"') >= 2 and "The rule" in page and "Every network" in page
+    assert 'id="race"' in page and 'id="curve"' in page
+    specs = Store(folder / "runs").specs()
+    cells = {str(spec.cell) for spec in specs}
+    assert {f"A{n}.B" for n in range(1, 8)} <= cells and "baseB" in cells
+    assert any(s.cell.again and s.recipe.keep_statistics for s in specs)
+    raced = [s.recipe.steps for s in specs if s.recipe.optimizer != "lbfgs"]
+    assert min(raced) == STEPS and max(raced) <= EPOCHS * 40 / 8, "no image is seen more often"
+
+
+@pytest.mark.slow
+def test_the_same_command_again_trains_nothing_and_more_time_nothing_more(finished, given):
+    folder, _, out, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("DONE")}
+    status, again, _ = advised(*words(given, folder, "minutes=60"))
+    assert status == 0 and again == out
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("DONE")}
+
+
+@pytest.mark.slow
+def test_the_command_on_the_page_is_whole(finished):
+    folder, *_ = finished
+    page = (folder / "page" / "report.html").read_text()
+    pasted = re.search(r"python -m experiments\.run (.*?)</code>", page)[1]
+    pasted = shlex.split(pasted.replace("&#39;", "'").replace("&#34;", '"').replace("&amp;", "&"))
+    status, _, err = captured(command(run.main), *pasted)
+    assert status == 0, err
+    store = Store(folder / "runs")
+    (spec,) = [s for s in store.specs() if s.all_images]
+    best = re.search(r'load_run\("(.+?)"\)', page.replace("&#34;", '"'))[1]
+    assert replace(spec, all_images=False) == store.spec_in(Path(best) / "spec.json")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_the_best_answer_so_far(given, tmp_path, monkeypatch):
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advise.Advising, "race", stopped)
+    status, out, err = advised(*words(given, tmp_path, "minutes=5"))
+    assert status == 130 and "of the test images right" in out, err
+
+
+def test_the_end_of_the_time_is_told_from_a_ctrl_c():
+    clock = Clock(0.2, time.monotonic())
+    with pytest.raises(KeyboardInterrupt), clock.limit():
+        time.sleep(20)
+    assert clock.over and clock.left < 0
+    early = Clock(60, time.monotonic())
+    with pytest.raises(KeyboardInterrupt), early.limit():
+        raise KeyboardInterrupt
+    assert not early.over and 59 < early.left <= 60
+    early.page = 4.0
+    assert 53 < early.left <= 54, "the page is written after training"
+
+
+def test_every_half_minute_a_line(monkeypatch, caplog):
+    monkeypatch.setattr("experiments.clock.LINE", 0.05)
+    clock = Clock(600, time.monotonic())
+    with caplog.at_level("INFO"), clock.lines(lambda: said("race", clock, "A3B, 0.9")):
+        time.sleep(0.3)
+    told = lines(caplog)
+    assert 2 <= len(told) <= 6 and set(told) == {"race: 10 min left; leader A3B, 0.9"}
+
+
+def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, tmp_path):
+    cost = Cost(Store(tmp_path), dataset, CPU)
+    cost.measured = lambda spec: (1e6, 0.0)
+    speed, specs = Speed(cost), [spec_of("A3B"), spec_of("A3B+")]
+    guessed = speed.seconds(specs)
+    assert guessed > speed.seconds(specs[:1]) > 0, "the base that they start from is in it"
+    with speed.measured(with_bases(specs)):
+        time.sleep(0.2)
+    assert speed.seconds(specs) == pytest.approx(CAUTION * 0.2, rel=0.2)
+    longer = [spec_of("A3B", recipe={"steps": 16})]
+    longer[0] = replace(longer[0], source=specs[0].source)
+    assert speed.seconds(longer) > speed.seconds(specs[:1])
+
+
+@pytest.mark.slow
+def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
+    """Stage 1 is finished whatever it takes: no time is worth more than an answer."""
+    status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
+    assert status == 0 and "of the test images right" in out, err
+    assert all(spec.recipe.optimizer == "lbfgs" for spec in Store(tmp_path / "runs").specs())
+
+
+def test_what_is_missing_is_one_line(given, tmp_path):
+    status, _, err = advised(*[w for w in words(given, tmp_path) if not w.startswith("weights")])
+    assert status == 2 and "weights=FILE" in err and err.count("\n") == 1
+
+
+def test_source_and_weights_name_dataset_and_network():
+    assert of_advice(["source=a/my.photos.zip", "weights=w/resnet18.a1_in1k"]) == [
+        "experiment=advice",
+        "dataset.source=a/my.photos.zip",
+        "weights=w/resnet18.a1_in1k",
+        "network.model=resnet18",
+        "dataset.name=my",
+    ]
+    own = ["experiment=mine", "dataset.name=x", "source=a", "weights=b"]
+    assert of_advice(own) == [*own[:2], "dataset.source=a", "weights=b"]
+
+
+def test_the_rule_of_the_race():
+    arms = candidates(14, 19)
+    assert len(arms) == len(set(arms)) and Arm("A14B~5", 0.03) in arms
+    assert not any("~" in arm.cell for arm in candidates(19, 19))
+    values = dict(zip(arms, [0.5, 0.9, 0.7, 0.9, 0.1, 0.2, 0.3, 0.4, 0.0], strict=True))
+    assert survivors(arms, values.get) == [arms[1], arms[3], arms[2]]
+    assert survivors(arms[:4], values.get) == [arms[1], arms[3]]
+    assert survivors(arms[:1], values.get) == arms[:1]
+    assert fitting([1, 2, 3], sum, 3.5) == 2 and fitting([1, 2], sum, 0.5) == 0
+
+
+def test_the_interval_of_the_choice_covers_it():
+    """Two equal strategies on few validation images: the choice between them is chance."""
+    draw = np.random.default_rng(0)
+    val = [draw.random((1, 50)) < 0.8 for _ in range(2)]
+    good, bad = np.ones((1, 200)), (draw.random((1, 200)) < 0.5).astype(float)
+    good[0, :10] = 0
+    low, high = _covering_choice([v.astype(float) for v in (val[0], val[0])], [good, bad])
+    assert 0.88 < low < 0.95 < high < 1, "equal on every draw: the first is chosen"
+    low, _ = _covering_choice([v.astype(float) for v in val], [good, bad])
+    assert low < 0.65

@@ -1,0 +1,121 @@
+"""Linear classifiers of a wave: fitted on features that are computed once, and kept as runs."""
+
+import logging
+import math
+import threading
+import time
+
+from tqdm import tqdm
+
+from transferability.console import duration, pluralize
+from transferability.data.packed import PackedDataset
+from transferability.networks.pretrained import pretrained_state_dict
+from transferability.networks.zoo.pretrained_info import PretrainedBase
+from transferability.runs.progress import Due
+from transferability.runs.provenance import provenance
+from transferability.runs.store import Store
+from transferability.signals import stop_requests
+from transferability.study.spec import RunSpec
+from transferability.training.features import features_of
+from transferability.training.loader import TaskLoader, prefetch
+from transferability.training.loop import Execution
+from transferability.training.probe import Probe, fit_probe
+
+log = logging.getLogger(__name__)
+FEATURES = "features"  # the folder in a store
+
+
+def fit_wave(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+) -> None:
+    """Fit and finish the runs ``specs``, whose bases are finished.
+
+    Raises:
+        KeyboardInterrupt: it was asked for; what is finished stays.
+    """
+    with stop_requests() as stop:
+        for of_base in _by_base(specs):
+            _fit(of_base, store, dataset, execution, stop)
+
+
+def _by_base(specs: list[RunSpec]) -> list[list[RunSpec]]:
+    groups: dict[tuple, list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault((spec.source.id, spec.network.whole), []).append(spec)
+    return list(groups.values())
+
+
+def _fit(
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+    stop: threading.Event,
+) -> None:
+    """Those of one base."""
+    base, began = specs[0].source, time.monotonic()
+    source = (
+        pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
+    )
+    with tqdm(desc="features", unit="img", disable=None, dynamic_ncols=True) as bar:
+        told = _Told(bar, stop)
+        features = features_of(
+            specs[0],
+            source,
+            dataset,
+            store.root / FEATURES,
+            execution.device,
+            execution.threads,
+            told,
+        )
+    shared = (time.monotonic() - began) / len(specs)
+    if told.images:
+        log.info(
+            "features of %s images in %s, kept in %s",
+            told.images,
+            duration(time.monotonic() - began),
+            features.folder,
+        )
+
+    def fitted(spec: RunSpec) -> tuple[RunSpec, Probe, float]:
+        started = time.monotonic()
+        probe = fit_probe(spec, source, dataset, features, execution.device)
+        return spec, probe, time.monotonic() - started
+
+    threads = execution.threads if execution.device.type == "cpu" else 1
+    for spec, probe, seconds in prefetch(fitted, specs, threads):
+        if not math.isfinite(probe.metrics[0]["train_loss"]):
+            store.fail(spec, {"step": 0, "lr": spec.recipe.lr, "last": None})
+            continue
+        made = provenance(spec, seconds + shared, probe.views, len(specs), execution)
+        images_of = TaskLoader.of(spec, dataset, execution.device).images_of
+        made |= {"l2": probe.strength, "images_of": images_of}
+        store.finish(spec, probe.network.state_dict(), probe.metrics, made, probe.predictions)
+        if stop.is_set():
+            raise KeyboardInterrupt
+    log.info(
+        "%s: top-1 %.3f to %.3f",
+        pluralize(len(specs), "linear classifier"),
+        *_range([store.metrics(s)[-1]["val_top1"] for s in specs if store.is_done(s)]),
+    )
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    return min(values, default=math.nan), max(values, default=math.nan)
+
+
+class _Told:
+    """How far the features are, for whoever watches."""
+
+    def __init__(self, bar: tqdm, stop: threading.Event):
+        self.bar, self.stop = bar, stop
+        self.due, self.began, self.images = Due(), time.monotonic(), 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.bar.total, self.images = total, total
+        self.bar.update(done - self.bar.n)
+        if self.due() and self.bar.disable:
+            left = (time.monotonic() - self.began) * (total - done) / done
+            log.info("features: %d of %d images, %s left", done, total, duration(left))
