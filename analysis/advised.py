@@ -204,7 +204,7 @@ def _strategy(
     ``part``, (seeds, images).
     """
     first, cell = specs[0], specs[0].cell
-    kept = [store.predictions(spec) for spec in specs]
+    kept = [store.predictions(spec) or {} for spec in specs]
     right = {
         p: np.stack([(one[p].numpy() == labels[p]).astype(float) for one in kept])
         for p in ("validation", part)
@@ -285,7 +285,7 @@ def _confused(
         return None
     matrix = np.zeros((len(names), len(names)), int)
     for spec in specs:
-        np.add.at(matrix, (labels, store.predictions(spec)[part].numpy()), 1)
+        np.add.at(matrix, (labels, (store.predictions(spec) or {})[part].numpy()), 1)
     return pd.DataFrame(matrix, columns=names).assign(**{"": names})[["", *names]]
 
 

@@ -72,7 +72,7 @@ def svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str
     ids unique in the page.
     """
     drawn = render(panel)
-    tagged = drawn.findobj(lambda artist: hasattr(artist, "tips"))
+    tagged: list[Any] = drawn.findobj(lambda artist: hasattr(artist, "tips"))
     for i, artist in enumerate(tagged):
         artist.set_gid(f"tips{i}")
     buffer = io.StringIO()
@@ -85,14 +85,14 @@ def svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str
     for group, artist in (
         (root.find(f".//{SVG}g[@id='tips{i}']"), artist) for i, artist in enumerate(tagged)
     ):
-        marks = list(group.iter(f"{SVG}use"))
+        marks = list(group.iter(f"{SVG}use"))  # type: ignore[union-attr]  # savefig wrote it
         for mark, tip in zip(marks, artist.tips, strict=True):
             mark.set("data-tip", tip)
     for metadata in root.findall(f"{SVG}metadata"):
         root.remove(metadata)
     _isolate_ids(root, name)
     _theme(root, colours)
-    width = float(root.get("width").removesuffix("pt"))
+    width = float(str(root.get("width")).removesuffix("pt"))
     root.attrib.pop("height")
     root.set("width", f"{width * 4 / 3:.0f}")
     if label:

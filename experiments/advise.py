@@ -95,11 +95,12 @@ class Advising:
         if recipe.mirror and (pairs := mirrored([c.name for c in self.dataset.classes])):
             log.info("classes %s and %s are mirror images: nothing is mirrored", *pairs[0])
             recipe = replace(recipe, mirror=False)
-        given = load_pretrained(config.weights, config.network)
+        given = load_pretrained(str(config.weights), config.network)
         self.task = Task(self.dataset, config.network, recipe, given)
         self.store, self.execution = Store(config.store), execution_of(config)
         self.speed = Speed(Cost(self.store, self.dataset, self.execution))
-        self.stage, self.known = "packed", None
+        self.stage = "packed"
+        self.known: Answer | None = None
 
     def run(self) -> None:
         """Stage 1, then the race, until the time is up."""

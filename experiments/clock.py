@@ -71,7 +71,8 @@ class Speed:
     """Seconds that networks will take: by their arithmetic, at the speed of those before them."""
 
     def __init__(self, cost: Cost):
-        self.cost, self._rate = cost, None
+        self.cost = cost
+        self._rate: float | None = None
 
     def seconds(self, specs: list[RunSpec]) -> float:
         """Until all of ``specs``, and what they start from, are finished."""

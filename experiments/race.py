@@ -7,6 +7,7 @@ what trains them is elsewhere (``advise.py``).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from transferability.data.packed import PackedDataset
 from transferability.networks import NetworkConfig
@@ -37,7 +38,7 @@ RULE = (
 # What AdamW has beside its rate. From a fitted classifier it goes on with the base's statistics:
 # chosen on the validation images of hand signs, where 30 steps with the batch's brought SGD from
 # 0.952 to 0.745, and SGD with the base's exploded at rates that train anything.
-ADAMW = {
+ADAMW: dict[str, Any] = {
     "optimizer": "adamw",
     "weight_decay": 0.01,
     "bias_lr_multiplier": 1.0,

@@ -170,13 +170,13 @@ class DatasetConfig:
             except re.error as error:
                 wanted = f"a regular expression ({error})"
                 require(False, f"dataset.{key}", getattr(self, key), wanted)
-        ways = [key for key in ("labels", "pattern", "class_level") if getattr(self, key)]
-        if len(ways) > 1:
-            raise UserError(f"dataset.{ways[0]} and dataset.{ways[1]} both say the classes")
-        known = {"file", "class", "subset"} if self.labels else set()
-        known = {"file", "class"} if self.kind == "huggingface" else known
+        said = [key for key in ("labels", "pattern", "class_level") if getattr(self, key)]
+        if len(said) > 1:
+            raise UserError(f"dataset.{said[0]} and dataset.{said[1]} both say the classes")
+        roles = {"file", "class", "subset"} if self.labels else set()
+        roles = {"file", "class"} if self.kind == "huggingface" else roles
         wanted = "names of columns of dataset.labels for file, class and subset"
-        require({*(self.columns or ())} <= known, "dataset.columns", self.columns, wanted)
+        require({*(self.columns or ())} <= roles, "dataset.columns", self.columns, wanted)
         level = self.class_level
         require(level is None or level > 0, "dataset.class_level", level, "a number above 0")
         named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())

@@ -41,6 +41,7 @@ def fit_wave(
 def _by_base(specs: list[RunSpec]) -> list[list[RunSpec]]:
     groups: dict[tuple, list[RunSpec]] = {}
     for spec in specs:
+        assert spec.source is not None  # of a linear classifier
         groups.setdefault((spec.source.id, spec.network.whole), []).append(spec)
     return list(groups.values())
 
@@ -54,6 +55,7 @@ def _fit(
 ) -> None:
     """Those of one base."""
     base, began = specs[0].source, time.monotonic()
+    assert base is not None  # of a linear classifier
     source = (
         pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
     )

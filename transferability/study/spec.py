@@ -107,7 +107,7 @@ class RunSpec:
     @property
     def given(self) -> PretrainedBase | None:
         """The base that is given, which it starts from at first or second hand."""
-        return self.base.given if self.base else self.source
+        return self.source.given if isinstance(self.source, RunSpec) else self.source
 
 
 def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
@@ -216,5 +216,6 @@ def _first_phase(
     end, where nothing else is said. Its own base has the recipe of the second phase.
     """
     first = cell.first_phase
+    assert first is not None  # as cell.again
     own = first_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
     return make_spec(first, split, dataset, network, own, seed, images_per_class, recipe, given)

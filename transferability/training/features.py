@@ -73,21 +73,19 @@ def features_of(
         if missing := [m for m in views if not (folder / _name(top, m)).exists()]:
             remove_leftovers(folder)
             network = _frozen(spec, source, top).to(device)
+            images = len(dataset.labels)
             for i, mirrored in enumerate(missing):
-                before, total = i * len(dataset.labels), len(missing) * len(dataset.labels)
-                _compute(
-                    network,
-                    dataset,
-                    mirrored,
-                    folder,
-                    threads,
-                    lambda done, before=before, total=total: told(before + done, total),
-                )
+
+                def of_all(done: int, before: int = i * images) -> None:
+                    told(before + done, len(missing) * images)
+
+                _compute(network, dataset, mirrored, folder, threads, of_all)
     return Features(folder)
 
 
 def _key(spec: RunSpec, dataset: PackedDataset) -> str:
     """The base's weights, the images, and what is done to these."""
+    assert spec.source is not None  # of a linear classifier
     network = to_dict(spec.network.whole, labels=False)
     network.pop("outputs")
     parts = [spec.source.id, dataset.checksum, dataset.image_size, network]
@@ -138,7 +136,7 @@ def _compute(
         # the last that is entered is the first to be renamed
         names = [_name(n, mirrored) for n in range(len(layers), 0, -1)]
         paths = [stack.enter_context(replacing(folder / name)) for name in names][::-1]
-        files: list[np.ndarray] = []
+        files: list[np.memmap] = []
         for start, values in zip(
             range(0, count, IMAGES),
             prefetch(forward, range(0, count, IMAGES), threads),

@@ -6,6 +6,7 @@ squared weights, on standardized features; the bias is free. Nothing is drawn: n
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def fit_probe(
         }
         top1, loss = _score(fit, *labelled(held_out["validation"]))
     network = initial_network(spec, source["input.mean"].numpy(), source)
-    _put(fit, network.layers[-1])
+    _put(fit, cast(LinearProbeHead, network.layers[-1]))
     evaluation = {
         "step": spec.recipe.steps,
         "lr": spec.recipe.lr,
@@ -124,6 +125,7 @@ def fit_probe(
 
 
 def _put(fit: _Fit, head: LinearProbeHead) -> None:
+    assert head.norm.running_mean is not None and head.norm.running_var is not None  # tracked
     with torch.no_grad():
         head.norm.running_mean.copy_(fit.mean)
         head.norm.running_var.copy_(fit.var)

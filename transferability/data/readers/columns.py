@@ -115,7 +115,7 @@ def columns_of(
     named = [row for _, row in sample if row.get(file)]
     title = {key: name for name, key in names.items()}
     others = [key for key in keys if key != file and any(row.get(key) for row in named)]
-    subset = names.get(stated.get("subset")) if "subset" in stated else _subset(others, named)
+    subset = names.get(stated["subset"]) if "subset" in stated else _subset(others, named)
     others = [key for key in others if key != subset]
     if "class" in stated:
         return Columns(names, file, names[stated["class"]], subset, head=head)

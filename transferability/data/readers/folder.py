@@ -37,7 +37,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     names = sorted(layout.train)
     train, val, test = (
         [
-            file_item(tree, config, label, n, layout.groups and layout.groups[n])
+            file_item(tree, config, label, n, layout.groups[n] if layout.groups else None)
             for label, name in enumerate(names)
             for n in (part or {}).get(name, [])
         ]

@@ -134,7 +134,7 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         _check_that_they_are_classes(folders, at, parts, found, notes)
     guessed = [part for part in ("test", "pred") if part in parts] if found else []
     without = [part for part in guessed if _unlabelled(folders.folders(parts[part]), train)]
-    held_out = {
+    held_out: dict[str, dict[str, list[str]]] = {
         part: folders.classes(parts[part], level)
         for part in ("val", "test")
         if part in parts and part not in without

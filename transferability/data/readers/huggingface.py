@@ -26,10 +26,10 @@ IMAGENET = ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"
 
 def open_source(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    splits = _by_part(_loaded(config), config.source)
+    splits = _by_part(_loaded(config), str(config.source))
     first, columns = splits["train"], config.columns or {}
-    image = _image_column(first, columns.get("file"), config.source)
-    label = _label_column(first, columns.get("class"), config.source)
+    image = _image_column(first, columns.get("file"), str(config.source))
+    label = _label_column(first, columns.get("class"), str(config.source))
     texts = {part: _texts(data, label) for part, data in splits.items()}
     known = getattr(first.features[label], "names", None)
     names = known or sorted({t for t in texts["train"] if t is not None}, key=_in_order)
@@ -55,7 +55,7 @@ def open_source(config: DatasetConfig) -> RawDataset:
 
 def _loaded(config: DatasetConfig) -> dict[str, Any]:
     """Split -> its rows."""
-    library, source = _datasets(), config.source
+    library, source = _datasets(), str(config.source)
     saved = [name for name in ("dataset_dict.json", "state.json") if (Path(source) / name).exists()]
     try:
         if saved:

@@ -55,7 +55,7 @@ def by_pattern(folders: Folders, stated: Stated, config: DatasetConfig) -> Layou
         if odd := next((n for n in name.split("/")[:-1] if n.casefold() in BELONGINGS), None):
             where = posixpath.dirname(name)
             raise Unsure(f"{where}/ is named as what belongs to images, not as images", odd=odd)
-    found = {name: re.search(config.pattern, name) for name in folders.images}
+    found = {name: re.search(str(config.pattern), name) for name in folders.images}
     classes = {name: m[1] if m.re.groups else m[0] for name, m in found.items() if m}
     return _layout(folders, stated, Said(classes))
 
@@ -148,19 +148,18 @@ def _parts_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
 def _of_table(folders: Folders, config: DatasetConfig) -> Said:
     files = _Files(folders.images)
     rows = []
-    for table, data in _tables(folders.tree, config.labels):
+    for table, data in _tables(folders.tree, str(config.labels)):
         try:
-            own = list(rows_of(table, data))
+            found = list(rows_of(table, data))
         except Exception as error:  # whatever a damaged file does
             raise UserError(
                 f"dataset.labels={shown(table)} cannot be read ({reason(error)}): it is to be one "
                 f"of {', '.join(ENDINGS)}"
             ) from error
-        rows += [(posixpath.dirname(table), row) for row in own]
-    columns = columns_of(rows, config.columns or {}, config.labels, files.find)
+        rows += [(posixpath.dirname(table), row) for row in found]
+    columns = columns_of(rows, config.columns or {}, str(config.labels), files.find)
     said, lost, group = Said({}), [], config.group
-    by_column = group in columns.names
-    said.groups = {} if by_column else None
+    said.groups = {} if group in columns.names else None
     for folder, row in rows:
         cell = row.get(columns.file, "")
         if columns.is_head(row) or not cell:
@@ -177,7 +176,7 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
             )
         if columns.subset is not None:
             said.parts[name] = part_named(row.get(columns.subset, "")) or "pred"
-        if by_column:
+        if said.groups is not None and group is not None:
             said.groups[name] = row.get(columns.names[group], "")
     if len(said.classes) < len(lost):
         raise UserError(

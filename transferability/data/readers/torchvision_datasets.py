@@ -17,7 +17,7 @@ from transferability.data.readers.holdout import with_validation
 from transferability.errors import UserError, did_you_mean, reason, shown
 
 # Part -> what torchvision's class is asked for it.
-_ALL = {"train": {}}
+_ALL: dict[str, dict[str, Any]] = {"train": {}}
 _TEST = {"train": {"split": "train"}, "test": {"split": "test"}}
 _THREE = {**_TEST, "val": {"split": "val"}}
 _FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -60,7 +60,7 @@ def _opened(config: DatasetConfig, settings: dict[str, Any]) -> Any:
     # seconds, for those who want one of them
     from torchvision import datasets
 
-    known, root = getattr(datasets, config.name), Path(config.source).expanduser()
+    known, root = getattr(datasets, config.name), Path(str(config.source)).expanduser()
     try:
         try:
             return known(root, **settings)
