@@ -24,7 +24,7 @@ LABELS = ("label", "labels", "cls", "class", "category", "target", "fine_label")
 IMAGENET = ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
 
 
-def open_source(config: DatasetConfig) -> RawDataset:
+def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
     splits = _by_part(_loaded(config), str(config.source))
     first, columns = splits["train"], config.columns or {}

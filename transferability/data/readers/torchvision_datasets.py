@@ -37,7 +37,7 @@ KNOWN: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def open_source(config: DatasetConfig) -> RawDataset:
+def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`. Without validation images
     a share of the training images is held out.
     """
