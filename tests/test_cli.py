@@ -145,7 +145,8 @@ def test_every_choice_of_every_group_composes(group):
     models = {"torchvision": "resnet18", "timm": "tf_efficientnet_lite0"}
     for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
         overrides = [f"{group}={choice}"]
-        if choice in ("folder", "pretrained", "advice") and group != "study":
+        named = ("folder", "torchvision", "huggingface") if group == "dataset" else ()
+        if choice in (*named, "folder", "pretrained", "advice") and group != "study":
             overrides += ["dataset.name=mine"]
         if group == "network" and choice in models:
             overrides += [f"network.model={models[choice]}"]

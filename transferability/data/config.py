@@ -15,6 +15,7 @@ READERS = {
     "cifar100": "cifar",
     "imagenet": "imagenet",
     "torchvision": "torchvision_datasets",
+    "huggingface": "huggingface",
     "folder": "folder",
 }
 PATHS = ("folder", "source", "val_labels")  # of the dataset
@@ -105,7 +106,8 @@ class DatasetConfig:
     # kind=folder: a table of files and classes, by its path below the source, its name there (then
     # all tables of that name), or its path on the disk
     labels: str | None = later(None)
-    # the columns of that table: file, class, subset; those that are not named are found
+    # the columns of that table: file, class, subset; those that are not named are found; of
+    # kind=huggingface those of images (file) and labels (class)
     columns: dict[str, str] | None = later(None, {})
     # kind=folder: a regular expression, found in a file's path below the source; its first group,
     # or all of it, is the class
@@ -158,7 +160,7 @@ class DatasetConfig:
         require(
             self.duplicates in ways, "dataset.duplicates", self.duplicates, "keep, drop or fail"
         )
-        for key in ("class_level", "leave_out", "labels", "columns", "pattern"):
+        for key in ("class_level", "leave_out", "labels", "pattern"):
             value = getattr(self, key)
             fits = value is None or self.kind == "folder"
             require(fits, f"dataset.{key}", value, "it is for dataset=folder")
@@ -171,10 +173,10 @@ class DatasetConfig:
         ways = [key for key in ("labels", "pattern", "class_level") if getattr(self, key)]
         if len(ways) > 1:
             raise UserError(f"dataset.{ways[0]} and dataset.{ways[1]} both say the classes")
-        known = {"file", "class", "subset"}
-        fits = not self.columns or (self.labels and self.columns.keys() <= known)
+        known = {"file", "class", "subset"} if self.labels else set()
+        known = {"file", "class"} if self.kind == "huggingface" else known
         wanted = "names of columns of dataset.labels for file, class and subset"
-        require(bool(fits), "dataset.columns", self.columns, wanted)
+        require({*(self.columns or ())} <= known, "dataset.columns", self.columns, wanted)
         level = self.class_level
         require(level is None or level > 0, "dataset.class_level", level, "a number above 0")
         named = all(posixpath.normpath(folder) != "." for folder in self.leave_out or ())

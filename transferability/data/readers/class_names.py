@@ -17,7 +17,7 @@ def checked(
     Raises:
         UserError: names look the same, or a class has no training images.
     """
-    _check_names([name for classes in (train, *held_out.values()) for name in classes], source)
+    check_names([name for classes in (train, *held_out.values()) for name in classes], source)
     for part, classes in held_out.items():
         if extra := sorted(classes.keys() - train.keys()):
             raise UserError(
@@ -34,7 +34,7 @@ def check_several(train: dict[str, list[str]]) -> None:
         raise Unsure(f"there is one class only, {min(train)}, and a task needs at least two")
 
 
-def _check_names(names: Iterable[str], source: str) -> None:
+def check_names(names: Iterable[str], source: str) -> None:
     """Names must survive a text file, and look different if they are.
     (Cat and cat do: handwriting has a and A.)
     """

@@ -52,6 +52,8 @@ def _published(tree: FileTree) -> str | None:
     authors publish it.
     """
     bases = {posixpath.basename(name) for name in tree.names}
+    if any(name.endswith((".parquet", ".arrow", ".cls")) for name in bases):
+        return "huggingface"
     if "wnids.txt" in bases:
         return "tiny_imagenet"
     if {"data_batch_1", "test_batch"} <= bases:

@@ -1,0 +1,162 @@
+"""Datasets of the Hugging Face hub, and its formats on the disk (parquet, arrow, imagefolder,
+WebDataset shards), by the library ``datasets``.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from transferability.data.config import DatasetConfig
+from transferability.data.packed import ClassInfo
+from transferability.data.readers.base import Item, Source
+from transferability.data.readers.class_names import check_names
+from transferability.data.readers.holdout import with_validation
+from transferability.data.readers.imagenet import imagenet_groups
+from transferability.data.readers.subsets import part_named
+from transferability.errors import UserError, and_more, reason, shown
+
+# columns of classes that are no ClassLabel, and of those the one that is meant
+LABELS = ("label", "labels", "cls", "class", "category", "target", "fine_label")
+# first and last of ImageNet-1k's classes as the hub names them: they are in the order of wnids
+IMAGENET = ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
+
+
+def open_source(config: DatasetConfig) -> Source:
+    """The images that ``config`` names, see :func:`readers.open_source`."""
+    splits = _by_part(_loaded(config), config.source)
+    first, columns = splits["train"], config.columns or {}
+    image = _image_column(first, columns.get("file"), config.source)
+    label = _label_column(first, columns.get("class"), config.source)
+    texts = {part: _texts(data, label) for part, data in splits.items()}
+    known = getattr(first.features[label], "names", None)
+    names = known or sorted({t for t in texts["train"] if t is not None}, key=_in_order)
+    check_names(names, shown(config.source))
+    index = {name: i for i, name in enumerate(names)}
+    parts: dict[str, list[Item]] = {}
+    for part, data in splits.items():
+        read = _reader(data, image)
+        own = [(i, text) for i, text in enumerate(texts[part]) if text is not None]
+        if extra := sorted({text for _, text in own} - index.keys()):
+            raise UserError(
+                f"class {extra[0]!r}{and_more(extra)} of {shown(config.source)} has {part} images "
+                "but no training images"
+            )
+        parts[part] = [
+            Item(index[t], f"{config.source}/{part}/{i}", partial(read, i)) for i, t in own
+        ]
+    source = Source(_classes(names), parts["train"], parts.get("val", []), parts.get("test", []))
+    return source if source.val else with_validation(source, config)
+
+
+def _loaded(config: DatasetConfig) -> dict[str, Any]:
+    """Split -> its rows."""
+    library, source = _datasets(), config.source
+    saved = [name for name in ("dataset_dict.json", "state.json") if (Path(source) / name).exists()]
+    try:
+        if saved:
+            found = library.load_from_disk(source)
+        elif Path(source).is_file():
+            kinds = {".tar": "webdataset", ".arrow": "arrow"}
+            kind = kinds.get(Path(source).suffix, "parquet")
+            found = library.load_dataset(kind, data_files={"train": source})
+        else:
+            found = library.load_dataset(source)
+    except Exception as error:  # of the library, the network, or a damaged file
+        raise UserError(
+            f"dataset.source={shown(source)} cannot be opened by datasets.load_dataset "
+            f"({reason(error)}): it is to be a name on the hub, or a folder or file of parquet, "
+            "arrow, images or WebDataset shards"
+        ) from error
+    return found if isinstance(found, dict) else {"train": found}
+
+
+def _datasets() -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "dataset=huggingface needs datasets: pip install '.[huggingface]'"
+        ) from error
+    return datasets
+
+
+def _by_part(splits: dict[str, Any], source: str) -> dict[str, Any]:
+    """train, val, test -> rows, by the names of splits."""
+    found: dict[str, Any] = {}
+    for name, data in splits.items():
+        part = part_named(name)
+        if part is None or part in found:
+            raise UserError(
+                f"{shown(source)} has the splits {shown(', '.join(splits))}: it cannot be told "
+                "which are for training, validation and test"
+            )
+        found[part] = data
+    if "train" not in found:
+        raise UserError(f"{shown(source)} has no training split, only {shown(', '.join(splits))}")
+    return {part: data for part, data in found.items() if part != "pred"}
+
+
+def _image_column(data: Any, stated: str | None, source: str) -> str:
+    images = [name for name, kind in data.features.items() if type(kind).__name__ == "Image"]
+    return _one(images, stated, "image", "file", data, source)
+
+
+def _label_column(data: Any, stated: str | None, source: str) -> str:
+    kinds = {name: type(kind).__name__ for name, kind in data.features.items()}
+    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    labels = labels or [name for name in LABELS if kinds.get(name) == "Value"]
+    return _one(labels, stated, "label", "class", data, source)
+
+
+def _one(
+    found: list[str], stated: str | None, usual: str, role: str, data: Any, source: str
+) -> str:
+    """The only column of its kind, the one that is stated, or the one of the usual name."""
+    if stated is not None and stated in data.features:
+        return stated
+    if stated is None and (len(found) == 1 or usual in found):
+        return found[0] if len(found) == 1 else usual
+    listed = ", ".join(map(shown, found or data.features))
+    what = f"no column {shown(stated)}" if stated else f"{len(found)} columns of {usual}s"
+    raise UserError(
+        f'{shown(source)} has {what} ({listed}): set "dataset.columns={{{role}: NAME}}"'
+    )
+
+
+def _texts(data: Any, label: str) -> list[str | None]:
+    """The class of each row; None where it has none, as in test splits whose labels are secret."""
+    kind, values = data.features[label], data.select_columns([label])[:][label]
+    if hasattr(kind, "names"):
+        return [None if v is None or v < 0 else kind.names[v] for v in values]
+    if wrong := [v for v in values if isinstance(v, (list, dict))]:
+        raise UserError(f"column {shown(label)} has {wrong[0]}: an image is to have one class")
+    return [None if v is None else str(v) for v in values]
+
+
+def _in_order(name: str) -> tuple[int, int, str]:
+    """Numbers by their size."""
+    return (0, int(name), name) if re.fullmatch(r"\d+", name) else (1, 0, name)
+
+
+def _reader(data: Any, image: str) -> Callable[[int], bytes]:
+    """What gives the encoded image of a row."""
+    plain = data.select_columns([image]).cast_column(image, _datasets().Image(decode=False))
+
+    def read(row: int) -> bytes:
+        found = plain[row][image]
+        return found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
+
+    return read
+
+
+def _classes(names: list[str]) -> list[ClassInfo]:
+    """Those of ImageNet by their wnid."""
+    groups = imagenet_groups()
+    if len(names) == len(groups) and (names[0], names[-1]) == IMAGENET:
+        names = sorted(groups)
+    if all(re.fullmatch(r"n\d{8}", name) for name in names):
+        return [ClassInfo(name, name, groups.get(name)) for name in names]
+    return [ClassInfo(name) for name in names]
