@@ -41,8 +41,8 @@ def main(config: Config) -> None:
         f"{dataset.image_size}x{dataset.image_size}, checksum {dataset.checksum[:12]}; the classes "
         f"are {_listed([c.name for c in dataset.classes])}"
     )
-    if config.recipe.mirror:
-        warn_of_mirrored([c.name for c in dataset.classes])
+    # the recipe of training is not known yet
+    warn_of_mirrored([c.name for c in dataset.classes], ": train with recipe.mirror=false")
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
 

@@ -64,7 +64,8 @@ def main(config: Config) -> None:
             "accuracy on them says nothing of new images"
         )
     if any(spec.recipe.mirror for spec in specs):
-        warn_of_mirrored([c.name for c in dataset.classes])
+        how = ", and training images are mirrored: set recipe.mirror=false"
+        warn_of_mirrored([c.name for c in dataset.classes], how)
     if given := given_of(study):
         for line in given.lines():
             log.info("%s", line)

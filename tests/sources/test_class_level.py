@@ -250,8 +250,7 @@ def test_a_class_that_holds_images_and_folders_is_named(tmp_path, caplog):
 def test_the_classes_are_named(tmp_path, capsys):
     names = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
     root = made(tmp_path / "own", *classes("x/", names=names), *classes("y/", names=names))
-    dataset = config_of(root, tmp_path / "packed", class_level=2)
-    main(SimpleNamespace(dataset=dataset, recipe=SimpleNamespace(mirror=True)))
+    main(SimpleNamespace(dataset=config_of(root, tmp_path / "packed", class_level=2)))
     assert "; the classes are ant, bee, cat, dog, eel and 2 more\n" in capsys.readouterr().out
 
 

@@ -19,16 +19,16 @@ WORDS = (
 LETTERS = (("b", "d"), ("p", "q"), ("l", "r"))  # the last one for left and right
 
 
-def warn_of_mirrored(names: Sequence[str]) -> None:
-    """One line where classes of these names look like mirror images of each other, for training
-    that mirrors images.
+def warn_of_mirrored(names: Sequence[str], how: str) -> None:
+    """One line where classes of these names look like mirror images of each other; ``how``: what
+    follows from it.
     """
     if pairs := mirrored(names):
         log.warning(
-            "the classes %s and %s%s look like mirror images of each other, and training images "
-            "are mirrored: set recipe.mirror=false",
+            "the classes %s and %s%s look like mirror images of each other%s",
             *(shown(name) for name in pairs[0]),
             and_more(pairs),
+            how,
         )
 
 
