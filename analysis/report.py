@@ -26,28 +26,28 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import captions
 from analysis.advice import LATER, advise, confusions, summary
-from analysis.baseline import commonest, few_images
-from analysis.claims import assess
-from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design
 from analysis.figures.write import drawings
-from analysis.over_splits import LEAST
 from analysis.page import MARGIN
-from analysis.paired import class_changes
 from analysis.paper import published
-from analysis.style import (
+from analysis.plotting import captions
+from analysis.plotting.style import (
     AS_TEXT,
     DARK,
-    Drawing,
-    Mark,
+    FigureSpec,
     Panel,
+    Style,
     layer_colours,
     render,
     styled,
 )
-from analysis.tables import Tables, mixed, names, read_csv, write_csv
+from analysis.statistics.baseline import commonest, few_images
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import Transition, boosts, decompose, transition
+from analysis.statistics.over_splits import LEAST
+from analysis.statistics.paired import class_changes
+from analysis.tables import StudyResults, mixed, names, read_csv, write_csv
 from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic
 
@@ -69,15 +69,15 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
     Raises:
         UserError: there are no tables.
     """
-    tables = Tables.read(folder)
+    tables = StudyResults.read(folder)
     remove_leftovers(folder)
     networks = _comparable(tables)
     write_csv(folder / "claims.csv", assess(networks, tables.layers, margin))
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
     if advice := advise(tables, margin):
-        ways = pd.concat([a.ways.assign(images_per_class=a.images_per_class) for a in advice])
-        later = () if "choose_by" in tables.about else LATER
+        ways = pd.concat([a.strategies.assign(images_per_class=a.images_per_class) for a in advice])
+        later = () if "choose_by" in tables.metadata else LATER
         write_csv(folder / "advice.csv", ways.drop(columns=list(later)))
     path = folder / "report.html"
     now = datetime.datetime.now().astimezone()
@@ -86,12 +86,12 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
     return path
 
 
-def unfinished(tables: Tables) -> bool:
+def unfinished(tables: StudyResults) -> bool:
     """Whether networks of the study are missing that may still come."""
     return not tables.is_paper and bool((tables.results.state == "missing").any())
 
 
-def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> str:
+def page(tables: StudyResults, written: str | None = None, margin: float = MARGIN) -> str:
     """The whole page; every name that comes from a dataset or a table is escaped.
 
     Args:
@@ -112,7 +112,7 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
     claims, advice = _claims(networks, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
     return environment.get_template("report.html.j2").render(
-        about=tables.about,
+        about=tables.metadata,
         written=written,
         is_paper=is_paper,
         colours={_variable(light): (light, dark) for light, dark in colours.items()},
@@ -132,8 +132,8 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
         decomposition=decompose(networks),
         changes=class_changes(tables),
         advice=advice[-1] if advice else None,
-        store=tables.about.get("use", {}).get("store", "runs"),
-        paste=shlex.join(settings_of(tables.about, advice[-1])) if advice else None,
+        store=tables.metadata.get("use", {}).get("store", "runs"),
+        paste=shlex.join(settings_of(tables.metadata, advice[-1])) if advice else None,
         sizes=summary(advice) if len(advice) > 1 else None,
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
@@ -144,12 +144,12 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
     )
 
 
-def _comparable(tables: Tables) -> pd.DataFrame:
+def _comparable(tables: StudyResults) -> pd.DataFrame:
     """The networks, or none where means over them would mix what the study varies."""
     return tables.networks.iloc[:0] if mixed(tables.networks) else tables.networks
 
 
-def _counts(tables: Tables) -> dict[str, Any]:
+def _counts(tables: StudyResults) -> dict[str, Any]:
     results = tables.results
     done = results[results.state == "done"]
     return {
@@ -164,7 +164,7 @@ def _counts(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _claims(networks: pd.DataFrame, tables: Tables, margin: float) -> list[dict[str, Any]]:
+def _claims(networks: pd.DataFrame, tables: StudyResults, margin: float) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
     ours = assess(networks, tables.layers, margin).to_dict("records")
     if not tables.is_paper:
@@ -208,7 +208,7 @@ def _interval(estimate: tuple[float, float, float], digits: int) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _figure(drawing: Drawing, colours: Iterable[str]) -> dict[str, Any]:
+def _figure(drawing: FigureSpec, colours: Iterable[str]) -> dict[str, Any]:
     name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
     labels = [
         f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}"
@@ -230,7 +230,7 @@ def _figure(drawing: Drawing, colours: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _swatch(mark: Mark) -> Panel:
+def _swatch(mark: Style) -> Panel:
     """A line and mark as in the legend."""
 
     def draw(axes) -> None:
@@ -325,7 +325,7 @@ def _number(value: Any) -> str:
 
 def main(folder: Path, margin: float = MARGIN) -> None:
     path = write_report(folder, margin)
-    tables = Tables.read(folder)
+    tables = StudyResults.read(folder)
     claims, advice = read_csv(folder / "claims.csv"), advise(tables, margin)
     if not (advice or tables.is_paper) and (few := few_images(tables)):
         print(few)

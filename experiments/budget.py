@@ -11,11 +11,11 @@ from itertools import product
 import numpy as np
 
 from experiments.cost import Cost
-from transferability.console import counted, duration
+from transferability.console import duration, pluralize
 from transferability.errors import UserError
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
-from transferability.study.jobs import jobs, with_sources
+from transferability.study.jobs import group_into_jobs, with_bases
 
 DEPTHS = (8, 6, 4, 3, 2, 1)  # so many values of n, evenly spread, the highest among them
 
@@ -86,7 +86,7 @@ def print_budget(config: Config, cost: Cost) -> None:
     )
     specs = {part: study_specs(part.of(config), cost.dataset) for part in _parts(whole)}
     times = {
-        part: sum(map(cost.seconds, jobs(with_sources(own)))) / cost.execution.threads / 60
+        part: sum(map(cost.seconds, group_into_jobs(with_bases(own)))) / cost.execution.threads / 60
         for part, own in specs.items()
     }
     fitting = [part for part, time in times.items() if time <= config.budget_minutes]
@@ -102,7 +102,7 @@ def print_budget(config: Config, cost: Cost) -> None:
         print(f"\nbudget_minutes={config.budget_minutes:g}: the whole study fits, about {took}.")
         return
     print(
-        f"\nbudget_minutes={config.budget_minutes:g}: {counted(len(specs[best]), 'network')} of "
+        f"\nbudget_minutes={config.budget_minutes:g}: {pluralize(len(specs[best]), 'network')} of "
         f"{len(specs[whole])} fit, about {took} of {every}:\n"
         f"  {' '.join(best.settings(whole, config))}"
     )

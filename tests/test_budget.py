@@ -20,7 +20,7 @@ STUDY = [
     "study.layers=[1,3,4,5,7]",
     "study.rates=[0.01,0.03]",
     "study.treatments={random:[]}",
-    '+study.parts.ways={treatments:{random:[base,AnB,AnB+,"AnB~all","An.B"]}}',
+    '+study.parts.strategies={treatments:{random:[base,AnB,AnB+,"AnB~all","An.B"]}}',
     # as it says itself, whatever the study says
     "+study.parts.few={treatments:{random:[base]},seeds:[1],rates:[0.03],images_per_class:[5]}",
     "+study.parts.longer={treatments:{random:[base,AnB~all]},layers:[],recipe:{steps:99}}".replace(

@@ -7,10 +7,10 @@ import torch
 from experiments.layers import print_layers
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.pretrained import open_given, state_of
+from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
 from transferability.networks.state_dict import with_positions
 from transferability.networks.zoo import base
-from transferability.networks.zoo.partition import Layer
+from transferability.networks.zoo.partition import PartitionedLayer
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 
@@ -44,18 +44,22 @@ def test_a_transformer_takes_its_weights_to_another_size(tmp_path, size):
     model = timm.create_model("test_vit", num_classes=3)
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
-    given = open_given(str(path), network_of("timm test_vit", input_size=size))
+    given = load_pretrained(str(path), network_of("timm test_vit", input_size=size))
     own = 160 // 16
     assert (
         f"pos_embed resized from {own}x{own} to {size // 16}x{size // 16} places" in given.lines()
     )
     theirs = timm.create_model("test_vit", num_classes=3, img_size=size)
     theirs.load_state_dict(checkpoint_filter_fn(model.state_dict(), theirs))
-    ours = {name.split(".", 2)[2]: t for name, t in state_of(given).items() if name != "input.mean"}
+    ours = {
+        name.split(".", 2)[2]: t
+        for name, t in pretrained_state_dict(given).items()
+        if name != "input.mean"
+    }
     assert ours.keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
         assert torch.allclose(tensor, ours[name], atol=1e-6), name
-    given = open_given(str(path), network_of("timm test_vit", input_size=160))
+    given = load_pretrained(str(path), network_of("timm test_vit", input_size=160))
     assert "resized from" not in " ".join(given.lines())
 
 
@@ -92,8 +96,8 @@ def test_layers_are_compared_on_request(capsys, monkeypatch):
     print_layers(network, compare=True)
     said = capsys.readouterr().out
     assert "give what the whole network gives, bit for bit" in said and "Before" not in said
-    forward = Layer.forward
-    monkeypatch.setattr(Layer, "forward", lambda self, x: forward(self, x) + 1e-6)
+    forward = PartitionedLayer.forward
+    monkeypatch.setattr(PartitionedLayer, "forward", lambda self, x: forward(self, x) + 1e-6)
     base.verify.cache_clear()
     with pytest.raises(UserError, match="in training its layers, one after the other, give anoth"):
         print_layers(network, compare=True)

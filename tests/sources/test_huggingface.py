@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.helpers import SIDE, config_of, counts, made, refusal
 from transferability.data.pack import pack
-from transferability.data.readers import huggingface, open_source
+from transferability.data.readers import huggingface, read_dataset
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
 
@@ -57,7 +57,7 @@ BOTH = [{"cat": 6, "dog": 6}, {"cat": 2, "dog": 2}, {}]
 
 def check(source):
     assert counts(source, kind="huggingface") == BOTH
-    opened = open_source(config_of(source, kind="huggingface"))
+    opened = read_dataset(config_of(source, kind="huggingface"))
     assert [(i.label, int(i.load()[0, 0, 0])) for i in opened.train] == [
         (i % 2, i) for i in range(12)
     ]

@@ -17,7 +17,7 @@ from tests.helpers import (
     zipped,
 )
 from transferability.data.pack import pack
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.errors import UserError
 
 NAMES = [f"ISIC_{i:04d}" for i in range(12)]
@@ -45,7 +45,7 @@ def test_a_table_of_labels_is_read_wherever_the_images_lie(tmp_path, caplog):
     for source in (root, zipped(root), tarred(root, "gz")):
         assert counts(source, labels="meta.csv") == [HALVES, dict.fromkeys(KINDS, 1), {}]
     assert f"{root}: classes are those of column dx in meta.csv" in lines(caplog)
-    found = open_source(config_of(root, labels="meta.csv"))
+    found = read_dataset(config_of(root, labels="meta.csv"))
     for item in found.items:
         number = int(item.name.removesuffix(".png")[-4:])
         assert found.classes[item.label].name == KINDS[number % 3]
@@ -62,16 +62,16 @@ def test_a_table_of_labels_is_read_wherever_the_images_lie(tmp_path, caplog):
 def test_a_column_says_the_group_or_the_subset(tmp_path):
     subset = ["training", "valid", "test", "train"] * 3
     root = made(tmp_path, *FILES, **{"meta.csv": ham(split=subset)})
-    by_part = open_source(config_of(root, labels="meta.csv"))
+    by_part = read_dataset(config_of(root, labels="meta.csv"))
     for part, word in (("train", "tr"), ("val", "val"), ("test", "te")):
         numbers = [int(item.name[-8:-4]) for item in getattr(by_part, part)]
         assert numbers == [i for k in sorted(KINDS) for i in range(12)
                            if subset[i].startswith(word) and KINDS[i % 3] == k]  # fmt: skip
     root = made(tmp_path / "b", *FILES, **{"meta.csv": ham()})
-    grouped = open_source(config_of(root, labels="meta.csv", group="lesion_id", val_fraction=0.3))
+    grouped = read_dataset(config_of(root, labels="meta.csv", group="lesion_id", val_fraction=0.3))
     assert {item.group for item in grouped.items} == {"HAM_0", "HAM_1", "HAM_2"}
     assert not {i.group for i in grouped.train} & {i.group for i in grouped.val}
-    by_name = open_source(config_of(root, labels="meta.csv", group=r"(\d)[.]", val_fraction=0.3))
+    by_name = read_dataset(config_of(root, labels="meta.csv", group=r"(\d)[.]", val_fraction=0.3))
     assert {item.group for item in by_name.items} == set("0123456789")
 
 

@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from tests.helpers import config_of, refusal
 from transferability.data.pack import pack
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.data.readers.torchvision_datasets import KNOWN
 
 DRAW = np.random.default_rng(0)
@@ -135,7 +135,7 @@ def unchecked(monkeypatch):
 def test_it_is_what_torchvisions_own_class_gives(tmp_path, unchecked, name):
     layout, names = LAYOUTS[name]
     layout(tmp_path)
-    source = open_source(config_of(tmp_path, kind="torchvision", name=name, val_fraction=0.3))
+    source = read_dataset(config_of(tmp_path, kind="torchvision", name=name, val_fraction=0.3))
     found = {
         "train": [*source.train, *(source.val if "val" not in KNOWN[name] else [])],
         "val": source.val,

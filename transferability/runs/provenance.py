@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from transferability.training.loop import Execution
-from transferability.training.state import Member
+from transferability.training.state import TrainState
 
 
-def provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
+def provenance(member: TrainState, cohort_size: int, execution: Execution) -> dict:
     """What is worth knowing about how a run was made, and is no part of its identity."""
     device = execution.device
     return {
@@ -27,7 +27,7 @@ def provenance(member: Member, cohort_size: int, execution: Execution) -> dict:
         "graphs": execution.graphs,
         "deterministic": execution.deterministic,
         "torch": torch.__version__,
-        "network_made_by": member.spec.network.made_by,
+        "network_made_by": member.spec.network.library_version,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "commit": _commit(),

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
-from transferability.fingerprint import label, later
+from transferability.fingerprint import cosmetic, omit_at
 from transferability.networks import NetworkConfig, config_class
 
 
@@ -24,7 +24,7 @@ class RecipeConfig:
     The learning rate is a pure function of the step, see ``optim.py``.
     """
 
-    name: str = label()
+    name: str = cosmetic()
     steps: int
     batch_size: int
     lr: float
@@ -35,17 +35,17 @@ class RecipeConfig:
     gamma: float = 0.1
     warmup_steps: int = 0
     momentum: float = 0.9
-    weight_decay: float = 5e-4  # of weights; biases and normalisation have none
+    weight_decay: float = 5e-4  # of weights; biases and normalization have none
     bias_lr_multiplier: float = 2.0
     copied_lr_multiplier: float = 1.0  # of copied layers that are fine-tuned; common advice is 0.1
     mirror: bool = True
     # false: every epoch in the order of the packed file, as Caffe reads its leveldb
     reshuffle: bool = True
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
-    optimiser: str = later("sgd")  # sgd (Caffe's) | adamw (momentum is its first beta)
+    optimizer: str = omit_at("sgd")  # sgd (Caffe's) | adamw (momentum is its first beta)
 
     @property
-    def pace(self) -> tuple:
+    def batching_key(self) -> tuple:
         """What the batches, their precision and the evaluations depend on: networks that have this
         in common can train in one cohort, whatever their rates.
         """
@@ -55,7 +55,7 @@ class RecipeConfig:
             self.mirror,
             self.reshuffle,
             self.precision,
-            self.optimiser,
+            self.optimizer,
             self.eval_every,
             self.eval_batch_size,
         )
@@ -65,7 +65,7 @@ class RecipeConfig:
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
         require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
         known = ("sgd", "adamw")
-        require(self.optimiser in known, "recipe.optimiser", self.optimiser, "sgd or adamw")
+        require(self.optimizer in known, "recipe.optimizer", self.optimizer, "sgd or adamw")
         require(
             self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
         )

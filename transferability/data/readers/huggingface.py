@@ -11,7 +11,7 @@ from typing import Any
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.class_names import check_names
 from transferability.data.readers.holdout import with_validation
 from transferability.data.readers.imagenet import imagenet_groups
@@ -24,8 +24,8 @@ LABELS = ("label", "labels", "cls", "class", "category", "target", "fine_label")
 IMAGENET = ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`."""
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`."""
     splits = _by_part(_loaded(config), config.source)
     first, columns = splits["train"], config.columns or {}
     image = _image_column(first, columns.get("file"), config.source)
@@ -35,7 +35,7 @@ def open_source(config: DatasetConfig) -> Source:
     names = known or sorted({t for t in texts["train"] if t is not None}, key=_in_order)
     check_names(names, shown(config.source))
     index = {name: i for i, name in enumerate(names)}
-    parts: dict[str, list[Item]] = {}
+    parts: dict[str, list[Sample]] = {}
     for part, data in splits.items():
         read = _reader(data, image)
         own = [(i, text) for i, text in enumerate(texts[part]) if text is not None]
@@ -45,9 +45,11 @@ def open_source(config: DatasetConfig) -> Source:
                 "but no training images"
             )
         parts[part] = [
-            Item(index[t], f"{config.source}/{part}/{i}", partial(read, i)) for i, t in own
+            Sample(index[t], f"{config.source}/{part}/{i}", partial(read, i)) for i, t in own
         ]
-    source = Source(_classes(names), parts["train"], parts.get("val", []), parts.get("test", []))
+    source = RawDataset(
+        _classes(names), parts["train"], parts.get("val", []), parts.get("test", [])
+    )
     return source if source.val else with_validation(source, config)
 
 

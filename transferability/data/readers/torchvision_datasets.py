@@ -12,7 +12,7 @@ import numpy as np
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.holdout import with_validation
 from transferability.errors import UserError, did_you_mean, reason, shown
 
@@ -37,8 +37,8 @@ KNOWN: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`. Without validation images
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`. Without validation images
     a share of the training images is held out.
     """
     if config.name not in KNOWN:
@@ -52,7 +52,7 @@ def open_source(config: DatasetConfig) -> Source:
     names = _class_names(parts["train"], 1 + max(max(own) for own in labels.values()))
     items = {part: _items(config, part, data, labels[part]) for part, data in parts.items()}
     classes = [ClassInfo(name) for name in names]
-    source = Source(classes, items["train"], items.get("val", []), items.get("test", []))
+    source = RawDataset(classes, items["train"], items.get("val", []), items.get("test", []))
     return source if "val" in items else with_validation(source, config)
 
 
@@ -93,7 +93,7 @@ def _class_names(data: Any, count: int) -> Sequence[str]:
     return [f"{label:0{len(str(count - 1))}d}" for label in range(count)]
 
 
-def _items(config: DatasetConfig, part: str, data: Any, labels: list[int]) -> list[Item]:
+def _items(config: DatasetConfig, part: str, data: Any, labels: list[int]) -> list[Sample]:
     """Files where there are such, else the pictures that torchvision gives."""
     paths = next(
         (
@@ -105,12 +105,12 @@ def _items(config: DatasetConfig, part: str, data: Any, labels: list[int]) -> li
     )
     if paths is None:
         return [
-            Item(label, posixpath.join(config.name, part, str(i)), partial(_pixels, data, i))
+            Sample(label, posixpath.join(config.name, part, str(i)), partial(_pixels, data, i))
             for i, label in enumerate(labels)
         ]
     files = [Path(path) for path in paths]
     return [
-        Item(label, shown(file), file.read_bytes, partial(_size, file))
+        Sample(label, shown(file), file.read_bytes, partial(_size, file))
         for label, file in zip(labels, files, strict=True)
     ]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.paired import crossed
-from analysis.stats import within
-from analysis.tables import Tables
+from analysis.statistics.linear_model import within
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import StudyResults
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be
 Z = 1.96  # of a 95% interval
@@ -46,7 +46,7 @@ class Majority:
 
 
 def majority(
-    tables: Tables, task: str, part: str, right: np.ndarray, balanced: bool = False
+    tables: StudyResults, task: str, part: str, right: np.ndarray, balanced: bool = False
 ) -> Majority | None:
     """What the class that is commonest among the validation images has of the images of ``part``,
     beside a strategy that has ``right`` of them, (seeds, images); None of a single class.
@@ -57,15 +57,15 @@ def majority(
     common = int(np.bincount(tables.predictions[f"{task} validation"]).argmax())
     always = (labels == common).astype(float)
     classes = tables.predictions.get(f"{task} classes", [])
-    names = tables.about.get("dataset", {}).get("class_names", [])
+    names = tables.metadata.get("dataset", {}).get("class_names", [])
     known = len(classes) > common and len(names) > classes[common]
     weights = balancing(labels) if balanced else 1.0
-    above = within(crossed((right - always) * weights))
+    above = within(two_way_interval((right - always) * weights))
     name = repr(names[classes[common]]) if known else "one class"
     return Majority(name, float((always * weights).mean()), above)
 
 
-def commonest(tables: Tables, part: str = "validation") -> list[float]:
+def commonest(tables: StudyResults, part: str = "validation") -> list[float]:
     """What always answering the commonest class has of a part, of each task whose labels are kept;
     the study's tasks, in their order.
     """
@@ -86,7 +86,7 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(((predicted == labels) * balancing(labels)).mean())
 
 
-def few_images(tables: Tables) -> str | None:
+def few_images(tables: StudyResults) -> str | None:
     """:func:`too_few` of the task with the fewest validation images, by how much its networks
     differ: from the median accuracy, as if they were right on images of their own, where it is not
     known on which.
