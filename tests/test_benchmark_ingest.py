@@ -51,8 +51,7 @@ def test_the_tables_come_out_and_nothing_stays(tmp_path, capsys):
 
 
 def test_what_is_measured_reads_the_rows_that_were_packed(tmp_path):
-    (tmp_path / "source" / "all").mkdir(parents=True)
-    ingest.make_files(shrunk(tmp_path).dataset, tmp_path / "source" / "all", 12)
+    ingest.make_files(shrunk(tmp_path).dataset, tmp_path / "source", 12)
     rates = ingest.packing_rates(tmp_path / "source", tmp_path, 16, 1)
     assert set(rates) == {(e, w) for e in ("raw", "jpeg") for w in (1, joblib.cpu_count())}
     for encoding in ("raw", "jpeg"):

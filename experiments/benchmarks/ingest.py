@@ -64,7 +64,9 @@ NEEDS = (*product((40_000, 60_000), (28, 60)), (23_000, 1))
 
 
 def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
-    """Fill a class folder with ``count`` links to at most 100 JPEG files; returns what they are."""
+    """Fill two class folders in ``folder`` with ``count`` links to at most 100 JPEG files; returns
+    what they are.
+    """
     tree = FileTree(config.source) if config.source and Path(config.source).exists() else None
     if tree and (names := tree.images("")):
         files = [tree.read(name) for name in names[:: -(-len(names) // 100)]]
@@ -74,8 +76,11 @@ def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
         images = [cv2.resize(item.load(), (500, 375)) for item in items[:: -(-len(items) // 100)]]
         files = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
         what = "embedded images as JPEG files of 500x375"
-    for i in range(count):
-        path, original = folder / f"{i}.jpg", folder / f"{i % len(files)}.jpg"
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+    paths = [folder / "ab"[i % 2] / f"{i}.jpg" for i in range(count)]
+    for i, path in enumerate(paths):
+        original = paths[i % len(files)]
         if path == original:
             path.write_bytes(files[i])
         else:
@@ -297,8 +302,7 @@ def main(
         )
     with tempfile.TemporaryDirectory(prefix=".ingest-", dir=where) as name:
         folder = Path(name)
-        (folder / "source" / "all").mkdir(parents=True)
-        files = make_files(config.dataset, folder / "source" / "all", images)
+        files = make_files(config.dataset, folder / "source", images)
         packing = packing_rates(folder / "source", folder, side, rounds)
         sizes = {
             e: sum(f.stat().st_size for f in (folder / e).glob("*.npy")) / images for e in ENCODINGS

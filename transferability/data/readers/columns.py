@@ -11,6 +11,7 @@ from transferability.data.readers.tables import Row
 from transferability.errors import UserError, shown
 
 SAMPLE = 1000  # rows
+MOST = 2000  # columns
 # what columns of classes are called, in lower case
 CLASSES = {
     *("breed", "category", "category_name", "class", "class_name", "classid", "diagnosis", "dx"),
@@ -82,6 +83,8 @@ def columns_of(
     Raises:
         UserError: it cannot be told; says what there is.
     """
+    # {file: class, ...} is a single row, too, and not the one that is meant
+    rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows
     keys = list(dict.fromkeys(key for _, row in rows[:SAMPLE] for key in row))
     if not keys:
         raise UserError(f"dataset.labels={shown(table)} has no rows")

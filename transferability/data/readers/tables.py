@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from typing import Any
 from xml.etree import ElementTree
@@ -54,11 +55,15 @@ def beside(tree: FileTree) -> str | None:
 
 def naming(tree: FileTree) -> Iterator[str]:
     """The tables that name most of the images of their folder, and say something of them."""
+
+    @cache
+    def wanted(under: str) -> dict[str, set[str]]:
+        return _keys({NOT_SAID: tree.images(f"{under}/" if under else "")})
+
     for name in tree.names:
         if name.lower().endswith(ENDINGS) and 0 < tree.size(name) <= MOST_BYTES:
-            under = posixpath.dirname(name)
-            wanted = _keys({NOT_SAID: tree.images(f"{under}/" if under else "")})
-            if wanted and _contradicts(_rows(tree, name), wanted):
+            keys = wanted(posixpath.dirname(name))
+            if keys and _contradicts(_rows(tree, name), keys):
                 yield name
 
 
