@@ -151,7 +151,12 @@ class Advising:
             return False
         probes = specs[0].recipe.optimiser == LBFGS
         with nullcontext() if probes else self.speed.measured(left):
-            ensure(specs, self.store, self.dataset, self.execution)
+            try:
+                ensure(specs, self.store, self.dataset, self.execution)
+            except UserError as error:  # of networks that failed the race does without
+                if not any(map(self.store.failure, left)):
+                    raise
+                log.warning("%s", error)
         return True
 
     def accuracy(self, arm: Arm, steps: int) -> float:
