@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.baseline import (
+from analysis.page import MARGIN
+from analysis.statistics.baseline import (
     ACCURACY,
     BALANCED,
     Majority,
@@ -22,9 +23,8 @@ from analysis.baseline import (
     too_few,
     within,
 )
-from analysis.page import MARGIN
-from analysis.paired import crossed
-from analysis.tables import Tables
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import StudyResults
 from transferability.study.expand import RATE
 
 WAY = ["cell", "recipe"]
@@ -47,7 +47,7 @@ class Advice:
     """What a study of a given base says, for one number of training images.
 
     Attributes:
-        ways: a row a way: its WAY, what it is in words, n, copied, frozen, short (nothing but a
+        strategies: a row a way: its WAY, what it is in words, n, copied, frozen, short (nothing but a
             classifier above layer n), steps, longer (times as many as most), cost (operations of
             training, best = 1), seeds, validation (mean accuracy), test with
             test_low and test_high (of ``part``, with its interval), behind, low, high (how far it
@@ -67,7 +67,7 @@ class Advice:
         margin: how far behind the best a way may be and still count as good.
     """
 
-    ways: pd.DataFrame
+    strategies: pd.DataFrame
     unfinished: int
     part: str
     optimism: float
@@ -85,7 +85,7 @@ class Advice:
         covers = "images and seeds" if best.seeds > 1 else "images only: one seed"
         how = " by balanced accuracy" if self.chosen_by == BALANCED else ""
         said = [
-            f"Of {len(self.ways)} ways to train, chosen on validation images{how}: {best.words} "
+            f"Of {len(self.strategies)} ways to train, chosen on validation images{how}: {best.words} "
             f"({best.cell}, recipe {best.recipe}). It has {best.test:.3f} [{best.test_low:.3f}, "
             f"{best.test_high:.3f}] of the {self.part} images right (95%, over {covers})."
         ]
@@ -113,7 +113,7 @@ class Advice:
                 f"The cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, "
                 f"recipe {row.recipe}), {_points(row)} behind."
             )
-        elif (self.ways.cost < 1).any():
+        elif (self.strategies.cost < 1).any():
             said.append(f"Nothing cheaper is shown to be as good (less than {points} behind).")
         else:
             said.append("Nothing that was trained is cheaper.")
@@ -152,7 +152,7 @@ class Advice:
 
     @property
     def best(self) -> pd.Series:
-        return self.ways.iloc[0]
+        return self.strategies.iloc[0]
 
     @property
     def shown(self) -> str:
@@ -164,7 +164,7 @@ class Advice:
         """The ways that cost less and are not inferior: their interval excludes that they are as
         much as the margin behind the best. The cheapest first.
         """
-        rows = self.ways[(self.ways.high < self.margin) & (self.ways.cost < 1)]
+        rows = self.strategies[(self.strategies.high < self.margin) & (self.strategies.cost < 1)]
         return rows.sort_values("cost", kind="stable")
 
     @property
@@ -172,7 +172,7 @@ class Advice:
         """The ways that cost less, of which neither that they are as good nor that they are worse
         can be told. The cheapest first.
         """
-        w = self.ways
+        w = self.strategies
         return w[~w.apart & (w.high >= self.margin) & (w.cost < 1)].sort_values(
             "cost", kind="stable"
         )
@@ -191,7 +191,7 @@ class Advice:
         """The ways of one of FAMILIES, the best on validation first; the networks at the ends of
         AnB~all are of two.
         """
-        w = self.ways
+        w = self.strategies
         again = w.cell.str.endswith("++")
         chosen = {
             "base": w.copied + w.frozen == 0,
@@ -218,7 +218,7 @@ def _points(way: pd.Series) -> str:
     return f"{way.behind:.3f} [{way.low:.3f}, {way.high:.3f}]"
 
 
-def advise(tables: Tables, margin: float = MARGIN) -> list[Advice]:
+def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
     """The advice of a study of a given base for one task, for each number of training images, from
     the fewest to all; none of any other study, or where predictions were not kept.
 
@@ -226,7 +226,7 @@ def advise(tables: Tables, margin: float = MARGIN) -> list[Advice]:
         margin: how far behind the best a way may be and still count as good.
     """
     networks = tables.networks
-    if "given" not in tables.about or "right" not in networks or networks.task.nunique() > 1:
+    if "given" not in tables.metadata or "right" not in networks or networks.task.nunique() > 1:
         return []
     asked = networks[(networks.treatment == "base") | (networks.source == "A")]
     sizes = sorted(asked.images_per_class.unique(), key=lambda size: (pd.isna(size), size))
@@ -234,7 +234,7 @@ def advise(tables: Tables, margin: float = MARGIN) -> list[Advice]:
     return [replace(advice, margin=margin) for advice in found if advice]
 
 
-def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | None:
+def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Advice | None:
     """The advice for so many training images a class; None of fewer than two treatments."""
     asked = _at(asked, size)
     finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
@@ -245,11 +245,11 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
     ways = []
     for _, rows in done.groupby(WAY, dropna=False, sort=False):
         right = {
-            row.seed: tables.right(row.run, row.task, part).astype(float)
+            row.seed: tables.correct(row.run, row.task, part).astype(float)
             for row in rows.itertuples()
         }
         ways.append((_described(rows, right, tables), right))
-    task, by = done.task.iloc[0], tables.about.get("choose_by")
+    task, by = done.task.iloc[0], tables.metadata.get("choose_by")
     chosen = "validation_balanced" if by == BALANCED else "validation"
     ways.sort(key=lambda way: -way[0][chosen])  # stable
     if by:  # of equals the cheapest; tables that do not say it have the first of the study
@@ -259,11 +259,11 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
     for row, right in ways:
         scores = np.stack(list(right.values()))
         row["test"], row["test_low"], row["test_high"] = accuracy(scores)
-        row |= dict(zip(BALANCES, within(crossed(scores * weights), 0), strict=True))
+        row |= dict(zip(BALANCES, within(two_way_interval(scores * weights), 0), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         shares.append(float((pairs != 0).mean()))
         pairs = pairs * weights if by == BALANCED else pairs
-        row["behind"], row["low"], row["high"] = within(crossed(pairs))
+        row["behind"], row["low"], row["high"] = within(two_way_interval(pairs))
         row["apart"] = not row["low"] <= 0 <= row["high"]
     differing = float(np.median(shares[1:])) if len(shares) > 1 else 0.0
     frame = pd.DataFrame([row for row, _ in ways])
@@ -272,7 +272,7 @@ def _of_size(tables: Tables, asked: pd.DataFrame, size: int | None) -> Advice | 
     falls = frame[chosen] - frame["balanced" if by == BALANCED else "test"]
     left = len(asked[~finished].drop_duplicates(WAY))
     optimism = float(falls[0] - falls.mean())
-    top = len(tables.about["layer_costs"]) - 1
+    top = len(tables.metadata["layer_costs"]) - 1
     best = np.stack(list(of_best.values()))
     found = majority(tables, task, part, best, by == BALANCED)
     few = too_few(best.shape[1], differing, part)
@@ -283,14 +283,14 @@ def accuracy(right: np.ndarray) -> tuple[float, float, float]:
     """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
     Pearson: few images that are all right are no proof that every image is.
     """
-    estimate = crossed(right)
+    estimate = two_way_interval(right)
     if len(np.unique(right)) == 1:
         rest = 1 - 0.025 ** (1 / right.shape[1])
         return (1.0, 1 - rest, 1.0) if right.all() else (0.0, 0.0, rest)
     return within(estimate, 0)
 
 
-def confusions(tables: Tables, advice: Advice, most: int = 12) -> pd.DataFrame:
+def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataFrame:
     """What the best way of an advice takes images for, over all its seeds.
 
     Returns:
@@ -300,7 +300,7 @@ def confusions(tables: Tables, advice: Advice, most: int = 12) -> pd.DataFrame:
     networks, best = tables.networks, advice.best
     own = networks[(networks.cell == best.cell) & (networks.recipe == best.recipe)]
     own = _at(own, advice.images_per_class)
-    names = tables.about["dataset"]["class_names"]
+    names = tables.metadata["dataset"]["class_names"]
     task = own.task.iloc[0]
     classes = [names[c] for c in tables.predictions[f"{task} classes"]]
     matrix = np.zeros((len(classes), len(classes)), int)
@@ -357,16 +357,16 @@ def summary(advice: list[Advice]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: Tables) -> dict:
+def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyResults) -> dict:
     """A way's row, before it is compared."""
     first = rows.iloc[0]
-    costs, short = tables.about["layer_costs"], "." in first.cell
+    costs, short = tables.metadata["layer_costs"], "." in first.cell
     top = first.n if short else len(costs)
     trained = range(first.frozen, top)
     return {
         **first[[*WAY, "n", "copied", "frozen"]],
         "short": short,
-        "steps": int(first.images // tables.about["recipe"]["batch_size"]),
+        "steps": int(first.images // tables.metadata["recipe"]["batch_size"]),
         "longer": first.images,
         "words": words(first, short, len(costs) - 1),
         "cost": first.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),

@@ -14,16 +14,16 @@ import pandas as pd
 
 from analysis.advice import accuracy, words
 from analysis.advised_figures import ARM, curve, race
-from analysis.baseline import Majority, too_few, within
 from analysis.html import figure, template, variable
 from analysis.page import MARGIN
-from analysis.paired import covering_choice, crossed
-from analysis.style import DARK, layer_colours
+from analysis.plotting.style import DARK, layer_colours
+from analysis.statistics.baseline import Majority, too_few, within
+from analysis.statistics.paired import covering_choice, two_way_interval
 from analysis.use import pasted
 from experiments.race import RULE, TIMES
 from transferability.data.packed import PackedDataset
 from transferability.files import write_atomic
-from transferability.networks.sequential import layer_costs
+from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
 from transferability.study.config import LBFGS, Config
 from transferability.study.spec import RunSpec
@@ -173,7 +173,7 @@ def answer(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Answer
     for row, _, tested in found:
         row["test"], row["low"], row["high"] = accuracy(tested)
         pairs = of_best.mean(0) - tested
-        row["behind"], row["behind_low"], row["behind_high"] = within(crossed(pairs))
+        row["behind"], row["behind_low"], row["behind_high"] = within(two_way_interval(pairs))
     table = pd.DataFrame([row for row, *_ in found])
     table["cost"] /= table.cost[0]
     chosen = covering_choice([v for _, v, _ in found], [tested for *_, tested in found])
@@ -222,13 +222,13 @@ def _strategy(
         "n": cell.n,
         "steps": first.recipe.steps,
         "rate": first.recipe.lr,
-        "optimizer": first.recipe.optimiser,
+        "optimizer": first.recipe.optimizer,
         "seeds": len(specs),
         "validation": right["validation"].mean(),
         "cost": _operations(first, dataset),
         "seconds": sum(store.provenance(spec)["seconds"] for spec in specs),
         "run": first.run_id,
-        "probe": first.recipe.optimiser == LBFGS,
+        "probe": first.recipe.optimizer == LBFGS,
         "recipe": first.recipe,
     }
     return row, right["validation"], right[part]
@@ -236,8 +236,8 @@ def _strategy(
 
 def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
     """Multiply-adds of its training, and of the first of two phases."""
-    costs = [layer.multiply_adds for layer in layer_costs(spec.network)]
-    if spec.recipe.optimiser == LBFGS:
+    costs = [layer.macs for layer in profile_layers(spec.network)]
+    if spec.recipe.optimizer == LBFGS:
         views = 1 + spec.recipe.mirror
         return sum(costs) * views * len(dataset.train_rows(list(spec.classes)))
     images = spec.recipe.steps * spec.recipe.batch_size
@@ -250,7 +250,9 @@ def _majority(
 ) -> Majority:
     common = int(np.bincount(labels["validation"]).argmax())
     always = (labels[part] == common).astype(float)
-    return Majority(repr(names[common]), float(always.mean()), within(crossed(right - always)))
+    return Majority(
+        repr(names[common]), float(always.mean()), within(two_way_interval(right - always))
+    )
 
 
 def _confused(

@@ -6,20 +6,30 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from analysis import plot
-from analysis.style import BLUE, GREEN, INK, LIGHT_RED, ORANGE, RED, Drawing, Mark, Panel
+from analysis.plotting import plot
+from analysis.plotting.style import (
+    BLUE,
+    GREEN,
+    INK,
+    LIGHT_RED,
+    ORANGE,
+    RED,
+    FigureSpec,
+    Panel,
+    Style,
+)
 
 if TYPE_CHECKING:
     from analysis.advised import Answer
 
 ARM = ["cell", "rate", "optimizer"]  # what the steps of a race are of
-PROBE = Mark("a linear classifier on layer n", BLUE, "s")
+PROBE = Style("a linear classifier on layer n", BLUE, "s")
 KINDS = {  # what a cell ends with, and whether it is short -> how it is drawn
-    "two phases": Mark("two phases: new layers first, then everything", GREEN, "^", size=50),
-    "fine-tuned": Mark("n layers copied, all fine-tuned", LIGHT_RED, "P", size=60),
-    "frozen": Mark("n layers copied and frozen", RED, "D"),
-    "all copied": Mark("all layers copied, n frozen", ORANGE, "h", size=44),
-    "scratch": Mark("from scratch", INK, "o", filled=False),
+    "two phases": Style("two phases: new layers first, then everything", GREEN, "^", size=50),
+    "fine-tuned": Style("n layers copied, all fine-tuned", LIGHT_RED, "P", size=60),
+    "frozen": Style("n layers copied and frozen", RED, "D"),
+    "all copied": Style("all layers copied, n frozen", ORANGE, "h", size=44),
+    "scratch": Style("from scratch", INK, "o", filled=False),
 }
 
 
@@ -34,7 +44,7 @@ def kind(cell: str) -> str:
     return "fine-tuned" if cell.endswith("+") else "frozen"
 
 
-def curve(found: "Answer") -> Drawing:
+def curve(found: "Answer") -> FigureSpec:
     """What each depth is worth by itself."""
     probes = found.strategies[found.strategies.probe].sort_values("n")
     raced = found.strategies[~found.strategies.probe & (found.strategies.n > 0)]
@@ -49,7 +59,7 @@ def curve(found: "Answer") -> Drawing:
         axes.set_ylabel(f"Accuracy on {found.part} images")
 
     there = {kind(rows.iloc[0].cell) for _, rows in raced.groupby("n")}
-    return Drawing(
+    return FigureSpec(
         "curve",
         "What each depth is worth",
         f"Accuracy on {found.part} images of a linear classifier on each layer, and of the best "
@@ -60,7 +70,7 @@ def curve(found: "Answer") -> Drawing:
     )
 
 
-def race(found: "Answer") -> Drawing | None:
+def race(found: "Answer") -> FigureSpec | None:
     """Steps against validation accuracy; None before there is a race."""
     raced = found.strategies[~found.strategies.probe]
     if raced.empty:
@@ -82,7 +92,7 @@ def race(found: "Answer") -> Drawing | None:
         axes.set_ylabel("Validation accuracy")
 
     there = {kind(cell) for cell in raced.cell}
-    return Drawing(
+    return FigureSpec(
         "race",
         "The race",
         "Validation accuracy of every network that was trained, by its steps; lines join those of "
@@ -93,7 +103,7 @@ def race(found: "Answer") -> Drawing | None:
     )
 
 
-def _line(axes: Axes, x, y, rows: pd.DataFrame, mark: Mark) -> None:
+def _line(axes: Axes, x, y, rows: pd.DataFrame, mark: Style) -> None:
     axes.plot(x, y, color=mark.colour, lw=1.2, zorder=2)
     tips = [
         f"{row.cell}, {row.optimizer}, {row.steps} steps, rate {row.rate:g}: "

@@ -24,22 +24,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import plot
-from analysis.decomposition import shape
 from analysis.page import Page
-from analysis.stats import base_accuracy, t_interval
-from analysis.style import (
+from analysis.plotting import plot
+from analysis.plotting.style import (
     BLUE,
     INK,
     ORANGE,
     RED,
-    Drawing,
-    Mark,
+    FigureSpec,
     Panel,
-    tell_apart,
+    Style,
+    assign_styles,
     write,
 )
-from analysis.tables import Tables, write_csv
+from analysis.statistics.decomposition import shape
+from analysis.statistics.linear_model import base_accuracy, t_interval
+from analysis.tables import StudyResults, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
@@ -63,8 +63,8 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
         raise UserError(f"{folder} has no folders of analysis.collect")
     parts, levels = [], set()
     for path in paths:
-        tables = Tables.read(path)
-        grammar = tables.about["dataset"].get("grammar")
+        tables = StudyResults.read(path)
+        grammar = tables.metadata["dataset"].get("grammar")
         if grammar is None:
             raise UserError(f"{path} is not a study of embedded images (dataset=procedural)")
         levels.add(grammar["levels"])
@@ -158,16 +158,16 @@ def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
     return *t_interval(slopes), len(slopes)
 
 
-def drawing(networks: pd.DataFrame, levels: int) -> Drawing:
+def drawing(networks: pd.DataFrame, levels: int) -> FigureSpec:
     found = half_layers(networks)
     table, done = summary(found), networks[networks.accuracy.notna()]
     looks = {
-        shared: Mark(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
-        for shared, (colour, marker) in tell_apart(
+        shared: Style(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
+        for shared, (colour, marker) in assign_styles(
             sorted(set(done.shared)), LOOKS, "shared levels"
         ).items()
     }
-    return Drawing(
+    return FigureSpec(
         "calibration",
         "Calibration: where transfer breaks, against where the tasks stop to share rules "
         "(embedded images)",
@@ -216,7 +216,7 @@ def _caption(networks: pd.DataFrame, found: pd.DataFrame) -> str:
 
 
 def _shares(
-    networks: pd.DataFrame, looks: dict[int, Mark], treatment: str
+    networks: pd.DataFrame, looks: dict[int, Style], treatment: str
 ) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, lw=0.8, ls=":")
@@ -230,7 +230,7 @@ def _shares(
                 for r in own.itertuples()
             ]
             plot.scatter(
-                axes, own.n + shift, own.share, Mark("", mark.colour, mark.marker, size=16), tips
+                axes, own.n + shift, own.share, Style("", mark.colour, mark.marker, size=16), tips
             )
         axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
         plot.layer_axis(axes, networks.n.max())
@@ -243,7 +243,7 @@ def _half_layers(
     axes: Axes,
     found: pd.DataFrame,
     table: pd.DataFrame,
-    looks: dict[int, Mark],
+    looks: dict[int, Style],
     levels: int,
     last: int,
 ) -> None:
@@ -252,7 +252,7 @@ def _half_layers(
         tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
         x = row.shared - 0.2 + 0.04 * row.grammar
         plot.scatter(
-            axes, [x], [row.half_layer], Mark("", mark.colour, mark.marker, False, size=26), tips
+            axes, [x], [row.half_layer], Style("", mark.colour, mark.marker, False, size=26), tips
         )
     middle, low, high = table["half-loss layer"], table.low, table.high
     axes.errorbar(

@@ -30,20 +30,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.baseline import BALANCED, balanced_accuracy, commonest
-from analysis.predictors import predictors
-from analysis.representations import activity, first_layer_filters, similarity
-from analysis.tables import OPTIONAL, RESULTS, Tables, names, task_of
+from analysis.measurements.predictors import predictors
+from analysis.measurements.representations import activity, first_layer_filters, similarity
+from analysis.statistics.baseline import BALANCED, balanced_accuracy, commonest
+from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of
 from analysis.use import use_of
-from transferability.data.duplicates import near_sentence, sentence
+from transferability.data.duplicates import describe, near_sentence
 from transferability.data.packed import PackedDataset, dataset_of
 from transferability.errors import UserError
-from transferability.networks.sequential import layer_costs
+from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
-from transferability.study.jobs import with_sources
-from transferability.study.spec import RunSpec, given_of
+from transferability.study.jobs import with_bases
+from transferability.study.spec import RunSpec, pretrained_base_of
 from transferability.tasks import wordnet
 from transferability.tasks.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
 
@@ -64,17 +64,17 @@ MEASURED = [
 
 
 def collect(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier: Tables | None = None
-) -> Tables:
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier: StudyResults | None = None
+) -> StudyResults:
     """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study``
     False if not asked.
 
     ``earlier``: of these networks; what it has of runs that the store lacks is kept, and what is
     costly (similarity, activity) is only computed where it is new.
     """
-    earlier = earlier or Tables({}, pd.DataFrame(columns=RESULTS))
+    earlier = earlier or StudyResults({}, pd.DataFrame(columns=RESULTS))
     asked = {spec.run_id for spec in specs}
-    every = with_sources(specs)
+    every = with_bases(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
     done = [s for s in every if store.is_done(s)]  # asked once: a study may be running
     ended = {s.run_id for s in done}
@@ -95,7 +95,7 @@ def collect(
         if s.run_id in asked
         for evaluation in store.metrics(s)
     ]
-    tables = Tables(
+    tables = StudyResults(
         _about(every, [store.provenance(s) for s in done], dataset),
         pd.DataFrame(rows, columns=[*RESULTS, *OPTIONAL]),
         pd.DataFrame(curves),
@@ -108,7 +108,7 @@ def collect(
     return _keep(tables, earlier)
 
 
-def _keep(tables: Tables, earlier: Tables) -> Tables:
+def _keep(tables: StudyResults, earlier: StudyResults) -> StudyResults:
     """``tables`` with what ``earlier`` has of their runs and they lack,
     by id: one id, one result.
     """
@@ -131,13 +131,13 @@ def _keep(tables: Tables, earlier: Tables) -> Tables:
             return new
         return pd.concat(there).drop_duplicates([*runs, *rows], keep="last", ignore_index=True)
 
-    abouts = [tables.about, earlier.about]
+    abouts = [tables.metadata, earlier.metadata]
     union = {
         name: sorted({value for about in abouts for value in about[name]})
         for name in ("device", "versions", "commit")
     }
-    return Tables(
-        tables.about
+    return StudyResults(
+        tables.metadata
         | union
         | {"finished": max(filter(None, (about["finished"] for about in abouts)), default=None)},
         results,
@@ -281,7 +281,7 @@ def _duplicates(dataset: PackedDataset) -> dict[str, str]:
     found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
     dropped = dataset.meta["settings"].get("duplicates") == "drop"
     how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
-    said = [f"equal pictures: {sentence(found, names=False)} ({how})"] if found else []
+    said = [f"equal pictures: {describe(found, names=False)} ({how})"] if found else []
     if near:
         said.append(near_sentence(near, dataset.n_val + dataset.n_test))
     return {"duplicates": "; ".join(said)} if said else {}
@@ -298,8 +298,8 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     own = {}
     if any(split_kind(spec.split) == DISTANCE for spec in specs):
         own["distances"] = _distances(dataset)
-    if base := given_of(specs):
-        costs = [layer.multiply_adds for layer in layer_costs(last.network)]
+    if base := pretrained_base_of(specs):
+        costs = [layer.macs for layer in profile_layers(last.network)]
         own |= {"given": base.lines(), "layer_costs": costs}
     versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
     encoding = _encoding(dataset)
@@ -337,7 +337,7 @@ def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset)
     }
 
 
-def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
+def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     """Collect the study of the configuration into its folder, with what that has of it already.
 
     Returns: the folder, its tables, and every run of which they have a row.
@@ -350,17 +350,17 @@ def collect_study(config: Config) -> tuple[Path, Tables, list[RunSpec]]:
     dataset = dataset_of(config.dataset)
     folder = Path(config.out or f"figures/{config.study.name}-{dataset.name}")
     whole = all((folder / name).exists() for name in ("results.csv", "about.json"))
-    earlier = Tables.read(folder) if whole else None
+    earlier = StudyResults.read(folder) if whole else None
     specs, store = study_specs(config, dataset), Store(config.store)
     tables = collect(specs, store, dataset, earlier)
-    _say_choice(tables.about, config.study.choose_by)
+    _say_choice(tables.metadata, config.study.choose_by)
     use = use_of(config, specs) if config.words else None
     if earlier and not any(map(store.is_done, specs)):  # all of them lie in another store
-        use = earlier.about.get("use", use)
+        use = earlier.metadata.get("use", use)
     if use:
-        tables.about["use"] = use
+        tables.metadata["use"] = use
     tables.write(folder)
-    return folder, tables, with_sources(specs)
+    return folder, tables, with_bases(specs)
 
 
 def _say_choice(about: dict[str, Any], choose_by: str) -> None:

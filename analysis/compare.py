@@ -28,18 +28,18 @@ import pandas as pd
 from scipy import stats
 
 from analysis.page import Page
-from analysis.paired import crossed
+from analysis.plotting.selection import with_share
+from analysis.plotting.style import FigureSpec, write
 from analysis.questions import variants
-from analysis.selection import with_share
-from analysis.stats import BLOCK, t_interval
-from analysis.style import Drawing, write
-from analysis.tables import VARIANT, Tables, mixed, write_csv
+from analysis.statistics.linear_model import BLOCK, t_interval
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import VARIANT, StudyResults, mixed, write_csv
 from transferability.errors import UserError
 
 TASK = [name for name in BLOCK if name not in VARIANT]
 
 
-def compared(first: Tables, second: Tables, names: tuple[str, str]) -> Drawing:
+def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) -> FigureSpec:
     """The drawing of both, its table a row a treatment and n.
 
     Raises:
@@ -62,18 +62,18 @@ def compared(first: Tables, second: Tables, names: tuple[str, str]) -> Drawing:
     shared = set(zip(table.split_kind, table.treatment, strict=True))
     results = pd.concat([one, other], ignore_index=True).drop(columns="right", errors="ignore")
     in_both = [pair in shared for pair in zip(results.split_kind, results.treatment, strict=True)]
-    both = Tables(first.about, results[in_both])
+    both = StudyResults(first.metadata, results[in_both])
     drawn = variants.draw(both)
     caption = f"{drawn.caption} {_differ(first, second, names)}"
     title = f"{names[0]} and {names[1]}: what is left when layers are frozen or copied"
     return replace(drawn, name="compare", title=title, caption=caption, table=table)
 
 
-def _checksum(tables: Tables) -> str | None:
-    return tables.about["dataset"].get("checksum")
+def _checksum(tables: StudyResults) -> str | None:
+    return tables.metadata["dataset"].get("checksum")
 
 
-def _networks(tables: Tables, name: str, same_images: bool) -> pd.DataFrame:
+def _networks(tables: StudyResults, name: str, same_images: bool) -> pd.DataFrame:
     """Those of a study under its name; tasks of other images are other tasks."""
     networks = with_share(tables.networks).assign(network=name, recipe="")
     return networks if same_images else networks.assign(task=f"{name} " + networks.task)
@@ -122,7 +122,7 @@ def _within(
     images = [_on_images(row, column, first, second) for row in both.itertuples()]
     if all(one is not None for one in images):
         seeds = f" and {len(images)} seeds" if len(images) > 1 else ""
-        return *crossed(np.array(images)), f"the same images{seeds}"
+        return *two_way_interval(np.array(images)), f"the same images{seeds}"
     return float(change.mean()), np.nan, np.nan, "no interval: one task, no predictions"
 
 
@@ -159,11 +159,11 @@ def _between(
     return value, float(found.low), float(found.high), f"{counts[1]} and {counts[0]} other tasks"
 
 
-def _differ(first: Tables, second: Tables, names: tuple[str, str]) -> str:
+def _differ(first: StudyResults, second: StudyResults, names: tuple[str, str]) -> str:
     """In which settings."""
     found = []
     for part in ("dataset", "network", "recipe"):
-        one, other = first.about[part], second.about[part]
+        one, other = first.metadata[part], second.metadata[part]
         keys = [k for k in one if k in other and one[k] != other[k]]
         keys = [k for k in keys if not isinstance(one[k], (list, tuple, dict))]
         found += [f"{part} {k} {one[k]} and {other[k]}" for k in keys if k != "checksum"]
@@ -176,7 +176,7 @@ def main(folders: Sequence[Path], page: Page, out: Path | None = None) -> None:
     names = tuple(folder.resolve().name for folder in folders)
     if names[0] == names[1]:
         names = tuple(str(folder) for folder in folders)
-    made = compared(*(Tables.read(folder) for folder in folders), names)
+    made = compared(*(StudyResults.read(folder) for folder in folders), names)
     out = out or Path("figures") / "-".join(folder.resolve().name for folder in folders)
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "compare.csv", made.table)

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.style import AS_TEXT, Drawing, Mark, Panel, render, styled
+from analysis.plotting.style import AS_TEXT, FigureSpec, Panel, Style, render, styled
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -34,7 +34,7 @@ def template(file: str, **filters: Callable) -> jinja2.Template:
     return environment.get_template(file)
 
 
-def figure(drawing: Drawing, colours: Iterable[str]) -> dict[str, Any]:
+def figure(drawing: FigureSpec, colours: Iterable[str]) -> dict[str, Any]:
     name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
     labels = [
         f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}"
@@ -56,7 +56,7 @@ def figure(drawing: Drawing, colours: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _swatch(mark: Mark) -> Panel:
+def _swatch(mark: Style) -> Panel:
     """A line and mark as in the legend."""
 
     def draw(axes) -> None:

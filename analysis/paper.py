@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables import RESULTS, Tables, names
+from analysis.tables import RESULTS, StudyResults, names
 from transferability.study import cells
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM
 
@@ -44,7 +44,7 @@ FINE_TUNED = [
 
 
 @lru_cache(maxsize=1)
-def published() -> Tables:
+def published() -> StudyResults:
     """The 148 published runs and the 22 whose logs are not published, as one study."""
     logs = pd.read_csv(files("transferability.reference") / "yosinski2014_runs.csv")
     rows = [_row(log) for log in logs.itertuples()]
@@ -75,10 +75,10 @@ def published() -> Tables:
         "device": ["Nvidia K20, 9.5 days a network (paper, section 4)"],
         "versions": ["Caffe, 2014"],
     }
-    return Tables(about, pd.DataFrame(rows, columns=RESULTS))
+    return StudyResults(about, pd.DataFrame(rows, columns=RESULTS))
 
 
-def beside(tables: Tables) -> pd.DataFrame:
+def beside(tables: StudyResults) -> pd.DataFrame:
     """The published networks that figures draw beside a study's, n by n.
 
     None beside the paper itself, and beside networks of another depth,

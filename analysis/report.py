@@ -19,23 +19,23 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import captions
 from analysis.advice import LATER, advise, confusions, summary
-from analysis.baseline import commonest
-from analysis.claims import assess
-from analysis.decomposition import Transition, boosts, decompose, transition
 from analysis.figures import design
 from analysis.figures.write import drawings
 from analysis.html import figure, template, variable
-from analysis.over_splits import LEAST
 from analysis.page import MARGIN
-from analysis.paired import class_changes
 from analysis.paper import published
-from analysis.style import (
+from analysis.plotting import captions
+from analysis.plotting.style import (
     DARK,
     layer_colours,
 )
-from analysis.tables import Tables, mixed, names, read_csv, write_csv
+from analysis.statistics.baseline import commonest
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import Transition, boosts, decompose, transition
+from analysis.statistics.over_splits import LEAST
+from analysis.statistics.paired import class_changes
+from analysis.tables import StudyResults, mixed, names, read_csv, write_csv
 from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic
 
@@ -52,15 +52,15 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
     Raises:
         UserError: there are no tables.
     """
-    tables = Tables.read(folder)
+    tables = StudyResults.read(folder)
     remove_leftovers(folder)
     networks = _comparable(tables)
     write_csv(folder / "claims.csv", assess(networks, tables.layers, margin))
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
     if advice := advise(tables, margin):
-        ways = pd.concat([a.ways.assign(images_per_class=a.images_per_class) for a in advice])
-        later = () if "choose_by" in tables.about else LATER
+        ways = pd.concat([a.strategies.assign(images_per_class=a.images_per_class) for a in advice])
+        later = () if "choose_by" in tables.metadata else LATER
         write_csv(folder / "advice.csv", ways.drop(columns=list(later)))
     path = folder / "report.html"
     now = datetime.datetime.now().astimezone()
@@ -69,12 +69,12 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
     return path
 
 
-def unfinished(tables: Tables) -> bool:
+def unfinished(tables: StudyResults) -> bool:
     """Whether networks of the study are missing that may still come."""
     return not tables.is_paper and bool((tables.results.state == "missing").any())
 
 
-def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> str:
+def page(tables: StudyResults, written: str | None = None, margin: float = MARGIN) -> str:
     """The whole page; every name that comes from a dataset or a table is escaped.
 
     Args:
@@ -87,7 +87,7 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
     claims, advice = _claims(networks, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
     return template("report.html.j2", signed=_signed, p=_p).render(
-        about=tables.about,
+        about=tables.metadata,
         written=written,
         is_paper=is_paper,
         colours={variable(light): (light, dark) for light, dark in colours.items()},
@@ -107,8 +107,8 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
         decomposition=decompose(networks),
         changes=class_changes(tables),
         advice=advice[-1] if advice else None,
-        store=tables.about.get("use", {}).get("store", "runs"),
-        paste=shlex.join(settings_of(tables.about, advice[-1])) if advice else None,
+        store=tables.metadata.get("use", {}).get("store", "runs"),
+        paste=shlex.join(settings_of(tables.metadata, advice[-1])) if advice else None,
         sizes=summary(advice) if len(advice) > 1 else None,
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),
@@ -118,12 +118,12 @@ def page(tables: Tables, written: str | None = None, margin: float = MARGIN) -> 
     )
 
 
-def _comparable(tables: Tables) -> pd.DataFrame:
+def _comparable(tables: StudyResults) -> pd.DataFrame:
     """The networks, or none where means over them would mix what the study varies."""
     return tables.networks.iloc[:0] if mixed(tables.networks) else tables.networks
 
 
-def _counts(tables: Tables) -> dict[str, Any]:
+def _counts(tables: StudyResults) -> dict[str, Any]:
     results = tables.results
     done = results[results.state == "done"]
     return {
@@ -138,7 +138,7 @@ def _counts(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _claims(networks: pd.DataFrame, tables: Tables, margin: float) -> list[dict[str, Any]]:
+def _claims(networks: pd.DataFrame, tables: StudyResults, margin: float) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
     ours = assess(networks, tables.layers, margin).to_dict("records")
     if not tables.is_paper:
@@ -192,7 +192,7 @@ def _p(value: float) -> str:
 
 def main(folder: Path, margin: float = MARGIN) -> None:
     path = write_report(folder, margin)
-    claims, advice = read_csv(folder / "claims.csv"), advise(Tables.read(folder), margin)
+    claims, advice = read_csv(folder / "claims.csv"), advise(StudyResults.read(folder), margin)
     for one in advice[-1:]:
         print("\n".join(one.sentences))
     if not advice or (claims.verdict != "not tested").any():

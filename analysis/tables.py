@@ -100,11 +100,11 @@ PREDICTIONS = "predictions.safetensors"
 
 
 @dataclass
-class Tables:
+class StudyResults:
     """What is known of one study.
 
     Attributes:
-        about: what was run, in words and numbers; ``statistic`` names the column that figures show.
+        metadata: what was run, in words and numbers; ``statistic`` names the column that figures show.
         results: a row a network, columns RESULTS, and those of OPTIONAL that it has.
         curves: a row an evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
         filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
@@ -117,7 +117,7 @@ class Tables:
             before these were kept.
     """
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     results: pd.DataFrame
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     filters: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -166,11 +166,11 @@ class Tables:
             else:
                 (folder / f"{name}.csv").unlink(missing_ok=True)
         write_atomic(
-            folder / "about.json", json.dumps(self.about, indent=1, ensure_ascii=False) + "\n"
+            folder / "about.json", json.dumps(self.metadata, indent=1, ensure_ascii=False) + "\n"
         )
 
     @classmethod
-    def read(cls, folder: Path) -> "Tables":
+    def read(cls, folder: Path) -> "StudyResults":
         """The tables in ``folder``.
 
         Raises:
@@ -198,18 +198,18 @@ class Tables:
     @property
     def is_paper(self) -> bool:
         """Whether these are the paper's published numbers themselves."""
-        return self.about.get("published", False)
+        return self.metadata.get("published", False)
 
     @property
     def layers(self) -> int:
         """How many layers the study's networks have;
         tables of before, which do not say, are of the 8-layer family.
         """
-        return self.about["network"].get("layers", 8)
+        return self.metadata["network"].get("layers", 8)
 
     @property
     def dataset(self) -> str:
-        return self.about["dataset"]["name"]
+        return self.metadata["dataset"]["name"]
 
     @property
     def networks(self) -> pd.DataFrame:
@@ -218,13 +218,13 @@ class Tables:
         ``right``: (images,) bool, or None.
         """
         own = self.results[self.results.in_study]
-        own = own.assign(accuracy=own[self.about["statistic"]])
-        if not self.predictions or self.about["statistic"] not in ("top1", "top1_balanced"):
+        own = own.assign(accuracy=own[self.metadata["statistic"]])
+        if not self.predictions or self.metadata["statistic"] not in ("top1", "top1_balanced"):
             return own
         pairs = zip(own.run, own.task, strict=True)
-        return own.assign(right=[self.right(run, task) for run, task in pairs])
+        return own.assign(right=[self.correct(run, task) for run, task in pairs])
 
-    def right(self, run: str, task: str, part: str = "validation") -> np.ndarray | None:
+    def correct(self, run: str, task: str, part: str = "validation") -> np.ndarray | None:
         """Whether a network takes each image of a part for what it is, (images,) bool; None where
         its predictions were not kept.
         """

@@ -23,7 +23,7 @@ from analysis.report import write_report
 from experiments.cli import STOPPED
 from transferability.runs.store import Store
 from transferability.study.config import Config
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
 
 PAUSE = 60.0  # seconds, at least
@@ -51,7 +51,7 @@ def watch(config: Config) -> None:
 
 def to_come(missing: list[RunSpec], store: Store) -> list[RunSpec]:
     """The runs that have not failed, nor one that they start from."""
-    return [s for s in missing if not any(map(store.failure, with_sources([s])))]
+    return [s for s in missing if not any(map(store.failure, with_bases([s])))]
 
 
 def main(config: Config) -> None:

@@ -53,11 +53,11 @@ from transferability.data.mirrors import mirrored
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
-from transferability.networks.pretrained import open_given
-from transferability.runs.runner import ensure
+from transferability.networks.pretrained import load_pretrained
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.config import LBFGS, Config
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
 from transferability.training.execution import execution_of
 
@@ -95,7 +95,7 @@ class Advising:
         if recipe.mirror and (pairs := mirrored([c.name for c in self.dataset.classes])):
             log.info("classes %s and %s are mirror images: nothing is mirrored", *pairs[0])
             recipe = replace(recipe, mirror=False)
-        given = open_given(config.weights, config.network)
+        given = load_pretrained(config.weights, config.network)
         self.task = Task(self.dataset, config.network, recipe, given)
         self.store, self.execution = Store(config.store), execution_of(config)
         self.speed = Speed(Cost(self.store, self.dataset, self.execution))
@@ -146,13 +146,13 @@ class Advising:
 
     def train(self, specs: list[RunSpec]) -> bool:
         """Finish ``specs``; returns whether there was anything to do."""
-        left = [s for s in with_sources(specs) if not self.store.is_done(s)]
+        left = [s for s in with_bases(specs) if not self.store.is_done(s)]
         if not left:
             return False
-        probes = specs[0].recipe.optimiser == LBFGS
+        probes = specs[0].recipe.optimizer == LBFGS
         with nullcontext() if probes else self.speed.measured(left):
             try:
-                ensure(specs, self.store, self.dataset, self.execution)
+                train_missing(specs, self.store, self.dataset, self.execution)
             except UserError as error:  # of networks that failed the race does without
                 if not any(map(self.store.failure, left)):
                     raise

@@ -27,15 +27,15 @@ import numpy as np
 import torch
 
 from transferability.data.batch import Batch
-from transferability.data.readers.base import Item, file_item
+from transferability.data.readers.base import Sample, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.data.transforms import BAD, Preprocessing, fault
 from transferability.errors import UserError, and_more
 from transferability.networks.modules import channels_subtracted
-from transferability.networks.pretrained import open_given, state_of
-from transferability.networks.sequential import Chain
-from transferability.networks.zoo.pretrained_info import Facts, Given
+from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
+from transferability.networks.sequential import SequentialNetwork
+from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
 from transferability.study.config import Config
 
 AT_ONCE = 25  # images
@@ -52,7 +52,7 @@ CLIP = (
 def main(config: Config) -> None:
     if not config.weights:
         raise UserError("weights= says which weights are to be measured")
-    given = open_given(config.weights, config.network)
+    given = load_pretrained(config.weights, config.network)
     for line in given.lines():
         print(line)
     tree = FileTree(config.dataset.source)
@@ -71,7 +71,9 @@ def main(config: Config) -> None:
     print(best_input(given, items, first, config.dataset.orientation))
 
 
-def best_input(given: Given, images: list[Item], first: int, orientation: str = "ignore") -> str:
+def best_input(
+    given: PretrainedBase, images: list[Sample], first: int, orientation: str = "ignore"
+) -> str:
     """What other means and standard deviations than the weights' own give, in a sentence.
 
     Args:
@@ -94,8 +96,8 @@ def best_input(given: Given, images: list[Item], first: int, orientation: str = 
 
 
 def ranked(
-    given: Given,
-    images: list[Item],
+    given: PretrainedBase,
+    images: list[Sample],
     orientation: str = "ignore",
     known: tuple[tuple, tuple] | None = None,
 ) -> np.ndarray:
@@ -108,12 +110,12 @@ def ranked(
     Raises:
         UserError: the file has no classifier, or an image is damaged.
     """
-    network, state = given.network, state_of(given)
+    network, state = given.network, pretrained_state_dict(given)
     if known:
         network = replace(network, channel_mean=known[0], channel_std=known[1])
         state = state | {"input.mean": torch.from_numpy(channels_subtracted(network))}
     try:
-        chain = Chain(network, state["input.mean"].numpy())
+        chain = SequentialNetwork(network, state["input.mean"].numpy())
         chain.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"weights={given.weights} has no classifier to be measured") from error
@@ -143,14 +145,14 @@ def ranked(
     return np.array(ranks)
 
 
-def _prepared(item: Item, preprocessing: Preprocessing) -> np.ndarray:
+def _prepared(item: Sample, preprocessing: Preprocessing) -> np.ndarray:
     try:
         return preprocessing(item.read())[0]
     except BAD as error:
         raise UserError(f"{item.name} {fault(error)}: mend or remove it") from error
 
 
-def _outputs(given: Given, classes: list[str]) -> list[int]:
+def _outputs(given: PretrainedBase, classes: list[str]) -> list[int]:
     """The output that stands for each of the classes.
 
     Raises:
@@ -165,7 +167,7 @@ def _outputs(given: Given, classes: list[str]) -> list[int]:
     return [known[name] for name in classes]
 
 
-def _names(facts: Facts, outputs: int) -> dict[str, int]:
+def _names(facts: PretrainedInfo, outputs: int) -> dict[str, int]:
     """The names of the weights' classes, and their outputs."""
     wnids = sorted(imagenet_groups())
     names = {name: i for i, name in enumerate(facts.classes or ())}

@@ -74,7 +74,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
                 traceback.print_exc()
             raise
         except KeyboardInterrupt:
-            if not stopping.asked():
+            if not stopping.stop_requested():
                 raise
             # joblib would kill the other workers; the launcher knows by itself that it
             # was asked to stop
@@ -100,7 +100,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             )
             sys.exit(_fail(f"{extra}{plainly(f'{error} {cause or str()}')}"))
         except UserError as error:  # of a job, whose own line is in its log
-            if not stopping.asked():
+            if not stopping.stop_requested():
                 sys.exit(_fail(str(error)))
         except RuntimeError as error:
             if not type(error).__module__.startswith("submitit."):
@@ -108,7 +108,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             sys.exit(_fail(str(error).partition("\n---")[0]))  # below the line is the job's log
         except KeyboardInterrupt:
             sys.exit(_stopped())
-        if stopping.asked():
+        if stopping.stop_requested():
             sys.exit(_stopped())
 
     return run

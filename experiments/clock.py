@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from experiments.cost import Cost
 from transferability.console import duration
-from transferability.networks.sequential import layer_costs
-from transferability.runs.estimate import multiply_adds
-from transferability.study.jobs import jobs, with_sources
+from transferability.networks.sequential import profile_layers
+from transferability.runs.estimate import macs
+from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Speed:
 
     def seconds(self, specs: list[RunSpec]) -> float:
         """Until all of ``specs``, and what they start from, are finished."""
-        left = [s for s in with_sources(specs) if not self.cost.store.is_done(s)]
+        left = [s for s in with_bases(specs) if not self.cost.store.is_done(s)]
         if not left:
             return 0.0
         if self._rate is None:  # of one thread, from a few timed steps
@@ -92,13 +92,13 @@ class Speed:
     def _work(self, specs: list[RunSpec]) -> float:
         """Multiply-adds that one thread makes, of as many as have a network."""
         threads = self.cost.execution.threads
-        return sum(self._of_job(job) / min(threads, len(job)) for job in jobs(specs))
+        return sum(self._of_job(job) / min(threads, len(job)) for job in group_into_jobs(specs))
 
     def _of_job(self, job: list[RunSpec]) -> float:
         dataset, classes = self.cost.dataset, list(job[0].classes)
         images = len(dataset.val_rows(classes)) + len(dataset.test_rows(classes))
-        forward = sum(sum(c.multiply_adds for c in layer_costs(s.network)) for s in job)
-        return multiply_adds(job, dataset, self.cost.store.step) + images * forward
+        forward = sum(sum(c.macs for c in profile_layers(s.network)) for s in job)
+        return macs(job, dataset, self.cost.store.step) + images * forward
 
 
 def said(stage: str, clock: Clock, leader: str) -> str:

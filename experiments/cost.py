@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from experiments.plan import UnpackedImagenet
-from transferability.console import counted, duration
+from transferability.console import duration, pluralize
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
-from transferability.networks.sequential import Chain, LayerCost, layer_costs
-from transferability.runs.estimate import multiply_adds
+from transferability.networks.sequential import LayerProfile, SequentialNetwork, profile_layers
+from transferability.runs.estimate import macs
 from transferability.runs.store import Store
 from transferability.study.cells import Cell
-from transferability.study.jobs import jobs
+from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import RunSpec
 from transferability.training.loop import Execution
-from transferability.training.state import Member, SharedPrefix, one_thread
+from transferability.training.state import PrefixCache, TrainState, one_thread
 
 BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl
 BYTES_PER_RUN = 6000  # specification, provenance, record, names of tensors
@@ -46,13 +46,13 @@ class Cost:
 
     def seconds(self, job: list[RunSpec]) -> float:
         """Seconds on one thread."""
-        return self.multiply_adds(job, lambda spec: 1 / self.measured(spec)[0])
+        return self.macs(job, lambda spec: 1 / self.measured(spec)[0])
 
-    def multiply_adds(
+    def macs(
         self, job: list[RunSpec], weight: Callable[[RunSpec], float] = lambda spec: 1.0
     ) -> float:
-        """What is left of a job, see :func:`multiply_adds`."""
-        return multiply_adds(job, self.dataset, self.store.step, weight)
+        """What is left of a job, see :func:`macs`."""
+        return macs(job, self.dataset, self.store.step, weight)
 
     def memory(self, job: list[RunSpec]) -> float:
         """Bytes: weights, momentum and gradients of every network;
@@ -74,17 +74,17 @@ class Cost:
 def print_cost(left: list[RunSpec], cost: Cost) -> None:
     """What it takes to train ``left``."""
     threads = cost.execution.threads
-    works = jobs(left)
+    works = group_into_jobs(left)
     images = sum(map(cost.images, left))
     read = sum(max(map(cost.images, job)) for job in works)
     seconds = [cost.seconds(job) for job in works]
     print(
         f"\nTo train: {len(left)} networks, {images:,} network-images, in {len(works)} jobs: about "
         f"{duration(sum(seconds) / threads)} on {cost.execution.device} with "
-        f"{counted(threads, 'thread')} (from a few timed steps; "
+        f"{pluralize(threads, 'thread')} (from a few timed steps; "
         "a shared machine may be slower)."
     )
-    operations = 2 * sum(map(cost.multiply_adds, works))
+    operations = 2 * sum(map(cost.macs, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
     print(_mirroring(left))
     if read:  # else only the last evaluations' results are to be written
@@ -119,9 +119,9 @@ def _mirroring(specs: list[RunSpec]) -> str:
 def schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> float:
     """Seconds until all jobs are done: the longest job first, bases before transfers."""
     total = 0.0
-    for generation in sorted({job[0].generation for job in works}):
+    for stage in sorted({job[0].stage for job in works}):
         free = [0.0] * devices
-        mine = [t for t, job in zip(seconds, works, strict=True) if job[0].generation == generation]
+        mine = [t for t, job in zip(seconds, works, strict=True) if job[0].stage == stage]
         for t in sorted(mine, reverse=True):
             heapq.heapreplace(free, free[0] + t)
         total += max(free)
@@ -149,8 +149,8 @@ def _size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _costs(spec: RunSpec) -> tuple[LayerCost, ...]:
-    return layer_costs(spec.network)
+def _costs(spec: RunSpec) -> tuple[LayerProfile, ...]:
+    return profile_layers(spec.network)
 
 
 def _weights(spec: RunSpec) -> int:
@@ -165,9 +165,9 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     From a few steps on random images.
     """
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
-    network = Chain(spec.network.whole, np.zeros(3, np.float32)).to(execution.device)
+    network = SequentialNetwork(spec.network.whole, np.zeros(3, np.float32)).to(execution.device)
     endless = replace(spec.recipe, steps=10**9)  # a recipe may have fewer steps than are timed
-    member = Member(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
+    member = TrainState(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
     batch = Batch(
@@ -182,11 +182,11 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     times = []
     with one_thread():
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            member.train_step(batch, SharedPrefix(batch))  # warms up, too
+            member.train_step(batch, PrefixCache(batch))  # warms up, too
         for _ in range(3):
             began = time.perf_counter()
-            member.train_step(batch, SharedPrefix(batch))
+            member.train_step(batch, PrefixCache(batch))
             member.loss_sum.item()  # waits for a GPU
             times.append(time.perf_counter() - began)
-    work = 3 * sum(layer.multiply_adds for layer in layer_costs(spec.network.whole)) * size
+    work = 3 * sum(layer.macs for layer in profile_layers(spec.network.whole)) * size
     return work / statistics.median(times), sum(kept.values()) / size

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
     raise SystemExit(run_module(__spec__.name))
 
 from transferability.networks import NetworkConfig
-from transferability.networks.sequential import layer_costs
+from transferability.networks.sequential import profile_layers
 from transferability.study.config import Config
 
 CLASSES = 1000  # where the network does not say: as ImageNet has
@@ -32,11 +32,9 @@ def print_layers(network: NetworkConfig) -> None:
     """
     network = network.resolved(network.outputs or CLASSES)
     rows = [["layer", "modules", "parameters", "multiply-adds", "output"]]
-    for number, cost in enumerate(layer_costs(network), 1):
+    for number, cost in enumerate(profile_layers(network), 1):
         size = " x ".join(map(str, cost.output))
-        rows.append(
-            [str(number), cost.modules, f"{cost.parameters:,}", f"{cost.multiply_adds:,}", size]
-        )
+        rows.append([str(number), cost.modules, f"{cost.parameters:,}", f"{cost.macs:,}", size])
     number, modules, parameters, operations, _ = (
         max(map(len, column)) for column in zip(*rows, strict=True)
     )

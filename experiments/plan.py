@@ -8,7 +8,7 @@ import numpy as np
 
 from transferability.data.packed import ClassInfo
 from transferability.runs.store import Store
-from transferability.study.jobs import jobs, with_sources
+from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 
 STATES = ("done", "training", "failed", "half", "missing")
@@ -49,9 +49,11 @@ def print_plan(
     Returns what is left to train.
     """
     numbers = {
-        s.run_id: number for number, job in enumerate(jobs(with_sources(study))) for s in job
+        s.run_id: number
+        for number, job in enumerate(group_into_jobs(with_bases(study)))
+        for s in job
     }
-    wanted = with_sources(specs)
+    wanted = with_bases(specs)
     states = {s.run_id: store.state(s) for s in wanted}
     print_states(wanted, states, numbers)
     left = [s for s in wanted if states[s.run_id] != "done"]
@@ -67,7 +69,7 @@ def print_states(
     with the ``numbers`` of the runs' jobs.
     """
     rows = []
-    for job in jobs(runs):
+    for job in group_into_jobs(runs):
         counts = Counter(states[s.run_id] for s in job)
         first = job[0]
         recipe = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from transferability.data.packed import PackedDataset
 from transferability.networks import NetworkConfig
-from transferability.networks.zoo.pretrained_info import Given
+from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study import cells
 from transferability.study.config import RecipeConfig, probe_recipe
 from transferability.study.spec import RunSpec, make_spec
@@ -38,7 +38,7 @@ RULE = (
 # chosen on the validation images of hand signs, where 30 steps with the batch's brought SGD from
 # 0.952 to 0.745, and SGD with the base's exploded at rates that train anything.
 ADAMW = {
-    "optimiser": "adamw",
+    "optimizer": "adamw",
     "weight_decay": 0.01,
     "bias_lr_multiplier": 1.0,
     "keep_statistics": True,
@@ -85,7 +85,7 @@ class Task:
     dataset: PackedDataset
     network: NetworkConfig
     recipe: RecipeConfig
-    given: Given
+    given: PretrainedBase
 
     def probe(self, n: int) -> RunSpec:
         """The linear classifier on layer ``n``."""

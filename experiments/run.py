@@ -31,7 +31,7 @@ from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
 from transferability.study.jobs import job_specs
-from transferability.study.spec import RunSpec, given_of
+from transferability.study.spec import RunSpec, pretrained_base_of
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # results named at the end
@@ -51,7 +51,7 @@ def main(config: Config) -> None:
     study = study_specs(config, dataset)
     specs = job_specs(study, config.job)
     store = Store(config.store)
-    if others := store.packed_otherwise(specs[0].dataset):
+    if others := store.runs_of_other_packs(specs[0].dataset):
         log.warning(
             "%s holds %d runs of %s packed from other images: "
             "they stay as they are, and are no part of this study",
@@ -72,7 +72,7 @@ def main(config: Config) -> None:
             *(shown(name) for name in pairs[0]),
             and_more(pairs),
         )
-    if given := given_of(study):
+    if given := pretrained_base_of(study):
         for line in given.lines():
             log.info("%s", line)
     if config.mode == "plan":
@@ -100,10 +100,10 @@ def plan(
 
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
     """Train ``specs``, and print what came of them."""
-    from transferability.runs.runner import ensure
+    from transferability.runs.runner import train_missing
     from transferability.training.execution import execution_of
 
-    ensure(specs, store, dataset, execution_of(config), config.sources)
+    train_missing(specs, store, dataset, execution_of(config), config.sources)
     for spec in specs[:SHOWN]:
         print(
             f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  "

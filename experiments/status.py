@@ -20,14 +20,14 @@ import statistics
 import time
 
 from experiments.plan import data_of, print_states
-from transferability.console import counted, duration
+from transferability.console import duration, pluralize
 from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
 from transferability.runs.progress import Progress, read
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
-from transferability.study.jobs import jobs, with_sources
+from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 
 SILENT = 60.0  # seconds without a note that are told: an evaluation may take as long, or longer
@@ -58,14 +58,17 @@ def training(specs: list[RunSpec], store: Store) -> list[Wave]:
     notes = [note for s in specs if (note := read(store.folder(s)))]
     noted = [([by_id[run] for run in note.runs if run in by_id], note) for note in notes]
     known = {run for note in notes for run in note.runs}
-    return [*noted, *((job, None) for job in jobs([s for s in specs if s.run_id not in known]))]
+    return [
+        *noted,
+        *((job, None) for job in group_into_jobs([s for s in specs if s.run_id not in known])),
+    ]
 
 
 def lines(specs: list[RunSpec], progress: Progress | None, store: Store) -> list[str]:
     """What one process trains, how far it is, and how well it goes."""
     data = " & ".join(dict.fromkeys(map(data_of, specs)))
     failed = sum(store.failure(s) is not None for s in specs)
-    what = f"{data}, {counted(len(specs), 'network')}{f' ({failed} failed)' if failed else ''}"
+    what = f"{data}, {pluralize(len(specs), 'network')}{f' ({failed} failed)' if failed else ''}"
     steps = specs[0].recipe.steps
     if progress is None:
         saved = min(map(store.step, specs))
@@ -113,7 +116,7 @@ def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
     except UserError:  # then it is another study that trains
         study = []
     else:
-        study = with_sources(study_specs(config, dataset))
+        study = with_bases(study_specs(config, dataset))
     asked = {s.run_id for s in study}
     mine = [wave for wave in waves if any(s.run_id in asked for s in wave[0])]
     if not mine:
@@ -123,12 +126,12 @@ def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
         )
     now = {s.run_id for specs, _ in mine for s in specs}
     left = [s for s in study if s.run_id not in now and not store.is_done(s)]
-    failed = [s for s in left if any(map(store.failure, with_sources([s])))]
+    failed = [s for s in left if any(map(store.failure, with_bases([s])))]
     to_begin = [s for s in left if s not in failed]
     running = len(now & asked)
     waiting = f", {len(failed)} failed or waiting for one that did" if failed else ""
     return (
-        f"The study: {len(study) - len(left) - running} of {counted(len(study), 'network')} done, "
+        f"The study: {len(study) - len(left) - running} of {pluralize(len(study), 'network')} done, "
         f"{running} training, {len(to_begin)} to begin{waiting}; "
         f"{time_left(mine, to_begin, store, dataset)}."
     )
@@ -146,6 +149,6 @@ def time_left(
     networks, threads = [specs for specs, _ in waves], [note.threads for note in notes]
     work = workload(networks, threads, to_begin, store.step, dataset)
     seconds, unlike = work.seconds(notes), work.unlike
-    others = f", and {counted(unlike, 'network')} of a kind not measured yet" if unlike else ""
+    others = f", and {pluralize(unlike, 'network')} of a kind not measured yet" if unlike else ""
     processes = "process that trains" if len(waves) == 1 else f"{len(waves)} processes that train"
     return f"about {duration(seconds)} left with the {processes} it now{others}"

@@ -30,13 +30,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from experiments.cli import STOPPED
-from transferability.console import counted
+from transferability.console import pluralize
 from transferability.data.packed import dataset_of
 from transferability.errors import UserError
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
-from transferability.study.jobs import jobs, with_sources
+from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ def main(config: Config) -> None:
         )
     # packs the embedded images before the jobs ask for them
     dataset, store = dataset_of(config.dataset), Store(config.store)
-    study = dict(enumerate(jobs(with_sources(study_specs(config, dataset)))))
-    bases = {number: job for number, job in study.items() if job[0].generation == 0}
-    transfers = {number: job for number, job in study.items() if job[0].generation > 0}
+    study = dict(enumerate(group_into_jobs(with_bases(study_specs(config, dataset)))))
+    bases = {number: job for number, job in study.items() if job[0].stage == 0}
+    transfers = {number: job for number, job in study.items() if job[0].stage > 0}
     failed = _train("bases", bases, store, [])
     ready = {
         n: job for n, job in transfers.items() if all(store.is_done(spec.base) for spec in job)
@@ -154,7 +154,7 @@ def _wait_for_slurm(logs: Path) -> None:
 
 def _describe(job: list[RunSpec]) -> str:
     names = dict.fromkeys(f"{s.split} → {s.cell.target}, seed {s.seed}" for s in job)
-    return f"{' & '.join(names)}, {counted(len(job), 'network')}"
+    return f"{' & '.join(names)}, {pluralize(len(job), 'network')}"
 
 
 def _log_of(logs: Path | None, number: int) -> str:

@@ -28,7 +28,7 @@ from analysis import collect
 from experiments import run
 from experiments.cli import CONF, command
 from transferability.data.pack import pack
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study import cells
 from transferability.study.config import Config, load
@@ -210,7 +210,7 @@ def trained(tmp_path_factory, dataset):
         for source in sources.values():
             run = bases.folder(source)
             shutil.copytree(run, store.root / run.name, copy_function=os.link)
-        ensure(specs, store, dataset, execution)
+        train_missing(specs, store, dataset, execution)
         return store
 
     return make

@@ -25,10 +25,10 @@ from transferability.data.batch import Batch
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
 from transferability.data.packed import open_dataset
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.errors import UserError
 from transferability.networks import KINDS, NetworkConfig
-from transferability.networks.sequential import Chain
+from transferability.networks.sequential import SequentialNetwork
 from transferability.study.config import Config, changed, load
 
 # --- images ---
@@ -185,7 +185,7 @@ def found(source, **settings):
     """Class names, and the (class, path below the source)
     pairs of training and of validation images.
     """
-    opened = open_source(config_of(source, **settings))
+    opened = read_dataset(config_of(source, **settings))
     names = [c.name for c in opened.classes]
     return names, *(
         [(names[item.label], item.name.removeprefix(f"{source}/")) for item in items]
@@ -195,7 +195,7 @@ def found(source, **settings):
 
 def counts(source, **settings):
     """Of training, validation and test the number of images of each class."""
-    opened = open_source(config_of(source, **settings))
+    opened = read_dataset(config_of(source, **settings))
     return [
         dict(Counter(opened.classes[item.label].name for item in items))
         for items in (opened.train, opened.val, opened.test)
@@ -209,7 +209,7 @@ def both(count):
 def refusal(source, **settings):
     """The one line with which opening is refused."""
     with pytest.raises(UserError) as error:
-        open_source(config_of(source, **settings))
+        read_dataset(config_of(source, **settings))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -359,7 +359,7 @@ def batch_of(size: int, crop: int, count: int = 2, seed: int = 0) -> Batch:
     return Batch(images, zeros, zeros, zeros, zeros.bool(), crop)
 
 
-def outputs(network: Chain, batch: Batch) -> list[torch.Tensor]:
+def outputs(network: SequentialNetwork, batch: Batch) -> list[torch.Tensor]:
     """The output of the input and of every layer."""
     x = network.input(batch)
     out = [x]

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from analysis.tables import RESULTS, Tables
+from analysis.tables import RESULTS, StudyResults
 
 SPLITS = {"random-0": "random", "random-1": "random", "natural-manmade": "natural-manmade"}
 COPIES = {
@@ -85,7 +85,7 @@ def row(
     }
 
 
-def tables_of(*rows: dict, layers: int = 8, **others: pd.DataFrame) -> Tables:
+def tables_of(*rows: dict, layers: int = 8, **others: pd.DataFrame) -> StudyResults:
     """Tables with these rows of results; ``others``: curves, filters, ..."""
     results = pd.DataFrame(rows, columns=RESULTS)
     results = results.assign(
@@ -102,4 +102,4 @@ def tables_of(*rows: dict, layers: int = 8, **others: pd.DataFrame) -> Tables:
         "device": ["none"],
         "versions": ["none"],
     }
-    return Tables(about, results, **others)
+    return StudyResults(about, results, **others)

@@ -204,7 +204,9 @@ def parts() -> list[tuple[str, Callable, list[Tensor]]]:
 
     def drop_gradient(x: Tensor, seed: Tensor, g: Tensor) -> Tensor:
         with torch.enable_grad():
-            return torch.autograd.grad(kernels.drop(x.requires_grad_(), seed, 0.5), x, g)[0]
+            return torch.autograd.grad(
+                kernels.dropout_reference(x.requires_grad_(), seed, 0.5), x, g
+            )[0]
 
     out = []
     for layer, channels, side, norm in ((1, 96, 55, True), (2, 256, 27, True), (5, 256, 13, False)):
@@ -215,9 +217,9 @@ def parts() -> list[tuple[str, Callable, list[Tensor]]]:
             values(channels),
         )
         place = images(channels, side // 2, torch.int8)
-        out.append((f"layer {layer}: bias, pool, ReLU", kernels.pooled, [x, bias]))
+        out.append((f"layer {layer}: bias, pool, ReLU", kernels.pool_relu_fused, [x, bias]))
         if norm:
-            out.append((f"layer {layer}: response normalisation", kernels.response_normed, [y]))
+            out.append((f"layer {layer}: response normalization", kernels.response_norm_fused, [y]))
             out.append(
                 (f"layer {layer}: its gradient, ReLU's", kernels.response_norm_gradient, [g, y])
             )
@@ -226,7 +228,7 @@ def parts() -> list[tuple[str, Callable, list[Tensor]]]:
         out.append((f"layer {layer}: gradient of the bias", kernels.bias_gradient, [g]))
         out.append((f"layer {layer}: gradient of the pool", pool_gradient(side), [g, place]))
     x, g = images(384, 13), images(384, 13)
-    out.append(("layer 3, 4: bias, ReLU", kernels.rectified, [x, values(384)]))
+    out.append(("layer 3, 4: bias, ReLU", kernels.relu_fused, [x, values(384)]))
     out.append(("layer 3, 4: gradient of ReLU", kernels.relu_gradient, [g, x]))
     out.append(("layer 3, 4: gradient of the bias", kernels.bias_gradient, [g]))
     out.append(
@@ -235,7 +237,13 @@ def parts() -> list[tuple[str, Callable, list[Tensor]]]:
     units = values(size, 4096, dtype=half)
     g = values(size, 4096, dtype=half)
     seed = values(dtype=torch.int64)
-    out.append(("layer 7, 8: dropout", lambda x, seed: kernels.drop(x, seed, 0.5), [units, seed]))
+    out.append(
+        (
+            "layer 7, 8: dropout",
+            lambda x, seed: kernels.dropout_reference(x, seed, 0.5),
+            [units, seed],
+        )
+    )
     out.append(("layer 7, 8: its gradient", drop_gradient, [units, seed, g]))
     return out
 

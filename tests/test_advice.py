@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from analysis.advice import advise, confusions, summary
 from analysis.figures import advice as figure
-from analysis.paired import crossed
-from analysis.plot import scatter
-from analysis.style import compose
-from analysis.tables import RESULTS, Tables
+from analysis.plotting.plot import scatter
+from analysis.plotting.style import compose
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import RESULTS, StudyResults
 
 
 def test_an_interval_over_images_and_seeds_holds_what_it_promises():
@@ -19,7 +19,7 @@ def test_an_interval_over_images_and_seeds_holds_what_it_promises():
     for _ in range(400):
         image, seed = draw.normal(0, 0.3, 200), draw.normal(0, 0.02, (4, 1))
         values = 0.1 + image + seed + draw.normal(0, 0.2, (4, 200))
-        centre, low, high = crossed(values)
+        centre, low, high = two_way_interval(values)
         assert centre == pytest.approx(values.mean())
         hits += low <= 0.1 <= high
     assert 0.93 <= hits / 400 <= 0.995
@@ -27,13 +27,13 @@ def test_an_interval_over_images_and_seeds_holds_what_it_promises():
 
 def test_intervals_by_hand():
     one = np.array([[1.0, 0.0, 0.0, 1.0]])
-    assert crossed(one)[0] == 0.5
+    assert two_way_interval(one)[0] == 0.5
     half = 3.182446 * np.sqrt(np.var(one, ddof=1) / 4)  # Student's t with 3 degrees of freedom
-    assert crossed(one)[1:] == pytest.approx((0.5 - half, 0.5 + half))
-    assert crossed(np.zeros((3, 10))) == (0.0, 0.0, 0.0)
+    assert two_way_interval(one)[1:] == pytest.approx((0.5 - half, 0.5 + half))
+    assert two_way_interval(np.zeros((3, 10))) == (0.0, 0.0, 0.0)
     seeds = np.array([[0.0] * 5, [1.0] * 5])  # images say nothing, seeds everything
     half = 12.7062 * np.sqrt(0.5 / 2)
-    assert crossed(seeds)[1:] == pytest.approx((0.5 - half, 0.5 + half), rel=1e-4)
+    assert two_way_interval(seeds)[1:] == pytest.approx((0.5 - half, 0.5 + half), rel=1e-4)
 
 
 LABELS = np.zeros(1000, np.int16)
@@ -79,17 +79,17 @@ def study(ways=WAYS, tests=True, seeds=(0, 1)):
     about = {"given": ["x"], "layer_costs": [10, 10, 10, 1], "statistic": "top1"}
     about |= {"dataset": {"name": "d"}, "network": {"name": "x", "layers": 4}}
     about |= {"recipe": {"batch_size": 10}}
-    return Tables(about, pd.DataFrame(rows), predictions=predictions)
+    return StudyResults(about, pd.DataFrame(rows), predictions=predictions)
 
 
 def test_the_best_on_validation_is_reported_on_test():
     (advice,) = advise(study())
     assert (advice.best.cell, advice.part) == ("A2B+", "test")
     assert advice.best.test == 0.8
-    assert advice.ways.cell.tolist()[:3] == ["A2B+", "A1B~2", "A3B+"]
+    assert advice.strategies.cell.tolist()[:3] == ["A2B+", "A1B~2", "A3B+"]
     falls = {cell: (way[4] - way[5]) / 1000 for cell, way in WAYS.items()}
     assert advice.optimism == pytest.approx(falls["A2B+"] - np.mean(list(falls.values())))
-    rows = advice.ways.set_index("cell")
+    rows = advice.strategies.set_index("cell")
     assert rows.behind["A3B"] == pytest.approx(0.1) and rows.apart["A3B"]
     assert rows.behind["A2B+"] == 0 and not rows.apart["A2B+"]
     assert advice.scratch.cell == "baseB" and advice.probe.cell == "A2.B"
@@ -120,7 +120,7 @@ def test_what_cannot_be_told_apart_is_not_called_as_good():
     for cell, place in (("A2B+", 0), ("A2.B", 1), ("A2B", 0)):
         tables.predictions[f"{cell}-0 test"] = (np.arange(1000) % 5 == place).astype(np.int16)
     (advice,) = advise(tables)
-    row = advice.ways.set_index("cell").loc["A2.B"]
+    row = advice.strategies.set_index("cell").loc["A2.B"]
     assert row.behind == 0 and row.high == pytest.approx(0.039, abs=5e-4) and not row.apart
     assert advice.as_good_and_cheaper.cell.tolist() == ["A2B", "A1B~2"], "A2B: the same images"
     assert advice.open_and_cheaper.cell.tolist() == ["A2.B"]
@@ -131,7 +131,7 @@ def test_without_test_images_it_says_that_it_flatters():
     (advice,) = advise(study(tests=False))
     assert advice.part == "validation" and advice.best.test == 0.86
     assert "flatters it" in advice.sentences[-1]
-    words = advice.ways.set_index("cell").words
+    words = advice.strategies.set_index("cell").words
     assert words["A1B~2"] == "copy all 3 layers of the given network, freeze 1"
     assert words["baseB"] == "train from scratch"
 
@@ -140,7 +140,7 @@ def test_controls_are_no_ways_and_what_is_not_finished_is_counted():
     """Own and random layers are the paper's controls; a way that lacks a seed is left out."""
     more = WAYS | {"B2B+": (2, 2, 0, "B", 990, 990), "R2B": (2, 0, 2, "R", 980, 980)}
     tables = study(more)
-    assert advise(tables)[0].ways.cell.tolist() == advise(study())[0].ways.cell.tolist()
+    assert advise(tables)[0].strategies.cell.tolist() == advise(study())[0].strategies.cell.tolist()
     del tables.predictions["A2B+-1 validation"]
     tables.results.loc[tables.results.run == "A2B+-1", ["top1", "test_top1"]] = np.nan
     (advice,) = advise(tables)
@@ -234,13 +234,13 @@ def test_a_value_that_is_missing_has_neither_mark_nor_tip():
 
 def test_a_confusion_matrix_counts_every_seed_and_names_of_many_classes_the_mistakes():
     tables = study()
-    tables.about["dataset"] = {"class_names": ["cat", "dog"]}
+    tables.metadata["dataset"] = {"class_names": ["cat", "dog"]}
     tables.predictions["t classes"] = np.array([0, 1], np.int16)
     (advice,) = advise(tables)
     matrix = confusions(tables, advice)
     assert matrix.columns.tolist() == ["", "cat", "dog"]
     assert matrix.to_numpy()[:, 1:].tolist() == [[1600, 400], [0, 0]]
-    tables.about["dataset"] = {"class_names": list("abcdefghijklmn")}
+    tables.metadata["dataset"] = {"class_names": list("abcdefghijklmn")}
     tables.predictions["t classes"] = np.arange(14, dtype=np.int16)
     worst = confusions(tables, advice).iloc[0]
     assert (worst.shows, worst["taken for"], worst.images, worst.share) == ("a", "b", 400, 0.2)
@@ -248,7 +248,7 @@ def test_a_confusion_matrix_counts_every_seed_and_names_of_many_classes_the_mist
 
 def test_only_studies_of_a_given_base_are_advised():
     tables = study()
-    del tables.about["given"]
+    del tables.metadata["given"]
     assert advise(tables) == []
     tables = study()
     tables.predictions.clear()

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from analysis.paired import covering_choice
+from analysis.statistics.paired import covering_choice
 from experiments import advise, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
@@ -21,7 +21,7 @@ from experiments.race import EPOCHS, STEPS, Arm, candidates, fitting, survivors
 from tests.conftest import CPU, captured
 from tests.helpers import lines, network_of, write
 from transferability.runs.store import Store
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_two_classes_of_twenty_images_end_well(finished):
     cells = {str(spec.cell) for spec in specs}
     assert {f"A{n}.B" for n in range(1, 8)} <= cells and "baseB" in cells
     assert any(s.cell.again and s.recipe.keep_statistics for s in specs)
-    raced = [s.recipe.steps for s in specs if s.recipe.optimiser != "lbfgs"]
+    raced = [s.recipe.steps for s in specs if s.recipe.optimizer != "lbfgs"]
     assert min(raced) == STEPS and max(raced) <= EPOCHS * 40 / 8, "no image is seen more often"
 
 
@@ -156,7 +156,7 @@ def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, 
     speed, specs = Speed(cost), [spec_of("A3B"), spec_of("A3B+")]
     guessed = speed.seconds(specs)
     assert guessed > speed.seconds(specs[:1]) > 0, "the base that they start from is in it"
-    with speed.measured(with_sources(specs)):
+    with speed.measured(with_bases(specs)):
         time.sleep(0.2)
     assert speed.seconds(specs) == pytest.approx(CAUTION * 0.2, rel=0.2)
     longer = [spec_of("A3B", recipe={"steps": 16})]
@@ -169,7 +169,7 @@ def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
     """Stage 1 is finished whatever it takes: no time is worth more than an answer."""
     status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
     assert status == 0 and "of the test images right" in out, err
-    assert all(spec.recipe.optimiser == "lbfgs" for spec in Store(tmp_path / "runs").specs())
+    assert all(spec.recipe.optimizer == "lbfgs" for spec in Store(tmp_path / "runs").specs())
 
 
 def test_what_is_missing_is_one_line(given, tmp_path):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from analysis.advice import advise, summary
-from analysis.baseline import balanced_accuracy, balancing, too_few, within
-from analysis.claims import assess
 from analysis.figures import advice as figure
-from analysis.paired import crossed
-from analysis.style import compose
+from analysis.plotting.style import compose
+from analysis.statistics.baseline import balanced_accuracy, balancing, too_few, within
+from analysis.statistics.claims import assess
+from analysis.statistics.paired import two_way_interval
 from tests.conftest import shrunk
 from tests.test_advice import WAYS, study
 from transferability.errors import UserError
@@ -31,9 +31,9 @@ def unbalanced(answers, images=200, defects=10, choose_by=None):
             tables.predictions[f"{cell}-0 {part}"] = taken
         own = tables.results.cell == cell
         tables.results.loc[own, ["top1", "test_top1"]] = (taken == labels).mean()
-    tables.about["dataset"] = {"class_names": ["good", "defect"]}
+    tables.metadata["dataset"] = {"class_names": ["good", "defect"]}
     if choose_by:
-        tables.about["choose_by"] = choose_by
+        tables.metadata["choose_by"] = choose_by
     return tables
 
 
@@ -57,7 +57,7 @@ def test_the_commonest_class_stands_beside_the_best():
 
 def test_of_equals_the_cheapest_wins_but_in_tables_of_before():
     (advice,) = advise(unbalanced(NOISE, choose_by="accuracy"))
-    assert advice.best.cell == "A2.B" and (advice.ways.cost >= 1).all()
+    assert advice.best.cell == "A2.B" and (advice.strategies.cost >= 1).all()
     assert advise(unbalanced(NOISE))[0].best.cell == "baseB"
 
 
@@ -68,14 +68,14 @@ def test_what_is_chosen_by_balanced_accuracy():
     assert (by_accuracy.best.cell, by_balanced.best.cell) == ("A2.B", "A2B")
     best = by_balanced.best
     assert best.balanced == best.validation_balanced == pytest.approx((182 / 190 + 9 / 10) / 2)
-    rows = by_balanced.ways.set_index("cell")
+    rows = by_balanced.strategies.set_index("cell")
     assert rows.behind["baseB"] == pytest.approx(best.balanced - 0.5) and rows.apart["baseB"]
     assert by_balanced.majority.accuracy == pytest.approx(0.5)
     assert "chosen on validation images by balanced accuracy: " in by_balanced.sentences[0]
     assert summary([by_balanced]).test[0] == best.balanced
     tables = unbalanced(LEARNED, choose_by="balanced_accuracy")
-    tables.about["dataset"]["name"] = "d"
-    tables.about["network"] = {"name": "x", "layers": 4}
+    tables.metadata["dataset"]["name"] = "d"
+    tables.metadata["network"] = {"name": "x", "layers": 4}
     drawing = figure.draw(tables)
     assert "balanced_low" in drawing.table and drawing.caption.startswith("Balanced accuracy on")
     assert "Always answering 'good', the commonest class, has 0.500." in drawing.caption
@@ -98,10 +98,10 @@ def test_no_interval_is_beyond_what_is_possible():
             {"A2B": (images - 1, 1), "baseB": (0, 0), "A3B": (images - 1, 0)}, images, 1
         )
         if images == 1:
-            assert crossed(np.ones((1, 1)))[1:] == (-np.inf, np.inf)
+            assert two_way_interval(np.ones((1, 1)))[1:] == (-np.inf, np.inf)
             continue
         (advice,) = advise(tables)
-        ways = advice.ways
+        ways = advice.strategies
         for column in ("low", "high"):
             assert ways[column].between(-1, 1).all()
             assert ways[f"test_{column}"].between(0, 1).all()

@@ -16,7 +16,7 @@ from transferability.networks import kernels
 from transferability.networks.kernels import fused
 from transferability.runs.runner import make_cohorts
 from transferability.study import cells
-from transferability.training.state import build_member
+from transferability.training.state import build_state
 
 
 def rehearse(monkeypatch) -> None:
@@ -54,10 +54,10 @@ def test_every_part_runs_at_toy_size(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def make(spec_of, trained, dataset):
-    """make(precision): four networks with dropout, image mean and response normalisation,
+    """make(precision): four networks with dropout, image mean and response normalization,
     at the original's rate.
     """
-    network = {"normalisation": "lrn", "dropout": 0.5, "mean": "image", "groups": [1, 2, 1, 2, 2]}
+    network = {"normalization": "lrn", "dropout": 0.5, "mean": "image", "groups": [1, 2, 1, 2, 2]}
     network |= {"strides": [2, 1, 1, 1, 1], "pools": [1, 2]}
 
     def specs(precision):
@@ -69,7 +69,7 @@ def make(spec_of, trained, dataset):
     def cohort(precision):
         (made,) = make_cohorts(specs(precision), stores[precision], dataset, CPU)
         # both precisions start from the same
-        for m, source in zip(made.members, specs("float32"), strict=True):
+        for m, source in zip(made.states, specs("float32"), strict=True):
             m.network.load_state_dict(initial(source, stores["float32"], made.stream))
         return made
 
@@ -77,7 +77,7 @@ def make(spec_of, trained, dataset):
 
 
 def initial(spec, store, stream):
-    return build_member(spec, stream, store.weights(spec.source), None).network.state_dict()
+    return build_state(spec, stream, store.weights(spec.source), None).network.state_dict()
 
 
 FAST = replace(CPU, stacked=False)
@@ -101,9 +101,9 @@ def test_right_computations_pass(make, stacked):
     [
         ("bias_gradient", lambda right: lambda g: 1.02 * right(g)),
         ("response_norm_gradient", lambda right: lambda g, y: right(g, y) + 0.01 * g),
-        ("pooled", lambda right: lambda x, bias: right(x, bias + 0.01)),
+        ("pool_relu_fused", lambda right: lambda x, bias: right(x, bias + 0.01)),
         ("unshuffled", lambda right: lambda x, *a: right(x, *a).roll(1, 0)),
-        ("drop", lambda right: lambda x, seed, p, dims: right(x, seed + 1, p, dims)),
+        ("dropout_reference", lambda right: lambda x, seed, p, dims: right(x, seed + 1, p, dims)),
         ("relu_gradient", lambda right: lambda g, y: g),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

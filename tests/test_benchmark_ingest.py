@@ -15,7 +15,7 @@ from tests.conftest import CPU, shrunk
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset, open_dataset
 from transferability.errors import UserError
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study import cells
 from transferability.study.spec import RunSpec, make_spec
@@ -90,14 +90,14 @@ def test_results_of_compressed_images_are_runs_of_their_own_and_say_so(tmp_path,
     assert len({mine.id, without.id, spec("B2B", dataset).id}) == 3
     for of, labelled in ((compressed, True), (dataset, False)):
         specs, store = [spec("baseB", of), spec("B2B", of)], Store(tmp_path / f"runs-{labelled}")
-        ensure(specs, store, of, CPU)
+        train_missing(specs, store, of, CPU)
         tables = collect(specs, store, of)
         made, _ = drawings(tables)
         assert {"accuracy", "filters"} <= {d.name for d in made}
         assert {LABEL in d.caption for d in made} == {labelled}
         assert (
-            (LABEL in tables.about["title"])
-            == (tables.about["dataset"].get("encoding") == LABEL)
+            (LABEL in tables.metadata["title"])
+            == (tables.metadata["dataset"].get("encoding") == LABEL)
             == labelled
         )
         if labelled:

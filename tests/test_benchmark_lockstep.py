@@ -12,7 +12,7 @@ from experiments.benchmarks.plain_script import export_images, plain_batches, pl
 from tests.helpers import composed
 from transferability.data.batch import Batch
 from transferability.data.packed import dataset_of
-from transferability.networks.sequential import Chain
+from transferability.networks.sequential import SequentialNetwork
 from transferability.study.config import Config
 
 TINY = [
@@ -78,18 +78,18 @@ def test_memory_table(tiny, capsys):
     assert re.search(r"^ +plain script, one network +[\d,]+ +[\d,]+$", out, re.M)
 
 
-@pytest.mark.parametrize("normalisation", ["none", "lrn", "batch"])
+@pytest.mark.parametrize("normalization", ["none", "lrn", "batch"])
 @pytest.mark.parametrize("network", ["small", "caffenet"])
-def test_the_plain_network_computes_the_same_logits(network, normalisation):
+def test_the_plain_network_computes_the_same_logits(network, normalization):
     shrink = ["network.channels=[8, 8, 8, 8, 8]", "network.hidden=[16, 16]", "network.outputs=5"]
     size = 67 if network == "caffenet" else 32
     sizes = [f"network.input_size={size}", f"dataset.image_size={size}"]
     names = ["dataset=folder", "dataset.name=x"]
     config = composed(
-        *names, f"network={network}", *shrink, *sizes, f"network.normalisation={normalisation}"
+        *names, f"network={network}", *shrink, *sizes, f"network.normalization={normalization}"
     )
     mean = np.array([100, 110, 120], np.float32)
-    ours = Chain(replace(config.network, outputs=5), mean).eval()
+    ours = SequentialNetwork(replace(config.network, outputs=5), mean).eval()
     plain = plain_network(config.network, 5).eval()
     with torch.no_grad():
         for own, given in zip(plain.parameters(), ours.parameters(), strict=True):

@@ -6,11 +6,11 @@ import torch
 
 from tests.helpers import batch_of, network_config, outputs
 from transferability.errors import UserError
-from transferability.networks.sequential import Chain, layer_costs
+from transferability.networks.sequential import SequentialNetwork, profile_layers
 
 
-def made(name: str, **values) -> Chain:
-    return Chain(network_config(name, outputs=10, **values), np.zeros(3, np.float32))
+def made(name: str, **values) -> SequentialNetwork:
+    return SequentialNetwork(network_config(name, outputs=10, **values), np.zeros(3, np.float32))
 
 
 def test_residual_and_plain_have_the_same_layers_and_initial_weights():
@@ -27,12 +27,12 @@ def test_residual_and_plain_have_the_same_layers_and_initial_weights():
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     # a block from 32 to 64 channels: two 3x3 convolutions, scale and shift for each
-    assert layer_costs(residual.config)[5].parameters == 9 * 32 * 64 + 9 * 64 * 64 + 4 * 64
-    assert layer_costs(residual.config) == layer_costs(plain.config)
+    assert profile_layers(residual.config)[5].parameters == 9 * 32 * 64 + 9 * 64 * 64 + 4 * 64
+    assert profile_layers(residual.config) == profile_layers(plain.config)
 
 
 def test_a_shortcut_passes_on_what_the_convolutions_leave_out():
-    """With the scale of the second normalisation at 0 nothing comes from the convolutions: a block
+    """With the scale of the second normalization at 0 nothing comes from the convolutions: a block
     then hands on every other place of its input, and zeros in its new channels; without a shortcut
     nothing.
     """
@@ -48,9 +48,9 @@ def test_a_transformer_sees_patches_at_places():
     network = made("vit").eval()
     shapes = [tuple(x.shape[1:]) for x in outputs(network, batch_of(32, 32))[1:]]
     assert shapes == [*[(16, 64)] * 7, (10,)]  # 4 x 4 patches of 64 values
-    # attention: queries, keys, values and what is put out; a perceptron; two normalisations
+    # attention: queries, keys, values and what is put out; a perceptron; two normalizations
     attention, perceptron = 4 * (64 * 64 + 64), 64 * 256 + 256 + 256 * 64 + 64
-    assert layer_costs(network.config)[1].parameters == attention + perceptron + 2 * 2 * 64
+    assert profile_layers(network.config)[1].parameters == attention + perceptron + 2 * 2 * 64
     image = torch.rand(1, 3, 32, 32)
     patches = network.layers[0]
     tokens = patches(image)

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from analysis import calibration
-from analysis.style import compose, save
-from analysis.tables import RESULTS, Tables
+from analysis.plotting.style import compose, save
+from analysis.tables import RESULTS, StudyResults
 from transferability.errors import UserError
 
 BASE = 0.8
@@ -57,7 +57,7 @@ def study(folder, shared, grammar, breaks_at, levels=4):
         "name": "d",
         "grammar": {"levels": levels, "shared_levels": shared, "seed": grammar},
     }
-    Tables(about, pd.DataFrame(rows, columns=RESULTS)).write(
+    StudyResults(about, pd.DataFrame(rows, columns=RESULTS)).write(
         folder / f"shared{shared}-grammar{grammar}"
     )
 

@@ -22,7 +22,7 @@ from transferability.study.config import load
         ("recipe.schedule=linear", "step or cosine"),
         ("recipe.precision=fp16", "float32 or bf16"),
         ("network.kernels=[3]", "one number a convolutional layer"),
-        ("network.normalisation=group", "none, lrn or batch"),
+        ("network.normalization=group", "none, lrn or batch"),
         ("network.dropout=1", "below 1"),
         (
             "network.strides=[0,1,1,1,1]",
@@ -72,7 +72,7 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
             "the packed images of procedural are 16 pixels",
         ),
         (
-            ["network.normalisation=batch", "recipe.batch_size=1"],
+            ["network.normalization=batch", "recipe.batch_size=1"],
             "recipe.batch_size=1 is not possible",
         ),
         (["stacked=true", "device=cpu"], "stacked=true is not possible on device=cpu"),

@@ -11,17 +11,17 @@ from analysis import collect
 from analysis.figures import accuracy, distance
 from analysis.figures.write import drawings
 from analysis.paper import published
+from analysis.plotting.style import compose
 from analysis.report import write_report
-from analysis.style import compose
-from analysis.tables import Tables, names
+from analysis.tables import StudyResults, names
 from tests.conftest import CPU, shrunk
 from tests.made_up import row, tables_of
 from transferability.data.packed import open_dataset
 from transferability.errors import UserError
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.expand import study_specs
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 
 
 def collected(cli, *overrides: str) -> str:
@@ -76,7 +76,10 @@ def test_a_study_trained_in_two_places_has_the_tables_of_one_trained_in_one(
             for at in (tmp_path / "tables", miniature.tables)
         ]
         assert found == wanted, name
-    about, one = Tables.read(tmp_path / "tables").about, Tables.read(miniature.tables).about
+    about, one = (
+        StudyResults.read(tmp_path / "tables").metadata,
+        StudyResults.read(miniature.tables).metadata,
+    )
     assert about.pop("use")["recipes"] == one.pop("use")["recipes"]  # the rest is where they lie
     assert about == one
 
@@ -88,7 +91,7 @@ def test_what_the_store_has_comes_before_what_the_folder_had(miniature, cli, tmp
     run = results.run[0]
     shutil.copytree(miniature.folder / "runs" / run, tmp_path / "runs" / run)
     collected(cli, *miniature.overrides, f"store={tmp_path}/runs", f"out={tmp_path}/t")
-    top1 = Tables.read(tmp_path / "t").results.top1
+    top1 = StudyResults.read(tmp_path / "t").results.top1
     assert (
         top1[0] == pytest.approx(results.top1[0], abs=1e-6) != 0.123 and (top1[1:] == 0.123).all()
     )
@@ -99,7 +102,7 @@ def test_missing_networks_are_named_and_marked(miniature, cli, tmp_path):
     config = shrunk(miniature.folder, "study.layers=[1,2]")
     dataset = open_dataset(config.dataset.folder)
     specs, store = study_specs(config, dataset), Store(tmp_path / "runs")
-    done = with_sources([s for s in specs if str(s.cell) in ("A1B", "B1B")])
+    done = with_bases([s for s in specs if str(s.cell) in ("A1B", "B1B")])
     for spec in done:
         run = Store(config.store).folder(spec)
         shutil.copytree(run, store.root / run.name, copy_function=os.link)
@@ -135,7 +138,7 @@ def test_the_papers_statistic_is_the_mean_of_the_ten_best(miniature, tmp_path):
         {"step": i, "lr": 1, "train_loss": 1, "val_loss": 1, "val_top1": v}
         for i, v in enumerate(values)
     ]
-    store.claim(spec).release()
+    store.lock(spec).release()
     made = source.provenance(spec), source.predictions(spec)
     store.finish(spec, source.weights(spec), metrics, *made)
     found = collect.collect([spec], store, open_dataset(config.dataset.folder)).results.iloc[0]
@@ -148,9 +151,9 @@ def test_tables_survive_writing_and_reading(tmp_path):
         row("baseB", "base", 0, 0.5, split='a, "b"\nNA', kind="user"), row("A3B", "AnB", 3, 0.25)
     )
     odd.write(tmp_path)
-    again = Tables.read(tmp_path)
+    again = StudyResults.read(tmp_path)
     assert again.results.split.tolist() == ['a, "b"\nNA', "random-0"]
-    assert again.networks.accuracy.tolist() == [0.5, 0.25] and again.about == odd.about
+    assert again.networks.accuracy.tolist() == [0.5, 0.25] and again.metadata == odd.metadata
     assert names(again.networks) == ['a, "b"\nNA baseB', "random-0 A3B"]
     published().write(tmp_path)
     text = (tmp_path / "results.csv").read_text()
@@ -171,11 +174,11 @@ def test_an_empty_store_keeps_the_filters_of_any_split(split, miniature, tmp_pat
     (tmp_path / f"{split}.yaml").write_text(f"A: {lists[0]}\nB: {lists[1]}\n")
     config = shrunk(folder, f"split={tmp_path}/{split}.yaml", "study.treatments={user:[base]}")
     specs = study_specs(config, dataset)
-    ensure(specs, Store(tmp_path / "full"), dataset, CPU)
+    train_missing(specs, Store(tmp_path / "full"), dataset, CPU)
     whole = collect.collect(specs, Store(tmp_path / "full"), dataset)
     whole.write(tmp_path / "tables")
     again = collect.collect(
-        specs, Store(tmp_path / "empty"), dataset, Tables.read(tmp_path / "tables")
+        specs, Store(tmp_path / "empty"), dataset, StudyResults.read(tmp_path / "tables")
     )
     assert len(whole.filters) and set(again.filters.split) == {split}
     before = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
@@ -188,7 +191,9 @@ def test_a_table_that_is_none_has_a_way_back(name, tmp_path):
     """Semicolons, tabs, another encoding, nothing: collecting again reads it too,
     so that is no advice.
     """
-    good = Tables(published().about, published().results, pd.DataFrame({"run": ["ü"], "step": [1]}))
+    good = StudyResults(
+        published().metadata, published().results, pd.DataFrame({"run": ["ü"], "step": [1]})
+    )
     good.write(tmp_path)
     path = tmp_path / f"{name}.csv"
     text = path.read_text()
@@ -198,21 +203,21 @@ def test_a_table_that_is_none_has_a_way_back(name, tmp_path):
             UserError,
             match=f"{name}.csv is not separated by commas.*or move the folder away and coll",
         ):
-            Tables.read(tmp_path)
+            StudyResults.read(tmp_path)
     path.write_bytes((text + "é").encode("latin-1"))
     with pytest.raises(
         UserError, match=f"{name}.csv is damaged .*: move the folder away and collect again"
     ):
-        Tables.read(tmp_path)
+        StudyResults.read(tmp_path)
     path.write_text("")
     with pytest.raises(
         UserError,
         match=f"{name}.csv is damaged .No columns.*: move the folder away and collect again",
     ):
-        Tables.read(tmp_path)
+        StudyResults.read(tmp_path)
     path.write_text(text)
     (tmp_path / "results.csv").write_text(
         (tmp_path / "results.csv").read_text().replace("split_kind", "kind")
     )
     with pytest.raises(UserError, match="lacks the column 'split_kind': move the folder away"):
-        Tables.read(tmp_path)
+        StudyResults.read(tmp_path)

@@ -8,9 +8,9 @@ import pytest
 from matplotlib import pyplot
 
 from analysis import compare
-from analysis.paired import crossed
-from analysis.stats import t_interval
-from analysis.tables import Tables
+from analysis.statistics.linear_model import t_interval
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import StudyResults
 from tests.made_up import networks, tables_of
 from transferability.errors import UserError
 
@@ -23,7 +23,7 @@ def closed():
     pyplot.close("all")
 
 
-def study(rows: list[tuple], checksum: str = "c", layers: int = 8, **about) -> Tables:
+def study(rows: list[tuple], checksum: str = "c", layers: int = 8, **about) -> StudyResults:
     """``(task, seed, cell, n, top1)``; treatments follow from the cells."""
     usual = networks(2, (), ["random-0"])[0]
     treatment = {"base": "base", "A3B": "AnB"}
@@ -34,8 +34,8 @@ def study(rows: list[tuple], checksum: str = "c", layers: int = 8, **about) -> T
         for task, seed, cell, n, top1 in rows
     ]
     tables = tables_of(*made, layers=layers)
-    tables.about["dataset"]["checksum"] = checksum
-    tables.about["recipe"] |= about
+    tables.metadata["dataset"]["checksum"] = checksum
+    tables.metadata["recipe"] |= about
     return tables
 
 
@@ -51,7 +51,7 @@ NEW = [("x", 0, "baseB", 0, 0.7), ("x", 0, "A3B", 3, 0.65)]
 NEW += [("y", 0, "baseB", 0, 0.6), ("y", 0, "A3B", 3, 0.57)]
 
 
-def rows_of(first: Tables, second: Tables) -> dict[str, dict]:
+def rows_of(first: StudyResults, second: StudyResults) -> dict[str, dict]:
     table = compare.compared(first, second, NAMES).table
     return {row["treatment"]: row for row in table.to_dict("records")}
 
@@ -91,7 +91,7 @@ def test_one_task_is_compared_on_the_same_images():
         }
     found = rows_of(first, second)["AnB"]
     by_image = [1, 2, 0, -1]  # (new - its base) - (old - its base)
-    value, low, high = crossed(np.array([by_image]))
+    value, low, high = two_way_interval(np.array([by_image]))
     assert found["covers"] == "the same images"
     assert [found[k] for k in ("difference", "low", "high")] == pytest.approx([value, low, high])
     second.predictions = {}

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import assess
-from analysis.decomposition import boosts, decompose, transition
-from analysis.stats import BASE
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import boosts, decompose, transition
+from analysis.statistics.linear_model import BASE
 from tests.test_stats import study
 
 LAYERS = range(1, 8)
@@ -68,11 +68,11 @@ def test_intervals_of_a_quantity_hold_together():
     """Seven intervals at once: each as wide as 1 - 0.05/7 asks."""
     from scipy import stats
 
-    from analysis.stats import estimate, mean, minus
+    from analysis.statistics.linear_model import estimate, mean, subtract
 
     rows = with_losses([0.0] * 7)
     part = decompose(rows).query("quantity == 'transfer loss' and n == 3").iloc[0]
-    single = estimate(rows, minus({BASE: 1.0}, mean("AnB", [3])))
+    single = estimate(rows, subtract({BASE: 1.0}, mean("AnB", [3])))
     ratio = stats.t.ppf(1 - 0.05 / 14, single.df) / stats.t.ppf(0.975, single.df)
     assert (part.high - part.low) / (single.high - single.low) == pytest.approx(ratio)
 

@@ -12,25 +12,25 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.patches import Rectangle
 
-from analysis.claims import assess
 from analysis.command import command
-from analysis.decomposition import boosts
-from analysis.depths import Depths, listed
 from analysis.figures import FIGURES, curves, design
 from analysis.figures.predictors import LOOKS
 from analysis.figures.write import drawings
+from analysis.measurements.predictors import PREDICTORS
+from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.paper import published
-from analysis.predictors import PREDICTORS
+from analysis.plotting.style import BY_LAYER, DARK, compose, layer_colours, render
 from analysis.questions import QUESTIONS
 from analysis.questions.write import question
 from analysis.report import write_report
-from analysis.representations import ACTIVITY, SIMILARITY
-from analysis.style import BY_LAYER, DARK, compose, layer_colours, render
-from analysis.tables import Tables
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import boosts
+from analysis.statistics.depths import Depths, listed
+from analysis.tables import StudyResults
 from tests.made_up import SPLITS, networks, tables_of
 
 
-def study(layers: int) -> Tables:
+def study(layers: int) -> StudyResults:
     """With everything that a figure shows."""
     volumes = [
         networks(layers, (), ["random-1"], images_per_class=v, top1=v / 1000)[0] for v in (100, 300)
@@ -71,7 +71,7 @@ def study(layers: int) -> Tables:
     )
 
 
-def asked(name: str, layers: int) -> Tables:
+def asked(name: str, layers: int) -> StudyResults:
     """The tables of a study that asks this question."""
     near = ["random-0"]
     rows = {
@@ -106,7 +106,7 @@ def closed():
 
 
 @pytest.fixture(scope="module", params=[5, 20])
-def tables(request) -> Tables:
+def tables(request) -> StudyResults:
     return study(request.param)
 
 
@@ -282,4 +282,4 @@ def test_a_command_takes_several_folders_and_one_format(tmp_path, monkeypatch, c
 def test_tables_of_before_are_of_eight_layers():
     """Tables that do not say how many layers there are."""
     tables = study(5)
-    assert replace(tables, about=tables.about | {"network": {"name": "small"}}).layers == 8
+    assert replace(tables, metadata=tables.metadata | {"network": {"name": "small"}}).layers == 8

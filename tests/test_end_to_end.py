@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from analysis import collect
-from analysis.tables import Tables
+from analysis.tables import StudyResults
 from experiments import status
 from tests.conftest import ROOT, shrunk
 from transferability.data.packed import open_dataset
@@ -19,7 +19,7 @@ from transferability.study.expand import study_specs
 
 
 def test_the_study_is_the_papers_list(miniature):
-    table = Tables.read(miniature.tables).results
+    table = StudyResults.read(miniature.tables).results
     counts = table.groupby(["split_kind", "treatment"]).size().to_dict()
     assert counts == {
         ("random", "base"): 2,
@@ -101,7 +101,7 @@ def test_the_tour_shows_what_the_tables_say_and_trains_nothing(miniature, tour, 
     (tmp_path / "data/demo").symlink_to(folder / "data/procedural")
     where = tmp_path / "figures/demo"
     cli(collect.main, *miniature.overrides, "study.layers=[1,4,7]", f"out={where}")
-    tables = Tables.read(where)
+    tables = StudyResults.read(where)
     known = tables.networks.query("split == 'random-0'").set_index("cell")
     # A7B as if it were always right: all that only one network has right is A7B's
     always = tables.predictions[f"{known.task['A7B']} validation"]

@@ -28,8 +28,8 @@ from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.networks.sequential import Chain
-from transferability.runs.runner import ensure, make_cohorts
+from transferability.networks.sequential import SequentialNetwork
+from transferability.runs.runner import make_cohorts, train_missing
 from transferability.runs.store import Store
 from transferability.study.expand import study_specs
 from transferability.training.devices import is_out_of_memory
@@ -84,7 +84,7 @@ def undisturbed(tmp_path_factory):
             made[overrides] = folder = tmp_path_factory.mktemp("undisturbed")
             config = shrunk(folder, *overrides)
             packed = pack(config.dataset)
-            ensure(study_specs(config, packed), Store(config.store), packed, CPU)
+            train_missing(study_specs(config, packed), Store(config.store), packed, CPU)
         return made[overrides]
 
     return make
@@ -198,7 +198,7 @@ def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_p
     log.addHandler(interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            ensure([spec_of("B3B")], store, dataset, CPU)
+            train_missing([spec_of("B3B")], store, dataset, CPU)
     finally:
         log.removeHandler(interrupt)
         log.setLevel("NOTSET")
@@ -275,13 +275,13 @@ def test_the_lock_of_a_dead_process_is_no_obstacle(spec_of, tmp_path):
         text=True,
     )
     process.stdout.readline()
-    store.claim(spec).release()
+    store.lock(spec).release()
     os.replace(tmp_path / "lock", store.folder(spec) / ".lock")
-    assert store.claim(spec) is None and store.state(spec) == "training"
+    assert store.lock(spec) is None and store.state(spec) == "training"
     process.kill()
     process.communicate()
     assert store.state(spec) == "missing"
-    store.claim(spec).release()
+    store.lock(spec).release()
 
 
 NO_FLOCK = """
@@ -384,7 +384,7 @@ def test_a_network_that_explodes_does_not_touch_its_cohort(
     with pytest.raises(
         UserError, match=f"random-0 baseA seed 0 .*; {len(cells)} that start from them"
     ) as error:
-        ensure([*healthy, *dependent], store, dataset, CPU)
+        train_missing([*healthy, *dependent], store, dataset, CPU)
     failure = store.failure(bad)
     assert f"(step {failure['step']}, rate {failure['lr']:.3g}, last" in str(error.value)
     assert failure["step"] == step if step is not None else failure["step"] > 0
@@ -407,7 +407,7 @@ def _tries_again_only(bad, specs, store: Store, dataset, caplog) -> None:
     caplog.clear()
     caplog.set_level("INFO")
     with pytest.raises(UserError, match="became infinite or no number"):
-        ensure(specs, store, dataset, CPU)
+        train_missing(specs, store, dataset, CPU)
     assert re.findall(r"(\d+) networks?: \d+ steps", caplog.text) == ["1"]
     assert store.failure(bad)["attempt"] != before
 
@@ -501,7 +501,7 @@ def test_a_long_run_keeps_nothing(steps, spec_of, trained, dataset, tmp_path):
     recipe = {"steps": steps, "eval_every": 20}
     store = Store(tmp_path)
     specs = [spec_of("baseB", recipe=recipe), spec_of("baseA", recipe=recipe)]
-    locks = [store.claim(s) for s in specs]
+    locks = [store.lock(s) for s in specs]
     cohorts, seen = make_cohorts(specs, store, dataset, CPU), []
 
     def look(step: int, active: list) -> None:
@@ -536,4 +536,4 @@ def test_a_long_run_keeps_nothing(steps, spec_of, trained, dataset, tmp_path):
 
 def _networks() -> int:
     gc.collect()
-    return sum(type(o) is Chain for o in gc.get_objects())
+    return sum(type(o) is SequentialNetwork for o in gc.get_objects())

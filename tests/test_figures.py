@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from analysis.command import command
-from analysis.decomposition import decompose
 from analysis.figures import accuracy, distance
 from analysis.figures.write import drawings
 from analysis.paper import published
-from analysis.style import FORMATS, compose, render, save
-from analysis.tables import Tables
+from analysis.plotting.style import FORMATS, compose, render, save
+from analysis.statistics.decomposition import decompose
+from analysis.tables import StudyResults
 from tests.conftest import captured
 from tests.made_up import row, tables_of
 
@@ -38,11 +38,11 @@ def closed():
 
 
 def test_the_study_has_these_figures(miniature):
-    made, absent = drawings(Tables.read(miniature.tables))
+    made, absent = drawings(StudyResults.read(miniature.tables))
     assert [drawing.name for drawing in made] == DRAWN[1:] and [*absent] == ABSENT
 
 
-def written(tables: Tables, folder: Path, *formats: str) -> tuple[list[str], list[str]]:
+def written(tables: StudyResults, folder: Path, *formats: str) -> tuple[list[str], list[str]]:
     """What the commands say that draw the figures and write the report of ``tables``."""
     tables.write(folder)
     words = [word for one in formats for word in ("--format", one)]
@@ -64,11 +64,11 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(
     miniature, tmp_path, whole, formats
 ):
     """Of the whole study, or of two figures of its bases and of AnB at the highest n."""
-    tables = Tables.read(miniature.tables)
+    tables = StudyResults.read(miniature.tables)
     if not whole:
         of = tables.results[tables.results.split == "random-0"]
         of = of[(of.treatment == "base") | ((of.treatment == "AnB") & (of.n == 7))]
-        tables = Tables(tables.about, of)
+        tables = StudyResults(tables.metadata, of)
     figures, said = written(tables, tmp_path / "one", *formats)
     drawn = [Path(line) for line in figures if "not drawn" not in line]
     assert [p.name for p in drawn] == [
@@ -78,13 +78,13 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(
     assert absent == ABSENT or not whole
     assert said[-1] == f"report: {tmp_path.resolve()}/one/report.html"
     assert len(pd.read_csv(tmp_path / "one/claims.csv")) == len(said) - 2
-    written(Tables.read(tmp_path / "one"), tmp_path / "two", *formats)
+    written(StudyResults.read(tmp_path / "one"), tmp_path / "two", *formats)
     for name in [*(p.name for p in drawn), "report.html"]:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_the_marks_of_a_figure_are_the_rows_of_the_table(miniature):
-    tables = Tables.read(miniature.tables)
+    tables = StudyResults.read(miniature.tables)
     axes = render(accuracy.draw(tables).panels[0]).axes[0]
     drawn = sorted(y for c in axes.collections for _, y in c.get_offsets())
     results = tables.results
@@ -206,7 +206,7 @@ def test_names_are_drawn_as_they_are(name, tmp_path):
         row("baseB", "base", 0, 0.5, split=name, kind="user"),
         row("A3B", "AnB", 3, 0.25, split=name),
     )
-    odd.about["dataset"]["name"] = name
+    odd.metadata["dataset"]["name"] = name
     figure = compose(accuracy.draw(odd))
     assert name in figure.get_suptitle()
     save(figure, tmp_path / "figure", FORMATS if "frac" in name else ["svg"])
@@ -273,9 +273,9 @@ SMALL, USUAL, WHOLE = [1], [1, 4, 7], [1, 2, 3, 4, 5, 6, 7]
     ids=str,
 )
 def test_no_text_overlaps_at_any_size_of_study(miniature, name, layers):
-    tables = published() if name == "paper" else Tables.read(miniature.tables)
-    own = Tables(
-        tables.about,
+    tables = published() if name == "paper" else StudyResults.read(miniature.tables)
+    own = StudyResults(
+        tables.metadata,
         tables.results[tables.results.n.isin([0, *layers])],
         tables.curves,
         tables.filters,

@@ -17,8 +17,8 @@ from torchvision import models, transforms
 
 from analysis.collect import collect
 from analysis.figures import predictors
-from analysis.style import compose
-from analysis.tables import Tables
+from analysis.plotting.style import compose
+from analysis.tables import StudyResults
 from experiments.check_weights import ranked
 from tests.conftest import CPU, shrunk
 from tests.helpers import equal, network_of, real
@@ -28,12 +28,12 @@ from transferability.data.readers.base import file_item
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
-from transferability.fingerprint import labels_in
-from transferability.networks.pretrained import open_given, state_of
-from transferability.networks.zoo.pretrained_info import Facts
+from transferability.fingerprint import cosmetic_fields
+from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
+from transferability.networks.zoo.pretrained_info import PretrainedInfo
 from transferability.networks.zoo.torchvision import INCEPTIONS
 from transferability.runs.export import export
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.cells import parse
 from transferability.study.expand import study_specs
@@ -88,23 +88,23 @@ def wrapped(tensors):
 @pytest.mark.parametrize("which", range(5))
 def test_wrappers_and_prefixes_are_taken_off_and_said(tensors, saved, which):
     values, said = wrapped(tensors)[which]
-    plain = open_given(saved(tensors, "plain.safetensors"), network())
-    given = open_given(saved(values), network())
+    plain = load_pretrained(saved(tensors, "plain.safetensors"), network())
+    given = load_pretrained(saved(values), network())
     assert given.digest == plain.digest and given.network.outputs == 7
     assert len(given.facts.notes) == len(said)
     assert all(word in note for word, note in zip(said, given.facts.notes, strict=True))
-    state = state_of(given)
+    state = pretrained_state_dict(given)
     assert state["input.mean"].tolist() == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
     assert torch.equal(state["layers.0.features.0.weight"], tensors["features.0.weight"])
 
 
 def test_half_precision_is_made_float32_and_said(tensors, saved):
     half = {n: t.half() for n, t in tensors.items()}
-    given = open_given(saved(half, "w.safetensors"), network())
+    given = load_pretrained(saved(half, "w.safetensors"), network())
     assert given.facts.notes == ("float16 made float32",)
-    weight = state_of(given)["layers.0.features.0.weight"]
+    weight = pretrained_state_dict(given)["layers.0.features.0.weight"]
     assert weight.dtype == torch.float32 and torch.equal(weight, half["features.0.weight"].float())
-    assert given.digest != open_given(saved(tensors), network()).digest
+    assert given.digest != load_pretrained(saved(tensors), network()).digest
 
 
 class Runs:
@@ -142,7 +142,7 @@ def test_what_is_not_the_weights_is_one_clear_line(tensors, saved, capsys, name)
     values, words = spoilt(tensors)[name]
     path = saved(values)
     with pytest.raises(UserError) as refusal:
-        open_given(path, network())
+        load_pretrained(path, network())
     message = str(refusal.value)
     assert message.startswith(f"weights={path}") and "\n" not in message
     assert all(word in message for word in words), message
@@ -152,7 +152,7 @@ def test_what_is_not_the_weights_is_one_clear_line(tensors, saved, capsys, name)
 def test_a_tensor_too_many_is_named(tensors, saved):
     path = saved(tensors | {"neck.weight": torch.zeros(2), "neck.bias": torch.zeros(2)})
     with pytest.raises(UserError, match=r"they have neck.weight and 1 more$"):
-        open_given(path, network())
+        load_pretrained(path, network())
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
@@ -161,29 +161,29 @@ def test_damaged_files_are_one_clear_line(tensors, saved, tmp_path, name):
     for kept in (data[: len(data) // 2], data[:100], b"", b"\x80\x02hello", bytes(5000)):
         (tmp_path / f"cut-{name}").write_bytes(kept)
         with pytest.raises(UserError, match="cannot be read: it is truncated, or no file of") as e:
-            open_given(str(tmp_path / f"cut-{name}"), network())
+            load_pretrained(str(tmp_path / f"cut-{name}"), network())
         assert "\n" not in str(e.value)
     with pytest.raises(UserError, match="there is no such file"):
-        open_given(str(tmp_path / "absent" / name), network())
+        load_pretrained(str(tmp_path / "absent" / name), network())
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": 1}, protocol=4))
     with pytest.raises(UserError, match=r"plain\.pth"):
-        open_given(str(tmp_path / "plain.pth"), network())
+        load_pretrained(str(tmp_path / "plain.pth"), network())
 
 
 def test_weights_without_a_classifier_serve_as_well(tensors, saved):
     """All that is missing is above every chop."""
     less = {n: t for n, t in tensors.items() if not n.startswith("classifier.")}
-    given = open_given(saved(less), network())
+    given = load_pretrained(saved(less), network())
     assert given.facts.notes == ("without a classifier, which no network takes over",)
-    state = state_of(given)
+    state = pretrained_state_dict(given)
     last = given.network.n_layers - 1
     assert {n.split(".")[1] for n in state if n.startswith("layers.")} == set(map(str, range(last)))
 
 
 def test_a_file_that_changes_between_two_looks_is_noticed(tensors, saved):
-    given = open_given(saved(tensors), network())
+    given = load_pretrained(saved(tensors), network())
     with pytest.raises(UserError, match="has changed"):
-        state_of(replace(given, digest="0" * 64))
+        pretrained_state_dict(replace(given, digest="0" * 64))
 
 
 def test_older_names_are_known(saved):
@@ -194,8 +194,8 @@ def test_older_names_are_known(saved):
         for n, t in built.items()
     }
     assert old.keys() != built.keys()
-    given = open_given(saved(old), network("torchvision densenet121"))
-    assert given.digest == open_given(saved(built), network("torchvision densenet121")).digest
+    given = load_pretrained(saved(old), network("torchvision densenet121"))
+    assert given.digest == load_pretrained(saved(built), network("torchvision densenet121")).digest
 
 
 def test_heads_that_only_training_has_are_left_out(saved):
@@ -203,13 +203,15 @@ def test_heads_that_only_training_has_are_left_out(saved):
     googlenet = models.googlenet(
         num_classes=4, aux_logits=True, transform_input=True, init_weights=True
     ).eval()
-    given = open_given(saved(googlenet.state_dict()), network("torchvision googlenet"))
+    given = load_pretrained(saved(googlenet.state_dict()), network("torchvision googlenet"))
     assert given.facts.notes == ("heads that only training has are left out",)
     assert given.facts.mean == given.facts.std == (0.5, 0.5, 0.5) and "googlenet" in INCEPTIONS
     pixels = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     usual = models.GoogLeNet_Weights.DEFAULT.transforms()
     theirs = transforms.Normalize(usual.mean, usual.std)(pixels)
-    state = {n.split(".", 2)[2]: t for n, t in state_of(given).items() if n != "input.mean"}
+    state = {
+        n.split(".", 2)[2]: t for n, t in pretrained_state_dict(given).items() if n != "input.mean"
+    }
     ours = models.googlenet(num_classes=4, aux_logits=False, init_weights=True).eval()
     ours.load_state_dict(state)
     with torch.no_grad():
@@ -221,7 +223,7 @@ def test_heads_that_only_training_has_are_left_out(saved):
 def test_names_of_a_library(key, monkeypatch):
     tag = {"torchvision": "IMAGENET1K_V1", "timm": "in1k"}[key.split()[0]]
     with pytest.raises(UserError, match=rf"weights=imagenet is no file, and no name .* {tag}$"):
-        open_given("imagenet", network(key))
+        load_pretrained("imagenet", network(key))
     # a machine without a network: whatever is asked for is not there
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read at its import
     monkeypatch.setenv("HF_HOME", "/nowhere")
@@ -229,7 +231,7 @@ def test_names_of_a_library(key, monkeypatch):
     for variable in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with pytest.raises(UserError) as refusal:
-        open_given(tag, network(key))
+        load_pretrained(tag, network(key))
     message = str(refusal.value)
     assert "cannot be downloaded" in message and "give its path: weights=PATH" in message
     assert "https://" in message and "\n" not in message
@@ -259,7 +261,7 @@ def given_back(specs, path, folder, dataset, **settings) -> list[RunSpec]:
     names = [dataset.classes[i].name for i in specs[0].classes]
     (folder / "b.yaml").write_text(yaml.safe_dump({"B": names}))
     asked = replace(specs[0].network, outputs=None, plan=(), **settings)
-    given = open_given(path, asked)
+    given = load_pretrained(path, asked)
     return [
         make_spec(s.cell, str(folder / "b.yaml"), dataset, asked, s.recipe, s.seed, given=given)
         for s in specs
@@ -273,13 +275,13 @@ def test_an_exported_base_given_back_is_the_base(exported, dataset, tmp_path):
     assert safetensors.torch.load_file(path).keys() == own.keys()
     again = given_back(specs, path, tmp_path, dataset)
     other = Store(tmp_path / "runs")
-    ensure(again, other, dataset, CPU)
+    train_missing(again, other, dataset, CPU)
     for spec, twin in zip(specs, again, strict=True):
         assert equal(other.weights(twin), store.weights(spec)), spec.cell
         assert [m["val_top1"] for m in other.metrics(twin)] == [
             m["val_top1"] for m in store.metrics(spec)
         ]
-        assert twin.base is None and twin.generation == 0 and twin.id != spec.id
+        assert twin.base is None and twin.stage == 0 and twin.id != spec.id
 
 
 def test_tables_and_figure_of_a_given_base(exported, dataset, tmp_path):
@@ -290,22 +292,22 @@ def test_tables_and_figure_of_a_given_base(exported, dataset, tmp_path):
     cells = [replace(specs[0], cell=parse(f"A{n}B", 8)) for n in (2, 4, 6)]
     again = given_back(cells, path, tmp_path, dataset)
     store = Store(tmp_path / "runs")
-    ensure(again, store, dataset, CPU)
+    train_missing(again, store, dataset, CPU)
     tables = collect(again, store, dataset)
     rows = tables.predictors
-    assert set(rows.predictor) == {"k nearest neighbours", "LogME", "regularised H-score", "LEEP"}
+    assert set(rows.predictor) == {"k nearest neighbours", "LogME", "regularized H-score", "LEEP"}
     assert rows[rows.predictor == "LogME"].n.tolist() == list(range(1, 8))
     assert -np.log(len(again[0].classes)) < rows[rows.predictor == "LEEP"].value.item() < 0
     assert np.isfinite(rows.value).all() and set(rows.base) == {again[0].source.id[:12]}
-    assert len(tables.about["given"]) == 2 and "exported from" in tables.about["given"][1]
-    assert str(tmp_path) not in " ".join(tables.about["given"]), "nobody else's concern"
+    assert len(tables.metadata["given"]) == 2 and "exported from" in tables.metadata["given"][1]
+    assert str(tmp_path) not in " ".join(tables.metadata["given"]), "nobody else's concern"
     drawing = predictors.draw(tables)
     assert (
         drawing.table.layers.tolist() == [3, 3, 3] and "LEEP of the whole base" in drawing.caption
     )
     compose(drawing)
     tables.write(tmp_path / "out")
-    known = Tables.read(tmp_path / "out")
+    known = StudyResults.read(tmp_path / "out")
     known.predictors.loc[0, "value"] = 7.0
     assert collect(again, store, dataset, known).predictors.value[0] == 7.0
 
@@ -315,19 +317,19 @@ def test_the_identity_is_that_of_the_tensors(exported, dataset, tmp_path):
     spec = given_back(specs, path, tmp_path, dataset)[0]
     values = json.loads(json.dumps(spec.to_dict()))
     assert RunSpec.from_dict(values) == spec
-    assert {"source.weights", "source.facts"} <= labels_in(spec)
+    assert {"source.weights", "source.facts"} <= cosmetic_fields(spec)
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(Path(path).read_bytes())
     twin = given_back(specs, str(moved), tmp_path, dataset)[0]
     assert twin.id == spec.id and twin.source.weights != spec.source.weights
     store = Store(tmp_path / "store")
-    store.claim(spec).release()
-    store.claim(twin).release()  # the folder is its own, whatever the file is called
+    store.lock(spec).release()
+    store.lock(twin).release()  # the folder is its own, whatever the file is called
     changed = safetensors.torch.load_file(path)
     changed["conv1.0.weight"][0, 0, 0, 0] += 1
     header = safetensors.safe_open(path, "pt").metadata()
     safetensors.torch.save_file(changed, moved, metadata=header)
-    open_given.__globals__["_opened"].cache_clear()
+    load_pretrained.__globals__["_opened"].cache_clear()
     assert given_back(specs, str(moved), tmp_path, dataset)[0].id != spec.id
     assert given_back(specs, path, tmp_path, dataset, channel_std=(0.5, 0.5, 0.5))[0].id != spec.id
 
@@ -358,8 +360,8 @@ def test_the_input_of_given_weights_is_that_of_all_cells(exported, dataset, tmp_
     assert twin.network.input_scale == 0.017 and twin.network.channel_mean is None
     twin = given_back(specs, path, tmp_path, dataset, channel_mean=(0.1, 0.2, 0.3))[0]
     assert twin.network.channel_mean == (0.1, 0.2, 0.3)
-    assert np.allclose(state_of(twin.source)["input.mean"], [25.5, 51.0, 76.5])
-    assert Facts(mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
+    assert np.allclose(pretrained_state_dict(twin.source)["input.mean"], [25.5, 51.0, 76.5])
+    assert PretrainedInfo(mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
 
 
 # --- real weights ---
@@ -369,7 +371,7 @@ def test_real_weights_know_what_they_are_known_for():
     """As torchvision's own transforms and timm's own network: the same ranks for every image."""
     weights, images = real("tf_efficientnet_lite0.safetensors"), real("ilsvrc-sample-100.zip")
     asked = replace(network("timm tf_efficientnet_lite0"), input_size=224)
-    given = open_given(str(weights), asked)
+    given = load_pretrained(str(weights), asked)
     tree, wnids = FileTree(str(images)), sorted(imagenet_groups())
     config = shrunk("unused").dataset
     items = [

@@ -17,20 +17,20 @@ from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
 from transferability.training.devices import cuda_stream
 from transferability.training.execution import execution_of
-from transferability.training.gpu_step import Stack, Steps, _Step
+from transferability.training.gpu_step import GpuStep, StackedNetworks, _CapturedStep
 from transferability.training.loop import SAVING, train
-from transferability.training.state import SharedPrefix
+from transferability.training.state import PrefixCache
 
 CELLS = ["B2B", "A2B", "R2B", "B3B+", "A3B+", "A5B+", "B7B", "A7B", "A6B~1"]
 KINDS = {
     "plain": {},
     "lrn, dropout, image": {
-        "normalisation": "lrn",
+        "normalization": "lrn",
         "dropout": 0.5,
         "mean": "image",
         "groups": [1, 2, 1, 2, 2],
     },
-    "batch norm": {"normalisation": "batch", "dropout": 0.3},
+    "batch norm": {"normalization": "batch", "dropout": 0.3},
 }
 
 
@@ -54,11 +54,11 @@ def run(cohort, execution):
     failed = []
     train([cohort], execution, lambda m: None, lambda m, why: failed.append(m))
     assert not failed
-    return cohort.members
+    return cohort.states
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The distance relative to ``b``; a bias below batch normalisation has no
+    """The distance relative to ``b``; a bias below batch normalization has no
     gradient but rounding.
     """
     return ((a.double() - b.double()).norm() / b.double().norm().clamp(min=0.01)).item()
@@ -67,16 +67,16 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_stacked_gradients_are_those_of_each_network(bases, dataset):
     one, many = cohort_of(bases, dataset), cohort_of(bases, dataset)
     batch = one.stream.batch(0)
-    step = _Step([(batch, many.members)], stacked=True, graphs=False)
-    sizes = sorted(len(s.members) for s in step.stacks[0] if isinstance(s, Stack))
+    step = _CapturedStep([(batch, many.states)], stacked=True, graphs=False)
+    sizes = sorted(len(s.states) for s in step.stacks[0] if isinstance(s, StackedNetworks))
     # three with two frozen layers, two with seven, two fine-tuned of A; B3B+ and A6B~1 alone
     assert sizes == [2, 2, 3]
-    for m in [*one.members, *many.members]:
-        m.network.train().begin_step(0)
+    for m in [*one.states, *many.states]:
+        m.network.train().reseed_dropout(0)
     step.gradients([batch])
-    alone = _Step([(batch, one.members)], stacked=False, graphs=False)
+    alone = _CapturedStep([(batch, one.states)], stacked=False, graphs=False)
     alone.gradients([batch])
-    for a, b in zip(many.members, one.members, strict=True):
+    for a, b in zip(many.states, one.states, strict=True):
         assert relative(a.loss, b.loss) < 1e-5
         compared = [
             (p.grad, q.grad)
@@ -95,12 +95,14 @@ def test_stacked_networks_compute_in_the_precision_of_the_recipe(kind, spec_of, 
         base = spec_of("baseB", network=KINDS[kind], recipe={"precision": precision})
         specs = [base, base]  # two of one shape, which share their input
         (cohort,) = make_cohorts(specs, Store(tmp_path), dataset, CPU)
-        step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=stacked, graphs=False)
-        for m in cohort.members:
-            m.network.train().begin_step(0)
+        step = _CapturedStep(
+            [(cohort.stream.batch(0), cohort.states)], stacked=stacked, graphs=False
+        )
+        for m in cohort.states:
+            m.network.train().reseed_dropout(0)
         step.gradients([cohort.stream.batch(0)])
         gradients[precision, stacked] = torch.cat(
-            [p.grad.flatten() for p in cohort.members[0].network.parameters()]
+            [p.grad.flatten() for p in cohort.states[0].network.parameters()]
         )
     rounding = relative(gradients["bf16", False], gradients["float32", False])
     assert 1e-3 < rounding < 0.2
@@ -124,18 +126,18 @@ def test_a_stacked_training_ends_where_one_by_one_ends(bases, dataset):
 
 def test_one_update_of_all_networks_is_the_update_of_each(bases, dataset):
     one, many = cohort_of(bases, dataset), cohort_of(bases, dataset)
-    together = Steps(stacked=False, graphs=False)
-    for m in [*one.members, *many.members]:
+    together = GpuStep(stacked=False, graphs=False)
+    for m in [*one.states, *many.states]:
         m.network.train()
     for step in range(5):
         batch = one.stream.batch(step)
-        for m in one.members:
-            m.train_step(batch, SharedPrefix(batch))
+        for m in one.states:
+            m.train_step(batch, PrefixCache(batch))
         # four of them pause for a step
-        together([(batch, many.members[: 5 if step == 2 else None])])
+        together([(batch, many.states[: 5 if step == 2 else None])])
         if step == 2:
-            together([(batch, many.members[5:])])
-    for a, b in zip(many.members, one.members, strict=True):
+            together([(batch, many.states[5:])])
+    for a, b in zip(many.states, one.states, strict=True):
         mine, other = a.checkpoint(), b.checkpoint()
         assert mine.step == other.step == 5 and mine.tensors.keys() == other.tensors.keys()
         assert [k for k in mine.tensors if not torch.equal(mine.tensors[k], other.tensors[k])] == []
@@ -143,24 +145,24 @@ def test_one_update_of_all_networks_is_the_update_of_each(bases, dataset):
 
 def test_a_step_without_networks_does_nothing(bases, dataset):
     cohort = cohort_of(bases, dataset)
-    Steps(stacked=True, graphs=False)([(cohort.stream.batch(0), [])])
-    assert {m.step for m in cohort.members} == {0}
+    GpuStep(stacked=True, graphs=False)([(cohort.stream.batch(0), [])])
+    assert {m.step for m in cohort.states} == {0}
 
 
 def test_what_is_captured_reads_its_own_copy_of_the_batch(bases, dataset):
     cohort = cohort_of(bases, dataset)
-    step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=False, graphs=True)
+    step = _CapturedStep([(cohort.stream.batch(0), cohort.states)], stacked=False, graphs=True)
     first, second = (cohort.stream.batch(i) for i in (0, 1))
     losses = []
     for batch in (first, second, first):
-        for m in cohort.members:
-            m.network.train().begin_step(0)
+        for m in cohort.states:
+            m.network.train().reseed_dropout(0)
         step.read([batch])
         step.captured()
-        losses.append([m.loss.item() for m in cohort.members])
+        losses.append([m.loss.item() for m in cohort.states])
     assert losses[0] != losses[1] and losses[0] == losses[2]
     step.gradients([first])
-    assert losses[0] == [m.loss.item() for m in cohort.members]
+    assert losses[0] == [m.loss.item() for m in cohort.states]
 
 
 def test_a_stacked_network_is_saved_and_resumed_like_any(bases, dataset, tmp_path):
@@ -174,7 +176,7 @@ def test_a_stacked_network_is_saved_and_resumed_like_any(bases, dataset, tmp_pat
         if step == 4:
             saved.update({m.spec.run_id: m.checkpoint() for m in active})
             for m in active:
-                store.claim(m.spec).release()
+                store.lock(m.spec).release()
                 store.save_checkpoint(m.spec, m.checkpoint())
             raise Stop
 
@@ -182,7 +184,7 @@ def test_a_stacked_network_is_saved_and_resumed_like_any(bases, dataset, tmp_pat
     with pytest.raises(Stop):
         train([cohort], replace(CPU, stacked=True), lambda m: None, lambda m, why: None, stop)
     again = cohort_of(bases, dataset)
-    for m in again.members:
+    for m in again.states:
         m.restore(store.load_checkpoint(m.spec))
         assert m.step == 5
     for a, b in zip(run(again, replace(CPU, stacked=True)), whole, strict=True):
@@ -193,16 +195,16 @@ def test_a_stacked_network_is_saved_and_resumed_like_any(bases, dataset, tmp_pat
 def test_a_stacked_network_that_explodes_leaves_and_the_others_do_not_notice(bases, dataset):
     calm = {m.spec.run_id: m for m in run(cohort_of(bases, dataset), replace(CPU, stacked=True))}
     cohort, left = cohort_of(bases, dataset), []
-    victim = next(m for m in cohort.members if str(m.spec.cell) == "A5B+")
+    victim = next(m for m in cohort.states if str(m.spec.cell) == "A5B+")
     with torch.no_grad():
         victim.network.layers[7].fc.weight.mul_(1e30)
     train(
         [cohort], replace(CPU, stacked=True), lambda m: None, lambda m, why: left.append((m, why))
     )
-    assert [(m, why["step"]) for m, why in left] == [(victim, 0)] and len(cohort.members) == len(
+    assert [(m, why["step"]) for m, why in left] == [(victim, 0)] and len(cohort.states) == len(
         CELLS
     ) - 1
-    for m in cohort.members:
+    for m in cohort.states:
         state, other = m.network.state_dict(), calm[m.spec.run_id].network.state_dict()
         assert max(relative(state[k], other[k]) for k in state) < 1e-3
 
@@ -216,7 +218,7 @@ class Cuda:
         self.current, self.captures, self.default = 0, [], None
         cuda = self
 
-        class Stream:
+        class FakeStream:
             def __init__(self, device=None):
                 self.device = torch.device("cuda", cuda.current) if device is None else device
 
@@ -229,16 +231,16 @@ class Cuda:
 
         @contextmanager
         def graph(graph, stream=None, capture_error_mode="global"):
-            cuda.default = cuda.default or Stream()  # as torch's own: made once in a process
+            cuda.default = cuda.default or FakeStream()  # as torch's own: made once in a process
             cuda.captures.append((cuda.current, (stream or cuda.default).device.index))
             yield
 
         for name, value in {
             **{
-                "Stream": Stream,
+                "Stream": FakeStream,
                 "CUDAGraph": CUDAGraph,
                 "graph": graph,
-                "current_stream": lambda *a: Stream(),
+                "current_stream": lambda *a: FakeStream(),
             },
             **{"stream": lambda stream: nullcontext(), "device": lambda device: nullcontext()},
         }.items():
@@ -250,7 +252,7 @@ def test_a_process_that_goes_to_another_gpu_captures_there(bases, dataset, monke
     cuda = Cuda(monkeypatch)
     for cuda.current in (1, 0):
         cohort = cohort_of(bases, dataset)
-        step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=False, graphs=True)
+        step = _CapturedStep([(cohort.stream.batch(0), cohort.states)], stacked=False, graphs=True)
         step._capture(torch.device("cuda", cuda.current))
     assert cuda.captures == [(1, 1), (0, 0)]
     here = cuda_stream(torch.device("cuda", 0), "capture")
@@ -276,50 +278,50 @@ def test_a_network_that_cannot_be_captured_goes_on_step_by_step(
 
     monkeypatch.setattr(torch.cuda, "graph", refuses)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
-    for m in [*alone.members, *captured.members]:
+    for m in [*alone.states, *captured.states]:
         m.network.train()
     cuda.why = "operation not permitted when stream is capturing"
-    steps = Steps(False, False), Steps(False, True)
+    steps = GpuStep(False, False), GpuStep(False, True)
     for i in range(2):
         for advance, cohort in zip(steps, (alone, captured), strict=True):
-            advance([(cohort.stream.batch(i), cohort.members)])
+            advance([(cohort.stream.batch(i), cohort.states)])
     assert [r.message for r in caplog.records] == [
         f"steps are not captured as a CUDA graph: {cuda.why}"
     ]
-    for a, b in zip(captured.members, alone.members, strict=True):
+    for a, b in zip(captured.states, alone.states, strict=True):
         assert a.step == 2
         state, other = a.network.state_dict(), b.network.state_dict()
         assert all(torch.equal(state[k], other[k]) for k in state), a.spec.cell
     cuda.why = "CUDA out of memory"
     with pytest.raises(RuntimeError, match="out of memory"):
-        Steps(False, True)([(captured.stream.batch(2), captured.members)])
+        GpuStep(False, True)([(captured.stream.batch(2), captured.states)])
     cuda_stream.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("recipe", "kept"),
-    [({"momentum": 0.0}, set()), ({"optimiser": "adamw"}, {"exp_avg", "exp_avg_sq", "steps_of"})],
+    [({"momentum": 0.0}, set()), ({"optimizer": "adamw"}, {"exp_avg", "exp_avg_sq", "steps_of"})],
 )
 @pytest.mark.parametrize("stacked", [False, True])
-def test_networks_of_every_optimiser_are_saved_and_go_on(
+def test_networks_of_every_optimizer_are_saved_and_go_on(
     spec_of, dataset, tmp_path, stacked, recipe, kept
 ):
     spec = spec_of("baseB", recipe=recipe)
     one, other = (make_cohorts([spec, spec], Store(tmp_path), dataset, CPU)[0] for _ in range(2))
     for cohort in (one, other):
-        for m in cohort.members:
+        for m in cohort.states:
             m.network.train()
-    steps = [Steps(stacked, False) for _ in range(3)]
+    steps = [GpuStep(stacked, False) for _ in range(3)]
     for step in range(2):
-        steps[0]([(one.stream.batch(step), one.members)])
-    steps[1]([(other.stream.batch(0), other.members)])
-    saved = [m.checkpoint() for m in other.members]
+        steps[0]([(one.stream.batch(step), one.states)])
+    steps[1]([(other.stream.batch(0), other.states)])
+    saved = [m.checkpoint() for m in other.states]
     state = ("momentum", "exp_avg", "exp_avg_sq", "steps_of")
     assert {n.partition(".")[0] for n in saved[0].tensors} & {*state} == kept
-    for m, checkpoint in zip(other.members, saved, strict=True):
+    for m, checkpoint in zip(other.states, saved, strict=True):
         m.restore(checkpoint)
-    steps[2]([(other.stream.batch(1), other.members)])
-    for a, b in zip(one.members, other.members, strict=True):
+    steps[2]([(other.stream.batch(1), other.states)])
+    for a, b in zip(one.states, other.states, strict=True):
         assert all(
             map(torch.equal, a.network.state_dict().values(), b.network.state_dict().values())
         )
@@ -366,10 +368,10 @@ def test_what_is_captured_waits_for_nothing_and_is_the_same_every_time(
         return replace(spec, recipe=replace(spec.recipe, precision=precision))
 
     cohort = cohort_of(bases, dataset)
-    for m in cohort.members:
+    for m in cohort.states:
         m.spec = of(m.spec)
-        m.network.train().begin_step(0)
-    step = _Step([(cohort.stream.batch(0), cohort.members)], stacked=stacked, graphs=True)
+        m.network.train().reseed_dropout(0)
+    step = _CapturedStep([(cohort.stream.batch(0), cohort.states)], stacked=stacked, graphs=True)
     with OneAfterAnother():
         step.captured()
     step.update()
@@ -377,11 +379,11 @@ def test_what_is_captured_waits_for_nothing_and_is_the_same_every_time(
     def layout(t):  # torch's fused SGD on a GPU refuses what differs, but for sizes of 1
         return [(n, s) for n, s in zip(t.shape, t.stride(), strict=True) if n != 1]
 
-    for m in cohort.members:
+    for m in cohort.states:
         trained = [p for p in m.network.parameters() if p.requires_grad]
         assert len(trained) > 1
         for p in trained:
-            assert layout(p) == layout(p.grad) == layout(m.optimiser.state[p]["momentum_buffer"])
+            assert layout(p) == layout(p.grad) == layout(m.optimizer.state[p]["momentum_buffer"])
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(5.0, [6, 67]), (0.0, list(range(1, 101)))])

@@ -11,26 +11,26 @@ from tests.conftest import CPU, shrunk
 from tests.helpers import snapshot
 from tests.test_golden_ids import DATASET, GOLDEN
 from transferability import networks
-from transferability.fingerprint import described, label, later
+from transferability.fingerprint import cosmetic, omit_at, to_dict
 from transferability.networks import EightLayerConfig
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study import spec
 from transferability.study.cells import parse
 from transferability.study.config import RecipeConfig
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 from transferability.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class GrownRecipe(RecipeConfig):
-    smoothing: float = later(0.0)
-    nickname: str = label("")
+    smoothing: float = omit_at(0.0)
+    nickname: str = cosmetic("")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrownNetwork(EightLayerConfig):
-    depths: tuple[int, ...] = later(())
+    depths: tuple[int, ...] = omit_at(())
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_golden_ids_stay_when_settings_are_added(key, grow, tmp_path):
 def test_a_store_made_before_a_setting_was_added_goes_on(grow, spec_of, trained, dataset):
     done, half = spec_of("A3B"), spec_of("B5B+")
     store = trained([done])
-    lock = store.claim(half)
+    lock = store.lock(half)
     store.save_checkpoint(half, Checkpoint({"x": torch.ones(2)}, 5, [], 1.5))
     lock.release()
     before = snapshot(store.root)
@@ -76,12 +76,12 @@ def test_a_store_made_before_a_setting_was_added_goes_on(grow, spec_of, trained,
         )
 
     store = Store(store.root)
-    assert {s.run_id for s in store.specs()} == {s.run_id for s in with_sources([done, half])} - {
+    assert {s.run_id for s in store.specs()} == {s.run_id for s in with_bases([done, half])} - {
         half.source.run_id
     }
     assert all(type(s.recipe) is GrownRecipe and s.recipe.smoothing == 0 for s in store.specs())
     assert store.verify() == (3, [])
-    ensure([grown("A3B")], store, dataset, CPU)
+    train_missing([grown("A3B")], store, dataset, CPU)
     assert snapshot(store.root) == before, "a finished run costs nothing"
     assert store.state(grown("B5B+")) == "half" and store.load_checkpoint(grown("B5B+")).step == 5
     assert store.state(grown("A3B", smoothing=0.1)) == "missing"
@@ -90,8 +90,6 @@ def test_a_store_made_before_a_setting_was_added_goes_on(grow, spec_of, trained,
 def test_what_is_written_of_a_setting(spec_of):
     recipe = spec_of("baseB").recipe
     grown = GrownRecipe(**asdict(recipe), nickname="mine")
-    assert described(grown) == described(recipe) | {"nickname": "mine"}
-    assert described(grown, labels=False) == {
-        k: v for k, v in described(recipe).items() if k != "name"
-    }
-    assert described(replace(grown, smoothing=0.5))["smoothing"] == 0.5
+    assert to_dict(grown) == to_dict(recipe) | {"nickname": "mine"}
+    assert to_dict(grown, labels=False) == {k: v for k, v in to_dict(recipe).items() if k != "name"}
+    assert to_dict(replace(grown, smoothing=0.5))["smoothing"] == 0.5

@@ -7,7 +7,7 @@ import torch
 from experiments.layers import print_layers
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.pretrained import open_given, state_of
+from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
 from transferability.networks.state_dict import with_positions
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -42,18 +42,22 @@ def test_a_transformer_takes_its_weights_to_another_size(tmp_path, size):
     model = timm.create_model("test_vit", num_classes=3)
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
-    given = open_given(str(path), network_of("timm test_vit", input_size=size))
+    given = load_pretrained(str(path), network_of("timm test_vit", input_size=size))
     own = 160 // 16
     assert (
         f"pos_embed resized from {own}x{own} to {size // 16}x{size // 16} places" in given.lines()
     )
     theirs = timm.create_model("test_vit", num_classes=3, img_size=size)
     theirs.load_state_dict(checkpoint_filter_fn(model.state_dict(), theirs))
-    ours = {name.split(".", 2)[2]: t for name, t in state_of(given).items() if name != "input.mean"}
+    ours = {
+        name.split(".", 2)[2]: t
+        for name, t in pretrained_state_dict(given).items()
+        if name != "input.mean"
+    }
     assert ours.keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
         assert torch.allclose(tensor, ours[name], atol=1e-6), name
-    given = open_given(str(path), network_of("timm test_vit", input_size=160))
+    given = load_pretrained(str(path), network_of("timm test_vit", input_size=160))
     assert "resized from" not in " ".join(given.lines())
 
 

@@ -14,22 +14,22 @@ from tests.conftest import CPU
 from tests.helpers import equal
 from transferability import load_run
 from transferability.data.pack import pack
-from transferability.networks.sequential import Chain
-from transferability.runs.runner import ensure, make_cohorts
+from transferability.networks.sequential import SequentialNetwork
+from transferability.runs.runner import make_cohorts, train_missing
 from transferability.runs.store import Store
 from transferability.study.cells import parse
-from transferability.study.jobs import jobs
+from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import make_spec
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 from transferability.training.loop import Cohort, train
-from transferability.training.state import SharedPrefix, build_member, one_thread
+from transferability.training.state import PrefixCache, build_state, one_thread
 
 FROZEN = [f"{s}{n}B" for s in "ABR" for n in range(1, 8)]
 TUNED = [f"{s}{n}B+" for s in "AB" for n in range(1, 8)]
 KEPT = ["A3B~1", "A1B~3", "B2B~5"]
 SHORT = ["A3.B", "A3.B+", "B5.B", "R4.B", "A7.B"]
 HARDEST = {
-    "normalisation": "batch",
+    "normalization": "batch",
     "dropout": 0.3,
     "mean": "image",
 }  # everything a frozen layer could let slip
@@ -49,7 +49,7 @@ def hardest_store(spec_of, trained):
 
 def started(spec, store, dataset):
     """The network of ``spec`` at step 0."""
-    stream = Stream(
+    stream = TaskLoader(
         dataset,
         list(spec.classes),
         None,
@@ -59,7 +59,7 @@ def started(spec, store, dataset):
         CPU.device,
     )
     source = store.weights(spec.source) if spec.source else None
-    return build_member(spec, stream, source, None).network.state_dict()
+    return build_state(spec, stream, source, None).network.state_dict()
 
 
 @pytest.mark.parametrize("cell", [*FROZEN, *TUNED, *KEPT, *SHORT])
@@ -104,7 +104,7 @@ def test_random_filters_normalise_with_the_statistics_of_the_images(
     0 and variance 1.
     """
     spec = spec_of("R5B", network=HARDEST)
-    stream = Stream(
+    stream = TaskLoader(
         dataset,
         list(spec.classes),
         None,
@@ -113,15 +113,15 @@ def test_random_filters_normalise_with_the_statistics_of_the_images(
         spec.network.input_size,
         CPU.device,
     )
-    network = build_member(spec, stream, None, None).network.eval()
+    network = build_state(spec, stream, None, None).network.eval()
     network.load_state_dict(hardest_store.weights(spec))
     x = torch.cat([network.input(stream.batch(step)) for step in range(20)])
     with torch.no_grad():
         for number, layer in enumerate(network.layers[:5], 1):
-            normalised = layer.norm(layer.conv(x)).transpose(0, 1).flatten(1)
-            near = 1e-4 if number == 1 else 0.2  # above, the batches were normalised one by one
+            normalized = layer.norm(layer.conv(x)).transpose(0, 1).flatten(1)
+            near = 1e-4 if number == 1 else 0.2  # above, the batches were normalized one by one
             assert (
-                normalised.mean(1).abs().max() < near and (normalised.var(1) - 1).abs().max() < 0.2
+                normalized.mean(1).abs().max() < near and (normalized.var(1) - 1).abs().max() < 0.2
             )
             x = layer(x)
     states = [hardest_store.weights(spec_of(f"R{n}B", network=HARDEST)) for n in (5, 7)]
@@ -167,8 +167,8 @@ def test_rule_3_recipes_of_one_pace_train_in_one_cohort(spec_of, trained):
     recipes = [{}, {"lr": 0.1}, {"momentum": 0.5}, {"weight_decay": 0.1, "schedule": "cosine"}]
     specs = [spec_of("A3.B", recipe=recipe) for recipe in recipes]
     specs = [replace(spec, source=specs[0].source) for spec in specs]
-    assert len(jobs(specs)) == 1 and len({s.id for s in specs}) == 4
-    assert len(jobs([*specs, spec_of("A3.B", recipe={"batch_size": 5})])) == 2
+    assert len(group_into_jobs(specs)) == 1 and len({s.id for s in specs}) == 4
+    assert len(group_into_jobs([*specs, spec_of("A3.B", recipe={"batch_size": 5})])) == 2
     together = trained(specs)
     ends = [together.weights(spec) for spec in specs]
     assert not any(equal(ends[0], end) for end in ends[1:])
@@ -178,16 +178,16 @@ def test_rule_3_recipes_of_one_pace_train_in_one_cohort(spec_of, trained):
         assert equal(alone.weights(spec), together.weights(spec))
 
 
-ADAMW = {"optimiser": "adamw", "lr": 0.003}
+ADAMW = {"optimizer": "adamw", "lr": 0.003}
 
 
 def test_the_rules_hold_with_adamw(spec_of, trained, dataset, tmp_path):
     """Frozen is frozen, alone equals in a cohort, stopped equals not stopped; and networks of the
-    other optimiser are another cohort.
+    other optimizer are another cohort.
     """
     cells = ("baseB", "A3B", "A3B+", "A2B~2")
     specs = [spec_of(cell, network=HARDEST, recipe=ADAMW) for cell in cells]
-    assert len(jobs(specs)) == 2 and len(jobs([*specs, spec_of("A3B")])) == 3
+    assert len(group_into_jobs(specs)) == 2 and len(group_into_jobs([*specs, spec_of("A3B")])) == 3
     store = trained(specs)
     base, frozen, tuned, _ = (store.weights(spec) for spec in specs)
     source = store.weights(specs[1].source)
@@ -202,13 +202,13 @@ def test_the_rules_hold_with_adamw(spec_of, trained, dataset, tmp_path):
     stopped.folder(spec).mkdir()
     for step in range(spec.recipe.steps):
         size = spec.network.input_size
-        stream = Stream(dataset, list(spec.classes), None, 0, spec.recipe, size, CPU.device)
-        member = build_member(spec, stream, source, stopped.load_checkpoint(spec))
+        stream = TaskLoader(dataset, list(spec.classes), None, 0, spec.recipe, size, CPU.device)
+        member = build_state(spec, stream, source, stopped.load_checkpoint(spec))
         assert member.step == step
         batch = stream.batch(step)
         with one_thread():
             member.network.train()
-            member.train_step(batch, SharedPrefix(batch))
+            member.train_step(batch, PrefixCache(batch))
         stopped.save_checkpoint(spec, member.checkpoint())
     assert equal(dict(member.network.state_dict()), tuned)
 
@@ -227,13 +227,13 @@ def test_rule_3_torchs_own_threads_do_not_change_the_statistics_of_untrained_lay
     """BatchNorm sums over a batch in as many parts as there are threads;
     four cores or one make the same network.
     """
-    spec, states = spec_of("R5B", network={"normalisation": "batch"}, recipe={"batch_size": 64}), []
+    spec, states = spec_of("R5B", network={"normalization": "batch"}, recipe={"batch_size": 64}), []
     before = torch.get_num_threads()
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         (cohort,) = make_cohorts([spec], Store(tmp_path), dataset, CPU)
         assert torch.get_num_threads() == threads
-        states.append(cohort.members[0].network.state_dict())
+        states.append(cohort.states[0].network.state_dict())
     torch.set_num_threads(before)
     assert equal(states[0], states[1]) and equal(states[0], states[2])
 
@@ -253,14 +253,16 @@ def test_rule_4_stopped_and_resumed_equals_never_stopped(
     store = Store(tmp_path)
     sources = {s.source.run_id: hardest_store.weights(s.source) for s in specs if s.source}
 
-    def members(stream):
+    def states(stream):
         for s in specs:
             source = sources[s.source.run_id] if s.source else None
-            yield build_member(s, stream, source, store.load_checkpoint(s))
+            yield build_state(s, stream, source, store.load_checkpoint(s))
 
     def stream():
         s = specs[0]
-        return Stream(dataset, list(s.classes), None, 0, s.recipe, s.network.input_size, CPU.device)
+        return TaskLoader(
+            dataset, list(s.classes), None, 0, s.recipe, s.network.input_size, CPU.device
+        )
 
     def stop(step, active):
         if step == 0:
@@ -275,12 +277,12 @@ def test_rule_4_stopped_and_resumed_equals_never_stopped(
 
     first = stream()
     with pytest.raises(Stop):
-        train([Cohort(first, list(members(first)))], CPU, lambda m: None, lambda m, why: None, stop)
+        train([Cohort(first, list(states(first)))], CPU, lambda m: None, lambda m, why: None, stop)
     again = stream()
-    cohort = Cohort(again, list(members(again)))
-    assert sorted({m.step for m in cohort.members}) == sorted({1, stop_after})
+    cohort = Cohort(again, list(states(again)))
+    assert sorted({m.step for m in cohort.states}) == sorted({1, stop_after})
     train([cohort], CPU, lambda m: None, lambda m, why: None)
-    for member in cohort.members:
+    for member in cohort.states:
         assert equal(dict(member.network.state_dict()), hardest_store.weights(member.spec))
         assert member.metrics == hardest_store.metrics(member.spec)
 
@@ -300,13 +302,13 @@ def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(
     store = trained([s.source for s in specs])
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
     counts = dict.fromkeys(range(8), 0)
-    for member in cohort.members:
+    for member in cohort.states:
         member.network.train()
         for i, layer in enumerate(member.network.layers[: member.spec.network.depth]):
             layer.register_forward_hook(lambda *_, i=i: counts.__setitem__(i, counts[i] + 1))
     batch = cohort.stream.batch(0)
-    shared = SharedPrefix(batch)
-    for member in cohort.members:
+    shared = PrefixCache(batch)
+    for member in cohort.states:
         member.train_step(batch, shared)
     # Layer l of AnB runs once for all frozen n >= l, and once in each of the l-1 networks that
     # train it (n < l);
@@ -318,7 +320,7 @@ def test_frozen_prefixes_are_computed_once_and_nothing_is_computed_below_them(
         from_b = {1: 1, 2: 1, 3: 1}.get(layer, 2)
         wanted[layer - 1] = from_a + from_b + 1
     assert counts == wanted
-    for member in cohort.members:
+    for member in cohort.states:
         for i, layer in enumerate(member.network.layers):
             assert all((p.grad is None) == (i < member.network.frozen) for p in layer.parameters())
 
@@ -329,8 +331,8 @@ def test_shared_prefixes_keep_apart_what_differs(spec_of, trained, dataset):
     specs = [spec_of(c, network={"dropout": 0.5}) for c in cells]
     store = trained([s.source for s in specs if s.source])
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
-    a7, a6, b7, r7 = cohort.members
-    for member in cohort.members:
+    a7, a6, b7, r7 = cohort.states
+    for member in cohort.states:
         member.network.train()
     assert a7.prefix_key(6) == a6.prefix_key(6), "the output of layer 6 comes before its dropout"
     assert a7.prefix_key(7) != (a7.prefix_key(7)[0], None), (
@@ -345,7 +347,7 @@ def test_shared_prefixes_keep_apart_what_differs(spec_of, trained, dataset):
 
 def test_the_layers_cover_every_parameter_exactly_once(spec_of):
     spec = spec_of("A3B", network=HARDEST)
-    network = Chain(spec.network, torch.zeros(3).numpy())
+    network = SequentialNetwork(spec.network, torch.zeros(3).numpy())
     of_layers = [p for layer in network.layers for p in layer.parameters()]
     assert len(of_layers) == len(set(of_layers)) == len(list(network.parameters()))
     assert set(of_layers) == set(network.parameters())
@@ -383,7 +385,7 @@ def test_test_images_are_looked_at_once_by_the_finished_network(config, tmp_path
     packed = pack(settings)
     spec = make_spec(parse("baseB"), "random-0", packed, config.network, config.recipe, 0)
     store = Store(tmp_path / "runs")
-    ensure([spec], store, packed, CPU)
+    train_missing([spec], store, packed, CPU)
     predicted, rows = store.predictions(spec), packed.test_rows(list(spec.classes))
     assert len(rows) == 12 == len(predicted["test"])
     run = load_run(store.folder(spec))

@@ -18,7 +18,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.conftest import ROOT
 from transferability.networks import kernels
-from transferability.networks.kernels import Activated, activation, drop
+from transferability.networks.kernels import (
+    FusedActivation,
+    activation_reference,
+    dropout_reference,
+)
 
 CXX = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 KINDS = {
@@ -44,9 +48,9 @@ def both(x, bias, pool, norm):
     for fast in (True, False):
         inputs = [x.clone().requires_grad_(), bias.clone().requires_grad_()]
         if fast:
-            y = Activated.apply(*inputs, pool, norm)
+            y = FusedActivation.apply(*inputs, pool, norm)
         else:
-            y = activation(inputs[0] + inputs[1].to(x.dtype)[:, None, None], pool, norm)
+            y = activation_reference(inputs[0] + inputs[1].to(x.dtype)[:, None, None], pool, norm)
         weights = torch.linspace(-1, 2, y.numel()).reshape(y.shape).to(y)
         out.append([y.detach(), *torch.autograd.grad(y, inputs, weights)])
     return out
@@ -86,7 +90,7 @@ def test_in_bf16_they_are_no_further_from_float32_than_the_plain_operations(pool
 
 def test_pooling_chooses_as_torch_the_first_of_equal_ones_and_no_number_before_any():
     x = torch.tensor([1.0, 2.0, 2.0, float("nan"), 0.0, 2.0, 1.0]).repeat(7, 1)[None, None]
-    values, place = kernels.pooled(x, None)
+    values, place = kernels.pool_relu_fused(x, None)
     expected, index = F.max_pool2d(x, 3, 2, ceil_mode=True, return_indices=True)
     assert torch.equal(values.nan_to_num(99), expected.nan_to_num(99)) and values.isnan().any()
     starts = 2 * 7 * torch.arange(3)[:, None] + 2 * torch.arange(3)
@@ -106,7 +110,7 @@ def test_few_channels_and_a_stride_are_many_channels_and_none(size):
     )
     x = torch.randn(2, 3, side, side, dtype=torch.float64).to(memory_format=torch.channels_last)
     with torch.compiler.set_stance("force_eager"):
-        found = kernels.convolved(x, conv)
+        found = kernels.conv2d_unshuffled(x, conv)
     expected = conv(x) - conv.bias[:, None, None]
     torch.testing.assert_close(found, expected)
     weights = torch.randn_like(expected)
@@ -118,7 +122,7 @@ def test_other_convolutions_stay_as_they_are():
     for conv in (nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(8, 4, 3, 2, groups=2)):
         x = torch.randn(2, conv.in_channels, 9, 9)
         bare = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
-        assert torch.equal(kernels.convolved(x, conv), bare)
+        assert torch.equal(kernels.conv2d_unshuffled(x, conv), bare)
 
 
 def test_a_function_is_compiled_for_many_shapes_in_every_thread():
@@ -143,7 +147,10 @@ def test_a_function_is_compiled_for_many_shapes_in_every_thread():
 def test_compiled_dropout_is_dropout(dtype):
     x, seed = torch.randn(8, 64, dtype=dtype), torch.tensor(1234567890123456789)
     fast, plain = (x.clone().requires_grad_() for _ in range(2))
-    found, expected = torch.compile(drop, dynamic=False)(fast, seed, 0.5), drop(plain, seed, 0.5)
+    found, expected = (
+        torch.compile(dropout_reference, dynamic=False)(fast, seed, 0.5),
+        dropout_reference(plain, seed, 0.5),
+    )
     assert torch.equal(found, expected) and 0.3 < (found == 0).float().mean() < 0.7
     assert torch.equal(
         *(torch.autograd.grad(y.float().sum(), z)[0] for y, z in ((found, fast), (expected, plain)))
@@ -152,7 +159,7 @@ def test_compiled_dropout_is_dropout(dtype):
 
 def test_no_place_is_multiplied_by_a_large_number():
     """A compiler computes with places in 32 bits; see draws.uniform."""
-    nodes = make_fx(drop)(torch.ones(4, 8), torch.tensor(5), 0.5, None).graph.nodes
+    nodes = make_fx(dropout_reference)(torch.ones(4, 8), torch.tensor(5), 0.5, None).graph.nodes
     products = [node for node in nodes if "mul" in str(node.target)]
     assert len(products) >= 4
     for node in products:

@@ -17,14 +17,14 @@ from torch import nn
 from tests.conftest import CPU
 from tests.helpers import equal, network_config, network_of
 from transferability.errors import UserError
-from transferability.networks.sequential import Chain, layer_costs
+from transferability.networks.sequential import SequentialNetwork, profile_layers
 from transferability.networks.zoo import base as library
-from transferability.networks.zoo.partition import Layer
+from transferability.networks.zoo.partition import PartitionedLayer
 from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
 from transferability.study.cells import parse
 from transferability.study.spec import make_spec
-from transferability.training.state import SharedPrefix, one_thread
+from transferability.training.state import PrefixCache, one_thread
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_plans.json").read_text())
 
@@ -50,10 +50,10 @@ def test_plans_are_pinned_and_chains_are_the_librarys_network(key):
     """
     golden = GOLDEN[key]
     network = network_of(key, input_size=golden["input_size"]).resolved(1000)
-    assert [cost.modules for cost in layer_costs(network)] == golden["layers"]
+    assert [cost.modules for cost in profile_layers(network)] == golden["layers"]
     assert hashlib.sha256("\n".join(network.plan).encode()).hexdigest()[:16] == golden["plan"]
     network.verify()
-    chain = Chain(network, np.zeros(3)).eval()
+    chain = SequentialNetwork(network, np.zeros(3)).eval()
     own = {
         name.split(".", 2)[2]: tensor
         for name, tensor in chain.state_dict().items()
@@ -109,8 +109,8 @@ def test_layers_that_are_not_the_network_are_refused(monkeypatch):
     network = network_of("torchvision resnet18", input_size=32).resolved(7)
 
     def broken(plan, model, forward):
-        layer = Layer(plan, model)
-        layer.forward = lambda x: forward(Layer.forward(layer, x), x)
+        layer = PartitionedLayer(plan, model)
+        layer.forward = lambda x: forward(PartitionedLayer.forward(layer, x), x)
         return layer
 
     for forward, why in (
@@ -118,7 +118,9 @@ def test_layers_that_are_not_the_network_are_refused(monkeypatch):
         (_overwriting, "writes into its input"),
     ):
         library.verify.cache_clear()
-        monkeypatch.setattr(library, "Layer", lambda plan, model, f=forward: broken(plan, model, f))
+        monkeypatch.setattr(
+            library, "PartitionedLayer", lambda plan, model, f=forward: broken(plan, model, f)
+        )
         with pytest.raises(UserError, match=why):
             network.verify()
     monkeypatch.undo()
@@ -175,11 +177,11 @@ def test_frozen_is_frozen_and_the_rest_is_trained(runs):
     spec_of, store = runs
     spec = spec_of("A3B")
     n_layers, base = spec.network.n_layers, spec.source
-    made_by = store.provenance(spec)["network_made_by"]
-    if spec.network.made_by:
-        assert re.fullmatch(r"(torchvision|timm) [0-9.]+.*", made_by)
+    library_version = store.provenance(spec)["network_made_by"]
+    if spec.network.library_version:
+        assert re.fullmatch(r"(torchvision|timm) [0-9.]+.*", library_version)
     else:
-        assert made_by is None
+        assert library_version is None
     assert equal(states(store, spec, (1, 2, 3)), states(store, base, (1, 2, 3))), (
         "statistics of BatchNorm as well"
     )
@@ -206,14 +208,14 @@ def test_stopped_equals_not_stopped(runs, dataset, tmp_path):
     spec = spec_of("baseB")
     stopped = Store(tmp_path)
     for _ in range(2):
-        lock = stopped.claim(spec)
+        lock = stopped.lock(spec)
         (cohort,) = make_cohorts([spec], stopped, dataset, CPU)
-        (member,) = cohort.members
+        (member,) = cohort.states
         network = member.network.train()
         for step in range(member.step, member.step + 2):
             batch = cohort.stream.batch(step)
             with one_thread():
-                member.train_step(batch, SharedPrefix(batch))
+                member.train_step(batch, PrefixCache(batch))
         stopped.save_checkpoint(spec, member.checkpoint())
         lock.release()
     assert member.step == spec.recipe.steps == 4
@@ -222,7 +224,9 @@ def test_stopped_equals_not_stopped(runs, dataset, tmp_path):
 
 def test_dropout_and_stochastic_depth_are_functions_of_network_and_step():
     network = network_of("torchvision efficientnet_b0", input_size=32).resolved(5)
-    one, again, other = (Chain(network, np.zeros(3), (0, key)) for key in ("A3B", "A3B", "A4B"))
+    one, again, other = (
+        SequentialNetwork(network, np.zeros(3), (0, key)) for key in ("A3B", "A3B", "A4B")
+    )
     kinds = {(m.dims, m.p > 0) for m in one.modules() if type(m).__name__ == "Dropout"}
     assert {(None, True), (1, True)} <= kinds
     other.load_state_dict(one.state_dict())
@@ -232,7 +236,7 @@ def test_dropout_and_stochastic_depth_are_functions_of_network_and_step():
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     def out(chain, step):
-        chain.train().begin_step(step)
+        chain.train().reseed_dropout(step)
         y = x
         with torch.no_grad():
             for layer in chain.layers:
@@ -246,7 +250,7 @@ def test_dropout_and_stochastic_depth_are_functions_of_network_and_step():
     assert not any(m.training for layer in one.layers[:5] for m in layer.modules()), (
         "a frozen prefix is in evaluation mode whole"
     )
-    assert not one.drops_within(5) and one.drops_within(network.n_layers)
+    assert not one.has_active_dropout(5) and one.has_active_dropout(network.n_layers)
 
 
 def test_the_plan_is_in_the_identity(config, dataset):
@@ -255,7 +259,7 @@ def test_the_plan_is_in_the_identity(config, dataset):
     assert spec.to_dict()["network"]["plan"][1].split()[0] == "layer1.0.conv1.weight"
     merged = (" ".join(spec.network.plan[:2]), *spec.network.plan[2:])
     with pytest.raises(UserError, match="has other layers in the installed torchvision"):
-        Chain(replace(spec.network, plan=merged), np.zeros(3))
+        SequentialNetwork(replace(spec.network, plan=merged), np.zeros(3))
     assert replace(spec, network=replace(spec.network, plan=merged)).id != spec.id
     assert replace(spec, network=replace(spec.network, name="mine")).id == spec.id
     assert type(spec).from_dict(json.loads(json.dumps(spec.to_dict()))) == spec

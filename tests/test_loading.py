@@ -84,12 +84,12 @@ def test_what_is_not_finished_or_says_no_names_is_one_clear_line(
 ):
     spec = spec_of("baseB")
     store = Store(tmp_path)
-    lock = store.claim(spec)
+    lock = store.lock(spec)
     (cohort,) = make_cohorts([spec], store, dataset, CPU)
     lock.release()
     with pytest.raises(UserError, match="is not finished"):
         load_run(store.folder(spec))
-    m = cohort.members[0]
+    m = cohort.states[0]
     store.finish(spec, m.network.state_dict(), [], {"seconds": 1.0}, {})
     with pytest.raises(UserError, match="trained by an older version"):
         load_run(store.folder(spec))

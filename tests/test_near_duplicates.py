@@ -19,7 +19,7 @@ from transferability.data.duplicates import (
 )
 from transferability.data.pack import pack
 from transferability.data.packed import open_dataset
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers.base import RawDataset, Sample
 
 
 def photograph(seed, side=72):
@@ -150,8 +150,8 @@ def test_a_dataset_of_one_picture_saved_many_times_takes_no_memory_or_time():
     count = 3000
     image = np.asarray(photograph(0, 32))
     images = np.broadcast_to(image, (count, 32, 32, 3))
-    source = Source(
-        [], [Item(0, str(i), bytes) for i in range(count - 5)], [Item(0, "v", bytes)] * 5
+    source = RawDataset(
+        [], [Sample(0, str(i), bytes) for i in range(count - 5)], [Sample(0, "v", bytes)] * 5
     )
     perceptual = np.tile(np.frombuffer(perceptual_hash(image), np.uint8), (count, 1))
     equal = np.arange(count * HASH, dtype=np.int64).astype(np.uint8).reshape(count, HASH)
@@ -162,7 +162,7 @@ def test_a_dataset_of_one_picture_saved_many_times_takes_no_memory_or_time():
 
 
 def test_packing_goes_on_where_it_stopped_with_its_perceptual_hashes(tmp_path, monkeypatch):
-    monkeypatch.setattr("transferability.data.pack.SAFE", 16)
+    monkeypatch.setattr("transferability.data.pack.CHECKPOINT_EVERY", 16)
     images = {f"{c}/{i}.png": photograph(i + 100 * len(c)) for c in ("a", "bb") for i in range(30)}
     root = folder_of(tmp_path / "own", images)
     folder_of(root, {"a/copy.png": CHANGES["saved again"](images["bb/7.png"])})

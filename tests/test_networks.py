@@ -7,13 +7,13 @@ import torch.nn.functional as F
 
 from tests.helpers import batch_of, network_config, outputs
 from transferability.data.batch import Batch
-from transferability.networks.kernels import activation, response_norm
-from transferability.networks.sequential import Chain, copy_layers, layer_costs
+from transferability.networks.kernels import activation_reference, response_norm_reference
+from transferability.networks.sequential import SequentialNetwork, copy_layers, profile_layers
 
 
 @pytest.fixture(scope="module")
-def caffenet() -> Chain:
-    return Chain(network_config("caffenet"), np.full((256, 256, 3), 120.0, np.float32))
+def caffenet() -> SequentialNetwork:
+    return SequentialNetwork(network_config("caffenet"), np.full((256, 256, 3), 120.0, np.float32))
 
 
 def test_caffenet_has_the_papers_shapes_and_parameters(caffenet):
@@ -70,10 +70,12 @@ def test_lrn_is_caffes_formula(caffenet):
     for c in range(7):
         window = x[:, max(0, c - 2) : c + 3]
         wanted[:, c] = x[:, c] / (1 + 1e-4 / 5 * (window**2).sum(1)) ** 0.75
-    torch.testing.assert_close(response_norm(x), wanted, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(response_norm(x.bfloat16()), wanted.bfloat16(), rtol=0.02, atol=0)
-    torch.testing.assert_close(response_norm(x), F.local_response_norm(x, 5))
-    torch.autograd.gradcheck(response_norm, x.requires_grad_())
+    torch.testing.assert_close(response_norm_reference(x), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        response_norm_reference(x.bfloat16()), wanted.bfloat16(), rtol=0.02, atol=0
+    )
+    torch.testing.assert_close(response_norm_reference(x), F.local_response_norm(x, 5))
+    torch.autograd.gradcheck(response_norm_reference, x.requires_grad_())
     parts = [(layer.activation.pool, layer.activation.norm) for layer in caffenet.layers[:5]]
     assert parts == [(True, True), (True, True), (False, False), (False, False), (True, False)]
 
@@ -81,27 +83,29 @@ def test_lrn_is_caffes_formula(caffenet):
 def test_pooling_rounds_up_and_commutes_with_relu():
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     pool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
-    found = activation(x, pool=True, norm=False)
+    found = activation_reference(x, pool=True, norm=False)
     assert found.shape[-1] == 4  # floor would give 3
     assert torch.equal(found, pool(x.relu())) and (found > 0).any()  # the original's order
     weights = torch.randn(2, 3, 4, 4)
     theirs, ours = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (pool(x.relu()), found))
     assert torch.equal(theirs, ours)
-    full = activation(x.detach().clone(), pool=False, norm=True)
-    assert torch.equal(full, response_norm(x.relu()))
+    full = activation_reference(x.detach().clone(), pool=False, norm=True)
+    assert torch.equal(full, response_norm_reference(x.relu()))
 
 
 def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
     for name, side in (("small", 32), ("medium", 64)):
-        network = Chain(network_config(name, outputs=11), np.zeros(3, np.float32)).eval()
+        network = SequentialNetwork(
+            network_config(name, outputs=11), np.zeros(3, np.float32)
+        ).eval()
         assert len(network.layers) == 8
         with torch.no_grad():
             assert network(batch_of(side, side)).shape == (2, 11)
     # conv1 of caffenet by hand: 55 x 55 outputs of 96 channels, 3 x 11 x 11 each; fc8: 4096 x 1000
-    costs = layer_costs(network_config("caffenet"))
-    flops = [c.multiply_adds for c in costs]
+    costs = profile_layers(network_config("caffenet"))
+    flops = [c.macs for c in costs]
     assert sum(c.parameters for c in costs) == 60_965_224
-    assert (costs[0].computed, costs[0].passed, costs[4].passed) == (
+    assert (costs[0].activations, costs[0].passed, costs[4].passed) == (
         55 * 55 * 96,
         27 * 27 * 96,
         9216,
@@ -111,7 +115,7 @@ def test_the_smaller_members_have_eight_layers_and_flops_that_add_up():
 
 
 def test_zfnet_has_the_sizes_of_its_papers_figure_3():
-    costs = layer_costs(network_config("zfnet", outputs=1000))
+    costs = profile_layers(network_config("zfnet", outputs=1000))
     assert [c.output for c in costs[:5]] == [
         (96, 55, 55),
         (256, 13, 13),
@@ -119,11 +123,11 @@ def test_zfnet_has_the_sizes_of_its_papers_figure_3():
         (384, 13, 13),
         (256, 6, 6),
     ]
-    assert (costs[0].computed, costs[1].computed) == (96 * 110 * 110, 256 * 26 * 26)
+    assert (costs[0].activations, costs[1].activations) == (96 * 110 * 110, 256 * 26 * 26)
 
 
 def test_kaiming_has_the_variance_of_he():
-    network = Chain(network_config("medium", outputs=10), np.zeros(3, np.float32))
+    network = SequentialNetwork(network_config("medium", outputs=10), np.zeros(3, np.float32))
     for layer in network.layers[:-1]:
         main = layer.conv if hasattr(layer, "conv") else layer.fc
         fan_in = main.weight[0].numel()
@@ -135,7 +139,9 @@ def test_kaiming_has_the_variance_of_he():
 
 def test_initial_weights_are_a_function_of_the_key_alone():
     config, mean = network_config("small", outputs=5), np.zeros(3, np.float32)
-    one, again, other = (Chain(config, mean, key) for key in ((0, "A3B"), (0, "A3B"), (1, "A3B")))
+    one, again, other = (
+        SequentialNetwork(config, mean, key) for key in ((0, "A3B"), (0, "A3B"), (1, "A3B"))
+    )
     for number in range(1, 9):
         a, b, c = (network.weight(number) for network in (one, again, other))
         assert torch.equal(a, b) and not torch.equal(a, c)
@@ -144,7 +150,7 @@ def test_initial_weights_are_a_function_of_the_key_alone():
 def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
     mean = np.arange(6 * 6 * 3, dtype=np.float32).reshape(6, 6, 3)
     config = network_config("small", outputs=2, mean="image", input_size=16, input_scale=1.0)
-    network = Chain(config, mean)
+    network = SequentialNetwork(config, mean)
     images = torch.from_numpy(mean).to(torch.uint8).expand(3, 6, 6, 3).contiguous()
     batch = Batch(
         images,
@@ -164,11 +170,14 @@ def test_the_mean_image_is_cropped_and_mirrored_as_the_image_is():
 
 def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
     config = network_config("small", outputs=5, dropout=0.5)
-    networks = [Chain(config, np.zeros(3, np.float32), (0, name)) for name in ("A3B", "A3B", "A4B")]
+    networks = [
+        SequentialNetwork(config, np.zeros(3, np.float32), (0, name))
+        for name in ("A3B", "A3B", "A4B")
+    ]
     x = torch.ones(4, 128)
 
     def drop(network, step):
-        network.begin_step(step)
+        network.reseed_dropout(step)
         return network.layers[6].drop(x)
 
     first = drop(networks[0], 3)
@@ -187,9 +196,9 @@ def test_dropout_masks_depend_on_network_and_step_and_scale_as_caffes():
 
 def test_copying_is_strict_both_ways():
     config, mean = network_config("small", outputs=5), np.zeros(3, np.float32)
-    source = Chain(config, mean, (0, "a")).state_dict()
+    source = SequentialNetwork(config, mean, (0, "a")).state_dict()
     # another classifier is no hindrance below it
-    network = Chain(replace(config, outputs=7), mean, (0, "b"))
+    network = SequentialNetwork(replace(config, outputs=7), mean, (0, "b"))
     assert copy_layers(source, network, 2) == [
         "input.mean",
         *(f"layers.{i}.conv.{p}" for i in range(2) for p in ("weight", "bias")),
@@ -198,7 +207,9 @@ def test_copying_is_strict_both_ways():
         copy_layers({k: v for k, v in source.items() if k != "layers.1.conv.bias"}, network, 2)
     with pytest.raises(ValueError, match=r"layers\.0\.norm"):
         copy_layers(
-            source, Chain(network_config("small", normalisation="batch", outputs=5), mean), 1
+            source,
+            SequentialNetwork(network_config("small", normalization="batch", outputs=5), mean),
+            1,
         )
     with pytest.raises(ValueError, match=r"layers\.7\.fc\.weight"):
         copy_layers(source, network, 8)

@@ -7,8 +7,13 @@ import torch
 
 from tests.conftest import shrunk
 from transferability.study.config import RecipeConfig
-from transferability.training.optim import learning_rate, make_optimiser, optimiser_of, set_rate
-from transferability.training.state import build_member
+from transferability.training.optim import (
+    create_optimizer,
+    learning_rate,
+    optimizer_of,
+    set_learning_rate,
+)
+from transferability.training.state import build_state
 
 
 def test_the_papers_schedule_is_exact(tmp_path):
@@ -84,13 +89,13 @@ def test_the_update_is_caffes_across_changes_of_rate():
     fc = network.layers[0].fc
     w, b = fc.weight.detach().clone(), fc.bias.detach().clone()
     v_w, v_b = torch.zeros_like(w), torch.zeros_like(b)
-    optimiser = make_optimiser(network, 0, recipe)
+    optimizer = create_optimizer(network, 0, recipe)
     torch.manual_seed(0)
     for step in range(12):
         g_w, g_b = torch.randn_like(w), torch.randn_like(b)
         fc.weight.grad, fc.bias.grad = g_w.clone(), g_b.clone()
-        set_rate(optimiser, step)
-        optimiser.step()
+        set_learning_rate(optimizer, step)
+        optimizer.step()
         lr = 0.1 * 0.1 ** (step // 4)
         v_w = 0.9 * v_w + lr * (g_w + 0.05 * w)
         v_b = 0.9 * v_b + 2 * lr * g_b  # biases: twice the rate, no decay
@@ -102,16 +107,16 @@ def test_the_update_is_caffes_across_changes_of_rate():
 def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(
     dataset, spec_of, config
 ):
-    from transferability.training.loader import Stream
+    from transferability.training.loader import TaskLoader
 
     spec = spec_of(
-        "A3B~2", network={"normalisation": "batch"}, recipe={"copied_lr_multiplier": 0.1}
+        "A3B~2", network={"normalization": "batch"}, recipe={"copied_lr_multiplier": 0.1}
     )
-    stream = Stream(dataset, list(spec.classes), None, 0, spec.recipe, 14, torch.device("cpu"))
-    source = build_member(spec.source, stream, None, None).network.state_dict()
-    member = build_member(spec, stream, source, None)
+    stream = TaskLoader(dataset, list(spec.classes), None, 0, spec.recipe, 14, torch.device("cpu"))
+    source = build_state(spec.source, stream, None, None).network.state_dict()
+    member = build_state(spec, stream, source, None)
     found = {}
-    for group in member.optimiser.param_groups:
+    for group in member.optimizer.param_groups:
         for parameter in group["params"]:
             name = next(n for n, p in member.network.named_parameters() if p is parameter)
             found[name.removeprefix("layers.")] = (group["multiplier"], group["weight_decay"])
@@ -134,17 +139,17 @@ def test_adamw_is_loshchilov_and_hutters_with_our_rates_and_multipliers():
     """
     recipe = RecipeConfig(
         "t", 12, 1, 0.1, "step", eval_every=1, eval_batch_size=1, step_size=4, gamma=0.1,
-        weight_decay=0.05, momentum=0.8, optimiser="adamw",
+        weight_decay=0.05, momentum=0.8, optimizer="adamw",
     )  # fmt: skip
     parameter = torch.nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
     group = {"params": [parameter], "recipe": recipe, "multiplier": 2.0, "weight_decay": 0.05}
-    optimiser = optimiser_of([group], recipe)
+    optimizer = optimizer_of([group], recipe)
     w, m, v = parameter.detach().clone(), torch.zeros(2).double(), torch.zeros(2).double()
     for step in range(12):
         gradient = torch.tensor([math.sin(step), 0.5 * step], dtype=torch.float64)
         parameter.grad = gradient.clone()
-        set_rate(optimiser, step)
-        optimiser.step()
+        set_learning_rate(optimizer, step)
+        optimizer.step()
         m, v = 0.8 * m + 0.2 * gradient, 0.999 * v + 0.001 * gradient**2
         rate, t = 2.0 * learning_rate(step, recipe), step + 1
         w = w * (1 - rate * 0.05) - rate * (m / (1 - 0.8**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)

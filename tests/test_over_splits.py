@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.claims import assess
-from analysis.decomposition import decompose, transition
-from analysis.over_splits import BySplit, over, splits_of
-from analysis.stats import (
+from analysis.statistics.claims import assess
+from analysis.statistics.decomposition import decompose, transition
+from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     _model,
@@ -17,13 +16,14 @@ from analysis.stats import (
     estimate,
     holm,
     mean,
-    minus,
+    subtract,
 )
+from analysis.statistics.over_splits import BySplit, over, splits_of
 from tests.test_stats import network
 
 STUDIES = 2000
 CELLS = {BASE: 0.0, ("BnB", 3): -0.02, ("AnB", 3): -0.05, ("AnB", 7): -0.1, ("AnB+", 3): 0.03}
-LOSS = minus({BASE: 1.0}, mean("AnB", [3, 7]))  # 0.075
+LOSS = subtract({BASE: 1.0}, mean("AnB", [3, 7]))  # 0.075
 DRAW = np.random.default_rng
 
 
@@ -146,7 +146,7 @@ def test_where_no_task_has_both_sides_they_are_added_within_the_split():
     rows = study(shift=lambda k, t, n: 0.01 * k * (t == "AnB+"))
     wrong = {"A": "AnB+", "B": "AnB"}
     rows = rows[rows.treatment != rows.target.map(wrong)]
-    difference = minus(mean("AnB+", [3]), mean("AnB", [3]))
+    difference = subtract(mean("AnB+", [3]), mean("AnB", [3]))
     found = BySplit(rows).estimate(difference)
     assert (found.splits, found.value) == ((4,), pytest.approx(0.08 + 0.015))
     assert found.error == pytest.approx(np.std([0, 0.01, 0.02, 0.03], ddof=1) / 2)
@@ -159,7 +159,7 @@ def test_one_dissimilar_split_is_taken_to_vary_as_random_ones_do():
     far = study(splits=1, shift=lambda k, t, n: -0.1 * (t == "AnB"))
     far = far.assign(split="natural-manmade", split_kind="natural-manmade", task=far.target)
     rows = pd.concat([near, far], ignore_index=True)
-    found = BySplit(rows).estimate(minus(mean("AnB", [3]), mean(DISTANT + "AnB", [3])))
+    found = BySplit(rows).estimate(subtract(mean("AnB", [3]), mean(DISTANT + "AnB", [3])))
     assert (found.count, found.df, found.decides) == ("4 + 1", 3, True)
     assert found.value == pytest.approx(0.1)
     assert found.error == pytest.approx(losses.std(ddof=1) * np.sqrt(1 + 1 / 4))
@@ -205,7 +205,7 @@ def test_a_verdict_is_by_the_interval_over_splits_where_there_are_three():
         2
         * scipy_stats.t.sf(
             many["over splits"]
-            / BySplit(gains(4)).estimate(minus(mean("AnB+", range(1, 8)), {BASE: 1.0})).error,
+            / BySplit(gains(4)).estimate(subtract(mean("AnB+", range(1, 8)), {BASE: 1.0})).error,
             3,
         )
     )
@@ -245,7 +245,7 @@ def test_a_verdict_that_does_not_stand_together_with_the_others_is_marked():
 def test_losses_for_each_n_have_both_intervals_and_hold_together():
     rows = gains(4)
     part = decompose(rows).query("quantity == 'gain over base' and n == 3").iloc[0]
-    found = BySplit(rows).estimate(minus(mean("AnB+", [3]), {BASE: 1.0}))
+    found = BySplit(rows).estimate(subtract(mean("AnB+", [3]), {BASE: 1.0}))
     assert part["splits low"] == pytest.approx(
         found.value - scipy_stats.t.ppf(1 - 0.05 / 14, 3) * found.error
     )

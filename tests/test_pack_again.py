@@ -124,8 +124,8 @@ ENCODINGS = ("raw", "jpeg")
 @pytest.fixture
 def often(monkeypatch):
     """Points from which packing can go on, after every fourth image."""
-    monkeypatch.setattr(packing, "PIECE", 2)
-    monkeypatch.setattr(packing, "SAFE", 4)
+    monkeypatch.setattr(packing, "CHUNK", 2)
+    monkeypatch.setattr(packing, "CHECKPOINT_EVERY", 4)
 
 
 def stopped(source, folder, **settings):

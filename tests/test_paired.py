@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.paired import by_class, class_changes, mcnemar
-from analysis.tables import Tables
+from analysis.statistics.paired import by_class, class_changes, mcnemar
+from analysis.tables import StudyResults
 
 
 def test_mcnemar_by_hand():
@@ -73,8 +73,8 @@ def test_the_classes_that_change_most_are_named():
     predictions = {"b validation": wrong, "n validation": labels, "t validation": labels}
     predictions |= {"m validation": labels * 0, "t classes": np.array([3, 4, 5, 6], np.int16)}
     about = {"statistic": "top1", "dataset": {"class_names": list("abcdefgh")}}
-    tables = Tables(about, pd.DataFrame(rows), predictions=predictions)
+    tables = StudyResults(about, pd.DataFrame(rows), predictions=predictions)
     changes = class_changes(tables, most=1)
     assert changes["class"].tolist() == ["f", "g"] and changes.network.str.contains("A3B").all()
     assert changes.difference.tolist() == [1.0, 0.0] and changes.p[0] == pytest.approx(2 / 2**25)
-    assert class_changes(Tables(about, pd.DataFrame(rows))).empty
+    assert class_changes(StudyResults(about, pd.DataFrame(rows))).empty

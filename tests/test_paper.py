@@ -5,9 +5,9 @@ and the paper's conclusions from its own data.
 import pandas as pd
 import pytest
 
-from analysis.claims import CLAIMS, assess
-from analysis.decomposition import TABLE1, boosts, decompose, transition
 from analysis.paper import published
+from analysis.statistics.claims import CLAIMS, assess
+from analysis.statistics.decomposition import TABLE1, boosts, decompose, transition
 from analysis.tables import names
 
 

@@ -38,9 +38,9 @@ def drawn(monkeypatch):
 
 
 def test_seeds_are_pinned():
-    assert draws.seed_of(0, "order", 1) == 5497976924323847302
-    assert draws.seed_of(3, "A3B+", "init", 2) == 8214493860217328521
-    assert draws.numpy_generator(0, "order", 0).permutation(6).tolist() == [3, 2, 0, 1, 4, 5]
+    assert draws.derive_seed(0, "order", 1) == 5497976924323847302
+    assert draws.derive_seed(3, "A3B+", "init", 2) == 8214493860217328521
+    assert draws.numpy_rng(0, "order", 0).permutation(6).tolist() == [3, 2, 0, 1, 4, 5]
 
 
 def test_the_keys_of_draws_of_packing_and_training_are_pinned(
@@ -99,7 +99,7 @@ def test_names_in_the_identity_are_pinned(spec_of):
     assert spec["cell"] == "A3B~1"
     assert set(spec["dataset"]) == {"name", "image_size", "checksum"}
     names = "name input_size outputs mean input_scale channels kernels strides paddings groups"
-    names += " pools hidden normalisation initialisation weight_std bias dropout"
+    names += " pools hidden normalization initialization weight_std bias dropout"
     assert set(spec["network"]) == set(names.split())
     names = "name steps batch_size lr schedule eval_every eval_batch_size step_size gamma"
     names += " warmup_steps momentum weight_decay bias_lr_multiplier copied_lr_multiplier mirror"
@@ -111,7 +111,7 @@ def test_names_in_the_identity_are_pinned(spec_of):
 
 
 def test_names_in_files_of_a_run_are_pinned(spec_of, trained):
-    spec = spec_of("A3B", network={"normalisation": "batch"})
+    spec = spec_of("A3B", network={"normalization": "batch"})
     folder = trained([spec]).folder(spec)
     files = "spec.json weights.safetensors predictions.safetensors metrics.jsonl provenance.json"
     assert {p.name for p in folder.iterdir()} == {"DONE", ".lock", *files.split()}

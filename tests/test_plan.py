@@ -7,14 +7,14 @@ from experiments import plan
 from experiments.cost import Cost, print_cost, schedule
 from experiments.plan import UnpackedImagenet
 from tests.conftest import CPU
-from transferability.networks.sequential import layer_costs
+from transferability.networks.sequential import profile_layers
 from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
 
 
 def test_hours_on_several_devices():
-    def job(generation):
-        return [SimpleNamespace(generation=generation)]
+    def job(stage):
+        return [SimpleNamespace(stage=stage)]
 
     works, seconds = [job(0), job(0), job(0), job(1), job(1)], [4.0, 1.0, 2.0, 5.0, 1.0]
     assert schedule(works, seconds, 1) == 13
@@ -26,7 +26,7 @@ def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
     specs, store = [spec_of("baseB"), spec_of("R3B")], Store(tmp_path)
     cost = Cost(store, dataset, replace(CPU, threads=1))
     (cohort,) = make_cohorts(specs, store, dataset, CPU)
-    base, random_filters = (list(m.network.parameters()) for m in cohort.members)
+    base, random_filters = (list(m.network.parameters()) for m in cohort.states)
     trained = sum(p.nbytes for p in random_filters if p.requires_grad)
     added = sum(p.nbytes for p in random_filters) + 2 * trained  # weights; momentum and gradients
     assert cost.memory(specs) - cost.memory(specs[:1]) == added
@@ -41,15 +41,13 @@ def test_memory_is_that_of_the_tensors(spec_of, dataset, tmp_path):
 
 def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
     cost = Cost(Store(tmp_path), dataset, CPU)
-    layers = [c.multiply_adds for c in layer_costs(spec_of("baseB").network)]
+    layers = [c.macs for c in profile_layers(spec_of("baseB").network)]
     images, validated = 8 * 6, 2 * len(dataset.val_rows(list(spec_of("baseB").classes)))
-    assert cost.multiply_adds([spec_of("baseB")]) == sum(layers) * (3 * images + validated)
+    assert cost.macs([spec_of("baseB")]) == sum(layers) * (3 * images + validated)
     three = [spec_of(cell) for cell in ("A2B", "A5B", "B2B")]
     tops = 2 * sum(layers[2:]) + sum(layers[5:])
     prefixes = sum(layers[:5]) + sum(layers[:2])  # A to layer 5, for both; B to layer 2
-    assert cost.multiply_adds(three) == tops * (3 * images + validated) + prefixes * (
-        images + validated
-    )
+    assert cost.macs(three) == tops * (3 * images + validated) + prefixes * (images + validated)
 
 
 def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_path, capsys):
@@ -67,9 +65,9 @@ def test_runs_that_lack_nothing_but_their_end_can_be_planned(spec_of, dataset, t
     """Killed after the last step's checkpoint: no image is to be read."""
     store, spec = Store(tmp_path), spec_of("baseB")
     (cohort,) = make_cohorts([spec], store, dataset, CPU)
-    cohort.members[0].step = spec.recipe.steps
-    store.claim(spec).release()
-    store.save_checkpoint(spec, cohort.members[0].checkpoint())
+    cohort.states[0].step = spec.recipe.steps
+    store.lock(spec).release()
+    store.save_checkpoint(spec, cohort.states[0].checkpoint())
     print_cost(plan.print_plan([spec], [spec], store), Cost(store, dataset, CPU))
     out = capsys.readouterr().out
     assert "To train: 1 networks, 0 network-images" in out and "To read" not in out

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from analysis.predictors import h_score, knn, leep, logme, rank_correlation, shrinkage
+from analysis.measurements.predictors import h_score, knn, leep, logme, rank_correlation, shrinkage
 
 
 def drawn(count, width, classes=3, apart=0.0, seed=0):

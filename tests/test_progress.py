@@ -6,9 +6,9 @@ import pytest
 
 from tests.conftest import CPU
 from transferability.runs import progress
-from transferability.runs.estimate import multiply_adds, workload
-from transferability.runs.progress import Due, Notes, Progress
-from transferability.runs.runner import ensure, make_cohorts, time_left
+from transferability.runs.estimate import macs, workload
+from transferability.runs.progress import Due, Progress, ProgressWriter
+from transferability.runs.runner import make_cohorts, time_left, train_missing
 from transferability.runs.store import Store
 
 
@@ -40,12 +40,12 @@ def test_lines_come_soon_and_then_at_least_every_half_minute():
 def test_the_rate_is_that_of_the_clock(spec_of, dataset, tmp_path):
     clock = Clock()
     cohorts = make_cohorts([spec_of("baseB"), spec_of("R3B")], Store(tmp_path), dataset, CPU)
-    notes, members = Notes(tmp_path, cohorts, 2, clock), cohorts[0].members
+    notes, states = ProgressWriter(tmp_path, cohorts, 2, clock), cohorts[0].states
     for step, now in enumerate((101.0, 103.0, 107.5)):
         clock.now = now
-        for member in members:
+        for member in states:
             member.step = step + 1
-        notes(step, members)
+        notes(step, states)
         assert notes.progress().step == step + 1
         assert (notes.progress().rates is None) == (step == 0)
     found = notes.progress()
@@ -78,9 +78,7 @@ def test_frozen_layers_cost_what_they_compute(spec_of, dataset):
     base, frozen = spec_of("baseB"), spec_of("R7B")
     work = workload([[base]], [1], [frozen], lambda spec: 0, dataset)
     points = [(0.0, 1, 6), (0.5, 2, 12)]
-    share = multiply_adds([frozen], dataset, lambda spec: 0) / multiply_adds(
-        [base], dataset, lambda spec: 0
-    )
+    share = macs([frozen], dataset, lambda spec: 0) / macs([base], dataset, lambda spec: 0)
     assert work.seconds([progress_of(points, left=0)]) == pytest.approx(share * 8 * 6 / 12)
     assert share < 0.6
 
@@ -91,7 +89,7 @@ def test_training_says_where_it_is(spec_of, dataset, trained, tmp_path, monkeypa
     monkeypatch.setattr(progress, "MOST", 0.0)
     caplog.set_level("INFO")
     specs, store = [spec_of("A3B"), spec_of("A5B")], Store(tmp_path)
-    ensure(specs, store, dataset, CPU)
+    train_missing(specs, store, dataset, CPU)
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"to train: 3 networks of 3, into {tmp_path}"
     lines = [line for line in said if re.match(r"step \d/8: (?!top-1)", line)]

@@ -30,14 +30,14 @@ from transferability.data.config import DatasetConfig
 from transferability.data.packed import FORMAT, ClassInfo, PackedDataset
 from transferability.errors import UserError, shown
 from transferability.networks import EightLayerConfig, NetworkConfig
-from transferability.rng import numpy_generator, seed_of
+from transferability.rng import derive_seed, numpy_rng
 from transferability.study.cells import Cell, expand, parse
 from transferability.study.config import RecipeConfig
 from transferability.study.expand import study_specs
-from transferability.study.jobs import with_sources
-from transferability.study.spec import Images, RunSpec
+from transferability.study.jobs import with_bases
+from transferability.study.spec import DatasetId, RunSpec
 from transferability.tasks.splits import tasks_of
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 
 
 def times(factor: float) -> settings:
@@ -167,10 +167,10 @@ SPLITS_ELSEWHERE = """
 import json, sys
 from types import SimpleNamespace
 from transferability.data.packed import ClassInfo
-from transferability.rng import seed_of
+from transferability.rng import derive_seed
 from transferability.tasks.splits import tasks_of
 dataset = SimpleNamespace(name="some", classes=[ClassInfo(f"c{i}") for i in range(57)])
-print(json.dumps([[tasks_of(f"random-{k}", dataset) for k in range(9)], seed_of(3, "order", 7)]))
+print(json.dumps([[tasks_of(f"random-{k}", dataset) for k in range(9)], derive_seed(3, "order", 7)]))
 """
 
 
@@ -184,7 +184,7 @@ def test_splits_and_draws_are_the_same_in_every_process():
         command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT
     )
     here = [tasks_of(f"random-{k}", dataset_of(57)) for k in range(9)]
-    assert json.loads(done.stdout) == [here, seed_of(3, "order", 7)]
+    assert json.loads(done.stdout) == [here, derive_seed(3, "order", 7)]
 
 
 NAMES = st.sampled_from(["c0", "c1", "c2", "c3", "c4", "n00000001", "", "no", "2001-99-99"])
@@ -293,7 +293,7 @@ def configs(made: type, **special: st.SearchStrategy) -> st.SearchStrategy:
 
 
 DATASETS = st.builds(
-    Images, st.text(max_size=5), st.integers(1, 999), st.text(), st.none() | st.text(max_size=5)
+    DatasetId, st.text(max_size=5), st.integers(1, 999), st.text(), st.none() | st.text(max_size=5)
 )
 BASES = {"cell": st.sampled_from([Cell("A"), Cell("B"), Cell("all")]), "source": st.none()}
 
@@ -305,7 +305,12 @@ def specs(**special: st.SearchStrategy) -> st.SearchStrategy:
 SOURCES = st.none() | specs(**BASES)
 SPECS = specs(source=SOURCES)
 # all else counts
-LABELS = {RunSpec: {"split"}, Images: {"name"}, EightLayerConfig: {"name"}, RecipeConfig: {"name"}}
+LABELS = {
+    RunSpec: {"split"},
+    DatasetId: {"name"},
+    EightLayerConfig: {"name"},
+    RecipeConfig: {"name"},
+}
 
 
 @given(SPECS)
@@ -392,9 +397,9 @@ KEYS = st.lists(
 @example(("a",), ("a", ""))
 @times(4)
 def test_keys_that_differ_draw_different_numbers(one, other):
-    assert 0 <= seed_of(*one) < 2**63 and seed_of(*one) == seed_of(*one)
-    assert (seed_of(*one) == seed_of(*other)) == (one == other)
-    assert np.array_equal(numpy_generator(*one).random(3), numpy_generator(*one).random(3))
+    assert 0 <= derive_seed(*one) < 2**63 and derive_seed(*one) == derive_seed(*one)
+    assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
+    assert np.array_equal(numpy_rng(*one).random(3), numpy_rng(*one).random(3))
 
 
 # --- batches ---
@@ -417,7 +422,7 @@ def stream_of(n_train, n_val, seed, **recipe):
         read_rows=lambda rows: np.repeat(rows[:, None], 3, 1).astype(np.int32).reshape(-1, 1, 1, 3),
     )
     return (
-        Stream(dataset, [1], None, seed, replace(RECIPE, **recipe), 1, torch.device("cpu")),
+        TaskLoader(dataset, [1], None, seed, replace(RECIPE, **recipe), 1, torch.device("cpu")),
         train,
         val,
     )
@@ -464,7 +469,7 @@ def test_the_order_of_files_in_a_source_does_not_matter(folder, names, seed):
         config = DatasetConfig(
             "folder", "some", "unused", 4, source=str(path), val_fraction=0.3, seed=seed
         )
-        source = sources.open_source(config)
+        source = sources.read_dataset(config)
         return source.classes, *(
             [(i.label, i.name) for i in items] for items in (source.train, source.val)
         )
@@ -584,7 +589,7 @@ def test_a_plan_has_every_network_once_and_sources_before_what_starts_from_them(
     planned = study_specs(replace(config, study=study), dataset)
     copies = sum(1 if t == "base" else len(layers) for t in treatments)
     assert len(planned) == len({s.run_id for s in planned}) == copies * len(targets) * len(seeds)
-    ordered = with_sources(planned)
+    ordered = with_bases(planned)
     places = {s.run_id: i for i, s in enumerate(ordered)}
     assert len(places) == len(ordered) and {s.run_id for s in planned} <= places.keys()
     assert all(places[s.source.run_id] < places[s.run_id] for s in ordered if s.source)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.plotting.style import compose, save
 from analysis.questions.write import question
-from analysis.style import compose, save
-from analysis.tables import RESULTS, Tables, kinds
+from analysis.tables import RESULTS, StudyResults, kinds
 from transferability.errors import UserError
 
 
@@ -33,14 +33,14 @@ def row(cell, treatment, n, top1, target="B", **values):
     return dict.fromkeys(RESULTS) | usual | values
 
 
-def tables_of(rows) -> Tables:
+def tables_of(rows) -> StudyResults:
     about = {
         "title": "t",
         "statistic": "top1",
         "statistic_label": "top-1",
         "dataset": {"name": "d"},
     }
-    return Tables(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
+    return StudyResults(about | {"network": {"name": "small"}}, pd.DataFrame(rows, columns=RESULTS))
 
 
 def drawn(made, folder) -> None:
@@ -342,7 +342,7 @@ def test_what_freezing_costs_by_distance(tmp_path):
             distances.append(far)
     tables = tables_of(rows)
     tables.results["distance"] = distances
-    tables.about["distances"] = {"random-0": 12.4, "natural-manmade": 14.9}
+    tables.metadata["distances"] = {"random-0": 12.4, "natural-manmade": 14.9}
     made = question(tables)
     assert made.name == "wordnet" and [panel.title for panel in made.panels] == ["n = 3"]
     (found,) = made.table.to_dict("records")

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from analysis.figures import activity
+from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.paper import published
 from analysis.report import page, write_report
-from analysis.representations import ACTIVITY, SIMILARITY
-from analysis.tables import RESULTS, Tables
+from analysis.tables import RESULTS, StudyResults
 from tests.conftest import ROOT, made_once
 from transferability.files import write_atomic
 from transferability.tasks.splits import SIMILAR
@@ -115,7 +115,7 @@ TARGETS = """() => [...document.querySelectorAll("*")].flatMap(e => [...e.attrib
 ).filter(target => !target.startsWith("data:"))"""
 
 
-def made_up() -> Tables:
+def made_up() -> StudyResults:
     """A study of hostile names that has every figure: a part of the paper's numbers,
     with tables made up around it.
     """
@@ -130,7 +130,7 @@ def made_up() -> Tables:
     study = study.assign(
         split_kind=study.split_kind.where(~user, "user"), val_loss=1.5, train_loss=1.25, seconds=1.0
     )
-    about = published().about | {"title": DATASET, "published": False, "statistic": "top1"}
+    about = published().metadata | {"title": DATASET, "published": False, "statistic": "top1"}
     about["dataset"] = {"name": DATASET, "classes": 1000, "class_names": CLASSES}
     steps = pd.DataFrame(
         {"step": [10, 20], "train_loss": [2, 1], "val_loss": [3, 2], "val_top1": [0.2, 0.3]}
@@ -155,30 +155,32 @@ def made_up() -> Tables:
         {"layer": range(1, 8), "cosine": np.linspace(0.8, 1, 7), "silent": 0.5, "images": 100}
     )
     activity = study.loc[study.split == "all", ["run"]].merge(measured, how="cross")
-    return Tables(about, study[RESULTS], curves, filters, similarity, activity[ACTIVITY])
+    return StudyResults(about, study[RESULTS], curves, filters, similarity, activity[ACTIVITY])
 
 
-def finished() -> Tables:
+def finished() -> StudyResults:
     """The made-up study without its missing networks."""
     tables = made_up()
     tables.results = tables.results[tables.results.state == "done"]
     return tables
 
 
-def bases(tables: Tables, missing: int = 0) -> Tables:
+def bases(tables: StudyResults, missing: int = 0) -> StudyResults:
     """The bases of a study, the last of them not finished; a page of a single figure."""
     results = tables.results[
         (tables.results.treatment == "base") & (tables.results.split != "all")
     ].reset_index(drop=True)
     results.loc[len(results) - missing :, ["state", "top1"]] = ["missing", np.nan]
-    return Tables(tables.about, results)
+    return StudyResults(tables.metadata, results)
 
 
 STUDIES = {
     "paper": published,
     "made up": made_up,
     "finished": finished,
-    "bases": lambda: bases(Tables(published().about | {"published": False}, published().results)),
+    "bases": lambda: bases(
+        StudyResults(published().metadata | {"published": False}, published().results)
+    ),
 }
 
 
@@ -188,7 +190,7 @@ def studies(tmp_path_factory):
 
     def make(name, folder):
         STUDIES[name]().write(folder)
-        (folder / "page.html").write_text(page(Tables.read(folder)), encoding="utf-8")
+        (folder / "page.html").write_text(page(StudyResults.read(folder)), encoding="utf-8")
 
     def study(name):
         folder = f"report-{name.replace(' ', '-')}"
@@ -264,7 +266,7 @@ def test_hostile_names_are_text(visit):
 def test_equal_tables_give_equal_text(studies, tmp_path):
     """In two processes, where sets of strings have different orders."""
     finished = studies("finished")
-    Tables.read(finished).write(tmp_path)
+    StudyResults.read(finished).write(tmp_path)
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     command = [sys.executable, "-m", "analysis.report", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, check=True)
@@ -290,7 +292,7 @@ def test_only_the_page_of_an_unfinished_study_loads_itself_again(tmp_path):
             assert text.count('<meta http-equiv="refresh" content="60; url=?">') == 1
             assert "Written noon." in text
         written = "noon" if tables is unfinished else None
-        assert text == page(Tables.read(tmp_path / name), written), name
+        assert text == page(StudyResults.read(tmp_path / name), written), name
 
 
 def test_hostile_names_are_escaped():
@@ -338,7 +340,7 @@ def test_an_unfinished_page_loads_itself_again(chromium, tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["paper", "made up"])
 def test_the_page_names_every_missing_network(visit, studies, name):
-    results = Tables.read(studies(name)).results
+    results = StudyResults.read(studies(name)).results
     missing = results[results.state == "missing"]
     assert len(missing) == {"paper": 22, "made up": 7}[name]
     with visit(name) as tab:
@@ -394,7 +396,7 @@ def test_texts_of_a_chart_do_not_overlap(visit, name, width):
 def test_every_finished_network_has_a_mark_and_its_tip_the_value_of_the_table(
     visit, studies, name, count
 ):
-    shown = Tables.read(studies(name)).networks
+    shown = StudyResults.read(studies(name)).networks
     shown = shown[
         shown.split_kind.isin(SIMILAR) & (shown.treatment != "RnB") & (shown.state == "done")
     ]

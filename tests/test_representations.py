@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analysis.figures.filters import mosaic
-from analysis.representations import (
+from analysis.measurements.representations import (
     activity,
     cka,
     first_layer_filters,
@@ -21,11 +21,11 @@ from analysis.representations import (
     unit_grams,
 )
 from tests.conftest import CPU
-from transferability.rng import torch_generator
+from transferability.rng import torch_rng
 from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
-from transferability.training.loader import Stream
-from transferability.training.state import SharedPrefix
+from transferability.training.loader import TaskLoader
+from transferability.training.state import PrefixCache
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
 ACTIVITY = ["run", "layer", "cosine", "silent", "images"]
@@ -34,7 +34,7 @@ TOLERANCE = {"abs": 1e-12}
 
 
 def gaussian(images: int, features: int, key: int = 0) -> torch.Tensor:
-    return torch.randn(images, features, generator=torch_generator(key), dtype=torch.float64)
+    return torch.randn(images, features, generator=torch_rng(key), dtype=torch.float64)
 
 
 def debiased(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -213,7 +213,7 @@ def test_untrained_layers_are_those_of_a_run_with_a_mean_image(spec_of, trained,
     """The mean is read from the base, not from the images;
     BatchNorm and the mean's shape are no obstacle.
     """
-    network = {"normalisation": "batch", "mean": "image"}
+    network = {"normalization": "batch", "mean": "image"}
     specs = [spec_of(cell, network=network) for cell in ("baseA", "baseB", "R1B")]
     store = trained(specs)
     table = first_layer_filters(specs, store)
@@ -247,16 +247,16 @@ def test_similarity_is_of_the_layers_that_training_evaluates(
     on both tasks' images.
     """
     specs = [
-        spec_of(f"base{task}", network={"normalisation": "batch", "dropout": 0.5, "mean": mean})
+        spec_of(f"base{task}", network={"normalization": "batch", "dropout": 0.5, "mean": mean})
         for task in "AB"
     ]
     store = trained(specs)
     table = similarity(specs, store, dataset)
-    images = Stream(dataset, list(range(8)), None, 0, specs[0].recipe, 14, CPU.device)
+    images = TaskLoader(dataset, list(range(8)), None, 0, specs[0].recipe, 14, CPU.device)
     for pair in ("untrained", "bases"):
         grams = []
         for cohort in make_cohorts(specs, Store(tmp_path), dataset, CPU):
-            (member,) = cohort.members
+            (member,) = cohort.states
             if pair == "bases":
                 member.network.load_state_dict(store.weights(member.spec))
             outputs = [[] for _ in range(8)]
@@ -266,7 +266,7 @@ def test_similarity_is_of_the_layers_that_training_evaluates(
                 )
             member.network.eval()
             for batch in images.validation():
-                member.logits(batch, SharedPrefix(batch))
+                member.logits(batch, PrefixCache(batch))
             grams.append([unit_gram(torch.cat(values)) for values in outputs[:7]])
         wanted = [cka(a, b) for a, b in zip(*grams, strict=True)]
         found = table[table.pair == pair].cka.to_numpy()
@@ -282,7 +282,7 @@ def test_images_are_a_draw_of_both_tasks_validation_images(
         seen.append(stream.val_rows)
         return unit_grams(network, stream)
 
-    monkeypatch.setattr("analysis.representations.unit_grams", spy)
+    monkeypatch.setattr("analysis.measurements.representations.unit_grams", spy)
     assert set(similarity(random_0, store, dataset, images=20).images) == {20}
     assert all(np.array_equal(rows, seen[0]) for rows in seen), "every network sees the same images"
     assert len(np.unique(seen[0])) == 20 and seen[0].min() >= dataset.n_train
@@ -411,9 +411,9 @@ def test_activity_is_that_of_the_stored_networks(spec_of, trained, dataset):
     store = trained([spec])
     table = activity([spec], store, dataset)
     (cohort,) = make_cohorts([spec], store, dataset, CPU)
-    (member,) = cohort.members
+    (member,) = cohort.states
     member.network.load_state_dict(store.weights(spec))
-    images = Stream(dataset, list(spec.classes), None, 0, spec.recipe, 14, CPU.device)
+    images = TaskLoader(dataset, list(spec.classes), None, 0, spec.recipe, 14, CPU.device)
     for row, outputs in zip(table.itertuples(), layer_outputs(member.network, images), strict=True):
         seen = [image for image in outputs.double() if image.any()]
         pairs = [torch.cosine_similarity(a, b, dim=0).item() for a, b in permutations(seen, 2)]

@@ -13,7 +13,7 @@ import experiments.run
 from analysis.tables import read_csv, write_csv
 from tests.conftest import CPU, SHRUNK
 from transferability.errors import UserError
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def _is_method(path, match) -> bool:
 @pytest.mark.parametrize("name", ["weights.safetensors", "checkpoint.safetensors"])
 def test_a_pickle_in_the_store_is_refused(tmp_path, spec_of, dataset, name, caplog):
     store, base, transfer = Store(tmp_path / "runs"), spec_of("baseA"), spec_of("A2B")
-    ensure([base], store, dataset, CPU)
+    train_missing([base], store, dataset, CPU)
     trap = tmp_path / "sprung"
     folder = store.folder(base)
     if name.startswith("checkpoint"):
@@ -73,9 +73,9 @@ def test_a_pickle_in_the_store_is_refused(tmp_path, spec_of, dataset, name, capl
         with pytest.raises(
             UserError, match=r"weights\.safetensors has \d+ of \d+ bytes: delete .*DONE"
         ):
-            ensure([transfer], store, dataset, CPU)
+            train_missing([transfer], store, dataset, CPU)
     else:
-        ensure([transfer], store, dataset, CPU)
+        train_missing([transfer], store, dataset, CPU)
         assert "checkpoint.safetensors is damaged" in caplog.text
     assert not trap.exists()
     torch.save(Trap(trap), folder / name)  # torch's own format is a pickle in a zip file

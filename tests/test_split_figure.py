@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis.figures import accuracy
+from analysis.plotting.style import render
 from analysis.questions import replicates
-from analysis.style import render
 from tests.made_up import networks, tables_of
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from analysis.stats import (
+from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     available,
@@ -16,7 +16,7 @@ from analysis.stats import (
     estimate_jointly,
     fitted,
     mean,
-    minus,
+    subtract,
     t_interval,
 )
 
@@ -63,7 +63,7 @@ def test_one_difference_is_the_paired_t_test():
     rows = study({BASE: 0.0, ("AnB", 3): -0.05}, generator.uniform(0.3, 0.8, 6), 0.01, generator)
     first, second = (rows[rows.treatment == t].accuracy.to_numpy() for t in ("AnB", "base"))
     wanted = scipy_stats.ttest_rel(first, second).confidence_interval(0.95)
-    found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
+    found = estimate(rows, subtract(mean("AnB", [3]), {BASE: 1.0}))
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert found.value == pytest.approx((first - second).mean())
     assert (found.df, found.networks, found.tasks, found.covers) == (5, 12, 6, "networks")
@@ -77,7 +77,9 @@ def test_differences_are_within_tasks_also_where_the_study_is_incomplete():
     rows = rows[~((rows.treatment == "AnB+") & ~easy) & ~((rows.treatment == "BnB+") & easy)]
     means = rows.groupby("treatment").accuracy.mean()
     assert means["AnB+"] - means["BnB+"] == pytest.approx(0.41)
-    assert estimate(rows, minus(mean("AnB+", [3]), mean("BnB+", [3]))).value == pytest.approx(0.01)
+    assert estimate(rows, subtract(mean("AnB+", [3]), mean("BnB+", [3]))).value == pytest.approx(
+        0.01
+    )
 
 
 def test_where_no_task_has_both_sides_other_treatments_have_no_say():
@@ -88,7 +90,7 @@ def test_where_no_task_has_both_sides_other_treatments_have_no_say():
     rows = study(cells, [0.2, 0.25, 0.6, 0.65])
     easy = rows.split.isin(["random-2", "random-3"])
     rows.loc[easy & rows.treatment.isin(["AnB", "BnB"]), "accuracy"] += 0.01
-    difference = minus(mean("AnB+", [3]), mean("BnB+", [3]))
+    difference = subtract(mean("AnB+", [3]), mean("BnB+", [3]))
     both = estimate(rows, difference)
     assert both.value == pytest.approx(0.01) and both.high > both.low + 0.001, (
         "the noise is that of all networks"
@@ -109,26 +111,26 @@ def test_a_difference_in_each_task_alone():
     rows = study(CELLS, [0.5, 0.6, 0.7])
     rows.loc[(rows.split == "random-1") & (rows.treatment == "AnB+"), "accuracy"] -= 0.1
     rows = rows[~((rows.split == "random-2") & (rows.treatment == "BnB"))]
-    found = by_task(rows, minus(mean("AnB+", [3]), mean("BnB", [3])))
+    found = by_task(rows, subtract(mean("AnB+", [3]), mean("BnB", [3])))
     assert found == pytest.approx([0.05, -0.05]), "the third task has no BnB"
-    assert len(by_task(rows, minus(mean("AnB+", [3]), {BASE: 1.0}))) == 3
+    assert len(by_task(rows, subtract(mean("AnB+", [3]), {BASE: 1.0}))) == 3
 
 
 def test_what_cannot_be_told_is_none():
     rows = study({BASE: 0.0}, [0.5]).iloc[:1]
     lonely = pd.concat([rows, pd.DataFrame([network("random-9", "B", "AnB", 3, 0.4)])])
-    assert estimate(lonely, minus(mean("AnB", [3]), {BASE: 1.0})) is None, "no task has both"
-    assert estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0})) is None, "no such network"
+    assert estimate(lonely, subtract(mean("AnB", [3]), {BASE: 1.0})) is None, "no task has both"
+    assert estimate(rows, subtract(mean("AnB", [3]), {BASE: 1.0})) is None, "no such network"
     unfinished = study(CELLS, [0.5, 0.6]).assign(
         accuracy=lambda r: r.accuracy.where(r.treatment != "AnB")
     )
-    assert estimate(unfinished, minus(mean("AnB", [3]), {BASE: 1.0})) is None
+    assert estimate(unfinished, subtract(mean("AnB", [3]), {BASE: 1.0})) is None
     assert available(unfinished, "AnB") == [] and available(unfinished, "BnB") == [3]
 
 
 def test_single_networks_have_the_binomial_interval_of_their_validation_images():
     rows = study({BASE: 0.0, ("AnB", 3): -0.1}, [0.6])
-    found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
+    found = estimate(rows, subtract(mean("AnB", [3]), {BASE: 1.0}))
     error = np.sqrt((0.6 * 0.4 + 0.5 * 0.5) / 1000)
     assert (found.df, found.covers) == (0, "validation images only")
     assert (found.low, found.high) == pytest.approx(
@@ -144,16 +146,16 @@ def test_networks_of_one_task_are_compared_on_the_same_images():
     rows = study({BASE: 0.0, ("AnB", 3): -0.1}, [0.6])
     rows = rows.assign(right=[right["a"], right["b"]])
     rows = rows.assign(accuracy=rows.right.map(np.mean))
-    found = estimate(rows, minus(mean("AnB", [3]), {BASE: 1.0}))
+    found = estimate(rows, subtract(mean("AnB", [3]), {BASE: 1.0}))
     paired = right["b"].astype(int) - right["a"]
     half = 1.959964 * paired.std() / np.sqrt(1000)
     assert (found.low, found.high) == pytest.approx((paired.mean() - half, paired.mean() + half))
-    alone = estimate(rows.drop(columns="right"), minus(mean("AnB", [3]), {BASE: 1.0}))
+    alone = estimate(rows.drop(columns="right"), subtract(mean("AnB", [3]), {BASE: 1.0}))
     assert found.value == alone.value and found.high - found.low < 0.6 * (alone.high - alone.low)
     unknown = rows.assign(right=[right["a"], None])
-    assert estimate(unknown, minus(mean("AnB", [3]), {BASE: 1.0})) == alone
+    assert estimate(unknown, subtract(mean("AnB", [3]), {BASE: 1.0})) == alone
     other = pd.concat([rows, rows.assign(task="another", split="another")]).iloc[[0, 1, 2]]
-    far = estimate(other, minus(mean("AnB", [3]), {BASE: 1.0}))
+    far = estimate(other, subtract(mean("AnB", [3]), {BASE: 1.0}))
     assert far.df == 0 and (far.high - far.low) == pytest.approx(found.high - found.low)
 
 
@@ -165,9 +167,9 @@ def test_random_filters_do_not_count_as_noise_of_the_others():
         for i in range(3)
         for n in (1, 2)
     )
-    difference = minus(mean("AnB", [3]), mean("BnB", [3]))
+    difference = subtract(mean("AnB", [3]), mean("BnB", [3]))
     assert estimate(pd.concat([rows, wild]), difference) == estimate(rows, difference)
-    assert estimate(pd.concat([rows, wild]), minus({BASE: 1.0}, mean("RnB", [1]))).df > 0
+    assert estimate(pd.concat([rows, wild]), subtract({BASE: 1.0}, mean("RnB", [1]))).df > 0
 
 
 def test_dissimilar_tasks_have_effects_of_their_own():
@@ -178,19 +180,19 @@ def test_dissimilar_tasks_have_effects_of_their_own():
     far["target"] = far.groupby("treatment").cumcount().map({0: "A", 1: "B"})
     far["task"] = far.split + " " + far.target
     rows = pd.concat([near, far], ignore_index=True)
-    assert estimate(rows, minus({BASE: 1.0}, mean("AnB", [3]))).value == pytest.approx(0.05)
-    assert estimate(rows, minus({BASE: 1.0}, mean(DISTANT + "AnB", [3]))).value == pytest.approx(
+    assert estimate(rows, subtract({BASE: 1.0}, mean("AnB", [3]))).value == pytest.approx(0.05)
+    assert estimate(rows, subtract({BASE: 1.0}, mean(DISTANT + "AnB", [3]))).value == pytest.approx(
         0.2
     )
     assert estimate(
-        rows, minus(mean("AnB", [3]), mean(DISTANT + "AnB", [3]))
+        rows, subtract(mean("AnB", [3]), mean(DISTANT + "AnB", [3]))
     ).value == pytest.approx(0.15)
 
 
 def test_a_task_is_its_classes_whatever_its_split_is_called():
     """Two splits of one name are four tasks, and one that goes by two names is one."""
     rows = study(CELLS, [0.4, 0.5, 0.6, 0.7], 0.01, np.random.default_rng(6))
-    difference = minus(mean("AnB", [3]), {BASE: 1.0})
+    difference = subtract(mean("AnB", [3]), {BASE: 1.0})
     wanted = estimate(rows, difference)
     assert estimate(rows.assign(split="mine"), difference) == wanted and (
         wanted.tasks,
@@ -205,7 +207,7 @@ def test_a_task_is_its_classes_whatever_its_split_is_called():
 def test_the_order_of_networks_does_not_matter():
     rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, np.random.default_rng(3))
     shuffled = rows.sample(frac=1, random_state=0)
-    difference = minus(mean("AnB", [3, 7]), {BASE: 1.0})
+    difference = subtract(mean("AnB", [3, 7]), {BASE: 1.0})
     one, other = estimate(rows, difference), estimate(shuffled, difference)
     assert (one.value, one.low, one.high) == pytest.approx(
         (other.value, other.low, other.high), abs=1e-12
@@ -214,7 +216,7 @@ def test_the_order_of_networks_does_not_matter():
 
 def test_draws_have_the_spread_of_the_estimates():
     rows = study(CELLS, [0.4, 0.5, 0.6], 0.01, np.random.default_rng(5))
-    contrasts = [minus(mean("AnB", [n]), {BASE: 1.0}) for n in (3, 7)]
+    contrasts = [subtract(mean("AnB", [n]), {BASE: 1.0}) for n in (3, 7)]
     joint = estimate_jointly(rows, contrasts)
     samples = joint.samples(20_000, np.random.default_rng(0))
     for k, found in enumerate(joint.intervals(0.95)):

@@ -13,8 +13,8 @@ from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.runs import progress
-from transferability.runs.progress import Notes, read
-from transferability.runs.runner import ensure, make_cohorts
+from transferability.runs.progress import ProgressWriter, read
+from transferability.runs.runner import make_cohorts, train_missing
 from transferability.runs.store import Store
 from transferability.study.expand import study_specs
 from transferability.training.checkpoint import PROGRESS, Checkpoint
@@ -37,7 +37,7 @@ def training():
     held = []
 
     def claim(store, specs):
-        held.extend(store.claim(spec) for spec in specs)
+        held.extend(store.lock(spec) for spec in specs)
 
     yield claim
     for lock in held:
@@ -160,10 +160,10 @@ def test_one_note_is_no_rate(study, training, capsys):
 
 def test_a_dead_process_trains_nothing(study, capsys):
     config, specs, store = study
-    store.claim(specs[0]).release()
+    store.lock(specs[0]).release()
     write_note(store, specs[:1])
     assert said(config, capsys) == []
-    store.claim(specs[0]).release()
+    store.lock(specs[0]).release()
     assert read(store.folder(specs[0])) is None, "whoever goes on begins with no note"
 
 
@@ -184,9 +184,9 @@ def test_training_notes_where_it_stands(spec_of, dataset, trained, tmp_path, mon
     monkeypatch.setattr(progress, "NOTE_SECONDS", 0.0)
     specs = [spec_of("baseB"), spec_of("R3B")]
     store = Store(tmp_path)
-    locks = [store.claim(spec) for spec in specs]
+    locks = [store.lock(spec) for spec in specs]
     cohorts = make_cohorts(specs, store, dataset, CPU)
-    notes, found = Notes(store.root, cohorts), []
+    notes, found = ProgressWriter(store.root, cohorts), []
 
     def on_step(step, stepped):
         notes(step, stepped)
@@ -198,23 +198,23 @@ def test_training_notes_where_it_stands(spec_of, dataset, trained, tmp_path, mon
     assert [note.step for note in found] == [*range(1, 9)]
     assert [note.points[-1][2] for note in found] == [12 * step for step in range(1, 9)]
     assert [note.left for note in found] == [12 * step for step in reversed(range(8))]
-    members = cohorts[0].members
-    assert found[3].runs == [m.spec.run_id for m in members]
+    states = cohorts[0].states
+    assert found[3].runs == [m.spec.run_id for m in states]
     assert {run: [tuple(e) for e in two] for run, two in found[-1].top1.items()} == {
-        m.spec.run_id: [(e["step"], e["val_top1"]) for e in m.metrics] for m in members
+        m.spec.run_id: [(e["step"], e["val_top1"]) for e in m.metrics] for m in states
     }
     whole = trained(specs)
-    assert [m.metrics for m in members] == [whole.metrics(s) for s in specs], "same bits"
-    ensure(specs, store, dataset, CPU)
+    assert [m.metrics for m in states] == [whole.metrics(s) for s in specs], "same bits"
+    train_missing(specs, store, dataset, CPU)
     assert not list(tmp_path.rglob(PROGRESS)) and not list(whole.root.rglob(PROGRESS))
 
 
 def test_a_note_that_cannot_be_written_stops_nothing(spec_of, dataset, tmp_path):
     store, spec = Store(tmp_path), spec_of("baseB")
     cohorts = make_cohorts([spec], store, dataset, CPU)
-    notes = Notes(store.root, cohorts)  # the folder is not there
+    notes = ProgressWriter(store.root, cohorts)  # the folder is not there
     train(cohorts, CPU, pytest.fail, pytest.fail, notes)
-    assert cohorts[0].members[0].step == 8 and not list(tmp_path.iterdir())
+    assert cohorts[0].states[0].step == 8 and not list(tmp_path.iterdir())
 
 
 def test_status_while_a_process_trains(tmp_path, capsys):

@@ -19,7 +19,7 @@ import experiments.run
 from tests import crash
 from tests.conftest import CPU, SHRUNK
 from transferability.errors import UserError
-from transferability.runs.runner import ensure, make_cohorts
+from transferability.runs.runner import make_cohorts, train_missing
 from transferability.runs.store import Store
 from transferability.training.checkpoint import CHECKPOINTS
 from transferability.training.loop import train
@@ -87,7 +87,7 @@ def half(spec_of, dataset, tmp_path_factory):
         if member.step == 6:
             raise InterruptedError
 
-    lock = store.claim(spec)
+    lock = store.lock(spec)
     execution = replace(CPU, checkpoint_seconds=0)
     with pytest.raises(InterruptedError):
         train(make_cohorts([spec], store, dataset, execution), execution, save, pytest.fail)
@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_costs_steps_and_no_bits(
     assert [NEWEST in r.message for r in caplog.records if "is damaged" in r.message][:1] == [
         True
     ] * (NEWEST in names)
-    ensure([spec], store, dataset, CPU)
+    train_missing([spec], store, dataset, CPU)
     assert same(store, whole, spec) and not store.verify()[1]
 
 
@@ -150,14 +150,14 @@ def test_a_transfer_does_not_start_from_a_damaged_base(damage, whole, spec_of, d
     path = base / "weights.safetensors"
     DAMAGE[damage](path)
     with pytest.raises(UserError) as error:
-        ensure([spec], store, dataset, CPU)
+        train_missing([spec], store, dataset, CPU)
     assert str(path) in str(
         error.value
     ) and f"delete {base}/DONE and give the command again" in str(error.value)
     assert store.state(spec) == "missing", "nothing was trained from it, and its lock is free"
     assert len(store.verify()[1]) == 1 and str(path) in store.verify()[1][0]
     (base / "DONE").unlink()
-    ensure([spec], store, dataset, CPU)
+    train_missing([spec], store, dataset, CPU)
     assert same(store, whole, spec) and same(store, whole, spec.source) and not store.verify()[1]
 
 
@@ -196,7 +196,7 @@ def test_a_run_whose_marker_was_deleted_is_trained_again(whole, spec_of, dataset
     store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("A3B+")
     (store.folder(spec) / "DONE").unlink()
     (store.folder(spec.source) / "DONE").unlink()
-    ensure([spec], store, dataset, CPU)
+    train_missing([spec], store, dataset, CPU)
     assert same(store, whole, spec) and same(store, whole, spec.source)
 
 
@@ -215,7 +215,7 @@ def test_an_edited_specification_is_named_and_nothing_is_trained_over_it(
     assert "was changed: it is of a run" in store.verify()[1][0]
     for _ in range(2):
         with pytest.raises(UserError, match=r"seed \(wanted 0, found 5\)"):
-            ensure([spec], store, dataset, CPU)
+            train_missing([spec], store, dataset, CPU)
         before.pop(f"{spec.run_id}/DONE", None)
         (store.folder(spec) / "DONE").unlink(missing_ok=True)
     assert crash.files(store.root) == before
@@ -239,8 +239,8 @@ def test_folders_that_are_no_runs_stop_nobody(whole, spec_of, dataset, tmp_path,
         and caplog.text.count(" is a copy of ") == 3
         and "a_new_key" in caplog.text
     )
-    assert store.packed_otherwise(spec.dataset) == 0
-    ensure([spec], store, dataset, CPU)
+    assert store.runs_of_other_packs(spec.dataset) == 0
+    train_missing([spec], store, dataset, CPU)
     runs, damaged = store.verify()
     assert runs == len(wanted) + 4 and len(damaged) == 4
     assert (

@@ -13,9 +13,9 @@ from tests.conftest import CPU
 from tests.helpers import snapshot
 from transferability.errors import UserError
 from transferability.files import write_atomic
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 from transferability.training.checkpoint import Checkpoint
 
 
@@ -23,17 +23,17 @@ def test_a_finished_run_costs_nothing(spec_of, trained, dataset):
     specs = [spec_of("A3B"), spec_of("B3B+")]
     store = trained(specs)
     before = snapshot(store.root)
-    ensure(specs, store, dataset, CPU)
+    train_missing(specs, store, dataset, CPU)
     assert snapshot(store.root) == before
-    assert [store.state(s) for s in with_sources(specs)] == ["done"] * 4
+    assert [store.state(s) for s in with_bases(specs)] == ["done"] * 4
 
 
 def test_states(spec_of, trained, dataset, tmp_path):
     store, spec = Store(tmp_path), spec_of("baseB")
     assert store.state(spec) == "missing" and store.step(spec) == 0
-    lock = store.claim(spec)
+    lock = store.lock(spec)
     assert store.state(spec) == "training"
-    assert Store(tmp_path).claim(spec) is None, "one process a run"
+    assert Store(tmp_path).lock(spec) is None, "one process a run"
     store.save_checkpoint(spec, Checkpoint({"x": torch.ones(2)}, 5, [{"step": 4}], 1.5))
     lock.release()
     assert store.state(spec) == "half" and store.step(spec) == 5
@@ -50,7 +50,7 @@ def test_a_folder_of_another_spec_is_refused_by_field(spec_of, trained, dataset)
     values["recipe"]["lr"] = 0.5
     path.write_text(json.dumps(values))
     before = snapshot(store.root)
-    for ask in (lambda: ensure([spec], store, dataset, CPU), lambda: store.claim(spec)):
+    for ask in (lambda: train_missing([spec], store, dataset, CPU), lambda: store.lock(spec)):
         with pytest.raises(UserError, match=r"recipe\.lr \(wanted 0\.03, found 0\.5\)"):
             ask()
     assert snapshot(store.root) == before, "nothing is lost"
@@ -61,8 +61,8 @@ def test_a_folder_of_another_spec_is_refused_by_field(spec_of, trained, dataset)
 
 def test_a_checkpoint_of_another_run_is_refused(spec_of, tmp_path):
     store, spec, other = Store(tmp_path), spec_of("baseB"), spec_of("baseA")
-    store.claim(spec).release()
-    store.claim(other).release()
+    store.lock(spec).release()
+    store.lock(other).release()
     store.save_checkpoint(other, Checkpoint({"x": torch.ones(1)}, 1, [], 0.0))
     name = "checkpoint.safetensors"
     os.rename(store.folder(other) / name, store.folder(spec) / name)
@@ -72,7 +72,7 @@ def test_a_checkpoint_of_another_run_is_refused(spec_of, tmp_path):
 
 def test_a_base_that_may_not_be_trained_is_asked_for(spec_of, tmp_path, dataset):
     with pytest.raises(UserError, match="A3B starts from baseA, which is not finished"):
-        ensure([spec_of("A3B")], Store(tmp_path), dataset, CPU, sources="require")
+        train_missing([spec_of("A3B")], Store(tmp_path), dataset, CPU, sources="require")
     assert not list(tmp_path.iterdir())
 
 
@@ -84,7 +84,7 @@ def test_writes_are_whole_or_nothing(tmp_path, spec_of):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     # DONE comes last: whatever fails before it leaves a run that is not finished
     store, spec = Store(tmp_path / "runs"), spec_of("baseB")
-    store.claim(spec).release()
+    store.lock(spec).release()
     (store.folder(spec) / "provenance.json").mkdir()
     with pytest.raises(UserError, match=r"provenance\.json cannot be written"):
         store.finish(spec, {"x": torch.ones(1)}, [], {}, {})
@@ -113,7 +113,7 @@ def test_cohorts_of_different_recipes_and_tasks_train_side_by_side_only_as_bases
 def test_the_state_of_somebody_elses_run_can_be_asked_for(tmp_path, spec_of):
     """Its lock cannot be opened, here because it is a folder: root may open every file."""
     store, spec = Store(tmp_path), spec_of("baseB")
-    store.claim(spec).release()
+    store.lock(spec).release()
     (store.folder(spec) / ".lock").unlink(missing_ok=True)
     (store.folder(spec) / ".lock").mkdir()
     assert store.state(spec) == "missing"

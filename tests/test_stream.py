@@ -7,7 +7,7 @@ import torch
 
 from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.training.loader import READERS, Stream
+from transferability.training.loader import READERS, TaskLoader
 
 CPU = torch.device("cpu")
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def stream_of(dataset, config):
     def make(classes=(0, 2, 5), images_per_class=None, seed=0, crop=14, **recipe):
-        return Stream(
+        return TaskLoader(
             dataset,
             list(classes),
             images_per_class,
@@ -118,7 +118,7 @@ def test_reading_ahead_ends_with_its_reader(stream_of):
 
 def test_what_goes_wrong_ahead_is_raised_where_its_batch_is_asked_for(tmp_path, config):
     dataset = pack(replace(config.dataset, folder=str(tmp_path / "packed"), encoding="jpeg"))
-    stream = Stream(
+    stream = TaskLoader(
         dataset, [0, 2, 5], None, 0, replace(config.recipe, batch_size=4, reshuffle=False), 14, CPU
     )
     bad = int(stream.rows(READERS["cpu"] + 3)[1])
@@ -142,7 +142,8 @@ def test_a_gpu_gets_the_same_batches_while_it_is_busy(dataset, config, monkeypat
     )
     recipe = replace(config.recipe, batch_size=7)
     ours, theirs = (
-        Stream(dataset, [0, 2, 5], None, 0, recipe, 14, torch.device(d)) for d in ("cpu", "cuda:0")
+        TaskLoader(dataset, [0, 2, 5], None, 0, recipe, 14, torch.device(d))
+        for d in ("cpu", "cuda:0")
     )
     assert (theirs._resident is not None) == resident
     kept = []

@@ -14,9 +14,9 @@ from analysis.collect import collect
 from analysis.collect import main as collecting
 from analysis.figures.write import drawings
 from analysis.paper import published
+from analysis.plotting.selection import relative_to_base
 from analysis.report import page
-from analysis.selection import relative_to_base
-from analysis.stats import BASE, estimate
+from analysis.statistics.linear_model import BASE, estimate
 from tests.conftest import CPU, shrunk
 from tests.helpers import composed
 from transferability.data.config import DatasetConfig
@@ -24,13 +24,13 @@ from transferability.data.pack import pack
 from transferability.data.packed import ClassInfo, open_dataset
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.cells import parse
 from transferability.study.expand import study_specs
-from transferability.study.jobs import cohort_key, job_specs, jobs, with_sources
+from transferability.study.jobs import cohort_key, group_into_jobs, job_specs, with_bases
 from transferability.study.spec import RunSpec, make_spec
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 
 ORIGINAL = ["dataset=imagenet", "network=caffenet", "recipe=paper"]
 
@@ -73,7 +73,7 @@ def test_the_original_is_163_networks_and_7_with_random_filters(imagenet):
         ("all", "RnB", False): 7,
     }
     # every source is a network of the study itself
-    assert len(specs) == len(with_sources(specs)) == 170
+    assert len(specs) == len(with_bases(specs)) == 170
 
 
 def test_the_original_has_its_odd_facts(imagenet):
@@ -150,7 +150,7 @@ def test_what_a_study_of_parts_does_not_have_is_an_error(imagenet, choice):
 
 def test_jobs_hold_every_run_once_sources_in_earlier_ones(imagenet):
     specs = study_specs(original("study=paper"), imagenet)
-    every = jobs(specs)
+    every = group_into_jobs(specs)
     assert sum(map(len, every)) == 170 and len(every) == 11 + 12 + 10
     job_of = {s.id: i for i, job in enumerate(every) for s in job}
     assert all(job_of[s.source.id] < job_of[s.id] for s in specs if s.source)
@@ -189,12 +189,12 @@ def test_the_original_is_trained_collected_and_drawn_in_miniature(tmp_path):
     config = shrunk(tmp_path, *small, f"{parts}.recipe={{name: reduced, steps: 4, step_size: 2}}")
     dataset, store = pack(config.dataset), Store(config.store)
     specs = study_specs(config, dataset)
-    ensure(specs, store, dataset, CPU)
+    train_missing(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)
     assert (tables.results.state == "done").all() and len(
         tables.results
     ) == 8 + 8 + 16 + 4 + 8 + 2 + 4 + 1 + 2 + 3
-    assert tables.about["recipe"]["name"] == "demo" and set(tables.results.recipe) == {
+    assert tables.metadata["recipe"]["name"] == "demo" and set(tables.results.recipe) == {
         "demo",
         "reduced",
     }
@@ -209,7 +209,7 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
         tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.network={dropout:0.25}"
     )
     found = study_specs(config, dataset)
-    assert {(s.recipe.lr, s.network.dropout) for s in with_sources(found)} == {(0.5, 0.25)}
+    assert {(s.recipe.lr, s.network.dropout) for s in with_bases(found)} == {(0.5, 0.25)}
     longer = shrunk(
         tmp_path, part, "+study.parts.x.recipe={lr:0.5}", "+study.parts.x.source_recipe={steps:9}"
     )
@@ -247,9 +247,9 @@ def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part
         for cell in ("baseA", "A2B")
     ]
     store = Store(tmp_path / "runs")
-    ensure(specs, store, dataset, CPU)
+    train_missing(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)
-    about = tables.about["dataset"]
+    about = tables.metadata["dataset"]
     assert (about["training_images"], about["validation_images"], about["test_images"]) == (
         21,
         4,
@@ -268,7 +268,7 @@ def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part
     shutil.copytree(tmp_path / "packed", tmp_path / "changed")
     np.save(tmp_path / "changed" / "images.npy", other)
     again = Store(tmp_path / "again")
-    ensure(specs, again, open_dataset(str(tmp_path / "changed")), CPU)
+    train_missing(specs, again, open_dataset(str(tmp_path / "changed")), CPU)
     for spec in specs:
         for name in ("weights.safetensors", "metrics.jsonl"):
             assert (store.folder(spec) / name).read_bytes() == (
@@ -318,7 +318,7 @@ def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
     splits = own_splits(tmp_path, dataset, files)
     config = shrunk(tmp_path, splits, "study.layers=[3]", "study.treatments={user:[base,BnB,AnB]}")
     specs, store = study_specs(config, dataset), Store(config.store)
-    assert len(with_sources(specs)) == len({spec.id for spec in specs}) == len(specs)
+    assert len(with_bases(specs)) == len({spec.id for spec in specs}) == len(specs)
     assert Counter(str(spec.cell) for spec in specs if spec.split == "one") == dict.fromkeys(
         ["baseA", "baseB", "A3A", "B3B", "B3A", "A3B"], 1
     )
@@ -331,7 +331,7 @@ def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
     assert len([spec for spec in specs if spec.split == "three"]) == 6, (
         "fresh layers are drawn under the cell's name"
     )
-    ensure(specs, store, dataset, CPU)
+    train_missing(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)
     assert (tables.results.state == "done").all() and tables.results.task.nunique() == 3
     joint = estimate(tables.networks, {("BnB", 3): 1.0, BASE: -1.0})
@@ -351,12 +351,12 @@ def test_on_all_images_a_network_is_another_run_with_a_stream_of_its_own(dataset
     assert replace(every, all_images=False).id == usual.id
     assert RunSpec.from_dict(every.to_dict()) == every and "all_images" not in usual.to_dict()
     assert cohort_key(every) != cohort_key(usual)
-    rows = Stream.of(every, dataset, CPU.device).train_rows
+    rows = TaskLoader.of(every, dataset, CPU.device).train_rows
     held = [part(list(every.classes)) for part in (dataset.val_rows, dataset.test_rows)]
-    own = Stream.of(usual, dataset, CPU.device).train_rows
+    own = TaskLoader.of(usual, dataset, CPU.device).train_rows
     assert rows.tolist() == np.concatenate([own, *held]).tolist() and len(held[0])
     store = Store(tmp_path / "runs")
-    ensure([every], store, dataset, CPU)
+    train_missing([every], store, dataset, CPU)
     assert store.is_done(every) and not store.is_done(usual)
     with pytest.raises(UserError, match="all_images=true is not possible with images_per_class"):
         study_specs(shrunk(tmp_path, *words, "all_images=true", "images_per_class=2"), dataset)

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from analysis.html import figure
-from analysis.style import DARK, Drawing, Mark, Page, Panel, write
+from analysis.plotting.style import DARK, FigureSpec, Page, Panel, Style, write
 
 # each changes what is drawn, or ends in a traceback where there is no LaTeX
 HOSTILE = {
@@ -28,7 +28,9 @@ def drawing():
         axes.set_xlabel("n")
         axes.legend()
 
-    return Drawing("d", "A title", "A caption.", [Panel("one", draw)], [Mark("a", "#222222", "o")])
+    return FigureSpec(
+        "d", "A title", "A caption.", [Panel("one", draw)], [Style("a", "#222222", "o")]
+    )
 
 
 def drawn(folder):

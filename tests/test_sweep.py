@@ -18,7 +18,7 @@ from tests import crash
 from tests.conftest import CPU, SHRUNK, shrunk
 from tests.helpers import results_of, snapshot
 from transferability.data.pack import pack
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.expand import study_specs
 
@@ -93,7 +93,7 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(
         *(word for word in asked if not word.startswith("hydra")),
     )
     dataset, alone = pack(config.dataset), Store(config.store)
-    ensure(study_specs(config, dataset), alone, dataset, CPU)
+    train_missing(study_specs(config, dataset), alone, dataset, CPU)
     assert results_of(tmp_path / "runs") == results_of(alone.root)
     assert len(results_of(alone.root)) == (bases + transfers) * 4
 

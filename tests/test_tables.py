@@ -12,7 +12,7 @@ import analysis
 from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.report import write_report
-from analysis.tables import RESULTS, TEXTS, Tables, read_csv, write_csv
+from analysis.tables import RESULTS, TEXTS, StudyResults, read_csv, write_csv
 
 NUMBERS = (
     "1e3",
@@ -67,7 +67,7 @@ def test_sorting_keeps_the_order_of_equals():
     assert len(columns) >= 4 and [c for c in columns if "kind='stable'" not in c[2]] == []
 
 
-def named(name) -> Tables:
+def named(name) -> StudyResults:
     """A part of the paper's numbers, whose split, network and recipe have this name."""
     study = published().results
     study = study[study.split.isin(["random-0", "random-1"]) & (study.state == "done")]
@@ -80,7 +80,7 @@ def named(name) -> Tables:
         network=name, recipe=name, dataset=name, run=[f"run-{i}" for i in study.index]
     )
     curves = study[["run"]].assign(step=1, train_loss=2.0, val_loss=3.0, val_top1=0.2, lr=0.1)
-    return Tables(published().about | {"published": False}, study[RESULTS], curves)
+    return StudyResults(published().metadata | {"published": False}, study[RESULTS], curves)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def named(name) -> Tables:
 def test_figures_and_report_of_names_that_look_like_numbers(tmp_path, name):
     tables = named(name)
     tables.write(tmp_path)
-    again = Tables.read(tmp_path)
+    again = StudyResults.read(tmp_path)
     for column in ("split", "network", "recipe", "dataset", "cell", "run"):
         assert again.results[column].tolist() == tables.results[column].tolist()
     made, _ = drawings(again)

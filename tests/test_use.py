@@ -25,7 +25,7 @@ WORDS = (
     *("network.input_size=32", "recipe.batch_size=8", "recipe.weight_decay=0.001"),
     *("recipe.steps=2", "recipe.warmup_steps=0", "recipe.eval_every=1", "device=cpu"),
     *("study.layers=[9]", "study.seeds=[0]", "study.rates=[0.02]"),
-    *("++study.parts.ways.treatments.pretrained=[base,AnB]",),
+    *("++study.parts.strategies.treatments.pretrained=[base,AnB]",),
     *("++study.parts.longer.recipe.steps=3", "++study.parts.longer.recipe.momentum=0.8"),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from analysis import watch
 from tests.conftest import CPU, shrunk
 from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.runs.runner import ensure
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.expand import study_specs
 
@@ -29,7 +29,7 @@ def study(tmp_path):
         config = shrunk(tmp_path, *BASES, f"out={tmp_path}/tables", *overrides)
         dataset = pack(config.dataset)
         specs = study_specs(config, dataset)
-        return config, specs, lambda some: ensure(some, Store(config.store), dataset, CPU)
+        return config, specs, lambda some: train_missing(some, Store(config.store), dataset, CPU)
 
     return make
 

@@ -12,9 +12,9 @@ import torch
 
 from experiments.check_weights import IMAGENET, NONE, best_input, ranked
 from tests.helpers import network_of
-from transferability.data.readers.base import Item
+from transferability.data.readers.base import Sample
 from transferability.errors import UserError
-from transferability.networks.pretrained import open_given
+from transferability.networks.pretrained import load_pretrained
 from transferability.networks.zoo.pretrained_info import assumed
 
 SIZE = 32
@@ -47,7 +47,7 @@ def network(**settings):
 
 @pytest.fixture(scope="module")
 def tensors():
-    """Of a network whose normalisations have seen images: its answers hang on its input."""
+    """Of a network whose normalizations have seen images: its answers hang on its input."""
     torch.manual_seed(0)
     model = replace(network(), outputs=5).build()
     for _ in range(20):
@@ -62,7 +62,7 @@ def given_beside(folder, tensors, beside=None, header=None, **settings):
     safetensors.torch.save_file(tensors, path, metadata=header)
     for name, values in (beside or {}).items():
         (folder / name).write_text(values if isinstance(values, str) else json.dumps(values))
-    return open_given(str(path), network(**settings))
+    return load_pretrained(str(path), network(**settings))
 
 
 OF_TIMM = ((0, 0, 0), (1, 1, 1), 160, 200, "bilinear", "config.json, mine")
@@ -162,7 +162,7 @@ def test_check_weights_says_which_values_fit(tensors, tmp_path):
 
     def labelled(labels):
         return [
-            Item(label, str(k), lambda image=image: image)
+            Sample(label, str(k), lambda image=image: image)
             for k, (label, image) in enumerate(zip(labels, images, strict=True))
         ]
 

@@ -15,7 +15,7 @@ from torchvision import models
 
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.pretrained import _head, open_given, state_of
+from transferability.networks.pretrained import _head, load_pretrained, pretrained_state_dict
 
 SIZE = 32
 
@@ -36,7 +36,7 @@ def below(prefix, tensors):
 
 def opened(tmp_path, values, name="w.pth", key=None):
     torch.save(values, tmp_path / name)
-    return open_given(str(tmp_path / name), network(key) if key else network())
+    return load_pretrained(str(tmp_path / name), network(key) if key else network())
 
 
 def drawn(module):
@@ -116,7 +116,7 @@ def test_a_head_of_another_shape_is_left_out(tensors, tmp_path):
         assert given.digest == plain.digest and given.network.outputs == 1000
         assert given.facts.notes[0].startswith(said)
         assert given.facts.notes[1] == "without a classifier, which no network takes over"
-        assert not any(".fc." in name for name in state_of(given))
+        assert not any(".fc." in name for name in pretrained_state_dict(given))
 
 
 @pytest.mark.parametrize(
@@ -142,9 +142,9 @@ def test_the_first_bytes_say_the_format(tensors, tmp_path):
     wanted = opened(tmp_path, tensors).digest
     for name in ("pytorch_model.bin", "blob", "w.ckpt"):
         safetensors.torch.save_file(tensors, tmp_path / name)
-        assert open_given(str(tmp_path / name), network()).digest == wanted
+        assert load_pretrained(str(tmp_path / name), network()).digest == wanted
     torch.save(tensors, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert open_given(str(tmp_path / "old.pt"), network()).digest == wanted
+    assert load_pretrained(str(tmp_path / "old.pt"), network()).digest == wanted
 
 
 def refused(tmp_path):
@@ -176,7 +176,7 @@ def refused(tmp_path):
 def test_no_message_advises_to_run_what_is_in_a_file(tmp_path):
     for path, words in refused(tmp_path).items():
         with pytest.raises(UserError) as error:
-            open_given(str(path), network())
+            load_pretrained(str(path), network())
         message = str(error.value)
         assert words in message and "\n" not in message
         assert not re.search("weights_only|arbitrary|trusted source|github|pytorch.org", message)
@@ -187,7 +187,7 @@ def test_what_the_refusal_of_a_program_offers_works(tensors, tmp_path):
     model.load_state_dict(tensors)
     torch.jit.save(torch.jit.script(model.eval()), tmp_path / "script.pt")
     with pytest.raises(UserError, match="TorchScript"):
-        open_given(str(tmp_path / "script.pt"), network())
+        load_pretrained(str(tmp_path / "script.pt"), network())
     state = torch.jit.load(tmp_path / "script.pt").state_dict()
     assert opened(tmp_path, dict(state)).digest == opened(tmp_path, tensors, "p.pth").digest
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.pretrained import is_file, open_given
+from transferability.networks.pretrained import is_file, load_pretrained
 from transferability.networks.zoo.timm import TimmConfig
 from transferability.networks.zoo.torchvision import TorchvisionConfig
 
@@ -46,7 +46,7 @@ def test_weights_are_understood(key, written, tag):
 )
 def test_the_nearest_weights_are_named(key, written, words):
     with pytest.raises(UserError) as error:
-        open_given(written, network_of(key, input_size=64))
+        load_pretrained(written, network_of(key, input_size=64))
     assert str(error.value).startswith(f"weights={written}") and words in str(error.value)
 
 

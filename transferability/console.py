@@ -52,7 +52,7 @@ def _ends_here(stream: TextIO) -> bool:
     return gone
 
 
-def counted(number: int, what: str) -> str:
+def pluralize(number: int, what: str) -> str:
     """``1 GPU``, ``2 GPUs``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 

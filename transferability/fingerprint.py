@@ -11,12 +11,12 @@ from typing import Any
 _KEY = "identity"
 
 
-def label(default: Any = MISSING) -> Any:
+def cosmetic(default: Any = MISSING) -> Any:
     """A field that names: written down, and in no identity."""
     return field(default=default, metadata={_KEY: "label"})
 
 
-def later(as_before: Any, *others: Any) -> Any:
+def omit_at(as_before: Any, *others: Any) -> Any:
     """A field that was added when there were runs already: at this value, its default,
     it is left out.
 
@@ -25,12 +25,12 @@ def later(as_before: Any, *others: Any) -> Any:
     return field(default=as_before, metadata={_KEY: "later", "as before": (as_before, *others)})
 
 
-def as_text() -> Any:
+def as_str() -> Any:
     """A field that is written as its text."""
     return field(metadata={_KEY: "text"})
 
 
-def described(settings: Any, labels: bool = True) -> dict[str, Any]:
+def to_dict(settings: Any, labels: bool = True) -> dict[str, Any]:
     """A dataclass as JSON's values, those in it as well;
     without ``labels`` what its identity is made of.
     """
@@ -44,15 +44,15 @@ def described(settings: Any, labels: bool = True) -> dict[str, Any]:
         if role == "text":
             value = str(value)
         elif is_dataclass(value):
-            value = described(value, labels)
+            value = to_dict(value, labels)
         out[f.name] = list(value) if isinstance(value, tuple) else value
     return out
 
 
-def labels_in(settings: Any, above: str = "") -> set[str]:
+def cosmetic_fields(settings: Any, above: str = "") -> set[str]:
     """The names of all labels of a dataclass and of those in it: ``split``, ``network.name`` ..."""
     found = {above + f.name for f in fields(settings) if f.metadata.get(_KEY) == "label"}
     for f in fields(settings):
         if is_dataclass(value := getattr(settings, f.name)):
-            found |= labels_in(value, f"{above}{f.name}.")
+            found |= cosmetic_fields(value, f"{above}{f.name}.")
     return found

@@ -12,26 +12,26 @@ import torch
 from torch import Tensor
 
 
-def seed_of(*key: int | str) -> int:
+def derive_seed(*key: int | str) -> int:
     """A 63-bit seed for a key such as ``(seed, "order", epoch)``."""
     digest = hashlib.blake2b("\x1f".join(map(repr, key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def numpy_generator(*key: int | str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(seed_of(*key)))
+def numpy_rng(*key: int | str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(derive_seed(*key)))
 
 
-def torch_generator(*key: int | str, device: str | torch.device = "cpu") -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed_of(*key))
+def torch_rng(*key: int | str, device: str | torch.device = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(derive_seed(*key))
 
 
-def uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+def counter_uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Numbers in [0, 1), float32: a function of ``seed`` (int64, one number) and the place alone,
     on every device.
 
     SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's
-    state would have to be set from the host, this can be captured, fused and vectorised over
+    state would have to be set from the host, this can be captured, fused and vectorized over
     networks.
     """
     golden = 0x9E3779B97F4A7C15

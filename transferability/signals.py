@@ -52,19 +52,19 @@ def stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def asked() -> bool:
+def stop_requested() -> bool:
     """Whether this launcher, or worker of one, was asked to stop."""
     return _asked is not None and _asked.is_set()
 
 
-def check() -> None:
+def raise_if_stopped() -> None:
     """In a launcher or a worker, which are not interrupted wherever they are: end here if they
     were asked to.
 
     Raises:
         KeyboardInterrupt: they were.
     """
-    if asked():
+    if stop_requested():
         raise KeyboardInterrupt
 
 
@@ -113,4 +113,4 @@ def listen_as_worker() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if os.environ.get(_ASKED):
             stop.set()
-    check()
+    raise_if_stopped()

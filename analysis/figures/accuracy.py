@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.over_splits import LEAST, splits_of
 from analysis.paper import beside
-from analysis.selection import MAIN, finished, mean_line, with_treated
-from analysis.stats import t_interval
-from analysis.style import INK, PUBLISHED, READINGS, TREATMENTS, Drawing, Mark, Panel
-from analysis.tables import Tables, mixed
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import MAIN, finished, mean_line, with_treated
+from analysis.plotting.style import INK, PUBLISHED, READINGS, TREATMENTS, FigureSpec, Panel, Style
+from analysis.statistics.linear_model import t_interval
+from analysis.statistics.over_splits import LEAST, splits_of
+from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import RANDOM, SIMILAR
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if why := mixed(tables.networks):
         return why
     networks = tables.networks
@@ -37,7 +37,7 @@ def draw(tables: Tables) -> Drawing | str:
         f"{_bars(several)} How the paper reads the lines: {readings}.{legend} "
         f"{captions.statistic(tables)}"
     )
-    return Drawing(
+    return FigureSpec(
         "accuracy",
         "What it costs to chop a network at layer n and train the rest again: "
         f"{captions.study(tables)}",
@@ -130,7 +130,7 @@ def _means(
     axes.set_ylabel("Mean top-1 accuracy")
 
 
-def _splits(axes: Axes, table: pd.DataFrame, mark: Mark) -> None:
+def _splits(axes: Axes, table: pd.DataFrame, mark: Style) -> None:
     """Every split faintly, and at n that all have the mean with its interval over splits."""
     shift = mark.offset / 2
     x = table.index + shift * (table.index > 0)
@@ -146,7 +146,7 @@ def _splits(axes: Axes, table: pd.DataFrame, mark: Mark) -> None:
         plot.scatter(axes, [n + shift], [centre], mark, [f"{mark.label.split(':')[0]}, {tip}"])
 
 
-def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:
+def _published_means(tables: StudyResults, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:
     """The paper's mean lines: as they are for ImageNet,
     else moved so that its base lies at ours.
     """
@@ -167,7 +167,7 @@ def _published_means(tables: Tables, rows: pd.DataFrame) -> tuple[dict[str, pd.S
 
 
 def _mean_table(
-    rows: pd.DataFrame, tables: Tables, several: dict[str, pd.DataFrame]
+    rows: pd.DataFrame, tables: StudyResults, several: dict[str, pd.DataFrame]
 ) -> pd.DataFrame:
     """Mean, standard deviation and number of networks by treatment and n, where there are enough
     splits their mean with its interval, and the paper's mean beside.

@@ -5,15 +5,15 @@ and what becomes of the units above them.
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import BLOCK
-from analysis.style import FAINT, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
-from analysis.tables import Tables, kinds
+from analysis.plotting import captions, plot
+from analysis.plotting.style import FAINT, KINDS_OF_NETWORK, FigureSpec, Panel, Style, assign_styles
+from analysis.statistics.linear_model import BLOCK
+from analysis.tables import StudyResults, kinds
 
 MEASURED = ["cosine of layer n", "silent", "train_loss", "accuracy"]
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.activity.empty:
         return (
             "not collected, as no network with random filters is finished, "
@@ -22,23 +22,23 @@ def draw(tables: Tables) -> Drawing | str:
     networks = tables.networks.drop(columns="images")
     rows = tables.activity.merge(networks.assign(kind=kinds(networks)), on="run")
     each = _each_network(rows)
-    looks = tell_apart(rows.kind.unique(), KINDS_OF_NETWORK, "kinds of network")
+    looks = assign_styles(rows.kind.unique(), KINDS_OF_NETWORK, "kinds of network")
     if len(looks) > 1:
-        marks = {kind: Mark(kind, colour, marker) for kind, (colour, marker, _) in looks.items()}
+        marks = {kind: Style(kind, colour, marker) for kind, (colour, marker, _) in looks.items()}
         what = f"{len(marks)} kinds of network ({tables.dataset})"
     else:
         marks = {
-            kind: Mark("random filters", colour, marker)
+            kind: Style("random filters", colour, marker)
             for kind, (colour, marker, _) in looks.items()
         }
         what = captions.study(tables)
-    return Drawing(
+    return FigureSpec(
         "activity",
         f"What random filters leave for the layers above: {what}",
         "Left: the outputs of random layers for two different images, as the cosine between them "
         "(1: a layer gives all images one direction), a mean over pairs of "
         f"{int(rows.images.max())} validation images of the task; a mark is the random layers of "
-        "one task and seed (the same for all kinds with one initialisation and normalisation), a "
+        "one task and seed (the same for all kinds with one initialization and normalization), a "
         "solid line their mean, a dashed line that of the trained bases. Right: the share of "
         "values of a trained hidden layer that are 0 for every one of these images, in the layer "
         f"where it is largest; a mark is one network. Above {tables.layers - 1} random layers "
@@ -49,7 +49,7 @@ def draw(tables: Tables) -> Drawing | str:
                 "Does what is trained above them respond?", lambda axes: _silent(axes, each, marks)
             ),
         ],
-        [*marks.values(), Mark("dashed: the trained bases", FAINT, line="--")],
+        [*marks.values(), Style("dashed: the trained bases", FAINT, line="--")],
         pd.concat(
             [
                 each[each.kind == kind].groupby(["kind", "n"])[MEASURED].mean().reset_index()
@@ -70,7 +70,7 @@ def _each_network(rows: pd.DataFrame) -> pd.DataFrame:
     return each
 
 
-def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Mark]) -> None:
+def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Style]) -> None:
     random = rows[(rows.treatment == "RnB") & (rows.layer <= rows.n)].sort_values(
         "n", kind="stable"
     )
@@ -93,7 +93,7 @@ def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Mark]) -> None:
     axes.set_ylabel("Mean cosine between two images' outputs")
 
 
-def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Mark]) -> None:
+def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Style]) -> None:
     for kind, shift in plot.side_by_side(marks, 0.08).items():
         mark = marks[kind]
         own = each[(each.kind == kind) & each.silent.notna()]

@@ -3,29 +3,39 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
 from analysis.advice import FAMILIES, Advice, advise, summary
-from analysis.style import BLUE, GREEN, INK, LIGHT_RED, ORANGE, RED, Drawing, Mark, Panel
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
+    BLUE,
+    GREEN,
+    INK,
+    LIGHT_RED,
+    ORANGE,
+    RED,
+    FigureSpec,
+    Panel,
+    Style,
+)
+from analysis.tables import StudyResults
 
 LOOKS = {
-    "base": Mark(f"base: {FAMILIES['base']}", INK, line=":"),
-    "An.B": Mark(f"An.B: {FAMILIES['An.B']}", BLUE, "s", offset=-0.15),
-    "AnB": Mark(f"AnB: {FAMILIES['AnB']}", RED, "D", offset=-0.05),
-    "AnB+": Mark(f"AnB+: {FAMILIES['AnB+']}", LIGHT_RED, "P", offset=0.05, size=60),
-    "AnB++": Mark(f"AnB++: {FAMILIES['AnB++']}", GREEN, "^", offset=0.1, size=50),
-    "AnB~all": Mark(f"AnB~all: {FAMILIES['AnB~all']}", ORANGE, "h", offset=0.15, size=44),
+    "base": Style(f"base: {FAMILIES['base']}", INK, line=":"),
+    "An.B": Style(f"An.B: {FAMILIES['An.B']}", BLUE, "s", offset=-0.15),
+    "AnB": Style(f"AnB: {FAMILIES['AnB']}", RED, "D", offset=-0.05),
+    "AnB+": Style(f"AnB+: {FAMILIES['AnB+']}", LIGHT_RED, "P", offset=0.05, size=60),
+    "AnB++": Style(f"AnB++: {FAMILIES['AnB++']}", GREEN, "^", offset=0.1, size=50),
+    "AnB~all": Style(f"AnB~all: {FAMILIES['AnB~all']}", ORANGE, "h", offset=0.15, size=44),
 }
 SIZES = {  # columns of analysis.advice.summary
-    "best": Mark("the best on validation", INK, "o"),
-    "from scratch": Mark("from scratch", INK, line=":"),
-    "linear classifier": Mark("linear classifier", BLUE, "s"),
-    "all frozen": Mark("all layers copied, all frozen", RED, "D"),
-    "all fine-tuned": Mark("all layers copied, none frozen", LIGHT_RED, "P", size=60),
+    "best": Style("the best on validation", INK, "o"),
+    "from scratch": Style("from scratch", INK, line=":"),
+    "linear classifier": Style("linear classifier", BLUE, "s"),
+    "all frozen": Style("all layers copied, all frozen", RED, "D"),
+    "all fine-tuned": Style("all layers copied, none frozen", LIGHT_RED, "P", size=60),
 }
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if not (found := advise(tables)):
         return "no base of the study is given"
     there = [name for name in LOOKS if any(len(a.family(name)) for a in found)]
@@ -49,15 +59,15 @@ def draw(tables: Tables) -> Drawing | str:
     if len(found) > 1:
         panels.append(Panel("What more images are worth", lambda axes: _sizes(axes, found)))
     longer = ""
-    if any((a.ways.longer > 1).any() for a in found):
+    if any((a.strategies.longer > 1).any() for a in found):
         longer = " Open marks and the dashed line: trained longer (the table of all ways says how)."
     one, counts = found[-1], sorted({a.best.seeds for a in found})
     seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
     columns = ["images", "family", "n", "recipe", shown, f"{shown}_low", f"{shown}_high"]
     always = ""
-    if "choose_by" in tables.about and one.majority:  # figures of before stay as they are
+    if "choose_by" in tables.metadata and one.majority:  # figures of before stay as they are
         always = f" {one.majority.always}."
-    return Drawing(
+    return FigureSpec(
         "advice",
         f"How many layers to keep, freeze, fine-tune: {captions.study(tables)}",
         f"{_measure(one)} on {one.part} images against n, at each n with the recipe that is best "
@@ -100,7 +110,7 @@ def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, f
             _line(
                 axes,
                 longer,
-                Mark("", mark.colour, mark.marker, False, size=mark.size),
+                Style("", mark.colour, mark.marker, False, size=mark.size),
                 advice.shown,
             )
     plot.layer_axis(axes, advice.top)
@@ -113,7 +123,7 @@ def _best(rows: pd.DataFrame, which: pd.Series) -> pd.Series | None:
     return rows[which].iloc[0] if which.any() else None
 
 
-def _line(axes: Axes, rows: pd.DataFrame, mark: Mark, shown: str) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, mark: Style, shown: str) -> None:
     value, low, high = rows[shown], rows[f"{shown}_low"], rows[f"{shown}_high"]
     x, spread = rows.n + mark.offset, [value - low, high - value]
     axes.plot(x, value, color=mark.colour, lw=1.3, zorder=2)

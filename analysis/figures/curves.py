@@ -5,18 +5,18 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions
-from analysis.selection import MAIN
-from analysis.stats import DISTANT
-from analysis.style import INK, Drawing, Mark, Panel, layer_colours, with_tips
-from analysis.tables import Tables
+from analysis.plotting import captions
+from analysis.plotting.selection import MAIN
+from analysis.plotting.style import INK, FigureSpec, Panel, Style, layer_colours, with_tips
+from analysis.statistics.linear_model import DISTANT
+from analysis.tables import StudyResults
 from transferability.tasks.splits import NATURAL_MANMADE
 
 ORDER = [near + treatment for near in ("", DISTANT) for treatment in ("base", *MAIN, "RnB")]
 LOSSES = {"train_loss": "-", "val_loss": "--"}
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.curves.empty:
         return "not collected, as no network is finished, or its evaluations are not published"
     rows = tables.curves.merge(
@@ -39,7 +39,7 @@ def draw(tables: Tables) -> Drawing | str:
             Panel(f"{title}: loss", losses, 4.2, 2.9),
         ]
     measured = ["train_loss", "val_loss", "val_top1"]
-    return Drawing(
+    return FigureSpec(
         "curves",
         f"Training and validation as they went: {captions.study(tables)}",
         f"{captions.counts(tables.networks)} A line is the mean over splits, directions and seeds "
@@ -58,7 +58,7 @@ def _place(group: str) -> tuple[int, str]:
 
 
 def _lines(
-    rows: pd.DataFrame, marks: dict[int, Mark], columns: dict[str, str], label: str
+    rows: pd.DataFrame, marks: dict[int, Style], columns: dict[str, str], label: str
 ) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         for n, own in rows.groupby("n"):
@@ -78,7 +78,9 @@ def _lines(
     return paint
 
 
-def _marks(layers: int) -> dict[int, Mark]:
+def _marks(layers: int) -> dict[int, Style]:
     """One for each n of networks of so many layers."""
     colours = enumerate(layer_colours(layers - 1), start=1)
-    return {0: Mark("base", INK, "o")} | {n: Mark(f"n = {n}", colour, "o") for n, colour in colours}
+    return {0: Style("base", INK, "o")} | {
+        n: Style(f"n = {n}", colour, "o") for n, colour in colours
+    }

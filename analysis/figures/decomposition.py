@@ -5,28 +5,38 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import decompose
-from analysis.over_splits import LEAST
 from analysis.paper import beside
-from analysis.style import BLUE, INK, LIGHT_BLUE, LIGHT_RED, PUBLISHED, RED, Drawing, Mark, Panel
-from analysis.tables import Tables, mixed
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
+    BLUE,
+    INK,
+    LIGHT_BLUE,
+    LIGHT_RED,
+    PUBLISHED,
+    RED,
+    FigureSpec,
+    Panel,
+    Style,
+)
+from analysis.statistics.decomposition import decompose
+from analysis.statistics.over_splits import LEAST
+from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import ALL, NATURAL_MANMADE
 
 LOSSES = {
-    "co-adaptation loss": Mark("co-adaptation loss: base − BnB", BLUE, "o", offset=-0.1),
-    "specificity loss": Mark("specificity loss: BnB − AnB", RED, "D", offset=0.1),
+    "co-adaptation loss": Style("co-adaptation loss: base − BnB", BLUE, "o", offset=-0.1),
+    "specificity loss": Style("specificity loss: BnB − AnB", RED, "D", offset=0.1),
 }
 GAINS = {
-    "recovery": Mark("recovery: BnB+ − BnB", LIGHT_BLUE, "P", offset=-0.18),
-    "gain over control": Mark("gain over control: AnB+ − BnB+", RED, "v", offset=0.18),
-    "gain over base": Mark("gain over base: AnB+ − base", LIGHT_RED, "P", offset=0.06),
-    "retraining gain": Mark("retraining gain: BnB+ − base", BLUE, "s", offset=-0.06),
+    "recovery": Style("recovery: BnB+ − BnB", LIGHT_BLUE, "P", offset=-0.18),
+    "gain over control": Style("gain over control: AnB+ − BnB+", RED, "v", offset=0.18),
+    "gain over base": Style("gain over base: AnB+ − base", LIGHT_RED, "P", offset=0.06),
+    "retraining gain": Style("retraining gain: BnB+ − base", BLUE, "s", offset=-0.06),
 }
 LOOKS = LOSSES | GAINS
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     networks = tables.networks
     if why := mixed(networks):
         return why
@@ -54,7 +64,7 @@ def draw(tables: Tables) -> Drawing | str:
         if _enough(parts[parts.quantity.isin(losses + gains)]).any()
         else ""
     )
-    return Drawing(
+    return FigureSpec(
         "decomposition",
         "Two reasons why frozen layers cost accuracy, and what fine-tuning gives: "
         f"{captions.study(tables)}",

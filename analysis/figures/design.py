@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Arc, FancyArrowPatch, Rectangle
 from matplotlib.text import Text
 
-from analysis.style import INK, PAPER, Drawing, Panel
+from analysis.plotting.style import INK, PAPER, FigureSpec, Panel
 
 # on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
 LETTER = "#fefefe"
@@ -24,11 +24,11 @@ BASES = {"A": 4.84, "B": 4.3}  # the height of a base's row
 LANES = {"A": 0.22, "B": 0.46}  # where the line of copies from a base runs down
 
 
-def draw(layers: int) -> Drawing:
+def draw(layers: int) -> FigureSpec:
     """Rows are networks and columns their layers."""
     sketch = _Sketch(layers)
     wider = max(0, len(sketch.columns) - 8) * PITCH
-    return Drawing(
+    return FigureSpec(
         "design",
         "The networks of the study",
         "Task A and task B are two halves of the classes. Two base networks are trained; then the "

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import decompose
-from analysis.selection import MAIN, finished, mean_line, relative_table, relative_to_base
-from analysis.style import INK, ORANGE, RED, TREATMENTS, Drawing, Mark, Panel
-from analysis.tables import Tables, mixed
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import MAIN, finished, mean_line, relative_table, relative_to_base
+from analysis.plotting.style import INK, ORANGE, RED, TREATMENTS, FigureSpec, Panel, Style
+from analysis.statistics.decomposition import decompose
+from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import NATURAL_MANMADE
 
 TITLES = {
@@ -17,12 +17,12 @@ TITLES = {
     "B": "Target B: man-made, layers from natural",
 }
 LOSSES = {
-    "specificity loss": Mark("similar tasks", RED, "D", offset=-0.06),
-    "specificity loss, dissimilar tasks": Mark("natural/man-made", ORANGE, "h", offset=0.06),
+    "specificity loss": Style("similar tasks", RED, "D", offset=-0.06),
+    "specificity loss, dissimilar tasks": Style("natural/man-made", ORANGE, "h", offset=0.06),
 }
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if why := mixed(tables.networks):
         return why
     rows = tables.networks[tables.networks.split_kind == NATURAL_MANMADE]
@@ -44,7 +44,7 @@ def draw(tables: Tables) -> Drawing | str:
         panels.append(Panel("Specificity loss", lambda axes: _losses(axes, parts, last)))
         bars = " Bars: 95% intervals, so wide that all of one colour hold together."
     classes = " and ".join(str(own.classes.iloc[0]) for _, own in rows.groupby("target"))
-    return Drawing(
+    return FigureSpec(
         "dissimilar",
         f"Dissimilar tasks, all treatments: {captions.study(tables)}",
         f"{captions.counts(rows)} A mark is one network, minus the base of its task and seed; "

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
 from analysis.paper import beside
-from analysis.selection import finished, relative_table, relative_to_base, with_treated
-from analysis.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, Drawing, Mark, Panel
-from analysis.tables import Tables, mixed
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import finished, relative_table, relative_to_base, with_treated
+from analysis.plotting.style import DISSIMILAR, INK, PUBLISHED, TREATMENTS, FigureSpec, Panel, Style
+from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import NATURAL_MANMADE, SIMILAR
 
 
@@ -21,12 +21,12 @@ class _Line:
 
     rows: pd.DataFrame
     treatment: str
-    mark: Mark
+    mark: Style
     # the paper's mean accuracy minus base, by n; empty where there is nothing to compare
     published: pd.Series
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if why := mixed(tables.networks):
         return why
     groups = _groups(tables.networks)
@@ -61,7 +61,7 @@ def draw(tables: Tables) -> Drawing | str:
         marks.append(PUBLISHED)
         legend = " Faint dashed: the paper's means on ImageNet."
     shown = pd.concat([line.rows for line in drawn]).drop_duplicates("run")
-    return Drawing(
+    return FigureSpec(
         "distance",
         "Frozen layers of similar tasks, of dissimilar tasks, and of no task: "
         f"{captions.study(tables)}",

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions
-from analysis.style import Drawing, Panel
-from analysis.tables import Tables
+from analysis.plotting import captions
+from analysis.plotting.style import FigureSpec, Panel
+from analysis.tables import StudyResults
 
 TITLES = {
     "baseA": "Base A",
@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.filters.empty:
         return (
             "no filters were collected, as no base network is finished, "
@@ -31,7 +31,7 @@ def draw(tables: Tables) -> Drawing | str:
         panels.append(Panel(TITLES[name], _picture(picture), 3.4, 3.4 * height / width + 0.1))
     first = tables.filters.iloc[0]
     count = tables.filters["filter"].nunique()
-    return Drawing(
+    return FigureSpec(
         "filters",
         f"The filters of layer 1: {captions.study(tables)}",
         f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each "

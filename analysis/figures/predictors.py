@@ -3,19 +3,19 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.predictors import rank_correlation
-from analysis.style import BLUE, GREEN, ORANGE, TREATMENTS, Drawing, Mark, Panel
-from analysis.tables import Tables
+from analysis.measurements.predictors import rank_correlation
+from analysis.plotting import captions, plot
+from analysis.plotting.style import BLUE, GREEN, ORANGE, TREATMENTS, FigureSpec, Panel, Style
+from analysis.tables import StudyResults
 
 LOOKS = {
-    "k nearest neighbours": Mark("k nearest neighbours: accuracy", BLUE, "s"),
-    "LogME": Mark("LogME: log evidence an image", GREEN, "^"),
-    "regularised H-score": Mark("regularised H-score", ORANGE, "v"),
+    "k nearest neighbours": Style("k nearest neighbours: accuracy", BLUE, "s"),
+    "LogME": Style("LogME: log evidence an image", GREEN, "^"),
+    "regularized H-score": Style("regularized H-score", ORANGE, "v"),
 }
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.predictors.empty:
         return "no base of the study is given"
     measured = tables.networks[tables.networks.treatment == "AnB"].dropna(subset="accuracy")
@@ -29,7 +29,7 @@ def draw(tables: Tables) -> Drawing | str:
         {"predictor": name} | _correlated(told[name], accuracy) for name in LOOKS if name in told
     )
     leep = f" LEEP of the whole base: {told['LEEP'].iloc[0]:.3f}." if "LEEP" in told else ""
-    return Drawing(
+    return FigureSpec(
         "predictors",
         f"Told without training, and measured: {captions.study(tables)}",
         "Each predictor looks at the pooled output of layer n of the given base, for "

@@ -3,21 +3,21 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import decompose
-from analysis.style import BLUE, INK, OLIVE, ORANGE, RED, Drawing, Mark, Panel
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import BLUE, INK, OLIVE, ORANGE, RED, FigureSpec, Panel, Style
+from analysis.statistics.decomposition import decompose
+from analysis.tables import StudyResults
 from transferability.tasks.splits import NATURAL_MANMADE
 
 LOOKS = {  # (pair, whether between natural and man-made)
-    ("bases", False): Mark("base A and base B, similar tasks", RED, "D", offset=-0.06),
-    ("bases", True): Mark("base A and base B, natural/man-made", ORANGE, "h", offset=0.06),
-    ("other seed", False): Mark("one task, two seeds, similar tasks", BLUE, "s"),
-    ("other seed", True): Mark(
+    ("bases", False): Style("base A and base B, similar tasks", RED, "D", offset=-0.06),
+    ("bases", True): Style("base A and base B, natural/man-made", ORANGE, "h", offset=0.06),
+    ("other seed", False): Style("one task, two seeds, similar tasks", BLUE, "s"),
+    ("other seed", True): Style(
         "one task, two seeds, natural/man-made", BLUE, "o", filled=False, line="--"
     ),
-    ("untrained", False): Mark("two untrained networks, similar tasks", OLIVE, "^"),
-    ("untrained", True): Mark(
+    ("untrained", False): Style("two untrained networks, similar tasks", OLIVE, "^"),
+    ("untrained", True): Style(
         "two untrained networks, natural/man-made", OLIVE, "v", filled=False, line="--"
     ),
 }
@@ -27,7 +27,7 @@ LOSSES = {
 }
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.similarity.empty:
         return (
             "not collected, as no split has both of its bases finished, "
@@ -42,7 +42,7 @@ def draw(tables: Tables) -> Drawing | str:
         panels.append(
             Panel("What transfer of layers 1 to n loses", lambda axes: _specific(axes, parts, last))
         )
-    return Drawing(
+    return FigureSpec(
         "similarity",
         f"Do layers transfer where the two networks are alike? {captions.study(tables)}",
         "Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "

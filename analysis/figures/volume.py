@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.style import INK, Drawing, Mark, Panel
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import INK, FigureSpec, Panel, Style
+from analysis.tables import StudyResults
 
-MARK = Mark("base: trained from scratch", INK, "o", filled=False)
+MARK = Style("base: trained from scratch", INK, "o", filled=False)
 
 
-def draw(tables: Tables) -> Drawing | str:
+def draw(tables: StudyResults) -> FigureSpec | str:
     networks = tables.networks
     rows = networks[(networks.treatment == "base") & networks.images_per_class.notna()]
     rows = rows.sort_values("images_per_class", kind="stable")
@@ -21,7 +21,7 @@ def draw(tables: Tables) -> Drawing | str:
         return "no base network at more than one number of images a class"
     stuck = rows[rows.accuracy < 1.5 / rows.classes]
     remark = f" {len(stuck)} of the networks stayed at chance." if len(stuck) else ""
-    return Drawing(
+    return FigureSpec(
         "volume",
         f"Base networks trained on a part of the images: {captions.study(tables)}",
         f"{captions.counts(rows)} A mark is one network.{remark} {captions.statistic(tables)}",

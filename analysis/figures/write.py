@@ -7,26 +7,28 @@ from pathlib import Path
 
 from analysis.figures import FIGURES, design
 from analysis.page import Page
-from analysis.style import Drawing, write
-from analysis.tables import Tables
+from analysis.plotting.style import FigureSpec, write
+from analysis.tables import StudyResults
 from transferability.errors import UserError, did_you_mean
 from transferability.files import remove_leftovers
 
 
-def drawings(tables: Tables, only: Sequence[str] = FIGURES) -> tuple[list[Drawing], dict[str, str]]:
+def drawings(
+    tables: StudyResults, only: Sequence[str] = FIGURES
+) -> tuple[list[FigureSpec], dict[str, str]]:
     """Every figure that the study has networks for, and for the others the reason why not."""
     made = {
         name: import_module(f"analysis.figures.{name}").draw(tables)
         for name in FIGURES
         if name in only
     }
-    encoding = tables.about["dataset"].get("encoding")  # of raw pixels there is nothing to say
+    encoding = tables.metadata["dataset"].get("encoding")  # of raw pixels there is nothing to say
     label = f" Images: {encoding}." if encoding else ""
     return (
         [
             replace(d, caption=f"{d.caption}{label}")
             for d in made.values()
-            if isinstance(d, Drawing)
+            if isinstance(d, FigureSpec)
         ],
         {name: why for name, why in made.items() if isinstance(why, str)},
     )
@@ -44,7 +46,7 @@ def write_figures(
     Raises:
         UserError: there is no such figure, or the study has no such treatment.
     """
-    tables = Tables.read(folder)
+    tables = StudyResults.read(folder)
     if treatments is not None:
         known = [t for t in tables.results.treatment.unique() if t != "base"]
         _all_known("treatments", treatments, known)

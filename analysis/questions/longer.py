@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import difference
-from analysis.style import GREEN, INK, TREATMENTS, Drawing, Mark, Panel, tell_apart
-from analysis.tables import VARIANT, Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
+from analysis.statistics.linear_model import difference
+from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 
 TUNED = ("BnB+", "AnB+")
@@ -23,7 +23,7 @@ def asked(networks: pd.DataFrame) -> bool:
     return (networks.treatment != "base").any() and len(networks[VARIANT].drop_duplicates()) > 1
 
 
-def draw(tables: Tables) -> Drawing:
+def draw(tables: StudyResults) -> FigureSpec:
     """Bases of several recipes at n = 0, AnB+ and BnB+ against n, a panel a task."""
     networks = tables.networks[tables.networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(TUNED)]
@@ -35,9 +35,10 @@ def draw(tables: Tables) -> Drawing:
     usual = tuned.recipe.iloc[0]
     bases = networks[networks.treatment == "base"]
     recipes = [usual, *[r for r in bases.recipe.unique() if r != usual]]
-    looks = tell_apart(recipes, RECIPES, "recipes")
+    looks = assign_styles(recipes, RECIPES, "recipes")
     marks = {
-        r: Mark(f"base, recipe: {r}", c, m, False, line=style) for r, (c, m, style) in looks.items()
+        r: Style(f"base, recipe: {r}", c, m, False, line=style)
+        for r, (c, m, style) in looks.items()
     }
     half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
     shown = pd.concat([tuned.accuracy, bases.accuracy - half, bases.accuracy + half])
@@ -48,7 +49,7 @@ def draw(tables: Tables) -> Drawing:
         panels.append(
             Panel(f"{row.split}, target {row.target}", _task(own, marks, limits, last), 5.4)
         )
-    return Drawing(
+    return FigureSpec(
         "longer",
         f"Fine-tuned transfer against base networks that are trained longer ({tables.dataset})",
         f"{captions.counts(tables.networks)} A mark is one network, lines are means; bars: 95% "
@@ -62,7 +63,7 @@ def draw(tables: Tables) -> Drawing:
 
 
 def _task(
-    networks: pd.DataFrame, marks: dict[str, Mark], limits: tuple[float, float], last: int
+    networks: pd.DataFrame, marks: dict[str, Style], limits: tuple[float, float], last: int
 ) -> Callable[[Axes], None]:
     """The networks of one task; ``half`` is half of the interval of a base."""
 

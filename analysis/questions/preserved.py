@@ -3,10 +3,10 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import estimate, mean, minus
-from analysis.style import INK, ORANGE, TREATMENTS, Drawing, Mark, Panel, tell_apart
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import INK, ORANGE, TREATMENTS, FigureSpec, Panel, Style, assign_styles
+from analysis.statistics.linear_model import estimate, mean, subtract
+from analysis.tables import StudyResults
 from transferability.errors import UserError
 
 # colour, marker, offset
@@ -17,23 +17,25 @@ def asked(networks: pd.DataFrame) -> bool:
     return networks.treatment.str.contains("~").any()
 
 
-def draw(tables: Tables) -> Drawing:
+def draw(tables: StudyResults) -> FigureSpec:
     """AnB~k: n frozen layers and k more, copied and fine-tuned (an unpublished plot of the
     original's authors).
     """
     done = tables.networks[tables.networks.accuracy.notna()]
     kept = sorted(t for t in set(done.treatment) if "~" in t)
     looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
-    for treatment, (colour, marker, offset) in tell_apart(kept, DEPTHS, "preserved depths").items():
+    for treatment, (colour, marker, offset) in assign_styles(
+        kept, DEPTHS, "preserved depths"
+    ).items():
         label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
-        looks[treatment] = Mark(label, colour, marker, offset=offset)
+        looks[treatment] = Style(label, colour, marker, offset=offset)
     table = _table(done, kept)
     spread = (
         "the spread between networks"
         if (table.covers == "networks").all()
         else "the validation images alone"
     )
-    return Drawing(
+    return FigureSpec(
         "preserved",
         f"Layers that are copied above the frozen ones: {tables.dataset}",
         f"{captions.counts(tables.networks)} A mark is one network, lines are means, dotted: base. "
@@ -63,7 +65,7 @@ def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
     rows = []
     for treatment, n in compared:
         found = estimate(
-            done, minus(mean(treatment, [n]), mean("AnB", [n])), 1 - 0.05 / len(compared)
+            done, subtract(mean(treatment, [n]), mean("AnB", [n])), 1 - 0.05 / len(compared)
         )
         if found:
             rows.append({"treatment": treatment, "n": n, **vars(found), "covers": found.covers})
@@ -75,7 +77,7 @@ def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["df", "error"])
 
 
-def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Mark]) -> None:
+def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Style]) -> None:
     axes.axhline(done[done.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
     for treatment, mark in looks.items():
         own = done[done.treatment == treatment]
@@ -87,7 +89,7 @@ def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Mark]) -> No
     axes.set_ylabel("Top-1 accuracy on the target task")
 
 
-def _gains(axes: Axes, table: pd.DataFrame, looks: dict[str, Mark], last: int) -> None:
+def _gains(axes: Axes, table: pd.DataFrame, looks: dict[str, Style], last: int) -> None:
     axes.axhline(0, color=INK, lw=0.8)
     for treatment in sorted(set(table.treatment)):
         own = table[table.treatment == treatment]

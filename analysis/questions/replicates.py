@@ -7,13 +7,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.decomposition import QUANTITIES, decompose, difference_at
-from analysis.over_splits import BySplit
 from analysis.paper import beside
-from analysis.stats import estimate
-from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
+    FAINT,
+    INK,
+    KINDS_OF_NETWORK,
+    FigureSpec,
+    Panel,
+    Style,
+    assign_styles,
+)
+from analysis.statistics.decomposition import QUANTITIES, decompose, difference_at
+from analysis.statistics.linear_model import estimate
+from analysis.statistics.over_splits import BySplit
+from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import NATURAL_MANMADE
 
@@ -24,8 +32,8 @@ REPLICATED = (
     "gain over base",
     "gain over control",
 )
-MEAN = Mark("mean over splits, 95% interval over splits", INK, "o", line="-", size=60)
-MODEL = Mark("linear model, 95% interval of these tasks", FAINT, "s", line="-", size=40)
+MEAN = Style("mean over splits, 95% interval over splits", INK, "o", line="-", size=60)
+MODEL = Style("linear model, 95% interval of these tasks", FAINT, "s", line="-", size=40)
 
 
 def asked(networks: pd.DataFrame) -> bool:
@@ -33,7 +41,7 @@ def asked(networks: pd.DataFrame) -> bool:
     return len(near[["split", "seed"]].drop_duplicates()) > 1
 
 
-def draw(tables: Tables) -> Drawing:
+def draw(tables: StudyResults) -> FigureSpec:
     """Losses and gains of every target task, and their mean over splits: a panel an n."""
     compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
     own = tables.networks[tables.networks.treatment.isin(compared)]
@@ -46,16 +54,16 @@ def draw(tables: Tables) -> Drawing:
         )
     paper = decompose(beside(tables)).set_index(["quantity", "n"]).value
     table = _table(tasks, networks, paper)
-    looks = tell_apart(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
+    looks = assign_styles(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
     marks = {
-        split: Mark(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()
+        split: Style(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()
     }
     labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
     panels = []
     for n in sorted(set(table.n)):
         paint = _differences(tasks[tasks.n == n], table[table.n == n], marks, labels)
         panels.append(Panel(f"n = {n}", paint, 8.4, 4.2))
-    return Drawing(
+    return FigureSpec(
         "replicates",
         f"Do losses and gains hold for other splits? {tables.dataset}",
         f"{captions.counts(networks)} A coloured mark is one target task, filled: A, hollow: B. "
@@ -63,13 +71,13 @@ def draw(tables: Tables) -> Drawing:
         f"seeds of a split count as one), which covers {captions.SPLITS_COVER}. Square: that of "
         f"the linear model, which covers {captions.MODEL_COVERS}. {captions.statistic(tables)}",
         panels,
-        [*marks.values(), MEAN, MODEL, Mark("the paper's published numbers", FAINT, line="--")],
+        [*marks.values(), MEAN, MODEL, Style("the paper's published numbers", FAINT, line="--")],
         table,
     )
 
 
 def _differences(
-    tasks: pd.DataFrame, means: pd.DataFrame, marks: dict[str, Mark], labels: dict[str, str]
+    tasks: pd.DataFrame, means: pd.DataFrame, marks: dict[str, Style], labels: dict[str, str]
 ) -> Callable[[Axes], None]:
     """Those of one n, in the order of ``labels``."""
     place, shifts = list(labels).index, plot.side_by_side(marks, 0.1)

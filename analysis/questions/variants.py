@@ -5,12 +5,20 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.depths import Depths
-from analysis.selection import with_share
-from analysis.stats import difference
-from analysis.style import INK, KINDS_OF_NETWORK, TREATMENTS, Drawing, Mark, Panel, tell_apart
-from analysis.tables import VARIANT, Tables, kinds
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import with_share
+from analysis.plotting.style import (
+    INK,
+    KINDS_OF_NETWORK,
+    TREATMENTS,
+    FigureSpec,
+    Panel,
+    Style,
+    assign_styles,
+)
+from analysis.statistics.depths import Depths
+from analysis.statistics.linear_model import difference
+from analysis.tables import VARIANT, StudyResults, kinds
 
 TASK = ["task", "seed", "images_per_class"]
 SAME = [*TASK, "split", "split_kind", "cell", "treatment", "n"]
@@ -20,13 +28,13 @@ def asked(networks: pd.DataFrame) -> bool:
     return len(networks[networks.treatment != "base"][VARIANT].drop_duplicates()) > 1
 
 
-def draw(tables: Tables) -> Drawing:
+def draw(tables: StudyResults) -> FigureSpec:
     """What is left of the own base's accuracy, a panel a treatment."""
     networks = with_share(tables.networks)
     networks = networks.assign(variant=kinds(networks))
-    looks = tell_apart(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")
+    looks = assign_styles(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")
     marks = {
-        name: Mark(name, colour, marker, line=line)
+        name: Style(name, colour, marker, line=line)
         for name, (colour, marker, line) in looks.items()
     }
     shown = networks[(networks.treatment != "base") & networks.share.notna()]
@@ -42,7 +50,7 @@ def draw(tables: Tables) -> Drawing:
             Panel(f"{label}\n({', '.join(rows.split.unique())})", _shares(rows, marks), width)
         )
     bases = networks[networks.treatment == "base"].groupby("variant", sort=False).accuracy.mean()
-    return Drawing(
+    return FigureSpec(
         "variants",
         f"{len(marks)} kinds of network: what is left when layers are frozen or copied "
         f"({tables.dataset})",
@@ -57,7 +65,7 @@ def draw(tables: Tables) -> Drawing:
     )
 
 
-def _shares(rows: pd.DataFrame, marks: dict[str, Mark]) -> Callable[[Axes], None]:
+def _shares(rows: pd.DataFrame, marks: dict[str, Style]) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, lw=0.8, ls=":")
         for name, shift in plot.side_by_side(marks, 0.08).items():

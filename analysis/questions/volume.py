@@ -7,10 +7,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from analysis import captions, plot
-from analysis.selection import with_share
-from analysis.style import BLUE, INK, OLIVE, ORANGE, PAPER, RED, Drawing, Mark, Panel, tell_apart
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.selection import with_share
+from analysis.plotting.style import (
+    BLUE,
+    INK,
+    OLIVE,
+    ORANGE,
+    PAPER,
+    RED,
+    FigureSpec,
+    Panel,
+    Style,
+    assign_styles,
+)
+from analysis.tables import StudyResults
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 
 KINDS = {
@@ -26,16 +37,16 @@ def asked(networks: pd.DataFrame) -> bool:
     return networks[networks.treatment != "base"].images_per_class.nunique() > 1
 
 
-def draw(tables: Tables) -> Drawing:
+def draw(tables: StudyResults) -> FigureSpec:
     """A grid for each kind of split, and whether to freeze or to fine-tune, over all n."""
     table = _table(tables.networks)
     either = _freeze_minus_fine_tune(table)
     # text and frames stay readable on the strongest colour
     limit = 1.4 * table["minus scratch"].abs().max()
     shown = [kind for kind in KINDS if (table.splits == kind).any()]
-    looks = tell_apart(shown, KINDS_OF_SPLIT, "kinds of split")
+    looks = assign_styles(shown, KINDS_OF_SPLIT, "kinds of split")
     marks = {
-        k: Mark(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()
+        k: Style(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()
     }
     # inches: an accuracy beside the other is to be read
     width = max(8.4, 0.5 * table.arrangement.nunique())
@@ -53,7 +64,7 @@ def draw(tables: Tables) -> Drawing:
                 2.9,
             )
         )
-    return Drawing(
+    return FigureSpec(
         "volume",
         "Little data: train from scratch, freeze n copied layers, or fine-tune them? "
         f"{tables.dataset}",
@@ -97,7 +108,7 @@ def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
     return paint
 
 
-def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Mark]) -> None:
+def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Style]) -> None:
     volumes = sorted(set(either["images a class"]))
     axes.axhline(0, color=INK, lw=0.8)
     for place, (kind, mark) in enumerate(marks.items()):

@@ -6,21 +6,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import captions, plot
-from analysis.stats import BLOCK, fitted
-from analysis.style import FAINT, INK, KINDS_OF_NETWORK, Drawing, Mark, Panel, tell_apart
-from analysis.tables import Tables
+from analysis.plotting import captions, plot
+from analysis.plotting.style import (
+    FAINT,
+    INK,
+    KINDS_OF_NETWORK,
+    FigureSpec,
+    Panel,
+    Style,
+    assign_styles,
+)
+from analysis.statistics.linear_model import BLOCK, fitted
+from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import DISTANCE
 
-LINE = Mark("straight line, one slope for all targets", INK, line="-")
+LINE = Style("straight line, one slope for all targets", INK, line="-")
 
 
 def asked(networks: pd.DataFrame) -> bool:
     return bool((networks.split_kind == DISTANCE).any())
 
 
-def draw(tables: Tables) -> Drawing:
+def draw(tables: StudyResults) -> FigureSpec:
     """Specificity loss (BnB - AnB) of every source task: a panel an n."""
     losses = losses_by_source(tables.networks[tables.networks.accuracy.notna()])
     if losses.empty:
@@ -29,18 +37,18 @@ def draw(tables: Tables) -> Drawing:
             "distance is their difference"
         )
     targets = losses.target_task.unique()
-    looks = tell_apart(targets, KINDS_OF_NETWORK[1:], "target tasks")
+    looks = assign_styles(targets, KINDS_OF_NETWORK[1:], "target tasks")
     marks = {
-        target: Mark(target, colour, marker, line="")
+        target: Style(target, colour, marker, line="")
         for target, (colour, marker, _) in looks.items()
     }
     table = _table(losses)
     panels = [
-        Panel(f"n = {n}", _losses_of(own, table[table.n == n].iloc[0], marks, tables.about))
+        Panel(f"n = {n}", _losses_of(own, table[table.n == n].iloc[0], marks, tables.metadata))
         for n, own in losses.groupby("n")
     ]
     bottom, top = losses.loss.min(), losses.loss.max()
-    return Drawing(
+    return FigureSpec(
         "wordnet",
         f"What freezing another task's layers costs, by how far that task is: {tables.dataset}",
         f"{captions.counts(tables.networks)} A mark is one source task; the line has one slope for "
@@ -89,7 +97,7 @@ def _table(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def _losses_of(
-    own: pd.DataFrame, line: pd.Series, marks: dict[str, Mark], about: dict
+    own: pd.DataFrame, line: pd.Series, marks: dict[str, Style], about: dict
 ) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8, ls=":")

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from analysis.figures import activity
 from analysis.page import Page
+from analysis.plotting.style import FigureSpec, write
 from analysis.questions import QUESTIONS
-from analysis.style import Drawing, write
-from analysis.tables import Tables, write_csv
+from analysis.tables import StudyResults, write_csv
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
 
-def question(tables: Tables) -> Drawing:
+def question(tables: StudyResults) -> FigureSpec:
     """The figure of what the study varies.
 
     Raises:
@@ -29,13 +29,13 @@ def question(tables: Tables) -> Drawing:
     )
 
 
-def write_question(folder: Path, page: Page) -> tuple[list[Drawing], list[Path]]:
+def write_question(folder: Path, page: Page) -> tuple[list[FigureSpec], list[Path]]:
     """Draw the folder's question, and with random filters what becomes of them,
     and write the question's table.
     """
-    tables = Tables.read(folder)
+    tables = StudyResults.read(folder)
     asked, inside = question(tables), activity.draw(tables)
-    drawn = [asked, inside] if isinstance(inside, Drawing) else [asked]
+    drawn = [asked, inside] if isinstance(inside, FigureSpec) else [asked]
     remove_leftovers(folder)
     write_csv(folder / f"{asked.name}.csv", asked.table)
     paths = []

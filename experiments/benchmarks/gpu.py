@@ -95,7 +95,7 @@ def _check_same_bits(b: Bench) -> gpu_checks.Check:
     for _ in range(2):
         cohort = untrained_cohort(config, specs)
         step_seconds([cohort], replace(b.execution, stacked=False), gpu_checks.STEPS)
-        states.append([t.cpu() for m in cohort.members for t in m.network.state_dict().values()])
+        states.append([t.cpu() for m in cohort.states for t in m.network.state_dict().values()])
     execution_of(b.config)  # the usual kernels again
     different = sum(not torch.equal(x, y) for x, y in zip(*states, strict=True))
     return gpu_checks.Check(

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from transferability.networks.kernels import fused
-from transferability.training.gpu_step import Steps
+from transferability.training.gpu_step import GpuStep
 from transferability.training.loop import Cohort, Execution
-from transferability.training.state import Member
+from transferability.training.state import TrainState
 
 STEPS = 3
 FURTHER = 2.0
@@ -94,33 +94,34 @@ def compared(
     """The relative errors of each of ``others`` (None: plainly) in a few steps,
     all from the state of ``reference``, which computes in float64.
     """
-    plain, found = Steps(stacked=False, graphs=False), {way: defaultdict(dict) for way in others}
+    plain, found = GpuStep(stacked=False, graphs=False), {way: defaultdict(dict) for way in others}
     steps = {
-        k: Steps(e.stacked, e.graphs) if e else Steps(False, False) for k, (_, e) in others.items()
+        k: GpuStep(e.stacked, e.graphs) if e else GpuStep(False, False)
+        for k, (_, e) in others.items()
     }
     for cohort in (reference, *(cohort for cohort, _ in others.values())):
-        for m in cohort.members:
+        for m in cohort.states:
             m.network.train()
-    for m in reference.members:
+    for m in reference.states:
         _in_float64(m)
     for step in range(STEPS):
         _advance(plain, reference, step, plainly=True)
         for way, (cohort, execution) in others.items():
             _advance(steps[way], cohort, step, plainly=execution is None)
-            for m, r in zip(cohort.members, reference.members, strict=True):
+            for m, r in zip(cohort.states, reference.states, strict=True):
                 expected = _quantities(r)
                 for quantity, value in _quantities(m).items():
                     found[way][quantity][str(m.spec.cell), step] = error(value, expected[quantity])
                 m.restore(r.checkpoint())
-        for m, r in zip(cohort.members, reference.members, strict=True):
+        for m, r in zip(cohort.states, reference.states, strict=True):
             r.restore(m.checkpoint())  # as the others have it
     return found
 
 
-def _in_float64(member: Member) -> None:
+def _in_float64(member: TrainState) -> None:
     member.network.double()
     member.network.layers[0].register_forward_pre_hook(lambda layer, args: (args[0].double(),))
-    for state in member.optimiser.state.values():
+    for state in member.optimizer.state.values():
         state["momentum_buffer"] = state["momentum_buffer"].double()
 
 
@@ -132,8 +133,8 @@ def error(found: Tensor, reference: Tensor) -> float:
     return ((found - reference).norm() / reference.norm().clamp(min=1e-30)).item()
 
 
-def _advance(steps: Steps, cohort: Cohort, step: int, plainly: bool) -> None:
-    work = [(cohort.stream.batch(step), cohort.members)]
+def _advance(steps: GpuStep, cohort: Cohort, step: int, plainly: bool) -> None:
+    work = [(cohort.stream.batch(step), cohort.states)]
     if not plainly:
         steps(work)
         return
@@ -141,11 +142,11 @@ def _advance(steps: Steps, cohort: Cohort, step: int, plainly: bool) -> None:
         steps(work)
 
 
-def _quantities(member: Member) -> dict[str, Tensor]:
+def _quantities(member: TrainState) -> dict[str, Tensor]:
     """The loss of a step, and of each layer that is trained the gradient and the momentum (with
     decay, as float32).
     """
-    out, network, state = {"loss": member.loss}, member.network, member.optimiser.state
+    out, network, state = {"loss": member.loss}, member.network, member.optimizer.state
     for number in range(network.frozen + 1, len(network.layers) + 1):
         parameters = list(network.layers[number - 1].parameters())
         out[f"gradient of layer {number}"] = torch.cat([p.grad.flatten() for p in parameters])

@@ -21,7 +21,7 @@ from transferability.runs.store import Store
 from transferability.study import cells
 from transferability.study.config import load
 from transferability.study.expand import study_specs
-from transferability.study.jobs import jobs
+from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import RunSpec
 from transferability.training.loop import SAVING, Cohort, evaluate
 
@@ -38,7 +38,7 @@ def against_plain_script(b: Bench) -> None:
     memory = torch.cuda.max_memory_allocated(b.device) / 2**30 if b.device.type == "cuda" else 0.0
     saved, saving = _saving(b, cohort)
     source = Path(b.config.dataset.source) / "train"
-    frozen = Counter(m.network.frozen for m in cohort.members)
+    frozen = Counter(m.network.frozen for m in cohort.states)
     del cohort
     outputs = b.config.network.outputs
     with closing(plain_batches(source, b.config, np.full(3, 120.0), b.size.workers)) as batches:
@@ -73,10 +73,10 @@ def against_plain_script(b: Bench) -> None:
 def _saving(b: Bench, cohort: Cohort) -> tuple[int, float]:
     """Bytes and seconds of a checkpoint of every network of ``cohort``."""
     store = Store(b.folder / "runs")
-    for m in cohort.members:
-        store.claim(m.spec).release()
+    for m in cohort.states:
+        store.lock(m.spec).release()
     began = time.perf_counter()
-    for m in cohort.members:
+    for m in cohort.states:
         store.save_checkpoint(m.spec, m.checkpoint())
     seconds = time.perf_counter() - began
     return sum(path.stat().st_size for path in store.root.glob("*/checkpoint.safetensors")), seconds
@@ -148,7 +148,7 @@ def whole_study(b: Bench) -> None:
         study=replace(study.study, layers=None),
     )
     kinds: dict[tuple[str, ...], list[list[RunSpec]]] = {}
-    for job in jobs(study_specs(study, imagenet)):
+    for job in group_into_jobs(study_specs(study, imagenet)):
         kinds.setdefault(tuple(sorted(_towards_b(s) for s in job)), []).append(job)
     rows, total = [], 0.0
     for names, found in kinds.items():
@@ -202,9 +202,9 @@ def _validation_seconds(b: Bench, cohort: Cohort) -> float:
         for call in calls:
             function(*call)
 
-    evaluate(cohort.members, cohort.stream, run)  # warms up
-    for m in cohort.members:
+    evaluate(cohort.states, cohort.stream, run)  # warms up
+    for m in cohort.states:
         m.metrics.clear()
     began = now(b.device)
-    evaluate(cohort.members, cohort.stream, run)
+    evaluate(cohort.states, cohort.stream, run)
     return (now(b.device) - began) / len(cohort.stream.val_rows)

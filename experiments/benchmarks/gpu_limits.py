@@ -16,18 +16,18 @@ from torch.profiler import ProfilerActivity, profile
 from experiments.benchmarks.gpu_setup import Bench
 from experiments.benchmarks.timing import now, table
 from transferability.networks.kernels import fused
-from transferability.networks.sequential import layer_costs
+from transferability.networks.sequential import profile_layers
 from transferability.study.config import Config
 from transferability.training.execution import execution_of
-from transferability.training.gpu_step import Steps
+from transferability.training.gpu_step import GpuStep
 from transferability.training.loop import Cohort
 
 KINDS = {
-    "optimiser": ("multi_tensor", "fused_sgd", "foreach"),
+    "optimizer": ("multi_tensor", "fused_sgd", "foreach"),
     "convolutions and matrix products": (
         *("conv", "gemm", "cutlass", "cudnn", "xmma", "grad_", "nvjet", "addmm", "mm", "implicit"),
     ),
-    "pooling, ReLU, normalisation, dropout": (
+    "pooling, ReLU, normalization, dropout": (
         "triton",
         "pool",
         "relu",
@@ -71,14 +71,14 @@ def least(config: Config) -> tuple[float, float]:
     and the bytes that it moves at least.
     """
     network, size = config.network, config.recipe.batch_size
-    costs = layer_costs(replace(network, outputs=network.outputs or 1000))  # ImageNet's classes
+    costs = profile_layers(replace(network, outputs=network.outputs or 1000))  # ImageNet's classes
     # Backward is twice forward, but nobody asks for the gradient of the image.
-    operations = 2 * size * (3 * sum(c.multiply_adds for c in costs) - costs[0].multiply_adds)
+    operations = 2 * size * (3 * sum(c.macs for c in costs) - costs[0].macs)
     # Values are two bytes. What a convolution puts out is read by the activation, its gradient by
     # two products; what a layer hands on is read by two products, its gradient by the activation.
     # Weights: read as bf16 copies, updated in float32.
     values = size * (
-        2 * 3 * network.input_size**2 + sum(5 * c.computed + 5 * c.passed for c in costs)
+        2 * 3 * network.input_size**2 + sum(5 * c.activations + 5 * c.passed for c in costs)
     )
     return operations, 2 * values + sum(c.parameters for c in costs) * (6 + 2 * 3 + 4 * 6)
 
@@ -126,13 +126,13 @@ def where_time_goes(b: Bench, cohort: Cohort) -> None:
     """Time of a step by kind of kernel, and the share of it in which the device was busy."""
     on_gpu = b.device.type == "cuda"
     activities = [ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
-    advance = Steps(stacked=False, graphs=on_gpu)
+    advance = GpuStep(stacked=False, graphs=on_gpu)
     with closing(cohort.stream.batches(0, 1 + b.size.steps)) as batches:
-        advance([(next(batches), cohort.members)])  # which compiles and captures: no part of a step
+        advance([(next(batches), cohort.states)])  # which compiles and captures: no part of a step
         with profile(activities=activities) as profiler:
             began = now(b.device)
             for batch in batches:
-                advance([(batch, cohort.members)])
+                advance([(batch, cohort.states)])
             seconds = now(b.device) - began
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
@@ -161,7 +161,7 @@ def pieces(b: Bench) -> None:
     """Each convolutional layer by itself, forward and backward: plain operations against
     fused kernels.
     """
-    (member,) = b.cohort(["baseB"]).members
+    (member,) = b.cohort(["baseB"]).states
     batch, network = b.config.recipe.batch_size, member.network.train()
     shape, rows = (batch, 3, network.config.input_size, network.config.input_size), []
     for number, layer in enumerate(network.layers[: len(network.config.channels)], 1):
@@ -185,7 +185,7 @@ def pieces(b: Bench) -> None:
             [f"layer {number}", f"{1e3 * plain:.2f}", f"{1e3 * fast:.2f}", f"{plain / fast:.2f}"]
         )
     table(
-        "9. Each layer's convolution, bias, pool, ReLU and normalisation, forward and backward; "
+        "9. Each layer's convolution, bias, pool, ReLU and normalization, forward and backward; "
         f"{batch} images, bf16.",
         ["", "ms, plain operations", "ms, fused kernels", "times as fast"],
         rows,

@@ -36,7 +36,7 @@ from experiments.benchmarks.timing import (
 )
 from experiments.cost import Cost, schedule
 from experiments.plan import UnpackedImagenet
-from transferability.console import counted
+from transferability.console import pluralize
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset
@@ -44,10 +44,10 @@ from transferability.runs.store import Store
 from transferability.study import cells
 from transferability.study.config import Config, load
 from transferability.study.expand import study_specs
-from transferability.study.jobs import jobs, with_sources
+from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec, make_spec
 from transferability.training.execution import execution_of
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 from transferability.training.loop import Execution
 
 ROUNDS, STEPS = 3, 8
@@ -104,7 +104,7 @@ def print_growth(
                 replace(s, recipe=replace(s.recipe, steps=1))
                 for s in specs_of(config, dataset, names)
             ]
-            predicted[what], memory[what] = cost.multiply_adds(specs), cost.memory(specs)
+            predicted[what], memory[what] = cost.macs(specs), cost.memory(specs)
     for what in variants:
         rows.append(
             [
@@ -128,7 +128,7 @@ def print_start(config: Config, folder: Path, rounds: int, images: tuple[int, ..
         for _ in range(rounds):
             began = time.perf_counter()
             dataset = PackedDataset(Path(data.folder))
-            stream = Stream(dataset, list(range(len(dataset.classes))), None, 0, config.recipe,
+            stream = TaskLoader(dataset, list(range(len(dataset.classes))), None, 0, config.recipe,
                             config.network.input_size, execution_of(config).device)  # fmt: skip
             assert stream.mean_image.shape == dataset.images.shape[1:]
             seconds.append(time.perf_counter() - began)
@@ -157,14 +157,14 @@ def print_studies() -> None:
             ]
             config = load(compose("config", [f"study={study}", *overrides]))
             imagenet = UnpackedImagenet("imagenet", 256)
-            works = jobs(with_sources(study_specs(config, imagenet)))
+            works = group_into_jobs(with_bases(study_specs(config, imagenet)))
             cost = Cost(Store(name), imagenet, Execution(execution_of(config).device))
-            operations = [2 * cost.multiply_adds(job) for job in works]
+            operations = [2 * cost.macs(job) for job in works]
             networks = sum(map(len, works))
             for rate in SUSTAINED:
                 seconds = [o / (rate * 1e12) for o in operations]
                 hours = [f"{schedule(works, seconds, k) / 3600:.1f}" for k in DEVICES]
-                what = f"{study}, {counted(len(seeds), 'seed')}"
+                what = f"{study}, {pluralize(len(seeds), 'seed')}"
                 rows.append(
                     [
                         what,
@@ -185,7 +185,7 @@ def print_studies() -> None:
             "jobs",
             "operations",
             "TFLOP/s",
-            *(counted(k, "GPU") for k in DEVICES),
+            *(pluralize(k, "GPU") for k in DEVICES),
         ],
         rows,
     )

@@ -37,15 +37,15 @@ import torch
 from numpy.lib.format import open_memmap
 
 from experiments.benchmarks.timing import spread, table, taking_turns
-from transferability.console import counted
+from transferability.console import pluralize
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
 from transferability.data.packed import JpegRows, PackedDataset
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 from transferability.study.config import Config, RecipeConfig
-from transferability.training.loader import READERS, Stream, ahead
+from transferability.training.loader import READERS, TaskLoader, prefetch
 
 IMAGENET = 1_281_167 + 50_000  # images
 SIDE, BATCH = 256, 256
@@ -69,7 +69,7 @@ def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
         files = [tree.read(name) for name in names[:: -(-len(names) // 100)]]
         what = "JPEG files of dataset.source"
     else:
-        items = open_source(config).train
+        items = read_dataset(config).train
         images = [cv2.resize(item.load(), (500, 375)) for item in items[:: -(-len(items) // 100)]]
         files = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
         what = "embedded images as JPEG files of 500x375"
@@ -139,7 +139,7 @@ def reading_rate(
         "", reads // batch, batch, 1.0, "cosine", 1, batch, reshuffle=order == "random"
     )
     dataset = PackedDataset(folder)
-    stream = Stream(dataset, [0], None, seed, recipe, dataset.image_size, torch.device("cpu"))
+    stream = TaskLoader(dataset, [0], None, seed, recipe, dataset.image_size, torch.device("cpu"))
     steps = range(recipe.steps)
     if cold:
         _forget(folder)
@@ -152,7 +152,7 @@ def reading_rate(
     return read / (time.perf_counter() - began)
 
 
-def _read(stream: Stream, dataset: PackedDataset, way: str, steps: range) -> Iterator:
+def _read(stream: TaskLoader, dataset: PackedDataset, way: str, steps: range) -> Iterator:
     if way == "cpu":
         yield from stream.batches(steps.start, steps.stop)
         return
@@ -161,7 +161,7 @@ def _read(stream: Stream, dataset: PackedDataset, way: str, steps: range) -> Ite
         for _ in range(READERS["cuda"] + 2)
     ]
     if way == "gpu":
-        for out in ahead(
+        for out in prefetch(
             lambda step: dataset.read_rows(stream.rows(step), free.pop()), steps, READERS["cuda"]
         ):
             yield out
@@ -208,7 +208,7 @@ def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict)
     alone = rates["raw", 1]
     rows = [
         [
-            f"{encoding}, {counted(workers, 'thread')}",
+            f"{encoding}, {pluralize(workers, 'thread')}",
             spread(of, alone),
             f"{statistics.median(of):,.0f}",
             f"{IMAGENET / statistics.median(of) / 60:,.0f}",

@@ -46,10 +46,10 @@ from experiments.benchmarks.timing import (
 )
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.networks import KINDS
-from transferability.networks.config import LibraryConfig
-from transferability.networks.sequential import layer_costs
+from transferability.networks.config import ZooNetworkConfig
+from transferability.networks.sequential import profile_layers
 from transferability.study.cells import parse
 from transferability.study.config import Config
 from transferability.study.spec import RunSpec, make_spec
@@ -71,7 +71,7 @@ def write_photographs(config: Config, folder: Path) -> str:
     Those of ``dataset.source`` where it is given, else blurred noise of a photograph's size.
     """
     if config.dataset.kind == "folder":
-        source = open_source(config.dataset)
+        source = read_dataset(config.dataset)
         for label, c in enumerate(source.classes):
             own = [item for item in source.train if item.label == label][:PER_CLASS]
             _write(folder / c.name, [item.load() for item in own])
@@ -121,21 +121,21 @@ def batches_of(folder: Path, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
-def plain_seconds(batches: Iterator, network: LibraryConfig, frozen: int, steps: int) -> float:
+def plain_seconds(batches: Iterator, network: ZooNetworkConfig, frozen: int, steps: int) -> float:
     """Seconds that one network takes for a step, its lowest ``frozen`` layers fixed."""
     model = network.build().train()
     fixed = {name for line in network.plan[:frozen] for name in line.split()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in fixed)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(trained, lr=0.001, momentum=0.9)
+    optimizer = torch.optim.SGD(trained, lr=0.001, momentum=0.9)
     for step in range(1 + steps):
         if step == 1:
             began = now(CPU)
         images, labels = next(batches)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
-        optimiser.step()
+        optimizer.step()
     return (now(CPU) - began) / steps
 
 
@@ -157,7 +157,7 @@ def measure(config: Config, files: Path, rounds: int, steps: int) -> dict[str, l
 
     ways = {
         "lockstep": lambda _: step_seconds(
-            [Cohort(cohort.stream, cohort.members)], execution, steps
+            [Cohort(cohort.stream, cohort.states)], execution, steps
         ),
         "plain": lambda _: plain(threads),
         "plain 1": lambda _: plain(1),
@@ -203,7 +203,7 @@ def saved(specs: list[RunSpec]) -> float:
     """How many times as many multiply-adds a step takes the script as lockstep, which computes each
     prefix once: what sharing layers alone can gain.
     """
-    costs = [layer.multiply_adds for layer in layer_costs(specs[0].network)]
+    costs = [layer.macs for layer in profile_layers(specs[0].network)]
     whole, shared, prefixes = 0, 0, {}
     for spec in specs:
         n = spec.cell.frozen

@@ -55,7 +55,7 @@ from transferability.study.config import Config
 from transferability.study.spec import RunSpec, make_spec
 from transferability.training.execution import execution_of
 from transferability.training.loop import Cohort
-from transferability.training.state import Member
+from transferability.training.state import TrainState
 
 RATES = (0.25, 0.5, 1.0, 2.0)  # times the recipe's
 ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each
@@ -93,13 +93,13 @@ def measure(
     """
     torch_threads, execution = torch.get_num_threads(), execution_of(config)
     cohort = untrained_cohort(config, specs)
-    members, outputs = cohort.members, cohort.members[0].spec.network.outputs
-    by_cost = sorted(members, key=lambda m: m.network.frozen)
-    four = [m for m in members if m.spec.cell.treatment != "RnB"]
+    states, outputs = cohort.states, cohort.states[0].spec.network.outputs
+    by_cost = sorted(states, key=lambda m: m.network.frozen)
+    four = [m for m in states if m.spec.cell.treatment != "RnB"]
     four = [four[i] for i in np.random.default_rng(0).permutation(len(four))]
-    random_filters = [m for m in members if m.spec.cell.treatment == "RnB"]
+    random_filters = [m for m in states if m.spec.cell.treatment == "RnB"]
 
-    def in_cohorts(some: list[Member], size: int) -> float:
+    def in_cohorts(some: list[TrainState], size: int) -> float:
         groups = [some[i : i + size] for i in range(0, len(some), size)]
         return sum(step_seconds([Cohort(cohort.stream, g)], execution, steps) for g in groups)
 
@@ -116,13 +116,13 @@ def measure(
         plain_training(batches, 0, *shared, 2 * WORKERS)
         # Networks with equally many frozen layers cost the plain script the same: each kind
         # is timed once.
-        kinds = Counter(m.network.frozen for m in members)
+        kinds = Counter(m.network.frozen for m in states)
         return sum(
             n * plain_training(batches, frozen, *shared, plain_steps) for frozen, n in kinds.items()
         )
 
     ways: dict[str, Callable[[int], float]] = {
-        "lockstep": lambda _: in_cohorts(members, len(members)),
+        "lockstep": lambda _: in_cohorts(states, len(states)),
         "plain": lambda _: plain(torch_threads),
         "plain 1": lambda _: plain(1),
         "four 1": lambda _: in_cohorts(four, 1),
@@ -207,7 +207,7 @@ def print_sweep(config: Config, specs: list[RunSpec], rounds: int, steps: int) -
         cohort = untrained_cohort(config, swept)
 
         def apart(_: int, cohort: Cohort = cohort, size: int = len(own)) -> float:
-            parts = [cohort.members[i : i + size] for i in range(0, len(cohort.members), size)]
+            parts = [cohort.states[i : i + size] for i in range(0, len(cohort.states), size)]
             return sum(step_seconds([Cohort(cohort.stream, p)], execution, steps) for p in parts)
 
         def together(_: int, cohort: Cohort = cohort) -> float:

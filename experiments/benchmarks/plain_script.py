@@ -32,13 +32,13 @@ def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
         kernel, stride, padding = config.kernels[i], config.strides[i], config.paddings[i]
         parts = [nn.Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])]
         size = (size + 2 * padding - kernel) // stride + 1
-        if config.normalisation == "batch":
+        if config.normalization == "batch":
             parts.append(nn.BatchNorm2d(out))
         parts.append(nn.ReLU(inplace=True))
         if i + 1 in config.pools:
             parts.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             size = size // 2
-            if config.normalisation == "lrn" and i < 2:
+            if config.normalization == "lrn" and i < 2:
                 parts.append(nn.LocalResponseNorm(5))
         layers.append(nn.Sequential(*parts))
         channels = out
@@ -46,7 +46,7 @@ def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
     for i, out in enumerate([*config.hidden, outputs]):
         parts = [nn.Dropout(config.dropout) if i else nn.Flatten(), nn.Linear(features, out)]
         if i < len(config.hidden):
-            if config.normalisation == "batch":
+            if config.normalization == "batch":
                 parts.append(nn.BatchNorm1d(out))
             parts.append(nn.ReLU(inplace=True))
         layers.append(nn.Sequential(*parts))
@@ -91,7 +91,7 @@ def plain_training(
     network = plain_network(config.network, outputs).to(device, memory_format=torch.channels_last)
     network[:frozen].requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
     for step in range(1 + steps):
@@ -102,9 +102,9 @@ def plain_training(
         labels = labels.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = F.cross_entropy(network(images), labels)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return (now(device) - began) / steps
 
 

@@ -16,11 +16,11 @@ from transferability.data.packed import dataset_of
 from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
 from transferability.study.config import Config
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
 from transferability.training.execution import execution_of
 from transferability.training.loop import Cohort, Execution, train
-from transferability.training.state import Member
+from transferability.training.state import TrainState
 
 Way = TypeVar("Way")
 
@@ -39,9 +39,9 @@ def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
     dataset, execution = dataset_of(config.dataset), execution_of(config)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        bases = [s for s in with_sources(specs) if s.cell.is_base]
-        for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.members):
-            store.claim(base.spec).release()
+        bases = [s for s in with_bases(specs) if s.cell.is_base]
+        for base in (m for c in make_cohorts(bases, store, dataset, execution) for m in c.states):
+            store.lock(base.spec).release()
             store.finish(base.spec, base.network.state_dict(), [], {}, {})
         (cohort,) = make_cohorts(specs, store, dataset, execution)
     return cohort
@@ -55,13 +55,13 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
     """Seconds of one step of ``loop.train`` itself, after a step to warm up."""
     ticks = []
 
-    def on_step(step: int, active: list[Member]) -> None:
+    def on_step(step: int, active: list[TrainState]) -> None:
         if step in (0, steps):  # no waiting for a GPU in between
             ticks.append(now(execution.device))
         if step == steps:
             raise _EnoughError
 
-    for member in (m for c in cohorts for m in c.members):
+    for member in (m for c in cohorts for m in c.states):
         member.step = 0
     with suppress(_EnoughError):
         train(cohorts, execution, lambda member: None, lambda member, why: None, on_step)

@@ -27,7 +27,7 @@ from tests.helpers import (
     zipped,
 )
 from transferability.data.pack import pack
-from transferability.data.readers import archives, open_source
+from transferability.data.readers import archives, read_dataset
 
 # --- zip files ---
 
@@ -236,7 +236,7 @@ def test_links_in_a_tar_file(tmp_path, caplog):
     soft = entry("bee/soft.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
     folder = entry("ant/more", type=tarfile.SYMTYPE, linkname="../bee")
     archive = added(tmp_path / "t.tar", (hard, b""), (soft, b""), (folder, b""))
-    source = open_source(config_of(archive))
+    source = read_dataset(config_of(archive))
     assert (
         lines(caplog)[0]
         == f"{archive}: the symbolic link ant/more is left out: archive what it points to"
@@ -276,7 +276,9 @@ def test_a_tar_file_that_ends_between_two_files_or_is_damaged_there_is_refused(t
 
 def test_a_file_in_a_tar_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_BYTES", 1 << 16)
-    source = open_source(config_of(added(tmp_path / "t.tar", (entry("ant/x.png"), bytes(100_000)))))
+    source = read_dataset(
+        config_of(added(tmp_path / "t.tar", (entry("ant/x.png"), bytes(100_000))))
+    )
     (item,) = (item for item in source.train + source.val if item.name.endswith("x.png"))
     with pytest.raises(OSError, match="100,000 bytes, one image may have 65,536"):
         item.load()

@@ -86,10 +86,10 @@ def test_the_groups_of_classes():
     assert Counter(cifar_groups("cifar100").values()) == {"natural": 70, "man-made": 30}
     reference = resources.files("transferability.reference")
     parts = yaml.safe_load((reference / "cifar_natural_manmade.yaml").read_text())["cifar100"]
-    superclasses = {name: members for part in parts.values() for name, members in part.items()}
+    superclasses = {name: states for part in parts.values() for name, states in part.items()}
     assert len(superclasses) == sum(map(len, parts.values())) == 20
-    assert {len(members) for members in superclasses.values()} == {5}
-    assert len({name for members in superclasses.values() for name in members}) == 100
+    assert {len(states) for states in superclasses.values()} == {5}
+    assert len({name for states in superclasses.values() for name in states}) == 100
     groups = cifar_groups("cifar100")
     assert (groups["oak_tree"], groups["rocket"], groups["baby"]) == (
         "natural",

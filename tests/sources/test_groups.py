@@ -19,7 +19,7 @@ from tests.helpers import (
 from transferability.data.config import GrammarConfig
 from transferability.data.decode import UnsupportedError, decode
 from transferability.data.pack import pack
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.errors import UserError
 
 # --- groups ---
@@ -37,7 +37,7 @@ def patients(root, per_class=10, images=4, names=("ill", "well")):
 
 
 def groups_of(source, **settings):
-    opened = open_source(config_of(source, **settings))
+    opened = read_dataset(config_of(source, **settings))
     return [{item.group for item in part} for part in (opened.train, opened.val, opened.test)]
 
 
@@ -53,7 +53,7 @@ def test_a_group_is_on_one_side(tmp_path, seed):
     assert groups_of(root, group=r"patient\d+", **settings)[1] == {f"patient{g}" for g in alone[1]}
     assert groups_of(root, group=r"patient(\d+)_", **settings) == alone, "the same every time"
     assert groups_of(zipped(root), group=r"patient(\d+)_", **settings) == alone
-    split = open_source(config_of(root, **settings))
+    split = read_dataset(config_of(root, **settings))
     shared = [{i.name.split("_")[0] for i in part} for part in (split.train, split.val)]
     assert shared[0] & shared[1], "without groups there are patients on both sides"
 
@@ -74,7 +74,7 @@ def test_groups_of_many_sizes_are_held_out_as_far_as_they_fit(tmp_path):
         tmp_path / "big", *[f"{c}/{g}_{i}.png" for c in "ab" for g in "xyz" for i in range(9)]
     )
     with pytest.raises(UserError, match="no training images of it left"):
-        open_source(config_of(made(tmp_path / "one", *classes()), group="ant|bee"))
+        read_dataset(config_of(made(tmp_path / "one", *classes()), group="ant|bee"))
     assert counts(big, group=r"(./.)_")[1] == {"a": 9, "b": 9}, "one group at least"
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_group_is_an_error(tmp_path):
     grammar = GrammarConfig(levels=2, train_per_class=2, val_per_class=1)
     made_up = config_of("", kind="procedural", image_size=16, grammar=grammar, group="x")
     with pytest.raises(UserError, match="is for images in files, not for procedural"):
-        open_source(made_up)
+        read_dataset(made_up)
 
 
 def test_a_pack_says_by_what_it_was_grouped(tmp_path):

@@ -21,7 +21,7 @@ from tests.helpers import (
     zipped,
 )
 from transferability.data.pack import pack
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 
 
 def val_wnids(source, **settings):
@@ -39,7 +39,7 @@ def test_imagenet_as_folders(tmp_path):
     assert names == list(WNIDS)
     assert sorted(train) == [(w, f"train/{w}/{w}_{i}.JPEG") for w in WNIDS for i in range(2)]
     assert len(val) == 6 and all(path.startswith(f"val/{wnid}/") for wnid, path in val)
-    classes = open_source(config_of(root, kind="imagenet")).classes
+    classes = read_dataset(config_of(root, kind="imagenet")).classes
     assert [(c.wnid, c.group) for c in classes] == list(zip(WNIDS, GROUPS, strict=True))
     assert val_wnids(zipped(root, tmp_path / "imagenet.zip", "a/b/")) == EXPECTED
 

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.cli import CONF
 from transferability.data.config import READERS, DatasetConfig
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 from transferability.errors import UserError
 from transferability.study.config import load
 
@@ -25,4 +25,4 @@ def test_a_kind_that_reads_images_wants_to_know_where_they_are(kind):
     with pytest.raises(
         UserError, match=r"^dataset.source is not set: say where the images of some are"
     ):
-        open_source(DatasetConfig(kind, "some", "unused", 32))
+        read_dataset(DatasetConfig(kind, "some", "unused", 32))

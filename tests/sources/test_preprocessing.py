@@ -20,11 +20,11 @@ from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
 from transferability.data.transforms import BAD, Preprocessing
 from transferability.errors import UserError
-from transferability.networks.sequential import Chain
+from transferability.networks.sequential import SequentialNetwork
 from transferability.runs.load import Run
 from transferability.study.cells import parse
 from transferability.study.spec import make_spec
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 
 SMOOTH = np.asarray(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(
@@ -106,8 +106,8 @@ def opened(dataset, config):
     """As load_run opens a run that was trained on ``dataset``."""
     network = replace(config.network, input_size=14)
     spec = make_spec(parse("baseall"), "all", dataset, network, config.recipe, 0)
-    images = Stream.of(spec, dataset, torch.device("cpu")).images_of
-    return Run(spec, Chain(spec.network, np.zeros(3, np.float32)), images, [])
+    images = TaskLoader.of(spec, dataset, torch.device("cpu")).images_of
+    return Run(spec, SequentialNetwork(spec.network, np.zeros(3, np.float32)), images, [])
 
 
 def test_every_setting_of_a_dataset_either_changes_pixels_and_is_tested_here_or_does_not():

@@ -7,7 +7,7 @@ from transferability.data.config import DatasetConfig, GrammarConfig
 from transferability.data.pack import pack
 from transferability.data.readers.random_hierarchy import FAMILIES, make_grammar
 from transferability.errors import UserError
-from transferability.rng import numpy_generator
+from transferability.rng import numpy_rng
 
 SMALL = GrammarConfig(
     classes_per_family=5, symbols=6, rules=3, levels=3, patch=3, train_per_class=4, val_per_class=3
@@ -135,7 +135,7 @@ def test_an_image_parses_back_to_its_class(shared):
     for family in (0, 1):
         for label in range(5):
             for i in range(6):
-                symbols = grammar.derive(family, label, numpy_generator("test", family, label, i))
+                symbols = grammar.derive(family, label, numpy_rng("test", family, label, i))
                 assert symbols.shape == (8, 8)
                 assert parse(symbols, grammar.rules[family]) == label
                 seen.add(symbols.tobytes())
@@ -144,7 +144,7 @@ def test_an_image_parses_back_to_its_class(shared):
 
 def test_every_rule_of_a_class_is_used():
     grammar = make_grammar(replace(SMALL, levels=1, shared_levels=0))
-    drawn = {grammar.derive(0, 3, numpy_generator(i)).ravel().tobytes() for i in range(60)}
+    drawn = {grammar.derive(0, 3, numpy_rng(i)).ravel().tobytes() for i in range(60)}
     assert drawn == {production.tobytes() for production in grammar.rules[0][1][3]}
 
 

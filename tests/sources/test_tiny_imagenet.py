@@ -22,7 +22,7 @@ from tests.helpers import (
     zipped,
 )
 from transferability.data.pack import pack
-from transferability.data.readers import open_source
+from transferability.data.readers import read_dataset
 
 
 def tiny_imagenet(root):
@@ -171,7 +171,7 @@ def test_a_list_cannot_name_files_outside_the_source(tmp_path, name):
 
 
 def test_the_classes_of_the_real_tiny_imagenet():
-    source = open_source(config_of(real("tiny-imagenet-200.zip"), kind="tiny_imagenet"))
+    source = read_dataset(config_of(real("tiny-imagenet-200.zip"), kind="tiny_imagenet"))
     assert len(source.classes) == 200
     assert Counter(c.group for c in source.classes) == {"natural": 72, "man-made": 128}
     assert (source.classes[0].wnid, source.classes[0].name) == ("n01443537", "goldfish")

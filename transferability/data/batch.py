@@ -40,6 +40,6 @@ class Batch:
             torch.arange(len(self), device=rows.device)[:, None, None], rows, columns
         ]
 
-    def view(self, picture: Tensor) -> Tensor:
+    def crop_and_flip(self, picture: Tensor) -> Tensor:
         """One (H, W, C) picture seen through every image's crop and mirror, (B, crop, crop, C)."""
         return picture[self._indices]

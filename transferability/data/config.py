@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from transferability.errors import UserError, require
-from transferability.fingerprint import later
+from transferability.fingerprint import omit_at
 
 # By dataset.kind, the file of data/readers/ that opens such datasets.
 READERS = {
@@ -92,29 +92,29 @@ class DatasetConfig:
     resize: str = "area"
     on_error: str = "fail"  # fail | skip: what a corrupt image does
     # raw | jpeg: how images are stored; jpeg: about a fifth, changed a little
-    encoding: str = later("raw")
+    encoding: str = omit_at("raw")
     jpeg_quality: int = 95  # encoding=jpeg: 1 to 100, colours at full resolution (4:4:4)
     # kind=folder: folders of train, val, test; {}: all are classes; null: by name
     parts: dict[str, str] | None = None
     # kind=folder: the class is the so-manieth folder below that of train, val or test, or below the
     # one that holds all; null: the first, if it holds images itself
-    class_level: int | None = later(None)
+    class_level: int | None = omit_at(None)
     # kind=folder: names, or paths below the source, of folders that are left out
-    leave_out: list[str] | None = later(None, [])
+    leave_out: list[str] | None = omit_at(None, [])
     val_fraction: float = 0.1  # kind=folder without a val folder: the share of each class held out
     # a regular expression, found in a file's path below the source: what its first group, or all of
     # it, matches is held out as a whole, such as the images of a patient
-    group: str | None = later(None)
+    group: str | None = omit_at(None)
     # the share of each class held out for test, of what a val folder leaves; 0: none
-    test_fraction: float = later(0.0)
+    test_fraction: float = omit_at(0.0)
     # keep (and say so) | drop | fail: equal pictures, see duplicates.py
-    duplicates: str = later("keep", "fail")
+    duplicates: str = omit_at("keep", "fail")
     val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
     seed: int = 0  # of the order of the packed rows
     # ignore, as the original | apply: what EXIF or TIFF say of turning an image
-    orientation: str = later("ignore")
+    orientation: str = omit_at("ignore")
     # squash, as the original: the aspect ratio is not kept | crop: the square in the middle
-    fit: str = later("squash")
+    fit: str = omit_at("squash")
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:

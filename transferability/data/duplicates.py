@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers.base import RawDataset, Sample
 
 HASH, PERCEPTUAL = 16, 8  # bytes
 # Of 63 bits, and of 32x32 grey pixels. On photographs 99 of 100 copies saved at JPEG quality 50, at
@@ -25,7 +25,7 @@ _BITS, _CORRELATION, _GREY = 6, 0.95, 32
 _MIRROR = np.packbits(np.arange(64) % 2 == 1).view(">u8").astype(np.uint64)[0]
 _PLAIN = 2.0  # grey levels of deviation below which nothing tells pictures apart
 _COMPARISONS, _MOST_PAIRS = 1 << 27, 100_000
-Picture = tuple[str, Item]  # its part, and itself
+Picture = tuple[str, Sample]  # its part, and itself
 
 
 def pixel_hash(image: np.ndarray) -> bytes:
@@ -33,7 +33,7 @@ def pixel_hash(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image)).digest()[:HASH]
 
 
-def equal_pictures(source: Source, hashes: np.ndarray) -> list[list[Picture]]:
+def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:
     """Pictures that are there more than once, each with its copies, by name.
 
     ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.parts``.
@@ -53,7 +53,7 @@ def _name(picture: Picture) -> str:
     return picture[1].name
 
 
-def counted(groups: Iterable[list[Picture]]) -> dict[str, Any]:
+def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
     """How many pictures are more than once within a class, in several classes, in several parts;
     of each two names.
     """
@@ -80,7 +80,7 @@ def counted(groups: Iterable[list[Picture]]) -> dict[str, Any]:
     return found
 
 
-def superfluous(groups: Iterable[list[Picture]]) -> dict[str, str]:
+def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
     """What to drop: name -> why.
 
     Of each picture one stays, in the test part before validation before training; of one in several
@@ -111,7 +111,7 @@ def near_sentence(near: dict[str, Any], held_out: int) -> str:
     )
 
 
-def sentence(found: dict[str, Any], names: bool = True) -> str:
+def describe(found: dict[str, Any], names: bool = True) -> str:
     """What :func:`counted` found, in words."""
     firsts = {
         kind: f" (first {' and '.join(of['first'])})" if names else "" for kind, of in found.items()
@@ -142,7 +142,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(
-    source: Source, images: Any, perceptual: np.ndarray, equal: np.ndarray
+    source: RawDataset, images: Any, perceptual: np.ndarray, equal: np.ndarray
 ) -> dict[str, Any]:
     """How many pictures have a near-duplicate, and how many of those held out have one among the
     others of another part; {} where none has.

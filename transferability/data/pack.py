@@ -29,16 +29,16 @@ from tqdm import tqdm
 from transferability.data.config import DatasetConfig
 from transferability.data.duplicates import (
     HASH,
-    counted,
-    equal_pictures,
+    describe,
+    find_duplicates,
     near_duplicates,
     near_sentence,
     perceptual_hash,
     pixel_hash,
-    sentence,
-    superfluous,
+    redundant,
+    summarize,
 )
-from transferability.data.pack_writer import HASHES, PERCEPTUALS, Piece, Rows
+from transferability.data.pack_writer import HASHES, PERCEPTUALS, Chunk, PackWriter
 from transferability.data.packed import (
     FORMAT,
     PackedDataset,
@@ -51,18 +51,18 @@ from transferability.data.packed import (
     same_source,
     settings_of,
 )
-from transferability.data.readers import open_source
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers import read_dataset
+from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.subsets import PARTS
 from transferability.data.transforms import BAD, Preprocessing, as_jpeg, fault
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
-from transferability.rng import numpy_generator
+from transferability.rng import numpy_rng
 
 log = logging.getLogger(__name__)
-SAFE = 4096  # images between two points from which packing can go on
+CHECKPOINT_EVERY = 4096  # images between two points from which packing can go on
 # images that a thread takes at once: with one at a time, handing them over costs more than a core
-PIECE = 16
+CHUNK = 16
 LOG_SECONDS = 60  # between two lines of progress where there is no terminal
 
 
@@ -94,7 +94,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():
             dataset = open_packed(config)
-            _judge(dataset.meta.get("duplicates"), config)
+            check_duplicates(dataset.meta.get("duplicates"), config)
             _say_near(
                 dataset.meta.get("near_duplicates", {}), dataset.n_val + dataset.n_test, config
             )
@@ -105,12 +105,12 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
             raise UserError(
                 f"{folder} exists and is no packed dataset: move it away, or set dataset.folder"
             )
-        source = open_source(config)
+        source = read_dataset(config)
         _check_classes(source, config)
         partial, what = folder.with_name(f".{folder.name}.partial"), _identity(source, config)
         try:
             # if there is one, it died just before the end of this function
-            if _described(partial / "dataset.json", what) is None:
+            if read_if_same(partial / "dataset.json", what) is None:
                 _write(source, config, partial, what, workers)
             for name in ("progress.json", HASHES, PERCEPTUALS):
                 (partial / name).unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
     return open_dataset(str(folder))
 
 
-def _identity(source: Source, config: DatasetConfig) -> dict[str, Any]:
+def _identity(source: RawDataset, config: DatasetConfig) -> dict[str, Any]:
     """What two packings must have in common to end with the same bytes;
     begins the description of the dataset.
     """
@@ -139,7 +139,7 @@ def _identity(source: Source, config: DatasetConfig) -> dict[str, Any]:
     return json.loads(json.dumps(what))
 
 
-def _described(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
+def read_if_same(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     """What the file says, if it is of a packing of ``what``."""
     try:
         found = json.loads(path.read_text())
@@ -162,7 +162,7 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
     ):
         return
     try:
-        found = _source_files(open_source(config))
+        found = _source_files(read_dataset(config))
         if found == recorded:
             return
         now, then = (
@@ -180,7 +180,7 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
     )
 
 
-def _source_files(source: Source) -> dict | None:
+def _source_files(source: RawDataset) -> dict | None:
     """What tells a source that gained, lost or changed files, without reading them;
     None if it is made of no files.
     """
@@ -196,7 +196,7 @@ def _source_files(source: Source) -> dict | None:
 
 
 def _check_classes(
-    source: Source, config: DatasetConfig, left_out: dict[str, str] | None = None
+    source: RawDataset, config: DatasetConfig, left_out: dict[str, str] | None = None
 ) -> None:
     """Whether each class has images of each part; ``left_out``:
     of those that do not count any more, the reason.
@@ -234,26 +234,26 @@ def _check_room(folder: Path, size: int) -> None:
 
 
 def _write(
-    source: Source, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int
+    source: RawDataset, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int
 ) -> None:
     """Write images, labels and description into ``folder``,
     going on where an earlier try of the same was stopped.
     """
-    progress = _begin(folder, what)
-    source, dropped = _distinct(_shuffled(source, config.seed), config, workers)
+    progress = resume_point(folder, what)
+    source, dropped = deduplicate(_shuffled(source, config.seed), config, workers)
     skipped, turned, items = progress["skipped"], progress["turned"], source.items
     raw = len(items) * config.image_size**2 * 3
     # of photographs, at quality 95
     _check_room(folder, raw if config.encoding == "raw" else raw // 4)
-    with Rows(folder, config, progress["sizes"]) as rows:
+    with PackWriter(folder, config, progress["sizes"]) as rows:
         safe = progress["items"]
-        for done, piece in _counted(
+        for done, piece in with_progress(
             encoded(items[safe:], config, workers), config.name, safe, len(items)
         ):
-            skipped |= _bad(piece, config)
+            skipped |= failures_of(piece, config)
             rows.append(piece)
             turned += piece.turned
-            if done - safe >= SAFE:
+            if done - safe >= CHECKPOINT_EVERY:
                 safe = done
                 state = {"items": done, "skipped": skipped, "turned": turned, "sizes": rows.sync()}
                 write_atomic(folder / "progress.json", json.dumps({**what, **state}))
@@ -270,8 +270,8 @@ def _write(
         _check_classes(source, config, skipped)
         source = _without(source, skipped)
     hashes = np.load(folder / HASHES)
-    equal = counted(equal_pictures(source, hashes))
-    _judge(equal, config)
+    equal = summarize(find_duplicates(source, hashes))
+    check_duplicates(equal, config)
     near = {}
     if not config.embedded:
         images = open_images(
@@ -285,7 +285,7 @@ def _write(
 
 
 def _describe(
-    source: Source, folder: Path, what: dict[str, Any], skipped: dict[str, str], found: dict
+    source: RawDataset, folder: Path, what: dict[str, Any], skipped: dict[str, str], found: dict
 ) -> None:
     """Write the labels, and last the description: with it the dataset is whole."""
     labels = np.array([item.label for item in source.items], dtype=np.int64)
@@ -310,7 +310,9 @@ def _describe(
     write_atomic(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
 
 
-def _distinct(source: Source, config: DatasetConfig, workers: int) -> tuple[Source, dict[str, Any]]:
+def deduplicate(
+    source: RawDataset, config: DatasetConfig, workers: int
+) -> tuple[RawDataset, dict[str, Any]]:
     """``source`` as ``duplicates`` wants it, and what was found;
     to drop or refuse, every image is read beforehand.
     """
@@ -318,30 +320,30 @@ def _distinct(source: Source, config: DatasetConfig, workers: int) -> tuple[Sour
         return source, {}
     read = encoded(source.items, replace(config, encoding="raw"), workers)
     hashes, bad = [], {}
-    for _, piece in _counted(read, f"{config.name}: comparing", 0, len(source.items)):
-        bad |= _bad(piece, config)
+    for _, piece in with_progress(read, f"{config.name}: comparing", 0, len(source.items)):
+        bad |= failures_of(piece, config)
         hashes += piece.hashes
-    groups = equal_pictures(
+    groups = find_duplicates(
         _without(source, bad), np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH)
     )
-    found = counted(groups)
-    _judge(found, config)
-    left_out = superfluous(groups)
+    found = summarize(groups)
+    check_duplicates(found, config)
+    left_out = redundant(groups)
     if left_out:
         log.warning(
             "%s: %d images dropped, of equal pictures: %s",
             config.name,
             len(left_out),
-            sentence(found),
+            describe(found),
         )
         _check_classes(source, config, left_out)
     return _without(source, left_out), found
 
 
-def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
+def check_duplicates(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
     if equal and config.duplicates == "fail":
         raise UserError(
-            f"{shown(config.source)} has equal pictures: {sentence(equal)}: take them away, or set "
+            f"{shown(config.source)} has equal pictures: {describe(equal)}: take them away, or set "
             "dataset.duplicates=drop, or keep"
         )
     if equal and config.duplicates == "keep":
@@ -349,7 +351,7 @@ def _judge(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
             "%s has equal pictures: %s; copies flatter accuracy, or mislead it: "
             "dataset.duplicates=drop takes them out",
             config.name,
-            sentence(equal),
+            describe(equal),
         )
 
 
@@ -392,7 +394,7 @@ def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
         )
 
 
-def _bad(piece: Piece, config: DatasetConfig) -> dict[str, str]:
+def failures_of(piece: Chunk, config: DatasetConfig) -> dict[str, str]:
     """What is wrong with images, by name; an error if they are not to be skipped."""
     if piece.bad and config.on_error == "fail":
         name, error = piece.bad[0]
@@ -400,11 +402,11 @@ def _bad(piece: Piece, config: DatasetConfig) -> dict[str, str]:
     return dict(piece.bad)
 
 
-def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
+def resume_point(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     """How far an earlier try to pack ``what`` is safe on the disk;
     else an empty folder, and a start at 0.
     """
-    found = _described(folder / "progress.json", what)
+    found = read_if_same(folder / "progress.json", what)
     sizes = found["sizes"] if found else {}
     if (
         HASHES in sizes
@@ -420,42 +422,44 @@ def _begin(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     return {"items": 0, "skipped": {}, "turned": 0, "sizes": {}}
 
 
-def _shuffled(source: Source, seed: int) -> Source:
-    def of(items: list[Item], part: str) -> list[Item]:
-        return [items[i] for i in numpy_generator(seed, "pack", part).permutation(len(items))]
+def _shuffled(source: RawDataset, seed: int) -> RawDataset:
+    def of(items: list[Sample], part: str) -> list[Sample]:
+        return [items[i] for i in numpy_rng(seed, "pack", part).permutation(len(items))]
 
     return replace(source, **{part: of(getattr(source, part), part) for part in PARTS})
 
 
-def _without(source: Source, names: Collection[str]) -> Source:
+def _without(source: RawDataset, names: Collection[str]) -> RawDataset:
     """The images of other names."""
     return replace(
         source, **{p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS}
     )
 
 
-def encoded(items: list[Item], config: DatasetConfig, workers: int) -> Iterator[Piece]:
+def encoded(items: list[Sample], config: DatasetConfig, workers: int) -> Iterator[Chunk]:
     """``items`` in order, read and fitted.
 
     Comes in pieces of PIECE items, decoded by ``workers`` threads, a few pieces ahead. Threads, as
     all but the reading of headers and handing over happens outside of Python's lock.
     """
     cv2.setNumThreads(1)
-    pieces = (items[i : i + PIECE] for i in range(0, len(items), PIECE))
+    pieces = (items[i : i + CHUNK] for i in range(0, len(items), CHUNK))
     with ThreadPoolExecutor(workers) as pool:
         try:
             ahead = deque(
-                pool.submit(_piece, piece, config) for piece in islice(pieces, 2 * workers)
+                pool.submit(encode_chunk, piece, config) for piece in islice(pieces, 2 * workers)
             )
             while ahead:
                 yield ahead.popleft().result()
-                ahead.extend(pool.submit(_piece, piece, config) for piece in islice(pieces, 1))
+                ahead.extend(
+                    pool.submit(encode_chunk, piece, config) for piece in islice(pieces, 1)
+                )
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _piece(items: list[Item], config: DatasetConfig) -> Piece:
-    piece, preprocessing = Piece(), Preprocessing.of(vars(config) | {"encoding": None})
+def encode_chunk(items: list[Sample], config: DatasetConfig) -> Chunk:
+    piece, preprocessing = Chunk(), Preprocessing.of(vars(config) | {"encoding": None})
     for item in items:
         try:
             image, asks = preprocessing.fitted(item.read())
@@ -470,9 +474,9 @@ def _piece(items: list[Item], config: DatasetConfig) -> Piece:
     return piece
 
 
-def _counted(
-    pieces: Iterator[Piece], name: str, first: int, total: int
-) -> Iterator[tuple[int, Piece]]:
+def with_progress(
+    pieces: Iterator[Chunk], name: str, first: int, total: int
+) -> Iterator[tuple[int, Chunk]]:
     """Each piece after the number of images done with it;
     a bar on the way, or lines where there is no terminal.
     """

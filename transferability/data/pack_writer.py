@@ -19,7 +19,7 @@ HASHES, PERCEPTUALS = "hashes.npy", "perceptual.npy"
 
 
 @dataclass
-class Piece:
+class Chunk:
     """Some images, as they are stored and with the hashes of their pixels, how many ask to be
     turned, and (name, why) of those that are bad.
     """
@@ -31,7 +31,7 @@ class Piece:
     turned: int = 0
 
 
-class _Growing:
+class AppendableNpy:
     """A .npy file that grows at its end.
 
     ``size``: its safe bytes, what follows is cut off; None: a new file.
@@ -66,7 +66,7 @@ class _Growing:
         self.file.seek(0, os.SEEK_END)
 
 
-class Rows:
+class PackWriter:
     """The array files of a pack. ``sizes``: the safe bytes of each; empty: none is there yet."""
 
     def __init__(self, folder: Path, config: DatasetConfig, sizes: dict[str, int]):
@@ -75,20 +75,21 @@ class Rows:
             kinds = {"jpegs.npy": ("|u1", ()), "offsets.npy": ("<i8", ())}
         kinds |= {HASHES: ("|u1", (HASH,)), PERCEPTUALS: ("|u1", (PERCEPTUAL,))}
         self.files = {
-            name: _Growing(folder / name, *kind, sizes.get(name)) for name, kind in kinds.items()
+            name: AppendableNpy(folder / name, *kind, sizes.get(name))
+            for name, kind in kinds.items()
         }
         self.images, self.offsets = next(iter(self.files.values())), self.files.get("offsets.npy")
         if self.offsets is not None and not len(self.offsets):
             self.offsets.file.write(np.zeros(1, "<i8"))
 
-    def __enter__(self) -> "Rows":
+    def __enter__(self) -> "PackWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
         for growing in self.files.values():
             growing.file.close()
 
-    def append(self, piece: Piece) -> None:
+    def append(self, piece: Chunk) -> None:
         if self.offsets is not None:
             self.offsets.file.write(
                 len(self.images) + np.cumsum([row.nbytes for row in piece.rows], dtype="<i8")

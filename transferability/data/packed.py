@@ -25,14 +25,22 @@ from numpy.lib.format import open_memmap
 
 from transferability.data.config import DatasetConfig
 from transferability.errors import UserError, shown
-from transferability.fingerprint import described
+from transferability.fingerprint import to_dict
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
 # settings that do not change what an image is
-_WHERE = ("folder", "source", "parts", "class_level", "leave_out", "val_labels", "on_error")
+LOCATION_FIELDS = (
+    "folder",
+    "source",
+    "parts",
+    "class_level",
+    "leave_out",
+    "val_labels",
+    "on_error",
+)
 _HASHED = 1 << 26  # elements that are hashed at once
 _KEYS = {
     "name": str,
@@ -136,10 +144,10 @@ class PackedDataset:
         """Whole images, (len(rows), H, W, 3) uint8; in ``out`` where it is given."""
         if isinstance(self.images, JpegRows):
             starts, ends = self.images.offsets[rows], self.images.offsets[rows + 1]
-            _announce(self.images.files, starts, ends - starts)
+            _read_ahead(self.images.files, starts, ends - starts)
             return self.images.decode(rows, out)
         size = math.prod(self.images.shape[1:])
-        _announce(self.images, rows * size, np.full(len(rows), size))
+        _read_ahead(self.images, rows * size, np.full(len(rows), size))
         # clip: the other modes fill ``out`` by a copy
         return np.take(self.images, rows, axis=0, out=out, mode="clip")
 
@@ -241,7 +249,7 @@ def _decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(joblib.cpu_count(), "decode")
 
 
-def _announce(mapped: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+def _read_ahead(mapped: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
     """Have the system read these bytes of a mapped file all at once: reading them by page faults
     waits for each.
     """
@@ -315,8 +323,8 @@ def same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 def settings_of(config: DatasetConfig) -> dict[str, Any]:
     """The settings that the images of a pack depend on."""
-    left_out = (*_WHERE, "jpeg_quality") if config.encoding == "raw" else _WHERE
-    return {k: v for k, v in described(config).items() if k not in left_out}
+    left_out = (*LOCATION_FIELDS, "jpeg_quality") if config.encoding == "raw" else LOCATION_FIELDS
+    return {k: v for k, v in to_dict(config).items() if k not in left_out}
 
 
 def verify(dataset: PackedDataset | str | Path) -> None:

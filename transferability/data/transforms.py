@@ -19,7 +19,7 @@ Content = bytes | str | Path | Image.Image | np.ndarray
 # what one image can do to the program that reads it
 BAD = (ValueError, OSError, MemoryError, cv2.error)
 # with antialias, as torchvision's and timm's transforms have them
-PILLOWS = {
+PIL_FILTERS = {
     name: Image.Resampling[name.upper()]
     for name in ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 }
@@ -43,10 +43,10 @@ class Preprocessing:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        if self.resize not in (*OPENCVS, *PILLOWS):
+        if self.resize not in (*OPENCVS, *PIL_FILTERS):
             raise UserError(
                 f"images cannot be resized by {shown(self.resize)}: known are "
-                f"{', '.join((*OPENCVS, *PILLOWS))}"
+                f"{', '.join((*OPENCVS, *PIL_FILTERS))}"
             )
 
     @classmethod
@@ -163,8 +163,8 @@ def _middle(image: np.ndarray) -> np.ndarray:
 def _resized(image: np.ndarray, height: int, width: int, resize: str) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
-    if resize in PILLOWS:
-        return np.asarray(Image.fromarray(image).resize((width, height), PILLOWS[resize]))
+    if resize in PIL_FILTERS:
+        return np.asarray(Image.fromarray(image).resize((width, height), PIL_FILTERS[resize]))
     area = resize == "area" and min(image.shape[:2]) > min(height, width)
     return cv2.resize(
         image, (width, height), interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR

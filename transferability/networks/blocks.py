@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.networks.config import RESIDUAL, TRANSFORMER, BlocksConfig
-from transferability.networks.modules import NORMALISATIONS, BatchNorm2d, pooled
-from transferability.rng import torch_generator
+from transferability.networks.modules import NORMALIZATIONS, BatchNorm2d, global_avg_pool
+from transferability.rng import torch_rng
 
 
 def make_layers(config: BlocksConfig) -> list[nn.Module]:
     if config.block == TRANSFORMER:
         return [
-            Patches(config.widths[0], config.stride, config.input_size),
+            PatchEmbed(config.widths[0], config.stride, config.input_size),
             *(_encoder_block(config.widths[0], config.heads) for _ in range(config.blocks)),
-            nn.Sequential(nn.LayerNorm(config.widths[0]), MeanOfPlaces(), _classifier(config)),
+            nn.Sequential(nn.LayerNorm(config.widths[0]), GlobalAvgPool(), _classifier(config)),
         ]
     widths = [width for width in config.widths for _ in range(config.blocks)]
     blocks = [
@@ -31,7 +31,7 @@ def make_layers(config: BlocksConfig) -> list[nn.Module]:
     return [
         Stem(widths[0], config.stride),
         *blocks,
-        nn.Sequential(MeanOfPlaces(), _classifier(config)),
+        nn.Sequential(GlobalAvgPool(), _classifier(config)),
     ]
 
 
@@ -39,14 +39,14 @@ def _classifier(config: BlocksConfig) -> nn.Linear:
     return nn.Linear(config.widths[-1], config.outputs)
 
 
-def draw(config: BlocksConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+def init_weights(config: BlocksConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
     """Weights: He et al. (2015) for convolutions, Glorot's for a transformer's matrices, as
     torchvision's; normal with 0.02 for positions; biases 0.
     """
     for number in numbers:
-        generator = torch_generator(*key, "init", number)
+        generator = torch_rng(*key, "init", number)
         for module in layers[number - 1].modules():
-            if isinstance(module, NORMALISATIONS):
+            if isinstance(module, NORMALIZATIONS):
                 module.reset_parameters()
                 continue
             for parameter in module.parameters(recurse=False):
@@ -57,7 +57,7 @@ def draw(config: BlocksConfig, layers: nn.ModuleList, numbers: range, key: tuple
 def _drawn(module: nn.Module, parameter: Tensor, generator: torch.Generator) -> Tensor:
     # one memory order for the draw, whatever the order the network keeps its weights in
     value = torch.zeros(parameter.shape)
-    if isinstance(module, Positions):
+    if isinstance(module, PositionEmbedding):
         return value.normal_(0, 0.02, generator=generator)
     if parameter.dim() == 1:
         return value
@@ -100,14 +100,16 @@ def _convolution(below: int, width: int, kernel: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(below, width, kernel, stride, kernel // 2, bias=False)
 
 
-class Patches(nn.Sequential):
+class PatchEmbed(nn.Sequential):
     """Patches of an image as tokens: a convolution, and what is learned of each place."""
 
     def __init__(self, width: int, patch: int, size: int):
-        super().__init__(nn.Conv2d(3, width, patch, patch), Positions((size // patch) ** 2, width))
+        super().__init__(
+            nn.Conv2d(3, width, patch, patch), PositionEmbedding((size // patch) ** 2, width)
+        )
 
 
-class Positions(nn.Module):
+class PositionEmbedding(nn.Module):
     """(B, C, H, W) to (B, tokens, C), with a learned vector for each place."""
 
     def __init__(self, tokens: int, width: int):
@@ -118,11 +120,11 @@ class Positions(nn.Module):
         return x.flatten(2).transpose(1, 2) + self.vectors
 
 
-class MeanOfPlaces(nn.Module):
+class GlobalAvgPool(nn.Module):
     """The mean over all places, (B, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return pooled(x)
+        return global_avg_pool(x)
 
 
 def _encoder_block(width: int, heads: int) -> nn.Module:

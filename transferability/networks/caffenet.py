@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from transferability.networks.config import EightLayerConfig
-from transferability.networks.kernels import activated, convolved, fuses
+from transferability.networks.kernels import activation, conv2d_unshuffled, fuses
 from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Dropout
-from transferability.rng import torch_generator
+from transferability.rng import torch_rng
 
 
 def make_layers(config: EightLayerConfig) -> list[nn.Sequential]:
@@ -32,11 +32,11 @@ def _convolutional(config: EightLayerConfig) -> list[nn.Sequential]:
         parts["conv"] = skip_init(
             nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i]
         )
-        if config.normalisation == "batch":
+        if config.normalization == "batch":
             parts["norm"] = BatchNorm2d(out)
         pool = number in config.pools
         parts["activation"] = Activation(
-            pool, config.normalisation == "lrn" and pool and number <= 2
+            pool, config.normalization == "lrn" and pool and number <= 2
         )
         layers.append(Convolution(parts))
         channels = out
@@ -53,10 +53,10 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
         else:
             # At the entrance of the layer above: what a layer puts out can be shared before
             # it is dropped.
-            parts["drop"] = Dropout(config.dropout, f"drop{number - 1}", when_frozen=True)
+            parts["drop"] = Dropout(config.dropout, f"drop{number - 1}", active_when_frozen=True)
         parts["fc"] = skip_init(nn.Linear, features, out)
         if i < len(config.hidden):
-            if config.normalisation == "batch":
+            if config.normalization == "batch":
                 parts["norm"] = BatchNorm1d(out)
             parts["relu"] = nn.ReLU(inplace=True)
         layers.append(nn.Sequential(parts))
@@ -64,17 +64,19 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
     return layers
 
 
-def draw(config: EightLayerConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+def init_weights(
+    config: EightLayerConfig, layers: nn.ModuleList, numbers: range, key: tuple
+) -> None:
     for number in numbers:
         _draw(config, layers[number - 1], number, key)
 
 
 def _draw(config: EightLayerConfig, layer: nn.Sequential, number: int, key: tuple) -> None:
     main = layer.conv if number <= len(config.channels) else layer.fc
-    generator = torch_generator(*key, "init", number)
+    generator = torch_rng(*key, "init", number)
     # One memory order for the draw, whatever the order the network keeps its weights in.
     weight = torch.empty(main.weight.shape)
-    if config.initialisation == "caffe":
+    if config.initialization == "caffe":
         weight.normal_(0.0, config.weight_std[number - 1], generator=generator)
         bias = config.bias[number - 1]
     else:
@@ -86,7 +88,7 @@ def _draw(config: EightLayerConfig, layer: nn.Sequential, number: int, key: tupl
     with torch.no_grad():
         main.weight.copy_(weight)
         main.bias.fill_(bias)
-    if config.normalisation == "batch" and number < config.whole_depth:
+    if config.normalization == "batch" and number < config.whole_depth:
         layer.norm.reset_parameters()
 
 
@@ -94,14 +96,14 @@ class Convolution(nn.Sequential):
     """A convolutional layer: ``conv``, perhaps ``norm``, ``activation``.
 
     On a GPU the bias is added where pooling and ReLU are computed;
-    below a normalisation by the convolution, as ever.
+    below a normalization by the convolution, as ever.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W)."""
         if hasattr(self, "norm") or not fuses(x):
             return super().forward(x)
-        return self.activation(convolved(x, self.conv), self.conv.bias)
+        return self.activation(conv2d_unshuffled(x, self.conv), self.conv.bias)
 
 
 class Activation(nn.Module):
@@ -112,4 +114,4 @@ class Activation(nn.Module):
         self.pool, self.norm = pool, norm
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return activated(x, bias, self.pool, self.norm)
+        return activation(x, bias, self.pool, self.norm)

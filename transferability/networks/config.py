@@ -14,13 +14,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferability.errors import UserError, did_you_mean, require, shown
-from transferability.fingerprint import label, later
+from transferability.fingerprint import cosmetic, omit_at
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from transferability.networks.zoo.partition import LayerPlan
-    from transferability.networks.zoo.pretrained_info import Facts
+    from transferability.networks.zoo.partition import LayerSpec
+    from transferability.networks.zoo.pretrained_info import PretrainedInfo
 
 RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
 # before a name, where a hub lists it
@@ -31,19 +31,19 @@ HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 class NetworkConfig(ABC):
     """What is said of a network of any kind; the file of a kind adds its own settings."""
 
-    name: str = label()
-    kind: str = later("eight-layer")  # which file of networks/ makes it
+    name: str = cosmetic()
+    kind: str = omit_at("eight-layer")  # which file of networks/ makes it
     input_size: int  # pixels a side of the crop
     outputs: int | None = None  # units of the classifier; null: the number of classes of the task
     # image | channel: what is subtracted from the input; it belongs to the network
     mean: str = "channel"
     input_scale: float = 1.0  # factor after the subtraction
     # what is subtracted, a number a channel from 0 to 1; null: the mean of the task's own images
-    channel_mean: tuple[float, ...] | None = later(None)
+    channel_mean: tuple[float, ...] | None = omit_at(None)
     # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
-    channel_std: tuple[float, ...] | None = later(None)
+    channel_std: tuple[float, ...] | None = omit_at(None)
     # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
-    depth: int | None = later(None)
+    depth: int | None = omit_at(None)
 
     def __post_init__(self) -> None:
         """Lists become tuples: a network is its own key."""
@@ -94,11 +94,11 @@ class NetworkConfig(ABC):
 
     @property
     @abstractmethod
-    def normalises_batches(self) -> bool:
+    def has_batch_norm(self) -> bool:
         """Whether a layer has BatchNorm, which a batch of one image cannot train."""
 
     @property
-    def made_by(self) -> str | None:
+    def library_version(self) -> str | None:
         """The library, with its version, that makes the network; None where we do."""
         return None
 
@@ -128,10 +128,10 @@ class EightLayerConfig(NetworkConfig):
     pools: tuple[int, ...]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
     hidden: tuple[int, ...]  # units of the fully connected layers before the classifier
     # none | lrn (after the pooled layers 1 and 2) | batch (layers 1 to 7)
-    normalisation: str = "none"
-    initialisation: str = "kaiming"  # kaiming | caffe (Gaussian of weight_std, constant bias)
-    weight_std: tuple[float, ...] = ()  # initialisation=caffe: a number a layer
-    bias: tuple[float, ...] = ()  # initialisation=caffe: a number a layer
+    normalization: str = "none"
+    initialization: str = "kaiming"  # kaiming | caffe (Gaussian of weight_std, constant bias)
+    weight_std: tuple[float, ...] = ()  # initialization=caffe: a number a layer
+    bias: tuple[float, ...] = ()  # initialization=caffe: a number a layer
     dropout: float = 0.0  # after each hidden fully connected layer, in training, frozen or not
 
     @property
@@ -170,20 +170,20 @@ class EightLayerConfig(NetworkConfig):
             wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
             self._needs(fits, "input_size", wanted)
         known = ("none", "lrn", "batch")
-        self._needs(self.normalisation in known, "normalisation", "none, lrn or batch")
+        self._needs(self.normalization in known, "normalization", "none, lrn or batch")
         known = ("kaiming", "caffe")
-        self._needs(self.initialisation in known, "initialisation", "kaiming or caffe")
-        if self.initialisation == "caffe":
+        self._needs(self.initialization in known, "initialization", "kaiming or caffe")
+        if self.initialization == "caffe":
             wanted = (
-                f"initialisation=caffe needs one number for each of the {self.whole_depth} layers"
+                f"initialization=caffe needs one number for each of the {self.whole_depth} layers"
             )
             for key in ("weight_std", "bias"):
                 self._needs(len(getattr(self, key)) == self.whole_depth, key, wanted)
         self._needs(0 <= self.dropout < 1, "dropout", "at least 0 and below 1")
 
     @property
-    def normalises_batches(self) -> bool:
-        return bool(self.depth) or self.normalisation == "batch"
+    def has_batch_norm(self) -> bool:
+        return bool(self.depth) or self.normalization == "batch"
 
     @property
     def stackable(self) -> bool:
@@ -221,7 +221,7 @@ class BlocksConfig(NetworkConfig):
             self._needs(fits, "stride", f"a divisor of network.input_size={self.input_size}")
 
     @property
-    def normalises_batches(self) -> bool:
+    def has_batch_norm(self) -> bool:
         return bool(self.depth) or self.block != TRANSFORMER
 
     @property
@@ -230,7 +230,7 @@ class BlocksConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LibraryConfig(NetworkConfig):
+class ZooNetworkConfig(NetworkConfig):
     """A network by its name in a library.
 
     Attributes:
@@ -252,7 +252,7 @@ class LibraryConfig(NetworkConfig):
         """Every name that the library knows."""
 
     @abstractmethod
-    def facts_of(self, tag: str) -> "Facts":
+    def info_of(self, tag: str) -> "PretrainedInfo":
         """What the library says of the weights of one of :meth:`tags`."""
 
     @abstractmethod
@@ -262,7 +262,7 @@ class LibraryConfig(NetworkConfig):
         """
 
     @abstractmethod
-    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+    def download_weights(self, tag: str) -> "tuple[dict[str, Tensor], PretrainedInfo]":
         """The library's own weights of one of :meth:`tags`, downloaded if they are not there yet.
 
         Raises:
@@ -314,7 +314,7 @@ class LibraryConfig(NetworkConfig):
         own = f" weights={tag}" if tag in tags else ""
         return f": did you mean network.model={known}{own}?"
 
-    def resolved(self, classes: int) -> "LibraryConfig":
+    def resolved(self, classes: int) -> "ZooNetworkConfig":
         return replace(super().resolved(classes), plan=_layers().lines(self.layer_plans()))
 
     @property
@@ -322,32 +322,32 @@ class LibraryConfig(NetworkConfig):
         return len(self.plan or self.layer_plans())  # a run's folder is read without the library
 
     @property
-    def normalises_batches(self) -> bool:
-        return bool(self.depth) or _layers().normalises_batches(self.of_library())
+    def has_batch_norm(self) -> bool:
+        return bool(self.depth) or _layers().has_batch_norm(self.architecture())
 
     @property
-    def made_by(self) -> str:
+    def library_version(self) -> str:
         return f"{self.kind} {version(self.kind)}"
 
     @property
     def stackable(self) -> bool:
         return False
 
-    def of_library(self) -> "LibraryConfig":
+    def architecture(self) -> "ZooNetworkConfig":
         """What the layers depend on, without the task and the input."""
         rest = {"channel_mean": None, "channel_std": None, "depth": None}
         return replace(
             self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
         )
 
-    def layer_plans(self) -> "list[LayerPlan]":
+    def layer_plans(self) -> "list[LayerSpec]":
         """Raises:
         UserError: the network cannot be chopped.
         """
-        return _layers().plans(self.of_library())
+        return _layers().plans(self.architecture())
 
     def verify(self) -> None:
-        _layers().verify(replace(self.of_library(), outputs=self.outputs))
+        _layers().verify(replace(self.architecture(), outputs=self.outputs))
 
 
 def _plain(name: str) -> str:

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferability.rng import uniform
+from transferability.rng import counter_uniform
 
 log = logging.getLogger(__name__)
-ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalisation; Caffe divides alpha by the window
+ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalization; Caffe divides alpha by the window
 WINDOW = 5
 SHAPES = 64  # for which one function may be compiled
 CHANNELS = 8  # a tensor core reads so many bf16 values at once
@@ -29,8 +29,8 @@ CHANNELS = 8  # a tensor core reads so many bf16 values at once
 # The definition.
 
 
-def response_norm(x: Tensor) -> Tensor:
-    """Local response normalisation across channels, (..., C, H, W), as in CaffeNet;
+def response_norm_reference(x: Tensor) -> Tensor:
+    """Local response normalization across channels, (..., C, H, W), as in CaffeNet;
     computed in float32 at least.
     """
     channels, y = x.shape[-3], x.to(torch.promote_types(x.dtype, torch.float32))
@@ -39,9 +39,9 @@ def response_norm(x: Tensor) -> Tensor:
     return (y * (1 + ALPHA / WINDOW * window) ** -BETA).to(x.dtype)
 
 
-def activation(x: Tensor, pool: bool, norm: bool) -> Tensor:
+def activation_reference(x: Tensor, pool: bool, norm: bool) -> Tensor:
     """What follows a convolution, (B, C, H, W): 3x3/2 max-pool rounded up as Caffe's, ReLU,
-    response normalisation.
+    response normalization.
 
     The original computes ReLU before the max-pool. The two commute exactly (the largest of the
     rectified is the rectified largest, and gradients agree), and pooling first touches a quarter of
@@ -49,10 +49,10 @@ def activation(x: Tensor, pool: bool, norm: bool) -> Tensor:
     """
     x = F.max_pool2d(x, 3, 2, ceil_mode=True) if pool else x
     x = F.relu_(x)
-    return response_norm(x) if norm else x
+    return response_norm_reference(x) if norm else x
 
 
-def drop(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
+def dropout_reference(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
     """``x``, (B, ...), with each value kept with probability 1-p and then scaled by 1/(1-p),
     as Caffe's dropout.
 
@@ -60,37 +60,41 @@ def drop(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
     many dimensions.
     """
     shape = x.shape if dims is None else (*x.shape[:dims], *[1] * (x.dim() - dims))
-    return x * (uniform(seed, shape, x.device) >= p) / (1 - p)
+    return x * (counter_uniform(seed, shape, x.device) >= p) / (1 - p)
 
 
 # The same on a GPU.
 
 
-def activated(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
+def activation(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
     """:func:`activation` of ``x`` + ``bias``, (B, C, H, W);
     on a GPU without a pass over memory for the bias.
     """
     if fuses(x) and (pool or norm or bias is not None):
-        return Activated.apply(x, bias, pool, norm)
-    return activation(x if bias is None else x + bias.to(x.dtype)[:, None, None], pool, norm)
+        return FusedActivation.apply(x, bias, pool, norm)
+    return activation_reference(
+        x if bias is None else x + bias.to(x.dtype)[:, None, None], pool, norm
+    )
 
 
-def dropped(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
+def dropout(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
     """:func:`drop`."""
-    return (_compiled(drop) if fuses(x) else drop)(x, seed, p, dims)
+    return (_compiled(dropout_reference) if fuses(x) else dropout_reference)(x, seed, p, dims)
 
 
-class Activated(torch.autograd.Function):
+class FusedActivation(torch.autograd.Function):
     """:func:`activated`, each kernel a function of its own;
     without atomic additions, so the same every time.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
-        y, place = _compiled(pooled)(x, bias) if pool else (_compiled(rectified)(x, bias), None)
+        y, place = (
+            _compiled(pool_relu_fused)(x, bias) if pool else (_compiled(relu_fused)(x, bias), None)
+        )
         ctx.save_for_backward(y, place)
         ctx.size, ctx.norm = x.shape[-2:], norm
-        return _compiled(response_normed)(y) if norm else y
+        return _compiled(response_norm_fused)(y) if norm else y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
@@ -106,12 +110,12 @@ class Activated(torch.autograd.Function):
         )
 
 
-def rectified(x: Tensor, bias: Tensor | None) -> Tensor:
+def relu_fused(x: Tensor, bias: Tensor | None) -> Tensor:
     """ReLU(``x`` + ``bias``), (B, C, H, W)."""
     return F.relu(x if bias is None else x + bias[:, None, None]).to(x.dtype)
 
 
-def pooled(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def pool_relu_fused(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """ReLU(max-pool(``x``) + ``bias``), and where in its window each maximum
     was: 4 x row + column, int8.
 
@@ -130,7 +134,7 @@ def pooled(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
             torch.where(larger, seen, best),
             torch.where(larger, 4 * row + column, place).to(torch.int8),
         )
-    return rectified(best, bias), place
+    return relu_fused(best, bias), place
 
 
 def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> Tensor:
@@ -160,8 +164,8 @@ def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> T
     return total.to(gradient.dtype).permute(0, 3, 1, 2)
 
 
-def response_normed(y: Tensor) -> Tensor:
-    """:func:`response_norm`, its power by two roots."""
+def response_norm_fused(y: Tensor) -> Tensor:
+    """:func:`response_norm_reference`, its power by two roots."""
     channels, z = y.shape[-3], y.float()
     squares = F.pad(z * z, (0, 0, 0, 0, WINDOW // 2, WINDOW // 2))
     root = torch.rsqrt(
@@ -171,7 +175,7 @@ def response_normed(y: Tensor) -> Tensor:
 
 
 def response_norm_gradient(gradient: Tensor, y: Tensor) -> Tensor:
-    """The gradient of ReLU's input, from that of ``response_normed(y)``; y = ReLU(...).
+    """The gradient of ReLU's input, from that of ``response_norm_fused(y)``; y = ReLU(...).
 
     With s = 1 + alpha/5 (sum of squares over the window):
     dy_i = g_i s_i^-beta - 2 beta alpha/5 y_i sum_j g_j y_j s_j^-(beta+1).
@@ -205,7 +209,7 @@ def bias_gradient(gradient: Tensor) -> Tensor:
     return gradient.float().sum((0, 2, 3))
 
 
-def convolved(x: Tensor, conv: nn.Conv2d) -> Tensor:
+def conv2d_unshuffled(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """``conv`` without its bias. Few channels and a stride become many channels and none.
 
     Layer 1 of CaffeNet: 3 channels, which a tensor core fills up to 8, under 11x11/4 kernels, are

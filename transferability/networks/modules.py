@@ -1,5 +1,5 @@
 """Modules that training here needs in a form of its own: the input,
-and what draws or normalises.
+and what draws or normalizes.
 """
 
 from typing import TYPE_CHECKING
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from transferability.networks.config import NetworkConfig
-from transferability.networks.kernels import dropped
+from transferability.networks.kernels import dropout
 
 if TYPE_CHECKING:
     from transferability.data.batch import Batch
 
 # of any number of dimensions: keeps statistics of what it saw
 BatchNorm = nn.modules.batchnorm._BatchNorm
-NORMALISATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMALIZATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def channels_subtracted(config: NetworkConfig) -> np.ndarray | None:
@@ -42,7 +42,7 @@ class Input(nn.Module):
 
     def forward(self, batch: "Batch") -> Tensor:
         """(B, 3, crop, crop) float32, or autocast's type; channels last in memory."""
-        mean = self.mean if self.mean.dim() == 1 else batch.view(self.mean)
+        mean = self.mean if self.mean.dim() == 1 else batch.crop_and_flip(self.mean)
         x = batch.pixels.float().sub_(mean).mul_(self.scale)
         x = x.permute(0, 3, 1, 2)
         if torch.is_autocast_enabled(x.device.type):  # once for all networks that share it
@@ -51,8 +51,8 @@ class Input(nn.Module):
 
 
 class _InFloat32:
-    """A normalisation that computes in float32 whatever the precision, as
-    :func:`kernels.response_norm`.
+    """A normalization that computes in float32 whatever the precision, as
+    :func:`kernels.response_norm_reference`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,25 +67,25 @@ class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
     pass
 
 
-def channels_of(shape: tuple[int, ...]) -> int:
+def channel_dim(shape: tuple[int, ...]) -> int:
     """Which of the dimensions of a layer's output, (C, H, W), (H, W, C), (tokens, C) or (C), are
     the channels: the last, unless the last two are the sides of a square.
     """
     return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
 
 
-def pooled(x: Tensor) -> Tensor:
+def global_avg_pool(x: Tensor) -> Tensor:
     """The mean over all places of a layer's output, (B, C)."""
-    channels = 1 + channels_of(x.shape[1:])
+    channels = 1 + channel_dim(x.shape[1:])
     places = [dim for dim in range(1, x.dim()) if dim != channels]
     return x.mean(places) if places else x
 
 
-class Head(nn.Module):
-    """What a network that is cut short ends with: the mean over all places, standardised, and a
+class LinearProbeHead(nn.Module):
+    """What a network that is cut short ends with: the mean over all places, standardized, and a
     linear classifier.
 
-    Standardised by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked
+    Standardized by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked
     autoencoders are scalable vision learners", 2022, appendix A.1): one rate then suits features of
     any size, at every depth.
 
@@ -95,18 +95,18 @@ class Head(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], outputs: int):
         super().__init__()
-        channels = shape[channels_of(shape)]
+        channels = shape[channel_dim(shape)]
         self.norm = BatchNorm1d(channels, affine=False)
         self.linear = nn.Linear(channels, outputs)
 
-    def draw(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """The initial weights: He et al. (2015) for the weight, 0 for the bias."""
         nn.init.kaiming_normal_(self.linear.weight, nonlinearity="linear", generator=generator)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, outputs)."""
-        return self.linear(self.norm(pooled(x)))
+        return self.linear(self.norm(global_avg_pool(x)))
 
 
 class Dropout(nn.Module):
@@ -119,16 +119,18 @@ class Dropout(nn.Module):
         name: tells the dropouts of a network apart.
         dims: None to drop each value by itself; 2: whole channels;
             1: all of an image (stochastic depth); 0: all.
-        when_frozen: whether it stays on inside frozen layers, as the original's does.
+        active_when_frozen: whether it stays on inside frozen layers, as the original's does.
     """
 
-    def __init__(self, p: float, name: str, dims: int | None = None, when_frozen: bool = False):
+    def __init__(
+        self, p: float, name: str, dims: int | None = None, active_when_frozen: bool = False
+    ):
         super().__init__()
-        self.p, self.name, self.dims, self.when_frozen = p, name, dims, when_frozen
+        self.p, self.name, self.dims, self.active_when_frozen = p, name, dims, active_when_frozen
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...)."""
         if not self.training or self.p == 0:
             return x
-        return dropped(x, self.seed, self.p, self.dims)
+        return dropout(x, self.seed, self.p, self.dims)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from transferability.errors import UserError, and_more, shown
 from transferability.files import digest_of
-from transferability.networks.config import LibraryConfig, NetworkConfig
+from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 from transferability.networks.modules import channels_subtracted
-from transferability.networks.sequential import WEIGHT, layers_of, roles
+from transferability.networks.sequential import WEIGHT, layers_of, parameter_kinds
 from transferability.networks.state_dict import (
     HEADER,
     read_weights,
@@ -24,7 +24,12 @@ from transferability.networks.state_dict import (
     with_own_head,
     with_positions,
 )
-from transferability.networks.zoo.pretrained_info import Facts, Given, assumed, described_beside
+from transferability.networks.zoo.pretrained_info import (
+    PretrainedBase,
+    PretrainedInfo,
+    assumed,
+    described_beside,
+)
 
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Heads that only their own training has (GoogLeNet, Inception).
@@ -32,7 +37,7 @@ AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 CLASSES = 1000  # of weights without a classifier: no network takes it over
 
 
-def open_given(weights: str, network: NetworkConfig) -> Given:
+def load_pretrained(weights: str, network: NetworkConfig) -> PretrainedBase:
     """The base network of this kind whose weights are in a file, or known to its library by name.
 
     Raises:
@@ -41,8 +46,8 @@ def open_given(weights: str, network: NetworkConfig) -> Given:
     return _opened(weights, network)[0]
 
 
-def state_of(given: Given) -> dict[str, Tensor]:
-    """The tensors of a given base, named as in a ``Chain``; without its classifier where the file
+def pretrained_state_dict(given: PretrainedBase) -> dict[str, Tensor]:
+    """The tensors of a given base, named as in a ``SequentialNetwork``; without its classifier where the file
     has none.
 
     Raises:
@@ -62,9 +67,9 @@ def is_file(weights: str) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tensor]]:
+def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[str, Tensor]]:
     where = f"weights={shown(weights)}"
-    if not isinstance(network, LibraryConfig):
+    if not isinstance(network, ZooNetworkConfig):
         raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
     if "://" in weights:
         raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
@@ -74,7 +79,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
         header = texts.pop(HEADER, {})
         facts = _facts(Path(weights), header, texts, network)
     else:
-        tensors, facts = network.fetch(network.tag_of(weights))
+        tensors, facts = network.download_weights(network.tag_of(weights))
     network = replace(
         network,
         outputs=None,
@@ -94,15 +99,17 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[Given, dict[str, Tens
         header["input_mean"] if mean is None else mean, dtype=torch.float32
     )
     facts = replace(facts, notes=(*facts.notes, *notes))
-    return Given(weights, digest_of(state), network, facts), state
+    return PretrainedBase(weights, digest_of(state), network, facts), state
 
 
-def _facts(path: Path, header: dict, texts: dict[str, str], network: LibraryConfig) -> Facts:
+def _facts(
+    path: Path, header: dict, texts: dict[str, str], network: ZooNetworkConfig
+) -> PretrainedInfo:
     """What the file says of how images are prepared, or what is beside it, or what the library says
     of its own weights; the settings of the network win.
     """
     if header:
-        facts = Facts(**header["facts"])
+        facts = PretrainedInfo(**header["facts"])
     else:
         facts = described_beside(path, texts, network.model) or assumed(network)
     if not (network.channel_mean or network.channel_std):
@@ -115,14 +122,14 @@ def _facts(path: Path, header: dict, texts: dict[str, str], network: LibraryConf
 
 
 def _loaded(
-    tensors: dict[str, Tensor], network: LibraryConfig, where: str, notes: list[str]
-) -> tuple[dict[str, Tensor], LibraryConfig]:
-    """The tensors under the names of a ``Chain``, and the network with their number of outputs.
+    tensors: dict[str, Tensor], network: ZooNetworkConfig, where: str, notes: list[str]
+) -> tuple[dict[str, Tensor], ZooNetworkConfig]:
+    """The tensors under the names of a ``SequentialNetwork``, and the network with their number of outputs.
 
     The library's own network loads them, as it may know older names; strict both ways.
     """
     top = layers_of(network)[-1]
-    classifier = [name for name, role in roles(top).items() if role == WEIGHT][-1]
+    classifier = [name for name, role in parameter_kinds(top).items() if role == WEIGHT][-1]
     shapes = {n: t.shape for n, t in network.build().state_dict().items()}
     head = _head(classifier, set(top.state_dict()), set(shapes))
     tensors = under_own_names(network.renamed(tensors), set(shapes), head, where, notes)
@@ -176,10 +183,10 @@ def _head(classifier: str, top: set[str], names: set[str]) -> str:
     return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
 
 
-def _of_size(wrong: list[str], network: LibraryConfig) -> str:
+def _of_size(wrong: list[str], network: ZooNetworkConfig) -> str:
     """Of positions that are not resized, the size that they are usually of."""
     tags = network.tags()
-    size = network.facts_of(tags[0]).size if tags else None
+    size = network.info_of(tags[0]).size if tags else None
     if not size or size == network.input_size or not any("pos" in name for name in wrong):
         return ""
     return f": they hang on the size of the images, which is usually network.input_size={size}"

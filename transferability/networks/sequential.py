@@ -17,19 +17,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transferability.networks import blocks, caffenet
 from transferability.networks.config import NetworkConfig
-from transferability.networks.modules import NORMALISATIONS, BatchNorm, Dropout, Head, Input
+from transferability.networks.modules import (
+    NORMALIZATIONS,
+    BatchNorm,
+    Dropout,
+    Input,
+    LinearProbeHead,
+)
 from transferability.networks.zoo import base as zoo
 from transferability.networks.zoo.partition import common_path
-from transferability.rng import seed_of, torch_generator
+from transferability.rng import derive_seed, torch_rng
 
 if TYPE_CHECKING:
     from transferability.data.batch import Batch
 
-WEIGHT, BIAS, NORMALISATION = "weight", "bias", "normalisation"  # roles of parameters
+WEIGHT, BIAS, NORMALIZATION = "weight", "bias", "normalization"  # roles of parameters
 
 # By network.kind, the file that makes its layers: ``make_layers(config)``, for ``outputs`` classes,
 # each everything between two chop points, their weights undrawn; and
-# ``draw(config, layers, numbers, key)``, the initial weights of the layers ``numbers`` (from 1)
+# ``init_weights(config, layers, numbers, key)``, the initial weights of the layers ``numbers`` (from 1)
 # under ``key``, drawn on the CPU: alike everywhere.
 MAKERS: dict[str, ModuleType] = {
     "eight-layer": caffenet,
@@ -44,11 +50,11 @@ def layers_of(config: NetworkConfig) -> list[nn.Module]:
     layers = MAKERS[config.kind].make_layers(config)
     if not config.depth:
         return layers
-    shape = layer_costs(config.whole)[config.depth - 1].output
-    return [*layers[: config.depth], Head(shape, config.outputs)]
+    shape = profile_layers(config.whole)[config.depth - 1].output
+    return [*layers[: config.depth], LinearProbeHead(shape, config.outputs)]
 
 
-class Chain(nn.Module):
+class SequentialNetwork(nn.Module):
     """One network of the study: ``input`` (subtract the mean, which belongs to the network),
     then ``layers``.
 
@@ -64,7 +70,7 @@ class Chain(nn.Module):
         self.still = 0  # the lowest so many layers keep the statistics of their BatchNorm
         self.input = Input(mean, config.scale)
         self.layers = nn.ModuleList(layers_of(config))
-        self.fresh(range(1, len(self.layers) + 1), key)
+        self.init_weights(range(1, len(self.layers) + 1), key)
         for parameter in self.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
@@ -76,25 +82,25 @@ class Chain(nn.Module):
             x = layer(x)
         return x
 
-    def fresh(self, numbers: range, key: tuple) -> None:
+    def init_weights(self, numbers: range, key: tuple) -> None:
         """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
         if self.config.depth and len(self.layers) in numbers:
-            self.layers[-1].draw(torch_generator(*key, "head"))
+            self.layers[-1].init_weights(torch_rng(*key, "head"))
             numbers = range(numbers.start, len(self.layers))
-        MAKERS[self.config.kind].draw(self.config, self.layers, numbers, key)
+        MAKERS[self.config.kind].init_weights(self.config, self.layers, numbers, key)
 
     def freeze(self, n: int) -> None:
         """Keep layers 1..n bit for bit as they are: no gradient,
         and BatchNorm statistics stand still.
 
-        The optimiser holds only what requires a gradient,
+        The optimizer holds only what requires a gradient,
         so neither momentum nor weight decay reaches them.
         """
         self.frozen = n
         self.layers[:n].requires_grad_(False)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Chain":
+    def train(self, mode: bool = True) -> "SequentialNetwork":
         """Frozen layers are in evaluation mode, but for a dropout that stays on, as the original's
         does; of ``still`` ones BatchNorm is.
         """
@@ -104,17 +110,17 @@ class Chain(nn.Module):
                 module.eval()
         self.layers[: self.frozen].eval()
         for module in self.layers[: self.frozen].modules():
-            if isinstance(module, Dropout) and module.when_frozen:
+            if isinstance(module, Dropout) and module.active_when_frozen:
                 module.train(mode)
         return self
 
-    def begin_step(self, step: int) -> None:
+    def reseed_dropout(self, step: int) -> None:
         """Choose the dropout masks of this step."""
         for module in self.modules():
             if isinstance(module, Dropout):
-                module.seed.fill_(seed_of(*self.key, "dropout", module.name, step))
+                module.seed.fill_(derive_seed(*self.key, "dropout", module.name, step))
 
-    def drops_within(self, n: int) -> bool:
+    def has_active_dropout(self, n: int) -> bool:
         """Whether the output of layer n depends on this network's own dropout masks now."""
         return any(
             isinstance(m, Dropout) and m.training and m.p > 0 for m in self.layers[:n].modules()
@@ -125,26 +131,28 @@ class Chain(nn.Module):
         first operation.
         """
         layer = self.layers[number - 1]
-        return next(p for name, p in layer.named_parameters() if roles(layer)[name] == WEIGHT)
+        return next(
+            p for name, p in layer.named_parameters() if parameter_kinds(layer)[name] == WEIGHT
+        )
 
 
-def roles(module: nn.Module) -> dict[str, str]:
+def parameter_kinds(module: nn.Module) -> dict[str, str]:
     """The role of each parameter below ``module``, by name: WEIGHT,
-    BIAS or NORMALISATION (scale and shift).
+    BIAS or NORMALIZATION (scale and shift).
 
     By the type of the module that has it; of other modules what has one dimension is a bias.
     """
     found = {}
     for path, part in module.named_modules(remove_duplicate=False):
         for name, parameter in part.named_parameters(path, recurse=False):
-            if isinstance(part, NORMALISATIONS):
-                found[name] = NORMALISATION
+            if isinstance(part, NORMALIZATIONS):
+                found[name] = NORMALIZATION
             else:
                 found[name] = WEIGHT if parameter.dim() > 1 else BIAS
     return found
 
 
-def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
+def copy_layers(source: dict[str, Tensor], network: SequentialNetwork, n: int) -> list[str]:
     """Copy the mean and layers 1..n of a source network's state into ``network``;
     returns the names copied.
 
@@ -170,14 +178,14 @@ def copy_layers(source: dict[str, Tensor], network: Chain, n: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class LayerCost:
+class LayerProfile:
     """What a layer takes, for estimates and floors."""
 
     # those with its parameters: the one that all are in, or all that stand side by side
     modules: str
-    multiply_adds: int  # of one image's forward pass
+    macs: int  # of one image's forward pass
     parameters: int
-    computed: int  # values that its convolutions and matrix products put out, for one image
+    activations: int  # values that its convolutions and matrix products put out, for one image
     output: tuple[int, ...]  # the shape of what it hands on, after pooling, for one image
 
     @property
@@ -187,7 +195,7 @@ class LayerCost:
 
 
 @lru_cache(maxsize=64)
-def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
+def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
     """The cost of each layer, counted by torch without computing anything."""
     layers = nn.ModuleList(layers_of(config)).to("meta").eval()
     x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
@@ -203,7 +211,7 @@ def layer_costs(config: NetworkConfig) -> tuple[LayerCost, ...]:
         parameters = sum(p.numel() for p in layer.parameters())
         operations = counter.get_total_flops() // 2
         costs.append(
-            LayerCost(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:]))
+            LayerProfile(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:]))
         )
     return tuple(costs)
 

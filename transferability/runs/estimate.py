@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transferability.data.packed import PackedDataset
-from transferability.networks.sequential import layer_costs
+from transferability.networks.sequential import profile_layers
 from transferability.runs.progress import Progress
-from transferability.study.jobs import jobs
+from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import RunSpec
 
 
-def multiply_adds(
+def macs(
     job: list[RunSpec],
     dataset: PackedDataset,
     step: Callable[[RunSpec], int],
@@ -26,7 +26,7 @@ def multiply_adds(
     total, prefixes = 0.0, {}
     validated = len(dataset.val_rows(list(job[0].classes)))
     for spec in job:
-        work = [weight(spec) * c.multiply_adds for c in layer_costs(spec.network)]
+        work = [weight(spec) * c.macs for c in profile_layers(spec.network)]
         frozen = spec.cell.frozen
         steps = spec.recipe.steps - step(spec)
         train = steps * spec.recipe.batch_size
@@ -78,15 +78,15 @@ def workload(
     """
     per_image = []
     for specs, at_once in zip(training, threads, strict=True):
-        work = sum(multiply_adds(job, dataset, lambda spec: 0) for job in jobs(specs))
+        work = sum(macs(job, dataset, lambda spec: 0) for job in group_into_jobs(specs))
         images = sum(spec.recipe.steps * spec.recipe.batch_size for spec in specs)
         per_image.append(work / images / min(at_once, len(specs)))
     measured = {_kind(spec) for specs in training for spec in specs}
     known = [spec for spec in to_begin if _kind(spec) in measured]
     ahead = 0.0
-    for generation in {spec.generation for spec in known}:
-        together = [spec for spec in known if spec.generation == generation]
-        work = sum(multiply_adds(job, dataset, step) for job in jobs(together))
+    for stage in {spec.stage for spec in known}:
+        together = [spec for spec in known if spec.stage == stage]
+        work = sum(macs(job, dataset, step) for job in group_into_jobs(together))
         ahead += work / min(max(threads), len(together))
     return Workload(per_image, ahead, len(to_begin) - len(known))
 

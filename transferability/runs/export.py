@@ -6,9 +6,9 @@ from pathlib import Path
 
 from transferability.errors import UserError
 from transferability.files import replacing, save_tensors
-from transferability.networks.config import LibraryConfig
+from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.state_dict import HEADER
-from transferability.networks.zoo.pretrained_info import Facts
+from transferability.networks.zoo.pretrained_info import PretrainedInfo
 from transferability.runs.load import Run
 
 
@@ -21,7 +21,7 @@ def export(run: Run, path: Path) -> None:
             cannot be written.
     """
     network, state = run.spec.network, run.network.state_dict()
-    if not isinstance(network, LibraryConfig):
+    if not isinstance(network, ZooNetworkConfig):
         raise UserError(
             f"{run.spec.run_id} is no network of torchvision or timm: its own names are those in "
             "weights.safetensors in its folder"
@@ -36,7 +36,7 @@ def export(run: Run, path: Path) -> None:
             f"{run.spec.run_id} subtracts a mean image, which is no part of such files: train it "
             "with network.mean=channel"
         )
-    facts = Facts(
+    facts = PretrainedInfo(
         f"exported from {run.spec.run_id}",
         mean=network.channel_mean,
         std=network.channel_std,

@@ -19,7 +19,7 @@ from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
 from transferability.data.transforms import BAD, Preprocessing, fault
 from transferability.errors import UserError, shown
-from transferability.networks.sequential import Chain
+from transferability.networks.sequential import SequentialNetwork
 from transferability.runs.store import Store
 from transferability.study.spec import RunSpec
 
@@ -38,7 +38,11 @@ class Run(nn.Module):
     """
 
     def __init__(
-        self, spec: RunSpec, network: Chain, images: dict[str, Any], metrics: list[dict[str, Any]]
+        self,
+        spec: RunSpec,
+        network: SequentialNetwork,
+        images: dict[str, Any],
+        metrics: list[dict[str, Any]],
     ):
         super().__init__()
         self.spec, self.network, self.metrics = spec, network, metrics
@@ -139,6 +143,6 @@ def load_run(folder: str | Path) -> Run:
             f"{folder} does not say what its classes are called: it was trained by an older version"
         )
     weights = store.weights(spec)
-    network = Chain(spec.network, weights["input.mean"].numpy())
+    network = SequentialNetwork(spec.network, weights["input.mean"].numpy())
     network.load_state_dict(weights)
     return Run(spec, network, images, store.metrics(spec))

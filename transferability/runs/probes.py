@@ -7,17 +7,17 @@ import time
 
 from tqdm import tqdm
 
-from transferability.console import counted, duration
+from transferability.console import duration, pluralize
 from transferability.data.packed import PackedDataset
-from transferability.networks.pretrained import state_of
-from transferability.networks.zoo.pretrained_info import Given
+from transferability.networks.pretrained import pretrained_state_dict
+from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.runs.progress import Due
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
 from transferability.signals import stop_requests
 from transferability.study.spec import RunSpec
 from transferability.training.features import features_of
-from transferability.training.loader import Stream, ahead
+from transferability.training.loader import TaskLoader, prefetch
 from transferability.training.loop import Execution
 from transferability.training.probe import Probe, fit_probe
 
@@ -54,7 +54,9 @@ def _fit(
 ) -> None:
     """Those of one base."""
     base, began = specs[0].source, time.monotonic()
-    source = state_of(base) if isinstance(base, Given) else store.weights(base)
+    source = (
+        pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
+    )
     with tqdm(desc="features", unit="img", disable=None, dynamic_ncols=True) as bar:
         told = _Told(bar, stop)
         features = features_of(
@@ -81,19 +83,19 @@ def _fit(
         return spec, probe, time.monotonic() - started
 
     threads = execution.threads if execution.device.type == "cpu" else 1
-    for spec, probe, seconds in ahead(fitted, specs, threads):
+    for spec, probe, seconds in prefetch(fitted, specs, threads):
         if not math.isfinite(probe.metrics[0]["train_loss"]):
             store.fail(spec, {"step": 0, "lr": spec.recipe.lr, "last": None})
             continue
         made = provenance(spec, seconds + shared, probe.views, len(specs), execution)
-        images_of = Stream.of(spec, dataset, execution.device).images_of
+        images_of = TaskLoader.of(spec, dataset, execution.device).images_of
         made |= {"l2": probe.strength, "images_of": images_of}
         store.finish(spec, probe.network.state_dict(), probe.metrics, made, probe.predictions)
         if stop.is_set():
             raise KeyboardInterrupt
     log.info(
         "%s: top-1 %.3f to %.3f",
-        counted(len(specs), "linear classifier"),
+        pluralize(len(specs), "linear classifier"),
         *_range([store.metrics(s)[-1]["val_top1"] for s in specs if store.is_done(s)]),
     )
 

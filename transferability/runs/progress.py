@@ -23,7 +23,7 @@ from transferability.training.checkpoint import PROGRESS
 
 if TYPE_CHECKING:
     from transferability.training.loop import Cohort
-    from transferability.training.state import Member
+    from transferability.training.state import TrainState
 
 NOTE_SECONDS = 5.0  # between notes, or a step where that takes longer
 KEPT = 25  # notes that a rate is measured over: two minutes
@@ -71,7 +71,7 @@ class Progress:
         return self.left / self.rates[1] if self.rates else None
 
 
-class Notes:
+class ProgressWriter:
     """Notes of networks that train together, ``threads`` at the same moment; called after every
     step. ``clock`` gives seconds.
     """
@@ -90,7 +90,7 @@ class Notes:
         self.points: deque[tuple[float, int, int]] = deque(maxlen=KEPT)
         self.images = self.step = 0
 
-    def __call__(self, step: int, stepped: "list[Member]") -> None:
+    def __call__(self, step: int, stepped: "list[TrainState]") -> None:
         """After training step ``step``, which ``stepped`` made."""
         now, self.step = self.clock(), step + 1
         self.images += len(stepped) * self.recipe.batch_size
@@ -105,20 +105,20 @@ class Notes:
     def progress(self) -> Progress:
         """Where the networks stand after the newest step."""
         points, newest = list(self.points), (self.clock(), self.step, self.images)
-        members = self._members()
+        states = self._members()
         return Progress(
             self.runs,
             points if points[-1][1] == self.step else [*points, newest],
-            sum(self.recipe.steps - m.step for m in members) * self.recipe.batch_size,
-            {m.spec.run_id: [(e["step"], e["val_top1"]) for e in m.metrics[-2:]] for m in members},
+            sum(self.recipe.steps - m.step for m in states) * self.recipe.batch_size,
+            {m.spec.run_id: [(e["step"], e["val_top1"]) for e in m.metrics[-2:]] for m in states},
             f"{os.getpid()} on {platform.node()}",
             time.time(),
             self.threads,
         )
 
-    def _members(self) -> "list[Member]":
+    def _members(self) -> "list[TrainState]":
         """Those that have not failed."""
-        return [m for cohort in self.cohorts for m in cohort.members]
+        return [m for cohort in self.cohorts for m in cohort.states]
 
 
 class Due:

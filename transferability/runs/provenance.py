@@ -34,7 +34,7 @@ def provenance(
         "graphs": execution.graphs,
         "deterministic": execution.deterministic,
         "torch": torch.__version__,
-        "network_made_by": spec.network.made_by,
+        "network_made_by": spec.network.library_version,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "commit": _commit(),

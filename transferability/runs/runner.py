@@ -14,31 +14,31 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from transferability.console import counted, duration
+from transferability.console import duration, pluralize
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
-from transferability.networks.pretrained import state_of
-from transferability.networks.zoo.pretrained_info import Given
+from transferability.networks.pretrained import pretrained_state_dict
+from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.runs.estimate import Workload, workload
 from transferability.runs.probes import fit_wave
-from transferability.runs.progress import Due, Notes, Progress
+from transferability.runs.progress import Due, Progress, ProgressWriter
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
-from transferability.signals import check, stop_requests
+from transferability.signals import raise_if_stopped, stop_requests
 from transferability.study.config import LBFGS
-from transferability.study.jobs import cohort_key, jobs, with_sources
+from transferability.study.jobs import cohort_key, group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 from transferability.training import checkpoint as checkpoints
 from transferability.training.devices import is_out_of_memory, training_device
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 from transferability.training.loop import Cohort, Execution, predict, train
-from transferability.training.state import Member, build_member
+from transferability.training.state import TrainState, build_state
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 
 
-def ensure(
+def train_missing(
     specs: list[RunSpec],
     store: Store,
     dataset: PackedDataset,
@@ -59,10 +59,10 @@ def ensure(
     """
     if sources == "require":
         _require_sources(specs, store)
-    pending = with_sources(specs)
+    pending = with_bases(specs)
     done = [s for s in pending if store.is_done(s)]
     for spec in done:
-        checkpoints.drop(store.folder(spec))
+        checkpoints.delete(store.folder(spec))
     if len(done) == len(pending):
         log.info("nothing to train: all %d networks are finished in %s", len(pending), store.root)
         return
@@ -71,7 +71,7 @@ def ensure(
     store.check_locks()
     log.info(
         "to train: %s of %d, into %s",
-        counted(len(pending) - len(done), "network"),
+        pluralize(len(pending) - len(done), "network"),
         len(pending),
         store.root,
     )
@@ -93,7 +93,7 @@ def _train_pending(
     tried: set[str] = set()
     limit, told = execution.max_networks, False
     while ready := _ready(pending, store, before, tried):
-        check()
+        raise_if_stopped()
         claimed = _claim_wave(ready, store, execution, limit)
         if claimed:
             tried |= {s.run_id for s, _ in claimed}
@@ -152,7 +152,7 @@ def _to_begin(
         for s in pending
         if s.run_id not in now
         and not store.is_done(s)
-        and not any(_failed(one, store, before, tried) for one in with_sources([s]))
+        and not any(_failed(one, store, before, tried) for one in with_bases([s]))
     ]
 
 
@@ -218,13 +218,14 @@ def _claim_wave(
     """
     limit = limit or len(ready)
     claimed: list[tuple[RunSpec, FileLock]] = []
-    for group in jobs(ready):
+    for group in group_into_jobs(ready):
         if claimed and (
-            len(claimed) >= execution.threads or group[0].recipe.pace != claimed[0][0].recipe.pace
+            len(claimed) >= execution.threads
+            or group[0].recipe.batching_key != claimed[0][0].recipe.batching_key
         ):
             continue
         for spec in group[: limit - len(claimed)]:
-            if lock := store.claim(spec):
+            if lock := store.lock(spec):
                 if store.is_done(spec):  # finished by another process in the meantime
                     lock.release()
                 else:
@@ -240,17 +241,19 @@ def make_cohorts(
     """
     cohorts = {}
     weights = {
-        s.source.id: state_of(s.source) if isinstance(s.source, Given) else store.weights(s.source)
+        s.source.id: pretrained_state_dict(s.source)
+        if isinstance(s.source, PretrainedBase)
+        else store.weights(s.source)
         for s in specs
         if s.source
     }
     for spec in specs:
         key = cohort_key(spec)
         if key not in cohorts:
-            cohorts[key] = Cohort(Stream.of(spec, dataset, execution.device), [])
+            cohorts[key] = Cohort(TaskLoader.of(spec, dataset, execution.device), [])
         source = weights[spec.source.id] if spec.source else None
-        member = build_member(spec, cohorts[key].stream, source, store.load_checkpoint(spec))
-        cohorts[key].members.append(member)
+        member = build_state(spec, cohorts[key].stream, source, store.load_checkpoint(spec))
+        cohorts[key].states.append(member)
     return list(cohorts.values())
 
 
@@ -262,7 +265,7 @@ def time_left(progress: Progress, work: Workload) -> str:
     if work.ahead:
         words += f"; of the whole command about {duration(work.seconds([progress]))}"
     if work.unlike:
-        words += f", and {counted(work.unlike, 'network')} of a kind not measured yet"
+        words += f", and {pluralize(work.unlike, 'network')} of a kind not measured yet"
     return words
 
 
@@ -271,11 +274,11 @@ class Watch:
     there is no terminal, lines of the log; called after every step.
     """
 
-    def __init__(self, notes: Notes, bar: tqdm, rest: Callable[[], Workload]):
+    def __init__(self, notes: ProgressWriter, bar: tqdm, rest: Callable[[], Workload]):
         self.notes, self.bar, self.due, self.said = notes, bar, Due(notes.clock), ""
         self.work = lru_cache(maxsize=1)(rest)  # asked for when the first line is due
 
-    def __call__(self, step: int, stepped: list[Member]) -> None:
+    def __call__(self, step: int, stepped: list[TrainState]) -> None:
         """After training step ``step``, which ``stepped`` made."""
         self.notes(step, stepped)
         recipe = self.notes.recipe
@@ -310,25 +313,25 @@ def _train_wave(
     execution: Execution,
     to_begin: Callable[[], list[RunSpec]],
 ) -> None:
-    if specs[0].recipe.optimiser == LBFGS:
+    if specs[0].recipe.optimizer == LBFGS:
         return fit_wave(specs, store, dataset, execution)
     cohorts = make_cohorts(specs, store, dataset, execution)
     recipe = specs[0].recipe
-    members = [m for c in cohorts for m in c.members]
-    resumed = sum(m.step > 0 for m in members)
+    states = [m for c in cohorts for m in c.states]
+    resumed = sum(m.step > 0 for m in states)
     name = " & ".join(dict.fromkeys(f"{s.split} → {s.cell.target}" for s in specs))
-    label = f"{name}, {len(members)} network{'s' * (len(members) > 1)}"
+    label = f"{name}, {len(states)} network{'s' * (len(states) > 1)}"
     again = f", {resumed} resumed" if resumed else ""
     log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, again)
-    todo = sum(recipe.steps - m.step for m in members) * recipe.batch_size
+    todo = sum(recipe.steps - m.step for m in states) * recipe.batch_size
     bar = tqdm(
         total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True
     )
 
     rest = partial(_workload, specs, to_begin, store, dataset, execution)
-    on_step = Watch(Notes(store.root, cohorts, execution.threads), bar, rest)
+    on_step = Watch(ProgressWriter(store.root, cohorts, execution.threads), bar, rest)
 
-    def fail(member: Member, why: dict) -> None:
+    def fail(member: TrainState, why: dict) -> None:
         store.fail(member.spec, why)
         log.warning(
             "%s %s failed at step %d, rate %.3g",
@@ -352,14 +355,14 @@ def _train_wave(
         except KeyboardInterrupt:
             if stop.is_set():  # everything was saved
                 log.info(
-                    "%s: stopped, saved %s", label, _where([m for c in cohorts for m in c.members])
+                    "%s: stopped, saved %s", label, _where([m for c in cohorts for m in c.states])
                 )
             raise
         seconds = time.monotonic() - began
         for cohort in cohorts:
-            for m, predicted in zip(cohort.members, predict(cohort, execution), strict=True):
+            for m, predicted in zip(cohort.states, predict(cohort, execution), strict=True):
                 made = {
-                    **provenance(m.spec, m.seconds, _images(m), len(members), execution),
+                    **provenance(m.spec, m.seconds, _images(m), len(states), execution),
                     "images_of": cohort.stream.images_of,
                 }
                 store.finish(m.spec, m.network.state_dict(), m.metrics, made, predicted)
@@ -368,17 +371,17 @@ def _train_wave(
             raise KeyboardInterrupt
 
 
-def _images(member: Member) -> int:
+def _images(member: TrainState) -> int:
     """How many it was trained on, each as often as it came."""
     return member.step * member.spec.recipe.batch_size
 
 
-def _where(members: list[Member]) -> str:
+def _where(states: list[TrainState]) -> str:
     """How many networks there are, and at which step they stand."""
-    steps = sorted({m.step for m in members})
+    steps = sorted({m.step for m in states})
     at = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
     return (
-        f"{len(members)} at {at} of {members[0].spec.recipe.steps}"
-        if members
+        f"{len(states)} at {at} of {states[0].spec.recipe.steps}"
+        if states
         else "none: all have failed"
     )

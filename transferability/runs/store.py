@@ -29,8 +29,8 @@ from transferability.files import (
     save_tensors,
     write_atomic,
 )
-from transferability.fingerprint import labels_in
-from transferability.study.spec import Images, RunSpec
+from transferability.fingerprint import cosmetic_fields
+from transferability.study.spec import DatasetId, RunSpec
 from transferability.training import checkpoint as checkpoints
 from transferability.training.checkpoint import CHECKPOINTS, PROGRESS, Checkpoint
 
@@ -79,7 +79,7 @@ class Store:
                 )
         return True
 
-    def claim(self, spec: RunSpec) -> FileLock | None:
+    def lock(self, spec: RunSpec) -> FileLock | None:
         """Lock the run for this process, creating its folder; None if another process holds it.
 
         What a killed process left half-written, or said of its progress, and the mark of an earlier
@@ -151,7 +151,7 @@ class Store:
                 pass
         if (folder / "FAILED").exists():
             return "failed"
-        return "half" if checkpoints.any_in(folder) else "missing"
+        return "half" if checkpoints.exists(folder) else "missing"
 
     def specs(self) -> list[RunSpec]:
         """The specification of every run in the store, by folder name;
@@ -165,7 +165,7 @@ class Store:
                 log.warning("left out: %s", error)
         return found
 
-    def packed_otherwise(self, images: Images) -> int:
+    def runs_of_other_packs(self, images: DatasetId) -> int:
         """How many runs are of a dataset of this name that was packed from other images or
         at another size.
         """
@@ -200,7 +200,7 @@ class Store:
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
         write_atomic(folder / "provenance.json", _json(provenance))
         write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
-        checkpoints.drop(folder)
+        checkpoints.delete(folder)
 
     def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
         """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
@@ -252,7 +252,7 @@ class Store:
                     self._check_file(folder, name)
             except UserError as error:
                 damaged.append(str(error))
-            damaged += checkpoints.damaged(folder)
+            damaged += checkpoints.corrupt(folder)
         return len(folders), damaged
 
     def _check_file(self, folder: Path, name: str) -> Path:
@@ -302,7 +302,7 @@ class Store:
             raise UserError(
                 f"{path} cannot be read ({error}): move the folder away to train the run again"
             ) from None
-        if differing := _differences(spec.to_dict(), found, labels_in(spec)):
+        if differing := _differences(spec.to_dict(), found, cosmetic_fields(spec)):
             raise UserError(
                 f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
                 "move the folder away"

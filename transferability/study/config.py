@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
-from transferability.fingerprint import label, later
+from transferability.fingerprint import cosmetic, omit_at
 from transferability.networks import NetworkConfig, config_class
 
 LBFGS = "lbfgs"  # the optimizer that fits a linear classifier to its end
@@ -26,7 +26,7 @@ class RecipeConfig:
     The learning rate is a pure function of the step, see ``optim.py``.
     """
 
-    name: str = label()
+    name: str = cosmetic()
     steps: int
     batch_size: int
     lr: float
@@ -37,7 +37,7 @@ class RecipeConfig:
     gamma: float = 0.1
     warmup_steps: int = 0
     momentum: float = 0.9
-    weight_decay: float = 5e-4  # of weights; biases and normalisation have none
+    weight_decay: float = 5e-4  # of weights; biases and normalization have none
     bias_lr_multiplier: float = 2.0
     copied_lr_multiplier: float = 1.0  # of copied layers that are fine-tuned; common advice is 0.1
     mirror: bool = True
@@ -46,12 +46,12 @@ class RecipeConfig:
     precision: str = "float32"  # float32 | bf16 (autocast, float32 weights)
     # sgd (Caffe's) | adamw (momentum is its first beta) | lbfgs (of An.B alone: its classifier is
     # fitted in at most ``steps`` iterations, see probe.py; of the other settings ``mirror`` counts)
-    optimiser: str = later("sgd")
-    # BatchNorm of copied layers normalises with the source's statistics, in training as well
-    keep_statistics: bool = later(False)
+    optimizer: str = omit_at("sgd")
+    # BatchNorm of copied layers normalizes with the source's statistics, in training as well
+    keep_statistics: bool = omit_at(False)
 
     @property
-    def pace(self) -> tuple:
+    def batching_key(self) -> tuple:
         """What the batches, their precision and the evaluations depend on: networks that have this
         in common can train in one cohort, whatever their rates.
         """
@@ -61,7 +61,7 @@ class RecipeConfig:
             self.mirror,
             self.reshuffle,
             self.precision,
-            self.optimiser,
+            self.optimizer,
             self.eval_every,
             self.eval_batch_size,
         )
@@ -71,7 +71,7 @@ class RecipeConfig:
             require(getattr(self, key) > 0, f"recipe.{key}", getattr(self, key), "a number above 0")
         require(0 < self.lr < math.inf, "recipe.lr", self.lr, "a number above 0")
         known = ("sgd", "adamw", LBFGS)
-        require(self.optimiser in known, "recipe.optimiser", self.optimiser, "sgd, adamw or lbfgs")
+        require(self.optimizer in known, "recipe.optimizer", self.optimizer, "sgd, adamw or lbfgs")
         require(
             self.schedule in ("step", "cosine"), "recipe.schedule", self.schedule, "step or cosine"
         )
@@ -113,7 +113,7 @@ def probe_recipe(mirror: bool) -> RecipeConfig:
         weight_decay=0.0,
         bias_lr_multiplier=1.0,
         mirror=mirror,
-        optimiser=LBFGS,
+        optimizer=LBFGS,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError, shown
 from transferability.networks import NetworkConfig
-from transferability.networks.zoo.pretrained_info import Given
+from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study import cells
 from transferability.study.config import Config, RecipeConfig, StudyConfig, StudyPart, changed
 from transferability.study.spec import RunSpec, make_spec
@@ -129,7 +129,7 @@ def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeCon
 
 def _given(
     weights: str | None, network: NetworkConfig, split: str, tasks: list[str]
-) -> Given | None:
+) -> PretrainedBase | None:
     """The base network of a task A that the split leaves open."""
     if weights and "A" in tasks:
         raise UserError(
@@ -138,9 +138,11 @@ def _given(
         )
     if not weights or tasks != ["B"]:
         return None
-    from transferability.networks.pretrained import open_given  # reads tensors, which needs torch
+    from transferability.networks.pretrained import (
+        load_pretrained,  # reads tensors, which needs torch
+    )
 
-    return open_given(weights, network)
+    return load_pretrained(weights, network)
 
 
 def _cells(part: StudyPart, split: str, targets: list[str], n_layers: int) -> list[cells.Cell]:

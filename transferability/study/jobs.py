@@ -4,10 +4,10 @@ from transferability.errors import UserError
 from transferability.study.spec import RunSpec
 
 
-def with_sources(specs: list[RunSpec]) -> list[RunSpec]:
+def with_bases(specs: list[RunSpec]) -> list[RunSpec]:
     """``specs`` and the runs they start from, each once, sources first."""
     bases = [s.base for s in specs if s.base]
-    earlier = with_sources(bases) if bases else []
+    earlier = with_bases(bases) if bases else []
     return list({s.run_id: s for s in [*earlier, *specs]}.values())
 
 
@@ -20,20 +20,20 @@ def cohort_key(spec: RunSpec) -> tuple:
         spec.images_per_class,
         spec.all_images,
         spec.seed,
-        spec.recipe.pace,
+        spec.recipe.batching_key,
         crop,
     )
 
 
-def jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
+def group_into_jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
     """``runs`` as jobs: those of each train in lockstep,
     and those that others start from come first.
 
     A job's place is its number: a study always makes the same jobs.
     """
     groups: dict[tuple, list[RunSpec]] = {}
-    for spec in sorted(runs, key=lambda s: s.generation):
-        groups.setdefault((spec.generation, *cohort_key(spec)), []).append(spec)
+    for spec in sorted(runs, key=lambda s: s.stage):
+        groups.setdefault((spec.stage, *cohort_key(spec)), []).append(spec)
     return list(groups.values())
 
 
@@ -45,7 +45,7 @@ def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
     """
     if number is None:
         return specs
-    every = jobs(with_sources(specs))
+    every = group_into_jobs(with_bases(specs))
     if not 0 <= number < len(every):
         raise UserError(f"job={number} is not possible: the study has jobs 0 to {len(every) - 1}")
     return every[number]

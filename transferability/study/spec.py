@@ -8,9 +8,9 @@ from typing import Any
 
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
-from transferability.fingerprint import as_text, described, label, later
+from transferability.fingerprint import as_str, cosmetic, omit_at, to_dict
 from transferability.networks import NetworkConfig, config_class
-from transferability.networks.zoo.pretrained_info import Facts, Given
+from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
 from transferability.study import cells
 from transferability.study.cells import Cell
 from transferability.study.config import LBFGS, RecipeConfig, probe_recipe
@@ -20,15 +20,15 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Images:
+class DatasetId:
     """The packed images of a run: which they are,
     and where they are not raw pixels what they went through.
     """
 
-    name: str = label()
+    name: str = cosmetic()
     image_size: int
     checksum: str
-    encoding: str | None = later(None)
+    encoding: str | None = omit_at(None)
 
 
 @dataclass(frozen=True)
@@ -46,28 +46,28 @@ class RunSpec:
         all_images: whether it also trains on the task's validation and test images.
     """
 
-    dataset: Images
-    split: str = label()
+    dataset: DatasetId
+    split: str = cosmetic()
     classes: tuple[int, ...]
     images_per_class: int | None
-    cell: Cell = as_text()
+    cell: Cell = as_str()
     network: NetworkConfig
     recipe: RecipeConfig
     seed: int
-    source: "RunSpec | Given | None" = None
-    all_images: bool = later(False)
+    source: "RunSpec | PretrainedBase | None" = None
+    all_images: bool = omit_at(False)
     format: int = field(default=FORMAT, init=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON's values, the source's specification nested."""
-        return described(self)
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
         """The inverse of :meth:`to_dict`, also of one that went through JSON."""
         network = config_class(values["network"])(**values["network"])
         parts = {
-            "dataset": Images(**values["dataset"]),
+            "dataset": DatasetId(**values["dataset"]),
             "classes": tuple(values["classes"]),
             "cell": cells.parse(values["cell"], network.whole_depth),
             "network": network,
@@ -83,7 +83,7 @@ class RunSpec:
 
         ``network.name`` and ``recipe.name`` are labels: the numbers they stand for are what counts.
         """
-        values = described(self, labels=False)
+        values = to_dict(self, labels=False)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -100,28 +100,30 @@ class RunSpec:
         return self.source if isinstance(self.source, RunSpec) else None
 
     @property
-    def generation(self) -> int:
+    def stage(self) -> int:
         """0 for a run that waits for no other, else one more than its base's."""
-        return self.base.generation + 1 if self.base else 0
+        return self.base.stage + 1 if self.base else 0
 
     @property
-    def given(self) -> Given | None:
+    def given(self) -> PretrainedBase | None:
         """The base that is given, which it starts from at first or second hand."""
         return self.base.given if self.base else self.source
 
 
-def given_of(specs: list[RunSpec]) -> Given | None:
+def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
     """The base that runs of a study start from, where one is given."""
     return next((s.given for s in specs if s.given), None)
 
 
-def _source_in(values: dict[str, Any] | None) -> RunSpec | Given | None:
+def _source_in(values: dict[str, Any] | None) -> RunSpec | PretrainedBase | None:
     if values is None:
         return None
     if "digest" not in values:
         return RunSpec.from_dict(values)
     network = config_class(values["network"])(**values["network"])
-    return Given(**values | {"network": network, "facts": Facts(**values["facts"])})
+    return PretrainedBase(
+        **values | {"network": network, "facts": PretrainedInfo(**values["facts"])}
+    )
 
 
 def make_spec(
@@ -133,7 +135,7 @@ def make_spec(
     seed: int,
     images_per_class: int | None = None,
     source_recipe: RecipeConfig | None = None,
-    given: Given | None = None,
+    given: PretrainedBase | None = None,
 ) -> RunSpec:
     """The specification of ``cell`` and, nested, of the base it starts from.
 
@@ -150,9 +152,9 @@ def make_spec(
     tasks = tasks_of(split, dataset)
     if cell.target not in tasks:
         raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
-    if recipe.optimiser == LBFGS and not (cell.short and cell.copied and cell.frozen):
+    if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
         raise UserError(
-            f"{cell}: recipe.optimiser=lbfgs fits linear classifiers on frozen layers, such as A3.B"
+            f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"
         )
     source = given if cell.copied and cell.source not in tasks else None
     if cell.again:
@@ -182,10 +184,10 @@ def make_spec(
             f"network.input_size={network.input_size} is not possible: the packed images of "
             f"{dataset.name} are {dataset.image_size} pixels a side (dataset.image_size)"
         )
-    if network.normalises_batches and recipe.batch_size == 1:
-        raise UserError("recipe.batch_size=1 is not possible with network.normalisation=batch")
+    if network.has_batch_norm and recipe.batch_size == 1:
+        raise UserError("recipe.batch_size=1 is not possible with network.normalization=batch")
     return RunSpec(
-        dataset=Images(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
+        dataset=DatasetId(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
         split=split_name(split),
         classes=tuple(classes),
         images_per_class=images_per_class,
@@ -206,7 +208,7 @@ def _first_phase(
     seed: int,
     images_per_class: int | None,
     first_recipe: RecipeConfig | None,
-    given: Given | None,
+    given: PretrainedBase | None,
 ) -> RunSpec:
     """The network that the second of two phases goes on from: a linear classifier is fitted to its
     end, where nothing else is said. Its own base has the recipe of the second phase.

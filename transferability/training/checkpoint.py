@@ -97,19 +97,19 @@ def saved_step(folder: Path) -> int:
     return 0
 
 
-def any_in(folder: Path) -> bool:
+def exists(folder: Path) -> bool:
     """Whether there is a checkpoint, whole or not."""
     return any((folder / name).exists() for name in CHECKPOINTS)
 
 
-def drop(folder: Path) -> None:
+def delete(folder: Path) -> None:
     """Remove what a finished run does not need, where it is still there and can be removed."""
     for name in (*CHECKPOINTS, PROGRESS):
         with suppress(OSError):
             (folder / name).unlink()
 
 
-def damaged(folder: Path) -> Iterator[str]:
+def corrupt(folder: Path) -> Iterator[str]:
     """A line for each checkpoint that is not as it was written."""
     for name in CHECKPOINTS:
         try:

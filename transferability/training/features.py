@@ -24,12 +24,12 @@ from torch import Tensor
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
 from transferability.files import remove_leftovers, replacing
-from transferability.fingerprint import described
-from transferability.networks.modules import pooled
-from transferability.networks.sequential import Chain, copy_layers
-from transferability.signals import check
+from transferability.fingerprint import to_dict
+from transferability.networks.modules import global_avg_pool
+from transferability.networks.sequential import SequentialNetwork, copy_layers
+from transferability.signals import raise_if_stopped
 from transferability.study.spec import RunSpec
-from transferability.training.loader import ahead
+from transferability.training.loader import prefetch
 from transferability.training.state import one_thread
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def features_of(
 
 def _key(spec: RunSpec, dataset: PackedDataset) -> str:
     """The base's weights, the images, and what is done to these."""
-    network = described(spec.network.whole, labels=False)
+    network = to_dict(spec.network.whole, labels=False)
     network.pop("outputs")
     parts = [spec.source.id, dataset.checksum, dataset.image_size, network]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -98,14 +98,14 @@ def _name(n: int, mirrored: bool) -> str:
     return f"layer-{n:03d}{'-mirrored' if mirrored else ''}.npy"
 
 
-def _frozen(spec: RunSpec, source: dict[str, Tensor], top: int) -> Chain:
-    network = Chain(spec.network.whole, source["input.mean"].numpy())
+def _frozen(spec: RunSpec, source: dict[str, Tensor], top: int) -> SequentialNetwork:
+    network = SequentialNetwork(spec.network.whole, source["input.mean"].numpy())
     copy_layers(source, network, top)
     return network.requires_grad_(False).eval()
 
 
 def _compute(
-    network: Chain,
+    network: SequentialNetwork,
     dataset: PackedDataset,
     mirrored: bool,
     folder: Path,
@@ -130,7 +130,7 @@ def _compute(
             x = network.input(Batch(images, same, same, same, flags, size))
             for layer in layers:
                 x = layer(x)
-                found = pooled(x).float().clamp(-LARGEST, LARGEST)
+                found = global_avg_pool(x).float().clamp(-LARGEST, LARGEST)
                 out.append(found.half().cpu().numpy())
         return out
 
@@ -140,9 +140,11 @@ def _compute(
         paths = [stack.enter_context(replacing(folder / name)) for name in names][::-1]
         files: list[np.ndarray] = []
         for start, values in zip(
-            range(0, count, IMAGES), ahead(forward, range(0, count, IMAGES), threads), strict=True
+            range(0, count, IMAGES),
+            prefetch(forward, range(0, count, IMAGES), threads),
+            strict=True,
         ):
-            check()
+            raise_if_stopped()
             if not files:
                 files = [
                     open_memmap(path, "w+", np.float16, (count, value.shape[1]))

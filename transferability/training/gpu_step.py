@@ -2,7 +2,7 @@
 
 Four ways to execute what ``state.py`` says: networks of equal shape are stacked and trained as
 one; the forward and backward passes of all networks are captured once and replayed as one CUDA
-graph; in it small networks run side by side, on branches; one optimiser step updates all.
+graph; in it small networks run side by side, on branches; one optimizer step updates all.
 """
 
 import logging
@@ -16,13 +16,15 @@ from torch.func import functional_call, vmap
 from transferability.data.batch import Batch
 from transferability.errors import reason
 from transferability.networks.kernels import fused
-from transferability.networks.sequential import NORMALISATION, roles
+from transferability.networks.sequential import NORMALIZATION, parameter_kinds
 from transferability.training.devices import cuda_stream, is_out_of_memory
-from transferability.training.optim import optimiser_of, set_rate
-from transferability.training.state import Member, SharedPrefix, autocast, note_losses
+from transferability.training.optim import optimizer_of, set_learning_rate
+from transferability.training.state import PrefixCache, TrainState, autocast, record_losses
 
 log = logging.getLogger(__name__)
-Work = list[tuple[Batch, list[Member]]]  # the batch of each stream, and the networks that see it
+Work = list[
+    tuple[Batch, list[TrainState]]
+]  # the batch of each stream, and the networks that see it
 # passes before a capture: kernels are compiled and chosen, libraries ask for their memory
 WARM_UP = 3
 # networks that run side by side in a graph where a batch has at most so many pixels a channel: a
@@ -30,7 +32,7 @@ WARM_UP = 3
 BRANCHES, SMALL = 8, 1 << 20
 
 
-class Steps:
+class GpuStep:
     """Makes steps; what was built for a set of networks is kept as long as the same
     networks take part.
     """
@@ -43,29 +45,29 @@ class Steps:
         """One training step of every network of ``work``;
         all stand at the same step of one recipe.
         """
-        networks = [[id(m) for m in members] for _, members in work]
+        networks = [[id(m) for m in states] for _, states in work]
         if not any(networks):  # those that are behind have failed; the others wait for their step
             return
         if networks != self._networks:
             self._step = None  # its memory first
-            self._networks, self._step = networks, _Step(work, self.stacked, self.graphs)
+            self._networks, self._step = networks, _CapturedStep(work, self.stacked, self.graphs)
         self._step([batch for batch, _ in work])
 
 
-class _Step:
+class _CapturedStep:
     """The step of one set of networks."""
 
     def __init__(self, work: Work, stacked: bool, graphs: bool):
-        self.members = [m for _, members in work for m in members]
-        self.stacks = [_stacks(members, stacked) for _, members in work]
-        self.update = JointUpdate(self.members)
+        self.states = [m for _, states in work for m in states]
+        self.stacks = [_stacks(states, stacked) for _, states in work]
+        self.update = JointOptimizer(self.states)
         self.inputs = [_copy(batch) for batch, _ in work] if graphs else None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.branches = BRANCHES if graphs and all(_is_small(batch) for batch, _ in work) else 1
 
     def __call__(self, batches: list[Batch]) -> None:
-        for m in self.members:
-            m.network.begin_step(m.step)
+        for m in self.states:
+            m.network.reseed_dropout(m.step)
         if self.inputs is not None and self.graph is None:
             self.graph = self._capture(self.inputs[0].images.device)
             if self.graph is None:
@@ -90,7 +92,7 @@ class _Step:
     def gradients(self, batches: list[Batch]) -> None:
         """Loss and gradients of every network."""
         for batch, stacks in zip(batches, self.stacks, strict=True):
-            shared = SharedPrefix(batch)
+            shared = PrefixCache(batch)
             if self.branches == 1:
                 for stack in stacks:
                     stack.gradients(batch, shared)
@@ -98,14 +100,14 @@ class _Step:
                 self._on_branches(stacks, batch, shared)
 
     def _on_branches(
-        self, stacks: "list[Member | Stack]", batch: Batch, shared: SharedPrefix
+        self, stacks: "list[TrainState | StackedNetworks]", batch: Batch, shared: PrefixCache
     ) -> None:
         """The same on several streams, where nothing but what is shared has to wait."""
         device = batch.images.device
         streams = [cuda_stream(device, f"branch {i}") for i in range(self.branches)]
         trunk = torch.cuda.current_stream(device)
         for stack in stacks:
-            for m in stack.members if isinstance(stack, Stack) else [stack]:
+            for m in stack.states if isinstance(stack, StackedNetworks) else [stack]:
                 with autocast(batch, m.spec.recipe):
                     shared(m, m.network.frozen)
         for stream in streams:
@@ -121,7 +123,7 @@ class _Step:
         and gradients; None where a network asks the host in the middle of a step.
         """
         # BatchNorm counts passes
-        statistics = [(b, b.clone()) for m in self.members for b in m.network.buffers()]
+        statistics = [(b, b.clone()) for m in self.states for b in m.network.buffers()]
         side, graph = cuda_stream(device, "capture"), torch.cuda.CUDAGraph()
         with torch.cuda.device(device):  # graphs belong to the current one
             side.wait_stream(torch.cuda.current_stream())
@@ -131,8 +133,8 @@ class _Step:
             torch.cuda.current_stream().wait_stream(side)
             for buffer, before in statistics:
                 buffer.copy_(before)
-            for m in self.members:
-                m.optimiser.zero_grad(set_to_none=True)
+            for m in self.states:
+                m.optimizer.zero_grad(set_to_none=True)
             usual = torch.cuda.current_stream()
             try:
                 # The thread that reads the next batch may ask for memory meanwhile.
@@ -166,32 +168,32 @@ def _copy(batch: Batch) -> Batch:
     return Batch(**{k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()})
 
 
-def _stacks(members: list[Member], stacked: bool) -> "list[Member | Stack]":
+def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | StackedNetworks]":
     """Networks of equal shape together; those that are trained whole must also see
     the same input.
     """
     if not stacked:
-        return list(members)
-    alike: dict[tuple, list[Member]] = {}
-    for m in members:
+        return list(states)
+    alike: dict[tuple, list[TrainState]] = {}
+    for m in states:
         n = m.network.frozen
         alike.setdefault(
             (n, m.network.still, m.spec.network, m.prefix_key(0) if n == 0 else None), []
         ).append(m)
-    return [Stack(some) if len(some) > 1 else some[0] for some in alike.values()]
+    return [StackedNetworks(some) if len(some) > 1 else some[0] for some in alike.values()]
 
 
-class Stack:
+class StackedNetworks:
     """Networks with equally many frozen layers, whose trained layers run as one network with a
     dimension more.
 
-    Their parameters and buffers become views of stacked tensors: all that a ``Member`` does
+    Their parameters and buffers become views of stacked tensors: all that a ``TrainState`` does
     goes on working.
     """
 
-    def __init__(self, members: list[Member]):
-        self.members, self.frozen = members, members[0].network.frozen
-        tops = [nn.Sequential(*m.network.layers[self.frozen :]) for m in members]
+    def __init__(self, states: list[TrainState]):
+        self.states, self.frozen = states, states[0].network.frozen
+        tops = [nn.Sequential(*m.network.layers[self.frozen :]) for m in states]
         self.top = tops[0]
         own = [dict(top.named_parameters()) for top in tops]
         self.parameters = {
@@ -199,21 +201,21 @@ class Stack:
         }
         state = [dict(top.named_buffers()) for top in tops]
         self.buffers = {name: _stacked([b[name] for b in state]) for name in state[0]}
-        for i in range(len(members)):
+        for i in range(len(states)):
             for mine, stacked in ((own[i], self.parameters), (state[i], self.buffers)):
                 for name, tensor in mine.items():
                     tensor.data = stacked[name].detach()[i]
-        self._own, self._roles = own, roles(self.top)
+        self._own, self._roles = own, parameter_kinds(self.top)
 
-    def gradients(self, batch: Batch, shared: SharedPrefix) -> None:
+    def gradients(self, batch: Batch, shared: PrefixCache) -> None:
         """The loss and the gradients of every network of the stack."""
-        with autocast(batch, self.members[0].spec.recipe):
-            inputs = [shared(m, self.frozen) for m in self.members]
+        with autocast(batch, self.states[0].spec.recipe):
+            inputs = [shared(m, self.frozen) for m in self.states]
         one = all(x is inputs[0] for x in inputs)
         x = inputs[0] if one else torch.stack(inputs)
-        # Autocast does not reach into vmap: here is what it does, to all but normalisation.
+        # Autocast does not reach into vmap: here is what it does, to all but normalization.
         cast = {
-            k: p if self._roles[k] == NORMALISATION else p.to(x.dtype)
+            k: p if self._roles[k] == NORMALIZATION else p.to(x.dtype)
             for k, p in self.parameters.items()
         }
         with fused(False):
@@ -223,7 +225,7 @@ class Stack:
         for parameter in self.parameters.values():
             parameter.grad = None
         losses.sum().backward()
-        for i, m in enumerate(self.members):
+        for i, m in enumerate(self.states):
             m.loss = losses[i].detach()
             for name, parameter in self._own[i].items():
                 parameter.grad = self.parameters[name].grad[i]
@@ -250,37 +252,37 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     return out
 
 
-class JointUpdate:
-    """The optimiser step of many networks at once;
-    each keeps its own optimiser's state, which is the same.
+class JointOptimizer:
+    """The optimizer step of many networks at once;
+    each keeps its own optimizer's state, which is the same.
     """
 
-    def __init__(self, members: list[Member]):
-        self.members = members
+    def __init__(self, states: list[TrainState]):
+        self.states = states
         keys = ("recipe", "multiplier", "weight_decay")
         groups: dict[tuple, list[nn.Parameter]] = {}
-        for m in members:
-            for group in m.optimiser.param_groups:
+        for m in states:
+            for group in m.optimizer.param_groups:
                 groups.setdefault(tuple(group[k] for k in keys), []).extend(group["params"])
-        self.optimiser = optimiser_of(
+        self.optimizer = optimizer_of(
             [{"params": p, **dict(zip(keys, key, strict=True))} for key, p in groups.items()],
-            members[0].spec.recipe,
+            states[0].spec.recipe,
         )
-        self.loss_sum, self.first_bad = (
-            torch.stack([getattr(m, k) for m in members]) for k in ("loss_sum", "first_bad")
+        self.loss_sum, self.diverged_at = (
+            torch.stack([getattr(m, k) for m in states]) for k in ("loss_sum", "diverged_at")
         )
-        for i, m in enumerate(members):
-            m.loss_sum, m.first_bad = self.loss_sum[i], self.first_bad[i]
+        for i, m in enumerate(states):
+            m.loss_sum, m.diverged_at = self.loss_sum[i], self.diverged_at[i]
             for parameter in m.network.parameters():
                 if parameter.requires_grad:
-                    self.optimiser.state[parameter] = m.optimiser.state[parameter]
+                    self.optimizer.state[parameter] = m.optimizer.state[parameter]
 
     def __call__(self) -> None:
-        step = self.members[0].step
-        set_rate(self.optimiser, step)
-        self.optimiser.step()
-        note_losses(
-            torch.stack([m.loss for m in self.members]), self.loss_sum, self.first_bad, step
+        step = self.states[0].step
+        set_learning_rate(self.optimizer, step)
+        self.optimizer.step()
+        record_losses(
+            torch.stack([m.loss for m in self.states]), self.loss_sum, self.diverged_at, step
         )
-        for m in self.members:
+        for m in self.states:
             m.step += 1

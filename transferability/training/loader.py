@@ -17,7 +17,7 @@ from torch import Tensor
 
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
-from transferability.rng import numpy_generator
+from transferability.rng import numpy_rng
 from transferability.study.config import RecipeConfig
 from transferability.training.devices import cuda_stream
 
@@ -32,7 +32,7 @@ READERS = {"cpu": 2, "cuda": 8}
 K, T = TypeVar("K"), TypeVar("T")
 
 
-def ahead(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
+def prefetch(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
     """``function(key)`` for each key in order; ``threads`` compute the next ones,
     one more waits.
     """
@@ -45,7 +45,7 @@ def ahead(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterat
             yield done
 
 
-class Stream:
+class TaskLoader:
     """Training and validation batches of one task.
 
     Args:
@@ -85,7 +85,7 @@ class Stream:
             self._resident = dataset.images_on(device)
 
     @classmethod
-    def of(cls, spec: "RunSpec", dataset: PackedDataset, device: torch.device) -> "Stream":
+    def of(cls, spec: "RunSpec", dataset: PackedDataset, device: torch.device) -> "TaskLoader":
         """The batches that a run sees."""
         return cls(
             dataset,
@@ -131,7 +131,7 @@ class Stream:
             return np.arange(len(self.train_rows))
         known, order = self._cached_order
         if known != epoch:
-            order = numpy_generator(self.seed, "order", epoch).permutation(len(self.train_rows))
+            order = numpy_rng(self.seed, "order", epoch).permutation(len(self.train_rows))
             self._cached_order = epoch, order  # at once: the readers are several threads
         return order
 
@@ -145,13 +145,13 @@ class Stream:
 
     def validation(self) -> Iterator[Batch]:
         """Every validation image of the task once, centre crop, no mirror; read ahead."""
-        return self.in_order(self.val_rows)
+        return self.batches_of(self.val_rows)
 
     def test(self) -> Iterator[Batch]:
         """Every test image of the task once, as :meth:`validation`; none where there are none."""
-        return self.in_order(self.test_rows)
+        return self.batches_of(self.test_rows)
 
-    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+    def batches_of(self, rows: np.ndarray) -> Iterator[Batch]:
         """These rows once, centre crop, no mirror; read ahead."""
         size = self.recipe.eval_batch_size
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -160,7 +160,7 @@ class Stream:
     def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
         """Rows, top, left and mirror of a training step."""
         size, room = self.recipe.batch_size, self._dataset.image_size - self.crop
-        draw = numpy_generator(self.seed, "augment", step)
+        draw = numpy_rng(self.seed, "augment", step)
         top, left = draw.integers(0, room + 1, (2, size))
         mirror = (draw.random(size) < 0.5) & self.recipe.mirror
         return self.rows(step), top, left, mirror
@@ -176,7 +176,7 @@ class Stream:
         """The batches that ``choose`` describes for each key;
         more are being read while one is used.
         """
-        for sent in ahead(lambda key: self._send(*choose(key)), keys, READERS[self.device.type]):
+        for sent in prefetch(lambda key: self._send(*choose(key)), keys, READERS[self.device.type]):
             yield self._arrived(*sent)
 
     def _send(

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferability.data.batch import Batch
-from transferability.training.gpu_step import Steps
-from transferability.training.loader import Stream
+from transferability.training.gpu_step import GpuStep
+from transferability.training.loader import TaskLoader
 from transferability.training.optim import learning_rate
-from transferability.training.state import Member, SharedPrefix
+from transferability.training.state import PrefixCache, TrainState
 
 # times what the last checkpoints took, at least,
 # until the next: they never take more than 3% of the time
@@ -31,8 +31,8 @@ SAVING = 30
 class Cohort:
     """Networks with one target task and the stream that feeds them."""
 
-    stream: Stream
-    members: list[Member]
+    stream: TaskLoader
+    states: list[TrainState]
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Execution:
 def train(
     cohorts: list[Cohort],
     execution: Execution,
-    save: Callable[[Member], None],
-    fail: Callable[[Member, dict], None],
-    on_step: Callable[[int, list[Member]], None] = lambda step, active: None,
+    save: Callable[[TrainState], None],
+    fail: Callable[[TrainState, dict], None],
+    on_step: Callable[[int, list[TrainState]], None] = lambda step, active: None,
     stop: threading.Event | None = None,
 ) -> None:
     """Train every network of ``cohorts`` to the end of their common recipe.
@@ -66,29 +66,29 @@ def train(
     evaluation or checkpoint; the others do not notice.
 
     Args:
-        save: called with a member when it should be checkpointed.
-        fail: called with a member that leaves, and where it failed.
-        on_step: called after each step with the step and the members that made it.
-        stop: when set, all members are saved after the step (and its evaluation) that is under way.
+        save: called with a state when it should be checkpointed.
+        fail: called with a state that leaves, and where it failed.
+        on_step: called after each step with the step and the states that made it.
+        stop: when set, all states are saved after the step (and its evaluation) that is under way.
 
     Raises:
         KeyboardInterrupt: ``stop`` was set.
     """
-    recipe = cohorts[0].members[0].spec.recipe
-    start = min(m.step for cohort in cohorts for m in cohort.members)
+    recipe = cohorts[0].states[0].spec.recipe
+    start = min(m.step for cohort in cohorts for m in cohort.states)
     streams = [c.stream.batches(start, recipe.steps) for c in cohorts]
     saved, pause = time.monotonic(), execution.checkpoint_seconds
     for m in _members(cohorts):
         m.network.train()
     with _workers(execution) as run:
         large = execution.stacked or execution.graphs
-        advance = Steps(execution.stacked, execution.graphs) if large else _on_threads(run)
+        advance = GpuStep(execution.stacked, execution.graphs) if large else _on_threads(run)
         for step in range(start, recipe.steps):
             began = time.monotonic()
-            active = [[m for m in cohort.members if m.step == step] for cohort in cohorts]
-            stepped = [m for members in active for m in members]
+            active = [[m for m in cohort.states if m.step == step] for cohort in cohorts]
+            stepped = [m for states in active for m in states]
             advance(
-                [(next(batches), members) for batches, members in zip(streams, active, strict=True)]
+                [(next(batches), states) for batches, states in zip(streams, active, strict=True)]
             )
             stopping = stop is not None and stop.is_set()
             evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
@@ -97,7 +97,7 @@ def train(
                 _drop_failed(cohorts, fail)
             if evaluating:
                 for cohort in cohorts:  # a network that is ahead was evaluated at this step already
-                    evaluate([m for m in cohort.members if m in stepped], cohort.stream, run)
+                    evaluate([m for m in cohort.states if m in stepped], cohort.stream, run)
             for m in stepped:
                 m.seconds += (time.monotonic() - began) / len(stepped)
             on_step(step, stepped)
@@ -114,29 +114,29 @@ def train(
                 return
 
 
-def _members(cohorts: list[Cohort]) -> list[Member]:
-    return [m for cohort in cohorts for m in cohort.members]
+def _members(cohorts: list[Cohort]) -> list[TrainState]:
+    return [m for cohort in cohorts for m in cohort.states]
 
 
-def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[Member]]]], None]:
+def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[TrainState]]]], None]:
     """Steps in which every network runs on a thread of its own."""
 
-    def advance(work: list[tuple[Batch, list[Member]]]) -> None:
-        shared = [(batch, SharedPrefix(batch), members) for batch, members in work]
-        calls = [(m, batch, prefix) for batch, prefix, members in shared for m in members]
+    def advance(work: list[tuple[Batch, list[TrainState]]]) -> None:
+        shared = [(batch, PrefixCache(batch), states) for batch, states in work]
+        calls = [(m, batch, prefix) for batch, prefix, states in shared for m in states]
         # The longest first: no thread is left with a whole network at the end of a step.
-        run(Member.train_step, sorted(calls, key=lambda call: call[0].network.frozen))
+        run(TrainState.train_step, sorted(calls, key=lambda call: call[0].network.frozen))
 
     return advance
 
 
-def _drop_failed(cohorts: list[Cohort], fail: Callable[[Member, dict], None]) -> None:
+def _drop_failed(cohorts: list[Cohort], fail: Callable[[TrainState, dict], None]) -> None:
     """Take the networks that failed out of their cohorts."""
     for cohort in cohorts:
-        for m in list(cohort.members):
+        for m in list(cohort.states):
             if why := m.failure():
                 fail(m, why)
-                cohort.members.remove(m)
+                cohort.states.remove(m)
 
 
 @dataclass
@@ -146,26 +146,26 @@ class _Score:
     labels: list[Tensor] = field(default_factory=list)  # what each image is taken for
 
 
-def evaluate(members: list[Member], stream: Stream, run: Callable) -> None:
+def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> None:
     """Top-1 accuracy and mean loss of every network on the whole validation set,
     each batch shared.
     """
-    scores = {id(m): _Score() for m in members}
+    scores = {id(m): _Score() for m in states}
 
-    def score(member: Member, batch: Batch, shared: SharedPrefix) -> None:
+    def score(state: TrainState, batch: Batch, shared: PrefixCache) -> None:
         with torch.no_grad():
-            logits = member.logits(batch, shared)
-            mine = scores[id(member)]
+            logits = state.logits(batch, shared)
+            mine = scores[id(state)]
             mine.labels.append(logits.argmax(1))
             mine.correct = mine.correct + (mine.labels[-1] == batch.labels).sum()
             mine.loss = mine.loss + F.cross_entropy(logits, batch.labels, reduction="sum").double()
 
-    for m in members:
+    for m in states:
         m.network.eval()
     for batch in stream.validation():
-        shared = SharedPrefix(batch)
-        run(score, [(m, batch, shared) for m in members])
-    for m in members:
+        shared = PrefixCache(batch)
+        run(score, [(m, batch, shared) for m in states])
+    for m in states:
         m.network.train()
         steps = m.step - (m.metrics[-1]["step"] if m.metrics else 0)
         mine = scores[id(m)]
@@ -188,27 +188,27 @@ def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
     there are any.
 
     Returns:
-        A dictionary a network, in the order of the members: ``validation``, ``test`` -> the label,
+        A dictionary a network, in the order of the states: ``validation``, ``test`` -> the label,
         (images,) int16, in the order of the packed file.
     """
     parts = {"validation": cohort.stream.validation, "test": cohort.stream.test}
-    found = [{part: [] for part in parts} for _ in cohort.members]
-    for m, own in zip(cohort.members, found, strict=True):
+    found = [{part: [] for part in parts} for _ in cohort.states]
+    for m, own in zip(cohort.states, found, strict=True):
         step, labels = m.validated or (None, None)
         own["validation"] += [labels] if step == m.step else []  # known from the last evaluation
 
-    def look(member: Member, batch: Batch, shared: SharedPrefix, labels: list[Tensor]) -> None:
+    def look(state: TrainState, batch: Batch, shared: PrefixCache, labels: list[Tensor]) -> None:
         with torch.no_grad():
-            labels.append(member.logits(batch, shared).argmax(1))
+            labels.append(state.logits(batch, shared).argmax(1))
 
-    for m in cohort.members:
+    for m in cohort.states:
         m.network.eval()
     with _workers(execution) as run:
         for part, batches in parts.items():
-            pairs = zip(cohort.members, found, strict=True)
+            pairs = zip(cohort.states, found, strict=True)
             mine = [(m, own[part]) for m, own in pairs if not own[part]]
             for batch in batches() if mine else ():
-                shared = SharedPrefix(batch)
+                shared = PrefixCache(batch)
                 run(look, [(m, batch, shared, labels) for m, labels in mine])
     return [
         {part: torch.cat(own).cpu().to(torch.int16) for part, own in labels.items() if own}

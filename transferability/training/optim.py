@@ -1,4 +1,4 @@
-"""The optimiser of the original: Caffe's SGD, with its multipliers for biases, and pure
+"""The optimizer of the original: Caffe's SGD, with its multipliers for biases, and pure
 learning-rate schedules; AdamW, which transformers want, with the same.
 """
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from transferability.networks.sequential import BIAS, WEIGHT, Chain, roles
+from transferability.networks.sequential import BIAS, WEIGHT, SequentialNetwork, parameter_kinds
 from transferability.study.config import RecipeConfig
 
 
@@ -24,26 +24,28 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
     return rate * min(1.0, (step + 1) / (recipe.warmup_steps + 1))
 
 
-def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.optim.Optimizer:
-    """The recipe's optimiser over every parameter that is not frozen.
+def create_optimizer(
+    network: SequentialNetwork, copied: int, recipe: RecipeConfig
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over every parameter that is not frozen.
 
     Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2
     and 0).
-    Normalisation scales: rate x 1, no decay. Copied layers (1..copied): rate x
+    Normalization scales: rate x 1, no decay. Copied layers (1..copied): rate x
     ``copied_lr_multiplier``.
-    Each group keeps its ``recipe`` and ``multiplier``; :func:`set_rate` applies them.
+    Each group keeps its ``recipe`` and ``multiplier``; :func:`set_learning_rate` applies them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for index, layer in enumerate(network.layers):
         of_layer = recipe.copied_lr_multiplier if index < copied else 1.0
-        role = roles(layer)
+        role = parameter_kinds(layer)
         for name, parameter in layer.named_parameters():
             if not parameter.requires_grad:
                 continue
             multiplier = of_layer * (recipe.bias_lr_multiplier if role[name] == BIAS else 1.0)
             decay = recipe.weight_decay if role[name] == WEIGHT else 0.0
             groups.setdefault((multiplier, decay), []).append(parameter)
-    return optimiser_of(
+    return optimizer_of(
         [
             {
                 "params": parameters,
@@ -57,23 +59,23 @@ def make_optimiser(network: Chain, copied: int, recipe: RecipeConfig) -> torch.o
     )
 
 
-def optimiser_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimizer:
-    """The recipe's optimiser over these groups of parameters; AdamW is that of Loshchilov & Hutter
+def optimizer_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimizer:
+    """The recipe's optimizer over these groups of parameters; AdamW is that of Loshchilov & Hutter
     (2019), its first beta the recipe's momentum.
     """
-    if recipe.optimiser == "adamw":
+    if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=True)
     return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, step: int) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
     """Set the rates of step ``step``, each group's by its recipe.
 
     Of SGD: Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves v as it is.
     torch keeps ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it.
     Scaling the momentum by the ratio of the two rates makes torch's rule Caffe's, exactly.
     """
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         recipe = group["recipe"]
         rate = learning_rate(step, recipe)
         ratio = learning_rate(step - 1, recipe) / rate if step else 1.0

@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from transferability.data.packed import PackedDataset
-from transferability.networks.modules import Head
-from transferability.networks.sequential import Chain
+from transferability.networks.modules import LinearProbeHead
+from transferability.networks.sequential import SequentialNetwork
 from transferability.study.spec import RunSpec
 from transferability.training.features import Features
 from transferability.training.state import initial_network, one_thread
@@ -44,7 +44,7 @@ class Probe:
         views: training images, mirror images counted.
     """
 
-    network: Chain
+    network: SequentialNetwork
     metrics: list[dict]
     predictions: dict[str, Tensor]
     strength: float
@@ -123,7 +123,7 @@ def fit_probe(
     return Probe(network, [evaluation], predictions, STRENGTHS[best], views)
 
 
-def _put(fit: _Fit, head: Head) -> None:
+def _put(fit: _Fit, head: LinearProbeHead) -> None:
     with torch.no_grad():
         head.norm.running_mean.copy_(fit.mean)
         head.norm.running_var.copy_(fit.var)

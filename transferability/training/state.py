@@ -1,4 +1,4 @@
-"""One network of a cohort: its weights, its optimiser, where it stands, and how it makes a step."""
+"""One network of a cohort: its weights, its optimizer, where it stands, and how it makes a step."""
 
 import hashlib
 import json
@@ -13,22 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferability.data.batch import Batch
-from transferability.fingerprint import described
+from transferability.fingerprint import to_dict
 from transferability.networks.config import NetworkConfig
 from transferability.networks.modules import BatchNorm, channels_subtracted
-from transferability.networks.sequential import Chain, copy_layers
-from transferability.rng import seed_of
+from transferability.networks.sequential import SequentialNetwork, copy_layers
+from transferability.rng import derive_seed
 from transferability.study.cells import UNTRAINED
 from transferability.study.config import RecipeConfig
 from transferability.study.spec import RunSpec
 from transferability.training.checkpoint import Checkpoint
-from transferability.training.loader import Stream
-from transferability.training.optim import learning_rate, make_optimiser, set_rate
+from transferability.training.loader import TaskLoader
+from transferability.training.optim import create_optimizer, learning_rate, set_learning_rate
 
-EXPLODED = 1e4  # a loss above it never comes back
+DIVERGED_LOSS = 1e4  # a loss above it never comes back
 
 
-# what an optimiser keeps of a parameter, under the name that a checkpoint has for it
+# what an optimizer keeps of a parameter, under the name that a checkpoint has for it
 _SAVED = {
     "momentum_buffer": "momentum",
     "exp_avg": "exp_avg",
@@ -37,12 +37,12 @@ _SAVED = {
 }
 
 
-class Member:
-    """One network of a cohort: its weights, its optimiser and where it stands."""
+class TrainState:
+    """One network of a cohort: its weights, its optimizer and where it stands."""
 
-    def __init__(self, spec: RunSpec, network: Chain):
+    def __init__(self, spec: RunSpec, network: SequentialNetwork):
         self.spec, self.network = spec, network
-        self.optimiser = make_optimiser(network, _copied(spec, network), spec.recipe)
+        self.optimizer = create_optimizer(network, _copied(spec, network), spec.recipe)
         self.step = 0  # the next training step
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0  # this network's share of the time spent
@@ -52,40 +52,40 @@ class Member:
         # the step of the newest evaluation, and what it took each validation image for
         self.validated: tuple[int, Tensor] | None = None
         # the step at which the loss went wrong
-        self.first_bad = torch.tensor(spec.recipe.steps, device=device)
+        self.diverged_at = torch.tensor(spec.recipe.steps, device=device)
         self._digests = _prefix_digests(network)
 
     def prefix_key(self, n: int) -> tuple:
         """What the output of the frozen layers 1..n depends on: their weights and,
         in training, own dropout.
         """
-        return self._digests[n], self.spec.id if self.network.drops_within(n) else None
+        return self._digests[n], self.spec.id if self.network.has_active_dropout(n) else None
 
-    def train_step(self, batch: Batch, shared: "SharedPrefix") -> None:
-        """Forward from the frozen prefix, backward down to it, one step of the optimiser."""
-        self.network.begin_step(self.step)
+    def train_step(self, batch: Batch, shared: "PrefixCache") -> None:
+        """Forward from the frozen prefix, backward down to it, one step of the optimizer."""
+        self.network.reseed_dropout(self.step)
         self.gradients(batch, shared)
-        set_rate(self.optimiser, self.step)
-        self.optimiser.step()
-        note_losses(self.loss, self.loss_sum, self.first_bad, self.step)
+        set_learning_rate(self.optimizer, self.step)
+        self.optimizer.step()
+        record_losses(self.loss, self.loss_sum, self.diverged_at, self.step)
         self.step += 1
 
-    def gradients(self, batch: Batch, shared: "SharedPrefix") -> None:
+    def gradients(self, batch: Batch, shared: "PrefixCache") -> None:
         """The loss and the gradient of every parameter that is trained."""
         loss = F.cross_entropy(self.logits(batch, shared), batch.labels)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.loss = loss.detach()
 
     def failure(self) -> dict[str, Any] | None:
         """Where the loss stopped to be a number, or exploded; None while all is well."""
-        step = int(self.first_bad)
+        step = int(self.diverged_at)
         if step >= self.spec.recipe.steps:
             return None
         last = self.metrics[-1] if self.metrics else None
         return {"step": step, "lr": learning_rate(step, self.spec.recipe), "last": last}
 
-    def logits(self, batch: Batch, shared: "SharedPrefix") -> Tensor:
+    def logits(self, batch: Batch, shared: "PrefixCache") -> Tensor:
         """(B, outputs) float32."""
         with autocast(batch, self.spec.recipe):
             x = shared(self, self.network.frozen)
@@ -96,7 +96,7 @@ class Member:
     def checkpoint(self) -> Checkpoint:
         tensors = dict(self.network.state_dict())
         for name, parameter in self.network.named_parameters():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:  # recipe.momentum=0 has no buffer
                     tensors[f"{_SAVED[key]}.{name}"] = value
         return Checkpoint(
@@ -111,7 +111,7 @@ class Member:
             for key, saved in _SAVED.items():
                 if (value := tensors.pop(f"{saved}.{name}", None)) is not None:
                     like = torch.empty_like(parameter) if value.dim() else parameter.new_empty(())
-                    self.optimiser.state[parameter][key] = like.copy_(value)
+                    self.optimizer.state[parameter][key] = like.copy_(value)
         self.network.load_state_dict(tensors, strict=True)
         self.step, self.metrics, self.seconds = (
             checkpoint.step,
@@ -121,7 +121,7 @@ class Member:
         self._digests = _prefix_digests(self.network)
 
 
-def note_losses(loss: Tensor, loss_sum: Tensor, first_bad: Tensor, step: int) -> None:
+def record_losses(loss: Tensor, loss_sum: Tensor, diverged_at: Tensor, step: int) -> None:
     """Add the losses of ``step`` to their sums, and note where one is no number any
     more, or exploded.
 
@@ -129,11 +129,11 @@ def note_losses(loss: Tensor, loss_sum: Tensor, first_bad: Tensor, step: int) ->
     of one network, or of several in tensors of one shape.
     """
     loss_sum += loss
-    bad = ~(loss < EXPLODED)  # true of NaN too
-    first_bad.copy_(torch.where(bad, first_bad.clamp(max=step), first_bad))
+    bad = ~(loss < DIVERGED_LOSS)  # true of NaN too
+    diverged_at.copy_(torch.where(bad, diverged_at.clamp(max=step), diverged_at))
 
 
-class SharedPrefix:
+class PrefixCache:
     """Outputs of frozen layers for one batch, computed once for all networks with the same
     frozen weights.
 
@@ -145,7 +145,7 @@ class SharedPrefix:
         self._outputs: dict[tuple, Tensor] = {}
         self._locks: dict[tuple, threading.Lock] = {}
 
-    def __call__(self, member: Member, n: int) -> Tensor:
+    def __call__(self, member: TrainState, n: int) -> Tensor:
         """The output of layers 1..n of ``member``, without a gradient."""
         key = member.prefix_key(n)
         with self._locks.setdefault(key, threading.Lock()):
@@ -159,7 +159,7 @@ class SharedPrefix:
 
 def initial_network(
     spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None
-) -> Chain:
+) -> SequentialNetwork:
     """The network of ``spec`` at step 0, on the CPU.
 
     Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network
@@ -170,10 +170,10 @@ def initial_network(
         mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
         source: the state of the network whose layers are copied.
     """
-    task, cell = seed_of(*spec.classes), spec.cell
-    network = Chain(spec.network, mean, (spec.seed, str(cell), task))
+    task, cell = derive_seed(*spec.classes), spec.cell
+    network = SequentialNetwork(spec.network, mean, (spec.seed, str(cell), task))
     if cell.source == UNTRAINED:
-        network.fresh(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
+        network.init_weights(range(1, cell.frozen + 1), (spec.seed, "untrained", task))
     if cell.copied:
         copy_layers(source, network, _copied(spec, network))
         network.still = _copied(spec, network) if spec.recipe.keep_statistics else 0
@@ -181,25 +181,28 @@ def initial_network(
     return network
 
 
-def _copied(spec: RunSpec, network: Chain) -> int:
+def _copied(spec: RunSpec, network: SequentialNetwork) -> int:
     """How many layers start from the source: of the second of two phases all, head included."""
     return len(network.layers) if spec.cell.again else spec.cell.copied
 
 
-def build_member(
-    spec: RunSpec, stream: Stream, source: dict[str, Tensor] | None, checkpoint: Checkpoint | None
-) -> Member:
-    """The network of ``spec`` with its optimiser, at step 0 or where its checkpoint was taken."""
+def build_state(
+    spec: RunSpec,
+    stream: TaskLoader,
+    source: dict[str, Tensor] | None,
+    checkpoint: Checkpoint | None,
+) -> TrainState:
+    """The network of ``spec`` with its optimizer, at step 0 or where its checkpoint was taken."""
     network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
-    member = Member(spec, network)
+    member = TrainState(spec, network)
     if checkpoint:
         member.restore(checkpoint)
     return member
 
 
-def _mean(network: NetworkConfig, stream: Stream) -> np.ndarray:
+def _mean(network: NetworkConfig, stream: TaskLoader) -> np.ndarray:
     """What a network whose layer 1 is its own subtracts."""
     if (mean := channels_subtracted(network)) is not None:
         return mean
@@ -207,12 +210,12 @@ def _mean(network: NetworkConfig, stream: Stream) -> np.ndarray:
     return image if network.mean == "image" else image.mean(axis=(0, 1))
 
 
-def measure_statistics(network: Chain, stream: Stream, batches: int = 20) -> None:
+def measure_statistics(network: SequentialNetwork, stream: TaskLoader, batches: int = 20) -> None:
     """Give the BatchNorm of frozen, untrained layers the statistics of the task's images;
     without BatchNorm, nothing.
 
     Layers that were trained bring their statistics along. Untrained ones would keep those they are
-    made with (mean 0, variance 1) and normalise nothing. The mean over the first training batches,
+    made with (mean 0, variance 1) and normalize nothing. The mean over the first training batches,
     in float32.
     """
     frozen = network.layers[: network.frozen]
@@ -251,11 +254,11 @@ def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
     return torch.autocast(batch.images.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def _prefix_digests(network: Chain) -> list[bytes]:
+def _prefix_digests(network: SequentialNetwork) -> list[bytes]:
     """For each depth 0..frozen, a digest of everything at or below it,
     settings that are no tensors among it.
     """
-    settings = described(network.config.whole, labels=False)
+    settings = to_dict(network.config.whole, labels=False)
     running, out = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()), []
     for module in (network.input, *network.layers[: network.frozen]):
         for name, tensor in module.state_dict().items():

@@ -1,18 +1,18 @@
 """Where images come from: a file for each kind of dataset.
 
-A new kind is a file beside this one with ``open_source(config)``, its line in ``config.READERS``,
+A new kind is a file beside this one with ``read_dataset(config)``, its line in ``config.READERS``,
 and a file in ``conf/dataset/``.
 """
 
 from importlib import import_module
 
 from transferability.data.config import READERS, DatasetConfig
-from transferability.data.readers.base import Source
+from transferability.data.readers.base import RawDataset
 from transferability.data.readers.holdout import check_groups, with_test
 from transferability.errors import UserError
 
 
-def open_source(config: DatasetConfig) -> Source:
+def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names.
 
     Raises:
@@ -24,7 +24,7 @@ def open_source(config: DatasetConfig) -> Source:
             "dataset.source=PATH"
         )
     reader = import_module(f"transferability.data.readers.{READERS[config.kind]}")
-    source = reader.open_source(config)
+    source = reader.read_dataset(config)
     source = with_test(source, config) if config.test_fraction else source
     if config.group is not None:
         check_groups(source, config)

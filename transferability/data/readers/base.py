@@ -14,7 +14,7 @@ from transferability.errors import UserError, shown
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One image: its class, a name for messages, and how to get it: an image file, or its pixels,
     (H, W, 3) uint8 RGB of any size.
     """
@@ -31,7 +31,7 @@ class Item:
         return decode(content) if isinstance(content, bytes) else content
 
 
-def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Item:
+def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> Sample:
     """The image in the file ``name`` of ``tree``."""
     where = shown(f"{tree.source}/{name}")
     group = None
@@ -43,29 +43,29 @@ def file_item(tree: FileTree, config: DatasetConfig, label: int, name: str) -> I
                 "say for every file, by its path below dataset.source, of which group it is"
             )
         group = found[1] if found.re.groups else found[0]
-    return Item(label, where, lambda: tree.read(name), lambda: tree.size(name), group)
+    return Sample(label, where, lambda: tree.read(name), lambda: tree.size(name), group)
 
 
 @dataclass(frozen=True)
-class Source:
+class RawDataset:
     """A dataset before packing.
 
     ``held_out``: ``val`` is a share of the training images, not a folder of its own.
     """
 
     classes: list[ClassInfo]
-    train: list[Item]
-    val: list[Item]
-    test: list[Item] = field(default_factory=list)
+    train: list[Sample]
+    val: list[Sample]
+    test: list[Sample] = field(default_factory=list)
     held_out: bool = False
 
     @property
-    def parts(self) -> dict[str, list[Item]]:
+    def parts(self) -> dict[str, list[Sample]]:
         """What each part is called -> its images, in the order in which they are packed."""
         return {"training": self.train, "validation": self.val} | (
             {"test": self.test} if self.test else {}
         )
 
     @property
-    def items(self) -> list[Item]:
+    def items(self) -> list[Sample]:
         return [*self.train, *self.val, *self.test]

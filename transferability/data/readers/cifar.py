@@ -8,7 +8,7 @@ import yaml
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers.base import RawDataset, Sample
 from transferability.errors import UserError
 
 
@@ -22,8 +22,8 @@ def cifar_groups(kind: str) -> dict[str, str]:
     }
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`."""
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`."""
     # half of the time that a command takes to begin, for those who want CIFAR
     from torchvision import datasets
 
@@ -39,10 +39,10 @@ def open_source(config: DatasetConfig) -> Source:
             ) from error
         images, labels = data.data, data.targets
         subsets[subset] = [
-            Item(label, f"{config.kind}/{subset}/{i}", lambda a=images, k=i: a[k])
+            Sample(label, f"{config.kind}/{subset}/{i}", lambda a=images, k=i: a[k])
             for i, label in enumerate(labels)
         ]
     group_of = cifar_groups(config.kind)
-    return Source(
+    return RawDataset(
         [ClassInfo(n, None, group_of[n]) for n in data.classes], subsets["train"], subsets["val"]
     )

@@ -7,7 +7,7 @@ import re
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Source, file_item
+from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import layout_of
 from transferability.data.readers.holdout import with_validation
@@ -15,8 +15,8 @@ from transferability.data.readers.offers import Stated
 from transferability.errors import UserError
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`."""
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`."""
     tree = FileTree(config.source)
     try:
         stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
@@ -36,7 +36,7 @@ def open_source(config: DatasetConfig) -> Source:
         ]
         for part in (layout.train, layout.val, layout.test)
     )
-    source = Source([ClassInfo(n) for n in names], train, val, test)
+    source = RawDataset([ClassInfo(n) for n in names], train, val, test)
     return source if layout.val is not None else with_validation(source, config)
 
 

@@ -8,14 +8,14 @@ from collections import Counter
 from dataclasses import replace
 
 from transferability.data.config import DatasetConfig
-from transferability.data.readers.base import Item, Source
+from transferability.data.readers.base import RawDataset, Sample
 from transferability.errors import UserError, and_more, shown
-from transferability.rng import numpy_generator
+from transferability.rng import numpy_rng
 
 log = logging.getLogger(__name__)
 
 
-def with_validation(source: Source, config: DatasetConfig) -> Source:
+def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
     """Hold out ``val_fraction`` of each class."""
     train, val = [], []
     by_class = _training_by_class(source)
@@ -29,14 +29,14 @@ def with_validation(source: Source, config: DatasetConfig) -> Source:
         train, val = _by_groups(source, config, wanted, "held out", "validation")
         return replace(source, train=train, val=val, held_out=True)
     for name, found in by_class:
-        order = numpy_generator(config.seed, "held out", name).permutation(len(found))
+        order = numpy_rng(config.seed, "held out", name).permutation(len(found))
         cut = max(1, round(config.val_fraction * len(found)))
         val += [found[i] for i in sorted(order[:cut])]
         train += [found[i] for i in sorted(order[cut:])]
     return replace(source, train=train, val=val, held_out=True)
 
 
-def with_test(source: Source, config: DatasetConfig) -> Source:
+def with_test(source: RawDataset, config: DatasetConfig) -> RawDataset:
     """Take ``test_fraction`` of each class out of its training images, where the source has no test
     images of its own; validation stays as it would be without.
     """
@@ -58,14 +58,14 @@ def with_test(source: Source, config: DatasetConfig) -> Source:
         train, test = _by_groups(source, config, wanted, "held out for test", "test")
         return replace(source, train=train, test=test)
     for label, (name, found) in enumerate(_training_by_class(source)):
-        order = numpy_generator(config.seed, "held out for test", name).permutation(len(found))
+        order = numpy_rng(config.seed, "held out for test", name).permutation(len(found))
         cut = max(1, round(config.test_fraction * (len(found) + held_out[label])))
         test += [found[i] for i in sorted(order[:cut])]
         train += [found[i] for i in sorted(order[cut:])]
     return replace(source, train=train, test=test)
 
 
-def _training_by_class(source: Source) -> list[tuple[str, list[Item]]]:
+def _training_by_class(source: RawDataset) -> list[tuple[str, list[Sample]]]:
     """The wnid or name of each class, and its training images."""
     items = [[] for _ in source.classes]
     for item in source.train:
@@ -74,8 +74,8 @@ def _training_by_class(source: Source) -> list[tuple[str, list[Item]]]:
 
 
 def _by_groups(
-    source: Source, config: DatasetConfig, wanted: list[int], purpose: str, part: str
-) -> tuple[list[Item], list[Item]]:
+    source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, part: str
+) -> tuple[list[Sample], list[Sample]]:
     """Training images that stay, and those of whole groups that are held out: of each class about
     as many as ``wanted``, no more where the groups allow it.
 
@@ -88,7 +88,7 @@ def _by_groups(
     held, chosen = Counter(), set()
     for label, (name, found) in enumerate(_training_by_class(source)):
         groups = sorted({item.group for item in found})
-        order = numpy_generator(config.seed, purpose, name).permutation(len(groups))
+        order = numpy_rng(config.seed, purpose, name).permutation(len(groups))
         drawn = [groups[i] for i in order]
         fitting = (g for g in drawn if all(held[c] + n <= wanted[c] for c, n in sizes[g].items()))
         for group in fitting:
@@ -118,13 +118,13 @@ def _by_groups(
     return train, [item for item in source.train if item.group in chosen]
 
 
-def check_groups(source: Source, config: DatasetConfig) -> None:
+def check_groups(source: RawDataset, config: DatasetConfig) -> None:
     """See that no group is in two parts.
 
     Raises:
         UserError: one is, or the images have no groups.
     """
-    part_of: dict[str | None, tuple[str, Item]] = {}
+    part_of: dict[str | None, tuple[str, Sample]] = {}
     for part, items in source.parts.items():
         for item in items:
             if item.group is None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Source, file_item
+from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
 from transferability.errors import UserError, reason, shown
 
@@ -20,8 +20,8 @@ def imagenet_groups() -> dict[str, str]:
         return {row["wnid"]: row["group"] for row in csv.DictReader(file)}
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`."""
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`."""
     tree = FileTree(config.source)
     require_images(tree)
     root = tree.find("train")
@@ -53,7 +53,7 @@ def open_source(config: DatasetConfig) -> Source:
                 f"{shown(tree.source / name)}: its class {shown(wnid)} has no training folder"
             )
         val.append(file_item(tree, config, index[wnid], name))
-    return Source([ClassInfo(w, w, groups.get(w)) for w in wnids], train, val)
+    return RawDataset([ClassInfo(w, w, groups.get(w)) for w in wnids], train, val)
 
 
 def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:

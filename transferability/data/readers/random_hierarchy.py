@@ -13,8 +13,8 @@ import numpy as np
 
 from transferability.data.config import DatasetConfig, GrammarConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Item, Source
-from transferability.rng import numpy_generator
+from transferability.data.readers.base import RawDataset, Sample
+from transferability.rng import numpy_rng
 
 FAMILIES = ("natural", "man-made")
 
@@ -47,7 +47,7 @@ class Grammar:
     def image(self, family: int, label: int, *key: int | str) -> np.ndarray:
         """One image of a class, (S, S, 3) uint8 with S = patch x 2^L; ``key`` names the draw."""
         c = self.config
-        draw = numpy_generator(c.seed, "image", family, label, *key)
+        draw = numpy_rng(c.seed, "image", family, label, *key)
         symbols = self.derive(family, label, draw)
         size = len(symbols) * c.patch
         x = self.terminals[symbols].transpose(0, 2, 1, 3, 4).reshape(size, size, 3)
@@ -65,7 +65,7 @@ def make_grammar(config: GrammarConfig) -> Grammar:
     top, per_family = config.levels, config.classes_per_family
     # One draw for the classes of all families, so that no two classes share a production.
     of_classes = _productions(
-        config.families * per_family, config, numpy_generator(config.seed, "rules", top)
+        config.families * per_family, config, numpy_rng(config.seed, "rules", top)
     ).reshape(config.families, per_family, config.rules, 4)
     rules = []
     for family in range(config.families):
@@ -73,7 +73,7 @@ def make_grammar(config: GrammarConfig) -> Grammar:
         for level in range(1, top):
             owner = "shared" if level <= config.shared_levels else FAMILIES[family]
             own[level] = _productions(
-                config.symbols, config, numpy_generator(config.seed, "rules", level, owner)
+                config.symbols, config, numpy_rng(config.seed, "rules", level, owner)
             )
         rules.append(own)
     return Grammar(config, rules, _terminals(config))
@@ -92,7 +92,7 @@ def _terminals(config: GrammarConfig) -> np.ndarray:
     Each is the one of 20 candidates that is farthest from those before it,
     so that no two look alike.
     """
-    draw = numpy_generator(config.seed, "terminals")
+    draw = numpy_rng(config.seed, "terminals")
     chosen: list[np.ndarray] = []
     for symbol in range(config.symbols):
         candidates = [_terminal(symbol, config, draw) for _ in range(20)]
@@ -115,8 +115,8 @@ def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> 
     return pattern[..., None] * colour
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`."""
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`."""
     grammar = make_grammar(config.grammar)
     per_family, classes = config.grammar.classes_per_family, []
     subsets = {"train": [], "val": []}
@@ -128,10 +128,10 @@ def open_source(config: DatasetConfig) -> Source:
             for subset, count in counts.items():
                 for i in range(count):
                     subsets[subset].append(
-                        Item(
+                        Sample(
                             label,
                             f"{classes[-1].name}/{subset}/{i}",
                             lambda f=family, c=own, s=subset, k=i: grammar.image(f, c, s, k),
                         )
                     )
-    return Source(classes, subsets["train"], subsets["val"])
+    return RawDataset(classes, subsets["train"], subsets["val"])

@@ -10,14 +10,14 @@ import re
 
 from transferability.data.config import DatasetConfig
 from transferability.data.packed import ClassInfo
-from transferability.data.readers.base import Source, file_item
+from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError, shown
 
 
-def open_source(config: DatasetConfig) -> Source:
-    """The images that ``config`` names, see :func:`readers.open_source`."""
+def read_dataset(config: DatasetConfig) -> RawDataset:
+    """The images that ``config`` names, see :func:`readers.read_dataset`."""
     tree = FileTree(config.source)
     require_images(tree)
     root = tree.find("wnids.txt")
@@ -45,7 +45,7 @@ def open_source(config: DatasetConfig) -> Source:
         [file_item(tree, config, index[wnid], name) for name, wnid in subset]
         for subset in (train, val)
     )
-    return Source(classes, train, val)
+    return RawDataset(classes, train, val)
 
 
 def _val(tree: FileTree, under: str) -> list[tuple[str, str]]:

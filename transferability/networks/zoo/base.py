@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.errors import UserError, reason
-from transferability.networks.config import LibraryConfig
+from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.conv2d import Conv2d
 from transferability.networks.modules import BatchNorm, Dropout
-from transferability.networks.zoo.partition import Layer, LayerPlan, chop
-from transferability.rng import seed_of
+from transferability.networks.zoo.partition import LayerSpec, PartitionedLayer, partition
+from transferability.rng import derive_seed
 
 # what libraries raise for a size that a network cannot have
 SIZES = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
@@ -22,7 +22,7 @@ SIZES = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
 
 
-def make_layers(config: LibraryConfig) -> list[Layer]:
+def make_layers(config: ZooNetworkConfig) -> list[PartitionedLayer]:
     """Raises:
     UserError: the installed library has other layers than those of the plan.
     """
@@ -31,11 +31,11 @@ def make_layers(config: LibraryConfig) -> list[Layer]:
             f"network.model={config.model} has other layers in the installed {config.kind} than "
             "when its plan was made: install that version (provenance.json names it)"
         )
-    model = seeded(config)
-    return [Layer(plan, model) for plan in config.layer_plans()]
+    model = build_reproducible(config)
+    return [PartitionedLayer(plan, model) for plan in config.layer_plans()]
 
 
-def seeded(config: LibraryConfig) -> nn.Module:
+def build_reproducible(config: ZooNetworkConfig) -> nn.Module:
     """The network in the form in which it is trained: what draws is drawn here,
     nothing writes into its input, and convolutions are those of ``conv2d.py``.
     """
@@ -45,14 +45,16 @@ def seeded(config: LibraryConfig) -> nn.Module:
             module.inplace = False
         if type(module) is nn.Conv2d:
             module.__class__ = Conv2d
-        if (ours := _drawn_here(name, module)) is not None:
+        if (ours := _replace_dropout(name, module)) is not None:
             model.set_submodule(name, ours)
     return model
 
 
-def draw(config: LibraryConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
+def init_weights(
+    config: ZooNetworkConfig, layers: nn.ModuleList, numbers: range, key: tuple
+) -> None:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(*key, "init"))
+        torch.manual_seed(derive_seed(*key, "init"))
         drawn = config.build().state_dict()
     with torch.no_grad():
         for number in numbers:
@@ -60,7 +62,7 @@ def draw(config: LibraryConfig, layers: nn.ModuleList, numbers: range, key: tupl
                 tensor.copy_(drawn[name])
 
 
-def _drawn_here(name: str, module: nn.Module) -> nn.Module | None:
+def _replace_dropout(name: str, module: nn.Module) -> nn.Module | None:
     """Our module in place of one that draws from torch's generator; None for any other.
 
     Raises:
@@ -84,31 +86,31 @@ def _is(module: nn.Module, library: str, name: str) -> bool:
     return type(module).__name__ == name and type(module).__module__.startswith(f"{library}.")
 
 
-def lines(plans: list[LayerPlan]) -> tuple[str, ...]:
+def lines(plans: list[LayerSpec]) -> tuple[str, ...]:
     """The names of the parameters of each layer, a line a layer."""
     return tuple(" ".join(layer.parameters) for layer in plans)
 
 
 @lru_cache(maxsize=8)
-def _built(config: LibraryConfig) -> nn.Module:
+def _built(config: ZooNetworkConfig) -> nn.Module:
     """An instance that nobody trains: what its kind and shapes are."""
     with torch.random.fork_rng(devices=[]):
-        return seeded(config)
+        return build_reproducible(config)
 
 
-def normalises_batches(config: LibraryConfig) -> bool:
+def has_batch_norm(config: ZooNetworkConfig) -> bool:
     """Whether a layer has BatchNorm."""
     return any(isinstance(module, BatchNorm) for module in _built(config).modules())
 
 
 @lru_cache(maxsize=64)
-def plans(config: LibraryConfig) -> list[LayerPlan]:
+def plans(config: ZooNetworkConfig) -> list[LayerSpec]:
     try:
-        return chop(_built(config), config.input_size)
+        return partition(_built(config), config.input_size)
     except UserError as error:
         raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
     except SIZES as error:  # of the library, or of torch
-        size = config.facts_of(config.tags()[0]).size if config.tags() else None
+        size = config.info_of(config.tags()[0]).size if config.tags() else None
         own = f": its weights are of {size} pixels" if size else ""
         raise UserError(
             f"network.input_size={config.input_size} is not possible for network.model="
@@ -117,14 +119,14 @@ def plans(config: LibraryConfig) -> list[LayerPlan]:
 
 
 @lru_cache(maxsize=64)
-def verify(config: LibraryConfig) -> None:
+def verify(config: ZooNetworkConfig) -> None:
     """Compare the chopped network with the library's, bit for bit, on random images: both modes,
     two sizes of batch.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = seeded(config)
-        layers = [Layer(plan, model) for plan in config.layer_plans()]
+        model = build_reproducible(config)
+        layers = [PartitionedLayer(plan, model) for plan in config.layer_plans()]
         for mode, batch in ((True, 2), (False, 3)):
             x = torch.randn(batch, 3, config.input_size, config.input_size)
             state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -144,7 +146,9 @@ def verify(config: LibraryConfig) -> None:
                 )
 
 
-def _one_after_the_other(config: LibraryConfig, layers: list[Layer]) -> Callable[[Tensor], Tensor]:
+def _one_after_the_other(
+    config: ZooNetworkConfig, layers: list[PartitionedLayer]
+) -> Callable[[Tensor], Tensor]:
     """The layers as one function.
 
     Raises:

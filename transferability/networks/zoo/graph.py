@@ -17,7 +17,7 @@ ARGUMENTS = {  # of functions that drop
 }
 
 
-class OneInput(nn.Module):
+class SingleInput(nn.Module):
     """A network as a function of the image alone: optional arguments would live to the
     end of the graph.
     """
@@ -59,7 +59,7 @@ class _Tracer(fx.Tracer):
         return out
 
 
-def trace(root: OneInput) -> fx.GraphModule:
+def trace(root: SingleInput) -> fx.GraphModule:
     """The graph of ``root`` in its present mode; a module that cannot be traced becomes a leaf.
 
     Raises:
@@ -129,7 +129,7 @@ class _Values(fx.Interpreter):
         return self.values[node]
 
 
-def make_sizes_constant(traced: fx.GraphModule, input_size: int) -> set[Node]:
+def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
     """Replace numbers that are the same for batches of 2 and 3 by constants;
     returns the nodes that are the batch size.
 
@@ -162,7 +162,7 @@ def _replaced(part: object, node: Node, by: object) -> object:
     return fx.node.map_aggregate(part, lambda value: by if value is node else value)
 
 
-class Flow:
+class DataFlow:
     """What the nodes of a graph carry: data, sizes,
     or constants (computed from parameters alone).
     """
@@ -199,7 +199,7 @@ class Flow:
             "builtins",
         )
 
-    def cuts(self) -> list[bool]:
+    def split_points(self) -> list[bool]:
         """For every data node but the output whether all that comes later depends on nothing
         earlier but it.
         """

@@ -11,7 +11,7 @@ that has such places can be chopped:
    module) is whole in all its instances, also in one without a shortcut. Not: containers, and a
    module with over 90% of the parameters.
 3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) go to
-   the layer below, those with normalisation, tokens or positions only to the neighbour with the
+   the layer below, those with normalization, tokens or positions only to the neighbour with the
    longer common module path; ties to the lower.
 """
 
@@ -25,17 +25,17 @@ from torch import Tensor, fx, nn
 from transferability.errors import UserError
 from transferability.networks.zoo.graph import (
     CONTAINERS,
-    Flow,
+    DataFlow,
     Node,
-    OneInput,
-    make_sizes_constant,
+    SingleInput,
+    specialize_shapes,
     trace,
 )
 
 WHOLE = 0.9  # a module with a larger share of the parameters is the network itself
 # a layer with a larger share of the parameters: the network has no place to be chopped at
-UNDIVIDED = 0.97
-FEWEST = 4  # of three layers one is the stem, one the classifier, and the other is the network
+MAX_LAYER_SHARE = 0.97
+MIN_LAYERS = 4  # of three layers one is the stem, one the classifier, and the other is the network
 
 
 def _within(node: Node) -> list[str]:
@@ -46,7 +46,7 @@ def _within(node: Node) -> list[str]:
     return around[:-1] if node.op == "call_module" else around
 
 
-def _whole_classes(root: OneInput, flow: Flow) -> set[type]:
+def _whole_classes(root: SingleInput, flow: DataFlow) -> set[type]:
     """The classes whose own forward joins two paths of data (rule 2)."""
     modules, total = dict(root.named_modules()), _size(root)
     found = set()
@@ -69,9 +69,9 @@ def _size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _pieces(root: OneInput, flow: Flow) -> list[list[Node]]:
+def _segments(root: SingleInput, flow: DataFlow) -> list[list[Node]]:
     """The nodes between cuts, in order; constants and sizes stand with what follows them."""
-    cuts, whole = flow.cuts(), _whole_classes(root, flow)
+    cuts, whole = flow.split_points(), _whole_classes(root, flow)
     inside: dict[str, list[int]] = {}
     for i, node in enumerate(flow.data[:-1]):
         for path, _ in node.meta.get("nn_module_stack", {}).values():
@@ -115,9 +115,9 @@ def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
     return any(p.dim() > 1 for p in of_modules)
 
 
-def _layers(root: OneInput, flow: Flow) -> list[list[Node]]:
+def _layers(root: SingleInput, flow: DataFlow) -> list[list[Node]]:
     """The pieces joined to layers (rule 3)."""
-    pieces = _pieces(root, flow)
+    pieces = _segments(root, flow)
     paths = [common_path(_parameters(root, piece)) for piece in pieces]
     weighty = [_begins_layer(root, piece) for piece in pieces]
     layers: list[list[Node]] = []
@@ -146,7 +146,7 @@ def _layers(root: OneInput, flow: Flow) -> list[list[Node]]:
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerSpec:
     """One layer of a kind of network, whoever's weights it has.
 
     Attributes:
@@ -162,10 +162,10 @@ class LayerPlan:
     run: dict[bool, Callable[[nn.Module, Tensor], Tensor]]
 
 
-class Layer(nn.Module):
+class PartitionedLayer(nn.Module):
     """A layer of ``model``: the library's own modules and parameters, under their own names."""
 
-    def __init__(self, plan: LayerPlan, model: nn.Module):
+    def __init__(self, plan: LayerSpec, model: nn.Module):
         super().__init__()
         self._plan = plan
         for path in plan.used:
@@ -191,7 +191,7 @@ def _attach(layer: nn.Module, path: str, model: nn.Module) -> None:
         setattr(layer, name, value)
 
 
-def _layer(root: OneInput, flow: Flow, nodes: list[Node], of_batch: set[Node]) -> LayerPlan:
+def _layer(root: SingleInput, flow: DataFlow, nodes: list[Node], of_batch: set[Node]) -> LayerSpec:
     """What a layer computes, as a function of the one tensor that enters it.
 
     Constants are computed where they are used; the size of the batch is that of what enters.
@@ -231,20 +231,20 @@ def _layer(root: OneInput, flow: Flow, nodes: list[Node], of_batch: set[Node]) -
     graph.output(made[mine[-1]])
     names = tuple(name.removeprefix("model.") for name in _parameters(root, nodes))
     run = type(fx.GraphModule(used | constants, graph)).forward
-    return LayerPlan(names, tuple(used), constants, {root.model.training: run})
+    return LayerSpec(names, tuple(used), constants, {root.model.training: run})
 
 
-def _chopped(model: nn.Module, input_size: int) -> list[LayerPlan]:
+def _chopped(model: nn.Module, input_size: int) -> list[LayerSpec]:
     """The layers in the model's present mode."""
-    root = OneInput(model)
+    root = SingleInput(model)
     root.training = model.training
     traced = trace(root)
-    of_batch = make_sizes_constant(traced, input_size)
-    flow = Flow(traced)
+    of_batch = specialize_shapes(traced, input_size)
+    flow = DataFlow(traced)
     return [_layer(root, flow, nodes, of_batch) for nodes in _layers(root, flow)]
 
 
-def chop(model: nn.Module, input_size: int) -> list[LayerPlan]:
+def partition(model: nn.Module, input_size: int) -> list[LayerSpec]:
     """The layers of networks like ``model``, for images of ``input_size`` pixels a side.
 
     Raises:
@@ -259,9 +259,9 @@ def chop(model: nn.Module, input_size: int) -> list[LayerPlan]:
     return [_joined(*modes) for modes in zip(training, evaluation, strict=True)]
 
 
-def _joined(training: LayerPlan, evaluation: LayerPlan) -> LayerPlan:
+def _joined(training: LayerSpec, evaluation: LayerSpec) -> LayerSpec:
     used = tuple(dict.fromkeys(training.used + evaluation.used))
-    return LayerPlan(
+    return LayerSpec(
         training.parameters,
         used,
         training.constants | evaluation.constants,
@@ -276,7 +276,7 @@ def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
     if wrong := [name for name in sizes if counted[name] != 1]:
         raise UserError(f"its parameter {wrong[0]} is in {counted[wrong[0]]} layers")
     largest = max(sum(sizes[name] for name in layer) for layer in plan) / sum(sizes.values())
-    if len(plan) < FEWEST or largest > UNDIVIDED:
+    if len(plan) < MIN_LAYERS or largest > MAX_LAYER_SHARE:
         raise UserError(
             "there is no place to chop it at: between places where a single tensor carries "
             f"everything lies {largest:.0%} of it"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from transferability.errors import UserError, reason, shown
-from transferability.fingerprint import label, later
-from transferability.networks.config import LibraryConfig, NetworkConfig
+from transferability.fingerprint import cosmetic, omit_at
+from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 
 LEAST = 1e-3  # of a standard deviation
 RESAMPLING = {
@@ -20,7 +20,7 @@ RESAMPLING = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class PretrainedInfo:
     """What those who made the weights say of them, and what was done to read them.
 
     Attributes:
@@ -37,9 +37,9 @@ class Facts:
     size: int | None = None
     resized: int | None = None
     interpolation: str | None = None
-    fit: str | None = later(None)
-    orientation: str | None = later(None)
-    encoding: str | None = later(None)
+    fit: str | None = omit_at(None)
+    orientation: str | None = omit_at(None)
+    encoding: str | None = omit_at(None)
     licence: str | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Given:
+class PretrainedBase:
     """The base network A whose weights are given: what it is, without its tensors.
 
     Attributes:
@@ -77,10 +77,10 @@ class Given:
         network: with the weights' own number of outputs.
     """
 
-    weights: str = label()
+    weights: str = cosmetic()
     digest: str
     network: NetworkConfig
-    facts: Facts = label(Facts())
+    facts: PretrainedInfo = cosmetic(PretrainedInfo())
 
     @property
     def id(self) -> str:
@@ -98,7 +98,7 @@ class Given:
         return replace(network, **{key: getattr(self.network, key) for key in keys})
 
 
-def described_beside(path: Path, header: Mapping[str, str], model: str) -> Facts | None:
+def described_beside(path: Path, header: Mapping[str, str], model: str) -> PretrainedInfo | None:
     """What the header of a file of weights, or a file beside it, says of how images are prepared:
     timm's ``config.json``, Hugging Face's ``preprocessor_config.json``; None where none does.
 
@@ -130,10 +130,10 @@ def _json(text: str) -> Any:
         return None
 
 
-def _of_timm(config: Mapping, where: str) -> Facts:
+def _of_timm(config: Mapping, where: str) -> PretrainedInfo:
     size = (config.get("input_size") or (None,))[-1]
     crop = config.get("crop_pct")
-    return Facts(
+    return PretrainedInfo(
         ", ".join(filter(None, (where, config.get("tag")))),
         mean=_three(config["mean"], where),
         std=_three(config["std"], where, low=LEAST),
@@ -144,12 +144,12 @@ def _of_timm(config: Mapping, where: str) -> Facts:
     )
 
 
-def _of_hugging_face(config: Mapping, where: str) -> Facts:
+def _of_hugging_face(config: Mapping, where: str) -> PretrainedInfo:
     raw = config.get("do_rescale") is False or config.get("rescale_factor") == 1
     plain = config.get("do_normalize") is False
     size, crop = (_side(config.get(key)) for key in ("size", "crop_size"))
     scale = 255 if raw else 1
-    return Facts(
+    return PretrainedInfo(
         where,
         mean=(0.0,) * 3 if plain else _three(config["image_mean"], where, scale),
         std=(1.0,) * 3 if plain else _three(config["image_std"], where, scale, LEAST),
@@ -180,13 +180,13 @@ def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple
     )
 
 
-def assumed(network: LibraryConfig) -> Facts:
+def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
     """What the library says of its default weights, where nothing says that a file is of these;
     its other weights that want another input are in the notes.
     """
-    by_tag, others = {tag: network.facts_of(tag) for tag in network.tags()}, {}
+    by_tag, others = {tag: network.info_of(tag) for tag in network.tags()}, {}
     if not by_tag:
-        return Facts(f"{network.kind} has no weights of its own for this network")
+        return PretrainedInfo(f"{network.kind} has no weights of its own for this network")
     facts = next(iter(by_tag.values()))
     for other, found in by_tag.items():
         if (found.mean, found.std) != (facts.mean, facts.std):

@@ -5,15 +5,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferability.errors import UserError
-from transferability.networks.config import LibraryConfig
-from transferability.networks.zoo.pretrained_info import Facts, downloading
+from transferability.networks.config import ZooNetworkConfig
+from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimmConfig(LibraryConfig):
+class TimmConfig(ZooNetworkConfig):
     """``network=timm network.model=tf_efficientnet_lite0``."""
 
     def names(self) -> list[str]:
@@ -33,20 +33,20 @@ class TimmConfig(LibraryConfig):
         tags = [name.partition(".")[2] for name in timm.list_pretrained(self.model)]
         return sorted(tags, key=lambda tag: tag != usual.tag)  # of none there is no usual one
 
-    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+    def download_weights(self, tag: str) -> "tuple[dict[str, Tensor], PretrainedInfo]":
         timm, name = _timm(), f"{self.model}.{tag}"
         config = timm.get_pretrained_cfg(name)
         settings = {"img_size": self.input_size} if config.fixed_input_size else {}
         where = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         with downloading(tag, where):
             model = timm.create_model(name, pretrained=True, **settings)
-        return model.state_dict(), self.facts_of(tag)
+        return model.state_dict(), self.info_of(tag)
 
-    def facts_of(self, tag: str) -> Facts:
+    def info_of(self, tag: str) -> PretrainedInfo:
         name = f"{self.model}.{tag}"
         config = _timm().get_pretrained_cfg(name)
         size = config.input_size[-1]
-        return Facts(
+        return PretrainedInfo(
             f"timm, {name}",
             mean=tuple(config.mean),
             std=tuple(config.std),

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from transferability.networks.config import LibraryConfig
-from transferability.networks.zoo.pretrained_info import Facts, downloading
+from transferability.networks.config import ZooNetworkConfig
+from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +19,7 @@ INCEPTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchvisionConfig(LibraryConfig):
+class TorchvisionConfig(ZooNetworkConfig):
     """``network=torchvision network.model=resnet18``."""
 
     def names(self) -> list[str]:
@@ -38,19 +38,19 @@ class TorchvisionConfig(LibraryConfig):
         tags = [w.name for w in weights]
         return sorted(tags, key=lambda tag: tag != weights.DEFAULT.name)
 
-    def fetch(self, tag: str) -> "tuple[dict[str, Tensor], Facts]":
+    def download_weights(self, tag: str) -> "tuple[dict[str, Tensor], PretrainedInfo]":
         weights = _torchvision().get_model_weights(self.model)
         with downloading(tag, weights[tag].url):
             model = _torchvision().get_model(self.model, weights=weights[tag])
-        return model.state_dict(), self.facts_of(tag)
+        return model.state_dict(), self.info_of(tag)
 
-    def facts_of(self, tag: str) -> Facts:
+    def info_of(self, tag: str) -> PretrainedInfo:
         weights = _torchvision().get_model_weights(self.model)[tag]
         made = weights.transforms()
         mean, std = made.mean, made.std
         if self.model in INCEPTIONS:
             mean = std = (0.5, 0.5, 0.5)  # with weights, torchvision turns the usual into these
-        return Facts(
+        return PretrainedInfo(
             f"torchvision, {weights}",
             mean=tuple(mean),
             std=tuple(std),

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.paired import crossed
-from analysis.tables import Tables
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import StudyResults
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be
 Z = 1.96  # of a 95% interval
@@ -45,7 +45,7 @@ class Majority:
 
 
 def majority(
-    tables: Tables, task: str, part: str, right: np.ndarray, balanced: bool = False
+    tables: StudyResults, task: str, part: str, right: np.ndarray, balanced: bool = False
 ) -> Majority | None:
     """What the class that is commonest among the validation images has of the images of ``part``,
     beside a strategy that has ``right`` of them, (seeds, images); None of a single class.
@@ -56,15 +56,15 @@ def majority(
     common = int(np.bincount(tables.predictions[f"{task} validation"]).argmax())
     always = (labels == common).astype(float)
     classes = tables.predictions.get(f"{task} classes", [])
-    names = tables.about.get("dataset", {}).get("class_names", [])
+    names = tables.metadata.get("dataset", {}).get("class_names", [])
     known = len(classes) > common and len(names) > classes[common]
     weights = balancing(labels) if balanced else 1.0
-    above = within(crossed((right - always) * weights))
+    above = within(two_way_interval((right - always) * weights))
     name = repr(names[classes[common]]) if known else "one class"
     return Majority(name, float((always * weights).mean()), above)
 
 
-def commonest(tables: Tables, part: str = "validation") -> list[float]:
+def commonest(tables: StudyResults, part: str = "validation") -> list[float]:
     """What always answering the commonest class has of a part, of each task whose labels are kept;
     the study's tasks, in their order.
     """

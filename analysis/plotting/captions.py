@@ -5,19 +5,19 @@ what is missing.
 import numpy as np
 import pandas as pd
 
-from analysis.stats import base_accuracy
-from analysis.tables import Tables
+from analysis.statistics.linear_model import base_accuracy
+from analysis.tables import StudyResults
 
 # What each kind of 95% interval covers, in the same words everywhere.
 MODEL_COVERS = "networks, seeds and validation images of these tasks"
 SPLITS_COVER = "other splits of the same classes, with their networks and seeds"
 
 
-def study(tables: Tables) -> str:
+def study(tables: StudyResults) -> str:
     """Dataset and network, for the title."""
     volumes = sorted(set(tables.networks.images_per_class.dropna()))
     reduced = f", {volumes[0]:.0f} images a class" if len(volumes) == 1 else ""
-    return f"{tables.dataset}{reduced}, {tables.about['network']['name']} network"
+    return f"{tables.dataset}{reduced}, {tables.metadata['network']['name']} network"
 
 
 def counts(rows: pd.DataFrame) -> str:
@@ -41,5 +41,5 @@ def without_base(rows: pd.DataFrame) -> str:
     )
 
 
-def statistic(tables: Tables) -> str:
-    return f"Accuracy: {tables.about['statistic_label']}."
+def statistic(tables: StudyResults) -> str:
+    return f"Accuracy: {tables.metadata['statistic_label']}."

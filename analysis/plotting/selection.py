@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.stats import BLOCK, base_accuracy
+from analysis.statistics.linear_model import BLOCK, base_accuracy
 
 MAIN = ("BnB", "BnB+", "AnB", "AnB+")  # treatments that copy layers
 

@@ -36,7 +36,7 @@ ORANGE, OLIVE, GREEN = "#e08214", "#8a9a00", "#1b7837"
 
 
 @dataclass(frozen=True)
-class Mark:
+class Style:
     """How one kind of network is drawn and what the legend says of it."""
 
     label: str
@@ -53,22 +53,24 @@ class Mark:
 
 
 TREATMENTS = {
-    "base": Mark("base: trained from scratch", INK, "o", filled=False, line=":"),
-    "BnB": Mark("BnB: own layers, frozen", BLUE, "o", offset=-0.18),
-    "BnB+": Mark("BnB+: own layers, fine-tuned", LIGHT_BLUE, "P", offset=-0.06, size=60),
-    "AnB": Mark("AnB: the other task's layers, frozen", RED, "D", offset=0.06),
-    "AnB+": Mark("AnB+: the other task's layers, fine-tuned", LIGHT_RED, "P", offset=0.18, size=60),
-    "RnB": Mark("RnB: random, untrained layers, frozen", OLIVE, "^"),
+    "base": Style("base: trained from scratch", INK, "o", filled=False, line=":"),
+    "BnB": Style("BnB: own layers, frozen", BLUE, "o", offset=-0.18),
+    "BnB+": Style("BnB+: own layers, fine-tuned", LIGHT_BLUE, "P", offset=-0.06, size=60),
+    "AnB": Style("AnB: the other task's layers, frozen", RED, "D", offset=0.06),
+    "AnB+": Style(
+        "AnB+: the other task's layers, fine-tuned", LIGHT_RED, "P", offset=0.18, size=60
+    ),
+    "RnB": Style("RnB: random, untrained layers, frozen", OLIVE, "^"),
 }
 READINGS = {  # the paper's five readings of its figure 2, as conditions
     "base": "1 base",
     "BnB": "2 BnB: below 1, co-adaptation is lost",
     "BnB+": "3 BnB+: back at 1, fine-tuning recovers it",
     "AnB": "4 AnB: below 2, features are specific to A",
-    "AnB+": "5 AnB+: above 3, transfer helps generalisation",
+    "AnB+": "5 AnB+: above 3, transfer helps generalization",
 }
-DISSIMILAR = Mark("AnB between natural and man-made", ORANGE, "h")
-PUBLISHED = Mark("faint: the paper's means", FAINT, line="--")
+DISSIMILAR = Style("AnB between natural and man-made", ORANGE, "h")
+PUBLISHED = Style("faint: the paper's means", FAINT, line="--")
 KINDS_OF_NETWORK = [  # colour, marker, line
     (INK, "o", "-"),
     ("#d95f02", "s", "--"),
@@ -150,7 +152,7 @@ def styled(**more: str) -> AbstractContextManager[None]:
     return style.context(["default", RC | more])
 
 
-def tell_apart(names: Sequence, looks: Sequence, what: str) -> dict:
+def assign_styles(names: Sequence, looks: Sequence, what: str) -> dict:
     """A look for each of ``names``, in their order.
 
     Raises:
@@ -169,11 +171,11 @@ class Panel:
     draw: Callable[[Axes], None]
     width: float = 4.6  # inches
     height: float = 3.6
-    marks: list[Mark] | None = None  # those of the drawing that it shows; None: all
+    marks: list[Style] | None = None  # those of the drawing that it shows; None: all
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FigureSpec:
     """A figure before it is laid out: on paper its panels share a page,
     in the report each flows with the text.
     """
@@ -182,7 +184,7 @@ class Drawing:
     title: str
     caption: str  # what it shows, how many networks, what their spread is
     panels: list[Panel]
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[Style] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)  # the numbers behind it
     columns: int = 1
 
@@ -194,7 +196,7 @@ def with_tips(artist: Artist, tips: list[str]) -> None:
     artist.tips = tips
 
 
-def compose(drawing: Drawing) -> Figure:
+def compose(drawing: FigureSpec) -> Figure:
     """All panels, the legend, title and caption on one page."""
     columns = min(drawing.columns, len(drawing.panels))
     rows = ceil(len(drawing.panels) / columns)
@@ -229,7 +231,7 @@ def _legend(figure: Figure, handles: list[plt.Line2D], least: int = 2) -> None:
         legend.remove()
 
 
-def write(drawing: Drawing, folder: Path, page: Page) -> list[Path]:
+def write(drawing: FigureSpec, folder: Path, page: Page) -> list[Path]:
     """The files of a drawing in ``folder``."""
     stem = folder / drawing.name
     if page.width is None:
@@ -246,7 +248,7 @@ def write(drawing: Drawing, folder: Path, page: Page) -> list[Path]:
     ]
 
 
-def _for_paper(panel: Panel, marks: list[Mark], page: Page) -> Figure:
+def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
     """Laid out at the size it was made for, then scaled: text comes to the paper's size, and lines
     and marks with it.
     """
@@ -310,7 +312,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
     return paths
 
 
-def _handle(mark: Mark) -> plt.Line2D:
+def _handle(mark: Style) -> plt.Line2D:
     return plt.Line2D(
         [],
         [],

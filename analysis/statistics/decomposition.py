@@ -8,20 +8,20 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from analysis.over_splits import BySplit, OverSplits, over
-from analysis.stats import (
+from analysis.statistics.linear_model import (
     BASE,
     BLOCK,
     DISTANT,
+    Contrast,
     Estimate,
-    Weights,
     available,
     estimate,
     estimate_jointly,
     mean,
-    minus,
+    subtract,
 )
-from transferability.rng import numpy_generator
+from analysis.statistics.over_splits import BySplit, OverSplits, over
+from transferability.rng import numpy_rng
 from transferability.tasks.splits import SIMILAR
 
 # name: (what is subtracted from what, in words)
@@ -124,7 +124,7 @@ def transition(networks: pd.DataFrame) -> Transition | None:
     if last and last.decides and last.interval()[0] <= 0:
         return None
     splits, over_splits = _over_splits(layers, by_split, differences)
-    samples = joint.samples(SAMPLES, numpy_generator(0, "transition"))
+    samples = joint.samples(SAMPLES, numpy_rng(0, "transition"))
     half, spread = zip(*(shape(layers, one) for one in samples if _grown(one)[-1] > 0), strict=True)
     grown = _grown(joint.values)
     steps = np.diff(grown) / grown[-1]
@@ -142,7 +142,7 @@ def transition(networks: pd.DataFrame) -> Transition | None:
 
 
 def _over_splits(
-    layers: list[int], by_split: BySplit, differences: list[Weights]
+    layers: list[int], by_split: BySplit, differences: list[Contrast]
 ) -> tuple[int, tuple[tuple[float, float, float], ...]]:
     """How many splits have all of the differences, and total, half layer and spread over them."""
     at_each = [dict(zip(*by_split.values(w)[0], strict=True)) for w in differences]
@@ -187,7 +187,7 @@ def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
             )
             weights = {BASE: 1.0} if control == "base" else mean(control, both)
             possible = len(both) and len(controls)
-            weights = minus(mean("AnB+", both), weights) if possible else {}
+            weights = subtract(mean("AnB+", both), weights) if possible else {}
             found = estimate(networks, weights) if possible else None
             over_splits = by_split.estimate(weights) if found else None
             rows.append(
@@ -214,7 +214,7 @@ def _bases_of(networks: pd.DataFrame, bases: pd.DataFrame) -> float:
     return networks[BLOCK].merge(bases, on=BLOCK).accuracy.mean()
 
 
-def _estimates(networks: pd.DataFrame, differences: list[Weights]) -> list[Estimate | None]:
+def _estimates(networks: pd.DataFrame, differences: list[Contrast]) -> list[Estimate | None]:
     """Each difference, with intervals that hold together;
     all at once where the study can tell all of them.
     """
@@ -230,13 +230,13 @@ def _layers(networks: pd.DataFrame, *treatments: str) -> list[int]:
     return sorted(set.intersection(*sets))
 
 
-def difference_at(first: str, second: str, n: int) -> Weights:
+def difference_at(first: str, second: str, n: int) -> Contrast:
     """Treatment minus treatment at n; of "base" the bases."""
 
-    def one(treatment: str) -> Weights:
+    def one(treatment: str) -> Contrast:
         return {BASE: 1.0} if treatment == "base" else mean(treatment, [n])
 
-    return minus(one(first), one(second))
+    return subtract(one(first), one(second))
 
 
 def _grown(losses: np.ndarray) -> np.ndarray:

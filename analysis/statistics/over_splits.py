@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from analysis.stats import BASE, Condition, Weights, blocks_of, conditions_of
+from analysis.statistics.linear_model import BASE, Condition, Contrast, blocks_of, conditions_of
 
 LEAST = 3  # splits, from which on their interval decides
 
@@ -108,7 +108,7 @@ class BySplit:
                 there.setdefault(split, []).append(own)
         return there
 
-    def values(self, weights: Weights) -> list[tuple[list[str], np.ndarray]]:
+    def values(self, weights: Contrast) -> list[tuple[list[str], np.ndarray]]:
         """The difference in every split that has it: the names of the splits, and (splits, ...).
         A split with fewer directions than others is left out.
 
@@ -139,7 +139,7 @@ class BySplit:
             return [(common, sum(_stacked(side, common)[1] for side in sides))]
         return [_stacked(side, list(side)) for side in sides] if all(sides) else []
 
-    def estimate(self, weights: Weights) -> OverSplits | None:
+    def estimate(self, weights: Contrast) -> OverSplits | None:
         """The difference over splits; None where no split tells it."""
         if not (sides := self.values(weights)):
             return None

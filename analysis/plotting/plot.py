@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from analysis.stats import BLOCK
-from analysis.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Mark, with_tips
+from analysis.plotting.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Style, with_tips
+from analysis.statistics.linear_model import BLOCK
 
 TICKS = 16  # numbers that an axis of layers has room for
 
@@ -23,7 +23,7 @@ def chance(axes: Axes, height: float, side: str) -> None:
     axes.annotate("chance", where, (0, 3), frame, "offset points", fontsize=8, color=FAINT, ha=side)
 
 
-def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
+def curve(axes: Axes, rows: pd.DataFrame, mark: Style, style: str = "-") -> None:
     """One treatment and its base at n = 0: marks, thin lines,
     and the mean where there are several networks.
     """
@@ -46,7 +46,7 @@ def curve(axes: Axes, rows: pd.DataFrame, mark: Mark, style: str = "-") -> None:
     points(axes, treated, mark, offset=0)
 
 
-def by_target(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+def by_target(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
     """A curve for each direction between natural and man-made."""
     for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
         if (rows.target == target).any():
@@ -56,14 +56,14 @@ def by_target(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
     layer_axis(axes, rows.n.max())
 
 
-def points(axes: Axes, rows: pd.DataFrame, mark: Mark, offset: float | None = None) -> None:
+def points(axes: Axes, rows: pd.DataFrame, mark: Style, offset: float | None = None) -> None:
     """One mark a network."""
     shown = rows[rows.accuracy.notna()]
     shift = mark.offset if offset is None else offset
     scatter(axes, shown.n + shift, shown.accuracy, mark, tips_of(shown))
 
 
-def scatter(axes: Axes, x, y, mark: Mark, tips: list[str]) -> None:
+def scatter(axes: Axes, x, y, mark: Style, tips: list[str]) -> None:
     """A mark each; none where a value is missing, which the drawing as text would leave out."""
     there = ~np.isnan(np.asarray(y, float))
     collection = axes.scatter(
@@ -83,7 +83,7 @@ def tips_of(rows: pd.DataFrame) -> list[str]:
     return [f"{r.cell}, {r.split}, seed {r.seed}: {r.accuracy:.3f}" for r in rows.itertuples()]
 
 
-def bars(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+def bars(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
     """The mean at each n with one standard deviation,
     or the binomial interval of a single network.
     """
@@ -105,7 +105,7 @@ def bars(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
         scatter(axes, [x], [mean], mark, [f"{own.treatment.iloc[0]}, n = {n}: {mean:.3f} {spread}"])
 
 
-def estimates(axes: Axes, rows: pd.DataFrame, mark: Mark) -> None:
+def estimates(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
     """Differences with their intervals, a line through them."""
     x = rows.n + mark.offset
     axes.plot(x, rows.value, color=mark.colour, lw=1.3, zorder=2)

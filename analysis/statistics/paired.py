@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.stats import BLOCK
-from analysis.tables import Tables
-from transferability.rng import numpy_generator
+from analysis.statistics.linear_model import BLOCK
+from analysis.tables import StudyResults
+from transferability.rng import numpy_rng
 
 DRAWS = 1000  # of a bootstrap
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
@@ -55,7 +55,7 @@ def by_class(
     return pd.DataFrame(rows, columns=columns)
 
 
-def class_changes(tables: Tables, most: int = 5) -> pd.DataFrame:
+def class_changes(tables: StudyResults, most: int = 5) -> pd.DataFrame:
     """The classes that gain and lose most by transfer: AnB+ and AnB at their highest n against the
     base of the same task, of one task and seed each; empty where predictions were not kept.
     """
@@ -72,13 +72,13 @@ def class_changes(tables: Tables, most: int = 5) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def _changes(tables: Tables, network: pd.Series, base: pd.Series, most: int) -> pd.DataFrame:
+def _changes(tables: StudyResults, network: pd.Series, base: pd.Series, most: int) -> pd.DataFrame:
     labels = tables.predictions[f"{network.task} validation"]
     rows = by_class(network.right, base.right, labels).sort_values(
         "difference", ascending=False, kind="stable"
     )
     chosen = rows if len(rows) <= 2 * most else pd.concat([rows[:most], rows[-most:]])
-    names = tables.about["dataset"]["class_names"]
+    names = tables.metadata["dataset"]["class_names"]
     classes = tables.predictions[f"{network.task} classes"]
     return pd.DataFrame(
         {
@@ -95,7 +95,9 @@ def _changes(tables: Tables, network: pd.Series, base: pd.Series, most: int) -> 
     )
 
 
-def crossed(differences: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+def two_way_interval(
+    differences: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float, float]:
     """The mean of what differs between two ways to train, with its interval over images and seeds.
 
     The variances of both are added (Owen 2007, "The pigeonhole bootstrap", whose variance this is):
@@ -128,7 +130,7 @@ def covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tup
     Args:
         validation, test: of each strategy what is right, (seeds, images).
     """
-    draw = numpy_generator("choice", len(test), test[0].shape[1])
+    draw = numpy_rng("choice", len(test), test[0].shape[1])
 
     def counts(images: int) -> np.ndarray:
         return draw.multinomial(images, np.full(images, 1 / images), DRAWS)

@@ -17,20 +17,20 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.depths import Depths, listed
-from analysis.over_splits import LEAST, BySplit, splits_of
 from analysis.page import MARGIN
-from analysis.stats import (
+from analysis.statistics.depths import Depths, listed
+from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
-    Weights,
+    Contrast,
     by_task,
     estimate_jointly,
     holm,
     mean,
-    minus,
     p_value,
+    subtract,
 )
+from analysis.statistics.over_splits import LEAST, BySplit, splits_of
 
 NEAR_CHANCE = 0.9  # of the base's accuracy: a larger loss counts as a collapse
 
@@ -45,7 +45,7 @@ class Claim:
 
     statement: str
     difference: str  # in words
-    weights: Callable[["_Study"], Weights | None]
+    weights: Callable[["_Study"], Contrast | None]
     no_loss: bool = False
     share: float = 0.0
 
@@ -80,11 +80,11 @@ class _Study:
         self.used = sorted({*self.used, *found})
         return found
 
-    def mean(self, treatment: str, wanted, *others: str) -> Weights | None:
+    def mean(self, treatment: str, wanted, *others: str) -> Contrast | None:
         layers = self.layers(treatment, wanted, *others)
         return mean(treatment, layers) if layers else None
 
-    def decline(self, treatment: str) -> Weights | None:
+    def decline(self, treatment: str) -> Contrast | None:
         """The least-squares slope against n, turned round: accuracy lost per layer."""
         layers = self.layers(treatment, self.depths.all, least=2)
         if len(layers) < 2:
@@ -94,11 +94,11 @@ class _Study:
         return {(treatment, n): -(n - centre) / squares for n in layers}
 
 
-def _minus(first: Weights | None, second: Weights | None) -> Weights | None:
-    return minus(first, second) if first and second else None
+def _minus(first: Contrast | None, second: Contrast | None) -> Contrast | None:
+    return subtract(first, second) if first and second else None
 
 
-_BASE: Weights = {BASE: 1.0}
+_BASE: Contrast = {BASE: 1.0}
 FAR = DISTANT + "AnB"
 
 CLAIMS = [

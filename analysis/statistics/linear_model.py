@@ -28,7 +28,7 @@ DISTANT = "distant "  # before the treatment of networks between dissimilar task
 
 # a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
 Condition = tuple[str, int]
-Weights = dict[Condition, float]  # a contrast: a weight for each condition, summing to 0
+Contrast = dict[Condition, float]  # a contrast: a weight for each condition, summing to 0
 
 BASE: Condition = ("base", 0)
 
@@ -58,7 +58,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointEstimate:
     """Several differences estimated together: values (k,), their covariance (k, k),
     degrees of freedom.
     """
@@ -175,16 +175,18 @@ def available(networks: pd.DataFrame, treatment: str) -> list[int]:
     return sorted(n for name, n in set(conditions_of(done)) if name == treatment)
 
 
-def mean(treatment: str, layers: list[int]) -> Weights:
+def mean(treatment: str, layers: list[int]) -> Contrast:
     """The mean over ``layers`` of a treatment."""
     return {(treatment, n): 1 / len(layers) for n in layers}
 
 
-def minus(first: Weights, second: Weights) -> Weights:
+def subtract(first: Contrast, second: Contrast) -> Contrast:
     return {c: first.get(c, 0.0) - second.get(c, 0.0) for c in {**first, **second}}
 
 
-def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95) -> Estimate | None:
+def estimate(
+    networks: pd.DataFrame, weights: Contrast, confidence: float = 0.95
+) -> Estimate | None:
     """One difference; None where the study cannot tell (a condition without a network,
     or no task in common).
     """
@@ -192,7 +194,7 @@ def estimate(networks: pd.DataFrame, weights: Weights, confidence: float = 0.95)
     return joint.intervals(confidence)[0] if joint else None
 
 
-def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint | None:
+def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> JointEstimate | None:
     """Differences between conditions by least squares on block and condition.
 
     All networks tell what a task is worth, with two exceptions, in which the bases and the networks
@@ -230,7 +232,7 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Weights]) -> Joint 
         covariance = residuals @ residuals / df * carried @ carried.T
     else:
         covariance = carried @ _of_images(rows) @ carried.T
-    return Joint(
+    return JointEstimate(
         carried @ accuracy,
         covariance,
         df,
@@ -262,7 +264,7 @@ def _model(blocks: tuple, conditions: tuple) -> tuple[pd.DataFrame, np.ndarray, 
     return design, np.linalg.pinv(design.to_numpy()), int(np.linalg.matrix_rank(design.to_numpy()))
 
 
-def by_task(networks: pd.DataFrame, weights: Weights) -> list[float]:
+def by_task(networks: pd.DataFrame, weights: Contrast) -> list[float]:
     """The difference in each block that has all of its conditions,
     alone: does it agree from task to task?
     """
@@ -279,7 +281,7 @@ def by_task(networks: pd.DataFrame, weights: Weights) -> list[float]:
 
 
 def _carriers(
-    rows: pd.DataFrame, conditions: pd.Series, blocks: pd.Series, weights: Weights
+    rows: pd.DataFrame, conditions: pd.Series, blocks: pd.Series, weights: Contrast
 ) -> pd.DataFrame:
     """The networks of the conditions that a difference names;
     of the bases those of the other networks' tasks.

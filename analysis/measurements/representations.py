@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from transferability.data.packed import PackedDataset
-from transferability.networks.sequential import Chain
-from transferability.rng import numpy_generator
+from transferability.networks.sequential import SequentialNetwork
+from transferability.rng import numpy_rng
 from transferability.runs.store import Store
 from transferability.study.cells import UNTRAINED, Cell
-from transferability.study.jobs import with_sources
+from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 from transferability.training.state import initial_network
 
 FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
@@ -95,7 +95,7 @@ def similarity(
         splits.setdefault(split, []).extend(bases)
     for split, bases in splits.items():
         classes = sorted(
-            {c for spec in with_sources(specs) if spec.split == split for c in spec.classes}
+            {c for spec in with_bases(specs) if spec.split == split for c in spec.classes}
         )
         stream = _stream(bases[0], dataset, classes, images)
         for pair, a, b in _pairs(bases):
@@ -200,7 +200,7 @@ def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFr
     )
 
 
-def _compare(networks: list[Chain], stream: Stream) -> Iterator[float]:
+def _compare(networks: list[SequentialNetwork], stream: TaskLoader) -> Iterator[float]:
     """:func:`cka` of two networks, layer by layer.
 
     One thread each, as in training: cores do not change a number.
@@ -211,14 +211,14 @@ def _compare(networks: list[Chain], stream: Stream) -> Iterator[float]:
             yield cka(*pool.map(next, both))
 
 
-def unit_grams(network: Chain, stream: Stream) -> Iterator[Tensor]:
+def unit_grams(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Tensor]:
     """:func:`unit_gram` of each layer below the classifier on the stream's validation images,
     one after the other.
     """
     return map(unit_gram, layer_outputs(network, stream))
 
 
-def layer_outputs(network: Chain, stream: Stream) -> Iterator[Tensor]:
+def layer_outputs(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Tensor]:
     """(images, features) of each layer below the classifier on the stream's validation images,
     one after the other.
 
@@ -268,7 +268,7 @@ def _finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int],
     networks start from.
     """
     chosen: dict[tuple[str, int], dict[str, RunSpec]] = {}
-    for spec in [*specs, *with_sources(specs)]:
+    for spec in [*specs, *with_bases(specs)]:
         if spec.cell.is_base:
             chosen.setdefault((spec.split, spec.seed), {}).setdefault(spec.cell.target, spec)
     finished = {
@@ -286,7 +286,7 @@ def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
     return [(pair, a, b) for pair, both in pairs.items() for a, b in both]
 
 
-def _network(spec: RunSpec, store: Store, start: bool = False) -> Chain:
+def _network(spec: RunSpec, store: Store, start: bool = False) -> SequentialNetwork:
     """A finished network, or a base at the start of its training."""
     weights = store.weights(spec)
     network = initial_network(spec, weights["input.mean"].numpy())
@@ -295,12 +295,12 @@ def _network(spec: RunSpec, store: Store, start: bool = False) -> Chain:
     return network
 
 
-def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int], images: int) -> Stream:
+def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int], images: int) -> TaskLoader:
     """The validation images of ``classes``, or so many drawn from them."""
-    stream = Stream(
+    stream = TaskLoader(
         dataset, classes, None, spec.seed, spec.recipe, spec.network.input_size, torch.device("cpu")
     )
     if len(stream.val_rows) > images:
-        generator = numpy_generator("similarity", images)
+        generator = numpy_rng("similarity", images)
         stream.val_rows = np.sort(generator.choice(stream.val_rows, images, replace=False))
     return stream

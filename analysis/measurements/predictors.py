@@ -13,12 +13,12 @@ from scipy.special import softmax
 
 from analysis.tables import task_of
 from transferability.data.packed import PackedDataset
-from transferability.networks.modules import pooled
-from transferability.networks.pretrained import state_of
-from transferability.networks.sequential import Chain
-from transferability.networks.zoo.pretrained_info import Given
+from transferability.networks.modules import global_avg_pool
+from transferability.networks.pretrained import pretrained_state_dict
+from transferability.networks.sequential import SequentialNetwork
+from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study.spec import RunSpec
-from transferability.training.loader import Stream
+from transferability.training.loader import TaskLoader
 from transferability.training.state import one_thread
 
 PREDICTORS = ["split", "task", "base", "predictor", "n", "value", "images"]
@@ -80,7 +80,7 @@ def _evidence(u: np.ndarray, sigma: np.ndarray, y: np.ndarray, count: int, width
 
 
 def h_score(features: np.ndarray, labels: np.ndarray) -> float:
-    """The regularised H-score: tr(S^-1 (1 - a) S_between), S the covariance of the features shrunk
+    """The regularized H-score: tr(S^-1 (1 - a) S_between), S the covariance of the features shrunk
     by ``a`` towards a multiple of the identity (Ledoit & Wolf 2004). Ibrahim et al., "Newer is not
     always better", ECML 2022. Without shrinking (Bao et al. 2019) any features of more dimensions
     than images would have the number of classes minus one.
@@ -160,12 +160,12 @@ def predictors(
     """
     chosen = {}
     for spec in specs:
-        if isinstance(spec.source, Given):
+        if isinstance(spec.source, PretrainedBase):
             chosen.setdefault((spec.source.id, spec.classes, spec.images_per_class), spec)
     tables = []
     for spec in chosen.values():
         key = {"split": spec.split, "task": task_of(spec.classes), "base": spec.source.id[:12]}
-        stream = Stream.of(spec, dataset, torch.device("cpu"))
+        stream = TaskLoader.of(spec, dataset, torch.device("cpu"))
         images = min(len(stream.train_rows), IMAGES)
         rows = _known(known, key | {"images": images})
         if rows is None:
@@ -181,9 +181,9 @@ def _known(table: pd.DataFrame | None, key: dict) -> pd.DataFrame | None:
     return rows if len(rows) else None
 
 
-def _told(spec: RunSpec, stream: Stream) -> list[dict]:
-    state = state_of(spec.source)
-    network = Chain(spec.source.network, state["input.mean"].numpy()).eval()
+def _told(spec: RunSpec, stream: TaskLoader) -> list[dict]:
+    state = pretrained_state_dict(spec.source)
+    network = SequentialNetwork(spec.source.network, state["input.mean"].numpy()).eval()
     has_classifier = not network.load_state_dict(state, strict=False).missing_keys
     (*train, logits), labels = _features(network, stream, stream.train_rows[:IMAGES])
     (*val, _), truth = _features(network, stream, stream.val_rows[:IMAGES])
@@ -195,22 +195,22 @@ def _told(spec: RunSpec, stream: Stream) -> list[dict]:
         told = {
             "k nearest neighbours": knn(own, labels, other, truth),
             "LogME": logme(own, labels),
-            "regularised H-score": h_score(own, labels),
+            "regularized H-score": h_score(own, labels),
         }
         found += [{"predictor": name, "n": n, "value": value} for name, value in told.items()]
     return found
 
 
 def _features(
-    network: Chain, stream: Stream, rows: np.ndarray
+    network: SequentialNetwork, stream: TaskLoader, rows: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The pooled output of every layer for these images, (N, C) each, and their labels."""
     found, labels = [[] for _ in network.layers], []
     with torch.no_grad(), one_thread():
-        for batch in stream.in_order(rows):
+        for batch in stream.batches_of(rows):
             x = network.input(batch)
             for i, layer in enumerate(network.layers):
                 x = layer(x)
-                found[i].append(pooled(x).numpy())
+                found[i].append(global_avg_pool(x).numpy())
             labels.append(batch.labels.numpy())
     return [np.concatenate(own) for own in found], np.concatenate(labels)

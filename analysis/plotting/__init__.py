@@ -1,0 +1,1 @@
+"""How figures look: styles, axes, captions, which networks they show."""
