@@ -18,18 +18,16 @@ from analysis.html import figure, template, variable
 from analysis.page import MARGIN
 from analysis.plotting.style import DARK, layer_colours
 from analysis.statistics.baseline import Majority, too_few, within
-from analysis.statistics.paired import two_way_interval
+from analysis.statistics.paired import covering_choice, two_way_interval
 from analysis.use import pasted
 from experiments.race import RULE, TIMES
 from transferability.data.packed import PackedDataset
 from transferability.files import write_atomic
 from transferability.networks.sequential import profile_layers
-from transferability.rng import numpy_rng
 from transferability.runs.store import Store
 from transferability.study.config import LBFGS, Config
 from transferability.study.spec import RunSpec
 
-DRAWS = 1000  # of the bootstrap
 SHOWN = [
     *("cell", "words", "optimizer", "steps", "rate", "seeds", "validation", "test", "low", "high"),
     *("behind", "behind_low", "behind_high", "cost", "seconds"),
@@ -47,8 +45,8 @@ class Answer:
             behind (the best minus it, on the same images), behind_low, behind_high, cost
             (operations of training, best = 1), seconds (of training, all seeds), run (of its first
             seed), probe (whether a fitted linear classifier).
-        interval: of the best, covering the choice: validation and test images, and seeds, are drawn
-            again.
+        interval: of the best, covering the choice (``covering_choice``); no narrower than that of
+            the best alone.
         part: the images that it is reported on: test, or validation where there are no others.
         majority: what always answering the commonest class has.
         few: a sentence where the images of ``part`` are too few.
@@ -178,12 +176,14 @@ def answer(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Answer
         row["behind"], row["behind_low"], row["behind_high"] = within(two_way_interval(pairs))
     table = pd.DataFrame([row for row, *_ in found])
     table["cost"] /= table.cost[0]
+    chosen = covering_choice([v for _, v, _ in found], [tested for *_, tested in found])
+    alone = table.low[0], table.high[0]
     spec = groups[table.cell[0], found[0][0]["recipe"]][0]
     names = [dataset.classes[c].name for c in classes]
     differing = [float((of_best.mean(0) != tested.mean(0)).mean()) for *_, tested in found[1:]]
     return Answer(
         table.drop(columns="recipe"),
-        _covering_choice([v for _, v, _ in found], [t for *_, t in found]),
+        (min(chosen[0], alone[0]), max(chosen[1], alone[1])),
         part,
         _majority(labels, part, of_best, names),
         too_few(of_best.shape[1], float(np.median(differing)) if differing else 0.0, part),
@@ -243,29 +243,6 @@ def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
     images = spec.recipe.steps * spec.recipe.batch_size
     own = images * (sum(costs) + 2 * sum(costs[spec.cell.frozen :]))
     return own + (_operations(spec.base, dataset) if spec.base else 0.0)
-
-
-def _covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tuple[float, float]:
-    """A 95% interval of the accuracy of what is chosen, the best strategy first: the choice is made
-    again on validation images drawn with replacement, and measured on test images drawn so, with
-    one of its seeds. It is no narrower than the interval of the best alone.
-    """
-    draw = numpy_rng("choice", len(test), test[0].shape[1])
-
-    def counts(images: int) -> np.ndarray:
-        return draw.multinomial(images, np.full(images, 1 / images), DRAWS)
-
-    images = validation[0].shape[1]
-    means = np.stack([right.mean(0) for right in validation])
-    chosen = (means @ counts(images).T).argmax(0)
-    weights = counts(test[0].shape[1]) / test[0].shape[1]
-    values = np.empty(DRAWS)
-    for strategy in set(chosen.tolist()):
-        mine = np.flatnonzero(chosen == strategy)
-        seeds = draw.integers(0, len(test[strategy]), len(mine))
-        values[mine] = (test[strategy][seeds] * weights[mine]).sum(1)
-    _, low, high = accuracy(test[0])
-    return min(low, float(np.quantile(values, 0.025))), max(high, float(np.quantile(values, 0.975)))
 
 
 def _majority(

@@ -152,7 +152,12 @@ class Advising:
             return False
         probes = specs[0].recipe.optimizer == LBFGS
         with nullcontext() if probes else self.speed.measured(left):
-            train_missing(specs, self.store, self.dataset, self.execution)
+            try:
+                train_missing(specs, self.store, self.dataset, self.execution)
+            except UserError as error:  # of networks that failed the race does without
+                if not any(map(self.store.failure, left)):
+                    raise
+                log.warning("%s", error)
         return True
 
     def accuracy(self, arm: Arm, steps: int) -> float:

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from analysis.advised import _covering_choice
+from analysis.statistics.paired import covering_choice
 from experiments import advise, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
@@ -102,7 +102,8 @@ def test_the_command_on_the_page_is_whole(finished):
     store = Store(folder / "runs")
     (spec,) = [s for s in store.specs() if s.all_images]
     best = re.search(r'load_run\("(.+?)"\)', page.replace("&#34;", '"'))[1]
-    assert replace(spec, all_images=False) == store.spec_in(Path(best) / "spec.json")
+    best = store.spec_in(Path(best) / "spec.json")
+    assert replace(spec, all_images=False).id == best.id, "it is the best, but for its images"
 
 
 @pytest.mark.slow
@@ -126,6 +127,18 @@ def test_the_end_of_the_time_is_told_from_a_ctrl_c():
     assert not early.over and 59 < early.left <= 60
     early.page = 4.0
     assert 53 < early.left <= 54, "the page is written after training"
+
+
+@pytest.mark.slow
+def test_a_network_that_explodes_leaves_the_race(given, tmp_path, monkeypatch):
+    arms = [Arm("A3.B++", 1e9), Arm("A3.B++", 0.003, "adamw")]
+    monkeypatch.setattr(advise, "candidates", lambda best, top: arms)
+    monkeypatch.setattr("experiments.race.EPOCHS", 10)
+    status, out, err = advised(*words(given, tmp_path, "minutes=5"))
+    assert status == 0 and "of the test images right" in out, err
+    assert "became infinite" in err
+    done = [s for s in Store(tmp_path / "runs").specs() if Store(tmp_path / "runs").is_done(s)]
+    assert {s.recipe.lr for s in done if s.cell.again} == {0.003}
 
 
 def test_every_half_minute_a_line(monkeypatch, caplog):
@@ -193,7 +206,7 @@ def test_the_interval_of_the_choice_covers_it():
     val = [draw.random((1, 50)) < 0.8 for _ in range(2)]
     good, bad = np.ones((1, 200)), (draw.random((1, 200)) < 0.5).astype(float)
     good[0, :10] = 0
-    low, high = _covering_choice([v.astype(float) for v in (val[0], val[0])], [good, bad])
+    low, high = covering_choice([v.astype(float) for v in (val[0], val[0])], [good, bad])
     assert 0.88 < low < 0.95 < high < 1, "equal on every draw: the first is chosen"
-    low, _ = _covering_choice([v.astype(float) for v in val], [good, bad])
+    low, _ = covering_choice([v.astype(float) for v in val], [good, bad])
     assert low < 0.65

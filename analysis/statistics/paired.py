@@ -10,7 +10,9 @@ from scipy import stats
 
 from analysis.statistics.linear_model import BLOCK, within
 from analysis.tables import StudyResults
+from transferability.rng import numpy_rng
 
+DRAWS = 1000  # of a bootstrap
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
 
 
@@ -119,3 +121,28 @@ def two_way_interval(
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
     half = float(stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
     return centre, centre - half, centre + half
+
+
+def covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tuple[float, float]:
+    """A 95% interval of the accuracy of what is chosen, the best strategy first: the choice is made
+    again on validation images drawn with replacement, and measured on test images drawn so, with
+    one of its seeds.
+
+    Args:
+        validation, test: of each strategy what is right, (seeds, images).
+    """
+    draw = numpy_rng("choice", len(test), test[0].shape[1])
+
+    def counts(images: int) -> np.ndarray:
+        return draw.multinomial(images, np.full(images, 1 / images), DRAWS)
+
+    images = validation[0].shape[1]
+    means = np.stack([right.mean(0) for right in validation])
+    chosen = (means @ counts(images).T).argmax(0)
+    weights = counts(test[0].shape[1]) / test[0].shape[1]
+    values = np.empty(DRAWS)
+    for strategy in set(chosen.tolist()):
+        mine = np.flatnonzero(chosen == strategy)
+        seeds = draw.integers(0, len(test[strategy]), len(mine))
+        values[mine] = (test[strategy][seeds] * weights[mine]).sum(1)
+    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
