@@ -25,7 +25,8 @@ from transferability.data.packed import PackedDataset
 from transferability.files import write_atomic
 from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
-from transferability.study.config import LBFGS, Config
+from transferability.study.config import Config
+from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
 
 SHOWN = [

@@ -4,7 +4,8 @@ from dataclasses import fields
 from typing import Any
 
 from analysis.advice import Advice
-from transferability.study.config import Config, RecipeConfig
+from transferability.study.config import Config
+from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec
 
 # Settings that choose what of a study is trained, and how it is shown: not what a network is.

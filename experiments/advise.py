@@ -56,8 +56,9 @@ from transferability.errors import UserError
 from transferability.networks.pretrained import load_pretrained
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
-from transferability.study.config import LBFGS, Config
+from transferability.study.config import Config
 from transferability.study.jobs import with_bases
+from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
 from transferability.training.execution import execution_of
 

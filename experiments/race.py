@@ -13,7 +13,7 @@ from transferability.data.packed import PackedDataset
 from transferability.networks import NetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study import cells
-from transferability.study.config import RecipeConfig, probe_recipe
+from transferability.study.recipe import RecipeConfig, probe_recipe
 from transferability.study.spec import RunSpec, make_spec
 
 STEPS = 30  # of the first rung

@@ -17,8 +17,8 @@ from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study import spec
 from transferability.study.cells import parse
-from transferability.study.config import RecipeConfig
 from transferability.study.jobs import with_bases
+from transferability.study.recipe import RecipeConfig
 from transferability.training.checkpoint import Checkpoint
 
 

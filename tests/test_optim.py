@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import shrunk
-from transferability.study.config import RecipeConfig
+from transferability.study.recipe import RecipeConfig
 from transferability.training.optim import (
     create_optimizer,
     learning_rate,

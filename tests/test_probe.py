@@ -13,7 +13,7 @@ from transferability.errors import UserError
 from transferability.networks.modules import global_avg_pool
 from transferability.runs.probes import FEATURES
 from transferability.study import cells
-from transferability.study.config import probe_recipe
+from transferability.study.recipe import probe_recipe
 from transferability.study.spec import make_spec
 from transferability.training import probe
 from transferability.training.features import features_of

@@ -32,9 +32,9 @@ from transferability.errors import UserError, shown
 from transferability.networks import EightLayerConfig, NetworkConfig
 from transferability.rng import derive_seed, numpy_rng
 from transferability.study.cells import Cell, expand, parse
-from transferability.study.config import RecipeConfig
 from transferability.study.expand import study_specs
 from transferability.study.jobs import with_bases
+from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import DatasetId, RunSpec
 from transferability.tasks.splits import tasks_of
 from transferability.training.loader import TaskLoader

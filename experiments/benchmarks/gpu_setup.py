@@ -18,7 +18,8 @@ from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
 from transferability.networks import EightLayerConfig, NetworkConfig
 from transferability.study import cells
-from transferability.study.config import Config, RecipeConfig, load
+from transferability.study.config import Config, load
+from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec, make_spec
 from transferability.training import loader as stream
 from transferability.training.execution import execution_of

@@ -45,7 +45,8 @@ from transferability.data.packed import JpegRows, PackedDataset
 from transferability.data.readers import read_dataset
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
-from transferability.study.config import Config, RecipeConfig
+from transferability.study.config import Config
+from transferability.study.recipe import RecipeConfig
 from transferability.training.loader import READERS, TaskLoader, prefetch
 
 IMAGENET = 1_281_167 + 50_000  # images

@@ -25,8 +25,8 @@ from transferability.runs.progress import Due, Progress, ProgressWriter
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
 from transferability.signals import raise_if_stopped, stop_requests
-from transferability.study.config import LBFGS
 from transferability.study.jobs import cohort_key, group_into_jobs, with_bases
+from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
 from transferability.training import checkpoint as checkpoints
 from transferability.training.devices import is_out_of_memory, training_device

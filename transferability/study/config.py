@@ -10,101 +10,16 @@ from typing import Annotated, Any, ClassVar, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from transferability.bounds import Bound, above, at_least, between, check_bounds, one_of
+from transferability.bounds import Bound, above, at_least, check_bounds, one_of
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
-from transferability.fingerprint import COSMETIC, omit_at, renamed
+from transferability.fingerprint import renamed
 from transferability.networks import KINDS, NetworkConfig, config_class
+from transferability.study.recipe import RecipeConfig
 
 log = logging.getLogger(__name__)
 SHARE = Bound(lambda share: 0 < share <= 1, "shares above 0, and at most 1")
-
-LBFGS = "lbfgs"  # the optimizer that fits a linear classifier to its end
-
-
-@dataclass(frozen=True)
-class RecipeConfig:
-    """How a network is trained.
-
-    The learning rate is a pure function of the step, see ``optim.py``.
-    """
-
-    name: str = field(metadata=COSMETIC)
-    steps: Annotated[int, above(0)]
-    batch_size: Annotated[int, above(0)]
-    lr: Annotated[float, above(0)]
-    # step: lr x gamma^(step // step_size) | cosine: to zero at the last step
-    schedule: Annotated[str, one_of("step", "cosine")]
-    # steps between validations; the paper's statistic is a mean over them
-    eval_every: Annotated[int, above(0)]
-    eval_batch_size: Annotated[int, above(0)]
-    step_size: Annotated[int | None, above(0)] = None
-    gamma: Annotated[float, above(0)] = 0.1
-    warmup_steps: Annotated[int, at_least(0)] = 0
-    momentum: Annotated[float, between(0, 1)] = 0.9
-    weight_decay: Annotated[float, at_least(0)] = (
-        5e-4  # of weights; biases and normalization have none
-    )
-    bias_lr_multiplier: Annotated[float, at_least(0)] = 2.0
-    # of copied layers that are fine-tuned; common advice is 0.1
-    copied_lr_multiplier: Annotated[float, at_least(0)] = 1.0
-    mirror: bool = True
-    # false: every epoch in the order of the packed file, as Caffe reads its leveldb
-    reshuffle: bool = True
-    # bf16: autocast, float32 weights
-    precision: Annotated[str, one_of("float32", "bf16")] = "float32"
-    # sgd: Caffe's; adamw: momentum is its first beta; lbfgs: of An.B alone, its classifier is
-    # fitted in at most ``steps`` iterations, see probe.py; of the other settings ``mirror`` counts
-    optimizer: Annotated[str, one_of("sgd", "adamw", LBFGS)] = omit_at("sgd", stored="optimiser")
-    # BatchNorm of copied layers normalizes with the source's statistics, in training as well
-    keep_statistics: bool = omit_at(False)
-
-    @property
-    def batching_key(self) -> tuple:
-        """What the batches, their precision and the evaluations depend on: networks that have this
-        in common can train in one cohort, whatever their rates.
-        """
-        return (
-            self.steps,
-            self.batch_size,
-            self.mirror,
-            self.reshuffle,
-            self.precision,
-            self.optimizer,
-            self.eval_every,
-            self.eval_batch_size,
-        )
-
-    def check(self) -> None:
-        """Raises:
-        UserError: an impossible value.
-        """
-        check_bounds(self, "recipe.")
-        needed = self.schedule != "step" or self.step_size is not None
-        wanted = "schedule=step needs a number above 0"
-        require(needed, "recipe.step_size", self.step_size, wanted)
-        fits = self.warmup_steps < self.steps
-        wanted = f"at least 0 and below steps={self.steps}"
-        require(fits, "recipe.warmup_steps", self.warmup_steps, wanted)
-
-
-def probe_recipe(mirror: bool) -> RecipeConfig:
-    """How linear classifiers are fitted: conf/recipe/probe.yaml."""
-    return RecipeConfig(
-        name="probe",
-        steps=200,
-        batch_size=64,
-        lr=1.0,
-        schedule="cosine",
-        eval_every=200,
-        eval_batch_size=250,
-        momentum=0.0,
-        weight_decay=0.0,
-        bias_lr_multiplier=1.0,
-        mirror=mirror,
-        optimizer=LBFGS,
-    )
 
 
 @dataclass

@@ -7,7 +7,8 @@ from transferability.errors import UserError, shown
 from transferability.networks import NetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study import cells
-from transferability.study.config import Config, RecipeConfig, StudyConfig, StudyPart, changed
+from transferability.study.config import Config, StudyConfig, StudyPart, changed
+from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec, make_spec
 from transferability.tasks.splits import split_kind, tasks_of
 

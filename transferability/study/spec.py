@@ -13,7 +13,7 @@ from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
 from transferability.study import cells
 from transferability.study.cells import Cell
-from transferability.study.config import LBFGS, RecipeConfig, probe_recipe
+from transferability.study.recipe import LBFGS, RecipeConfig, probe_recipe
 from transferability.tasks.splits import split_name, tasks_of
 
 FORMAT = 1

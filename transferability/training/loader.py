@@ -18,7 +18,7 @@ from torch import Tensor
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
 from transferability.rng import numpy_rng
-from transferability.study.config import RecipeConfig
+from transferability.study.recipe import RecipeConfig
 from transferability.training.devices import cuda_stream
 
 if TYPE_CHECKING:

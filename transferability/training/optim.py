@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from transferability.networks.sequential import BIAS, WEIGHT, SequentialNetwork, parameter_kinds
-from transferability.study.config import RecipeConfig
+from transferability.study.recipe import RecipeConfig
 
 
 def learning_rate(step: int, recipe: RecipeConfig) -> float:

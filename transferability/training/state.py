@@ -19,7 +19,7 @@ from transferability.networks.modules import BatchNorm, channels_subtracted
 from transferability.networks.sequential import SequentialNetwork, copy_layers
 from transferability.rng import derive_seed
 from transferability.study.cells import UNTRAINED
-from transferability.study.config import RecipeConfig
+from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec
 from transferability.training.checkpoint import Checkpoint
 from transferability.training.loader import TaskLoader
