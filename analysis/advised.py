@@ -131,7 +131,7 @@ class Answer:
         before = raced[alike & (raced.steps < top.steps)]
         if before.empty:
             return f"More time trains {top.cell} for {TIMES} times the steps."
-        last = before.sort_values("steps").iloc[-1]
+        last = before.sort_values("steps", kind="stable").iloc[-1]
         return (
             f"From {last.steps} to {top.steps} steps {top.cell} went from {last.validation:.3f} to "
             f"{top.validation:.3f} on validation images; more time trains it for {TIMES} times the "

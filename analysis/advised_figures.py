@@ -46,7 +46,7 @@ def kind(cell: str) -> str:
 
 def curve(found: "Answer") -> FigureSpec:
     """What each depth is worth by itself."""
-    probes = found.strategies[found.strategies.probe].sort_values("n")
+    probes = found.strategies[found.strategies.probe].sort_values("n", kind="stable")
     raced = found.strategies[~found.strategies.probe & (found.strategies.n > 0)]
 
     def draw(axes: Axes) -> None:
@@ -81,7 +81,7 @@ def race(found: "Answer") -> FigureSpec | None:
         if best is not None:
             axes.axhline(best.validation, color=PROBE.colour, lw=1, ls=":", zorder=1)
         for (cell, *_), rows in raced.groupby(ARM):
-            rows = rows.sort_values("steps")
+            rows = rows.sort_values("steps", kind="stable")
             _line(axes, rows.steps, rows.validation, rows, KINDS[kind(cell)])
         axes.set_xscale("log")
         steps = sorted(set(raced.steps))

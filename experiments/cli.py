@@ -47,7 +47,10 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
             print(help_of(sys.modules["__main__"]))
     else:
         if rewrite:
-            sys.argv[1:] = rewrite(sys.argv[1:])
+            try:
+                sys.argv[1:] = rewrite(sys.argv[1:])
+            except UserError as error:
+                sys.exit(_fail(str(error)))
         command(lambda config: import_module(name).main(config))()
     return 0
 

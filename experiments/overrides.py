@@ -15,8 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException, OverrideParseException
 
-from transferability.errors import did_you_mean
+from transferability.errors import UserError, did_you_mean
 from transferability.networks import KINDS, NetworkConfig
+from transferability.networks.zoo.pretrained_info import FILES
 from transferability.study.config import Config, current_name
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,20 @@ def as_typed(words: list[str]) -> list[str]:
 def of_advice(words: list[str]) -> list[str]:
     """The settings of ``experiments.advise``: ``source=`` names the dataset, and ``weights=`` the
     network, where nothing else does.
+
+    Raises:
+        UserError: one of them is not said, or ``weights`` names a file that is not there.
     """
     values = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     names = {key: Path(text).name.partition(".")[0] for key, text in values.items()}
+    images = values.keys() & {"source", "dataset.source", "dataset.name"}
+    if "experiment" not in values and not (images and "weights" in values):
+        raise UserError(
+            "say which images and which pretrained network: source=PATH weights=FILE minutes=10"
+        )
+    weights = values.get("weights", "")
+    if weights.endswith(FILES) and not Path(weights).expanduser().is_file():
+        raise UserError(f"weights={weights}: there is no such file")
     made = [re.sub(r"^source=", "dataset.source=", word) for word in words]
     if "experiment" not in values:
         made.insert(0, "experiment=advice")

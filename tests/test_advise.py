@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from experiments.overrides import of_advice
 from experiments.race import EPOCHS, STEPS, Arm, candidates, fitting, survivors
 from tests.conftest import CPU, captured
 from tests.helpers import lines, network_of, write
+from transferability.errors import UserError
 from transferability.runs.store import Store
 from transferability.study.jobs import with_bases
 
@@ -116,7 +118,15 @@ def test_ctrl_c_ends_with_the_best_answer_so_far(given, tmp_path, monkeypatch):
     assert status == 130 and "of the test images right" in out, err
 
 
-def test_the_end_of_the_time_is_told_from_a_ctrl_c():
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a job in the background of a shell ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_end_of_the_time_is_told_from_a_ctrl_c(interruptible):
     clock = Clock(0.2, time.monotonic())
     with pytest.raises(KeyboardInterrupt), clock.limit():
         time.sleep(20)
@@ -210,3 +220,17 @@ def test_the_interval_of_the_choice_covers_it():
     assert 0.88 < low < 0.95 < high < 1, "equal on every draw: the first is chosen"
     low, _ = covering_choice([v.astype(float) for v in val], [good, bad])
     assert low < 0.65
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "say which images and which pretrained network: source=PATH weights=FILE"),
+        (["weights=w.pth"], "say which images and which pretrained network"),
+        (["source=a.zip"], "say which images and which pretrained network"),
+        (["source=a.zip", "weights=no/w.pth"], "weights=no/w.pth: there is no such file"),
+    ],
+)
+def test_what_is_not_said_is_asked_for(words, why):
+    with pytest.raises(UserError, match=why):
+        of_advice(words)

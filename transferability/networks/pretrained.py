@@ -26,13 +26,13 @@ from transferability.networks.state_dict import (
     with_positions,
 )
 from transferability.networks.zoo.pretrained_info import (
+    FILES,
     PretrainedBase,
     PretrainedInfo,
     assumed,
     described_beside,
 )
 
-FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Heads that only their own training has (GoogLeNet, Inception).
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 CLASSES = 1000  # of weights without a classifier: no network takes it over

@@ -11,6 +11,7 @@ from transferability.errors import UserError, and_more, reason, shown
 from transferability.fingerprint import COSMETIC, omit_at
 from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of weights
 LEAST = 1e-3  # of a standard deviation
 TAGS = 3  # named of weights that want the same
 RESAMPLING = {
