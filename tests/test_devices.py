@@ -88,6 +88,7 @@ def test_processes_share_no_device_and_one_too_many_is_told_so(owner):
     assert owner()[1].recv() in (0, 1, 2)
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_share_no_device(owner):
     """More of them than devices: each device has one owner, and the rest are refused."""
     said = [pipe.recv() for _, pipe in [owner() for _ in range(7)]]

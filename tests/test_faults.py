@@ -243,6 +243,7 @@ def test_eight_processes_train_every_run_once(tmp_path, unforked, data):
     assert trained == len(list(tmp_path.glob("runs/*/DONE"))) == 28
 
 
+@pytest.mark.slow
 def test_those_who_wait_take_over_from_an_owner_that_is_killed(command, tmp_path, undisturbed):
     long = ["cell=baseB", "split=random-0", "recipe.steps=100", "recipe.eval_every=50"]
     store, logs = Store(tmp_path / "runs"), [tmp_path / f"log{i}" for i in range(3)]

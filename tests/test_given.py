@@ -186,6 +186,7 @@ def test_a_file_that_changes_between_two_looks_is_noticed(tensors, saved):
         pretrained_state_dict(replace(given, digest="0" * 64))
 
 
+@pytest.mark.slow
 def test_older_names_are_known(saved):
     """torchvision's own files of DenseNet have names that its network has no more."""
     built = replace(network("torchvision densenet121"), outputs=2).build().state_dict()

@@ -154,7 +154,7 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
 @pytest.mark.parametrize(
     "launcher",
     [
-        "basic",
+        pytest.param("basic", marks=pytest.mark.slow),
         pytest.param("joblib", marks=pytest.mark.slow),
         pytest.param("submitit_local", marks=pytest.mark.slow),
     ],

@@ -108,6 +108,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(module, monkeypatch, capsys, t
 
 
 # Over 5 s of CPU: a locale is that of a process, and one that is not UTF-8 starts another.
+@pytest.mark.slow
 def test_the_locale_changes_nothing(cli, tmp_path):
     """Names of classes, settings and what is printed are UTF-8 under a locale that has
     no such letters.

@@ -39,6 +39,7 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_what_the_report_says_is_pasted_and_trains_it(tmp_path, weights, cli):
     places = (f"data_dir={tmp_path}/my data", f"store={tmp_path}/my runs", f"weights={weights}")
     source = own_folder(tmp_path / "images")
