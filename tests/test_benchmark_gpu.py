@@ -88,7 +88,8 @@ def checks(make, execution):
         return gpu_checks.check_way("kernels", make, execution)
 
 
-@pytest.mark.parametrize("stacked", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stacked", [False, True])
 def test_right_computations_pass(make, stacked):
     exact, rounded = checks(make, replace(CPU, stacked=stacked))
     assert exact.passed and 0 < exact.found < 0.1 and exact.limit == 2, exact

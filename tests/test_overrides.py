@@ -125,6 +125,7 @@ def test_what_cannot_be_read_says_how_to_write_it(cli, word, way):
     ), errors
 
 
+@pytest.mark.slow
 def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cli):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

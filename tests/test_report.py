@@ -274,6 +274,7 @@ def test_equal_tables_give_equal_text(studies, tmp_path):
 
 
 # 6 s of a CPU: six pages
+@pytest.mark.slow
 def test_only_the_page_of_an_unfinished_study_loads_itself_again(tmp_path):
     """It says when it was written, and nothing else is different; what the paper lacks will not
     come.

@@ -157,9 +157,8 @@ ILSVRC = SimpleNamespace(
 
 
 # 5 s of a CPU: ten draws of tasks
-@pytest.mark.parametrize(
-    "draw", ["", *(pytest.param(draw, marks=pytest.mark.slow) for draw in ("-1", "-2"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", ["", "-1", "-2"])
 def test_tasks_at_rising_distances(draw):
     splits = [tasks_of(f"distance-{step}{draw}", ILSVRC) for step in range(5)]
     assert len({tuple(tasks["B"]) for tasks in splits}) == 1  # the target stays

@@ -217,6 +217,7 @@ def test_a_note_that_cannot_be_written_stops_nothing(spec_of, dataset, tmp_path)
     assert cohorts[0].states[0].step == 8 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_status_while_a_process_trains(tmp_path, capsys):
     endless = ["split=random-0", "recipe.steps=100000", "recipe.eval_every=20"]
     config = shrunk(tmp_path, *endless)

@@ -227,6 +227,7 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
 
 
 # 6 s of a CPU: two stores and a page
+@pytest.mark.slow
 def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part(tmp_path, config):
     """A folder of four classes, of which training has one picture twice and a quarter is
     held out for test.

@@ -58,6 +58,7 @@ def reloads(folder) -> bool:
 
 
 # Over 5 s of CPU: it writes four reports.
+@pytest.mark.slow
 def test_a_report_follows_a_study_to_its_end(study, between, capsys, tmp_path):
     config, specs, train = study()
     seen = []
