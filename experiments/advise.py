@@ -89,6 +89,7 @@ class Advising:
 
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
+        pretrained = load_pretrained(str(config.weights), config.network)  # fails before packing
         self.dataset = _packed(config)
         self.folder = Path(config.out or f"figures/advice-{self.dataset.name}")
         self.path = self.folder / "report.html"
@@ -96,8 +97,7 @@ class Advising:
         if recipe.mirror and (pairs := mirrored([c.name for c in self.dataset.classes])):
             log.info("classes %s and %s are mirror images: nothing is mirrored", *pairs[0])
             recipe = replace(recipe, mirror=False)
-        given = load_pretrained(str(config.weights), config.network)
-        self.task = Task(self.dataset, config.network, recipe, given)
+        self.task = Task(self.dataset, config.network, recipe, pretrained)
         self.store, self.execution = Store(config.store), execution_of(config)
         self.speed = Speed(Cost(self.store, self.dataset, self.execution))
         self.stage = "packed"

@@ -47,7 +47,7 @@ def of_advice(words: list[str]) -> list[str]:
     network, where nothing else does.
 
     Raises:
-        UserError: one of them is not said, or ``weights`` names a file that is not there.
+        UserError: one of them is not said.
     """
     values = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     names = {key: Path(text).name.partition(".")[0] for key, text in values.items()}
@@ -56,13 +56,13 @@ def of_advice(words: list[str]) -> list[str]:
         raise UserError(
             "say which images and which pretrained network: source=PATH weights=FILE minutes=10"
         )
-    weights = values.get("weights", "")
-    if weights.endswith(FILES) and not Path(weights).expanduser().is_file():
-        raise UserError(f"weights={weights}: there is no such file")
     made = [re.sub(r"^source=", "dataset.source=", word) for word in words]
     if "experiment" not in values:
         made.insert(0, "experiment=advice")
-        if "weights" in values and not values.keys() & {"network", "network.model"}:
+        weights = values.get("weights", "")
+        # a file that is not there is named when it is opened
+        known = not weights.endswith(FILES) or Path(weights).expanduser().is_file()
+        if weights and known and not values.keys() & {"network", "network.model"}:
             made.append(f"network.model={names['weights']}")
     if "source" in values and "dataset.name" not in values:
         made.append(f"dataset.name={names['source']}")

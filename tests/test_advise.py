@@ -228,7 +228,6 @@ def test_the_interval_of_the_choice_covers_it():
         ([], "say which images and which pretrained network: source=PATH weights=FILE"),
         (["weights=w.pth"], "say which images and which pretrained network"),
         (["source=a.zip"], "say which images and which pretrained network"),
-        (["source=a.zip", "weights=no/w.pth"], "weights=no/w.pth: there is no such file"),
     ],
 )
 def test_what_is_not_said_is_asked_for(words, why):
