@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 MODULES = {
+    "advise": "experiments.advise",
     "run": "experiments.run",
     "pack": "experiments.pack",
     "layers": "experiments.layers",

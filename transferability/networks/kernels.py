@@ -68,7 +68,7 @@ def dropout_reference(x: Tensor, seed: Tensor, p: float, dims: int | None = None
 
 
 def activation(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
-    """:func:`activation` of ``x`` + ``bias``, (B, C, H, W);
+    """:func:`activation_reference` of ``x`` + ``bias``, (B, C, H, W);
     on a GPU without a pass over memory for the bias.
     """
     if fuses(x) and (pool or norm or bias is not None):
@@ -79,12 +79,12 @@ def activation(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor
 
 
 def dropout(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
-    """:func:`drop`."""
+    """:func:`dropout_reference`."""
     return (_compiled(dropout_reference) if fuses(x) else dropout_reference)(x, seed, p, dims)
 
 
 class FusedActivation(torch.autograd.Function):
-    """:func:`activated`, each kernel a function of its own;
+    """:func:`activation`, each kernel a function of its own;
     without atomic additions, so the same every time.
     """
 

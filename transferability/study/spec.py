@@ -160,8 +160,12 @@ def make_spec(
     if cell.copied and cell.source not in tasks:
         source = given
     if cell.again:
-        source = _first_phase(
-            cell, split, dataset, network, recipe, seed, images_per_class, source_recipe, given
+        first = cell.first_phase
+        assert first is not None  # as cell.again
+        own = source_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
+        # the base of the first phase has the recipe of the second
+        source = make_spec(
+            first, split, dataset, network, own, seed, images_per_class, recipe, given
         )
     if given:
         network = given.adapted(network)
@@ -181,13 +185,7 @@ def make_spec(
             f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has "
             f"{len(classes)} classes"
         )
-    if network.input_size > dataset.image_size:
-        raise UserError(
-            f"network.input_size={network.input_size} is not possible: the packed images of "
-            f"{dataset.name} are {dataset.image_size} pixels a side (dataset.image_size)"
-        )
-    if network.has_batch_norm and recipe.batch_size == 1:
-        raise UserError("recipe.batch_size=1 is not possible with network.normalization=batch")
+    _check_fit(network, recipe, dataset)
     return RunSpec(
         dataset=DatasetId(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
         split=split_name(split),
@@ -201,21 +199,14 @@ def make_spec(
     )
 
 
-def _first_phase(
-    cell: Cell,
-    split: str,
-    dataset: PackedDataset,
-    network: NetworkConfig,
-    recipe: RecipeConfig,
-    seed: int,
-    images_per_class: int | None,
-    first_recipe: RecipeConfig | None,
-    given: PretrainedBase | None,
-) -> RunSpec:
-    """The network that the second of two phases goes on from: a linear classifier is fitted to its
-    end, where nothing else is said. Its own base has the recipe of the second phase.
+def _check_fit(network: NetworkConfig, recipe: RecipeConfig, dataset: PackedDataset) -> None:
+    """Raises:
+    UserError: the network does not fit the packed images, or its recipe.
     """
-    first = cell.first_phase
-    assert first is not None  # as cell.again
-    own = first_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
-    return make_spec(first, split, dataset, network, own, seed, images_per_class, recipe, given)
+    if network.input_size > dataset.image_size:
+        raise UserError(
+            f"network.input_size={network.input_size} is not possible: the packed images of "
+            f"{dataset.name} are {dataset.image_size} pixels a side (dataset.image_size)"
+        )
+    if network.has_batch_norm and recipe.batch_size == 1:
+        raise UserError("recipe.batch_size=1 is not possible with network.normalization=batch")

@@ -1,10 +1,10 @@
-"""What a base network's layers say of every image, computed once: for linear classifiers on frozen
-layers, which need no more.
+"""Features of every layer of a base network, for every image, computed once: linear classifiers on
+frozen layers need no more.
 
-One forward pass over all images in the middle, and one over their mirror images where these are
-wanted; of every layer below the classifier the mean over all places, as in the head of a network
-that is cut short (``modules.pooled``). A file a layer, float16, memory-mapped, in a folder whose
-name says the base's weights, the images and what is done to them.
+One forward pass over all images, center crop, and one over their mirror images where these are
+wanted. Of every layer below the classifier the mean over all places is kept, as in the head of a
+network that is cut short (``modules.global_avg_pool``). One file per layer, float16, memory-mapped,
+in a folder named by a hash of the base's weights, the images and their preprocessing.
 """
 
 import hashlib

@@ -21,15 +21,7 @@ from transferability.study.spec import RunSpec
 from transferability.training.features import Features
 from transferability.training.state import initial_network, one_thread
 
-STRENGTHS = (
-    1.0,
-    0.3,
-    0.1,
-    0.03,
-    0.01,
-    0.003,
-    0.001,
-)  # strongest first; no setting
+STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # strongest first; no setting
 EPSILON = nn.BatchNorm1d(1).eps  # of the head's
 
 
