@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics.linear_model import base_accuracy
-from analysis.statistics.over_splits import LEAST
 from analysis.tables import StudyResults
 
 # What each kind of 95% interval covers, in the same words everywhere.
@@ -30,9 +29,8 @@ def counts(rows: pd.DataFrame) -> str:
         f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} "
         f"{'seed' if seeds == 1 else 'seeds'}."
     )
-    splits = rows.split.nunique()
-    if splits < LEAST:
-        these = "this split" if splits == 1 else "these splits"
+    if rows.groupby("split_kind").split.nunique().max() == 1:  # no second one to compare with
+        these = "this split" if rows.split.nunique() == 1 else "these splits"
         text += f" What it shows, and its intervals, are of {these} alone."
     return text + (f" {missing} networks of the study are missing here." if missing else "")
 
