@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.figures import accuracy
+from analysis.plotting import captions
 from analysis.plotting.style import render
 from analysis.questions import replicates
 from tests.made_up import networks, tables_of
@@ -78,3 +79,9 @@ def test_replicates_have_both_intervals_side_by_side():
     seeds = pd.concat([several(1, other).results.assign(seed=seed) for seed in (0, 1)])
     single = replicates.draw(tables_of(*seeds.to_dict("records"))).table
     assert set(single.splits) == {"1"} and np.isnan(single.low).all(), "two seeds are one split"
+
+
+def test_a_single_split_of_a_kind_speaks_for_itself_alone():
+    said = " What it shows, and its intervals, are of this split alone."
+    assert said in captions.counts(several(1).networks)
+    assert "alone" not in captions.counts(several(2).networks)
