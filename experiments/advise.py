@@ -90,7 +90,7 @@ class Advising:
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
         pretrained = load_pretrained(str(config.weights), config.network)  # fails before packing
-        self.dataset = _packed(config)
+        self.dataset = packed(config)
         self.folder = Path(config.out or f"figures/advice-{self.dataset.name}")
         self.path = self.folder / "report.html"
         recipe = config.recipe
@@ -99,7 +99,7 @@ class Advising:
             recipe = replace(recipe, mirror=False)
         self.task = Task(self.dataset, config.network, recipe, pretrained)
         self.store, self.execution = Store(config.store), execution_of(config)
-        self.speed = Speed(Cost(self.store, self.dataset, self.execution))
+        self.speed = Speed(Cost(self.store, self.dataset, self.execution), clock.now)
         self.stage = "packed"
         self.known: Answer | None = None
 
@@ -183,13 +183,13 @@ class Advising:
 
     def page(self) -> Answer | None:
         """Write the page of what is finished; None before stage 1 is."""
-        began = time.monotonic()
+        began = self.clock.now()
         if not all(self.store.is_done(spec) for spec in self.task.probes()):
             return None
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
         self.known = answer(done, self.store, self.dataset)
         write_page(self.known, self.path, self.config, self.title)
-        self.clock.page = time.monotonic() - began
+        self.clock.page = self.clock.now() - began
         log.info("%s: %s", self.stage, self.known.leader)
         return self.known
 
@@ -198,6 +198,7 @@ class Advising:
         return f"{self.dataset.name} and {self.config.network.name}"
 
 
-def _packed(config: Config) -> PackedDataset:
+def packed(config: Config) -> PackedDataset:
+    """The images, which are packed where they are not yet."""
     folder = Path(config.dataset.folder)
     return open_packed(config.dataset) if folder.exists() else pack(config.dataset)
