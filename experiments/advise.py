@@ -28,6 +28,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -40,7 +41,6 @@ from experiments.cost import Cost
 from experiments.race import (
     FINALISTS,
     SCRATCH,
-    SEEDS,
     STEPS,
     TIMES,
     Arm,
@@ -97,7 +97,7 @@ class Advising:
         if recipe.mirror and (pairs := mirrored([c.name for c in self.dataset.classes])):
             log.info("classes %s and %s are mirror images: nothing is mirrored", *pairs[0])
             recipe = replace(recipe, mirror=False)
-        self.task = Task(self.dataset, config.network, recipe, pretrained)
+        self.task = Task(self.dataset, config.network, recipe, pretrained, config.seed or 0)
         self.store, self.execution = Store(config.store), execution_of(config)
         self.speed = Speed(Cost(self.store, self.dataset, self.execution), clock.now)
         self.stage = "packed"
@@ -122,8 +122,7 @@ class Advising:
                 break
             arms = survivors(trained, partial(self.accuracy, steps=steps))
             if len(arms) <= FINALISTS:
-                self.rung(arms, steps, SEEDS)
-                arms = [max(arms, key=partial(self.accuracy, steps=steps))]
+                arms = [self.winner(arms, steps)]
             steps *= TIMES
         self.stage = "race, what fits the rest of the time"
         self.rest(arms[0], steps)
@@ -136,15 +135,22 @@ class Advising:
         for arm, choices in ((winner, fewer[:1]), (SCRATCH, fewer)):
             next((count for count in choices if self.rung([arm], count)), None)
 
-    def rung(self, arms: list[Arm], steps: int, seeds: tuple[int, ...] = SEEDS[:1]) -> list[Arm]:
-        """Train what fits the time, the first of ``arms`` before the others; returns those of which
-        the first seed is finished.
+    def winner(self, finalists: list[Arm], steps: int) -> Arm:
+        """The best by its mean over the seeds that all of them have: as many as fit the time."""
+        for seed in self.task.seeds[1:]:
+            if len(self.rung(finalists, steps, seed)) < len(finalists):
+                break
+        return max(finalists, key=partial(self.accuracy, steps=steps, among=finalists))
+
+    def rung(self, arms: list[Arm], steps: int, seed: int | None = None) -> list[Arm]:
+        """Train what fits the time, the first of ``arms`` before the others; returns those that are
+        finished.
         """
-        specs = [self.task.spec(arm, steps, seed) for arm in arms for seed in seeds]
+        specs = [self.task.spec(arm, steps, seed) for arm in arms]
         count = fitting(specs, self.speed.seconds, self.clock.left)
         if self.train(specs[:count]):
             self.page()
-        return [arm for arm in arms if self.store.is_done(self.task.spec(arm, steps))]
+        return [arm for arm, spec in zip(arms, specs, strict=True) if self.store.is_done(spec)]
 
     def train(self, specs: list[RunSpec]) -> bool:
         """Finish ``specs``; returns whether there was anything to do."""
@@ -161,10 +167,13 @@ class Advising:
                 log.warning("%s", error)
         return True
 
-    def accuracy(self, arm: Arm, steps: int) -> float:
-        """The mean validation accuracy over the seeds that are finished."""
-        specs = [self.task.spec(arm, steps, seed) for seed in SEEDS]
-        found = [self.store.metrics(s)[-1]["val_top1"] for s in specs if self.store.is_done(s)]
+    def accuracy(self, arm: Arm, steps: int, among: Sequence[Arm] = ()) -> float:
+        """The mean validation accuracy over the seeds that it and all ``among`` have finished."""
+        found = [
+            self.store.metrics(self.task.spec(arm, steps, seed))[-1]["val_top1"]
+            for seed in self.task.seeds
+            if all(self.store.is_done(self.task.spec(a, steps, seed)) for a in (arm, *among))
+        ]
         return sum(found) / len(found)
 
     def best_depth(self) -> int:

@@ -24,9 +24,7 @@ CAUTION = 1.1  # times what is predicted
 class Clock:
     """The time of a command, from ``began`` on, by ``now``."""
 
-    def __init__(
-        self, seconds: float, began: float, now: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, seconds: float, began: float, now: Callable[[], float] = time.monotonic):
         self.ends, self.now = began + seconds, now
         self.page = 0.0  # what writing the page took last
         self.over = False  # whether training was ended by it

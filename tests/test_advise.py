@@ -4,6 +4,7 @@ import re
 import shlex
 import signal
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
 from experiments.overrides import of_advice
-from experiments.race import EPOCHS, STEPS, Arm, candidates, fitting, survivors
+from experiments.race import EPOCHS, STEPS, TIMES, Arm, candidates, fitting, survivors
 from tests.conftest import CPU, captured
 from tests.helpers import lines, network_of, write
 from transferability.errors import UserError
@@ -80,7 +81,10 @@ def test_two_classes_of_twenty_images_end_well(finished):
     cells = {str(spec.cell) for spec in specs}
     assert {f"A{n}.B" for n in range(1, 8)} <= cells and "baseB" in cells
     assert any(s.cell.again and s.recipe.keep_statistics for s in specs)
-    raced = [s.recipe.steps for s in specs if s.recipe.optimizer != "lbfgs"]
+    networks = [s for s in specs if s.recipe.optimizer != "lbfgs"]
+    raced = [s.recipe.steps for s in networks]
+    seeds = Counter((s.cell, s.recipe) for s in networks if s.recipe.steps == TIMES * STEPS)
+    assert sorted(seeds.values()) == [1, 3, 3], "two finalists with three seeds"
     assert min(raced) == STEPS and max(raced) <= EPOCHS * 40 / 8, "no image is seen more often"
 
 
@@ -206,6 +210,7 @@ def test_the_rule_of_the_race():
     values = dict(zip(arms, [0.5, 0.9, 0.7, 0.9, 0.1, 0.2, 0.3, 0.4, 0.0], strict=True))
     assert survivors(arms, values.get) == [arms[1], arms[3], arms[2]]
     assert survivors(arms[:4], values.get) == [arms[1], arms[3]]
+    assert survivors(arms[:3], values.get) == [arms[1], arms[2]], "two finalists, no fewer"
     assert survivors(arms[:1], values.get) == arms[:1]
     assert fitting([1, 2, 3], sum, 3.5) == 2 and fitting([1, 2], sum, 0.5) == 0
 

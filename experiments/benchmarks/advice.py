@@ -2,7 +2,7 @@
 time: fastai's ``fine_tune``, and the script that tutorials have (``rivals.py``).
 
 python -m experiments.benchmarks.advice source=flowers.zip weights=FILE minutes=1 seed=0
-python -m experiments.benchmarks.advice -m source=flowers.zip,hand-signs.zip weights=FILE minutes=1,3,10 seed=0,1,2
+python -m experiments.benchmarks.advice -m source=PATH weights=FILE minutes=1,3,10 seed=0,1,2
 
 All have the same weights, the same training, validation and test images, as they are packed, the
 same input size (96 pixels, or what you set), and one thread; a minute is 100 seconds of processor
@@ -171,9 +171,7 @@ def _advised(config: Config, words: tuple[str, ...]) -> dict:
     return _found(seconds, found.leader.partition(", validation")[0], taken, advice.dataset)
 
 
-def _found(
-    seconds: float, did: str, taken: dict[str, np.ndarray], dataset: PackedDataset
-) -> dict:
+def _found(seconds: float, did: str, taken: dict[str, np.ndarray], dataset: PackedDataset) -> dict:
     """``taken``: of validation and test what each image is taken for, a class of the dataset."""
     rows = rows_of(dataset)
     right = {part: own == dataset.labels[rows[part]] for part, own in taken.items()}
@@ -269,9 +267,8 @@ def print_table(results: pd.DataFrame) -> None:
             right, behind = found[tool], ""
             if ours is not None and tool != OWN:
                 seeds = right.index.intersection(ours.index)
-                behind = (
-                    _said((right.loc[seeds] - ours.loc[seeds]).to_numpy(), "+") if len(seeds) else ""
-                )
+                pairs = (right.loc[seeds] - ours.loc[seeds]).to_numpy()
+                behind = _said(pairs, "+") if len(seeds) else ""
             seconds = rows[rows.tool == tool].seconds
             said = _said(right.to_numpy())
             lines.append([tool, said, behind, str(len(right)), f"{seconds.mean():.0f}"])

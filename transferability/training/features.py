@@ -45,8 +45,13 @@ class Features:
 
     def layer(self, n: int, rows: np.ndarray, mirrored: bool = False) -> Tensor:
         """What layer ``n`` (from 1) says of these rows of the dataset, (rows, channels) float32."""
-        found = np.load(self.folder / _name(n, mirrored), mmap_mode="r")
-        return torch.from_numpy(found[rows]).float()
+        return torch.from_numpy(self._of(n, mirrored)[rows]).float()
+
+    def channels(self, n: int) -> int:
+        return self._of(n, False).shape[1]
+
+    def _of(self, n: int, mirrored: bool) -> np.memmap:
+        return np.load(self.folder / _name(n, mirrored), mmap_mode="r")
 
 
 def features_of(
