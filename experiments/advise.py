@@ -14,6 +14,7 @@ source=PATH          the images: a folder, a zip or tar file
 weights=FILE         the pretrained network, or the library's name for its weights
 minutes=10           the time for all of it
 network.model=NAME   which network it is, where the weights' name does not say it
+network.input_size=96 dataset.image_size=108   fewer pixels than the weights', and sooner
 dataset.name=NAME    what the dataset is called from now on (the name of its file)
 store=FOLDER         where networks are kept (runs/)
 out=FOLDER           where the page goes (figures/advice-NAME)
@@ -31,10 +32,13 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
+import pandas as pd
+
 from analysis.advised import Answer, answer, write_page
+from analysis.measurements.depths import depths
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said
 from experiments.cost import Cost
@@ -68,6 +72,7 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> None:
     if not config.weights:
         raise UserError("say which pretrained network: weights=FILE, or a library's name for them")
+    config = as_weights_want(config)
     clock = Clock(60 * config.minutes, time.monotonic() - time.process_time())
     advice = Advising(config, clock)
     status = 0
@@ -89,7 +94,7 @@ class Advising:
 
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
-        pretrained = load_pretrained(str(config.weights), config.network)  # fails before packing
+        pretrained = load_pretrained(str(config.weights), config.network)
         self.dataset = packed(config)
         self.folder = Path(config.out or f"figures/advice-{self.dataset.name}")
         self.path = self.folder / "report.html"
@@ -186,6 +191,11 @@ class Advising:
         """What races: known when stage 1 is finished."""
         return candidates(self.best_depth(), self.task.network.n_layers - 1)
 
+    @cached_property
+    def depths(self) -> pd.DataFrame:
+        """What the features say without a fit, when stage 1 is finished."""
+        return depths(self.task.probes(), self.store, self.dataset, self.execution)
+
     @property
     def leader(self) -> str:
         return self.known.leader if self.known else "none yet"
@@ -196,7 +206,7 @@ class Advising:
         if not all(self.store.is_done(spec) for spec in self.task.probes()):
             return None
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
-        self.known = answer(done, self.store, self.dataset)
+        self.known = answer(done, self.store, self.dataset, self.depths)
         write_page(self.known, self.path, self.config, self.title)
         self.clock.page = self.clock.now() - began
         log.info("%s: %s", self.stage, self.known.leader)
@@ -205,6 +215,27 @@ class Advising:
     @property
     def title(self) -> str:
         return f"{self.dataset.name} and {self.config.network.name}"
+
+
+def as_weights_want(config: Config) -> Config:
+    """With the input size, crop and resampling that the weights were trained with, or of which
+    their library says so; a setting on the command line goes before.
+    """
+    facts = load_pretrained(str(config.weights), config.network).facts  # fails before packing
+    own = {word.partition("=")[0].lstrip("+") for word in config.words}
+    if own & {"network.input_size", "dataset.image_size"} or not facts.size:
+        return config
+    side = max(facts.resized or facts.size, facts.size)
+    wanted = {"network.input_size": facts.size, "dataset.image_size": side}
+    if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
+        wanted["dataset.resize"] = facts.interpolation
+    changes = {key.partition(".")[2]: value for key, value in wanted.items()}
+    network = replace(config.network, input_size=changes.pop("input_size"))
+    found = replace(config, network=network, dataset=replace(config.dataset, **changes))
+    words = [f"{key}={value}" for key, value in wanted.items()]
+    found.words = (*config.words, *words)  # type: ignore[misc] # a ClassVar
+    log.info("%s (%s); fewer pixels take less time", " ".join(words), facts.origin)
+    return found
 
 
 def packed(config: Config) -> PackedDataset:

@@ -1,7 +1,9 @@
 """Advice within a time: from a folder to the page, stopped, gone on with, and small."""
 
+import json
 import re
 import shlex
+import shutil
 import signal
 import time
 from collections import Counter
@@ -21,7 +23,7 @@ from experiments.cost import Cost
 from experiments.overrides import of_advice
 from experiments.race import EPOCHS, STEPS, TIMES, Arm, candidates, fitting, survivors
 from tests.conftest import CPU, captured
-from tests.helpers import lines, network_of, write
+from tests.helpers import composed, lines, network_of, write
 from transferability.errors import UserError
 from transferability.runs.store import Store
 from transferability.study.jobs import with_bases
@@ -201,6 +203,35 @@ def test_source_and_weights_name_dataset_and_network():
     ]
     own = ["experiment=mine", "dataset.name=x", "source=a", "weights=b"]
     assert of_advice(own) == [*own[:2], "dataset.source=a", "weights=b"]
+
+
+def test_input_and_crop_come_with_the_weights(given, tmp_path, caplog):
+    """A plain file has those of its library; a file beside it, or a setting, says others."""
+
+    def found(folder, *more):
+        weights = shutil.copy(given / "test_resnet.safetensors", folder)
+        words = of_advice([f"source={given / 'photos'}", f"weights={weights}", *more])
+        config = composed(*words)
+        config.words = tuple(words)
+        return advise.as_weights_want(config)
+
+    with caplog.at_level("INFO"):
+        config = found(tmp_path)
+    assert (config.network.input_size, config.dataset.image_size) == (160, 168)
+    assert "assumed, as nothing beside the file says it: timm, test_resnet" in caplog.text
+    assert config.words[-3:] == (
+        *("network.input_size=160", "dataset.image_size=168", "dataset.resize=bilinear"),
+    )
+    assert composed(*config.words).network == config.network, "the words say the same"
+    own = found(tmp_path, "network.input_size=32", "dataset.image_size=36")
+    assert (own.network.input_size, own.dataset.image_size) == (32, 36)
+    described = {"architecture": "test_resnet", "mean": [0.5] * 3, "std": [0.5] * 3}
+    described |= {"input_size": [3, 64, 64], "crop_pct": 0.8, "interpolation": "bicubic"}
+    (tmp_path / "described").mkdir()
+    (tmp_path / "described" / "config.json").write_text(json.dumps(described))
+    config = found(tmp_path / "described")
+    assert (config.network.input_size, config.dataset.image_size) == (64, 80)
+    assert config.dataset.resize == "bicubic"
 
 
 def test_the_rule_of_the_race():

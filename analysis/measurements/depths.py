@@ -61,12 +61,14 @@ def agreement(told: pd.DataFrame) -> list[str]:
     said = []
     for key, name in MEASURES.items():
         own = told.loc[told[key].idxmax()]
-        rho, low, high = rank_correlation(told[key].to_numpy(), told.validation.to_numpy())
-        over = f" [{low:.2f}, {high:.2f}]" if len(told) > 3 else ""
+        alike = "" if min(told[key].nunique(), told.validation.nunique()) > 1 else "no "
+        if not alike:
+            rho, *_ = rank_correlation(told[key].to_numpy(), told.validation.to_numpy())
+            alike = f"{rho:.2f} "
         said.append(
-            f"{name[0].upper()}{name[1:]}: highest at layer {own.n:.0f}, where the linear classifier "
-            f"has {own.validation:.3f} of the validation images right (at its own best, layer "
-            f"{best.n:.0f}, {best.validation:.3f}); rank correlation with it {rho:.2f}{over} over "
+            f"{name[0].upper()}{name[1:]}: highest at layer {own.n:.0f}, where the linear "
+            f"classifier has {own.validation:.3f} of the validation images right (at its own best, "
+            f"layer {best.n:.0f}, {best.validation:.3f}); {alike}rank correlation with it over "
             f"{len(told)} depths."
         )
     return said
