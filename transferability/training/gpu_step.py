@@ -179,10 +179,10 @@ def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | Stack
         return list(states)
     alike: dict[tuple, list[TrainState]] = {}
     for m in states:
-        n = m.network.frozen
-        alike.setdefault(
-            (n, m.network.still, m.spec.network, m.prefix_key(0) if n == 0 else None), []
-        ).append(m)
+        n, smoothing = m.network.frozen, m.spec.recipe.label_smoothing
+        seen = m.prefix_key(0) if n == 0 else None
+        key = (n, m.network.still, m.spec.network, seen, smoothing)
+        alike.setdefault(key, []).append(m)
     return [StackedNetworks(some) if len(some) > 1 else some[0] for some in alike.values()]
 
 
@@ -237,7 +237,9 @@ class StackedNetworks:
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor
     ) -> Tensor:
         return F.cross_entropy(
-            functional_call(self.top, (parameters, buffers), (x,)).float(), labels
+            functional_call(self.top, (parameters, buffers), (x,)).float(),
+            labels,
+            label_smoothing=self.states[0].spec.recipe.label_smoothing,
         )
 
 

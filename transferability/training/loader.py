@@ -1,7 +1,7 @@
 """The stream of raw uint8 batches of one target task: one stream feeds every network of a cohort.
 
-Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t)
-alone. The next batches are read, and copied to a GPU, while one is used.
+Which images come at step t, and how they are cropped, mirrored and colored, is a function of
+(seed, t) alone. The next batches are read, and copied to a GPU, while one is used.
 """
 
 from collections import deque
@@ -29,6 +29,7 @@ ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GP
 # to find while those of the last are copied. A base network alone takes as many images a second
 # from a GPU's stream as a cohort of 28 takes from 28.
 READERS = {"cpu": 2, "cuda": 8}
+Crops = dict[str, np.ndarray]  # the fields of a ``Batch`` but images, labels and crop
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -158,21 +159,27 @@ class TaskLoader:
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return self._read_ahead(self._centred, parts)
 
-    def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
-        """Rows, top, left and mirror of a training step."""
-        size, room = self.recipe.batch_size, self._dataset.image_size - self.crop
+    def _drawn(self, step: int) -> tuple[np.ndarray, Crops]:
+        """Rows of a training step, and what becomes of them."""
+        size, side = self.recipe.batch_size, self._dataset.image_size
         draw = numpy_rng(self.seed, "augment", step)
-        top, left = draw.integers(0, room + 1, (2, size))
-        mirror = (draw.random(size) < 0.5) & self.recipe.mirror
-        return self.rows(step), top, left, mirror
+        top, left = draw.integers(0, side - self.crop + 1, (2, size))
+        crops = {"top": top, "left": left}
+        crops["mirror"] = (draw.random(size) < 0.5) & self.recipe.mirror
+        if self.recipe.crop_scale < 1:
+            crops["boxes"] = boxes(self.seed, step, size, side, self.recipe.crop_scale)
+        if strength := self.recipe.color_jitter:
+            draw = numpy_rng(self.seed, "color", step)
+            crops["color"] = draw.uniform(1 - strength, 1 + strength, (size, 3)).astype(np.float32)
+        return self.rows(step), crops
 
-    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Rows, top, left and mirror of images that are evaluated."""
+    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, Crops]:
+        """Rows of images that are evaluated, and what becomes of them."""
         same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
-        return rows, same, same, np.zeros(len(rows), dtype=bool)
+        return rows, {"top": same, "left": same, "mirror": np.zeros(len(rows), dtype=bool)}
 
     def _read_ahead(
-        self, choose: Callable[[K], tuple[np.ndarray, ...]], keys: Iterable[K]
+        self, choose: Callable[[K], tuple[np.ndarray, Crops]], keys: Iterable[K]
     ) -> Generator[Batch]:
         """The batches that ``choose`` describes for each key;
         more are being read while one is used.
@@ -181,8 +188,8 @@ class TaskLoader:
             yield self._arrived(*sent)
 
     def _send(
-        self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray
-    ) -> tuple[list[Tensor], torch.cuda.Event | None]:
+        self, rows: np.ndarray, crops: Crops
+    ) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
         """A batch on its way to the device: images (or their rows, where all images are there),
         labels and crops.
 
@@ -191,21 +198,19 @@ class TaskLoader:
         while its copy may not have begun: torch's allocator of pinned memory gives it away again
         only when the copies from it are done.
         """
-        labels = self._label_of[self._dataset.labels[rows]]
+        crops = {"labels": self._label_of[self._dataset.labels[rows]], **crops}
+        host = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in crops.items()}
         if self._copies is None:
-            arrays = (self._dataset.read_rows(rows), labels, top, left, mirror)
-            return [torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays], None
+            host["images"] = torch.from_numpy(self._dataset.read_rows(rows))
+            return {key: t.to(self.device) for key, t in host.items()}, None
         with torch.cuda.stream(self._copies):
-            images = (
+            host["images"] = (
                 torch.from_numpy(rows) if self._resident is not None else self._read_pinned(rows)
             )
-            host = [
-                images,
-                *(torch.from_numpy(np.ascontiguousarray(a)) for a in (labels, top, left, mirror)),
-            ]
-            return [
-                t.pin_memory().to(self.device, non_blocking=True) for t in host
-            ], self._copies.record_event()
+            sent = {
+                key: t.pin_memory().to(self.device, non_blocking=True) for key, t in host.items()
+            }
+            return sent, self._copies.record_event()
 
     def _read_pinned(self, rows: np.ndarray) -> Tensor:
         images = torch.empty(
@@ -214,7 +219,7 @@ class TaskLoader:
         self._dataset.read_rows(rows, out=images.numpy())
         return images
 
-    def _arrived(self, sent: list[Tensor], event: torch.cuda.Event | None) -> Batch:
+    def _arrived(self, sent: dict[str, Tensor], event: torch.cuda.Event | None) -> Batch:
         """The batch, for what the calling thread computes from now on;
         the host does not wait for the copies.
         """
@@ -222,8 +227,20 @@ class TaskLoader:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(event)
             # allocated for the copies: its memory must not go to the next ones while it is in use
-            for tensor in sent:
+            for tensor in sent.values():
                 tensor.record_stream(computing)
-        images, labels, top, left, mirror = sent
-        images = images if self._resident is None else self._resident[images]
-        return Batch(images, labels, top, left, mirror, self.crop)
+        if self._resident is not None:
+            sent = sent | {"images": self._resident[sent["images"]]}
+        return Batch(**sent, crop=self.crop)
+
+
+def boxes(seed: int, step: int, count: int, side: int, scale: float) -> np.ndarray:
+    """Random resized crops (Szegedy et al. 2015), (count, 4) float32: top, left, height and width
+    within a square of ``side`` pixels: of ``scale`` to all of its area, width to height 3:4 to 4:3.
+    """
+    draw = numpy_rng(seed, "resized crop", step)
+    area = side**2 * draw.uniform(scale, 1, count)
+    ratio = np.exp(draw.uniform(-np.log(4 / 3), np.log(4 / 3), count))
+    sides = np.sqrt(np.stack([area / ratio, area * ratio])).clip(max=side)
+    corners = (side - sides) * draw.random((2, count))
+    return np.concatenate([corners, sides]).T.astype(np.float32)
