@@ -137,7 +137,7 @@ class Task:
 
     def lengths(self) -> list[int]:
         """Steps that a network of the race can have."""
-        out = [STEPS]
+        out = [STEPS // 2, STEPS]  # half: where the time is too short for any rung
         while 2 * out[-1] <= self.longest:
             out.append(2 * out[-1])
         return out

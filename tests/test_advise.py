@@ -87,7 +87,7 @@ def test_two_classes_of_twenty_images_end_well(finished):
     raced = [s.recipe.steps for s in networks]
     seeds = Counter((s.cell, s.recipe) for s in networks if s.recipe.steps == TIMES * STEPS)
     assert sorted(seeds.values()) == [1, 3, 3], "two finalists with three seeds"
-    assert min(raced) == STEPS and max(raced) <= EPOCHS * 40 / 8, "no image is seen more often"
+    assert min(raced) >= STEPS // 2 and max(raced) <= EPOCHS * 40 / 8, "no image is seen more often"
 
 
 @pytest.mark.slow
