@@ -34,6 +34,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,7 +58,10 @@ from transferability.data.mirrors import mirrored
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
+from transferability.networks.config import WITH_CLASS_TOKEN
+from transferability.networks.modules import extra_tokens
 from transferability.networks.pretrained import load_pretrained
+from transferability.networks.sequential import profile_layers
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.config import Config
@@ -219,23 +223,36 @@ class Advising:
 
 def as_weights_want(config: Config) -> Config:
     """With the input size, crop and resampling that the weights were trained with, or of which
-    their library says so; a setting on the command line goes before.
+    their library says so, and the class token of a transformer beside the mean of its tokens; a
+    setting on the command line goes before.
     """
     facts = load_pretrained(str(config.weights), config.network).facts  # fails before packing
     own = {word.partition("=")[0].lstrip("+") for word in config.words}
-    if own & {"network.input_size", "dataset.image_size"} or not facts.size:
-        return config
-    side = max(facts.resized or facts.size, facts.size)
-    wanted = {"network.input_size": facts.size, "dataset.image_size": side}
-    if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
-        wanted["dataset.resize"] = facts.interpolation
-    changes = {key.partition(".")[2]: value for key, value in wanted.items()}
-    network = replace(config.network, input_size=changes.pop("input_size"))
-    found = replace(config, network=network, dataset=replace(config.dataset, **changes))
+    wanted: dict[str, Any] = {}
+    if facts.size and not own & {"network.input_size", "dataset.image_size"}:
+        wanted["network.input_size"] = facts.size
+        wanted["dataset.image_size"] = max(facts.resized or 0, facts.size)
+        if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
+            wanted["dataset.resize"] = facts.interpolation
+        said = " ".join(f"{key}={value}" for key, value in wanted.items())
+        log.info("%s (%s); fewer pixels take less time", said, facts.origin)
+    network = replace(config.network, **_below("network", wanted))
+    layers = profile_layers(network.resolved(2))
+    if "network.token_pool" not in own and any(extra_tokens(one.output) for one in layers):
+        wanted["network.token_pool"] = WITH_CLASS_TOKEN
+    found = replace(
+        config,
+        network=replace(network, **_below("network", wanted)),
+        dataset=replace(config.dataset, **_below("dataset", wanted)),
+    )
     words = [f"{key}={value}" for key, value in wanted.items()]
     found.words = (*config.words, *words)  # type: ignore[misc] # a ClassVar
-    log.info("%s (%s); fewer pixels take less time", " ".join(words), facts.origin)
     return found
+
+
+def _below(section: str, settings: dict[str, Any]) -> dict[str, Any]:
+    own = ((key.partition("."), value) for key, value in settings.items())
+    return {name: value for (above, _, name), value in own if above == section}
 
 
 def packed(config: Config) -> PackedDataset:

@@ -24,7 +24,9 @@ from experiments.overrides import of_advice
 from experiments.race import EPOCHS, STEPS, TIMES, Arm, candidates, fitting, survivors
 from tests.conftest import CPU, captured
 from tests.helpers import composed, lines, network_of, write
+from transferability import load_run
 from transferability.errors import UserError
+from transferability.networks.modules import extra_tokens, pooled
 from transferability.runs.store import Store
 from transferability.study.jobs import with_bases
 
@@ -232,6 +234,54 @@ def test_input_and_crop_come_with_the_weights(given, tmp_path, caplog):
     config = found(tmp_path / "described")
     assert (config.network.input_size, config.dataset.image_size) == (64, 80)
     assert config.dataset.resize == "bicubic"
+
+
+@pytest.fixture(scope="module")
+def transformer(given):
+    torch.manual_seed(0)
+    state = network_of("timm test_vit", input_size=64).build().state_dict()
+    safetensors.torch.save_file(state, given / "test_vit.safetensors")
+    return given / "test_vit.safetensors"
+
+
+def test_of_a_transformer_linear_classifiers_see_the_class_token_and_the_mean(
+    given, transformer, tmp_path
+):
+    """And a finished one says the same as its network, which is loaded from its folder."""
+    made = of_advice(
+        [
+            *(f"source={given / 'photos'}", f"weights={transformer}", f"data_dir={tmp_path}"),
+            *("network.input_size=64", "dataset.image_size=64", "device=cpu", "threads=1"),
+        ]
+    )
+    config = composed(*made, f"store={tmp_path / 'runs'}")
+    config.words = tuple(made)
+    config = advise.as_weights_want(config)
+    assert config.words[-1] == "network.token_pool=class+mean"
+    assert composed(*config.words).network == config.network
+    advice = advise.Advising(config, Clock(600, time.monotonic()))
+    spec = advice.task.probe(3)
+    assert spec.given.network.token_pool == "mean", "the base has none"
+    assert advice.task.spec(Arm("A3B", 0.03), STEPS).network.token_pool == "mean"
+    advice.train([spec])
+    run = load_run(advice.store.folder(spec))
+    images, labels = run.images_of(advice.dataset, "val")
+    with torch.no_grad():
+        x = run.features(images, 3)
+        assert torch.equal(run(images).argmax(1), advice.store.predictions(spec)["validation"])
+    tokens, width = x.shape[1:]
+    assert tokens == 1 + (64 // 16) ** 2
+    found = pooled(x, "class+mean")
+    assert found.shape == (len(labels), 2 * width)
+    assert torch.equal(found[:, :width], x[:, 0])
+    torch.testing.assert_close(found[:, width:], x[:, 1:].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "extra"), [((17, 8), 1), ((16, 8), 0), ((261, 8), 5), ((8, 4, 4), 0), ((64,), 0)]
+)
+def test_tokens_that_are_not_of_the_image(shape, extra):
+    assert extra_tokens(shape) == extra
 
 
 def test_the_rule_of_the_race():

@@ -37,6 +37,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,7 +101,7 @@ def main(config: Config) -> None:
     dataset, given = packed(config), load_pretrained(str(config.weights), config.network)
     path = Path(config.out or "figures/benchmark-advice") / "results.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    common = {
+    common: dict[str, Any] = {
         "images": dataset.checksum[:12],
         "weights": given.digest[:12],
         "pixels": config.network.input_size,
@@ -109,14 +110,13 @@ def main(config: Config) -> None:
     }
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that follow
     with tempfile.TemporaryDirectory() as name:
-        for tool in (*RIVALS, OWN):
+        for tool in (OWN, *RIVALS):
             if _known(path, common | {"tool": tool}):
                 continue
             log.info("%s: %s, %g minutes, seed %d", dataset.name, tool, *list(common.values())[3:])
-            if tool == OWN:
-                found = _own(config, Path(name))
-            else:
-                found = _rival(tool, config, dataset, given, Path(name))
+            own = tool == OWN
+            folder = Path(name)
+            found = _own(config, folder) if own else _rival(tool, config, dataset, given, folder)
             if found:
                 _keep(path, Result(name=dataset.name, tool=tool, **common, **found))
     print_table(read(path))
@@ -143,15 +143,11 @@ def _keep(path: Path, result: Result) -> None:
 
 def _own(config: Config, folder: Path) -> dict:
     """What the network has that the page hands over, in a process whose time it is."""
-    config = replace(
-        config,
-        store=str(folder / "runs"),
-        out=str(folder / "page"),
-        device="cpu",
-        threads=1,
+    own = replace(
+        config, store=str(folder / "runs"), out=str(folder / "page"), device="cpu", threads=1
     )
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_advised, (config, tuple(config.words)))
+        return pool.apply(_advised, (own, config.words))
 
 
 def _advised(config: Config, words: tuple[str, ...]) -> dict:

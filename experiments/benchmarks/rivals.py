@@ -99,7 +99,7 @@ def tutorial(job: Job, whole: bool) -> tuple[str, Labels]:
     model = timm.create_model(job.model, num_classes=job.classes)
     lacks = model.load_state_dict(job.tensors(), strict=False)
     assert all(name.startswith("classifier.") for name in lacks.missing_keys), lacks
-    head = model.get_classifier()
+    head: nn.Module = model.get_classifier()  # type: ignore[operator] # a method
     usual = [transforms.ToTensor(), transforms.Normalize(job.mean, job.std)]
     augmented = transforms.Compose(
         [

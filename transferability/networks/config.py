@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transferability.networks.zoo.partition import LayerSpec
     from transferability.networks.zoo.pretrained_info import PretrainedInfo
 
+MEAN, WITH_CLASS_TOKEN = "mean", "class+mean"
 RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
 # before a name, where a hub lists it
 HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
@@ -44,6 +45,9 @@ class NetworkConfig(ABC):
     channel_mean: tuple[float, ...] | None = omit_at(None)
     # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
     channel_std: tuple[float, ...] | None = omit_at(None)
+    # what a linear classifier sees of tokens: their mean, or the class token (where there is one)
+    # beside the mean of those of the image
+    token_pool: Annotated[str, one_of(MEAN, WITH_CLASS_TOKEN)] = omit_at(MEAN)
     # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
     depth: int | None = omit_at(None)
 
