@@ -389,7 +389,7 @@ def words(row: pd.Series, short: bool, top: int) -> str:
     """What a way does, as one would tell a colleague."""
     if row.treatment == "base":
         return "train from scratch"
-    base = f"{'layer' if row.copied == 1 else 'layers'} of the given network"
+    base = f"{'layer' if row.copied == 1 else 'layers'} of the pretrained network"
     if row.cell.endswith("++"):
         above = "a linear classifier" if short else "fresh layers"
         above = "a fresh classifier" if not short and row.copied == top else above

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from analysis.statistics.paired import covering_choice
-from experiments import advise, run
+from experiments import advise, export, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
@@ -275,6 +275,32 @@ def test_of_a_transformer_linear_classifiers_see_the_class_token_and_the_mean(
     assert found.shape == (len(labels), 2 * width)
     assert torch.equal(found[:, :width], x[:, 0])
     torch.testing.assert_close(found[:, width:], x[:, 1:].mean(1))
+
+
+def test_a_network_cut_short_is_exported_as_a_program_of_torch(given, tmp_path):
+    """For any number of images, from 0 to 1, it says what the run says; as weights of its library
+    it is refused with what can be written.
+    """
+    config = composed(*words(given, tmp_path))
+    advice = advise.Advising(config, Clock(600, time.monotonic()))
+    spec = advice.task.probe(3)
+    advice.train([spec])
+    folder, path = advice.store.folder(spec), tmp_path / "mine.pt2"
+    own = load_run(folder)
+    status, out, err = captured(command(export.main), f"run={folder}", f"out={path}")
+    assert status == 0 and "test_resnet, 2 classes" in out, err
+    texts = {"classes.json": ""}
+    program = torch.export.load(path, extra_files=texts).module()
+    assert json.loads(texts["classes.json"])["classes"] == ["dark", "light"]
+    images, _ = own.images_of(advice.dataset, "val")
+    inner = images[:, 2:34, 2:34].permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        for count in (1, len(images)):
+            said, wanted = program(inner[:count]), own(images[:count])
+            torch.testing.assert_close(said, wanted, atol=1e-4, rtol=1e-4)
+    weights = tmp_path / "a.safetensors"
+    status, _, err = captured(command(export.main), f"run={folder}", f"out={weights}")
+    assert status == 2 and f"out={tmp_path / 'a.pt2'} writes it" in err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The four questions about a given network on one scale, and what more images are worth."""
+"""The four questions about a pretrained network on one scale, and what more images are worth."""
 
 from functools import partial
 from typing import Any
