@@ -24,13 +24,13 @@ FINALISTS = 2  # so many get every seed before one of them goes on
 EPOCHS = 100  # no network of the race sees its images more often
 RULE = (
     "Stage 1: a linear classifier (logistic regression) on every depth, on features that are "
-    f"computed once. Stage 2, a race: every strategy is trained for {STEPS} steps, each with a "
-    "schedule of its own to the end; the best third by validation accuracy is trained again with "
-    f"{TIMES} times the steps, and so on while time is left. When two are left, they get a second "
-    "and a third seed, and the mean decides which of them goes on; so does the winner at every "
-    "step that follows. What does not fit the time is left out, the worst by validation first; "
-    "what is left of the time goes to the winner at twice the steps, and to training from scratch. "
-    "The answer is the network or, of several "
+    "computed once; the highest layer first, the others while time is left. Stage 2, a race: every "
+    f"strategy is trained for {STEPS} steps, each with a schedule of its own to the end; the best "
+    f"third by validation accuracy is trained again with {TIMES} times the steps, and so on while "
+    "time is left. When two are left, they get a second and a third seed, and the mean decides "
+    "which of them goes on; so does the winner at every step that follows. What does not fit the "
+    "time is left out, the worst by validation first; what is left of the time goes to the winner "
+    "at twice the steps, and to training from scratch. The answer is the network or, of several "
     "seeds, the strategy with the highest validation accuracy, of equals the cheapest. Test images "
     "are looked at once, for what is reported; nothing is dropped for them."
 )
@@ -103,8 +103,12 @@ class Task:
         return self._spec(f"A{n}.B", probe_recipe(self.recipe.mirror), 0)
 
     def probes(self) -> list[RunSpec]:
-        """Those on every depth."""
-        return [self.probe(n) for n in range(1, self.network.n_layers)]
+        """Those on every depth: the highest first, then halfway down, and so on, so that the first
+        of them are spread over all.
+        """
+        top = self.network.n_layers - 1
+        gaps = sorted(range(top), key=lambda gap: (gap > 0, -(gap & -gap)))
+        return [self.probe(top - gap) for gap in gaps]
 
     def spec(self, arm: Arm, steps: int, seed: int | None = None) -> RunSpec:
         """A network of the race, of the first seed where none is said."""

@@ -184,10 +184,12 @@ def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, 
 
 @pytest.mark.slow
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
-    """Stage 1 is finished whatever it takes: no time is worth more than an answer."""
+    """Of the highest layer, whatever it takes: no time is worth more than an answer."""
     status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
     assert status == 0 and "of the test images right" in out, err
-    assert all(spec.recipe.optimizer == "lbfgs" for spec in Store(tmp_path / "runs").specs())
+    specs = Store(tmp_path / "runs").specs()
+    assert all(spec.recipe.optimizer == "lbfgs" for spec in specs)
+    assert "A7.B" in {str(spec.cell) for spec in specs if Store(tmp_path / "runs").is_done(spec)}
 
 
 def test_what_is_missing_is_one_line(given, tmp_path):
@@ -308,6 +310,11 @@ def test_a_network_cut_short_is_exported_as_a_program_of_torch(given, tmp_path):
 )
 def test_tokens_that_are_not_of_the_image(shape, extra):
     assert extra_tokens(shape) == extra
+
+
+def test_the_first_linear_classifiers_are_spread_over_the_depths(given, tmp_path):
+    advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
+    assert [spec.cell.n for spec in advice.task.probes()] == [7, 3, 5, 1, 6, 4, 2]
 
 
 def test_the_rule_of_the_race():

@@ -1,5 +1,6 @@
 """Linear classifiers fitted on features that are computed once."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,20 @@ def test_it_depends_on_neither_threads_nor_seed_nor_what_is_fitted_beside_it(spe
 
 def samples(x, y):
     return probe.Samples(lambda a, b: (x[a:b].clone(), y[a:b]), len(y), x.shape[1], 3)
+
+
+def test_weaker_strengths_are_tried_until_two_in_a_row_fall():
+    assert not probe._falls([(0.5, 1.0), (0.4, 1.0)])
+    assert not probe._falls([(0.5, 1.0), (0.4, 1.0), (0.5, 0.0)])
+    assert probe._falls([(0.3, 1.0), (0.5, 1.0), (0.4, 0.5), (0.4, 0.1)])
+
+
+def test_a_fit_stops_when_it_is_asked_to():
+    asked = threading.Event()
+    asked.set()
+    x, y = torch.randn(50, 4), torch.arange(50) % 3
+    with pytest.raises(KeyboardInterrupt):
+        next(probe._path(samples(x, y), 200, (0.01,), asked))
 
 
 def test_blocks_that_fit_memory_give_the_same_fit(monkeypatch):

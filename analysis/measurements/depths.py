@@ -31,7 +31,7 @@ def depths(
     rows = dataset.train_rows(classes, probes[0].images_per_class)[:IMAGES]
     asked = {"knn": dataset.val_rows(classes), "knn_test": dataset.test_rows(classes)}
     found = []
-    for n in (spec.cell.n for spec in probes):
+    for n in sorted(spec.cell.n for spec in probes):
         own, labels = (
             features.layer(n, rows).numpy(),
             np.searchsorted(classes, dataset.labels[rows]),

@@ -61,7 +61,7 @@ def _fit(
 
     def fitted(spec: RunSpec) -> tuple[RunSpec, Probe, float]:
         started = time.monotonic()
-        probe = fit_probe(spec, source, dataset, features, execution.device)
+        probe = fit_probe(spec, source, dataset, features, execution.device, stop)
         return spec, probe, time.monotonic() - started
 
     threads = execution.threads if execution.device.type == "cpu" else 1
