@@ -16,9 +16,8 @@ minutes=1                  the time of each tool
 seed=0                     of every tool; the split is the dataset's
 out=FOLDER                 where the results are kept (figures/benchmark-advice)
 
-fastai may need an older torch than this project has: FASTAI_PYTHON names the Python of an
-environment with fastai, timm and safetensors (pip install fastai timm safetensors). Without it
-fastai is left out.
+fastai is left out where it is not installed (pip install '.[timm,fastai]'); FASTAI_PYTHON, in the
+environment, names another Python that has it, with timm and safetensors.
 """
 
 from experiments.cli import run_module
@@ -27,6 +26,7 @@ from experiments.overrides import of_advice
 if __name__ == "__main__":  # above the imports, which --help does without
     raise SystemExit(run_module(__spec__.name, of_advice))
 
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -35,6 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,9 @@ def _own(config: Config, folder: Path) -> dict:
     own = replace(
         config, store=str(folder / "runs"), out=str(folder / "page"), device="cpu", threads=1
     )
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_advised, (own, config.words))
+    alone = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=alone) as pool:
+        return pool.submit(_advised, own, config.words).result()
 
 
 def _advised(config: Config, words: tuple[str, ...]) -> dict:
@@ -224,9 +226,10 @@ def _rival(
     }
     python = sys.executable
     if tool.startswith("fastai"):
-        python = os.environ.get("FASTAI_PYTHON", "")
+        here = sys.executable if importlib.util.find_spec("fastai") else ""
+        python = os.environ.get("FASTAI_PYTHON", here)
         if not python:
-            log.warning("%s is left out: FASTAI_PYTHON names no Python that has it", tool)
+            log.warning("%s is left out: pip install '.[timm,fastai]'", tool)
             return None
     script = Path(__file__).with_name("rivals.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
