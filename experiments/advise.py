@@ -108,7 +108,7 @@ class Advising:
             recipe = replace(recipe, mirror=False)
         self.task = Task(self.dataset, config.network, recipe, pretrained, config.seed or 0)
         self.store, self.execution = Store(config.store), execution_of(config)
-        self.speed = Speed(Cost(self.store, self.dataset, self.execution), clock.now)
+        self.speed = Speed(Cost(self.store, self.dataset, self.execution, clock.now))
         self.stage = "packed"
         self.known: Answer | None = None
 

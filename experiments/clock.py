@@ -74,8 +74,8 @@ class Clock:
 class Speed:
     """Seconds that networks will take: by their arithmetic, at the speed of those before them."""
 
-    def __init__(self, cost: Cost, now: Callable[[], float] = time.monotonic):
-        self.cost, self.now = cost, now
+    def __init__(self, cost: Cost):
+        self.cost = cost
         self._rate: float | None = None
 
     def seconds(self, specs: list[RunSpec]) -> float:
@@ -90,9 +90,9 @@ class Speed:
     @contextmanager
     def measured(self, specs: list[RunSpec]) -> Iterator[None]:
         """The block trains ``specs``, of which none is finished."""
-        work, began = self._work(specs), self.now()
+        work, began = self._work(specs), self.cost.now()
         yield
-        self._rate = work / (self.now() - began)
+        self._rate = work / (self.cost.now() - began)
 
     def _work(self, specs: list[RunSpec]) -> float:
         """Multiply-adds that one thread makes, of as many as have a network."""
