@@ -2,13 +2,13 @@
 time: fastai's ``fine_tune``, and the script that tutorials have (``rivals.py``).
 
 python -m experiments.benchmarks.advice source=flowers.zip weights=FILE minutes=1 seed=0
-python -m experiments.benchmarks.advice -m source=PATH weights=FILE minutes=1,3,10 seed=0,1,2
 
 All have the same weights, the same training, validation and test images, as they are packed, the
 same input size (96 pixels, or what you set), and one thread; a minute is 100 seconds of processor
 time, user and system, with imports, trial runs that a tool makes itself, and predictions. Packing
 counts for nobody. Every result is a line of OUT/results.csv, which stays: the same command again
-prints the table, and measures what is missing. Delete a line to have it measured again.
+prints the table, and measures what is missing; with -m, minutes=1,3,10 and seed=0,1,2 all times and
+seeds. Delete a line to have it measured again.
 
 Settings used most:
 source=PATH weights=FILE   as of experiments.advise; the weights as safetensors
@@ -66,7 +66,7 @@ RIVALS = (
     "tutorial, head",
     "tutorial, head then all",
 )
-KEY = ["images", "weights", "pixels", "minutes", "seed"]  # what the tools have in common
+RUN = "import sys; sys.path.append(sys.argv[1]); import rivals; rivals.main(sys.argv[2])"
 
 
 @dataclass(frozen=True)
@@ -231,10 +231,9 @@ def _rival(
         if not python:
             log.warning("%s is left out: pip install '.[timm,fastai]'", tool)
             return None
-    script = Path(__file__).with_name("rivals.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        [python, "-P", str(script), json.dumps(job)],
+        [python, "-P", "-c", RUN, str(Path(__file__).parent), json.dumps(job)],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,16 +1,15 @@
 """What users pick instead of ``experiments.advise``: fastai's ``fine_tune``, and the script that
 tutorials have.
 
-``advice.py`` runs this file as a process of its own, with the interpreter that has fastai: nothing
-of this project is imported. Its one argument is a JSON text, the fields of :class:`Job`; it writes
-a JSON file.
+``advice.py`` runs :func:`main` in a process of its own, by the interpreter that has fastai: nothing
+of this project is imported. Its argument is a JSON text, the fields of :class:`Job`; it writes a
+JSON file.
 """
 
 import copy
 import json
 import math
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -263,7 +262,3 @@ def main(text: str) -> None:
     did, labels = TOOLS[job.tool](job)
     found = {"did": did, "seconds": job.used, "labels": labels}
     Path(job.out).write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
