@@ -1,7 +1,7 @@
 """Advice within a time (``experiments.advise``) against what users pick instead, at equal processor
 time: fastai's ``fine_tune``, and the script that tutorials have (``rivals.py``).
 
-python -m experiments.benchmarks.advice source=flowers.zip weights=FILE minutes=1 seed=0
+python -m experiments.benchmarks.advice source=flowers.zip weights=resnet18.safetensors minutes=1
 
 All have the same weights, the same training, validation and test images, as they are packed, the
 same input size (96 pixels, or what you set), and one thread; a minute is 100 seconds of processor
