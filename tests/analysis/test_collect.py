@@ -11,7 +11,7 @@ import pytest
 from analysis import collect
 from analysis.figures import accuracy, distance
 from analysis.paper import published
-from analysis.plotting.style import compose
+from analysis.plotting.layout import compose
 from analysis.report import write_report
 from analysis.tables import StudyResults, names
 from tests.conftest import CPU, shrunk

@@ -19,7 +19,8 @@ from analysis.figures.write import drawings
 from analysis.measurements.predictors import PREDICTORS
 from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.paper import published
-from analysis.plotting.style import BY_LAYER, DARK, compose, layer_colours, render
+from analysis.plotting.layout import compose, render
+from analysis.plotting.style import BY_LAYER, DARK, layer_colours
 from analysis.questions import QUESTIONS
 from analysis.questions.write import question
 from analysis.report import write_report
