@@ -11,9 +11,9 @@ import pytest
 from analysis.command import command
 from analysis.figures import accuracy, distance
 from analysis.figures.write import drawings
+from analysis.page import FORMATS
 from analysis.paper import published
 from analysis.plotting.layout import compose, render, save
-from analysis.plotting.style import FORMATS
 from analysis.statistics.decomposition import decompose
 from analysis.tables import StudyResults
 from tests.conftest import captured
