@@ -162,15 +162,11 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
     """
     rows = networks[networks.accuracy.notna()]
     conditions = conditions_of(rows)
-    if not {c for w in contrasts for c in w} <= set(conditions):
+    if not {c for contrast in contrasts for c in contrast} <= set(conditions):
         return None
     blocks = blocks_of(rows)
-    named = {condition[0] for weights in contrasts for condition in weights} | {"base"}
-    of_task = [set(own) for _, own in conditions.groupby(blocks)]
-    together = all(any({c for c in w if w[c]} <= own for own in of_task) for w in contrasts)
-    alone = not together or any(name.endswith("RnB") for name in named)
-    kept = [c[0] in named if alone else not c[0].endswith("RnB") for c in conditions]
-    rows, conditions, blocks = rows[kept], conditions[kept], blocks[kept]
+    used = _informative(conditions, blocks, contrasts)
+    rows, conditions, blocks = rows[used], conditions[used], blocks[used]
     design, inverse, rank = _model(tuple(blocks), tuple(conditions))
     wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
     if not np.allclose(wanted @ inverse @ design.to_numpy(), wanted, atol=1e-8):
@@ -191,6 +187,24 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
         [_carriers(rows, conditions, blocks, w) for w in contrasts],
         [limit_of(w) for w in contrasts],
     )
+
+
+def _informative(conditions: pd.Series, blocks: pd.Series, contrasts: list[Contrast]) -> list[bool]:
+    """Which networks tell what a task is worth; see :func:`estimate_jointly`."""
+    contrasted = {treatment for contrast in contrasts for treatment, _ in contrast} | {"base"}
+    conditions_by_task = [set(own) for _, own in conditions.groupby(blocks)]
+    testable_within_tasks = all(
+        any({c for c in contrast if contrast[c]} <= own for own in conditions_by_task)
+        for contrast in contrasts
+    )
+    if not testable_within_tasks or any(_is_random(treatment) for treatment in contrasted):
+        return [treatment in contrasted for treatment, _ in conditions]
+    return [not _is_random(treatment) for treatment, _ in conditions]
+
+
+def _is_random(treatment: str) -> bool:
+    """Whether its frozen filters are random."""
+    return treatment.endswith("RnB")
 
 
 def _of_images(rows: pd.DataFrame) -> np.ndarray:
