@@ -91,7 +91,7 @@ def test_the_checksum_sees_the_labels(tmp_path):
 
 
 def test_packs_without_a_test_part_are_what_they_were(tmp_path):
-    """Checksums, and what the description holds, of packs made before there were test parts."""
+    """Checksums, and what the description holds, of packs made before there were test images."""
     plain = pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
     assert plain.checksum == "583d2f7a84225e290f27b5f4d9b5ecf4ed24a4aa1889f46f5bfc54e0621c392a"
     held_out = pack(

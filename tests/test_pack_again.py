@@ -53,11 +53,11 @@ CHANGES = {
     lost: r"\(9 images of \d+ bytes then, 8 images of \d+ bytes now\)",
     renamed: (
         r"\(9 images of \d+ bytes, of other names or sizes, "
-        r"or in other parts \(see dataset.parts\)\)"
+        r"or in other subsets \(see dataset.parts\)\)"
     ),
     moved: (
         r"\(9 images of \d+ bytes, of other names or sizes, "
-        r"or in other parts \(see dataset.parts\)\)"
+        r"or in other subsets \(see dataset.parts\)\)"
     ),
     edited: r"\(9 images of \d+ bytes then, 9 images of \d+ bytes now\)",
     emptied: r"has no images in it",

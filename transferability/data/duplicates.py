@@ -8,7 +8,7 @@ but not those cropped by some percent or rotated.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Any
 
@@ -25,7 +25,13 @@ _BITS, _CORRELATION, _GREY = 6, 0.95, 32
 _MIRROR = np.packbits(np.arange(64) % 2 == 1).view(">u8").astype(np.uint64)[0]
 _PLAIN = 2.0  # grey levels of deviation below which nothing tells pictures apart
 _COMPARISONS, _MOST_PAIRS = 1 << 27, 100_000
-Picture = tuple[str, Sample]  # its part, and itself
+Picture = tuple[str, Sample]  # its subset, and itself
+# By the name that dataset.json has for it, what two equal pictures have in common, or have not.
+KINDS: dict[str, Callable[[Picture, Picture], bool]] = {
+    "within a class": lambda a, b: (a[0], a[1].label) == (b[0], b[1].label),
+    "in several classes": lambda a, b: a[1].label != b[1].label,
+    "in several parts": lambda a, b: a[0] != b[0],
+}
 
 
 def pixel_hash(image: np.ndarray) -> bytes:
@@ -36,9 +42,9 @@ def pixel_hash(image: np.ndarray) -> bytes:
 def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:
     """Pictures that are there more than once, each with its copies, by name.
 
-    ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.parts``.
+    ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.subsets``.
     """
-    pictures = [(part, item) for part, items in source.parts.items() for item in items]
+    pictures = [(subset, item) for subset, items in source.subsets.items() for item in items]
     keys = np.ascontiguousarray(hashes).view("u8,u8").ravel()
     _, which, counts = np.unique(keys, return_inverse=True, return_counts=True)
     groups: dict[int, list[Picture]] = {}
@@ -54,47 +60,25 @@ def _name(picture: Picture) -> str:
 
 
 def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
-    """How many pictures are more than once within a class, in several classes, in several parts;
-    of each two names.
-    """
+    """How many pictures there are of each of KINDS, and the names of the first two."""
     found: dict[str, Any] = {}
     for group in groups:
-        places = [(part, item.label) for part, item in group]
-        kinds = {
-            "within a class": len(set(places)) < len(places) and (lambda a, b: a == b),
-            "in several classes": len({label for _, label in places}) > 1
-            and (lambda a, b: a[1] != b[1]),
-            "in several parts": len({part for part, _ in places}) > 1
-            and (lambda a, b: a[0] != b[0]),
-        }
-        for kind, fits in kinds.items():
-            if fits:
-                i, j = next(
-                    pair
-                    for pair in combinations(range(len(group)), 2)
-                    if fits(*(places[k] for k in pair))
-                )
-                found.setdefault(
-                    kind, {"pictures": 0, "first": [_name(group[i]), _name(group[j])]}
-                )["pictures"] += 1
+        for kind, matches in KINDS.items():
+            if pair := next((p for p in combinations(group, 2) if matches(*p)), None):
+                first = {"pictures": 0, "first": [_name(picture) for picture in pair]}
+                found.setdefault(kind, first)["pictures"] += 1
     return found
 
 
 def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
     """What to drop: name -> why.
 
-    Of each picture one stays, in the test part before validation before training; of one in several
+    Of each picture one stays, of test images before validation before training; of one in several
     classes none, as nobody knows which is its own.
     """
-    out = {}
+    out, order = {}, ("test", "validation", "training")
     for group in groups:
-        stays = min(
-            group,
-            key=lambda picture: (
-                ("test", "validation", "training").index(picture[0]),
-                _name(picture),
-            ),
-        )
+        stays = min(group, key=lambda picture: (order.index(picture[0]), _name(picture)))
         several = len({item.label for _, item in group}) > 1
         for picture in group:
             other = next(p for p in group if p is not picture) if several else stays
@@ -107,16 +91,17 @@ def near_sentence(near: dict[str, Any], held_out: int) -> str:
     """What :func:`near_duplicates` found, in words; ``held_out``: the number of such pictures."""
     return (
         f"{near['pictures']:,} pictures have near-duplicates (saved again, mirrored or changed a "
-        f"little), {near['held out']:,} of the {held_out:,} held-out pictures in another part"
+        f"little), {near['held out']:,} of the {held_out:,} held-out pictures in another subset"
     )
 
 
 def describe(found: dict[str, Any], names: bool = True) -> str:
-    """What :func:`counted` found, in words."""
-    firsts = {
-        kind: f" (first {' and '.join(of['first'])})" if names else "" for kind, of in found.items()
-    }
-    return ", ".join(f"{of['pictures']:,} {kind}{firsts[kind]}" for kind, of in found.items())
+    """What :func:`summarize` found, in words."""
+    words = []
+    for kind, of in found.items():
+        first = f" (first {' and '.join(of['first'])})" if names else ""
+        words.append(f"{of['pictures']:,} {kind.replace('parts', 'subsets')}{first}")
+    return ", ".join(words)
 
 
 # --- near-duplicates ---
@@ -145,10 +130,10 @@ def near_duplicates(
     source: RawDataset, images: Any, perceptual: np.ndarray, equal: np.ndarray
 ) -> dict[str, Any]:
     """How many pictures have a near-duplicate, and how many of those held out have one among the
-    others of another part; {} where none has.
+    others of another subset; {} where none has.
 
     ``images``: the rows of the pack; ``perceptual``: (N, PERCEPTUAL) uint8 and ``equal``: (N, HASH)
-    uint8, their hashes; all in the order of ``source.parts``. Equal pictures do not count.
+    uint8, their hashes; all in the order of ``source.subsets``. Equal pictures do not count.
     """
     first, second, mirrored = _alike(perceptual.view(">u8").ravel().astype(np.uint64))
     unequal = (equal[first] != equal[second]).any(axis=1)
@@ -157,8 +142,8 @@ def near_duplicates(
     first, second = first[near], second[near]
     if not len(first):
         return {}
-    part = np.repeat(np.arange(len(source.parts)), [len(p) for p in source.parts.values()])
-    across = part[first] != part[second]
+    subset = np.repeat(np.arange(len(source.subsets)), [len(p) for p in source.subsets.values()])
+    across = subset[first] != subset[second]
     # training comes first, so that the second of a pair is the one held out
     k = int(np.argmax(across))
     names = [source.items[i].name for i in (first[k], second[k])]

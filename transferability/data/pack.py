@@ -54,7 +54,7 @@ from transferability.data.packed import (
 )
 from transferability.data.readers import read_dataset
 from transferability.data.readers.base import RawDataset, Sample
-from transferability.data.readers.subsets import PARTS
+from transferability.data.readers.subsets import SUBSETS
 from transferability.data.transforms import BAD, Preprocessing, as_jpeg, fault
 from transferability.errors import UserError, and_more, reason, shown
 from transferability.files import remove_leftovers, replacing, write_atomic
@@ -170,7 +170,7 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
             f"{files.get('images')} images of {files.get('bytes')} bytes"
             for files in (found, recorded)
         )
-        other = f"{then}, of other names or sizes, or in other parts (see dataset.parts)"
+        other = f"{then}, of other names or sizes, or in other subsets (see dataset.parts)"
         differ = f"{then} then, {now} now" if now != then else other
     except UserError as error:
         differ = str(error)
@@ -192,14 +192,14 @@ def _source_files(source: RawDataset) -> dict | None:
         size = item.size()
         total += max(size, 0)
         digest.update(repr((source.classes[item.label].name, item.name, size)).encode())
-    digest.update(" ".join(str(len(items)) for items in [*source.parts.values()][:-1]).encode())
+    digest.update(" ".join(str(len(items)) for items in [*source.subsets.values()][:-1]).encode())
     return {"images": len(items), "bytes": total, "digest": digest.hexdigest()[:16]}
 
 
 def _check_classes(
     source: RawDataset, config: DatasetConfig, left_out: dict[str, str] | None = None
 ) -> None:
-    """Whether each class has images of each part; ``left_out``:
+    """Whether each class has images of each subset; ``left_out``:
     of those that do not count any more, the reason.
     """
     where = shown(config.source or config.name)
@@ -208,7 +208,7 @@ def _check_classes(
         raise UserError(
             f"{where} has {len(source.classes)} classes{names}: a task needs at least two"
         )
-    for part, items in source.parts.items():
+    for subset, items in source.subsets.items():
         labels = {item.label for item in items if item.name not in (left_out or ())}
         if empty := [i for i in range(len(source.classes)) if i not in labels]:
             lacking = [source.classes[i].name for i in empty]
@@ -220,7 +220,7 @@ def _check_classes(
                 else ""
             )
             raise UserError(
-                f"class {lacking[0]!r}{and_more(lacking)} of {where} has no {part} images: {why}"
+                f"class {lacking[0]!r}{and_more(lacking)} of {where} has no {subset} images: {why}"
                 "add some, or leave it out"
             )
 
@@ -438,16 +438,18 @@ def resume_point(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shuffled(source: RawDataset, seed: int) -> RawDataset:
-    def of(items: list[Sample], part: str) -> list[Sample]:
-        return [items[i] for i in numpy_rng(seed, "pack", part).permutation(len(items))]
+    def of(items: list[Sample], subset: str) -> list[Sample]:
+        return [items[i] for i in numpy_rng(seed, "pack", subset).permutation(len(items))]
 
-    parts: dict[str, Any] = {part: of(getattr(source, part), part) for part in PARTS}
-    return replace(source, **parts)
+    subsets: dict[str, Any] = {subset: of(getattr(source, subset), subset) for subset in SUBSETS}
+    return replace(source, **subsets)
 
 
 def _without(source: RawDataset, names: Collection[str]) -> RawDataset:
     """The images of other names."""
-    own: dict[str, Any] = {p: [i for i in getattr(source, p) if i.name not in names] for p in PARTS}
+    own: dict[str, Any] = {
+        p: [i for i in getattr(source, p) if i.name not in names] for p in SUBSETS
+    }
     return replace(source, **own)
 
 

@@ -130,7 +130,7 @@ class PackedDataset:
         return self._rows(classes, self.n_train, self.n_train + self.n_val)
 
     def test_rows(self, classes: list[int]) -> np.ndarray:
-        """Test rows of ``classes`` in file order; none where the pack has no test part."""
+        """Test rows of ``classes`` in file order; none where the pack has no test subset."""
         return self._rows(classes, self.n_train + self.n_val, len(self.labels))
 
     def every_row(self, classes: list[int]) -> np.ndarray:
@@ -222,8 +222,8 @@ class JpegRows:
         if out is None:
             out = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
-        def decode(part: np.ndarray) -> None:
-            for i in part:
+        def decode(indices: np.ndarray) -> None:
+            for i in indices:
                 self._decode(int(rows[i]), out[i])
 
         list(_decoders().map(decode, np.array_split(np.arange(len(rows)), joblib.cpu_count())))
@@ -344,9 +344,9 @@ def verify(dataset: PackedDataset | str | Path) -> None:
     classes = [asdict(c) for c in found.classes]
     sums = part_checksums(found.labels, classes)
     recorded = found.meta.get("part_checksums")  # None: packed before there were any
-    for part, file in (("labels", "labels.npy"), ("classes", "dataset.json")):
-        if isinstance(recorded, dict) and recorded.get(part) != sums[part]:
-            raise _damaged(folder, f"the {part} in {file} are not those that were packed (SHA-256)")
+    for what, file in (("labels", "labels.npy"), ("classes", "dataset.json")):
+        if isinstance(recorded, dict) and recorded.get(what) != sums[what]:
+            raise _damaged(folder, f"the {what} in {file} are not those that were packed (SHA-256)")
     checksum = checksum_of(found.images, found.labels, classes)
     if checksum != found.checksum:
         files = "jpegs.npy or offsets.npy" if found.encoding else "images.npy"
@@ -389,7 +389,7 @@ def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
 
 
 def part_checksums(labels: np.ndarray, classes: list[dict]) -> dict[str, str]:
-    """SHA-256 of the small parts: where they are right and the whole is wrong, the images are."""
+    """SHA-256 of the small files: where they are right and the whole is wrong, the images are."""
     return {
         "classes": hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest(),
         "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),

@@ -63,8 +63,8 @@ class RawDataset:
     held_out: bool = False
 
     @property
-    def parts(self) -> dict[str, list[Sample]]:
-        """What each part is called -> its images, in the order in which they are packed."""
+    def subsets(self) -> dict[str, list[Sample]]:
+        """What each subset is called -> its images, in the order in which they are packed."""
         return {"training": self.train, "validation": self.val} | (
             {"test": self.test} if self.test else {}
         )

@@ -18,10 +18,10 @@ def checked(
         UserError: names look the same, or a class has no training images.
     """
     check_names([name for classes in (train, *held_out.values()) for name in classes], source)
-    for part, classes in held_out.items():
+    for subset, classes in held_out.items():
         if extra := sorted(classes.keys() - train.keys()):
             raise UserError(
-                f"class {extra[0]!r}{and_more(extra)} has {WORDS[part]} images but no training "
+                f"class {extra[0]!r}{and_more(extra)} has {WORDS[subset]} images but no training "
                 f"images in {source}: add some, or take its folder away"
             )
 

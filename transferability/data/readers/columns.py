@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from transferability.data.readers.subsets import part_named
+from transferability.data.readers.subsets import subset_named
 from transferability.data.readers.tables import Row
 from transferability.errors import UserError, shown
 
@@ -138,10 +138,10 @@ def columns_of(
 
 
 def _subset(keys: list[Any], rows: list[Row]) -> Any:
-    """The column in which all words are those for parts of a dataset, two at least."""
+    """The column in which all words are those for subsets of a dataset, two at least."""
     for key in keys:
         words = {row.get(key, "") for row in rows}
-        if len(words) > 1 and all(part_named(word) for word in words):
+        if len(words) > 1 and all(subset_named(word) for word in words):
             return key
     return None
 

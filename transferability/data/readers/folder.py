@@ -1,4 +1,4 @@
-"""Your own images: any folder of class folders, with parts such as train/ and val/ above them,
+"""Your own images: any folder of class folders, with subsets such as train/ and val/ above them,
 or a share held out; or of files whose classes a table or their names say.
 """
 
@@ -31,7 +31,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
                 f"{error}; these look like the files of {kind}: set dataset={kind}"
             ) from error
         if not how and isinstance(error.__cause__, Unsure):
-            stated = Stated(stated.parts, leave_out=stated.leave_out)
+            stated = Stated(stated.subsets, leave_out=stated.leave_out)
             raise UserError(f"{error}{offered(tree, stated)}") from error
         raise
     names = sorted(layout.train)
@@ -39,9 +39,9 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
         [
             file_item(tree, config, label, n, layout.groups[n] if layout.groups else None)
             for label, name in enumerate(names)
-            for n in (part or {}).get(name, [])
+            for n in (subset or {}).get(name, [])
         ]
-        for part in (layout.train, layout.val, layout.test)
+        for subset in (layout.train, layout.val, layout.test)
     )
     source = RawDataset([ClassInfo(n) for n in names], train, val, test)
     return source if layout.val is not None else with_validation(source, config)

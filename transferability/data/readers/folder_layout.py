@@ -1,8 +1,8 @@
 """Folders as people have them: which of them are training, validation and test images,
 and which are classes.
 
-``CLASS/IMAGE``, or folders of such folders that are named as the parts of a dataset are: ``train``,
-``Training``, ``seg_train``, ``train_images``; ``val``, ``valid``, ``validation``, ``dev``;
+``CLASS/IMAGE``, or folders of such folders that are named as the subsets of a dataset are:
+``train``, ``Training``, ``seg_train``; ``val``, ``valid``, ``validation``, ``dev``;
 ``test``, ``testing``. What does not fit is an error: a wrong guess would be a wrong dataset that
 nobody notices.
 """
@@ -22,11 +22,11 @@ from transferability.data.readers.subsets import (
     Folders,
     Unsure,
     above_classes,
-    beside_its_part,
-    found_parts,
+    beside_its_subset,
+    found_subsets,
     numbered,
     split_files,
-    stated_parts,
+    stated_subsets,
 )
 from transferability.data.readers.tables import beside, contradicting
 from transferability.errors import UserError, and_more, shown
@@ -51,7 +51,7 @@ class Layout:
 
 
 def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | None = None) -> Layout:
-    """Which files are of which class and part: by folders, or as ``read`` makes it of them.
+    """Which files are of which class and subset: by folders, or as ``read`` makes it of them.
 
     Raises:
         UserError: there are no images, or it cannot be told for sure; names the settings that
@@ -98,7 +98,7 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
 
 
 def _check_links(folders: Folders, names: list[str]) -> None:
-    """A link that stands where folders are may be a class or a part;
+    """A link that stands where folders are may be a class or a subset;
     one beside the images of a class is a file.
     """
     for name in names:
@@ -111,18 +111,23 @@ def _check_links(folders: Folders, names: list[str]) -> None:
 
 
 def _layout(folders: Folders, stated: Stated) -> Layout:
-    """The classes of each part; a found (not stated) part of images without classes is left out.
+    """The classes of each subset; of a found (not stated) one images without classes are left
+    out.
 
     Raises:
         Unsure: what the folders are cannot be told.
         UserError: they are not as they have to be.
     """
     source, notes, level = shown(folders.tree.source), list[str](), stated.class_level or 1
-    found = stated.parts is None
-    parts = found_parts(folders) if stated.parts is None else stated_parts(folders, stated.parts)
+    found = stated.subsets is None
+    subsets = (
+        found_subsets(folders)
+        if stated.subsets is None
+        else stated_subsets(folders, stated.subsets)
+    )
     if not folders.images:
         raise UserError(f"{source}: with dataset.leave_out there are no images")
-    at = parts["train"] if parts else above_classes(folders)
+    at = subsets["train"] if subsets else above_classes(folders)
     train = folders.classes(at, level)
     _check_what_belongs(folders, at, level)
     if stated.class_level is None:
@@ -131,22 +136,22 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
                 f"{table} names the images, and says of them something else than their folders "
                 f"({', '.join(sorted(train)[:2])})"
             )
-        _check_that_they_are_classes(folders, at, parts, found, notes)
-    guessed = [part for part in ("test", "pred") if part in parts] if found else []
-    without = [part for part in guessed if _unlabelled(folders.folders(parts[part]), train)]
+        _check_that_they_are_classes(folders, at, subsets, found, notes)
+    guessed = [subset for subset in ("test", "pred") if subset in subsets] if found else []
+    without = [subset for subset in guessed if _unlabelled(folders.folders(subsets[subset]), train)]
     held_out: dict[str, dict[str, list[str]]] = {
-        part: folders.classes(parts[part], level)
-        for part in ("val", "test")
-        if part in parts and part not in without
+        subset: folders.classes(subsets[subset], level)
+        for subset in ("val", "test")
+        if subset in subsets and subset not in without
     }
     checked(train, held_out, source)
-    if parts and found:
-        notes += _what_lacks(folders, parts, without, held_out)
-    elif parts and (
-        out := [name for name in folders.images if not name.startswith(tuple(parts.values()))]
+    if subsets and found:
+        notes += _what_lacks(folders, subsets, without, held_out)
+    elif subsets and (
+        out := [name for name in folders.images if not name.startswith(tuple(subsets.values()))]
     ):
         notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
-    if not parts and (lists := split_files(folders.tree)):
+    if not subsets and (lists := split_files(folders.tree)):
         notes.append(
             f": {shown(lists[0])}{and_more(lists)} may list an official split, which is not read: "
             "a share of each class is held out"
@@ -164,16 +169,16 @@ def _check_what_belongs(folders: Folders, at: str, level: int) -> None:
 
 
 def _check_that_they_are_classes(
-    folders: Folders, at: str, parts: dict[str, str], found: bool, notes: list[str]
+    folders: Folders, at: str, subsets: dict[str, str], found: bool, notes: list[str]
 ) -> None:
     """Look into folders that would be classes.
 
     Raises:
-        Unsure: they look like parts (which ``found`` ones only may), or one of them holds the
+        Unsure: they look like subsets (which ``found`` ones only may), or one of them holds the
             others once more, or what is not of one class, or none holds an image.
     """
     below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
-    known = {part: path.rstrip("/") for part, path in parts.items()}
+    known = {subset: path.rstrip("/") for subset, path in subsets.items()}
     for name, inner in below.items():
         if len(inner & below.keys()) > 1:
             again = ", ".join(sorted(inner & below.keys())[:2])
@@ -183,7 +188,7 @@ def _check_that_they_are_classes(
             what = "is named as what holds images, or belongs to them, not as a class"
             raise Unsure(f"{at}{name}/ {what}", known, name)
     if found:
-        _check_that_they_are_no_parts(at, below, known)
+        _check_that_they_are_no_subsets(at, below, known)
     if numbered(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
         raise Unsure(f"{would} are named as numbered parts of a dataset, not as classes", known)
@@ -210,16 +215,16 @@ def _check_that_they_are_classes(
         )
 
 
-def _check_that_they_are_no_parts(
+def _check_that_they_are_no_subsets(
     at: str, below: dict[str, set[str]], known: dict[str, str]
 ) -> None:
     inner = set.intersection(*below.values())
     words = [WORD.search(name.casefold()) for name in below]
     kinds = {list(WORDS)[(word.lastindex or 0) - 1] for word in words if word}
     same = len(below) > 1 and len(inner) > 1
-    if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_part(below):
+    if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_subset(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
-        raise Unsure(f"{would} would be the classes, but look like parts of a dataset", known)
+        raise Unsure(f"{would} would be the classes, but look like subsets of a dataset", known)
 
 
 def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
@@ -230,33 +235,34 @@ def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
 
 
 def _what_lacks(
-    folders: Folders, parts: dict[str, str], without: Sequence[str], held_out: Collection[str]
+    folders: Folders, subsets: dict[str, str], without: Sequence[str], held_out: Collection[str]
 ) -> list[str]:
-    """One line for each part without classes, and one where there is no validation part;
+    """One line for each subset without classes, and one where there is no validation subset;
     an error without any.
     """
     source = shown(folders.tree.source)
     if not held_out:
         others = (
-            f" (those in {', '.join(shown(parts[p]) for p in without)} have no classes)"
+            f" (those in {', '.join(shown(subsets[s]) for s in without)} have no classes)"
             if without
             else ""
         )
         raise UserError(
-            f"dataset.source={source} has {shown(parts['train'])} but no images in val/, valid/, "
+            f"dataset.source={source} has {shown(subsets['train'])} but no images in val/, valid/, "
             "validation/ or dev/"
             f"{others}: add them, or hold out a share of the training images, "
-            f"{Stated({'train': parts['train'].rstrip('/')})}"
+            f"{Stated({'train': subsets['train'].rstrip('/')})}"
         )
     lines = []
-    for part in without:
-        count = sum(name.startswith(parts[part]) for name in folders.images)
+    for subset in without:
+        count = sum(name.startswith(subsets[subset]) for name in folders.images)
         lines.append(
-            f": the {count} images in {shown(parts[part])} have no classes and are left out"
+            f": the {count} images in {shown(subsets[subset])} have no classes and are left out"
         )
     if "val" not in held_out:
         lines.append(
             " has no folder of validation images: a share of the training images is held out "
-            f"(dataset.val_fraction); {shown(parts['test'])} is a test part, which is only reported"
+            f"(dataset.val_fraction); {shown(subsets['test'])} holds test images, which are only "
+            "reported"
         )
     return lines

@@ -74,7 +74,7 @@ def _training_by_class(source: RawDataset) -> list[tuple[str, list[Sample]]]:
 
 
 def _by_groups(
-    source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, part: str
+    source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, subset: str
 ) -> tuple[list[Sample], list[Sample]]:
     """Training images that stay, and those of whole groups that are held out: of each class about
     as many as ``wanted``, no more where the groups allow it.
@@ -103,7 +103,7 @@ def _by_groups(
             raise UserError(
                 f"class {name!r} of {shown(config.source)} has {len(groups)} groups "
                 f"(dataset.group={shown(config.group)}, the first {shown(groups[0])!r}): with "
-                f"{part} images held out by group there are no training images of it left"
+                f"{subset} images held out by group there are no training images of it left"
             )
     log.info(
         "%s: %d of %d groups (dataset.group) with %d of %d images are held out for %s",
@@ -112,26 +112,26 @@ def _by_groups(
         len(sizes),
         sum(held.values()),
         len(source.train),
-        part,
+        subset,
     )
     train = [item for item in source.train if item.group not in chosen]
     return train, [item for item in source.train if item.group in chosen]
 
 
 def check_groups(source: RawDataset, config: DatasetConfig) -> None:
-    """See that no group is in two parts.
+    """See that no group is in two subsets.
 
     Raises:
         UserError: one is, or the images have no groups.
     """
-    part_of: dict[str | None, tuple[str, Sample]] = {}
-    for part, items in source.parts.items():
+    subset_of: dict[str | None, tuple[str, Sample]] = {}
+    for subset, items in source.subsets.items():
         for item in items:
             if item.group is None:
                 raise UserError(f"dataset.group is for images in files, not for {config.kind}")
-            other, first = part_of.setdefault(item.group, (part, item))
-            if other != part:
+            other, first = subset_of.setdefault(item.group, (subset, item))
+            if other != subset:
                 raise UserError(
                     f"dataset.group={shown(config.group)}: group {shown(item.group)!r} has {other} "
-                    f"and {part} images ({first.name} and {item.name}): move them to one side"
+                    f"and {subset} images ({first.name} and {item.name}): move them to one side"
                 )

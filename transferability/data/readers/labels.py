@@ -17,13 +17,13 @@ from transferability.data.readers.folder_layout import Layout
 from transferability.data.readers.offers import Stated, classes_named
 from transferability.data.readers.subsets import (
     BELONGINGS,
-    PARTS,
+    SUBSETS,
     WORDS,
     Folders,
     Unsure,
     above_classes,
-    part_named,
-    stated_parts,
+    stated_subsets,
+    subset_named,
 )
 from transferability.data.readers.tables import ENDINGS, naming, rows_of
 from transferability.errors import UserError, and_more, reason, shown
@@ -34,12 +34,12 @@ PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
 
 @dataclass
 class Said:
-    """What is said of images, by their names: the class, and where it is said the part and the
+    """What is said of images, by their names: the class, and where it is said the subset and the
     group.
     """
 
     classes: dict[str, str]
-    parts: dict[str, str] = field(default_factory=dict)
+    subsets: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -93,20 +93,20 @@ def _way(found: Layout, stated: Stated, key: str, value: str) -> str:
 
 def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
     """Raises:
-    UserError: parts without classes, or classes without training images.
+    UserError: subsets without classes, or classes without training images.
     """
     source, notes = shown(folders.tree.source), said.notes
-    part_of = said.parts or _parts_of_folders(folders, stated)
+    subset_of = said.subsets or _subsets_of_folders(folders, stated)
     found: dict[str, dict[str, list[str]]] = {}
     without: dict[str, list[str]] = {}
     for name in folders.images:
-        part = part_of.get(name, "train")
+        subset = subset_of.get(name, "train")
         if name not in said.classes:
-            without.setdefault(part, []).append(name)
-        elif part in PARTS:
-            found.setdefault(part, {}).setdefault(said.classes[name], []).append(name)
-    for part, names in without.items():
-        what = f" of {WORDS[part]}" if part in found or part != "train" else ""
+            without.setdefault(subset, []).append(name)
+        elif subset in SUBSETS:
+            found.setdefault(subset, {}).setdefault(said.classes[name], []).append(name)
+    for subset, names in without.items():
+        what = f" of {WORDS[subset]}" if subset in found or subset != "train" else ""
         notes.append(
             f": {len(names)} images{what} have no class and are left out, the first "
             f"{shown(names[0])}"
@@ -121,27 +121,29 @@ def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
     return Layout(train, found.get("val"), found.get("test"), notes, said.groups)
 
 
-def _parts_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
-    """The part of each image, where the folder that it lies in says it: as stated, or by its name;
-    none where no folder is named as training images are.
+def _subsets_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
+    """The subset of each image, where the folder that it lies in says it: as stated, or by its
+    name; none where no folder is named as training images are.
     """
-    if stated.parts is not None:
-        paths = {path: part for part, path in stated_parts(folders, stated.parts).items()}
+    if stated.subsets is not None:
+        paths = {path: subset for subset, path in stated_subsets(folders, stated.subsets).items()}
         others = {name: "pred" for name in folders.images} if paths else {}
     else:
         at, others = above_classes(folders), {}
-        named = {name: part_named(name) for name in folders.folders(at)}
-        counts = Counter(part for part in named.values() if part)
+        named = {name: subset_named(name) for name in folders.folders(at)}
+        counts = Counter(subset for subset in named.values() if subset)
         if "train" not in counts:
             return {}
-        if twice := [part for part, count in counts.items() if count > 1 and part != "pred"]:
-            both = [name for name, part in named.items() if part == twice[0]]
+        if twice := [subset for subset, count in counts.items() if count > 1 and subset != "pred"]:
+            both = [name for name, subset in named.items() if subset == twice[0]]
             raise UserError(
                 f"dataset.source={shown(folders.tree.source)}: {' and '.join(both)} are both named "
                 f'as {WORDS[twice[0]]} images: set "dataset.parts={{train: FOLDER, val: FOLDER}}"'
             )
-        paths = {f"{at}{name}/": part for name, part in named.items() if part}
-    inside = {n: part for path, part in paths.items() for n in folders.images if n.startswith(path)}
+        paths = {f"{at}{name}/": subset for name, subset in named.items() if subset}
+    inside = {
+        n: subset for path, subset in paths.items() for n in folders.images if n.startswith(path)
+    }
     return others | inside
 
 
@@ -175,7 +177,7 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
                 f"{shown(said.classes[name])}: an image has one class"
             )
         if columns.subset is not None:
-            said.parts[name] = part_named(row.get(columns.subset, "")) or "pred"
+            said.subsets[name] = subset_named(row.get(columns.subset, "")) or "pred"
         if said.groups is not None and group is not None:
             said.groups[name] = row.get(columns.names[group], "")
     if len(said.classes) < len(lost):
