@@ -87,7 +87,7 @@ def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         way = "make room and give the same command, or set" if full else "set"
         raise UserError(
-            f"{shown(folder)} cannot be written: {reason(error)}; {way} dataset.folder or data_dir"
+            f"{folder} cannot be written: {reason(error)}; {way} dataset.folder or data_dir"
         ) from error
 
 
@@ -175,8 +175,8 @@ def _check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> No
     except UserError as error:
         differ = str(error)
     raise UserError(
-        f"dataset.source={shown(config.source)} is not what was packed into "
-        f"{shown(dataset.folder)} ({differ}): delete that folder to pack again, or set "
+        f"dataset.source={config.source} is not what was packed into "
+        f"{dataset.folder} ({differ}): delete that folder to pack again, or set "
         "dataset.name to pack this beside it; training uses what was packed"
     )
 
@@ -202,9 +202,9 @@ def _check_classes(
     """Whether each class has images of each subset; ``left_out``:
     of those that do not count any more, the reason.
     """
-    where = shown(config.source or config.name)
+    where = config.source or config.name
     if len(source.classes) < 2:
-        names = "".join(f", {shown(c.name)}" for c in source.classes)
+        names = "".join(f", {c.name}" for c in source.classes)
         raise UserError(
             f"{where} has {len(source.classes)} classes{names}: a task needs at least two"
         )
@@ -341,7 +341,7 @@ def deduplicate(
 def check_duplicates(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
     if equal and config.duplicates == "fail":
         raise UserError(
-            f"{shown(config.source)} has equal pictures: {describe(equal)}: take them away, or set "
+            f"{config.source} has equal pictures: {describe(equal)}: take them away, or set "
             "dataset.duplicates=drop, or keep"
         )
     if equal and config.duplicates == "keep":

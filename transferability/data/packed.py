@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from transferability.data.config import DatasetConfig
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 from transferability.fingerprint import to_dict
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
     if kind != "jpeg" or type(quality) is not int:
         raise _damaged(
             folder,
-            f"dataset.json is damaged (encoding {shown(kind)}, jpeg_quality {shown(quality)})",
+            f"dataset.json is damaged (encoding {kind}, jpeg_quality {quality})",
         )
     return f"jpeg q{quality} 4:4:4"
 
@@ -413,7 +413,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads((folder / "dataset.json").read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"dataset.json is damaged ({shown(error)})") from error
+        raise _damaged(folder, f"dataset.json is damaged ({error})") from error
     if not isinstance(meta, dict):
         raise _damaged(folder, "dataset.json is damaged (not a description of a dataset)")
     if meta.get("format") != FORMAT:
@@ -434,7 +434,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, "dataset.json is damaged (n_test is a number above 0, or absent)")
     if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
         raise _damaged(
-            folder, f"dataset.json is damaged (name {shown(meta['name'])} is no name of a folder)"
+            folder, f"dataset.json is damaged (name {meta['name']} is no name of a folder)"
         )
     return meta
 
@@ -443,7 +443,7 @@ def _class_info(values: Any, folder: Path) -> ClassInfo:
     try:
         info = ClassInfo(**values)
     except TypeError as error:
-        raise _damaged(folder, f"dataset.json is damaged (classes: {shown(error)})") from error
+        raise _damaged(folder, f"dataset.json is damaged (classes: {error})") from error
     if not isinstance(info.name, str):
         raise _damaged(folder, "dataset.json is damaged (classes: a name is no text)")
     return info
@@ -458,7 +458,7 @@ def _map(path: Path, dtype: type, shape: tuple[int, ...], by: str = "dataset.jso
         array = open_memmap(path, mode="r")
         size = path.stat().st_size
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise _damaged(path.parent, f"{path.name} cannot be read ({shown(error)})") from error
+        raise _damaged(path.parent, f"{path.name} cannot be read ({error})") from error
     if array.shape != shape or array.dtype != dtype:
         raise _damaged(
             path.parent,

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from transferability.data.decode import UnsupportedError, as_stored, orientation_of, turned
-from transferability.errors import UserError, reason, shown
+from transferability.errors import UserError, reason
 
 Content = bytes | str | Path | Image.Image | np.ndarray
 # what one image can do to the program that reads it
@@ -45,7 +45,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.resize not in (*OPENCVS, *PIL_FILTERS):
             raise UserError(
-                f"images cannot be resized by {shown(self.resize)}: known are "
+                f"images cannot be resized by {self.resize}: known are "
                 f"{', '.join((*OPENCVS, *PIL_FILTERS))}"
             )
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from transferability.bounds import above, at_least, between, check_bounds, one_of
-from transferability.errors import UserError, did_you_mean, require, shown
+from transferability.errors import UserError, did_you_mean, require
 from transferability.fingerprint import COSMETIC, omit_at, stored_as
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class ZooNetworkConfig(NetworkConfig):
                 return tag
         known = f"it has {', '.join(tags)}{did_you_mean(name, tags)}" if tags else "it has none"
         raise UserError(
-            f"weights={shown(weights)} is no file, and no name of weights that {self.kind} has for "
+            f"weights={weights} is no file, and no name of weights that {self.kind} has for "
             f"{self.model}: {known}"
         )
 
@@ -301,7 +301,7 @@ class ZooNetworkConfig(NetworkConfig):
         super().check()
         if self.model not in self.names():
             raise UserError(
-                f"network.model={shown(self.model)} is not possible: "
+                f"network.model={self.model} is not possible: "
                 f"{self.kind} has no network of this name{self._meant()}"
             )
         self.layer_plans()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferability.errors import UserError, and_more, shown
+from transferability.errors import UserError, and_more
 from transferability.files import digest_of
 from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 from transferability.networks.modules import channels_subtracted
@@ -56,7 +56,7 @@ def pretrained_state_dict(given: PretrainedBase) -> dict[str, Tensor]:
     """
     found, state = _opened(given.weights, given.network)
     if found.digest != given.digest:
-        raise UserError(f"weights={shown(given.weights)} has changed: give the command again")
+        raise UserError(f"weights={given.weights} has changed: give the command again")
     return state
 
 
@@ -69,7 +69,7 @@ def is_file(weights: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[str, Tensor]]:
-    where = f"weights={shown(weights)}"
+    where = f"weights={weights}"
     if not isinstance(network, ZooNetworkConfig):
         raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
     if "://" in weights:
@@ -161,7 +161,7 @@ def _loaded(
         above = set()
     if missing or extra:
         lacks = f"lack {missing[0]}{and_more(missing)}" if missing else ""
-        has = f"have {shown(extra[0])}{and_more(extra)}" if extra else ""
+        has = f"have {extra[0]}{and_more(extra)}" if extra else ""
         raise UserError(
             f"{where}: they are not those of {network.model}, of {len(wanted)} tensors: they "
             f"{' and '.join(filter(None, (lacks, has)))}"

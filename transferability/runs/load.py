@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
 from transferability.data.transforms import BAD, Preprocessing, fault
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
 from transferability.runs.store import Store
 from transferability.study.spec import RunSpec
@@ -67,7 +67,7 @@ class Run(nn.Module):
             row, asks = self.preprocessing(image)
         except BAD as error:
             name = image if isinstance(image, (str, Path)) else f"an image ({type(image).__name__})"
-            raise UserError(f"{shown(name)} {fault(error)}") from error
+            raise UserError(f"{name} {fault(error)}") from error
         if asks and not self._says_orientation:
             self._says_orientation = True  # once is enough
             log.warning(

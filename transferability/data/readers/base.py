@@ -42,7 +42,7 @@ def file_item(
         found = re.search(config.group, name)
         if found is None:
             raise UserError(
-                f"dataset.group={shown(config.group)} is found nowhere in {shown(name)}: it has to "
+                f"dataset.group={config.group} is found nowhere in {name}: it has to "
                 "say for every file, by its path below dataset.source, of which group it is"
             )
         group = found[1] if found.re.groups else found[0]

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from transferability.data.readers.subsets import WORDS, Unsure
-from transferability.errors import UserError, and_more, shown
+from transferability.errors import UserError, and_more
 
 
 def checked(
@@ -41,9 +41,7 @@ def check_names(names: Iterable[str], source: str) -> None:
     alike: dict[str, str] = {}
     for name in sorted(set(names)):
         if not _is_text(name):
-            raise UserError(
-                f"{source}: the name of class {shown(name)} is not UTF-8: rename its folder"
-            )
+            raise UserError(f"{source}: the name of class {name} is not UTF-8: rename its folder")
         other = alike.setdefault(_looks(name), name)
         if other != name:
             raise UserError(

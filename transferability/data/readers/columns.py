@@ -8,7 +8,7 @@ from typing import Any
 
 from transferability.data.readers.subsets import subset_named
 from transferability.data.readers.tables import Row
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 SAMPLE = 1000  # rows
 MOST = 2000  # columns
@@ -62,8 +62,8 @@ class Columns:
             text = "".join(several)
         if len(several) > 1:
             raise UserError(
-                f"{shown(row[self.file])} has {len(several)} classes "
-                f"({shown(', '.join(several[:3]))}): an image is to have one"
+                f"{row[self.file]} has {len(several)} classes "
+                f"({', '.join(several[:3])}): an image is to have one"
             )
         return text
 
@@ -87,7 +87,7 @@ def columns_of(
     rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows
     keys = list(dict.fromkeys(key for _, row in rows[:SAMPLE] for key in row))
     if not keys:
-        raise UserError(f"dataset.labels={shown(table)} has no rows")
+        raise UserError(f"dataset.labels={table} has no rows")
 
     def finds(key: Any, some: list[Placed]) -> int:
         named = [(row[key], folder) for folder, row in some if row.get(key)]
@@ -104,16 +104,16 @@ def columns_of(
     sample = [placed for placed in rows[:SAMPLE] if placed[1] != head]
     for role, name in stated.items():
         if name not in names:
-            known = ", ".join(map(shown, names))
-            raise UserError(f"dataset.columns: {role}: {shown(name)} is none of {known}")
+            known = ", ".join(names)
+            raise UserError(f"dataset.columns: {role}: {name} is none of {known}")
     counts = {key: finds(key, sample) for key in keys}
     # of as many names in several columns those of the one that is called something
     file = max(keys, key=lambda key: (counts[key], isinstance(key, str)))
     file = names[stated["file"]] if "file" in stated else file
     if not counts[file]:
         raise UserError(
-            f"dataset.labels={shown(table)}: no column names images of the source "
-            f"({', '.join(map(shown, names))}): see dataset.columns"
+            f"dataset.labels={table}: no column names images of the source "
+            f"({', '.join(names)}): see dataset.columns"
         )
     named = [row for _, row in sample if row.get(file)]
     title = {key: name for name, key in names.items()}
@@ -129,9 +129,9 @@ def columns_of(
     repeated = [key for key in others if 2 <= len(kinds[key]) <= len(named) / 2]
     found = _alike(called or repeated or others[:1] * (len(others) == 1), named)
     if len(found) != 1:
-        which = f"which of {', '.join(shown(title[k]) for k in found or others)} is the class"
+        which = f"which of {', '.join(title[k] for k in found or others)} is the class"
         raise UserError(
-            f"dataset.labels={shown(table)}: {which if others else 'it has no column of classes'}? "
+            f"dataset.labels={table}: {which if others else 'it has no column of classes'}? "
             'Set "dataset.columns={class: NAME}"'
         )
     return Columns(names, file, found[0], subset, head=head)

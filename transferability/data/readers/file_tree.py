@@ -77,9 +77,9 @@ class FileTree:
         try:
             self.source = Path(source).expanduser()
         except RuntimeError as error:
-            raise UserError(f"dataset.source={shown(source)}: {error}") from error
+            raise UserError(f"dataset.source={source}: {error}") from error
         if not os.path.exists(self.source):
-            raise UserError(f"dataset.source={shown(source)} does not exist")
+            raise UserError(f"dataset.source={source} does not exist")
         self._files = _Folder(self.source) if self.source.is_dir() else open_archive(self.source)
         if links := [name for name in self._files.links if not name.lower().endswith(IMAGES)]:
             # Those named as images are errors when they are read; of the others one may be a class.
@@ -147,9 +147,7 @@ class FileTree:
         try:
             return self.read(name).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{shown(self.source / name)} cannot be read: {reason(error)}"
-            ) from error
+            raise UserError(f"{self.source / name} cannot be read: {reason(error)}") from error
 
     def find(self, *names: str) -> str | None:
         """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of
@@ -180,17 +178,16 @@ def require_images(tree: FileTree) -> None:
     packed = [name for name in tree.names if name.lower().endswith(ARCHIVES)]
     if packed:
         what = (
-            f"but archives: {shown(packed[0])}{and_more(packed)}; "
+            f"but archives: {packed[0]}{and_more(packed)}; "
             "unpack them, or give one as dataset.source"
         )
         if not tree.source.is_dir():
             what = (
-                f"but archives: {shown(packed[0])}{and_more(packed)}; "
-                "unpack all of it and give the folder"
+                f"but archives: {packed[0]}{and_more(packed)}; unpack all of it and give the folder"
             )
     else:
         what = f"but {counted(tree.names)}" if tree.names else "and no files"
-    raise UserError(f"dataset.source={shown(tree.source)} has no images in it, {what}")
+    raise UserError(f"dataset.source={tree.source} has no images in it, {what}")
 
 
 def counted(names: list[str]) -> str:
@@ -248,7 +245,7 @@ class _Folder:
             with os.scandir(folder) as found:
                 entries = list(found)
         except OSError as error:
-            raise UserError(f"{shown(folder)} cannot be read: {reason(error)}") from error
+            raise UserError(f"{folder} cannot be read: {reason(error)}") from error
         if folder != str(self.root):
             self.folders.append(folder[below:])
         for entry in entries:

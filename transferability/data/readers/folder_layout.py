@@ -72,7 +72,7 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
         log.warning("%s: %s are no images and left out", source, counted(others))
     folders = Folders(tree, stated.leave_out)
     if unknown := [f for f in folders.left_out if not any(f"/{f}/" in f"/{n}" for n in tree.names)]:
-        raise UserError(f"dataset.leave_out: {shown(unknown[0])} is no folder in {source}")
+        raise UserError(f"dataset.leave_out: {unknown[0]} is no folder in {source}")
     if stated.leave_out:
         log.warning(
             "%s: %d images in folders of dataset.leave_out are left out",
@@ -91,9 +91,9 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
         how = f"take it away or rename it, or set {', or '.join(offered)}"
         if not offered:
             how = "sort the images into folders CLASS/IMAGE, or train/CLASS/IMAGE, val/CLASS/IMAGE"
-        raise UserError(f"dataset.source={source}: {shown(what)}; {how}") from error
+        raise UserError(f"dataset.source={source}: {what}; {how}") from error
     for note in layout.notes:
-        log.warning("%s%s", source, note)
+        log.warning("%s", shown(f"{source}{note}"))
     return layout
 
 
@@ -105,7 +105,7 @@ def _check_links(folders: Folders, names: list[str]) -> None:
         above = name[: name.rfind("/") + 1]
         if not folders.stray(above) and folders.tree.is_lost(name):
             raise UserError(
-                f"{shown(folders.tree.source / name)} is a link that is not followed or leads "
+                f"{folders.tree.source / name} is a link that is not followed or leads "
                 "nowhere: put there what it points to, or take it away"
             )
 
@@ -118,7 +118,7 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         Unsure: what the folders are cannot be told.
         UserError: they are not as they have to be.
     """
-    source, notes, level = shown(folders.tree.source), list[str](), stated.class_level or 1
+    source, notes, level = str(folders.tree.source), list[str](), stated.class_level or 1
     found = stated.subsets is None
     subsets = (
         found_subsets(folders)
@@ -153,7 +153,7 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
     if not subsets and (lists := split_files(folders.tree)):
         notes.append(
-            f": {shown(lists[0])}{and_more(lists)} may list an official split, which is not read: "
+            f": {lists[0]}{and_more(lists)} may list an official split, which is not read: "
             "a share of each class is held out"
         )
     check_several(train)
@@ -209,8 +209,8 @@ def _check_that_they_are_classes(
     if both := [name for name in flat if below[name]]:
         one = min(below[both[0]])
         notes.append(
-            f": class {shown(both[0])}{and_more(both)} holds images and folders of images "
-            f"({shown(one)}), which are taken for images of it, too: "
+            f": class {both[0]}{and_more(both)} holds images and folders of images "
+            f"({one}), which are taken for images of it, too: "
             f"{Stated(leave_out=(one,))} leaves them out"
         )
 
@@ -240,15 +240,15 @@ def _what_lacks(
     """One line for each subset without classes, and one where there is no validation subset;
     an error without any.
     """
-    source = shown(folders.tree.source)
+    source = folders.tree.source
     if not held_out:
         others = (
-            f" (those in {', '.join(shown(subsets[s]) for s in without)} have no classes)"
+            f" (those in {', '.join(subsets[s] for s in without)} have no classes)"
             if without
             else ""
         )
         raise UserError(
-            f"dataset.source={source} has {shown(subsets['train'])} but no images in val/, valid/, "
+            f"dataset.source={source} has {subsets['train']} but no images in val/, valid/, "
             "validation/ or dev/"
             f"{others}: add them, or hold out a share of the training images, "
             f"{Stated({'train': subsets['train'].rstrip('/')})}"
@@ -256,13 +256,11 @@ def _what_lacks(
     lines = []
     for subset in without:
         count = sum(name.startswith(subsets[subset]) for name in folders.images)
-        lines.append(
-            f": the {count} images in {shown(subsets[subset])} have no classes and are left out"
-        )
+        lines.append(f": the {count} images in {subsets[subset]} have no classes and are left out")
     if "val" not in held_out:
         lines.append(
             " has no folder of validation images: a share of the training images is held out "
-            f"(dataset.val_fraction); {shown(subsets['test'])} holds test images, which are only "
+            f"(dataset.val_fraction); {subsets['test']} holds test images, which are only "
             "reported"
         )
     return lines

@@ -21,7 +21,7 @@ def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
-            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: with "
+            f"class {single[0]!r}{and_more(single)} of {config.source} has one image: with "
             "it held out to validate there are no training images; add some, or leave it out"
         )
     if config.group is not None:
@@ -101,8 +101,8 @@ def _by_groups(
             held.update(sizes[smallest])
         if held[label] == len(found):
             raise UserError(
-                f"class {name!r} of {shown(config.source)} has {len(groups)} groups "
-                f"(dataset.group={shown(config.group)}, the first {shown(groups[0])!r}): with "
+                f"class {name!r} of {config.source} has {len(groups)} groups "
+                f"(dataset.group={config.group}, the first {groups[0]!r}): with "
                 f"{subset} images held out by group there are no training images of it left"
             )
     log.info(
@@ -132,6 +132,6 @@ def check_groups(source: RawDataset, config: DatasetConfig) -> None:
             other, first = subset_of.setdefault(item.group, (subset, item))
             if other != subset:
                 raise UserError(
-                    f"dataset.group={shown(config.group)}: group {shown(item.group)!r} has {other} "
+                    f"dataset.group={config.group}: group {item.group!r} has {other} "
                     f"and {subset} images ({first.name} and {item.name}): move them to one side"
                 )

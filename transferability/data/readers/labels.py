@@ -26,7 +26,7 @@ from transferability.data.readers.subsets import (
     subset_named,
 )
 from transferability.data.readers.tables import ENDINGS, naming, rows_of
-from transferability.errors import UserError, and_more, reason, shown
+from transferability.errors import UserError, and_more, reason
 
 # offered where there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
 PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
@@ -71,7 +71,7 @@ def offered(tree: FileTree, stated: Stated) -> str:
             found = by_labels(Folders(tree, stated.leave_out), stated, config)
             return _way(found, stated, "labels", name)
         except UserError as error:
-            why = why or f" ({shown(error)})"
+            why = why or f" ({error})"
     without = sorted({n for f in tree.folders for n in f.split("/") if n.casefold() in BELONGINGS})
     stated = replace(stated, leave_out=(*stated.leave_out, *without))
     for pattern in PATTERNS:
@@ -87,7 +87,7 @@ def offered(tree: FileTree, stated: Stated) -> str:
 
 
 def _way(found: Layout, stated: Stated, key: str, value: str) -> str:
-    words = f'{stated} "dataset.{key}={shown(value)}"'.strip()
+    words = f'{stated} "dataset.{key}={value}"'.strip()
     return f", or set {words} ({classes_named(sorted(found.train))})"
 
 
@@ -95,7 +95,7 @@ def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
     """Raises:
     UserError: subsets without classes, or classes without training images.
     """
-    source, notes = shown(folders.tree.source), said.notes
+    source, notes = str(folders.tree.source), said.notes
     subset_of = said.subsets or _subsets_of_folders(folders, stated)
     found: dict[str, dict[str, list[str]]] = {}
     without: dict[str, list[str]] = {}
@@ -108,8 +108,7 @@ def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
     for subset, names in without.items():
         what = f" of {WORDS[subset]}" if subset in found or subset != "train" else ""
         notes.append(
-            f": {len(names)} images{what} have no class and are left out, the first "
-            f"{shown(names[0])}"
+            f": {len(names)} images{what} have no class and are left out, the first {names[0]}"
         )
     if not found.get("train"):
         raise UserError(f"dataset.source={source}: no training image has a class")
@@ -137,7 +136,7 @@ def _subsets_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
         if twice := [subset for subset, count in counts.items() if count > 1 and subset != "pred"]:
             both = [name for name, subset in named.items() if subset == twice[0]]
             raise UserError(
-                f"dataset.source={shown(folders.tree.source)}: {' and '.join(both)} are both named "
+                f"dataset.source={folders.tree.source}: {' and '.join(both)} are both named "
                 f'as {WORDS[twice[0]]} images: set "dataset.parts={{train: FOLDER, val: FOLDER}}"'
             )
         paths = {f"{at}{name}/": subset for name, subset in named.items() if subset}
@@ -155,7 +154,7 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
             found = list(rows_of(table, data))
         except Exception as error:  # whatever a damaged file does
             raise UserError(
-                f"dataset.labels={shown(table)} cannot be read ({reason(error)}): it is to be one "
+                f"dataset.labels={table} cannot be read ({reason(error)}): it is to be one "
                 f"of {', '.join(ENDINGS)}"
             ) from error
         rows += [(posixpath.dirname(table), row) for row in found]
@@ -173,8 +172,8 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
             continue
         if said.classes.setdefault(name, own) != own:
             raise UserError(
-                f"dataset.labels={config.labels}: {shown(name)} is said to be {shown(own)} and "
-                f"{shown(said.classes[name])}: an image has one class"
+                f"dataset.labels={config.labels}: {name} is said to be {own} and "
+                f"{said.classes[name]}: an image has one class"
             )
         if columns.subset is not None:
             said.subsets[name] = subset_named(row.get(columns.subset, "")) or "pred"
@@ -183,16 +182,13 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
     if len(said.classes) < len(lost):
         raise UserError(
             f"dataset.labels={config.labels} names {len(lost)} files that are not in "
-            f"{shown(config.source)}, the first {shown(lost[0])}, and {len(said.classes)} that are"
+            f"{config.source}, the first {lost[0]}, and {len(said.classes)} that are"
         )
     if lost:
         said.notes.append(
-            f": {len(lost)} files that {shown(config.labels)} names are not there, the first "
-            f"{shown(lost[0])}"
+            f": {len(lost)} files that {config.labels} names are not there, the first {lost[0]}"
         )
-    said.notes.append(
-        f": classes are those of column {shown(columns.title)} in {shown(config.labels)}"
-    )
+    said.notes.append(f": classes are those of column {columns.title} in {config.labels}")
     return said
 
 
@@ -208,7 +204,7 @@ def _tables(tree: FileTree, labels: str) -> Iterator[tuple[str, bytes]]:
         yield Path(labels).name, Path(labels).expanduser().read_bytes()
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"dataset.labels={shown(labels)} is neither a file below {shown(tree.source)} nor one "
+            f"dataset.labels={labels} is neither a file below {tree.source} nor one "
             f"that can be read ({reason(error)})"
         ) from error
 
@@ -246,7 +242,7 @@ class _Files:
             found = near or found
         if len(found) > 1:
             raise UserError(
-                f"{shown(cell)} is the name of {shown(found[0])}{and_more(found)}: leave the "
+                f"{cell} is the name of {found[0]}{and_more(found)}: leave the "
                 "others out, dataset.leave_out=[FOLDER], or write their paths into the table"
             )
         return found[0] if found else None

@@ -15,7 +15,7 @@ from transferability.data.readers.subsets import (
     numbered,
     subset_named,
 )
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 _OFFERED, _DEEPEST = 3, 4
 
@@ -38,7 +38,7 @@ class Stated:
             words.append(f'"dataset.leave_out=[{", ".join(map(_quoted, self.leave_out))}]"')
         if self.class_level:
             words.append(f"dataset.class_level={self.class_level}")
-        return shown(" ".join(words))
+        return " ".join(words)
 
 
 def _quoted(text: str) -> str:

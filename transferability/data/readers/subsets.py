@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from transferability.data.readers.file_tree import FileTree
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 _KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
 WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
@@ -90,12 +90,12 @@ class Folders:
             ):
                 files = [n for n in tree.names if n.startswith(f"{folder}/")]
                 what = (
-                    f"its {len(files)} files are none, the first is {shown(files[0])}"
+                    f"its {len(files)} files are none, the first is {files[0]}"
                     if files
                     else "it is empty"
                 )
                 raise UserError(
-                    f"class {shown(names[-1])} has no images ({shown(tree.source / folder)}: "
+                    f"class {names[-1]} has no images ({tree.source / folder}: "
                     f"{what}): add some, or take the folder away"
                 )
         return out
@@ -197,7 +197,7 @@ def stated_subsets(folders: Folders, subsets: dict[str, str]) -> dict[str, str]:
     for subset, path in paths.items():
         if path not in folders.below and path not in folders.own:
             raise UserError(
-                f"dataset.parts: {subset}: {shown(subsets[subset])} is no folder with images in it"
+                f"dataset.parts: {subset}: {subsets[subset]} is no folder with images in it"
             )
         if other := next(
             (p for p, at in paths.items() if p != subset and at.startswith(path)), None

@@ -43,7 +43,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     """
     if config.name not in KNOWN:
         raise UserError(
-            f"dataset.name={shown(config.name)} is none of torchvision's datasets for "
+            f"dataset.name={config.name} is none of torchvision's datasets for "
             f"classification with one label an image ({', '.join(sorted(KNOWN))})"
             f"{did_you_mean(config.name, KNOWN)}"
         )
@@ -72,7 +72,7 @@ def _opened(config: DatasetConfig, settings: dict[str, Any]) -> Any:
         raise UserError(f"{config.name} needs more than torchvision: {reason(error)}") from error
     except Exception as error:
         raise UserError(
-            f"{config.name} is not in dataset.source={shown(config.source)} and cannot be "
+            f"{config.name} is not in dataset.source={config.source} and cannot be "
             f"downloaded ({reason(error)}): put torchvision's files there"
         ) from error
 

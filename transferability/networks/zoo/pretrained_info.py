@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transferability.errors import UserError, and_more, reason, shown
+from transferability.errors import UserError, and_more, reason
 from transferability.fingerprint import COSMETIC, omit_at
 from transferability.networks.config import NetworkConfig, ZooNetworkConfig
 
@@ -177,7 +177,7 @@ def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple
     if three and all(isinstance(v, (int, float)) and low <= v / scale <= 1 for v in values):
         return tuple(v / scale for v in values)
     raise UserError(
-        f"{where} says {shown(values)}, which is no mean or standard deviation of three channels "
+        f"{where} says {values}, which is no mean or standard deviation of three channels "
         "from 0 to 1: set network.channel_mean and network.channel_std"
     )
 
