@@ -35,7 +35,8 @@ from analysis.measurements.representations import activity, first_layer_filters,
 from analysis.statistics.baseline import BALANCED, balanced_accuracy, commonest
 from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of
 from analysis.use import use_of
-from transferability.data.duplicates import describe, near_sentence
+from transferability.data.duplicates import describe
+from transferability.data.near_duplicates import near_sentence
 from transferability.data.packed import PackedDataset, dataset_of
 from transferability.errors import UserError
 from transferability.networks.sequential import profile_layers

@@ -9,13 +9,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.helpers import config_of, lines, own_folder
-from transferability.data.duplicates import (
-    HASH,
+from transferability.data.duplicates import HASH, pixel_hash
+from transferability.data.near_duplicates import (
     PERCEPTUAL,
     _alike,
     near_duplicates,
     perceptual_hash,
-    pixel_hash,
 )
 from transferability.data.pack import pack
 from transferability.data.packed import open_dataset

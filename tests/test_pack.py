@@ -11,8 +11,9 @@ from torchvision import transforms
 
 from tests.helpers import SIDE, coded, config_of, make_source, own_folder, packing_refusal, write
 from transferability.data.config import DatasetConfig
+from transferability.data.description import FORMAT
 from transferability.data.pack import pack
-from transferability.data.packed import FORMAT, open_dataset
+from transferability.data.packed import open_dataset
 from transferability.data.transforms import fitted
 from transferability.errors import UserError
 

@@ -39,15 +39,17 @@ from numpy.lib.format import open_memmap
 
 from experiments.benchmarks.timing import spread, table, taking_turns
 from transferability.console import pluralize
+from transferability.data.arrays import JpegRows
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
-from transferability.data.packed import JpegRows, PackedDataset
+from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.data.readers import read_dataset
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 from transferability.study.config import Config
 from transferability.study.recipe import RecipeConfig
-from transferability.training.loader import READERS, TaskLoader, prefetch
+from transferability.training.loader import READERS, TaskLoader
 
 IMAGENET = 1_281_167 + 50_000  # images
 SIDE, BATCH = 256, 256

@@ -4,11 +4,8 @@ Which images come at step t, and how they are cropped and mirrored, is a functio
 alone. The next batches are read, and copied to a GPU, while one is used.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.rng import numpy_rng
 from transferability.study.recipe import RecipeConfig
 from transferability.training.devices import cuda_stream
@@ -30,20 +28,6 @@ ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GP
 # from a GPU's stream as a cohort of 28 takes from 28.
 READERS = {"cpu": 2, "cuda": 8}
 K = TypeVar("K")
-T = TypeVar("T")
-
-
-def prefetch(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
-    """``function(key)`` for each key in order; ``threads`` compute the next ones,
-    one more waits.
-    """
-    left = iter(keys)
-    with ThreadPoolExecutor(threads) as pool:
-        coming = deque(pool.submit(function, key) for key in islice(left, threads + 1))
-        while coming:
-            done = coming.popleft().result()
-            coming.extend(pool.submit(function, key) for key in islice(left, 1))
-            yield done
 
 
 class TaskLoader:

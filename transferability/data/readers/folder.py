@@ -7,7 +7,7 @@ import re
 from functools import partial
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import layout_of

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.class_names import check_names
 from transferability.data.readers.holdout import with_validation

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from transferability.data.config import DatasetConfig, GrammarConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.rng import numpy_rng
 

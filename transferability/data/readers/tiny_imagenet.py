@@ -9,7 +9,7 @@ import posixpath
 import re
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
 from transferability.data.readers.imagenet import imagenet_groups

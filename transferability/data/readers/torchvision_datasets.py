@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.holdout import with_validation
 from transferability.errors import UserError, did_you_mean, reason, shown
