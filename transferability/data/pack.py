@@ -129,12 +129,10 @@ def _check_classes(
         if empty := [i for i in range(len(source.classes)) if i not in labels]:
             lacking = [source.classes[i].name for i in empty]
             lost = [item.name for item in items if item.label == empty[0]]
-            why = (
-                f"the {len(lost)} it had are left out, the first {lost[0]} "
-                f"{(left_out or {})[lost[0]]}; "
-                if lost
-                else ""
-            )
+            why = ""
+            if lost and left_out:
+                why = f"the {len(lost)} it had are left out, the first {lost[0]} "
+                why += f"{left_out[lost[0]]}; "
             raise UserError(
                 f"class {lacking[0]!r}{and_more(lacking)} of {where} has no {subset} images: {why}"
                 "add some, or leave it out"
@@ -157,8 +155,8 @@ def _check_room(folder: Path, size: int) -> None:
 def _write(
     source: RawDataset, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int
 ) -> None:
-    """Write images, labels and description into ``folder``,
-    going on where an earlier try of the same was stopped.
+    """Write images, and then labels and description, into ``folder``, going on where an earlier
+    try of the same was stopped.
     """
     progress = resume_point(folder, what)
     source = source.each(
@@ -187,17 +185,31 @@ def _write(
         say_skipped(skipped, source)
         _check_classes(source, config, skipped)
         source = source.without(skipped)
+    found = {"skipped": skipped, "duplicates": dropped, "turned": turned}
+    _describe(source, config, folder, what, found)
+
+
+def _describe(
+    source: RawDataset, config: DatasetConfig, folder: Path, what: dict[str, Any], found: dict
+) -> None:
+    """Write the labels, and last the description: with it the dataset is whole.
+
+    ``found``: what packing has seen of the images so far.
+    """
     hashes = np.load(folder / HASHES)
     encoding = encoding_of(what["settings"], folder)
     images = open_images(folder, len(hashes), config.image_size, encoding)
-    found: dict[str, Any] = {"duplicates": dropped or summarize(find_duplicates(source, hashes))}
+    near = {}
     if not config.embedded:
-        perceptual = np.load(folder / PERCEPTUALS)
-        found["near_duplicates"] = near_duplicates(source, images, perceptual, hashes)
-    found["turned"] = turned
+        near = near_duplicates(source, images, np.load(folder / PERCEPTUALS), hashes)
     labels = np.array([item.label for item in source.items], dtype=np.int64)
     with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, labels)
+    of_images = {
+        "duplicates": found["duplicates"] or summarize(find_duplicates(source, hashes)),
+        "near_duplicates": near,
+        "turned": found["turned"],
+    }
     classes = [asdict(c) for c in source.classes]
     description = {
         **what,
@@ -206,12 +218,11 @@ def _write(
         "n_val": len(source.val),
         **({"n_test": len(source.test)} if source.test else {}),
         "classes": classes,
-        "skipped": skipped,
-        **{key: value for key, value in found.items() if value},
+        "skipped": found["skipped"],
+        **{key: value for key, value in of_images.items() if value},
         "part_checksums": part_checksums(labels, classes),
         "checksum": checksum_of(images, labels, classes),  # of what the disk gives back
     }
-    # last: with it the dataset is whole
     write_atomic(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
 
 
@@ -225,9 +236,9 @@ def deduplicate(
         return source, {}
     read = encoded(source.items, replace(config, encoding="raw"), workers)
     hashes, bad = list[bytes](), dict[str, str]()
-    for _, piece in with_progress(read, f"{config.name}: comparing", 0, len(source.items)):
-        bad |= failures_of(piece, config)
-        hashes += piece.hashes
+    for _, chunk in with_progress(read, f"{config.name}: comparing", 0, len(source.items)):
+        bad |= failures_of(chunk, config)
+        hashes += chunk.hashes
     groups = find_duplicates(
         source.without(bad), np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH)
     )

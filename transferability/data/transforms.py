@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from transferability.data.decode import UnsupportedError, as_stored, orientation_of, turned
+from transferability.data.decode import UNTURN, UnsupportedError, as_stored, orientation_of, turned
 from transferability.errors import UserError, reason
 
 Content = bytes | str | Path | Image.Image | np.ndarray
@@ -101,7 +101,7 @@ def _opened(content: Content) -> tuple[np.ndarray, int]:
         orientation = orientation_of(content)
         pixels = _eight_bits(_of_pillow(content))
         if orientation_of(content) != orientation:  # Pillow turns TIFF files when it loads them
-            pixels = turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+            pixels = turned(pixels, UNTURN.get(orientation, orientation))
         return pixels, orientation
     return _eight_bits(content), 1
 
