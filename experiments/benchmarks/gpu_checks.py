@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferability.networks.kernels import fused
+from transferability.networks.compiled import fused
 from transferability.training.gpu_step import GpuStep
 from transferability.training.loop import Cohort, Execution
 from transferability.training.state import TrainState

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from experiments.benchmarks.gpu_setup import Bench
 from experiments.benchmarks.timing import now, table
-from transferability.networks.kernels import fused
+from transferability.networks.compiled import fused
 from transferability.networks.sequential import profile_layers
 from transferability.study.config import Config
 from transferability.training.execution import execution_of

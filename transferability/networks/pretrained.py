@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transferability.errors import UserError, and_more
 from transferability.files import digest_of
-from transferability.networks.config import NetworkConfig, ZooNetworkConfig
+from transferability.networks.config import NetworkConfig
 from transferability.networks.modules import channels_subtracted
 from transferability.networks.sequential import WEIGHT, layers_of, parameter_kinds
 from transferability.networks.state_dict import (
@@ -25,6 +25,7 @@ from transferability.networks.state_dict import (
     with_own_head,
     with_positions,
 )
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import (
     FILES,
     PretrainedBase,

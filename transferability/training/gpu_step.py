@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 
 from transferability.data.batch import Batch
 from transferability.errors import reason
-from transferability.networks.kernels import fused
+from transferability.networks.compiled import fused
 from transferability.networks.sequential import NORMALIZATION, parameter_kinds
 from transferability.training.devices import cuda_stream, is_out_of_memory
 from transferability.training.optim import optimizer_of, set_learning_rate

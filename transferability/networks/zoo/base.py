@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.errors import UserError, reason
-from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.conv2d import Conv2d
 from transferability.networks.modules import BatchNorm, Dropout
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.partition import LayerSpec, PartitionedLayer, partition
 from transferability.rng import derive_seed
 

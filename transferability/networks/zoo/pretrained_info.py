@@ -9,7 +9,8 @@ from typing import Any
 
 from transferability.errors import UserError, and_more, reason
 from transferability.fingerprint import COSMETIC, omit_at
-from transferability.networks.config import NetworkConfig, ZooNetworkConfig
+from transferability.networks.config import NetworkConfig
+from transferability.networks.zoo.config import ZooNetworkConfig
 
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of weights
 LEAST = 1e-3  # of a standard deviation
