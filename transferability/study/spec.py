@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from transferability.data.packed import PackedDataset
-from transferability.errors import UserError
+from transferability.errors import UserError, require
 from transferability.fingerprint import AS_STR, COSMETIC, from_dict, omit_at, to_dict
 from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
@@ -150,42 +150,27 @@ def make_spec(
             its images or its recipe.
     """
     tasks = tasks_of(split, dataset)
-    if cell.target not in tasks:
-        raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
-    if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
-        raise UserError(
-            f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"
-        )
-    source: RunSpec | PretrainedBase | None = None
-    if cell.copied and cell.source not in tasks:
-        source = given
-    if cell.again:
-        first = cell.first_phase
-        assert first is not None  # as cell.again
+    _check_tasks(cell, split, tasks, given)
+    _check_fit(cell, network, recipe, dataset)
+    classes = tasks[cell.target]
+    wanted = f"task {cell.target} of {split} has {len(classes)} classes"
+    fits = network.outputs is None or network.outputs >= len(classes)
+    require(fits, "network.outputs", network.outputs, wanted)
+    network = given.adapted(network) if given else network
+
+    def other(
+        of: Cell, own: RecipeConfig, images: int | None, its_source: RecipeConfig | None = None
+    ) -> RunSpec:
+        return make_spec(of, split, dataset, network, own, seed, images, its_source, given)
+
+    source: RunSpec | PretrainedBase | None = given if cell.copied else None
+    if first := cell.first_phase:
         own = source_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
         # the base of the first phase has the recipe of the second
-        source = make_spec(
-            first, split, dataset, network, own, seed, images_per_class, recipe, given
-        )
-    if given:
-        network = given.adapted(network)
-    if cell.copied and not source:
-        if cell.source not in tasks:
-            how = ": say what A is with weights=" if list(tasks) == ["B"] else ""
-            raise UserError(
-                f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}{how}"
-            )
+        source = other(first, own, images_per_class, recipe)
+    elif cell.copied and cell.source in tasks:
         reduced = images_per_class if cell.source == cell.target else None
-        source = make_spec(
-            Cell(cell.source), split, dataset, network, source_recipe or recipe, seed, reduced
-        )
-    classes = tasks[cell.target]
-    if network.outputs is not None and network.outputs < len(classes):
-        raise UserError(
-            f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has "
-            f"{len(classes)} classes"
-        )
-    _check_fit(network, recipe, dataset)
+        source = other(Cell(cell.source), source_recipe or recipe, reduced)
     return RunSpec(
         dataset=DatasetId(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
         split=split_name(split),
@@ -199,10 +184,29 @@ def make_spec(
     )
 
 
-def _check_fit(network: NetworkConfig, recipe: RecipeConfig, dataset: PackedDataset) -> None:
+def _check_tasks(
+    cell: Cell, split: str, tasks: dict[str, list[int]], given: PretrainedBase | None
+) -> None:
     """Raises:
-    UserError: the network does not fit the packed images, or its recipe.
+    UserError: the split lacks the cell's task, or that of the network it starts from.
     """
+    source = cell.source if cell.copied and not given else None
+    for task in filter(None, (cell.target, source)):
+        if task not in tasks:
+            how = ": say what A is with weights=" if task == source and [*tasks] == ["B"] else ""
+            raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {task}{how}")
+
+
+def _check_fit(
+    cell: Cell, network: NetworkConfig, recipe: RecipeConfig, dataset: PackedDataset
+) -> None:
+    """Raises:
+    UserError: the network does not fit the packed images, or the recipe the network.
+    """
+    if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
+        raise UserError(
+            f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"
+        )
     if network.input_size > dataset.image_size:
         raise UserError(
             f"network.input_size={network.input_size} is not possible: the packed images of "
