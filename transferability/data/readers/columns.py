@@ -93,14 +93,7 @@ def columns_of(
         named = [(row[key], folder) for folder, row in some if row.get(key)]
         return sum(find(*one) is not None for one in named)
 
-    first = rows[0][1]
-    # where keys are numbers or letters of columns the first row names them, or an image
-    headed = table.lower().endswith(HEADED) and not any(finds(key, rows[:1]) for key in keys)
-    if headed:
-        names = {first.get(key, ""): key for key in keys}
-    else:
-        names = {str(key + 1 if isinstance(key, int) else key): key for key in keys}
-    head = first if headed else None
+    names, head = _names(rows, keys, table, finds)
     sample = [placed for placed in rows[:SAMPLE] if placed[1] != head]
     for role, name in stated.items():
         if name not in names:
@@ -125,9 +118,7 @@ def columns_of(
     called = [key for key in others if title[key].strip().casefold() in CLASSES]
     if not called and (hot := _one_hot(others, named)):
         return Columns(names, file, None, subset, {k: title[k].strip() for k in hot}, head)
-    kinds = {key: {row.get(key, "") for row in named} for key in others}
-    repeated = [key for key in others if 2 <= len(kinds[key]) <= len(named) / 2]
-    found = _alike(called or repeated or others[:1] * (len(others) == 1), named)
+    found = _label(called, others, named)
     if len(found) != 1:
         which = f"which of {', '.join(title[k] for k in found or others)} is the class"
         raise UserError(
@@ -135,6 +126,27 @@ def columns_of(
             'Set "dataset.columns={class: NAME}"'
         )
     return Columns(names, file, found[0], subset, head=head)
+
+
+def _names(
+    rows: list[Placed], keys: list[Any], table: str, finds: Callable[[Any, list[Placed]], int]
+) -> tuple[dict[str, Any], Row | None]:
+    """What each column is called -> its key, and the row that says so, if there is one: where keys
+    are numbers or letters of columns the first row names them, or an image.
+    """
+    first = rows[0][1]
+    if table.lower().endswith(HEADED) and not any(finds(key, rows[:1]) for key in keys):
+        return {first.get(key, ""): key for key in keys}, first
+    return {str(key + 1 if isinstance(key, int) else key): key for key in keys}, None
+
+
+def _label(called: list[Any], others: list[Any], rows: list[Row]) -> list[Any]:
+    """The columns that may say the class: those that are ``called`` so, else those whose words
+    repeat, else the only one.
+    """
+    kinds = {key: {row.get(key, "") for row in rows} for key in others}
+    repeated = [key for key in others if 2 <= len(kinds[key]) <= len(rows) / 2]
+    return _alike(called or repeated or others[:1] * (len(others) == 1), rows)
 
 
 def _subset(keys: list[Any], rows: list[Row]) -> Any:
