@@ -162,8 +162,8 @@ def pieces(b: Bench) -> None:
     """Each convolutional layer by itself, forward and backward: plain operations against
     fused kernels.
     """
-    (member,) = b.cohort(["baseB"]).states
-    batch, network = b.config.recipe.batch_size, member.network.train()
+    (state,) = b.cohort(["baseB"]).states
+    batch, network = b.config.recipe.batch_size, state.network.train()
     shape: Sequence[int] = (batch, 3, network.config.input_size, network.config.input_size)
     rows, convolutions = [], len(cast(Any, network.config).channels)
     for number, layer in enumerate(network.layers[:convolutions], 1):

@@ -62,10 +62,10 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
         if step == steps:
             raise _EnoughError
 
-    for member in (m for c in cohorts for m in c.states):
-        member.step = 0
+    for state in (state for cohort in cohorts for state in cohort.states):
+        state.step = 0
     with suppress(_EnoughError):
-        train(cohorts, execution, lambda member: None, lambda member, why: None, on_step)
+        train(cohorts, execution, lambda state: None, lambda state, why: None, on_step)
     return (ticks[-1] - ticks[0]) / steps
 
 

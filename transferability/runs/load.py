@@ -98,8 +98,8 @@ class Run(nn.Module):
             x = module(x)
         return x
 
-    def images_of(self, dataset: PackedDataset, part: str) -> tuple[Tensor, Tensor]:
-        """All images of its task in a part (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
+    def images_of(self, dataset: PackedDataset, subset: str) -> tuple[Tensor, Tensor]:
+        """All images of its task in a subset (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
         and the place of each one's class in ``classes``, (N,) int64.
 
         Raises:
@@ -112,7 +112,7 @@ class Run(nn.Module):
             )
         classes = list(self.spec.classes)
         rows_of = {"train": dataset.train_rows, "val": dataset.val_rows, "test": dataset.test_rows}
-        rows = rows_of[part](classes)
+        rows = rows_of[subset](classes)
         labels = np.searchsorted(classes, dataset.labels[rows])
         return torch.from_numpy(dataset.read_rows(rows)), torch.from_numpy(labels)
 

@@ -199,14 +199,14 @@ def build_state(
     network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
-    member = TrainState(spec, network)
+    state = TrainState(spec, network)
     if checkpoint:
-        member.restore(checkpoint)
-    return member
+        state.restore(checkpoint)
+    return state
 
 
 def _mean(network: NetworkConfig, stream: TaskLoader) -> np.ndarray:
-    """What a network whose layer 1 is its own subtracts."""
+    """The mean to subtract where layer 1 is trained from scratch."""
     if (mean := channels_subtracted(network)) is not None:
         return mean
     image = stream.mean_image
