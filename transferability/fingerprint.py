@@ -37,9 +37,9 @@ def to_dict(settings: Any, labels: bool = True) -> dict[str, Any]:
     out = {}
     for f in fields(settings):
         value, role = getattr(settings, f.name), f.metadata.get(_KEY)
-        if (role == "label" and not labels) or (
-            role == "later" and value in f.metadata["as before"]
-        ):
+        if role == "label" and not labels:
+            continue
+        if role == "later" and value in f.metadata["as before"]:
             continue
         if role == "text":
             value = str(value)

@@ -18,27 +18,11 @@ log = logging.getLogger(__name__)
 # What systems, network disks and editors put beside one's files, in lower case;
 # and every name that begins with a dot.
 SYSTEM = {
-    *(
-        "__macosx",
-        "__pycache__",
-        "@eadir",
-        "@recently-snapshot",
-        "@recycle",
-        "@tmp",
-        "#recycle",
-        "#snapshot",
-        "recycler",
-    ),
-    *(
-        "$recycle.bin",
-        "desktop.ini",
-        "ehthumbs.db",
-        "found.000",
-        "icon\r",
-        "lost+found",
-        "picasa.ini",
-    ),
-    *("thumbs.db", "network trash folder", "system volume information", "temporary items"),
+    *("__macosx", "__pycache__", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found"),
+    *("picasa.ini", "thumbs.db"),
+    *("network trash folder", "system volume information", "temporary items"),
+    *("@eadir", "@recently-snapshot", "@recycle", "@tmp", "#recycle", "#snapshot"),
+    *("$recycle.bin", "recycler", "found.000"),
 }
 # Names that say "an image"; of files with other names the first bytes decide, but of texts,
 # which may be millions.
@@ -177,14 +161,9 @@ def require_images(tree: FileTree) -> None:
         return
     packed = [name for name in tree.names if name.lower().endswith(ARCHIVES)]
     if packed:
-        what = (
-            f"but archives: {packed[0]}{and_more(packed)}; "
-            "unpack them, or give one as dataset.source"
-        )
-        if not tree.source.is_dir():
-            what = (
-                f"but archives: {packed[0]}{and_more(packed)}; unpack all of it and give the folder"
-            )
+        inside = "unpack them, or give one as dataset.source"
+        how = inside if tree.source.is_dir() else "unpack all of it and give the folder"
+        what = f"but archives: {packed[0]}{and_more(packed)}; {how}"
     else:
         what = f"but {counted(tree.names)}" if tree.names else "and no files"
     raise UserError(f"dataset.source={tree.source} has no images in it, {what}")
