@@ -136,7 +136,7 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, c
     "group",
     [
         *("dataset", "network", "recipe", "study"),
-        # over 5 s of CPU; tests/test_experiment.py composes each
+        # over 5 s of CPU; tests/experiments/test_presets.py composes each
         pytest.param("experiment", marks=pytest.mark.slow),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from analysis.statistics.claims import assess
 from analysis.statistics.decomposition import boosts, decompose, transition
 from analysis.statistics.linear_model import BASE
-from tests.test_stats import study
+from tests.analysis.test_linear_model import study
 
 LAYERS = range(1, 8)
 

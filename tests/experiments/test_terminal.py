@@ -10,7 +10,6 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -22,9 +21,7 @@ from analysis import paper, report
 from analysis.command import command
 from analysis.figures import __main__ as figures
 from analysis.questions import __main__ as questions
-
-ROOT = Path(__file__).parent.parent
-
+from tests.conftest import ROOT
 
 # a command, whether nothing it prints is held back, whether nobody reads its errors either,
 # and its exit status

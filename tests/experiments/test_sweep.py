@@ -1,5 +1,5 @@
 """A study as jobs of a launcher: bases first, only what is missing, failures named.
-tests/test_slurm.py has Slurm.
+tests/experiments/test_slurm.py has Slurm.
 """
 
 import os

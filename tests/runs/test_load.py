@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import CPU, shrunk
-from tests.test_invariants import equal
+from tests.helpers import equal
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.errors import UserError

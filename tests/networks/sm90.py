@@ -1,6 +1,6 @@
 """The kernels of an H100 (sm_90), generated and compiled without one.
 
-python -m tests.sm90            CaffeNet, batches of 256, bf16: kernels, and the bytes they move
+python -m tests.networks.sm90       CaffeNet, batches of 256, bf16: kernels, and the bytes they move
 
 Inductor is given fake tensors on a GPU that is not there; triton compiles what it writes down to
 machine code. What it says of the machine (below) is what a driver would say. Must run in a process

@@ -4,11 +4,9 @@ import logging
 
 import pytest
 
-from tests.helpers import config_of, make_source
-from tests.test_experiment import composed
+from tests.helpers import composed, config_of, make_source
 from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.study.config import load
 
 
 @pytest.mark.parametrize(
@@ -29,7 +27,7 @@ from transferability.study.config import load
 )  # fmt: skip
 def test_depths_are_spread_over_the_layers_that_the_network_has(words, layers):
     pytest.importorskip("timm", reason="timm is not installed")
-    config = load(composed("dataset.name=mine", *words))
+    config = composed("dataset.name=mine", *words)
     assert config.study.layers == layers
     assert all(part.layers in (None, []) for part in config.study.parts.values())
 
@@ -37,7 +35,7 @@ def test_depths_are_spread_over_the_layers_that_the_network_has(words, layers):
 @pytest.mark.parametrize("depths", ["[0]", "[1.1]", "[0.5,-1]"])
 def test_depths_that_no_network_has_are_refused(depths):
     with pytest.raises(UserError, match=r"study\.depths=.* is not possible: shares above 0"):
-        load(composed("dataset.name=mine", "experiment=advice", f"study.depths={depths}"))
+        composed("dataset.name=mine", "experiment=advice", f"study.depths={depths}")
 
 
 def test_a_share_for_test_is_moot_where_there_is_a_test_folder(tmp_path, caplog):

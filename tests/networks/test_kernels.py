@@ -193,7 +193,7 @@ def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton (Linux)")
 def test_kernels_of_an_h100_compile_and_are_as_few_as_they_should_be():
-    command = [sys.executable, "-m", "tests.sm90", "--json"]
+    command = [sys.executable, "-m", "tests.networks.sm90", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     parts = {part["what"]: part for part in json.loads(done.stdout)}

@@ -1,5 +1,6 @@
 """The run store: what it holds, what it refuses, and that its files are whole.
-tests/test_faults.py has processes that die, are stopped or compete, tests/test_storage.py damage.
+tests/reliability/test_faults.py has processes that die, are stopped or compete, test_storage.py
+beside it damage.
 """
 
 import json

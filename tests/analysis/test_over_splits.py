@@ -19,7 +19,7 @@ from analysis.statistics.linear_model import (
     subtract,
 )
 from analysis.statistics.over_splits import BySplit, over, splits_of
-from tests.test_stats import network
+from tests.analysis.test_linear_model import network
 
 STUDIES = 2000
 CELLS = {BASE: 0.0, ("BnB", 3): -0.02, ("AnB", 3): -0.05, ("AnB", 7): -0.1, ("AnB+", 3): 0.03}

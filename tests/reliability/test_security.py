@@ -3,7 +3,6 @@
 import csv
 import pickle
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,12 +10,10 @@ import torch
 
 import experiments.run
 from analysis.tables import read_csv, write_csv
-from tests.conftest import CPU, SHRUNK
+from tests.conftest import CPU, ROOT, SHRUNK
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
-
-ROOT = Path(__file__).parent.parent
 
 
 class Trap:

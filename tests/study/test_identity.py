@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import CPU, shrunk
 from tests.helpers import snapshot
-from tests.test_golden_ids import DATASET, GOLDEN
+from tests.study.test_golden_ids import DATASET, GOLDEN
 from transferability import networks
 from transferability.fingerprint import COSMETIC, omit_at, to_dict
 from transferability.networks import EightLayerConfig

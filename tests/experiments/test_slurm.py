@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SHRUNK
+from tests.conftest import ROOT, SHRUNK
+from tests.experiments.slurm.cluster import ask, cluster, missing
 from tests.helpers import results_of
-from tests.slurm.cluster import ask, cluster, missing
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
 pytestmark = [
@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
-ROOT = Path(__file__).parent.parent
 STUDY = [
     *SHRUNK,
     "split=random-0",

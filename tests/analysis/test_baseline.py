@@ -11,9 +11,9 @@ from analysis.statistics.baseline import balanced_accuracy, balancing, few_image
 from analysis.statistics.claims import assess
 from analysis.statistics.linear_model import within
 from analysis.statistics.paired import two_way_interval
+from tests.analysis.test_advice import WAYS, study
+from tests.analysis.test_report import bases, finished
 from tests.conftest import shrunk
-from tests.test_advice import WAYS, study
-from tests.test_report import bases, finished
 from transferability.errors import UserError
 
 GOOD, DEFECT = 0, 1
