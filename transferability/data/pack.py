@@ -26,6 +26,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from transferability.console import progress_bar
 from transferability.data.config import DatasetConfig
 from transferability.data.decode import RAW
 from transferability.data.duplicates import (
@@ -497,7 +498,7 @@ def with_progress(
     """
     done, began = first, time.monotonic()
     said = began
-    with tqdm(total=total, initial=first, desc=f"packing {name}", unit="img", disable=None) as bar:
+    with progress_bar(total=total, initial=first, desc=f"packing {name}", unit="img") as bar:
         for piece in pieces:
             done += len(piece.rows) + len(piece.bad)
             bar.update(len(piece.rows) + len(piece.bad))

@@ -7,7 +7,7 @@ import time
 
 from tqdm import tqdm
 
-from transferability.console import duration, pluralize
+from transferability.console import duration, pluralize, progress_bar
 from transferability.data.packed import PackedDataset
 from transferability.networks.pretrained import pretrained_state_dict
 from transferability.networks.zoo.pretrained_info import PretrainedBase
@@ -65,7 +65,7 @@ def _fit(
     source = (
         pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
     )
-    with tqdm(desc="features", unit="img", disable=None, dynamic_ncols=True) as bar:
+    with progress_bar(desc="features", unit="img", dynamic_ncols=True) as bar:
         told = _Told(bar, stop)
         features = features_of(
             specs[0],

@@ -14,7 +14,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from transferability.console import duration, pluralize
+from transferability.console import duration, pluralize, progress_bar
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
 from transferability.networks.pretrained import pretrained_state_dict
@@ -345,9 +345,7 @@ def _train_wave(
     again = f", {resumed} resumed" if resumed else ""
     log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, again)
     todo = sum(recipe.steps - m.step for m in states) * recipe.batch_size
-    bar = tqdm(
-        total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True
-    )
+    bar = progress_bar(total=todo, desc=label, unit="img", unit_scale=True, dynamic_ncols=True)
 
     rest = partial(_workload, specs, to_begin, store, dataset, execution)
     on_step = Watch(ProgressWriter(store.root, cohorts, execution.threads), bar, rest, trackers)
