@@ -19,6 +19,7 @@ from transferability.errors import UserError, did_you_mean
 from transferability.networks import KINDS, NetworkConfig
 from transferability.networks.zoo.pretrained_info import FILES
 from transferability.study.config import Config, current_name
+from transferability.study.trackers import TrackersConfig
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ _NO_KEY = re.compile(r"Could not override '([\w./-]+)'|^Key '\w+' not in .* full
 _NO_CHOICE = re.compile(
     r"Could not find '([\w/-]+)/([^'/]+)' Available options in '[^']+': (.+?) Config"
 )
-_GROUPS = ("dataset", "network", "recipe", "study", "experiment", "hydra/launcher")
+_NO_SUCH = re.compile(r"Could not load 'tracker/([^'/]+)'")  # one of a list
+_GROUPS = ("dataset", "network", "recipe", "study", "experiment", "tracker", "hydra/launcher")
 _PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
 
 
@@ -94,6 +96,10 @@ def plainly(message: str) -> str:
         group, name, choices = match.groups()
         near, there = did_you_mean(name, choices.split()), ", ".join(choices.split())
         return f"{group}={name} is no choice{near or ':'} There are {there}"
+    if match := _NO_SUCH.search(message):
+        kinds = [f.name for f in fields(TrackersConfig)]
+        near = did_you_mean(match[1], kinds) or ":"
+        return f"tracker={match[1]} is no choice{near} There are {', '.join(kinds)}"
     if match := _NO_KEY.search(message):
         return _no_setting(match[1] or match[2])
     return message
@@ -119,6 +125,8 @@ def quoted(key: str, value: str) -> str:
 
 
 def _as_typed(word: str, multirun: bool) -> str:
+    if word == "tracker=null":
+        return "tracker=[]"  # of a group of which there may be several
     match = _SETTING.fullmatch(word)
     if match and (name := current_name(match[2])) != match[2]:
         log.warning("%s is now called %s", match[2], name)

@@ -7,7 +7,9 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 SECONDS_PER_DAY = 86400
 
@@ -50,6 +52,18 @@ def _ends_here(stream: TextIO) -> bool:
     if gone := bool(poll.poll(0)):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return gone
+
+
+def progress_bar(**options: Any) -> tqdm:
+    """A bar of tqdm, in a notebook the notebook's; where there is neither that nor a terminal it
+    is disabled.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or "IPKernelApp" not in shell.config:
+        return tqdm(**options, disable=None)
+    from tqdm.auto import tqdm as of_notebook
+
+    return of_notebook(**options, disable=False)
 
 
 def pluralize(number: int, what: str) -> str:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from transferability.console import progress_bar
 from transferability.data.config import DatasetConfig
 from transferability.data.decode import RAW
 from transferability.data.duplicates import pixel_hash
@@ -76,7 +77,7 @@ def with_progress(
     """
     done, began = first, time.monotonic()
     said = began
-    with tqdm(total=total, initial=first, desc=f"packing {name}", unit="img", disable=None) as bar:
+    with progress_bar(total=total, initial=first, desc=f"packing {name}", unit="img") as bar:
         for chunk in chunks:
             done += len(chunk)
             bar.update(len(chunk))

@@ -14,7 +14,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from transferability.console import duration, pluralize
+from transferability.console import duration, pluralize, progress_bar
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
 from transferability.networks.pretrained import pretrained_state_dict
@@ -24,10 +24,12 @@ from transferability.runs.probes import fit_wave
 from transferability.runs.progress import Due, Progress, ProgressWriter
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
+from transferability.runs.trackers import Trackers
 from transferability.signals import raise_if_stopped, stop_requests
 from transferability.study.jobs import cohort_key, group_into_jobs, with_bases
 from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
+from transferability.study.trackers import TrackersConfig
 from transferability.training import checkpoint as checkpoints
 from transferability.training.devices import is_out_of_memory, training_device
 from transferability.training.loader import TaskLoader
@@ -44,6 +46,7 @@ def train_missing(
     dataset: PackedDataset,
     execution: Execution,
     sources: str = "train",
+    trackers: Trackers | None = None,
 ) -> None:
     """Return when every run of ``specs`` is finished, by this process or by another.
 
@@ -52,10 +55,12 @@ def train_missing(
     Args:
         sources: ``train`` trains missing base networks first;
             ``require`` makes a missing one an error.
+        trackers: what hears of the networks that train here.
 
     Raises:
         UserError: networks failed, or one does not fit into memory (the message names them); no GPU
-            is free; there are too few images a class; the layers of a network are not the network.
+            is free; there are too few images a class; the layers of a network are not the network;
+            a tracker cannot be used.
     """
     if sources == "require":
         _require_sources(specs, store)
@@ -77,13 +82,18 @@ def train_missing(
     )
     for network in {s.network for s in pending}:
         network.verify()
-    with training_device(execution.device) as device:
-        _train_pending(pending, store, dataset, replace(execution, device=device))
+    trackers = trackers or Trackers(TrackersConfig())
+    with trackers.opened(), training_device(execution.device) as device:
+        _train_pending(pending, store, dataset, replace(execution, device=device), trackers)
     _report_failures(pending, store)
 
 
 def _train_pending(
-    pending: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+    pending: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+    trackers: Trackers,
 ) -> None:
     """Train what is not finished, wave after wave,
     and wait for what another process is training.
@@ -100,7 +110,8 @@ def _train_pending(
             try:
                 wave = [s for s, _ in claimed]
                 to_begin = partial(_to_begin, pending, wave, store, before, tried)
-                _train_wave(wave, store, dataset, execution, to_begin)
+                with trackers.following(wave, store.step):
+                    _train_wave(wave, store, dataset, execution, to_begin, trackers)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -271,11 +282,18 @@ def time_left(progress: Progress, work: Workload) -> str:
 
 class Watch:
     """What is shown of networks that train: a note for ``experiments.status``, a bar or, where
-    there is no terminal, lines of the log; called after every step.
+    there is no terminal, lines of the log, and trackers; called after every step.
     """
 
-    def __init__(self, notes: ProgressWriter, bar: tqdm, rest: Callable[[], Workload]):
+    def __init__(
+        self,
+        notes: ProgressWriter,
+        bar: tqdm,
+        rest: Callable[[], Workload],
+        trackers: Trackers,
+    ):
         self.notes, self.bar, self.due, self.said = notes, bar, Due(notes.clock), ""
+        self.trackers = trackers
         self.work = lru_cache(maxsize=1)(rest)  # asked for when the first line is due
 
     def __call__(self, step: int, stepped: list[TrainState]) -> None:
@@ -289,6 +307,8 @@ class Watch:
                 log.info("%s: %s", place, self.said)
         self.bar.set_postfix_str(f"{place} {self.said}", refresh=False)
         self.bar.update(len(stepped) * recipe.batch_size)
+        for m in stepped:
+            self.trackers.log(m.spec, m.metrics)
         newest = [m.metrics[-1] for m in stepped if m.metrics]
         evaluated = [found["val_top1"] for found in newest if found["step"] == step + 1]
         if evaluated:
@@ -312,9 +332,10 @@ def _train_wave(
     dataset: PackedDataset,
     execution: Execution,
     to_begin: Callable[[], list[RunSpec]],
+    trackers: Trackers,
 ) -> None:
     if specs[0].recipe.optimizer == LBFGS:
-        return fit_wave(specs, store, dataset, execution)
+        return fit_wave(specs, store, dataset, execution, trackers)
     cohorts = make_cohorts(specs, store, dataset, execution)
     recipe = specs[0].recipe
     states = [m for c in cohorts for m in c.states]
@@ -324,15 +345,14 @@ def _train_wave(
     again = f", {resumed} resumed" if resumed else ""
     log.info("%s: %d steps of %d images%s", label, recipe.steps, recipe.batch_size, again)
     todo = sum(recipe.steps - m.step for m in states) * recipe.batch_size
-    bar = tqdm(
-        total=todo, desc=label, unit="img", unit_scale=True, disable=None, dynamic_ncols=True
-    )
+    bar = progress_bar(total=todo, desc=label, unit="img", unit_scale=True, dynamic_ncols=True)
 
     rest = partial(_workload, specs, to_begin, store, dataset, execution)
-    on_step = Watch(ProgressWriter(store.root, cohorts, execution.threads), bar, rest)
+    on_step = Watch(ProgressWriter(store.root, cohorts, execution.threads), bar, rest, trackers)
 
     def fail(member: TrainState, why: dict) -> None:
         store.fail(member.spec, why)
+        trackers.end(member.spec, "failed")
         log.warning(
             "%s %s failed at step %d, rate %.3g",
             member.spec.split,
@@ -366,6 +386,8 @@ def _train_wave(
                     "images_of": cohort.stream.images_of,
                 }
                 store.finish(m.spec, m.network.state_dict(), m.metrics, made, predicted)
+                trackers.log(m.spec, m.metrics)  # of one whose last step was saved before
+                trackers.end(m.spec, "finished")
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, todo / seconds)
         if stop.is_set():  # asked for after the last step
             raise KeyboardInterrupt

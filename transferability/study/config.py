@@ -17,6 +17,7 @@ from transferability.files import expanded
 from transferability.fingerprint import renamed
 from transferability.networks import KINDS, NetworkConfig, config_class
 from transferability.study.recipe import RecipeConfig
+from transferability.study.trackers import FOLDERS, TrackersConfig
 
 log = logging.getLogger(__name__)
 SHARE = Bound(lambda share: 0 < share <= 1, "shares above 0, and at most 1")
@@ -108,6 +109,8 @@ class Config:
     # experiments.layers: compare the layers with the whole network, bit for bit
     compare: bool = False
     out: str | None = None  # where analysis.collect writes its table
+    # where the curves go while networks train
+    tracker: TrackersConfig = field(default_factory=TrackersConfig)
     words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
 
     def check(self) -> None:
@@ -115,6 +118,7 @@ class Config:
         self.network.check()
         self.recipe.check()
         check_bounds(self)
+        self.tracker.check()
         inner = range(1, self.network.n_layers)
         parts = {"study": self.study} | {
             f"study.parts.{name}": part for name, part in self.study.parts.items()
@@ -141,9 +145,10 @@ def load(composed: DictConfig) -> Config:
     for part, prefix, keys in (
         (config, "", ("data_dir", "store", "out")),
         (config.dataset, "dataset.", PATHS),
+        *((part, f"tracker.{name}.", FOLDERS) for name, part in config.tracker.asked.items()),
     ):
         for key in keys:
-            if (path := getattr(part, key)) is not None:
+            if (path := getattr(part, key, None)) is not None:
                 setattr(part, key, expanded(path, prefix + key))
     config.check()
     if config.study.layers is None and config.study.depths:
