@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 
 from transferability.data.packed import dataset_of
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.config import Config
 from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec

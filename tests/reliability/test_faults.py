@@ -29,8 +29,9 @@ from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
-from transferability.runs.runner import make_cohorts, train_missing
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.expand import study_specs
 from transferability.training.devices import is_out_of_memory
 from transferability.training.loop import train
@@ -193,7 +194,7 @@ def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_p
             if "step 8/8" in record.getMessage():
                 signal.raise_signal(signal.SIGINT)
 
-    log = logging.getLogger("transferability.runs.runner")
+    log = logging.getLogger("transferability.runs")
     interrupt = Interrupt()
     store = Store(tmp_path)
     log.setLevel("INFO")
