@@ -68,3 +68,18 @@ def cosmetic_fields(settings: Any, above: str = "") -> set[str]:
         if is_dataclass(value := getattr(settings, f.name)):
             found |= cosmetic_fields(value, f"{above}{f.name}.")
     return found
+
+
+def differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> list[str]:
+    """Paths of the fields in which two specifications differ, ``labels`` left out."""
+    if where in labels:
+        return []
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        out = []
+        for key in sorted(wanted.keys() | found.keys()):
+            path = f"{where}.{key}" if where else key
+            out += differences(
+                wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path
+            )
+        return out
+    return [] if wanted == found else [f"{where} (wanted {wanted}, found {found})"]

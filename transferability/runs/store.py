@@ -28,7 +28,7 @@ from transferability.files import (
     save_tensors,
     write_atomic,
 )
-from transferability.fingerprint import cosmetic_fields
+from transferability.fingerprint import cosmetic_fields, differences
 from transferability.runs.record import (
     as_json,
     check_sizes,
@@ -280,7 +280,7 @@ class Store:
             raise UserError(
                 f"{path} cannot be read ({error}): move the folder away to train the run again"
             ) from None
-        if differing := _differences(spec.to_dict(), found, cosmetic_fields(spec)):
+        if differing := differences(spec.to_dict(), found, cosmetic_fields(spec)):
             raise UserError(
                 f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
                 "move the folder away"
@@ -291,18 +291,3 @@ _NO_LOCKS = (
     "two processes could train one run at once; "
     "put the store on a local disk, NFS or Lustre with flock"
 )
-
-
-def _differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> list[str]:
-    """Paths of the fields in which two specifications differ, ``labels`` left out."""
-    if where in labels:
-        return []
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        out = []
-        for key in sorted(wanted.keys() | found.keys()):
-            path = f"{where}.{key}" if where else key
-            out += _differences(
-                wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path
-            )
-        return out
-    return [] if wanted == found else [f"{where} (wanted {wanted}, found {found})"]
