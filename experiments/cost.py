@@ -23,7 +23,7 @@ from transferability.runs.store import Store
 from transferability.study.cells import Cell
 from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import RunSpec
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 from transferability.training.state import PrefixCache, TrainState, one_thread
 
 BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from transferability.networks.compiled import fused
+from transferability.training.execution import Execution
 from transferability.training.gpu_step import GpuStep
-from transferability.training.loop import Cohort, Execution
+from transferability.training.loop import Cohort
 from transferability.training.state import TrainState
 
 STEPS = 3

@@ -22,8 +22,8 @@ from transferability.study.config import Config, load
 from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec, make_spec
 from transferability.training import loader as stream
-from transferability.training.execution import execution_of
-from transferability.training.loop import Cohort, Execution
+from transferability.training.execution import Execution, execution_of
+from transferability.training.loop import Cohort
 
 
 @dataclass(frozen=True)

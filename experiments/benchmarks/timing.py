@@ -18,8 +18,8 @@ from transferability.runs.wave import make_cohorts
 from transferability.study.config import Config
 from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
-from transferability.training.execution import execution_of
-from transferability.training.loop import Cohort, Execution, train
+from transferability.training.execution import Execution, execution_of
+from transferability.training.loop import Cohort, train
 from transferability.training.state import TrainState
 
 Way = TypeVar("Way")

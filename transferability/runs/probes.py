@@ -18,9 +18,9 @@ from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
 from transferability.signals import stop_requests
 from transferability.study.spec import RunSpec
+from transferability.training.execution import Execution
 from transferability.training.features import features_of
 from transferability.training.loader import TaskLoader
-from transferability.training.loop import Execution
 from transferability.training.probe import Probe, fit_probe
 
 log = logging.getLogger(__name__)

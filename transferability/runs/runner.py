@@ -23,7 +23,7 @@ from transferability.study.spec import RunSpec
 from transferability.study.trackers import TrackersConfig
 from transferability.training import checkpoint as checkpoints
 from transferability.training.devices import is_out_of_memory, training_device
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0

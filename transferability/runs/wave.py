@@ -21,8 +21,9 @@ from transferability.signals import stop_requests
 from transferability.study.jobs import cohort_key
 from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
+from transferability.training.execution import Execution
 from transferability.training.loader import TaskLoader
-from transferability.training.loop import Cohort, Execution, predict, train
+from transferability.training.loop import Cohort, predict, train
 from transferability.training.state import TrainState, build_state
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferability.data.batch import Batch
+from transferability.training.execution import Execution
 from transferability.training.gpu_step import GpuStep
 from transferability.training.loader import TaskLoader
 from transferability.training.optim import learning_rate
@@ -33,22 +34,6 @@ class Cohort:
 
     stream: TaskLoader
     states: list[TrainState]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
-    changes a result.
-    """
-
-    device: torch.device
-    threads: int = 1  # networks at the same moment on a CPU
-    max_networks: int | None = None
-    # between checkpoints, or longer (SAVING); 0: after every step
-    checkpoint_seconds: float = 120.0
-    stacked: bool = False  # train networks of equal shape as one stack, see gpu_step.py
-    graphs: bool = False  # replay the passes of a step as one CUDA graph
-    deterministic: bool = False  # on a GPU: the same bits every time
 
 
 def train(
