@@ -14,7 +14,7 @@ from transferability.data.config import DatasetConfig
 from transferability.data.description import FORMAT
 from transferability.data.pack import pack
 from transferability.data.packed import open_dataset
-from transferability.data.transforms import fitted
+from transferability.data.transforms import resize_and_crop
 from transferability.errors import UserError
 
 # --- the packed format ---
@@ -234,7 +234,7 @@ def test_cropping_is_torchvisions(tmp_path, resize, size):
             transforms.CenterCrop(size),
         ]
     )
-    found = fitted(image, size, resize, "crop")
+    found = resize_and_crop(image, size, resize, "crop")
     assert np.array_equal(found, np.asarray(wanted(Image.fromarray(image))))
 
 

@@ -44,19 +44,19 @@ class UnsupportedError(ValueError):
 
 def decode(data: bytes, upright: bool = False) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB, orientation ignored or applied (``upright``);
-    raises what :func:`as_stored` does.
+    raises what :func:`decode_as_stored` does.
     """
-    pixels, orientation = as_stored(data)
-    return turned(pixels, orientation) if upright else pixels
+    pixels, orientation = decode_as_stored(data)
+    return apply_orientation(pixels, orientation) if upright else pixels
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """An image as EXIF's or TIFF's orientation asks."""
     turn = _TURNS.get(orientation)
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
-def as_stored(data: bytes) -> tuple[np.ndarray, int]:
+def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     """An encoded image as (H, W, 3) uint8 RGB, the first of an animation, without transparency;
     and its orientation in EXIF or TIFF, 1 where it is upright.
 
@@ -110,7 +110,7 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
         raise ValueError("not a whole image")
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if tags:  # OpenCV turns TIFF files all the same
-        image = turned(image, UNTURN.get(orientation, orientation))
+        image = apply_orientation(image, UNTURN.get(orientation, orientation))
     return image, orientation
 
 

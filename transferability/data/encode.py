@@ -18,7 +18,7 @@ from transferability.data.duplicates import pixel_hash
 from transferability.data.near_duplicates import perceptual_hash
 from transferability.data.prefetch import prefetch
 from transferability.data.readers.base import RawDataset, Sample
-from transferability.data.transforms import BAD, Preprocessing, as_jpeg, fault
+from transferability.data.transforms import IMAGE_ERRORS, Preprocessing, as_jpeg, describe_failure
 from transferability.errors import UserError, shown
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,10 @@ def encode_chunk(items: list[Sample], config: DatasetConfig) -> Chunk:
     chunk, preprocessing = Chunk(), Preprocessing.of(vars(config) | {"encoding": None})
     for item in items:
         try:
-            image, asks = preprocessing.fitted(item.read())
+            image, asks = preprocessing.resized(item.read())
             row = image if config.encoding == "raw" else as_jpeg(image, config.jpeg_quality)
-        except BAD as error:
-            chunk.bad.append((item.name, fault(error)))
+        except IMAGE_ERRORS as error:
+            chunk.bad.append((item.name, describe_failure(error)))
         else:
             chunk.rows.append(row)
             chunk.hashes.append(pixel_hash(image))

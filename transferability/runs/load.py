@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
-from transferability.data.transforms import BAD, Preprocessing, fault
+from transferability.data.transforms import IMAGE_ERRORS, Preprocessing, describe_failure
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
 from transferability.runs.store import Store
@@ -65,9 +65,9 @@ class Run(nn.Module):
     def _row(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         try:
             row, asks = self.preprocessing(image)
-        except BAD as error:
+        except IMAGE_ERRORS as error:
             name = image if isinstance(image, (str, Path)) else f"an image ({type(image).__name__})"
-            raise UserError(f"{name} {fault(error)}") from error
+            raise UserError(f"{name} {describe_failure(error)}") from error
         if asks and not self._says_orientation:
             self._says_orientation = True  # once is enough
             log.warning(

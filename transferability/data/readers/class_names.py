@@ -5,11 +5,11 @@ with training images.
 import unicodedata
 from collections.abc import Iterable
 
-from transferability.data.readers.subsets import WORDS, Unsure
+from transferability.data.readers.subsets import WORDS, AmbiguousError
 from transferability.errors import UserError, and_more
 
 
-def checked(
+def check_classes(
     train: dict[str, list[str]], held_out: dict[str, dict[str, list[str]]], source: str
 ) -> None:
     """Whether these may be the classes of a dataset.
@@ -28,10 +28,12 @@ def checked(
 
 def check_several(train: dict[str, list[str]]) -> None:
     """Raises:
-    Unsure: there is one class only.
+    AmbiguousError: there is one class only.
     """
     if len(train) == 1:
-        raise Unsure(f"there is one class only, {min(train)}, and a task needs at least two")
+        raise AmbiguousError(
+            f"there is one class only, {min(train)}, and a task needs at least two"
+        )
 
 
 def check_names(names: Iterable[str], source: str) -> None:

@@ -165,11 +165,11 @@ def require_images(tree: FileTree) -> None:
         how = inside if tree.source.is_dir() else "unpack all of it and give the folder"
         what = f"but archives: {packed[0]}{and_more(packed)}; {how}"
     else:
-        what = f"but {counted(tree.names)}" if tree.names else "and no files"
+        what = f"but {count_by_ending(tree.names)}" if tree.names else "and no files"
     raise UserError(f"dataset.source={tree.source} has no images in it, {what}")
 
 
-def counted(names: list[str]) -> str:
+def count_by_ending(names: list[str]) -> str:
     """How many files there are, and of which endings."""
     endings = Counter(f"*{posixpath.splitext(name)[1]}" for name in names).most_common(4)
     dots = ", ..." if sum(count for _, count in endings) < len(names) else ""

@@ -12,16 +12,16 @@ from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import layout_of
 from transferability.data.readers.holdout import with_validation
-from transferability.data.readers.labels import by_labels, by_pattern, offered
-from transferability.data.readers.offers import Stated
-from transferability.data.readers.subsets import Unsure
+from transferability.data.readers.labels import by_labels, by_pattern, offered_setting
+from transferability.data.readers.offers import StatedLayout
+from transferability.data.readers.subsets import AmbiguousError
 from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
     tree = FileTree(str(config.source))
-    stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
+    stated = StatedLayout(config.parts, config.class_level, tuple(config.leave_out or ()))
     how = by_labels if config.labels else by_pattern if config.pattern else None
     try:
         layout = layout_of(tree, stated, how and partial(how, config=config))
@@ -30,9 +30,9 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
             raise UserError(
                 f"{error}; these look like the files of {kind}: set dataset={kind}"
             ) from error
-        if not how and isinstance(error.__cause__, Unsure):
-            stated = Stated(stated.subsets, leave_out=stated.leave_out)
-            raise UserError(f"{error}{offered(tree, stated)}") from error
+        if not how and isinstance(error.__cause__, AmbiguousError):
+            stated = StatedLayout(stated.subsets, leave_out=stated.leave_out)
+            raise UserError(f"{error}{offered_setting(tree, stated)}") from error
         raise
     names = sorted(layout.train)
     train, val, test = (

@@ -11,24 +11,30 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from transferability.data.readers.class_names import check_several, checked
-from transferability.data.readers.file_tree import RAWS, TEXTS, FileTree, counted, require_images
-from transferability.data.readers.offers import Stated, ways
+from transferability.data.readers.class_names import check_classes, check_several
+from transferability.data.readers.file_tree import (
+    RAWS,
+    TEXTS,
+    FileTree,
+    count_by_ending,
+    require_images,
+)
+from transferability.data.readers.offers import StatedLayout, tried_settings
 from transferability.data.readers.subsets import (
-    BELONGINGS,
-    HOLDERS,
+    ACCOMPANYING,
+    NO_CLASSES,
     WORD,
     WORDS,
+    AmbiguousError,
     Folders,
-    Unsure,
-    above_classes,
     beside_its_subset,
+    class_root,
     found_subsets,
     numbered,
     split_files,
     stated_subsets,
 )
-from transferability.data.readers.tables import beside, contradicting
+from transferability.data.readers.tables import contradicting_table, label_table
 from transferability.errors import UserError, and_more, shown
 
 log = logging.getLogger(__name__)
@@ -50,14 +56,16 @@ class Layout:
     groups: dict[str, str] | None = None
 
 
-def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | None = None) -> Layout:
+def layout_of(
+    tree: FileTree, stated: StatedLayout | None = None, read: Callable | None = None
+) -> Layout:
     """Which files are of which class and subset: by folders, or as ``read`` makes it of them.
 
     Raises:
         UserError: there are no images, or it cannot be told for sure; names the settings that
             would make it so, each tried.
     """
-    stated, source, read = stated or Stated(), shown(tree.source), read or _layout
+    stated, source, read = stated or StatedLayout(), shown(tree.source), read or _layout
     require_images(tree)
     if raws := [n for n in tree.names if n.lower().endswith(RAWS)]:
         log.warning(
@@ -69,7 +77,7 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
         )
     others = [n for n in tree.names if not n.lower().endswith((*TEXTS, *RAWS))]
     if others := [n for n in others if not tree.is_image(n)]:
-        log.warning("%s: %s are no images and left out", source, counted(others))
+        log.warning("%s: %s are no images and left out", source, count_by_ending(others))
     folders = Folders(tree, stated.leave_out)
     if unknown := [f for f in folders.left_out if not any(f"/{f}/" in f"/{n}" for n in tree.names)]:
         raise UserError(f"dataset.leave_out: {unknown[0]} is no folder in {source}")
@@ -82,9 +90,9 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
     _check_links(folders, others)
     try:
         layout = read(folders, stated)
-    except Unsure as error:
-        offered = list(ways(folders, stated, error, read))
-        table = beside(tree)
+    except AmbiguousError as error:
+        offered = list(tried_settings(folders, stated, error, read))
+        table = label_table(tree)
         what = str(error)
         if table and not offered and table not in what:
             what += f" ({table} may say their classes)"
@@ -103,19 +111,19 @@ def _check_links(folders: Folders, names: list[str]) -> None:
     """
     for name in names:
         above = name[: name.rfind("/") + 1]
-        if not folders.stray(above) and folders.tree.is_lost(name):
+        if not folders.direct_images(above) and folders.tree.is_lost(name):
             raise UserError(
                 f"{folders.tree.source / name} is a link that is not followed or leads "
                 "nowhere: put there what it points to, or take it away"
             )
 
 
-def _layout(folders: Folders, stated: Stated) -> Layout:
+def _layout(folders: Folders, stated: StatedLayout) -> Layout:
     """The classes of each subset; of a found (not stated) one images without classes are left
     out.
 
     Raises:
-        Unsure: what the folders are cannot be told.
+        AmbiguousError: what the folders are cannot be told.
         UserError: they are not as they have to be.
     """
     source, notes, level = str(folders.tree.source), list[str](), stated.class_level or 1
@@ -127,12 +135,12 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
     )
     if not folders.images:
         raise UserError(f"{source}: with dataset.leave_out there are no images")
-    at = subsets["train"] if subsets else above_classes(folders)
+    at = subsets["train"] if subsets else class_root(folders)
     train = folders.classes(at, level)
     _check_what_belongs(folders, at, level)
     if stated.class_level is None:
-        if table := contradicting(folders.tree, train):
-            raise Unsure(
+        if table := contradicting_table(folders.tree, train):
+            raise AmbiguousError(
                 f"{table} names the images, and says of them something else than their folders "
                 f"({', '.join(sorted(train)[:2])})"
             )
@@ -144,7 +152,7 @@ def _layout(folders: Folders, stated: Stated) -> Layout:
         for subset in ("val", "test")
         if subset in subsets and subset not in without
     }
-    checked(train, held_out, source)
+    check_classes(train, held_out, source)
     if subsets and found:
         notes += _what_lacks(folders, subsets, without, held_out)
     elif subsets and (
@@ -164,8 +172,10 @@ def _check_what_belongs(folders: Folders, at: str, level: int) -> None:
     """That no folder in a class is named as masks or thumbnails are: they are no images of it."""
     for path in folders.own:
         inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
-        if odd := next((name for name in inside if name.casefold() in BELONGINGS), None):
-            raise Unsure(f"{path} is named as what belongs to images, not as images", odd=odd)
+        if odd := next((name for name in inside if name.casefold() in ACCOMPANYING), None):
+            raise AmbiguousError(
+                f"{path} is named as what belongs to images, not as images", odd=odd
+            )
 
 
 def _check_that_they_are_classes(
@@ -174,8 +184,8 @@ def _check_that_they_are_classes(
     """Look into folders that would be classes.
 
     Raises:
-        Unsure: they look like subsets (which ``found`` ones only may), or one of them holds the
-            others once more, or what is not of one class, or none holds an image.
+        AmbiguousError: they look like subsets (which ``found`` ones only may), or one of them holds
+            the others once more, or what is not of one class, or none holds an image.
     """
     below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
     known = {subset: path.rstrip("/") for subset, path in subsets.items()}
@@ -183,25 +193,27 @@ def _check_that_they_are_classes(
         if len(inner & below.keys()) > 1:
             again = ", ".join(sorted(inner & below.keys())[:2])
             what = f"{at}{name}/ lies beside class folders and holds folders of their names"
-            raise Unsure(f"{what} ({again})", known, name)
-        if name.casefold() in HOLDERS:
+            raise AmbiguousError(f"{what} ({again})", known, name)
+        if name.casefold() in NO_CLASSES:
             what = "is named as what holds images, or belongs to them, not as a class"
-            raise Unsure(f"{at}{name}/ {what}", known, name)
+            raise AmbiguousError(f"{at}{name}/ {what}", known, name)
     if found:
         _check_that_they_are_no_subsets(at, below, known)
     if numbered(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
-        raise Unsure(f"{would} are named as numbered parts of a dataset, not as classes", known)
-    flat = [name for name in below if folders.stray(f"{at}{name}/")]
+        raise AmbiguousError(
+            f"{would} are named as numbered parts of a dataset, not as classes", known
+        )
+    flat = [name for name in below if folders.direct_images(f"{at}{name}/")]
     deeper = [name for name in below if name not in flat]
     if flat and deeper:
         beside = f"{flat[0]}/{and_more(flat)} beside it images"
-        raise Unsure(
+        raise AmbiguousError(
             f"{at}{deeper[0]}/{and_more(deeper)} has only folders in it, but {beside}", known
         )
     if deeper:
         first = min(below[deeper[0]])
-        raise Unsure(
+        raise AmbiguousError(
             f"{at}{deeper[0]}/{and_more(deeper)} would be classes, but hold no images, only "
             f"folders ({first} ...)",
             known,
@@ -211,7 +223,7 @@ def _check_that_they_are_classes(
         notes.append(
             f": class {both[0]}{and_more(both)} holds images and folders of images "
             f"({one}), which are taken for images of it, too: "
-            f"{Stated(leave_out=(one,))} leaves them out"
+            f"{StatedLayout(leave_out=(one,))} leaves them out"
         )
 
 
@@ -224,7 +236,9 @@ def _check_that_they_are_no_subsets(
     same = len(below) > 1 and len(inner) > 1
     if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_subset(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
-        raise Unsure(f"{would} would be the classes, but look like subsets of a dataset", known)
+        raise AmbiguousError(
+            f"{would} would be the classes, but look like subsets of a dataset", known
+        )
 
 
 def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
@@ -251,7 +265,7 @@ def _what_lacks(
             f"dataset.source={source} has {subsets['train']} but no images in val/, valid/, "
             "validation/ or dev/"
             f"{others}: add them, or hold out a share of the training images, "
-            f"{Stated({'train': subsets['train'].rstrip('/')})}"
+            f"{StatedLayout({'train': subsets['train'].rstrip('/')})}"
         )
     lines = []
     for subset in without:

@@ -10,22 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transferability.data.config import DatasetConfig
-from transferability.data.readers.class_names import check_several, checked
+from transferability.data.readers.class_names import check_classes, check_several
 from transferability.data.readers.columns import columns_of
 from transferability.data.readers.file_tree import IMAGES, FileTree
 from transferability.data.readers.folder_layout import Layout
-from transferability.data.readers.offers import Stated, classes_named
+from transferability.data.readers.offers import StatedLayout, classes_named
 from transferability.data.readers.subsets import (
-    BELONGINGS,
+    ACCOMPANYING,
     SUBSETS,
     WORDS,
+    AmbiguousError,
     Folders,
-    Unsure,
-    above_classes,
+    class_root,
     stated_subsets,
     subset_named,
 )
-from transferability.data.readers.tables import ENDINGS, naming, rows_of
+from transferability.data.readers.tables import ENDINGS, rows_of, tables_naming_images
 from transferability.errors import UserError, and_more, reason
 
 # offered where there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
@@ -33,7 +33,7 @@ PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
 
 
 @dataclass
-class Said:
+class ImageLabels:
     """What is said of images, by their names: the class, and where it is said the subset and the
     group.
     """
@@ -44,35 +44,39 @@ class Said:
     notes: list[str] = field(default_factory=list)
 
 
-def by_labels(folders: Folders, stated: Stated, config: DatasetConfig) -> Layout:
+def by_labels(folders: Folders, stated: StatedLayout, config: DatasetConfig) -> Layout:
     """Images by the classes in the table ``config.labels``."""
     return _layout(folders, stated, _of_table(folders, config))
 
 
-def by_pattern(folders: Folders, stated: Stated, config: DatasetConfig) -> Layout:
+def by_pattern(folders: Folders, stated: StatedLayout, config: DatasetConfig) -> Layout:
     """Images by what the first group of ``config.pattern``, or all of it, matches."""
     for name in folders.images:
-        if odd := next((n for n in name.split("/")[:-1] if n.casefold() in BELONGINGS), None):
+        if odd := next((n for n in name.split("/")[:-1] if n.casefold() in ACCOMPANYING), None):
             where = posixpath.dirname(name)
-            raise Unsure(f"{where}/ is named as what belongs to images, not as images", odd=odd)
+            raise AmbiguousError(
+                f"{where}/ is named as what belongs to images, not as images", odd=odd
+            )
     found = {name: re.search(str(config.pattern), name) for name in folders.images}
     classes = {name: m[1] if m.re.groups else m[0] for name, m in found.items() if m}
-    return _layout(folders, stated, Said(classes))
+    return _layout(folders, stated, ImageLabels(classes))
 
 
-def offered(tree: FileTree, stated: Stated) -> str:
+def offered_setting(tree: FileTree, stated: StatedLayout) -> str:
     """What follows an error where there are no class folders: a setting that reads classes, which
     was tried, or why the tables that name the images do not say them; empty where there is neither.
     """
     why, source = "", str(tree.source)
-    for name in dict.fromkeys(posixpath.basename(name) for name in naming(tree)):
+    for name in dict.fromkeys(posixpath.basename(name) for name in tables_naming_images(tree)):
         config = DatasetConfig("folder", "", "", 1, source, labels=name)
         try:
             found = by_labels(Folders(tree, stated.leave_out), stated, config)
             return _way(found, stated, "labels", name)
         except UserError as error:
             why = why or f" ({error})"
-    without = sorted({n for f in tree.folders for n in f.split("/") if n.casefold() in BELONGINGS})
+    without = sorted(
+        {n for f in tree.folders for n in f.split("/") if n.casefold() in ACCOMPANYING}
+    )
     stated = replace(stated, leave_out=(*stated.leave_out, *without))
     for pattern in PATTERNS:
         config = DatasetConfig("folder", "", "", 1, source, pattern=pattern)
@@ -86,12 +90,12 @@ def offered(tree: FileTree, stated: Stated) -> str:
     return why
 
 
-def _way(found: Layout, stated: Stated, key: str, value: str) -> str:
+def _way(found: Layout, stated: StatedLayout, key: str, value: str) -> str:
     words = f'{stated} "dataset.{key}={value}"'.strip()
     return f", or set {words} ({classes_named(sorted(found.train))})"
 
 
-def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
+def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout:
     """Raises:
     UserError: subsets without classes, or classes without training images.
     """
@@ -115,12 +119,12 @@ def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
     train = found.pop("train")
     if "val" not in found and "test" in found:
         notes.append(" has no validation images: a share of the training images is held out")
-    checked(train, found, source)
+    check_classes(train, found, source)
     check_several(train)
     return Layout(train, found.get("val"), found.get("test"), notes, said.groups)
 
 
-def _subsets_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
+def _subsets_of_folders(folders: Folders, stated: StatedLayout) -> dict[str, str]:
     """The subset of each image, where the folder that it lies in says it: as stated, or by its
     name; none where no folder is named as training images are.
     """
@@ -128,7 +132,7 @@ def _subsets_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
         paths = {path: subset for subset, path in stated_subsets(folders, stated.subsets).items()}
         others = {name: "pred" for name in folders.images} if paths else {}
     else:
-        at, others = above_classes(folders), {}
+        at, others = class_root(folders), {}
         named = {name: subset_named(name) for name in folders.folders(at)}
         counts = Counter(subset for subset in named.values() if subset)
         if "train" not in counts:
@@ -146,7 +150,7 @@ def _subsets_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
     return others | inside
 
 
-def _of_table(folders: Folders, config: DatasetConfig) -> Said:
+def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
     files = _Files(folders.images)
     rows = []
     for table, data in _tables(folders.tree, str(config.labels)):
@@ -159,7 +163,7 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
             ) from error
         rows += [(posixpath.dirname(table), row) for row in found]
     columns = columns_of(rows, config.columns or {}, str(config.labels), files.find)
-    said, lost, group = Said({}), [], config.group
+    said, lost, group = ImageLabels({}), [], config.group
     said.groups = {} if group in columns.names else None
     for folder, row in rows:
         cell = row.get(columns.file, "")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from transferability.data.readers.subsets import (
-    HOLDERS,
+    NO_CLASSES,
     SUBSETS,
+    AmbiguousError,
     Folders,
-    Unsure,
-    above_classes,
     beside_its_subset,
+    class_root,
     numbered,
     subset_named,
 )
@@ -21,7 +21,7 @@ _OFFERED, _DEEPEST = 3, 4
 
 
 @dataclass(frozen=True)
-class Stated:
+class StatedLayout:
     """What the user says of the folders: see ``DatasetConfig``."""
 
     subsets: dict[str, str] | None = None
@@ -45,8 +45,11 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./-]+", text) else repr(text)
 
 
-def ways(
-    folders: Folders, stated: Stated, error: Unsure, read: Callable[[Folders, Stated], Any]
+def tried_settings(
+    folders: Folders,
+    stated: StatedLayout,
+    error: AmbiguousError,
+    read: Callable[[Folders, StatedLayout], Any],
 ) -> Iterator[str]:
     """Settings under which ``read`` makes a layout of the folders, each with its classes."""
     seen: list[Any] = []
@@ -65,7 +68,9 @@ def ways(
         yield f"{candidate} ({classes_named(names)})"
 
 
-def _candidates(folders: Folders, stated: Stated, error: Unsure) -> Iterator[Stated]:
+def _candidates(
+    folders: Folders, stated: StatedLayout, error: AmbiguousError
+) -> Iterator[StatedLayout]:
     """What the user may have meant, the most probable first."""
     levels = [None, *range(1, _DEEPEST + 1)]
     if stated.class_level:
@@ -95,7 +100,7 @@ def _candidates(folders: Folders, stated: Stated, error: Unsure) -> Iterator[Sta
 
 def _subsets_by_words(folders: Folders) -> dict[str, str]:
     """Part -> its folder where each has one, and the others none or a word for training."""
-    at = above_classes(folders)
+    at = class_root(folders)
     kinds = {name: subset_named(name) for name in folders.folders(at)}
     plain = [name for name, kind in kinds.items() if kind in (None, "train")]
     named = [kind for kind in kinds.values() if kind in ("val", "test")]
@@ -106,18 +111,18 @@ def _subsets_by_words(folders: Folders) -> dict[str, str]:
 
 def _only_inside(folders: Folders, at: str) -> str:
     """The folder in ``at`` that holds all that it holds, however deep."""
-    while not folders.stray(at) and len(folders.folders(at)) == 1:
+    while not folders.direct_images(at) and len(folders.folders(at)) == 1:
         at = f"{at}{folders.folders(at)[0]}/"
     return at.rstrip("/")
 
 
-def _may_be_classes(names: list[str], stated: Stated) -> bool:
+def _may_be_classes(names: list[str], stated: StatedLayout) -> bool:
     """Whether folders of these names are worth offering."""
     words = sum(subset_named(name) is not None for name in names)
     return (
         len(names) > 1
         and not numbered(names)
-        and not any(name.casefold() in HOLDERS for name in names)
+        and not any(name.casefold() in NO_CLASSES for name in names)
         and words < 2
         and not (words and stated.class_level)
         and not beside_its_subset(names)

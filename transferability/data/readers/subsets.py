@@ -14,8 +14,8 @@ _KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
 WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
 _GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
 # Folders that hold images, and what belongs to them, in lower case; no class is called so.
-BELONGINGS = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
-HOLDERS = {"images", "imgs", "jpegimages", *BELONGINGS}
+ACCOMPANYING = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
+NO_CLASSES = {"images", "imgs", "jpegimages", *ACCOMPANYING}
 # the first part of a download, a shard, a fold: not a class
 _NUMBERED = re.compile(
     r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
@@ -25,7 +25,7 @@ SUBSETS = ("train", "val", "test")  # in the order of the rows of a pack
 WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
 
 
-class Unsure(UserError):
+class AmbiguousError(UserError):
     """Folders of which it cannot be told what they are; ``subsets``: those that are known,
     ``odd``: the name of a folder that may have to be left out.
     """
@@ -61,7 +61,7 @@ class Folders:
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
 
-    def stray(self, at: str) -> list[str]:
+    def direct_images(self, at: str) -> list[str]:
         """The images right in a folder."""
         return self.own.get(at, [])
 
@@ -69,7 +69,7 @@ class Folders:
         """Images by the name of the folder that they lie in, the ``level``-th below ``at``.
 
         Raises:
-            Unsure: an image lies in none.
+            AmbiguousError: an image lies in none.
             UserError: a folder has no images.
         """
         tree, out = self.tree, dict[str, list[str]]()
@@ -78,7 +78,7 @@ class Folders:
                 above = name.removeprefix(at).split("/")[:-1]
                 if len(above) < level:
                     of = f" (dataset.class_level={level})" if level > 1 else ""
-                    raise Unsure(f"{name} lies outside a class folder{of}")
+                    raise AmbiguousError(f"{name} lies outside a class folder{of}")
                 out.setdefault(above[level - 1], []).append(name)
         for folder in tree.folders:
             names = folder.removeprefix(at).split("/")
@@ -135,10 +135,10 @@ def found_subsets(folders: Folders) -> dict[str, str]:
     def has_subsets(at: str) -> bool:
         """Whether it is more than one nested folder of a class that happens to be called so."""
         trains = [f"{at}{name}/" for name, subset in named[at].items() if subset == "train"]
-        return len(named[at]) > 1 or any(not folders.stray(train) for train in trains)
+        return len(named[at]) > 1 or any(not folders.direct_images(train) for train in trains)
 
     roots = sorted((at for at in named if has_subsets(at)), key=lambda at: (at.count("/"), at))
-    top = above_classes(folders)
+    top = class_root(folders)
     if not roots:
         if one := named.get(top, {}):
             (name,) = one
@@ -148,12 +148,14 @@ def found_subsets(folders: Folders) -> dict[str, str]:
                     f"{top}{name}/ is named as a subset of a dataset, "
                     "and is none beside class folders"
                 )
-                raise Unsure(what, odd=name)
+                raise AmbiguousError(what, odd=name)
         return {}
     root = roots[0]
     if len(roots) > 1 and roots[1].count("/") == root.count("/"):
         both = " and ".join(f"{at}{next(iter(named[at]))}/" for at in roots[:2])
-        raise Unsure(f"{both} are subsets inside other folders; put the subsets above the classes")
+        raise AmbiguousError(
+            f"{both} are subsets inside other folders; put the subsets above the classes"
+        )
     return _checked(folders, root, named[root])
 
 
@@ -165,17 +167,19 @@ def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, st
         both = " and ".join(
             f"{root}{name}/" for name, subset in named.items() if subset == twice[0]
         )
-        raise Unsure(f"{both} are both named as {WORDS[twice[0]]} images", stated)
+        raise AmbiguousError(f"{both} are both named as {WORDS[twice[0]]} images", stated)
     inside = tuple(f"{path}/" for path in paths.values())
     if outside := [name for name in folders.images if not name.startswith(inside)]:
         above = root if outside[0].startswith(root) else ""
         beside = above + "".join(outside[0].removeprefix(above).partition("/")[:2])
         what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
-        raise Unsure(what, stated, posixpath.basename(beside.rstrip("/")))
+        raise AmbiguousError(what, stated, posixpath.basename(beside.rstrip("/")))
     if "train" not in paths:
-        raise Unsure(f"{', '.join(inside)} are named as subsets, but there is no train/", stated)
-    if stray := folders.stray(f"{paths['train']}/"):
-        raise Unsure(f"{stray[0]} lies outside a class folder", stated)
+        raise AmbiguousError(
+            f"{', '.join(inside)} are named as subsets, but there is no train/", stated
+        )
+    if stray := folders.direct_images(f"{paths['train']}/"):
+        raise AmbiguousError(f"{stray[0]} lies outside a class folder", stated)
     return {subset: _inner(folders, f"{path}/") for subset, path in paths.items()}
 
 
@@ -183,7 +187,7 @@ def _inner(folders: Folders, at: str) -> str:
     """``at``, or the folder in it that is all it holds and has its name once more."""
     below = folders.folders(at)
     if (
-        folders.stray(at)
+        folders.direct_images(at)
         or len(below) != 1
         or below[0].casefold() != posixpath.basename(at[:-1]).casefold()
     ):
@@ -206,14 +210,14 @@ def stated_subsets(folders: Folders, subsets: dict[str, str]) -> dict[str, str]:
     return paths
 
 
-def above_classes(folders: Folders) -> str:
+def class_root(folders: Folders) -> str:
     """The folder whose folders are the classes: one that wraps them all,
     as most zip files have, is no class.
     """
     at = ""
-    while not folders.stray(at) and len(folders.folders(at)) == 1:
+    while not folders.direct_images(at) and len(folders.folders(at)) == 1:
         below = f"{at}{folders.folders(at)[0]}/"
-        if folders.stray(below) and not folders.folders(below):
+        if folders.direct_images(below) and not folders.folders(below):
             break  # the only class
         at = below
     return at

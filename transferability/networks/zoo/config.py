@@ -109,7 +109,7 @@ class ZooNetworkConfig(NetworkConfig):
 
     def resolved(self, classes: int) -> "ZooNetworkConfig":
         outputs = self.outputs or classes
-        return replace(self, outputs=outputs, plan=_layers().lines(self.layer_plans()))
+        return replace(self, outputs=outputs, plan=_layers().parameter_names(self.layer_plans()))
 
     @property
     def whole_depth(self) -> int:
