@@ -87,9 +87,8 @@ class Trackers:
                 self.end(spec, "stopped")
 
     def log(self, spec: RunSpec, metrics: list[dict[str, Any]]) -> None:
-        """All evaluations of a network so far."""
-        new = metrics[self._told[spec.run_id] :]
-        if new:
+        """All evaluations of a network so far; of one that has ended, nothing is new."""
+        if new := metrics[self._told.get(spec.run_id, len(metrics)) :]:
             self._told[spec.run_id] = len(metrics)
             self._each(self._log, spec, new)
 
