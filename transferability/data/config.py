@@ -1,5 +1,6 @@
 """Settings of datasets: where images come from, and how they are packed."""
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass
@@ -191,7 +192,9 @@ class DatasetConfig:
                 "folders for train and, where there are any, val and test",
             )
         plain = (
-            self.name.isprintable() and "/" not in self.name and 0 < len(self.name.encode()) <= 100
+            self.name.isprintable()
+            and not {"/", os.sep} & set(self.name)
+            and 0 < len(self.name.encode()) <= 100
         )
         require(plain, "dataset.name", repr(self.name), "a folder name of at most 100 bytes")
         if self.embedded:

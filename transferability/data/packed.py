@@ -411,7 +411,7 @@ def _damaged(folder: Path, what: str) -> UserError:
 def _read_description(folder: Path) -> dict[str, Any]:
     """dataset.json, with every key that is used and of the right type."""
     try:
-        meta = json.loads((folder / "dataset.json").read_text())
+        meta = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"dataset.json is damaged ({shown(error)})") from error
     if not isinstance(meta, dict):
