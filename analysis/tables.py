@@ -178,7 +178,7 @@ class StudyResults:
             UserError: there are none, or they are not of this format.
         """
         try:
-            about = json.loads((folder / "about.json").read_text())
+            about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
             results = read_csv(folder / "results.csv")
         except FileNotFoundError as error:
             raise UserError(
@@ -247,7 +247,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     safe = table.astype(whole).map(lambda value: f"'{value}" if _is_formula(value) else value)
     rounded = safe.round(12)
     rounded = rounded.assign(**{name: rounded[name] + 0.0 for name in rounded.select_dtypes(float)})
-    write_atomic(path, rounded.to_csv(index=False, float_format="%.6f"))
+    write_atomic(path, rounded.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -139,9 +139,11 @@ def _as_typed(word: str, multirun: bool) -> str:
 
 
 def _is_text(value: str, multirun: bool) -> bool:
-    """Whether Hydra reads a text here (it may have quotes), nothing (null),
+    """Whether Hydra reads this text here (it may have quotes), nothing (null),
     or a sweep where there can be one.
     """
+    if "\\\\" in value and value[0] not in "'\"":  # which it would read as one backslash
+        return False
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:

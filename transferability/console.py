@@ -47,9 +47,12 @@ def output() -> Iterator[None]:
 
 def _ends_here(stream: TextIO) -> bool:
     """Whether nobody can read the stream any more; then what is printed goes nowhere."""
-    poll = select.poll()
-    poll.register(stream.fileno(), 0)  # tells of errors alone
-    if gone := bool(poll.poll(0)):
+    gone = True  # on Windows, where nothing else tells
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # tells of errors alone
+        gone = bool(poll.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return gone
 

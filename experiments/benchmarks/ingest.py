@@ -137,7 +137,7 @@ def enlarge(packed: Path, folder: Path, rows: int) -> None:
     np.save(folder / "labels.npy", small.labels[which])
     description = {key: value for key, value in small.meta.items() if key != "n_test"}
     (folder / "dataset.json").write_text(
-        json.dumps({**description, "n_train": rows - 1, "n_val": 1})
+        json.dumps({**description, "n_train": rows - 1, "n_val": 1}), encoding="utf-8"
     )
 
 

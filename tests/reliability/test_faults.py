@@ -299,15 +299,16 @@ int flock(int fd, int operation) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if (readlink(link, path, sizeof path - 1) < 0) return 0;
     if (!strstr(path, "/runs/")) return 0; /* the data's locks */
-    if (FAILS) errno = ENOLCK;
+    if (FAILS) errno = FAILS;
     return FAILS ? -1 : 0;
 }
 """
 
 
 LOCKS = {
-    1: "this file system has no locks",
-    0: "the locks of this file system keep nobody out",
+    errno.ENOLCK: "this file system has no locks (No locks available)",
+    errno.ENOSYS: "this file system has no locks",
+    0: "this file system has locks that keep nobody out",
 }
 
 
@@ -329,7 +330,7 @@ def test_a_store_without_working_locks_is_named(fails, command, cli, tmp_path, m
         ):
             return real(file, operation)  # the data's locks
         if fails:
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+            raise OSError(fails, os.strerror(fails))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     status, _, errors = cli(experiments.run.main, *command("cell=baseB"))

@@ -1,5 +1,6 @@
 """Settings of datasets: where images come from, and how they are packed."""
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass
@@ -26,10 +27,13 @@ PATHS = ("folder", "source", "val_labels")  # of the dataset
 TWO = Bound(lambda families: families == 2, "there are two families")
 SHARE = Bound(lambda share: 0 < share < 1, "above 0 and below 1")
 FOLDER = Bound(lambda path: posixpath.normpath(path) != ".", "names of folders")
-FOLDER_NAME = Bound(
-    lambda name: name.isprintable() and "/" not in name and 0 < len(name.encode()) <= 100,
-    "a folder name of at most 100 bytes",
-)
+
+
+def _is_folder_name(name: str) -> bool:
+    return name.isprintable() and not {"/", os.sep} & {*name} and 0 < len(name.encode()) <= 100
+
+
+FOLDER_NAME = Bound(_is_folder_name, "a folder name of at most 100 bytes")
 
 
 @dataclass

@@ -71,7 +71,7 @@ def read_description(folder: Path) -> tuple[dict[str, Any], list[ClassInfo]]:
         UserError: it is damaged, or of another format.
     """
     try:
-        meta = json.loads((folder / "dataset.json").read_text())
+        meta = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         if not isinstance(meta, dict):
             raise ValueError("not a description of a dataset")
         if (found := meta.get("format")) != FORMAT:

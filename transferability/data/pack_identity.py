@@ -34,7 +34,7 @@ def pack_identity(source: RawDataset, config: DatasetConfig) -> dict[str, Any]:
 def read_if_same(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
     """What the file says, if it is of a packing of ``what``."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         same = all(found[key] == value for key, value in what.items() if key != "source")
         return found if same and same_source(found, what) else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -4,6 +4,7 @@ Task A is then what the weights were trained on. What they are is the digest of 
 they came from, and what is known about them, are labels.
 """
 
+import os
 import re
 from dataclasses import replace
 from functools import lru_cache
@@ -35,6 +36,7 @@ from transferability.networks.zoo.pretrained_info import (
 )
 
 # Heads that only their own training has (GoogLeNet, Inception).
+SEPARATORS = frozenset(("/", os.sep))  # of folders; weights of libraries have none in their names
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 CLASSES = 1000  # of weights without a classifier: no network takes it over
 
@@ -65,7 +67,7 @@ def is_file(weights: str) -> bool:
     """Whether this names a file, and not weights of a library."""
     if re.match(r"hf[-_]hub:", weights):
         return False
-    return weights.endswith(FILES) or "/" in weights or Path(weights).exists()
+    return weights.endswith(FILES) or not SEPARATORS.isdisjoint(weights) or Path(weights).exists()
 
 
 @lru_cache(maxsize=2)

@@ -144,6 +144,6 @@ class Due:
 def read(folder: Path) -> Progress | None:
     """The note in a run's folder; None where there is none, or none that this version knows."""
     try:
-        return Progress(**json.loads((folder / PROGRESS).read_text()))
+        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

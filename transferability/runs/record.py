@@ -19,7 +19,7 @@ def read_record(folder: Path) -> Record | None:
     """What DONE says of the files; None without the marker."""
     path = folder / "DONE"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -7,18 +7,18 @@ A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and
 takes each validation and test image for; runs of before have none), ``metrics.jsonl``,
 ``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
 why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
-is held (``flock``) by the process that trains the run; the system frees it when that process dies.
+is held by the process that trains the run, by a lock of the system (``flock``, on Windows
+``LockFileEx``), which frees it when that process dies.
 """
 
 import errno
-import fcntl
 import json
 import logging
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from transferability.errors import UserError
 from transferability.files import (
@@ -113,23 +113,20 @@ class Store:
         # stays: a process that dies here leaves no more than one that does not
         path = self.root / ".lock"
         try:
-            with open(path, "w") as first, open(path, "w") as second:
-                try:
-                    fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    # of the second; or of the first, where another process is trying right now
-                    return
-            raise UserError(
-                f"store={self.root}: the locks of this file system keep nobody out: {_NO_LOCKS}"
-            )
+            with FileLock(path, timeout=0) as first, FileLock(path, timeout=0):
+                # a file that stands for a lock, where there are none, outlives its process
+                soft = isinstance(first, SoftFileLock)
+                why = "has no locks" if soft else "has locks that keep nobody out"
+        except Timeout:  # of the second; or of the first, where another process is trying right now
+            return
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                why = f"has no locks ({error.strerror})"
+            else:
                 raise UserError(
-                    f"store={self.root}: this file system has no locks "
-                    f"({error.strerror}): {_NO_LOCKS}"
+                    f"store={self.root}: cannot be written: {error.strerror}"
                 ) from error
-            raise UserError(f"store={self.root}: cannot be written: {error.strerror}") from error
+        raise UserError(f"store={self.root}: this file system {why}: {_NO_LOCKS}")
 
     def state(self, spec: RunSpec) -> str:
         """done | training (by some process now) | failed | partial (can be resumed) | missing."""
@@ -205,7 +202,7 @@ class Store:
     def failure(self, spec: RunSpec) -> dict[str, Any] | None:
         """Why the last try ended, where it failed."""
         try:
-            return json.loads((self.folder(spec) / "FAILED").read_text())
+            return json.loads((self.folder(spec) / "FAILED").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
 
@@ -228,11 +225,12 @@ class Store:
 
     def metrics(self, spec: RunSpec) -> list[dict[str, Any]]:
         """The evaluations of a finished run: step, lr, train_loss, val_loss, val_top1."""
-        text = checked_file(self.folder(spec), "metrics.jsonl").read_text()
+        text = checked_file(self.folder(spec), "metrics.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
     def provenance(self, spec: RunSpec) -> dict[str, Any]:
-        return json.loads(checked_file(self.folder(spec), "provenance.json").read_text())
+        path = checked_file(self.folder(spec), "provenance.json")
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def verify(self) -> tuple[int, list[str]]:
         """Read every file of every run: how many runs there are,
@@ -258,7 +256,7 @@ class Store:
             UserError: it cannot be read, was changed, or the folder is a copy.
         """
         try:
-            spec = RunSpec.from_dict(json.loads(path.read_text()))
+            spec = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): move its folder out of the store"
@@ -275,7 +273,7 @@ class Store:
         """Compare the folder's spec.json with ``spec``, field by field."""
         path = self.folder(spec) / "spec.json"
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): move the folder away to train the run again"

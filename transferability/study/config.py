@@ -95,7 +95,7 @@ class Config:
     sources: Annotated[str, one_of("train", "require")] = "train"
     data_dir: str = "data"
     store: str = "runs"
-    device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
+    device: str = "auto"  # auto | cpu | cuda | cuda:1 ... | mps (an Apple GPU; untried)
     # networks that train at the same moment on a CPU; null: one per core
     threads: Annotated[int | None, above(0)] = None
     # networks held in memory at once; null: the cohort, fewer if memory runs out

@@ -113,7 +113,7 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     # names as they are written: YAML's own types would turn class 010 into 8,
     # and class no into False
     try:
-        lists = yaml.BaseLoader(path.read_text()).get_single_data()
+        lists = yaml.BaseLoader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"split={path}: cannot be read: {' '.join(str(error).split())}") from error
     if not _lists_of_names(lists):

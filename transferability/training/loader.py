@@ -27,7 +27,7 @@ ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GP
 # Threads that read batches ahead. Two on a CPU: a disk has the rows of the next batch
 # to find while those of the last are copied. A base network alone takes as many images a second
 # from a GPU's stream as a cohort of 28 takes from 28.
-READERS = {"cpu": 2, "cuda": 8}
+READERS = {"cpu": 2, "cuda": 8, "mps": 2}
 K = TypeVar("K")
 
 

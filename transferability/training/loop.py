@@ -156,7 +156,8 @@ def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> Non
             mine = scores[id(state)]
             mine.labels.append(logits.argmax(1))
             mine.correct = mine.correct + (mine.labels[-1] == batch.labels).sum()
-            mine.loss = mine.loss + F.cross_entropy(logits, batch.labels, reduction="sum").double()
+            loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+            mine.loss = mine.loss + loss.to(state.loss_sum.dtype)
 
     for state in states:
         state.network.eval()

@@ -47,7 +47,9 @@ class TrainState:
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0  # this network's share of the time spent
         device = network.input.mean.device
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        # MPS has no float64
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sum = torch.zeros((), dtype=precise, device=device)
         self.loss: Tensor  # of the last step
         # the step of the newest evaluation, and what it took each validation image for
         self.validated: tuple[int, Tensor] | None = None

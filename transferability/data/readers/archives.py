@@ -11,6 +11,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -136,6 +137,7 @@ class _Tar:
 
     def __init__(self, path: Path):
         self.file, self.entries, self.folders, self.links = _uncompressed(path), {}, [], []
+        self.lock = threading.Lock()
         with tarfile.open(fileobj=self.file, mode="r:") as archive:
             for member in archive:
                 name = _entry_name(path, member.name)
@@ -158,8 +160,12 @@ class _Tar:
         return self.entries
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        # moves nothing: the readers are several threads
-        return os.pread(self.file.fileno(), size, offset)
+        # the readers are several threads
+        if hasattr(os, "pread"):
+            return os.pread(self.file.fileno(), size, offset)
+        with self.lock:  # Windows can read from where the file stands only
+            self.file.seek(offset)
+            return self.file.read(size)
 
     def head(self, name: str) -> bytes:
         offset, size = self.entries[name]

@@ -226,11 +226,11 @@ class _Folder:
         except OSError as error:
             raise UserError(f"{folder} cannot be read: {reason(error)}") from error
         if folder != str(self.root):
-            self.folders.append(folder[below:])
+            self.folders.append(_portable(folder[below:]))
         for entry in entries:
             # a folder of the system may be shut
             if not _is_folder(entry) or _of_the_system(entry.name):
-                self.names.append(entry.path[below:])
+                self.names.append(_portable(entry.path[below:]))
             else:
                 self._list(entry.path, below, above | {here})
 
@@ -253,6 +253,11 @@ class _Folder:
         return not os.path.exists(self.root / name)
 
 
+def _portable(path: str) -> str:
+    """As an archive would list it: on Windows folders are separated otherwise."""
+    return path.replace(os.sep, "/")
+
+
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
@@ -261,8 +266,9 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _read_file(path: Path, most: int = -1) -> bytes:
-    # opening a pipe would wait for ever otherwise
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    # opening a pipe would wait for ever otherwise; Windows has none, and opens files as text
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, os.O_RDONLY | flags)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

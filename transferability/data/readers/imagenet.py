@@ -16,7 +16,9 @@ from transferability.errors import UserError, reason
 
 def imagenet_groups() -> dict[str, str]:
     """wnid -> natural | man-made for ILSVRC's 1000 classes."""
-    with (files("transferability.reference") / "ilsvrc12_natural_manmade.csv").open() as file:
+    with (files("transferability.reference") / "ilsvrc12_natural_manmade.csv").open(
+        encoding="utf-8"
+    ) as file:
         return {row["wnid"]: row["group"] for row in csv.DictReader(file)}
 
 
@@ -65,7 +67,7 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
             "LOC_val_solution.csv)"
         )
     try:
-        lines = Path(config.val_labels).read_text().splitlines()
+        lines = Path(config.val_labels).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"dataset.val_labels={config.val_labels}: {reason(error)}") from error
     found = [(line, wnid.group()) for line in lines if (wnid := re.search(r"n\d{8}", line))]
