@@ -19,8 +19,8 @@ from tests.conftest import ROOT, SHRUNK
 from tests.helpers import plain_png
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.training.execution import execution_of, ways_of
 from transferability.training.loop import Execution, evaluate
 from transferability.training.state import PrefixCache
