@@ -56,6 +56,13 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
     return kind(**{now.get(name, name): value for name, value in values.items()})
 
 
+def lists_to_tuples(settings: Any) -> None:
+    """Turn the lists of a frozen dataclass, as YAML and JSON have them, into tuples."""
+    for name, value in vars(settings).items():
+        if isinstance(value, list):
+            object.__setattr__(settings, name, tuple(value))
+
+
 def renamed(kind: type) -> dict[str, str]:
     """The fields that have another name in stores: from that name to the field's."""
     return {f.metadata[_STORED]: f.name for f in fields(kind) if _STORED in f.metadata}

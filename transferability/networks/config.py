@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from transferability.bounds import above, at_least, between, check_bounds, one_of
 from transferability.errors import require
-from transferability.fingerprint import COSMETIC, omit_at, stored_as
+from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at, stored_as
 
 RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
 
@@ -40,10 +40,7 @@ class NetworkConfig(ABC):
     depth: int | None = omit_at(None)
 
     def __post_init__(self) -> None:
-        """Lists become tuples: a network is its own key."""
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        lists_to_tuples(self)  # a network is its own key
 
     def check(self) -> None:
         """Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transferability.errors import UserError, and_more, reason
-from transferability.fingerprint import COSMETIC, omit_at
+from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at
 from transferability.networks.config import NetworkConfig
 from transferability.networks.zoo.config import ZooNetworkConfig
 
@@ -48,10 +48,7 @@ class PretrainedInfo:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Lists, as JSON has them, become tuples."""
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        lists_to_tuples(self)
 
     def lines(self) -> list[str]:
         """For a plan or report."""
