@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend, and how names are written in their messages."""
+"""Errors that a user can cause and fix, and how names are written in their messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -411,7 +411,7 @@ def _tries_again_only(bad, specs, store: Store, dataset, caplog) -> None:
     before = store.failure(bad)["attempt"]
     caplog.clear()
     caplog.set_level("INFO")
-    with pytest.raises(UserError, match="became infinite or no number"):
+    with pytest.raises(UserError, match="became infinite or NaN"):
         train_missing(specs, store, dataset, CPU)
     assert re.findall(r"(\d+) networks?: \d+ steps", caplog.text) == ["1"]
     assert store.failure(bad)["attempt"] != before
@@ -421,7 +421,7 @@ def test_a_command_whose_network_explodes_does_not_end_well(command, cli):
     wild = command("cell=A3B", "split=random-0", "network.input_scale=1e30", "study.layers=[3]")
     status, _, said = cli(experiments.run.main, *wild)
     assert status == 2 and last_line(said).startswith(
-        "error: the loss of 1 of 2 networks became infinite or no number"
+        "error: the loss of 1 of 2 networks became infinite or NaN"
     )
 
 

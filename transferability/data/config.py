@@ -93,8 +93,8 @@ class DatasetConfig:
     jpeg_quality: Annotated[int, Bound(lambda q: 0 < q <= 100, "from 1 to 100")] = 95
     # kind=folder: folders of train, val, test; {}: all are classes; null: by name
     parts: dict[str, str] | None = None
-    # kind=folder: the class is the so-manieth folder below that of train, val or test, or below the
-    # one that holds all; null: the first, if it holds images itself
+    # kind=folder: the level of the folders that are classes, below the folder of train, val or
+    # test, or below the one that holds all; null: 1, if these hold images themselves
     class_level: Annotated[int | None, above(0)] = omit_at(None)
     # kind=folder: names, or paths below the source, of folders that are left out
     leave_out: Annotated[list[str] | None, FOLDER] = omit_at(None, [])

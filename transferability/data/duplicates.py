@@ -1,8 +1,8 @@
-"""Equal pictures in a dataset: copies in training and validation flatter accuracy,
-copies in two classes mislead it.
+"""Duplicate images in a dataset: copies in training and validation flatter accuracy, copies in two
+classes mislead it.
 
-Equal are pictures whose pixels are, decoded and fitted to the size of the pack: as the
-networks see them.
+Duplicates are images whose pixels are equal, decoded and resized for the pack: as the networks see
+them.
 """
 
 import hashlib

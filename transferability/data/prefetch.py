@@ -13,8 +13,8 @@ T = TypeVar("T")
 def prefetch(
     function: Callable[[K], T], keys: Iterable[K], threads: int, waiting: int = 1
 ) -> Iterator[T]:
-    """``function(key)`` for each key in order; ``threads`` compute the next ones, and so many more
-    are ``waiting``.
+    """``function(key)`` for each key in order; ``threads`` compute the next ones, and ``waiting``
+    more wait.
     """
     left = iter(keys)
     with ThreadPoolExecutor(threads) as pool:

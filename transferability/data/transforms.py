@@ -30,7 +30,7 @@ PIL_FILTERS = {
     for name in ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 }
 OPENCV_FILTERS = ("area", "linear")
-# fit=crop: of an image that is longer than so many times its width only the middle is resized
+# fit=crop: of an image that is longer only the middle is resized
 MAX_ASPECT_RATIO = 8
 
 

@@ -36,7 +36,7 @@ class NetworkConfig(ABC):
     channel_mean: tuple[float, ...] | None = omit_at(None)
     # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
     channel_std: tuple[float, ...] | None = omit_at(None)
-    # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
+    # of a truncated network: the number of its layers below a head; found, not set (A5.B has 5)
     depth: int | None = omit_at(None)
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class NetworkConfig(ABC):
         require(fits, f"network.{key}", getattr(self, key), wanted)
 
     def resolved(self, classes: int) -> "NetworkConfig":
-        """With all that a run's identity has to say, for a task of so many classes."""
+        """With all that a run's identity has to say, for a task with this number of classes."""
         return replace(self, outputs=self.outputs or classes)
 
     @property
@@ -79,13 +79,13 @@ class NetworkConfig(ABC):
 
     @property
     def whole(self) -> "NetworkConfig":
-        """The network that this one is cut short of, or itself."""
+        """The network that this one is truncated from, or itself."""
         return replace(self, depth=None)
 
     @property
     @abstractmethod
     def whole_depth(self) -> int:
-        """The layers of the network that is not cut short, its classifier included."""
+        """The number of layers of the whole network, its classifier included."""
 
     @property
     @abstractmethod

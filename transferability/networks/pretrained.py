@@ -1,4 +1,4 @@
-"""A base network that was trained elsewhere: its weights are given, from a file or by a library.
+"""A pretrained base network: its weights are in a file, or those of a library.
 
 Task A is then what the weights were trained on. What they are is the digest of their tensors; where
 they came from, and what is known about them, are labels.

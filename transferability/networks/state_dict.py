@@ -251,7 +251,7 @@ def _as_float32(found: dict[str, Tensor], path: Path, notes: list[str]) -> dict[
             raise UserError(f"weights={path}: {name} is sparse or quantised")
         if tensor.is_floating_point():
             if not tensor.isfinite().all():
-                raise UserError(f"weights={path}: {name} has values that are infinite or no number")
+                raise UserError(f"weights={path}: {name} has values that are infinite or NaN")
             if tensor.dtype != torch.float32:
                 types.add(str(tensor.dtype).removeprefix("torch."))
             tensor = tensor.float()

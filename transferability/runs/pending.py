@@ -57,8 +57,8 @@ class Pending:
             for s, why in failures
         ]
         raise UserError(
-            f"the loss of {len(failures)} of {len(self.specs)} networks became infinite or no "
-            f"number: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}; "
+            f"the loss of {len(failures)} of {len(self.specs)} networks became infinite or NaN: "
+            f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}; "
             f"{len(left) - len(failures)} that start from them were not trained, all others are "
             "finished. The same command tries these again; a smaller recipe.lr makes a new study"
         )

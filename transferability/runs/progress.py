@@ -1,4 +1,4 @@
-"""How far training is, for whoever watches: a note every few seconds, read by
+"""How far training is, for monitoring: a note every few seconds, read by
 ``experiments.status``, and lines of a log.
 
 No result depends on a note, and none is part of one. It lies in the folder of the last of the

@@ -3,8 +3,8 @@ for the same run.
 
 A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
 ``checkpoint-previous.safetensors``, and in one of the networks that train together
-``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (what it
-takes each validation and test image for; runs of before have none), ``metrics.jsonl``,
+``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (the
+class of each validation and test image; older runs have none), ``metrics.jsonl``,
 ``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
 why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
 is held by the process that trains the run, by a lock of the system (``flock``, on Windows
@@ -215,7 +215,7 @@ class Store:
         return load_tensors(checked_file(self.folder(spec), "weights.safetensors"))
 
     def predictions(self, spec: RunSpec) -> "dict[str, Tensor] | None":
-        """What a finished run takes each image for, see :func:`loop.predict`;
+        """The class that a finished run predicts for each image, see :func:`loop.predict`;
         None of a run that was finished before these were kept.
         """
         name = "predictions.safetensors"

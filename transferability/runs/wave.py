@@ -110,7 +110,7 @@ def make_cohorts(
 def _finish(
     cohort: Cohort, networks: int, store: Store, execution: Execution, trackers: Trackers
 ) -> None:
-    """Write the results of the networks of a cohort, of so many that trained side by side."""
+    """Write the results of the networks of a cohort; ``networks`` trained side by side."""
     for state, predicted in zip(cohort.states, predict(cohort, execution), strict=True):
         spec, images = state.spec, state.step * state.spec.recipe.batch_size
         made = provenance(spec, state.seconds, images, networks, execution)

@@ -37,7 +37,7 @@ _TREATMENT = re.compile(r"([ABR])n(\.?)B(\+\+?|~(all|[0-9]{1,3}))?")
 
 @dataclass(frozen=True)
 class Cell:
-    """One network: two integers and a source say everything, and whether it is cut short."""
+    """One network: two integers and a source say everything, and whether it is truncated."""
 
     target: str  # the task it is trained on: A, B or all
     # the task of the base network it starts from; "R" for untrained; None for a base

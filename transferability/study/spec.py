@@ -41,7 +41,7 @@ class RunSpec:
         classes: dataset classes of the target task.
         images_per_class: training images used of each class; None for all.
         cell: the network of the study, such as A3B+.
-        source: the network whose layers are copied, a run or one that is given: a base or, of the
+        source: the network whose layers are copied, a run or a pretrained one: a base or, of the
             second of two phases, the first; None where nothing is copied.
         all_images: whether it also trains on the task's validation and test images.
     """
@@ -95,7 +95,7 @@ class RunSpec:
     @property
     def base(self) -> "RunSpec | None":
         """The run that has to be finished before this one; None where nothing is copied,
-        or a given base is.
+        or a pretrained base is.
         """
         return self.source if isinstance(self.source, RunSpec) else None
 
@@ -106,12 +106,12 @@ class RunSpec:
 
     @property
     def given(self) -> PretrainedBase | None:
-        """The base that is given, which it starts from at first or second hand."""
+        """The pretrained base that it starts from, itself or through its source."""
         return self.source.given if isinstance(self.source, RunSpec) else self.source
 
 
 def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
-    """The base that runs of a study start from, where one is given."""
+    """The pretrained base that runs of a study start from, where there is one."""
     return next((s.given for s in specs if s.given), None)
 
 
@@ -142,8 +142,8 @@ def make_spec(
     ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
     (its source is the same task), a transfer's source is trained on the whole of the other task.
     ``source_recipe``: that of the network it starts from, where it is another one: the base or, of
-    the second of two phases, the first. ``given``: the base of task A, where the split has no such
-    task.
+    the second of two phases, the first. ``given``: the pretrained base of task A, where the split
+    has no such task.
 
     Raises:
         UserError: the split has no such task, or the network does not fit the task,

@@ -37,7 +37,7 @@ class TaskLoader:
     Args:
         dataset: the packed images.
         classes: dataset classes of the task; their order gives the labels 0..K-1.
-        images_per_class: train on the first so many images a class only; None for all.
+        images_per_class: train on the first images of each class, this many; None for all.
         all_images: train on validation and test images as well.
         seed: of the order, crops and mirrors.
         crop: pixels a side of what the networks see.

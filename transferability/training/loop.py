@@ -47,8 +47,8 @@ def train(
     """Train every network of ``cohorts`` to the end of their common recipe.
 
     Networks may stand at different steps (after a crash): each joins when the others have reached
-    it. A network whose loss is no number any more, or explodes, leaves its cohort at the next
-    evaluation or checkpoint; the others do not notice.
+    it. A network whose loss diverges or is NaN leaves its cohort at the next evaluation or
+    checkpoint; the others do not notice.
 
     Args:
         save: called with a state when it should be checkpointed.
@@ -94,7 +94,9 @@ def train(
 
 
 class _Checkpoints:
-    """When states are saved: after so many ``seconds``, or SAVING times what saving took."""
+    """When states are saved: ``seconds`` after the last time, or SAVING times as long as that
+    took.
+    """
 
     def __init__(self, seconds: float, save: Callable[[TrainState], None]):
         self.seconds, self._save = seconds, save
@@ -141,7 +143,7 @@ def _drop_failed(cohorts: list[Cohort], fail: Callable[[TrainState, dict], None]
 class _Score:
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
-    labels: list[Tensor] = field(default_factory=list)  # what each image is taken for
+    labels: list[Tensor] = field(default_factory=list)  # predicted, of each image
 
 
 def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> None:
@@ -183,8 +185,8 @@ def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> Non
 
 
 def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
-    """What each network of a cohort takes every validation image for, and every test image where
-    there are any.
+    """The class that each network of a cohort predicts for every validation image, and for every
+    test image where there are any.
 
     Returns:
         A dictionary a network, in the order of the states: ``validation``, ``test`` -> the label,

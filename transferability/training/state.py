@@ -80,7 +80,7 @@ class TrainState:
         self.loss = loss.detach()
 
     def failure(self) -> dict[str, Any] | None:
-        """Where the loss stopped to be a number, or exploded; None while all is well."""
+        """Where the loss became NaN or diverged; None while all is well."""
         step = int(self.diverged_at)
         if step >= self.spec.recipe.steps:
             return None
@@ -124,8 +124,8 @@ class TrainState:
 
 
 def record_losses(loss: Tensor, loss_sum: Tensor, diverged_at: Tensor, step: int) -> None:
-    """Add the losses of ``step`` to their sums, and note where one is no number any
-    more, or exploded.
+    """Add the losses of ``step`` to their sums, and note where one is NaN or
+    diverged.
 
     In place and on the device, so that no step waits for it;
     of one network, or of several in tensors of one shape.

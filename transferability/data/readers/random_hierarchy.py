@@ -4,7 +4,7 @@ After Cagnetta et al., "How deep neural networks learn compositional data: the r
 model" (Phys. Rev. X 2024). A class expands by one of m rules into 2x2 symbols of the level below,
 each of those into 2x2, and so on; the terminals (level 0) are small Gabor patches and colour blobs.
 Two families of classes share the rules of the lowest ``shared_levels`` levels and have their own
-above: so we know at which level features of one family stop to serve the other.
+above: so we know at which level features of one family stop serving the other.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is known about weights that were trained elsewhere, beside their values."""
+"""What is known about pretrained weights in addition to their values."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -69,7 +69,7 @@ class PretrainedInfo:
 
 @dataclass(frozen=True)
 class PretrainedBase:
-    """The base network A whose weights are given: what it is, without its tensors.
+    """A pretrained base network A: what it is, without its tensors.
 
     Attributes:
         weights: the file, or the library's name for them.
@@ -93,7 +93,7 @@ class PretrainedBase:
         return [f"Base A is given: {name} ({what})", *self.facts.lines()]
 
     def adapted(self, network: NetworkConfig) -> NetworkConfig:
-        """``network`` with the input that layer 1 of the given base was trained on."""
+        """``network`` with the input that layer 1 of the pretrained base was trained on."""
         keys = ("channel_mean", "channel_std", "input_scale")
         return replace(network, **{key: getattr(self.network, key) for key in keys})
 
