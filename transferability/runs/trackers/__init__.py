@@ -88,8 +88,10 @@ class Trackers:
 
     def log(self, spec: RunSpec, metrics: list[dict[str, Any]]) -> None:
         """All evaluations of a network so far."""
-        new = metrics[self._told[spec.run_id] :]
-        if new:
+        told = self._told.get(spec.run_id)
+        if told is None:  # it has failed
+            return
+        if new := metrics[told:]:
             self._told[spec.run_id] = len(metrics)
             self._each(self._log, spec, new)
 
