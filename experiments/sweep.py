@@ -151,7 +151,7 @@ def _wait_for_slurm(logs: Path) -> None:
         queue = subprocess.run(
             ["squeue", "--me", "--noheader", "--array", "--format=%i"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         if queue.returncode == 0 and mine.isdisjoint(queue.stdout.split()):
             return

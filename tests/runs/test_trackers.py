@@ -284,6 +284,18 @@ def test_one_that_fails_during_training_is_told_once_and_loses_nothing(
     assert [store.metrics(s) for s in specs] == [trained(specs).metrics(s) for s in specs]
 
 
+@needs["mlflow"]
+def test_a_network_that_fails_is_failed_there_too(spec_of, dataset, tmp_path):
+    store, well = Store(tmp_path / "runs"), spec_of("baseB")
+    ill = spec_of("baseB", recipe={"lr": 1e6})
+    with pytest.raises(UserError, match="the loss of 1 of 2 networks"):
+        trackers = Trackers(settings("mlflow", tmp_path))
+        train_missing([well, ill], store, dataset, CPU, trackers=trackers)
+    check("mlflow", tmp_path, store, well)
+    own, evaluations, state = from_mlflow(tmp_path, ill)
+    assert (own["learning_rate"], evaluations, state) == ("1000000.0", [], "FAILED")
+
+
 def test_nothing_to_train_asks_no_tracker(spec_of, dataset, trained, tmp_path):
     store = trained([spec_of("baseB")])
     trackers = Trackers(TrackersConfig(mlflow=MlflowConfig("trial", "http://127.0.0.1:9")))

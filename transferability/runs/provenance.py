@@ -68,7 +68,7 @@ def _commit() -> str | None:
             ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
             cwd=where,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
     except FileNotFoundError:
         return None

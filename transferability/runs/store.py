@@ -113,10 +113,12 @@ class Store:
         # stays: a process that dies here leaves no more than one that does not
         path = self.root / ".lock"
         try:
-            with FileLock(path, timeout=0) as first, FileLock(path, timeout=0):
+            with FileLock(path, timeout=0) as lock:
+                why = "has no locks"
                 # a file that stands for a lock, where there are none, outlives its process
-                soft = isinstance(first, SoftFileLock)
-                why = "has no locks" if soft else "has locks that keep nobody out"
+                if not isinstance(lock, SoftFileLock):
+                    with FileLock(path, timeout=0):
+                        why = "has locks that keep nobody out"
         except Timeout:  # of the second; or of the first, where another process is trying right now
             return
         except OSError as error:

@@ -87,8 +87,11 @@ class Trackers:
                 self.end(spec, "stopped")
 
     def log(self, spec: RunSpec, metrics: list[dict[str, Any]]) -> None:
-        """All evaluations of a network so far; of one that has ended, nothing is new."""
-        if new := metrics[self._told.get(spec.run_id, len(metrics)) :]:
+        """All evaluations of a network so far."""
+        told = self._told.get(spec.run_id)
+        if told is None:  # it has failed
+            return
+        if new := metrics[told:]:
             self._told[spec.run_id] = len(metrics)
             self._each(self._log, spec, new)
 
