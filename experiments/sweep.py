@@ -33,6 +33,7 @@ from transferability.console import pluralize
 from transferability.data.packed import dataset_of
 from transferability.errors import UserError
 from transferability.runs.store import Store
+from transferability.signals import POSIX
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
 from transferability.study.jobs import group_into_jobs, with_bases
@@ -115,7 +116,12 @@ def _multirun(overrides: list[str]) -> None:
     # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on,
     # each counts alone.
     other: dict[int, int] = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
-    before = {n: signal.signal(n, lambda n, _: process.send_signal(other[n])) for n in other}
+
+    def pass_on(number: int, _: object) -> None:
+        if POSIX:  # on Windows Ctrl-C has reached it by itself
+            process.send_signal(other[number])
+
+    before = {n: signal.signal(n, pass_on) for n in other}
     try:
         if process.wait() in (STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
@@ -150,6 +156,6 @@ def _describe(job: list[RunSpec]) -> str:
 def _log_of(logs: Path | None, number: int) -> str:
     """The log of a job, if it began one: its first line of ours says which job it is."""
     for path in sorted(logs.glob("*/*_log.*")) if logs else []:
-        if re.search(rf"\b{JOB} {number}$", path.read_text(errors="replace"), re.M):
+        if re.search(rf"\b{JOB} {number}$", path.read_text("utf-8", "replace"), re.M):
             return f", log {path}"
     return ""
