@@ -4,12 +4,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
@@ -27,6 +28,7 @@ from transferability.study.config import Config, load
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
 conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
 STOPPED = 130  # exit status after Ctrl-C
+JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent
 # installed; a checkout
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
@@ -71,7 +73,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
                 config.words = tuple(HydraConfig.get().overrides.task)  # type: ignore[misc]
                 main(config)
         except (UserError, OmegaConfBaseException) as error:
-            status = _fail(plainly(str(error)))
+            status = _fail(plainly(error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the launcher goes on with the other jobs
             sys.exit(status)
@@ -96,16 +98,8 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         try:
             composed()
-        except OverrideParseException as error:
-            sys.exit(_fail(how_to_quote(error)))
         except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
-            cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-            extra = (
-                "this launcher needs pip install '.[slurm]': "
-                if "hydra/launcher/submitit_" in str(error)
-                else ""
-            )
-            sys.exit(_fail(f"{extra}{plainly(f'{error} {cause or str()}')}"))
+            sys.exit(_fail(_refusal(error)))
         except UserError as error:  # of a job, whose own line is in its log
             if not stopping.stop_requested():
                 sys.exit(_fail(str(error)))
@@ -119,6 +113,31 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             sys.exit(_stopped())
 
     return run
+
+
+def configuration(words: Sequence[str]) -> Config:
+    """The configuration that these words of a command line make.
+
+    Raises:
+        UserError: there is no such setting, or its value is not possible.
+    """
+    typed = as_typed(list(words))
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = load(compose("config", typed))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_refusal(error)) from error
+    config.words = tuple(typed)  # type: ignore[misc]  # a ClassVar, so that it is no setting
+    return config
+
+
+def _refusal(error: HydraException | OmegaConfBaseException) -> str:
+    """What is wrong with the words of a command."""
+    if isinstance(error, OverrideParseException):
+        return how_to_quote(error)
+    slurm = "hydra/launcher/submitit_" in str(error)
+    extra = "this launcher needs pip install '.[slurm]': " if slurm else ""
+    return f"{extra}{plainly(error)}"
 
 
 def help_of(module: ModuleType) -> str:

@@ -1,7 +1,6 @@
 """How long a race may take still, and how long what it trains next will."""
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -44,7 +43,7 @@ class Clock:
             while not ended.wait(min(max(self.left, 0.0), LOOKS)):
                 if self.left <= 0:
                     self.over = True
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)  # os.kill would end it on Windows
                     return
 
         threading.Thread(target=wait, daemon=True).start()

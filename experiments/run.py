@@ -13,6 +13,7 @@ recipe.steps=N       training steps; recipe.lr=RATE, recipe.batch_size=N
 weights=FILE         base A was trained elsewhere (with split=pretrained)
 store=FOLDER         where networks are kept (runs/)
 device=cuda:1        where they train; threads=N on a CPU
+tracker=NAME         where curves go while they train: csv, tensorboard, mlflow, wandb
 """
 
 from experiments.cli import run_module
@@ -24,6 +25,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from experiments.cli import JOB
 from experiments.plan import UnpackedImagenet, print_plan
 from transferability.data.mirrors import warn_of_mirrored
 from transferability.data.packed import PackedDataset, dataset_of
@@ -38,6 +40,8 @@ SHOWN = 8  # results named at the end
 
 
 def main(config: Config) -> None:
+    if config.job is not None:
+        log.info("%s %d", JOB, config.job)
     planned = (
         config.mode == "plan"
         and config.dataset.kind == "imagenet"
@@ -96,9 +100,11 @@ def plan(
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
     """Train ``specs``, and print what came of them."""
     from transferability.runs.runner import train_missing
+    from transferability.runs.trackers import Trackers
     from transferability.training.execution import execution_of
 
-    train_missing(specs, store, dataset, execution_of(config), config.sources)
+    execution, trackers = execution_of(config), Trackers(config.tracker)
+    train_missing(specs, store, dataset, execution, config.sources, trackers)
     for spec in specs[:SHOWN]:
         print(
             f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  "

@@ -17,8 +17,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
     raise SystemExit(run_module(__spec__.name))
 
 import logging
-import pickletools
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -29,11 +28,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from experiments.cli import STOPPED
+from experiments.cli import JOB, STOPPED
 from transferability.console import pluralize
 from transferability.data.packed import dataset_of
 from transferability.errors import UserError
 from transferability.runs.store import Store
+from transferability.signals import POSIX
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
 from transferability.study.jobs import group_into_jobs, with_bases
@@ -99,7 +99,9 @@ def _train(
         _wait_for_slurm(logs)
     if not (failed := unfinished()):
         return []
-    lines = [f"job={n} ({_describe(phase[n])}{_log_of(logs, n)})" for n in failed[:SHOWN]]
+    lines = [
+        f"job={n} ({_describe(phase[n])}{_log_of(logs, n, left.index(n))})" for n in failed[:SHOWN]
+    ]
     more = "; ..." if len(failed) > SHOWN else ""
     return [
         f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}{more}"
@@ -116,7 +118,12 @@ def _multirun(overrides: list[str]) -> None:
     # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on,
     # each counts alone.
     other: dict[int, int] = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
-    before = {n: signal.signal(n, lambda n, _: process.send_signal(other[n])) for n in other}
+
+    def pass_on(number: int, _: object) -> None:
+        if POSIX:  # on Windows Ctrl-C has reached it by itself
+            process.send_signal(other[number])
+
+    before = {n: signal.signal(n, pass_on) for n in other}
     try:
         if process.wait() in (STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
@@ -133,22 +140,14 @@ def _new_folder(store: Store, what: str) -> Path:
 
 
 def _wait_for_slurm(logs: Path) -> None:
-    """Return when no job of this multirun is in the queue: the launcher leaves at the
-    first that dies.
-
-    The name of a job's folder is its number in the queue.
+    """Return when every job of this multirun has ended: the launcher leaves at the first that
+    dies. The name of a job's folder is its number in the queue.
     """
-    if shutil.which("squeue") is None:
-        return
-    mine = {folder.name for folder in logs.iterdir()}
-    while True:
-        queue = subprocess.run(
-            ["squeue", "--me", "--noheader", "--array", "--format=%i"],
-            capture_output=True,
-            text=True,
-        )
-        if queue.returncode == 0 and mine.isdisjoint(queue.stdout.split()):
-            return
+    from submitit import SlurmJob
+
+    numbers = [call.parent.name for call in logs.glob("*/*_submitted.pkl")]
+    jobs: list[SlurmJob] = [SlurmJob(logs / "%j", number) for number in numbers]
+    while not all(job.done(force_check=True) for job in jobs):
         time.sleep(QUEUE_POLL_SECONDS)
 
 
@@ -157,11 +156,12 @@ def _describe(job: list[RunSpec]) -> str:
     return f"{' & '.join(names)}, {pluralize(len(job), 'network')}"
 
 
-def _log_of(logs: Path | None, number: int) -> str:
-    """Where submitit has put the log of a job, if it began one: beside its pickled call,
-    which holds its overrides.
+def _log_of(logs: Path | None, number: int, place: int) -> str:
+    """The log of a job, if it began one: it says which job it is. That of one that died before it
+    could is told by its ``place`` in the array of Slurm.
     """
-    for call in logs.glob("*/*_submitted.pkl") if logs else []:
-        if any(value == f"job={number}" for _, value, _ in pickletools.genops(call.read_bytes())):
-            return "".join(f", log {path}" for path in sorted(call.parent.glob("*_log.*"))[:1])
-    return ""
+    paths = sorted(logs.glob("*/*_log.*")) if logs else []
+    said = rf"\b{JOB} {number}$"
+    own = [p for p in paths if re.search(said, p.read_text("utf-8", "replace"), re.M)]
+    own = own or [p for p in paths if p.parent.name.endswith(f"_{place}")]
+    return f", log {own[0]}" if own else ""

@@ -12,7 +12,7 @@ from transferability.data.packed import PackedDataset
 from transferability.runs.probes import features_of_wave
 from transferability.runs.store import Store
 from transferability.study.spec import RunSpec
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 
 MEASURES = {"knn": "k nearest neighbors", "logme": "LogME", "h_score": "regularized H-score"}
 

@@ -21,7 +21,6 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 import copy
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -51,6 +50,7 @@ from experiments.benchmarks.timing import (
     untrained_cohort,
 )
 from transferability.data.packed import dataset_of
+from transferability.signals import POSIX
 from transferability.study import cells
 from transferability.study.config import Config
 from transferability.study.spec import RunSpec, make_spec
@@ -231,13 +231,16 @@ def print_memory(
 
     A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
     """
-    rows = [["nothing trained: imports only", f"{_in_child(_peak, resource.RUSAGE_SELF):,.0f}", ""]]
+    if not POSIX:
+        print("4. Peak memory of training: not measured on Windows")
+        return
+    rows = [["nothing trained: imports only", f"{in_child(_peak):,.0f}", ""]]
     for size in sizes:
         chosen = specs[:: len(specs) // size][:size]
         rows.append(
-            [f"lockstep, a cohort of {size}", f"{_in_child(cohort_peak, config, chosen):,.0f}", ""]
+            [f"lockstep, a cohort of {size}", f"{in_child(cohort_peak, config, chosen):,.0f}", ""]
         )
-    own, worker = _in_child(plain_peak, config, folder)
+    own, worker = in_child(plain_peak, config, folder)
     rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
     table(
         "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed "
@@ -252,7 +255,7 @@ def print_memory(
 def cohort_peak(config: Config, specs: list[RunSpec]) -> float:
     """Peak resident MiB of this process after a few lockstep steps of ``specs``."""
     step_seconds([untrained_cohort(config, specs)], execution_of(config), STEPS)
-    return _peak(resource.RUSAGE_SELF)
+    return _peak()
 
 
 def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
@@ -262,17 +265,20 @@ def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
     device, outputs = execution_of(config).device, len(list(folder.iterdir()))
     with closing(plain_batches(folder, config, np.zeros(3))) as batches:
         plain_training(batches, 0, outputs, config, device, STEPS)
-    return _peak(resource.RUSAGE_SELF), _peak(resource.RUSAGE_CHILDREN)
+    return _peak(), _peak("RUSAGE_CHILDREN")
 
 
-def _in_child(function: Callable, *args: Any) -> Any:
+def in_child(function: Callable, *args: Any) -> Any:
     """``function(*args)`` in a fresh process, which ends afterwards."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         return child.submit(function, *args).result()
 
 
-def _peak(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+def _peak(who: str = "RUSAGE_SELF") -> float:
+    import resource  # which Windows lacks
+
+    peak = resource.getrusage(getattr(resource, who)).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def main(
@@ -283,7 +289,7 @@ def main(
     memory_sizes: tuple[int, ...] | None = None,
 ) -> None:
     """Print all tables."""
-    specs = _in_child(cohort_specs, config)  # which packs the embedded images at first use
+    specs = in_child(cohort_specs, config)  # which packs the embedded images at first use
     if memory_sizes is None:
         memory_sizes = (1, cohort_sizes(config)[-1], len(specs))
     print(
@@ -293,7 +299,7 @@ def main(
         "ratios carry over to another machine,\nnetwork-images/s do not."
     )
     with tempfile.TemporaryDirectory() as name:
-        files = _in_child(export_images, config, specs, Path(name))
+        files = in_child(export_images, config, specs, Path(name))
         print_memory(config, specs, Path(name), memory_sizes)
         print_speed(
             config,

@@ -104,7 +104,7 @@ def pooled(x: Tensor, token_pool: str = MEAN) -> Tensor:
 
 
 class LinearProbeHead(nn.Module):
-    """What a network that is cut short ends with: :func:`pooled`, standardized, and a linear
+    """The head of a truncated network: :func:`pooled`, standardized, and a linear
     classifier.
 
     Standardized by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked

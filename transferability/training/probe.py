@@ -88,9 +88,15 @@ class Samples:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel, (channels,) float32."""
-        mean = sum((x.double().sum(0) for x, _ in self), torch.zeros(())) / self.count
-        var = sum(((x - mean).square().sum(0) for x, _ in self), torch.zeros(())) / self.count
-        return mean.float(), var.float()
+
+        def mean_of(change: Callable[[Tensor], Tensor]) -> Tensor:
+            total, device = torch.zeros(self.channels, dtype=torch.float64), None
+            for x, _ in self:
+                total, device = total + change(x).sum(0).cpu(), x.device
+            return (total / self.count).float().to(device)
+
+        mean = mean_of(lambda x: x)
+        return mean, mean_of(lambda x: (x - mean).square())
 
 
 @dataclass(frozen=True)
@@ -229,7 +235,7 @@ def _path(
                 rest /= of.count
                 gradient += torch.cat([(rest.T @ x).flatten(), rest.sum(0)])
             loss += strength / 2 * float(weight.square().sum())
-            return loss, gradient.double().cpu().numpy()
+            return loss, gradient.cpu().double().numpy()
 
         options = {"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-5}
         found = minimize(loss_and_gradient, flat, jac=True, method="L-BFGS-B", options=options)
