@@ -73,7 +73,9 @@ class Job:
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights without the classifier."""
-        head = timm.get_pretrained_cfg(self.model).classifier
+        config = timm.get_pretrained_cfg(self.model)
+        assert config is not None  # of weights that were loaded before
+        head = config.classifier
         found = safetensors.torch.load_file(self.weights)
         return {name: t for name, t in found.items() if not name.startswith(f"{head}.")}
 
