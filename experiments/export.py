@@ -6,7 +6,7 @@ python -m experiments.export run=runs/FOLDER out=flowers.pt2
 
 A file of weights can be given to others as weights=flowers.safetensors: layers that are copied from
 it are, bit for bit, those that were copied from the run. A program needs torch alone, and can be
-written of networks that are cut short, too:
+written of truncated networks, too:
 
 torch.export.load("flowers.pt2").module()(images)   # (B, 3, side, side) from 0 to 1 -> logits
 
