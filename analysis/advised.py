@@ -101,10 +101,7 @@ class Answer:
             said.append(self.few)
         for what, other in (("linear probe", self.probe), ("training from scratch", self.scratch)):
             if other is not None and other.run != best.run:
-                said.append(
-                    f"It is {_points(other)} above the best {what} ({name(other)}: "
-                    f"{other.test:.3f})."
-                )
+                said.append(f"It is {_apart(other, what)} ({name(other)}: {other.test:.3f}).")
         cheap = self.cheapest
         if cheap is not None:
             said.append(
@@ -151,8 +148,13 @@ def name(row: pd.Series) -> str:
     return f"{row.cell}, {optimizer}, {row.steps} steps, rate {row.rate:g}"
 
 
-def _points(row: pd.Series) -> str:
-    return f"{row.behind:.3f} [{row.behind_low:.3f}, {row.behind_high:.3f}]"
+def _apart(row: pd.Series, what: str) -> str:
+    """How far the best is above or below a row."""
+    if row.behind >= 0:
+        low, high = row.behind_low, row.behind_high
+        return f"{row.behind:.3f} [{low:.3f}, {high:.3f}] above the best {what}"
+    low, high = -row.behind_high, -row.behind_low
+    return f"{-row.behind:.3f} [{low:.3f}, {high:.3f}] below the best {what}"
 
 
 def _seeds(count: int) -> str:

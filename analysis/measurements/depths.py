@@ -47,7 +47,7 @@ def depths(
             there = features.layer(n, few).numpy()
             row[name] = knn(own, labels, there, truth) if len(few) else float("nan")
         found.append(row)
-    return pd.DataFrame(found)
+    return pd.DataFrame(found)[["n", "knn", "knn_test", "logme", "h_score"]]
 
 
 def agreement(told: pd.DataFrame) -> list[str]:

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 
+from analysis import advised as advised_answer
 from analysis.statistics.paired import covering_choice
 from experiments import advise, export, run
 from experiments.cli import command
@@ -352,3 +354,15 @@ def test_the_interval_of_the_choice_covers_it():
 def test_what_is_not_said_is_asked_for(words, why):
     with pytest.raises(UserError, match=why):
         of_advice(words)
+
+
+@pytest.mark.parametrize(
+    ("behind", "low", "high", "said"),
+    [
+        (0.05, 0.01, 0.09, "0.050 [0.010, 0.090] above the best linear probe"),
+        (-0.05, -0.09, 0.01, "0.050 [-0.010, 0.090] below the best linear probe"),
+    ],
+)
+def test_what_is_worse_is_called_below(behind, low, high, said):
+    row = pd.Series({"behind": behind, "behind_low": low, "behind_high": high})
+    assert advised_answer._apart(row, "linear probe") == said
