@@ -216,7 +216,6 @@ def _rival(
         "images": str(_export(dataset, folder / "images")),
         "weights": str(config.weights),
         "model": given.network.model,
-        "packed": dataset.image_size,
         "size": config.network.input_size,
         "mean": mean,
         "std": std,

@@ -36,7 +36,7 @@ class Job:
     Attributes:
         tool: one of TOOLS.
         images: a folder with train, val and test, a folder a class, files named by their row.
-        packed, size: pixels a side of the files, and of what the network sees.
+        size: pixels a side of what the network sees.
         seconds: processor time, user and system, of all of this process.
         out: the file that is written.
     """
@@ -45,7 +45,6 @@ class Job:
     images: str
     weights: str
     model: str
-    packed: int
     size: int
     mean: list[float]
     std: list[float]
