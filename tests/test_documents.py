@@ -20,7 +20,7 @@ from transferability.study.config import load
 ROOT = CONF.parent
 TOUR = ROOT / "docs/tour.ipynb"
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md"), TOUR]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md"), TOUR]
 )
 
 
