@@ -27,6 +27,7 @@ from transferability.study.config import Config, load
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
 conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
 STOPPED = 130  # exit status after Ctrl-C
+JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent
 # installed; a checkout
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
@@ -71,7 +72,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
                 config.words = tuple(HydraConfig.get().overrides.task)  # type: ignore[misc]
                 main(config)
         except (UserError, OmegaConfBaseException) as error:
-            status = _fail(plainly(str(error)))
+            status = _fail(plainly(error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the launcher goes on with the other jobs
             sys.exit(status)
@@ -99,13 +100,12 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
         except OverrideParseException as error:
             sys.exit(_fail(how_to_quote(error)))
         except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
-            cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
             extra = (
                 "this launcher needs pip install '.[slurm]': "
                 if "hydra/launcher/submitit_" in str(error)
                 else ""
             )
-            sys.exit(_fail(f"{extra}{plainly(f'{error} {cause or str()}')}"))
+            sys.exit(_fail(f"{extra}{plainly(error)}"))
         except UserError as error:  # of a job, whose own line is in its log
             if not stopping.stop_requested():
                 sys.exit(_fail(str(error)))

@@ -20,7 +20,7 @@ from transferability.training.state import measure_statistics
 
 TEXT = (ROOT / "docs/fidelity.md").read_text()
 TABLE = TEXT.partition("## What a reimplementation needs")[2].partition("## ")[0]
-ROWS = dict(re.findall(r"^\| (.+?) \| (.+?) \| `test_\w+\.py` \|$", TABLE, re.M))
+ROWS = dict(re.findall(r"^\| (.+?) \| (.+?) \| `[\w/]*test_\w+\.py` \|$", TABLE, re.M))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def recipe(**settings):
 
 
 def test_every_test_that_the_page_names_is_there():
-    named = set(re.findall(r"`(test_\w+\.py)`", TEXT))
+    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", TEXT))
     assert len(ROWS) > 10 and len(named) > 8
     assert {name for name in named if not (ROOT / "tests" / name).exists()} == set()
 

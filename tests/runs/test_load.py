@@ -1,0 +1,110 @@
+"""A finished run in Python: the same accuracy as was measured, class names, features, filters."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import CPU, shrunk
+from tests.helpers import equal
+from transferability import load_run
+from transferability.data.pack import pack
+from transferability.errors import UserError
+from transferability.runs.runner import make_cohorts
+from transferability.runs.store import Store
+from transferability.training.state import one_thread
+
+
+@pytest.fixture(scope="module", params=["channel", "image"])
+def spec_and_store(request, spec_of, trained):
+    spec = spec_of("A3B+", network={"mean": request.param})
+    return spec, trained([spec])
+
+
+def test_a_loaded_run_is_right_as_often_as_was_measured(spec_and_store, dataset):
+    spec, store = spec_and_store
+    run = load_run(store.folder(spec))
+    rows = dataset.val_rows(list(spec.classes))
+    with torch.no_grad(), one_thread():
+        found = run(torch.from_numpy(dataset.read_rows(rows))).argmax(1).numpy()
+    names = [run.classes[label] for label in found]
+    right = np.mean(
+        [
+            name == dataset.classes[k].name
+            for name, k in zip(names, dataset.labels[rows], strict=True)
+        ]
+    )
+    assert right == run.metrics[-1]["val_top1"] == store.metrics(spec)[-1]["val_top1"]
+    assert (
+        equal(dict(run.network.state_dict()), store.weights(spec))
+        and run.spec == spec
+        and not run.training
+    )
+
+
+def test_images_are_preprocessed_as_they_were_packed(spec_and_store, dataset, tmp_path):
+    spec, store = spec_and_store
+    run = load_run(str(store.folder(spec)))
+    packed = dataset.read_rows(dataset.val_rows(list(spec.classes))[:2])
+    Image.fromarray(packed[0]).save(tmp_path / "a.png")
+    images = run.preprocess(tmp_path / "a.png", Image.fromarray(packed[1]))
+    assert torch.equal(images, torch.from_numpy(packed))
+    assert run.preprocess(np.zeros((40, 90, 3), np.uint8)).shape == (1, 16, 16, 3)
+    assert run.filters.shape == (4, 3, 5, 5)
+    with torch.no_grad():
+        features = [run.features(images, layer) for layer in range(9)]
+        assert torch.equal(run(images), features[8]) and features[8].shape == (2, len(run.classes))
+        assert features[0].shape == (2, 3, 14, 14) and torch.equal(
+            run.network.layers[2](features[2]), features[3]
+        )
+
+
+def test_the_images_of_a_task_come_with_their_classes(spec_and_store, dataset, tmp_path):
+    spec, store = spec_and_store
+    run = load_run(store.folder(spec))
+    for part, start, count in (("train", 0, 12), ("val", dataset.n_train, 5)):
+        images, truth = run.images_of(dataset, part)
+        assert torch.bincount(truth).tolist() == [count] * len(spec.classes)
+        first = next(r for r in range(start, 999) if dataset.labels[r] in spec.classes)
+        assert torch.equal(images[0], torch.from_numpy(dataset.images[first].copy()))
+        assert run.classes[truth[0]] == dataset.classes[dataset.labels[first]].name
+    with torch.no_grad(), one_thread():
+        right = (run(images).argmax(1) == truth).double().mean().item()
+    assert right == run.metrics[-1]["val_top1"]
+    assert [len(found) for found in run.images_of(dataset, "test")] == [0, 0]
+    with pytest.raises(UserError, match="was trained on other images"):
+        run.images_of(pack(shrunk(tmp_path, "dataset.grammar.seed=1").dataset), "val")
+
+
+def test_what_is_not_finished_or_says_no_names_is_one_clear_line(
+    spec_of, trained, dataset, tmp_path
+):
+    spec = spec_of("baseB")
+    store = Store(tmp_path)
+    lock = store.lock(spec)
+    (cohort,) = make_cohorts([spec], store, dataset, CPU)
+    lock.release()
+    with pytest.raises(UserError, match="is not finished"):
+        load_run(store.folder(spec))
+    m = cohort.states[0]
+    store.finish(spec, m.network.state_dict(), [], {"seconds": 1.0}, {})
+    with pytest.raises(UserError, match="trained by an older version"):
+        load_run(store.folder(spec))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_run(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [
+        ("transferability.errors", "torch"),
+        ("experiments.run", "torchvision"),
+        pytest.param("analysis.report", "torchvision", marks=pytest.mark.slow),
+    ],
+)
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used(imported, absent):
+    code = f"import sys, {imported}; sys.exit({absent!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
