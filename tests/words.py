@@ -25,7 +25,11 @@ FILES = [
     *ROOT.glob("results/**/*.md"),
     *ROOT.glob("conf/**/*.yaml"),
     ROOT / "Makefile",
-    *(p for folder in ("transferability", "experiments", "analysis") for p in ROOT.glob(f"{folder}/**/*.py")),
+    *(
+        p
+        for folder in ("transferability", "experiments", "analysis")
+        for p in ROOT.glob(f"{folder}/**/*.py")
+    ),
     *ROOT.glob("analysis/*.j2"),
 ]
 
