@@ -55,7 +55,7 @@ def keep_earlier(tables: StudyResults, earlier: StudyResults) -> StudyResults:
         | {"finished": max(filter(None, (about["finished"] for about in abouts)), default=None)},
         results,
         joined("curves", ["run"], ["step"], results.run[results.in_study]),
-        _first_filters(results, tables.filters, earlier.filters),
+        first_filters(results, tables.filters, earlier.filters),
         joined("similarity", ["run_a", "run_b"], ["pair", "layer"], results.run),
         joined("activity", ["run"], ["layer"], results.run),
         tables.predictors if len(tables.predictors) else earlier.predictors,
@@ -63,17 +63,16 @@ def keep_earlier(tables: StudyResults, earlier: StudyResults) -> StudyResults:
     )
 
 
-def _first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
-    """The table that shows the bases which :func:`first_layer_filters` would choose if all
-    weights were there.
+def first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """The table, of the two, whose split and seed :func:`first_layer_filters` would choose before
+    the other's if all weights were there.
     """
     bases = results[(results.treatment == "base") & (results.state == "done")]
-    if bases.empty:
-        return new
-    chosen = bases.groupby(["split", "seed"], sort=False).size().idxmax()
-    for table in (new, old):
-        if len(table) and (table.split.iloc[0], table.seed.iloc[0]) == chosen:
-            return table
+    counts = bases.groupby(["split", "seed"], sort=False).size()
+    for chosen in counts.sort_values(ascending=False, kind="stable").index:
+        for table in (new, old):
+            if len(table) and (table.split.iloc[0], table.seed.iloc[0]) == chosen:
+                return table
     return new
 
 
