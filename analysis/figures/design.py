@@ -1,4 +1,4 @@
-"""The experimental design as a picture: which layers a network copies,
+"""The experimental design as a image: which layers a network copies,
 freezes and trains (the paper's figure 1).
 """
 
@@ -84,7 +84,7 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
         axes,
         LEFT,
         3.83,
-        f"Chop after layer n (here {n}), add fresh layers, train on B:",
+        f"Chop after layer n (here {n}), add randomly initialized layers, train on B:",
         style="italic",
     )
     _named(axes, LEFT, 3.56, "BnB:", "do layers that grew up together need each")
