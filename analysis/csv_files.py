@@ -69,7 +69,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     safe = table.astype(whole).map(lambda value: f"'{value}" if _is_formula(value) else value)
     rounded = safe.round(12)
     rounded = rounded.assign(**{name: rounded[name] + 0.0 for name in rounded.select_dtypes(float)})
-    write_atomic(path, rounded.to_csv(index=False, float_format="%.6f"))
+    write_atomic(path, rounded.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:

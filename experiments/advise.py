@@ -56,6 +56,7 @@ from transferability.errors import UserError
 from transferability.networks.pretrained import load_pretrained
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.trackers import Trackers
 from transferability.study.config import Config
 from transferability.study.jobs import with_bases
 from transferability.study.recipe import LBFGS
@@ -99,6 +100,7 @@ class Advising:
             recipe = replace(recipe, mirror=False)
         self.task = Task(self.dataset, config.network, recipe, pretrained)
         self.store, self.execution = Store(config.store), execution_of(config)
+        self.trackers = Trackers(config.tracker)
         self.speed = Speed(Cost(self.store, self.dataset, self.execution))
         self.stage = "packed"
         self.known: Answer | None = None
@@ -154,7 +156,8 @@ class Advising:
         probes = specs[0].recipe.optimizer == LBFGS
         with nullcontext() if probes else self.speed.measured(left):
             try:
-                train_missing(specs, self.store, self.dataset, self.execution)
+                how = self.execution, "train", self.trackers
+                train_missing(specs, self.store, self.dataset, *how)
             except UserError as error:  # of networks that failed the race does without
                 if not any(map(self.store.failure, left)):
                     raise

@@ -4,12 +4,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
@@ -97,15 +98,8 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         try:
             composed()
-        except OverrideParseException as error:
-            sys.exit(_fail(how_to_quote(error)))
         except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
-            extra = (
-                "this launcher needs pip install '.[slurm]': "
-                if "hydra/launcher/submitit_" in str(error)
-                else ""
-            )
-            sys.exit(_fail(f"{extra}{plainly(error)}"))
+            sys.exit(_fail(_refusal(error)))
         except UserError as error:  # of a job, whose own line is in its log
             if not stopping.stop_requested():
                 sys.exit(_fail(str(error)))
@@ -119,6 +113,31 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
             sys.exit(_stopped())
 
     return run
+
+
+def configuration(words: Sequence[str]) -> Config:
+    """The configuration that these words of a command line make.
+
+    Raises:
+        UserError: there is no such setting, or its value is not possible.
+    """
+    typed = as_typed(list(words))
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = load(compose("config", typed))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_refusal(error)) from error
+    config.words = tuple(typed)  # type: ignore[misc]  # a ClassVar, so that it is no setting
+    return config
+
+
+def _refusal(error: HydraException | OmegaConfBaseException) -> str:
+    """What is wrong with the words of a command."""
+    if isinstance(error, OverrideParseException):
+        return how_to_quote(error)
+    slurm = "hydra/launcher/submitit_" in str(error)
+    extra = "this launcher needs pip install '.[slurm]': " if slurm else ""
+    return f"{extra}{plainly(error)}"
 
 
 def help_of(module: ModuleType) -> str:

@@ -1,7 +1,6 @@
 """How long a race may take still, and how long what it trains next will."""
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -39,7 +38,7 @@ class Clock:
 
         def end() -> None:
             self.over = True
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # os.kill would end it on Windows
 
         timer = threading.Timer(max(self.left, 0.1), end)
         timer.daemon = True

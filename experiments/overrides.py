@@ -20,11 +20,12 @@ from transferability.errors import UserError, did_you_mean
 from transferability.networks import KINDS, NetworkConfig
 from transferability.networks.zoo.pretrained_info import FILES
 from transferability.study.config import Config, current_name
+from transferability.study.trackers import TrackersConfig
 
 log = logging.getLogger(__name__)
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
-_GROUPS = ("dataset", "network", "recipe", "study", "experiment", "hydra/launcher")
+_GROUPS = ("dataset", "network", "recipe", "study", "experiment", "tracker", "hydra/launcher")
 # a,b: one value, or a sweep over several
 _PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
 
@@ -70,7 +71,7 @@ def how_to_quote(error: OverrideParseException) -> str:
     """What to write instead of an override that Hydra cannot parse."""
     key, equals, value = error.override.partition("=")
     if not equals:
-        return f"{error.override!r} is an unknown setting: write KEY=VALUE"
+        return f"{error.override!r} is no setting: write KEY=VALUE"
     if value.startswith("["):
         return (
             f"{error.override} cannot be read: write elements with special characters in quotes, "
@@ -87,10 +88,13 @@ def plainly(error: Exception) -> str:
     the nearest that there is.
     """
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        near = did_you_mean(name, error.options)
-        return f"{group}={name} is unknown{near or '.'} Available: {', '.join(error.options)}"
+        # of a list of choices, which trackers are, Hydra does not say which there are
+        there = error.options or [f.name for f in fields(TrackersConfig) if group == "tracker"]
+        if there:
+            near = did_you_mean(name, there)
+            return f"{group}={name} is no choice{near or ':'} There are {', '.join(there)}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         return _no_setting(cause.full_key)
     return f"{error}" if cause is error else f"{error} {cause}"
@@ -100,14 +104,14 @@ def _no_setting(key: str) -> str:
     known = {*_GROUPS, *_settings(Config)}
     group = key.partition(".")[0]
     if key in known:
-        return f"{key} is not a setting of this {group}: conf/{group}/ has those of each choice"
+        return f"{key} is no setting of this {group}: conf/{group}/ has those of each choice"
     above, dot, last = key.rpartition(".")
     siblings = [
         name.removeprefix(above + dot) for name in known if name.rpartition(".")[0] == above
     ]
     # compared without what they have in common, which would make all of them alike
     near = did_you_mean(last, siblings, above + dot) if siblings else did_you_mean(key, known)
-    return f"{key} is an unknown setting{near or '; conf/ documents every one'}"
+    return f"{key} is no setting{near or '; every one is in conf/, a comment a line'}"
 
 
 def quoted(key: str, value: str) -> str:
@@ -116,6 +120,8 @@ def quoted(key: str, value: str) -> str:
 
 
 def _as_typed(word: str, multirun: bool) -> str:
+    if word == "tracker=null":
+        return "tracker=[]"  # of a group of which there may be several
     match = _SETTING.fullmatch(word)
     if match and (name := current_name(match[2])) != match[2]:
         log.warning("%s is now called %s", match[2], name)
@@ -128,9 +134,11 @@ def _as_typed(word: str, multirun: bool) -> str:
 
 
 def _is_text(value: str, multirun: bool) -> bool:
-    """Whether Hydra reads a text here (it may have quotes), nothing (null),
+    """Whether Hydra reads this text here (it may have quotes), nothing (null),
     or a sweep where there can be one.
     """
+    if "\\\\" in value and value[0] not in "'\"":  # which it would read as one backslash
+        return False
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:

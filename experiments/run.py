@@ -13,6 +13,7 @@ recipe.steps=N       training steps; recipe.lr=RATE, recipe.batch_size=N
 weights=FILE         pretrained base A (with split=pretrained)
 store=FOLDER         where networks are kept (runs/)
 device=cuda:1        where they train; threads=N on a CPU
+tracker=NAME         where curves go while they train: csv, tensorboard, mlflow, wandb
 """
 
 from experiments.cli import run_module
@@ -100,9 +101,11 @@ def plan(
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
     """Train ``specs``, and print what came of them."""
     from transferability.runs.runner import train_missing
+    from transferability.runs.trackers import Trackers
     from transferability.training.execution import execution_of
 
-    train_missing(specs, store, dataset, execution_of(config), config.sources)
+    execution, trackers = execution_of(config), Trackers(config.tracker)
+    train_missing(specs, store, dataset, execution, config.sources, trackers)
     for spec in specs[:SHOWN]:
         print(
             f"{spec.split} {spec.cell}: top-1 {store.metrics(spec)[-1]['val_top1']:.4f}  "

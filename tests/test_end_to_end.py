@@ -92,7 +92,7 @@ def tour(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_tour_shows_what_the_tables_say_and_trains_nothing(miniature, tour, cli, tmp_path):
+def test_the_tour_shows_what_the_tables_say_and_trains_its_own(miniature, tour, cli, tmp_path):
     """With the layers that the short demo of .ci/run has."""
     folder = miniature.folder
     notebook, client = tour
@@ -112,7 +112,13 @@ def test_the_tour_shows_what_the_tables_say_and_trains_nothing(miniature, tour, 
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     outputs = {c.id: c.outputs for c in notebook.cells if c.cell_type == "code"}
     drawn = [name for name, shown in outputs.items() if "image/png" in str(shown)]
-    assert drawn == ["pictures", "filters", "features", "curve", "training", "classes"]
+    assert drawn == [
+        *("pictures", "filters", "features", "curve", "training", "classes", "advise-plot"),
+    ]
+    assert re.search(r"random-0 → B, \d networks: +\d+%\|", str(outputs["study"]))  # a bar
+    trained = outputs["study-networks"][0].data["text/plain"]
+    assert trained.count("done") == 7 and "A4B+" in trained
+    assert "Always answering" in outputs["advise"][-1].data["text/plain"]
     a4b = f"{known.accuracy['A4B']:.3f}"
     assert outputs["classify"][0].text == (
         f"20 images. Accuracy now: {a4b}\nAccuracy when it was trained: {a4b}\n"

@@ -7,7 +7,9 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 SECONDS_PER_DAY = 86400
 
@@ -45,11 +47,26 @@ def output() -> Iterator[None]:
 
 def _ends_here(stream: TextIO) -> bool:
     """Whether nobody can read the stream any more; then what is printed goes nowhere."""
-    poll = select.poll()
-    poll.register(stream.fileno(), 0)  # tells of errors alone
-    if gone := bool(poll.poll(0)):
+    gone = True  # on Windows, where nothing else tells
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # tells of errors alone
+        gone = bool(poll.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return gone
+
+
+def progress_bar(**options: Any) -> tqdm:
+    """A bar of tqdm, in a notebook the notebook's; where there is neither that nor a terminal it
+    is disabled.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or "IPKernelApp" not in shell.config:
+        return tqdm(**options, disable=None)
+    from tqdm.auto import tqdm as of_notebook
+
+    return of_notebook(**options, disable=False)
 
 
 def pluralize(number: int, what: str) -> str:

@@ -30,7 +30,7 @@ def remove_leftovers(folder: Path) -> None:
 def write_atomic(path: Path, text: str) -> None:
     """Write a whole text file or nothing (see :func:`replacing`)."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager
@@ -46,14 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for its owner only
-        with open(temporary, "rb") as file:
+        with open(temporary, "rb+") as file:  # Windows syncs no file that is open for reading
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
     except (OSError, SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(
@@ -100,7 +101,7 @@ def expanded(path: str, key: str) -> str:
     found = os.path.expanduser(path)
     if found.startswith("~"):
         raise UserError(
-            f"{key}={path}: there is no home folder {path.split('/')[0]}; "
+            f"{key}={path}: there is no home folder {Path(path).parts[0]}; "
             f"of a name as it is: ./{path}"
         )
     return found

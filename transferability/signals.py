@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+POSIX = os.name == "posix"  # Windows can neither block a signal nor send one to another process
 _ASKED = "TRANSFERABILITY_STOP"  # in the environment of workers that start after the signal
 # of a launcher and its workers, for as long as the process lives
 _asked: threading.Event | None = None
@@ -82,16 +83,20 @@ def listen_as_launcher() -> None:
         signal.signal(number, kill)
         os.environ[_ASKED] = "1"
         stop.set()
+        if not POSIX:  # Ctrl-C reaches every process of a Windows console; SIGTERM would kill
+            return
         for pid in filter(None, (worker.pid for worker in multiprocessing.active_children())):
             os.kill(pid, signal.SIGTERM)
 
     def kill(number: int, *_: object) -> None:
         for pid in filter(None, (worker.pid for worker in multiprocessing.active_children())):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL if POSIX else signal.SIGTERM)
         os._exit(128 + number)
 
     for number in SIGNALS:
         signal.signal(number, request)
+    if not POSIX:
+        return
     # Workers inherit what is blocked here: a signal that comes while they start waits until they
     # listen. It is another thread that hears it for this process, and the main one that handles it.
     resource_tracker.ensure_running()  # unblocks both when it starts
@@ -110,7 +115,8 @@ def listen_as_worker() -> None:
         stop = _asked = threading.Event()
         for number in SIGNALS:
             signal.signal(number, lambda *_: stop.set())
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if POSIX:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if os.environ.get(_ASKED):
             stop.set()
     raise_if_stopped()

@@ -16,7 +16,7 @@ from analysis.questions import QUESTIONS
 
 def asked(name: str) -> str:
     """What the question is: the first line of its module, which is not imported."""
-    source = Path(__file__).with_name(f"{name}.py").read_text()
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     return str(ast.get_docstring(ast.parse(source))).splitlines()[0]
 
 

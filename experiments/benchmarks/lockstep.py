@@ -21,7 +21,6 @@ if __name__ == "__main__":  # above the imports, which --help does without
 
 import copy
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -51,6 +50,7 @@ from experiments.benchmarks.timing import (
     untrained_cohort,
 )
 from transferability.data.packed import dataset_of
+from transferability.signals import POSIX
 from transferability.study import cells
 from transferability.study.config import Config
 from transferability.study.spec import RunSpec, make_spec
@@ -231,7 +231,10 @@ def print_memory(
 
     A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
     """
-    rows = [["nothing trained: imports only", f"{in_child(_peak, resource.RUSAGE_SELF):,.0f}", ""]]
+    if not POSIX:
+        print("4. Peak memory of training: not measured on Windows")
+        return
+    rows = [["nothing trained: imports only", f"{in_child(_peak):,.0f}", ""]]
     for size in sizes:
         chosen = specs[:: len(specs) // size][:size]
         rows.append(
@@ -252,7 +255,7 @@ def print_memory(
 def cohort_peak(config: Config, specs: list[RunSpec]) -> float:
     """Peak resident MiB of this process after a few lockstep steps of ``specs``."""
     step_seconds([untrained_cohort(config, specs)], execution_of(config), STEPS)
-    return _peak(resource.RUSAGE_SELF)
+    return _peak()
 
 
 def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
@@ -262,7 +265,7 @@ def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
     device, outputs = execution_of(config).device, len(list(folder.iterdir()))
     with closing(plain_batches(folder, config, np.zeros(3))) as batches:
         plain_training(batches, 0, outputs, config, device, STEPS)
-    return _peak(resource.RUSAGE_SELF), _peak(resource.RUSAGE_CHILDREN)
+    return _peak(), _peak("RUSAGE_CHILDREN")
 
 
 def in_child(function: Callable, *args: Any) -> Any:
@@ -271,8 +274,11 @@ def in_child(function: Callable, *args: Any) -> Any:
         return child.submit(function, *args).result()
 
 
-def _peak(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+def _peak(who: str = "RUSAGE_SELF") -> float:
+    import resource  # which Windows lacks
+
+    peak = resource.getrusage(getattr(resource, who)).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def main(

@@ -72,6 +72,23 @@ def test_a_text_is_what_was_typed(text):
     assert config.store == text
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"C:\data\flowers.zip",
+        r"C:\my data\new\table (2).csv",
+        r"D:\a,b\it's",
+        r"\\server\share\photos",
+        "C:\\data\\",
+        r"C:\\data\\twice",
+    ],
+)
+def test_a_path_of_windows_is_what_was_typed(path):
+    words = [f"{key}={path}" for key in ("dataset.source", "store", "weights")]
+    config = loaded("dataset=folder", "dataset.name=mine", *words)
+    assert (config.dataset.source, config.store, config.weights) == (path, path, path)
+
+
 def test_what_hydra_reads_as_a_text_is_left_to_it():
     for word in (
         "dataset.name='a b'",

@@ -7,18 +7,20 @@ import time
 
 from tqdm import tqdm
 
-from transferability.console import duration, pluralize
+from transferability.console import duration, pluralize, progress_bar
 from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.networks.pretrained import pretrained_state_dict
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.runs.progress import Due
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
+from transferability.runs.trackers import Trackers
 from transferability.signals import stop_requests
 from transferability.study.spec import RunSpec
+from transferability.training.execution import Execution
 from transferability.training.features import features_of
-from transferability.training.loader import TaskLoader, prefetch
-from transferability.training.loop import Execution
+from transferability.training.loader import TaskLoader
 from transferability.training.probe import Probe, fit_probe
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,11 @@ FEATURES = "features"  # the folder in a store
 
 
 def fit_wave(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+    trackers: Trackers,
 ) -> None:
     """Fit and finish the runs ``specs``, whose bases are finished.
 
@@ -35,7 +41,7 @@ def fit_wave(
     """
     with stop_requests() as stop:
         for of_base in _by_base(specs):
-            _fit(of_base, store, dataset, execution, stop)
+            _fit(of_base, store, dataset, execution, trackers, stop)
 
 
 def _by_base(specs: list[RunSpec]) -> list[list[RunSpec]]:
@@ -51,6 +57,7 @@ def _fit(
     store: Store,
     dataset: PackedDataset,
     execution: Execution,
+    trackers: Trackers,
     stop: threading.Event,
 ) -> None:
     """Those of one base."""
@@ -59,7 +66,7 @@ def _fit(
     source = (
         pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
     )
-    with tqdm(desc="features", unit="img", disable=None, dynamic_ncols=True) as bar:
+    with progress_bar(desc="features", unit="img", dynamic_ncols=True) as bar:
         told = _Told(bar, stop)
         features = features_of(
             specs[0],
@@ -88,11 +95,14 @@ def _fit(
     for spec, probe, seconds in prefetch(fitted, specs, threads):
         if not math.isfinite(probe.metrics[0]["train_loss"]):
             store.fail(spec, {"step": 0, "lr": spec.recipe.lr, "last": None})
+            trackers.end(spec, "failed")
             continue
         made = provenance(spec, seconds + shared, probe.views, len(specs), execution)
         images_of = TaskLoader.of(spec, dataset, execution.device).images_of
         made |= {"l2": probe.strength, "images_of": images_of}
         store.finish(spec, probe.network.state_dict(), probe.metrics, made, probe.predictions)
+        trackers.log(spec, probe.metrics)
+        trackers.end(spec, "finished")
         if stop.is_set():
             raise KeyboardInterrupt
     log.info(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from transferability.study.spec import RunSpec
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 
 
 def provenance(
@@ -28,7 +28,9 @@ def provenance(
         "seconds": round(seconds, 3),
         "images": images,
         "cohort_networks": cohort_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else _processor(device.type),
         "threads": execution.threads,
         "stacked": execution.stacked,
         "graphs": execution.graphs,
@@ -42,18 +44,19 @@ def provenance(
     }
 
 
-def _cpu() -> str:
+def _processor(device: str) -> str:
     """The kind of processor, as another kind may order sums differently:
-    "cpu, x86_64, AMD EPYC, AVX512".
+    "cpu, x86_64, AMD EPYC, AVX512", "mps, arm64, arm".
     """
     info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
     named = re.search(
-        r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE
+        r"^model name\s*: (.+)$",
+        info.read_text(encoding="utf-8") if info.exists() else "",
+        re.MULTILINE,
     )
     name = named[1] if named else platform.processor()
-    return ", ".join(
-        filter(None, ["cpu", platform.machine(), name, torch.backends.cpu.get_cpu_capability()])
-    )
+    vectors = torch.backends.cpu.get_cpu_capability() if device == "cpu" else None
+    return ", ".join(filter(None, [device, platform.machine(), name, vectors]))
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +68,7 @@ def _commit() -> str | None:
             ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
             cwd=where,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
     except FileNotFoundError:
         return None

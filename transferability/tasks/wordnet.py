@@ -16,7 +16,9 @@ STEPS = 5  # source tasks of distance-0 to distance-4
 @lru_cache(maxsize=1)
 def _hypernyms() -> dict[str, tuple[str, ...]]:
     """wnid -> the wnids right above it, for ILSVRC's classes and all that is above them."""
-    with (files("transferability.reference") / "wordnet_ilsvrc12.csv").open() as file:
+    with (files("transferability.reference") / "wordnet_ilsvrc12.csv").open(
+        encoding="utf-8"
+    ) as file:
         return {row["wnid"]: tuple(row["hypernyms"].split()) for row in csv.DictReader(file)}
 
 

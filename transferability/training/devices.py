@@ -2,7 +2,7 @@
 freed when it dies; streams; what running out of memory looks like.
 """
 
-import fcntl
+import getpass
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from transferability.errors import UserError
 
@@ -51,9 +52,10 @@ def claim(keys: list[str], folder: Path) -> Iterator[int]:
     Raises:
         UserError: all are held, or a lock file cannot be opened.
     """
-    paths = [folder / f"transferability-{os.getuid()}-{key}.lock" for key in keys]
+    own = getattr(os, "getuid", getpass.getuser)()  # Windows has no numbers
+    paths = [folder / f"transferability-{own}-{key}.lock" for key in keys]
     claimed = next(
-        ((place, file) for place, path in enumerate(paths) if (file := _lock(path)) is not None),
+        ((place, lock) for place, path in enumerate(paths) if (lock := _lock(path)) is not None),
         None,
     )
     if claimed is None:
@@ -61,30 +63,25 @@ def claim(keys: list[str], folder: Path) -> Iterator[int]:
             f"each GPU here ({len(keys)}) has a training process of yours already: start at most "
             "one a GPU (hydra.launcher.n_jobs), or set device=cuda:0 to share that one"
         )
-    place, file = claimed
+    place, lock = claimed
     try:
         yield place
     finally:
-        os.close(file)
+        lock.release()
 
 
-def _lock(path: Path) -> int | None:
-    """The open lock file, or None if another holds it.
-
-    The file stays: removed, it could be locked under two inodes.
-    """
+def _lock(path: Path) -> FileLock | None:
+    """The lock, or None if another holds it. Its file stays, and is opened through no link."""
+    lock = FileLock(path, timeout=0, mode=0o600)
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock.acquire()
+    except Timeout:
+        return None
     except OSError as error:
         raise UserError(
             f"{path} cannot be opened to claim a GPU: {error.strerror}; set device=cuda:0"
         ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    return file
+    return lock
 
 
 @lru_cache

@@ -1,15 +1,33 @@
 """How the networks of a study are executed: the device, and what torch may choose on it."""
 
+import logging
 import os
+from dataclasses import dataclass
 
 import joblib
 import torch
 
-from transferability.errors import UserError
+from transferability.errors import UserError, require
 from transferability.study.config import Config
-from transferability.training.loop import Execution
 
+log = logging.getLogger(__name__)
 SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
+    changes a result.
+    """
+
+    device: torch.device
+    threads: int = 1  # networks at the same moment on a CPU
+    max_networks: int | None = None
+    # between checkpoints, or longer (loop.SAVING); 0: after every step
+    checkpoint_seconds: float = 120.0
+    stacked: bool = False  # train networks of equal shape as one stack, see gpu_step.py
+    graphs: bool = False  # replay the passes of a step as one CUDA graph
+    deterministic: bool = False  # on a GPU: the same bits every time
 
 
 def execution_of(config: Config) -> Execution:
@@ -33,12 +51,20 @@ def execution_of(config: Config) -> Execution:
         raise UserError(
             f"device={config.device} is not here: {str(error).splitlines()[0]}"
         ) from error
+    if device.type == "mps":
+        require(
+            config.recipe.precision == "float32",
+            "recipe.precision",
+            config.recipe.precision,
+            "float32 on device=mps",
+        )
+        log.warning("device=mps is untried: compare its accuracies with those of device=cpu")
     gpu = device.type == "cuda"
     stacked, graphs = ways_of(config, device)
     _choose_kernels(gpu and config.deterministic)
     return Execution(
         device,
-        1 if gpu else config.threads or joblib.cpu_count(),
+        1 if device.type != "cpu" else config.threads or joblib.cpu_count(),
         config.max_networks,
         config.checkpoint_seconds,
         stacked=stacked,

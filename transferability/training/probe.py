@@ -148,7 +148,7 @@ def _path(
             loss = -(log_p * one_hot).sum() / len(x) + strength / 2 * weight.square().sum()
             rest = (log_p.exp() - one_hot) / len(x)
             gradient = torch.cat([(rest.T @ x + strength * weight).flatten(), rest.sum(0)])
-            return float(loss), gradient.double().cpu().numpy()
+            return float(loss), gradient.cpu().double().numpy()
 
         options = {"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-5}
         found = minimize(loss_and_gradient, flat, jac=True, method="L-BFGS-B", options=options)

@@ -47,7 +47,9 @@ class TrainState:
         self.metrics: list[dict[str, Any]] = []
         self.seconds = 0.0  # this network's share of the time spent
         device = network.input.mean.device
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        # MPS has no float64
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sum = torch.zeros((), dtype=precise, device=device)
         self.loss: Tensor  # of the last step
         # the step of the newest evaluation, and what it took each validation image for
         self.validated: tuple[int, Tensor] | None = None
@@ -78,7 +80,7 @@ class TrainState:
         self.loss = loss.detach()
 
     def failure(self) -> dict[str, Any] | None:
-        """Where the loss stopped to be a number, or exploded; None while all is well."""
+        """Where the loss became NaN or diverged; None while all is well."""
         step = int(self.diverged_at)
         if step >= self.spec.recipe.steps:
             return None
@@ -122,8 +124,8 @@ class TrainState:
 
 
 def record_losses(loss: Tensor, loss_sum: Tensor, diverged_at: Tensor, step: int) -> None:
-    """Add the losses of ``step`` to their sums, and note where one is no number any
-    more, or exploded.
+    """Add the losses of ``step`` to their sums, and note where one is NaN or
+    diverged.
 
     In place and on the device, so that no step waits for it;
     of one network, or of several in tensors of one shape.
@@ -199,14 +201,14 @@ def build_state(
     network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
-    member = TrainState(spec, network)
+    state = TrainState(spec, network)
     if checkpoint:
-        member.restore(checkpoint)
-    return member
+        state.restore(checkpoint)
+    return state
 
 
 def _mean(network: NetworkConfig, stream: TaskLoader) -> np.ndarray:
-    """What a network whose layer 1 is its own subtracts."""
+    """The mean to subtract where layer 1 is trained from scratch."""
     if (mean := channels_subtracted(network)) is not None:
         return mean
     image = stream.mean_image

@@ -212,3 +212,19 @@ def test_a_table_that_is_not_there(tmp_path):
     )
     (root / "damaged.xlsx").write_bytes(b"x")
     assert "dataset.labels=damaged.xlsx cannot be read" in refusal(root, labels="damaged.xlsx")
+
+
+@pytest.mark.parametrize(
+    "above", ["", "photos\\", "C:\\Users\\me\\photos\\", "\\\\server\\photos\\"]
+)
+def test_a_table_that_was_written_on_windows_names_the_same_images(tmp_path, above):
+    """With drive letters and backslashes, of a folder that is another one now."""
+    paths = [f"part_{1 + i // 6}/{name}" for i, name in enumerate(FILES)]
+    rows = [[above + path.replace("/", "\\"), KINDS[i % 3]] for i, path in enumerate(paths)]
+    root = made(tmp_path / "photos", *paths, **{"meta.csv": csv(["file", "dx"], *rows)})
+    for source in (root, zipped(root)):
+        found = read_dataset(config_of(source, labels="meta.csv"))
+        assert len(found.items) == len(paths)
+        for item in found.items:
+            number = int(item.name.removesuffix(".png")[-4:])
+            assert found.classes[item.label].name == KINDS[number % 3]

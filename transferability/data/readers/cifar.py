@@ -8,7 +8,7 @@ from importlib.resources import files
 import yaml
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.errors import UserError
 
@@ -16,7 +16,9 @@ from transferability.errors import UserError
 def cifar_groups(kind: str) -> dict[str, str]:
     """class name -> natural | man-made for cifar10 or cifar100."""
     groups = yaml.safe_load(
-        (files("transferability.reference") / "cifar_natural_manmade.yaml").read_text()
+        (files("transferability.reference") / "cifar_natural_manmade.yaml").read_text(
+            encoding="utf-8"
+        )
     )[kind]
     return {
         name: group for group, parts in groups.items() for names in parts.values() for name in names

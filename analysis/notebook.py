@@ -1,0 +1,199 @@
+"""The commands as Python, for notebooks and scripts: what they print and write, as values.
+
+>>> from transferability import Study, advise
+>>> study = Study("experiment=demo", "split=random-0")
+>>> study.train()
+>>> study.networks()
+>>> found = advise("photographs.zip", "tf_efficientnet_lite0.safetensors", minutes=10)
+>>> found.best, found.plot()
+
+Settings are those of the commands, a word each. Training shows a bar in a notebook; interrupting it
+saves what trains, and the same call goes on.
+"""
+
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from analysis.advised import Answer
+from analysis.advised_figures import curve, race
+from analysis.collect import collect
+from analysis.plotting.layout import compose
+from analysis.tables import StudyResults
+from analysis.use import pasted
+from experiments import pack, run
+from experiments.advise import Advising
+from experiments.cli import configuration
+from experiments.clock import Clock
+from experiments.overrides import of_advice
+from transferability.data.packed import PackedDataset, dataset_of
+from transferability.errors import UserError
+from transferability.runs.load import Run, load_run
+from transferability.runs.store import Store
+from transferability.study.expand import study_specs
+from transferability.study.jobs import job_specs, with_bases
+from transferability.study.spec import RunSpec
+
+
+class Study:
+    """The study that these settings make of ``experiments.run``.
+
+    Attributes:
+        config: the settings, with those that were not given.
+        store: where its networks are kept.
+
+    Raises:
+        UserError: there is no such setting, or its value is not possible.
+    """
+
+    def __init__(self, *settings: str):
+        self.config = configuration(settings)
+        self.store = Store(self.config.store)
+
+    @cached_property
+    def dataset(self) -> PackedDataset:
+        """The packed images; embedded ones are packed on first use, others by :meth:`pack`."""
+        return dataset_of(self.config.dataset)
+
+    @property
+    def specs(self) -> list[RunSpec]:
+        """The networks that are asked for."""
+        return job_specs(study_specs(self.config, self.dataset), self.config.job)
+
+    def pack(self) -> None:
+        """Pack ``dataset.source``, as ``experiments.pack``."""
+        pack.main(self.config)
+
+    def plan(self) -> None:
+        """Print what there is to train, and how long it takes, as ``mode=plan``."""
+        run.main(replace(self.config, mode="plan"))
+
+    def train(self) -> None:
+        """Train what is missing and go on with what is half done, as ``experiments.run``."""
+        run.main(replace(self.config, mode="train"))
+
+    def networks(self) -> pd.DataFrame:
+        """A row a network, those among them that others start from: split, cell, treatment, n,
+        target, seed, state (done | training | failed | partial | missing) and run, its folder in
+        the store.
+        """
+        return pd.DataFrame(
+            {
+                "split": spec.split,
+                "cell": str(spec.cell),
+                "treatment": spec.cell.treatment,
+                "n": spec.cell.n,
+                "target": spec.cell.target,
+                "seed": spec.seed,
+                "state": self.store.state(spec),
+                "run": spec.run_id,
+            }
+            for spec in with_bases(self.specs)
+        )
+
+    def results(self) -> StudyResults:
+        """The tables of ``analysis.collect``: ``.networks`` has a row a finished network."""
+        return collect(self.specs, self.store, self.dataset)
+
+    def load(self, cell: str, split: str | None = None, seed: int | None = None) -> Run:
+        """A finished network of the study, see :func:`transferability.load_run`.
+
+        Raises:
+            UserError: it is not finished, or there is none or more than one.
+        """
+        found = [
+            spec
+            for spec in with_bases(self.specs)
+            if str(spec.cell) == cell and split in (None, spec.split) and seed in (None, spec.seed)
+        ]
+        if len(found) != 1:
+            which = f"{len(found)} networks {cell}: say split= or seed=" if found else f"no {cell}"
+            raise UserError(f"this study has {which}")
+        return load_run(self.store.folder(found[0]))
+
+
+class Advice:
+    """What :func:`advise` found.
+
+    Attributes:
+        answer: all of it.
+        page: the report.
+    """
+
+    def __init__(self, advising: Advising, answer: Answer):
+        self.answer, self.page, self._config = answer, advising.path.resolve(), advising.config
+
+    @property
+    def best(self) -> pd.Series:
+        """The strategy that is best on validation images."""
+        return self.answer.best
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a strategy, see :class:`analysis.advised.Answer`."""
+        return self.answer.strategies
+
+    def __str__(self) -> str:
+        return "\n".join([*self.answer.sentences, f"page: {self.page}"])
+
+    __repr__ = __str__
+
+    def plot(self) -> Figure:
+        """What each depth is worth and, once there is one, the race."""
+        drawings = [one for one in (curve(self.answer), race(self.answer)) if one]
+        both = replace(
+            drawings[0],
+            title="",
+            caption=" ".join(one.caption for one in drawings),
+            panels=[replace(panel, title=one.title) for one in drawings for panel in one.panels],
+            marks=list(dict.fromkeys(mark for one in drawings for mark in one.marks)),
+            columns=2,
+        )
+        figure = compose(both)
+        plt.close(figure)  # a notebook shows what is open, and what is returned
+        return figure
+
+    def load(self) -> Run:
+        """The best network, as it was measured."""
+        return load_run(Path(self._config.store, self.answer.spec.run_id))
+
+    def train_on_all(self) -> Run:
+        """The best strategy trained once more on all images, validation and test among them: a
+        network to use, whose accuracy nothing is left to measure.
+        """
+        study = Study(*pasted(self._config, self.answer.spec))
+        study.train()
+        return study.load(str(self.answer.spec.cell))
+
+
+def advise(
+    source: str | Path, weights: str | Path, *settings: str, minutes: float = 10.0
+) -> Advice:
+    """What to do with these images and this pretrained network, as ``experiments.advise``.
+
+    Args:
+        source: a folder, zip or tar file with a folder a class.
+        weights: a file, or the library's name for weights.
+        settings: more of the command's, such as ``store=runs``.
+        minutes: the time for all of it; the same call goes on from where it came to.
+
+    Raises:
+        UserError: images or weights cannot be used.
+        KeyboardInterrupt: it was interrupted before there is an answer.
+    """
+    words = [f"source={source}", f"weights={weights}", f"minutes={minutes}", *settings]
+    config = configuration(of_advice(words))
+    advising = Advising(config, Clock(60 * config.minutes, time.monotonic()))
+    try:
+        advising.run()
+    except KeyboardInterrupt:
+        if not advising.known:
+            raise
+    answer = advising.page()
+    assert answer is not None  # the first stage is finished
+    return Advice(advising, answer)

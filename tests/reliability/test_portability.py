@@ -1,0 +1,172 @@
+"""What macOS and Windows lack: modules, functions and signals are taken away, and the rest works.
+
+Neither system is at hand: that is all that is known of them.
+"""
+
+import ast
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.conftest import ROOT, SHRUNK
+from tests.helpers import plain_png
+from transferability.data.readers.file_tree import FileTree
+from transferability.errors import UserError
+from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
+from transferability.training.execution import execution_of, ways_of
+from transferability.training.loop import Execution, evaluate
+from transferability.training.state import PrefixCache
+
+PACKAGES = ("transferability", "experiments", "analysis")
+SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+# of the modules that Windows lacks, and macOS in part
+WITHOUT = """
+import os, select, signal, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+import torch, torchvision, timm, cv2, matplotlib.pyplot, scipy.stats, pandas, hydra, joblib
+for name in ("posix_fadvise", "pread", "getuid", "fork", "killpg", "O_DIRECTORY"):
+    delattr(os, name)
+for name in ("SIGKILL", "SIGHUP", "SIGSTOP", "pthread_sigmask"):
+    delattr(signal, name)
+del select.poll
+"""
+IMPORT = """
+import warnings
+from importlib import import_module
+warnings.simplefilter("ignore")  # filelock says that it has no locks
+for name in sys.argv[1:]:
+    import_module(name)
+assert not {"tensorboard", "mlflow", "datasets"} & set(sys.modules)
+"""
+TRAIN = """
+import runpy
+runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
+"""
+
+
+def python(program, *words, flags=()):
+    return subprocess.run(
+        [sys.executable, *flags, "-c", program, *words], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_without_what_windows_lacks():
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in SOURCES
+        if path.name != "__main__.py"
+    ]
+    assert len(names) > 150
+    done = python(WITHOUT + IMPORT, *names)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_without_and_every_text_says_how_it_is_written(tmp_path):
+    """Locks are there, Windows has its own. A text file without an encoding would be in another one
+    there.
+    """
+    words = [*SHRUNK, "split=random-0", "cell=B3B", f"data_dir={tmp_path}/data"]
+    done = python(
+        WITHOUT.replace('"fcntl", ', "") + TRAIN, *words, f"store={tmp_path}/runs",
+        flags=("-X", "warn_default_encoding"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/*/DONE"))) == 2
+    ours = [line for line in done.stderr.splitlines() if f"{ROOT}/" in line and "Encoding" in line]
+    assert not ours
+
+
+def test_nothing_of_unix_alone_is_imported_at_the_top_of_a_module():
+    """And no process sends itself a signal by ``os.kill``, which on Windows ends it."""
+    unix = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"}
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        for node in tree.body:
+            names = {alias.name for alias in getattr(node, "names", [])}
+            assert not unix & (names | {getattr(node, "module", None)}), path
+        assert "os.kill(os.getpid()" not in path.read_text(), path
+
+
+def test_texts_are_written_and_read_in_utf_8():
+    """``Path.read_text``, ``write_text`` and ``open`` have the system's encoding otherwise."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("read_text", "write_text"):
+                own = {k.arg for k in node.keywords}
+                assert "encoding" in own or node.args, f"{path}:{node.lineno}"
+
+
+def test_a_tar_is_read_without_pread(tmp_path, monkeypatch):
+    expected = {f"ant/{i}.png": plain_png(i) for i in range(5)}
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in expected.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    monkeypatch.delattr(os, "pread")
+    tree = FileTree(str(tmp_path / "a.tar"))
+    assert {name: tree.read(name) for name in tree.names} == expected
+
+
+def test_names_in_a_folder_are_those_in_an_archive(tmp_path, monkeypatch):
+    """Where folders are separated by a backslash: here it is a character of a name."""
+    (tmp_path / r"ant\0.png").write_bytes(plain_png())
+    assert FileTree(str(tmp_path)).names == [r"ant\0.png"]
+    monkeypatch.delattr(os, "O_NONBLOCK")
+    assert FileTree(str(tmp_path)).read(r"ant\0.png") == plain_png()
+    monkeypatch.setattr(os, "sep", "\\")
+    assert FileTree(str(tmp_path)).names == ["ant/0.png"]
+
+
+class NoFloat64(TorchDispatchMode):
+    """As on MPS."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (list, tuple)) else [out]:
+            assert getattr(value, "dtype", None) != torch.float64, function
+        return out
+
+
+def test_training_needs_no_float64_where_sums_have_none(spec_of, dataset, tmp_path):
+    cpu = Execution(torch.device("cpu"))
+    (cohort,) = make_cohorts([spec_of("baseB")], Store(tmp_path), dataset, cpu)
+    (state,) = cohort.states
+    state.loss_sum = state.loss_sum.float()  # as it is on MPS
+    batches = [cohort.stream.batch(step) for step in range(4)]
+
+    def in_turn(function, calls):
+        for call in calls:
+            function(*call)
+
+    with NoFloat64():
+        for batch in batches:
+            state.train_step(batch, PrefixCache(batch))
+        evaluate([state], cohort.stream, in_turn)
+    assert state.metrics[0]["step"] == 4 and 0 < state.metrics[0]["val_loss"] < 10
+
+
+def test_mps_has_plain_operations(config):
+    mps = torch.device("mps")
+    assert ways_of(config, mps) == (False, False)
+    for key in ("graphs", "stacked"):
+        with pytest.raises(UserError, match=f"{key}=true is not possible on device=mps"):
+            ways_of(replace(config, **{key: True}), mps)
+    if not torch.backends.mps.is_available():
+        with pytest.raises(UserError, match="device=mps is not here") as error:
+            execution_of(replace(config, device="mps"))
+        assert "\n" not in str(error.value)
