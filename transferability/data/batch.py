@@ -41,5 +41,5 @@ class Batch:
         ]
 
     def crop_and_flip(self, picture: Tensor) -> Tensor:
-        """One (H, W, C) picture seen through every image's crop and mirror, (B, crop, crop, C)."""
+        """One (H, W, C) image seen through every image's crop and mirror, (B, crop, crop, C)."""
         return picture[self._indices]

@@ -28,7 +28,7 @@ def export(run: Run, path: Path) -> None:
         )
     if network.depth:
         raise UserError(
-            f"{run.spec.run_id} is cut short above layer {network.depth}, which {network.kind} has "
+            f"{run.spec.run_id} is truncated above layer {network.depth}, which {network.kind} has "
             "no network for"
         )
     if (mean := state.pop("input.mean")).dim() > 1:

@@ -3,7 +3,7 @@ frozen layers need no more.
 
 One forward pass over all images, center crop, and one over their mirror images where these are
 wanted. Of every layer below the classifier the mean over all places is kept, as in the head of a
-network that is cut short (``modules.global_avg_pool``). One file per layer, float16, memory-mapped,
+network that is truncated (``modules.global_avg_pool``). One file per layer, float16, memory-mapped,
 in a folder named by a hash of the base's weights, the images and their preprocessing.
 """
 
