@@ -34,7 +34,7 @@ def draw(layers: int) -> FigureSpec:
         "The networks of the study",
         "Task A and task B are two halves of the classes. Two base networks are trained; then the "
         f"lowest n layers (here {sketch.chop}) of one of them are copied into a new network, whose "
-        "upper layers start fresh, and which is trained on B. "
+        "upper layers start at random, and which is trained on B. "
         "The same with A and B exchanged, and for every n.",
         [Panel("", lambda axes: _paint(axes, sketch, wider), 5.2 + wider, 5.6)],
     )
@@ -96,7 +96,7 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
     _network(axes, sketch, 0.94, "R" * n, f"R{n}B", "untrained, frozen", frozen=True)
 
     key = {
-        "fresh,\ntrained on B": "fresh",
+        "random,\ntrained on B": "fresh",
         "frozen,\nnever changes": "frozen",
         "fine-tuned,\ntrained on B": "",
     }
