@@ -1,6 +1,6 @@
 """Does the study measure what is true by construction?
 
-Embedded images whose tasks share rules up to a known level.
+Synthetic images whose tasks share rules up to a known level.
 
 python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} and half_layers.csv, a
                                          row a grammar, from the folders of analysis.collect in it
@@ -48,7 +48,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
     ``share`` is the accuracy as a share of that of the same task's base.
 
     Raises:
-        UserError: there are none, or one is not of embedded images,
+        UserError: there are none, or one is not of synthetic images,
             or they are of different depths.
     """
     paths = sorted(path.parent for path in folder.glob("*/about.json"))
@@ -59,7 +59,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
         tables = StudyResults.read(path)
         grammar = tables.metadata["dataset"].get("grammar")
         if grammar is None:
-            raise UserError(f"{path} is not a study of embedded images (dataset=procedural)")
+            raise UserError(f"{path} is not a study of synthetic images (dataset=procedural)")
         levels.add(grammar["levels"])
         networks = tables.networks
         share = networks.accuracy / base_accuracy(networks)
@@ -163,11 +163,11 @@ def drawing(networks: pd.DataFrame, levels: int) -> FigureSpec:
     return FigureSpec(
         "calibration",
         "Calibration: where transfer breaks, against where the tasks stop to share rules "
-        "(embedded images)",
+        "(synthetic images)",
         _caption(networks, found),
         [
             Panel("AnB: frozen layers of the other task", _shares(done, looks, "AnB")),
-            Panel("BnB: frozen own layers (control)", _shares(done, looks, "BnB")),
+            Panel("BnB: frozen same-task layers (control)", _shares(done, looks, "BnB")),
             Panel(
                 "Where half of the specificity loss (BnB − AnB) happens",
                 lambda axes: _half_layers(axes, found, table, looks, levels, done.n.max()),

@@ -1,4 +1,5 @@
-"""From the run store to the tables of a study: a row a network, and what the report shows besides.
+"""From the run store to the tables of a study: a row per network, and what the report shows
+besides.
 
 python -m analysis.collect
 python -m analysis.collect experiment=tiny_imagenet out=figures/tiny

@@ -69,7 +69,7 @@ def _swatch(mark: Style) -> Panel:
 
 
 def svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str:
-    """One panel as inline SVG: theme colours as CSS variables, ``data-tip`` on every mark,
+    """One panel as inline SVG: theme colors as CSS variables, ``data-tip`` on every mark,
     ids unique in the page.
     """
     drawn = render(panel)
@@ -122,7 +122,7 @@ def _isolate_ids(root: ET.Element, name: str) -> None:
 
 
 def _theme(root: ET.Element, colours: Iterable[str]) -> None:
-    """Colours become variables of the page, which knows the dark ones, too."""
+    """Colors become variables of the page, which knows the dark ones, too."""
     for element in root.iter():
         for light in colours:
             if light in (style := element.get("style", "")):

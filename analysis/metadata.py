@@ -46,11 +46,11 @@ def _encoding(dataset: PackedDataset) -> dict[str, str]:
 
 
 def _duplicates(dataset: PackedDataset) -> dict[str, str]:
-    """What the report says of equal pictures, and of those that nearly are."""
+    """What the report says of duplicate images, and of those that nearly are."""
     found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
     dropped = dataset.meta["settings"].get("duplicates") == "drop"
-    how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
-    said = [f"equal pictures: {describe(found, names=False)} ({how})"] if found else []
+    how = "dropped" if dropped else "kept: duplicates inflate or distort accuracy"
+    said = [f"duplicate images: {describe(found, names=False)} ({how})"] if found else []
     if near:
         said.append(near_sentence(near, dataset.n_val + dataset.n_test))
     return {"duplicates": "; ".join(said)} if said else {}

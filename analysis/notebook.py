@@ -8,7 +8,7 @@
 >>> found.best, found.plot()
 
 Settings are those of the commands, a word each. Training shows a bar in a notebook; interrupting it
-saves what trains, and the same call goes on.
+saves what trains, and the same call resumes.
 """
 
 import time
@@ -78,7 +78,7 @@ class Study:
         run.main(replace(self.config, mode="train"))
 
     def networks(self) -> pd.DataFrame:
-        """A row a network, those among them that others start from: split, cell, treatment, n,
+        """A row per network, those among them that others start from: split, cell, treatment, n,
         target, seed, state (done | training | failed | partial | missing) and run, its folder in
         the store.
         """
@@ -177,10 +177,10 @@ def advise(
     """What to do with these images and this pretrained network, as ``experiments.advise``.
 
     Args:
-        source: a folder, zip or tar file with a folder a class.
+        source: a folder, zip or tar file with one folder per class.
         weights: a file, or the library's name for weights.
         settings: more of the command's, such as ``store=runs``.
-        minutes: the time for all of it; the same call goes on from where it came to.
+        minutes: the time for all of it; the same call resumes from where it came to.
 
     Raises:
         UserError: images or weights cannot be used.

@@ -12,8 +12,9 @@ class Page:
     """What drawings are made for.
 
     Attributes:
-        width: of each panel, in inches, for a paper that has a caption of its own: a file a panel,
-            with its legend. None: all panels of a drawing on one page, with title and caption.
+        width: of each panel, in inches, for a paper that has a caption of its own: one file per
+            panel, with its legend. None: all panels of a drawing on one page, with title and
+            caption.
         font: size of the text, in points, where ``width`` is given.
     """
 

@@ -4,7 +4,7 @@ python -m analysis.paper figures/paper      then analysis.figures and analysis.r
                                             as for any study
 
 The numbers are those of the authors' published training logs
-(``transferability/reference/README.md``). The original had 170 networks; the logs of 148 are
+(``transferability/reference/README.md``). The paper had 170 networks; the logs of 148 are
 published, the other 22 have rows with state "missing".
 """
 
@@ -67,7 +67,7 @@ def published() -> StudyResults:
         "dataset": {"name": "ILSVRC 2012", "classes": 1000, "source": "the authors' training logs"},
         "network": {"name": "CaffeNet", "layers": 8, "input_size": 227},
         "recipe": {
-            "name": "the original's",
+            "name": "the paper's",
             "steps": 450_000,
             "batch_size": 256,
             "images": 450_000 * 256,

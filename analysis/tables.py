@@ -65,13 +65,14 @@ class StudyResults:
     Attributes:
         metadata: what was run, in words and numbers; ``statistic`` names the column that figures
             show.
-        results: a row a network, columns RESULTS, and those of OPTIONAL that it has.
+        results: a row per network, columns RESULTS, and those of OPTIONAL that it has.
         curves: a row an evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
         filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
         similarity: a row a layer of a pair of networks, see ``representations.similarity``.
         activity: a row a layer of a network, see ``representations.activity``.
-        predictors: a row a predictor and layer of a given base, see ``predictors.predictors``.
-        predictions: what each network takes the images of its task for, and what they are:
+        predictors: a row per predictor and layer of a pretrained base, see
+        ``predictors.predictors``. predictions: what each network takes the images of its task for,
+        and what they are:
             ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16, and
             ``TASK classes``, which of the dataset they are; empty for networks that were trained
             before these were kept.
@@ -174,7 +175,7 @@ class StudyResults:
     @property
     def networks(self) -> pd.DataFrame:
         """The study's own networks, finished or missing, with the shown statistic as ``accuracy``;
-        where predictions were kept also whether each validation image is taken for what it is, as
+        where predictions were kept also whether each validation image is predicted right, as
         ``right``: (images,) bool, or None.
         """
         own = self.results[self.results.in_study]
@@ -205,7 +206,7 @@ def names(table: pd.DataFrame) -> list[str]:
         f"{row.split} {row.cell}"
         + (f" seed {row.seed}" if seeds else "")
         + (
-            f" {row.images_per_class:.0f} images a class"
+            f" {row.images_per_class:.0f} images per class"
             if volume and row.images_per_class > 0
             else ""
         )

@@ -59,6 +59,7 @@ def main(config: Config) -> None:
         watch(config)
     except KeyboardInterrupt:
         print(
-            "\nno longer watched; training goes on, and the report stays as it is", file=sys.stderr
+            "\nno longer watched; training continues, and the report stays as it is",
+            file=sys.stderr,
         )
         sys.exit(STOPPED)

@@ -1,4 +1,4 @@
-r"""Measure given weights on labelled images of their own task, as they were made to be used.
+r"""Measure pretrained weights on labeled images of their own task, as they were made to be used.
 
 python -m experiments.check_weights network=timm network.model=tf_efficientnet_lite0 \
     network.input_size=224 weights=FILE dataset=folder dataset.name=sample dataset.source=PATH
@@ -101,7 +101,7 @@ def ranked(
     orientation: str = "ignore",
     known: tuple[tuple, tuple] | None = None,
 ) -> np.ndarray:
-    """The rank of the right output among all for every image, labelled by it; 0: the first.
+    """The rank of the right output among all for every image, labeled by it; 0: the first.
 
     Args:
         orientation: ignore or apply, for weights that do not say theirs.
@@ -149,7 +149,7 @@ def _prepared(item: Sample, preprocessing: Preprocessing) -> np.ndarray:
     try:
         return preprocessing(item.read())[0]
     except IMAGE_ERRORS as error:
-        raise UserError(f"{item.name} {describe_failure(error)}: mend or remove it") from error
+        raise UserError(f"{item.name} {describe_failure(error)}: fix or remove it") from error
 
 
 def _outputs(given: PretrainedBase, classes: list[str]) -> list[int]:

@@ -26,7 +26,7 @@ from transferability.errors import UserError
 from transferability.study.config import Config, load
 
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
-conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
+conf/; --cfg job prints the resolved configuration. Glossary: docs/glossary.md"""
 STOPPED = 130  # exit status after Ctrl-C
 JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent
@@ -165,7 +165,10 @@ def _of_joblib(configuration: HydraConf | DictConfig) -> bool:
 
 def _stopped() -> int:
     with output():
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "\ninterrupted; run the same command again to resume from the last checkpoint",
+            file=sys.stderr,
+        )
     return STOPPED
 
 

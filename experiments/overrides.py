@@ -71,7 +71,7 @@ def how_to_quote(error: OverrideParseException) -> str:
     """What to write instead of an override that Hydra cannot parse."""
     key, equals, value = error.override.partition("=")
     if not equals:
-        return f"{error.override!r} is no setting: write KEY=VALUE"
+        return f"{error.override!r} is an unknown setting: write KEY=VALUE"
     if value.startswith("["):
         return (
             f"{error.override} cannot be read: write elements with special characters in quotes, "
@@ -94,7 +94,7 @@ def plainly(error: Exception) -> str:
         there = error.options or [f.name for f in fields(TrackersConfig) if group == "tracker"]
         if there:
             near = did_you_mean(name, there)
-            return f"{group}={name} is no choice{near or ':'} There are {', '.join(there)}"
+            return f"{group}={name} is unknown{near or '.'} Available: {', '.join(there)}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         return _no_setting(cause.full_key)
     return f"{error}" if cause is error else f"{error} {cause}"
@@ -104,14 +104,14 @@ def _no_setting(key: str) -> str:
     known = {*_GROUPS, *_settings(Config)}
     group = key.partition(".")[0]
     if key in known:
-        return f"{key} is no setting of this {group}: conf/{group}/ has those of each choice"
+        return f"{key} is not a setting of this {group}: conf/{group}/ has those of each choice"
     above, dot, last = key.rpartition(".")
     siblings = [
         name.removeprefix(above + dot) for name in known if name.rpartition(".")[0] == above
     ]
     # compared without what they have in common, which would make all of them alike
     near = did_you_mean(last, siblings, above + dot) if siblings else did_you_mean(key, known)
-    return f"{key} is no setting{near or '; every one is in conf/, a comment a line'}"
+    return f"{key} is an unknown setting{near or '; conf/ documents every one'}"
 
 
 def quoted(key: str, value: str) -> str:

@@ -79,7 +79,7 @@ def print_tasks(specs: list[RunSpec], dataset: PackedDataset | UnpackedImagenet)
 def print_states(
     runs: list[RunSpec], states: dict[str, str], numbers: dict[str, int] | None = None
 ) -> None:
-    """A table of ``runs`` and their ``states``, a line a job,
+    """A table of ``runs`` and their ``states``, one line per job,
     with the ``numbers`` of the runs' jobs.
     """
     rows = []
@@ -108,7 +108,7 @@ def print_states(
 
 def data_of(spec: RunSpec) -> str:
     """What a network is trained on, in words."""
-    reduced = f", {spec.images_per_class} images a class" if spec.images_per_class else ""
+    reduced = f", {spec.images_per_class} images per class" if spec.images_per_class else ""
     return f"{spec.dataset.name} {spec.split} → {spec.cell.target}, seed {spec.seed}{reduced}"
 
 

@@ -1,6 +1,6 @@
-"""Train the networks of a study: what is finished is skipped, what is half done goes on.
+"""Train the networks of a study. Finished networks are skipped, interrupted ones resume.
 
-python -m experiments.run                              the whole study on the embedded images
+python -m experiments.run                              the whole study on the synthetic images
 python -m experiments.run mode=plan                    what would be trained, and how long it takes
 python -m experiments.run experiment=tiny_imagenet     dataset, network, recipe and study in a word
 python -m experiments.run split=random-0 cell=A3B+     one network, and the base it starts from
@@ -10,7 +10,7 @@ experiment=NAME      what belongs together (conf/experiment/), each with its cos
 study=NAME           which networks: figures, paper, or a small study (conf/study/)
 split= target= seed= cell=    a part of the study, such as split=random-0 target=B
 recipe.steps=N       training steps; recipe.lr=RATE, recipe.batch_size=N
-weights=FILE         base A was trained elsewhere (with split=pretrained)
+weights=FILE         pretrained base A (with split=pretrained)
 store=FOLDER         where networks are kept (runs/)
 device=cuda:1        where they train; threads=N on a CPU
 tracker=NAME         where curves go while they train: csv, tensorboard, mlflow, wandb

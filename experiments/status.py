@@ -1,4 +1,4 @@
-"""What the store holds: finished, running, half-done and missing networks, a line a cohort;
+"""What the store holds: finished, running, half-done and missing networks, one line per cohort;
 of those that train now the step, the rate, the time left and the newest accuracies.
 
 python -m experiments.status

@@ -1,5 +1,5 @@
-"""Train a study as one job a cohort, on all GPUs of a machine or on a Slurm cluster; bases before
-what needs them. Given again it does what is missing.
+"""Train a study as one job per cohort, on all GPUs of a machine or on a Slurm cluster; bases
+first. Rerunning the command trains only what is missing.
 
 python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper
 python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper
@@ -62,7 +62,7 @@ def main(config: Config) -> None:
     if failed:
         waiting = len(transfers) - len(ready)
         wait = f"; {waiting} jobs that start from missing bases were not begun" if waiting else ""
-        raise UserError(f"{'; '.join(failed)}{wait}. The same command goes on with what is missing")
+        raise UserError(f"{'; '.join(failed)}{wait}. The same command resumes with what is missing")
 
 
 def _train(

@@ -3,7 +3,7 @@
 python -m tests.crash --kills 300 --seed 0
 
 Promised: whenever a process that trains, packs or draws dies (SIGKILL: nothing of it runs any
-more), the same command goes on and ends with the same bytes as if nothing had happened; no run is
+more), the same command resumes and ends with the same bytes as if nothing had happened; no run is
 trained again once it is finished, and nothing half-written is left. Deaths come after random times,
 and at random file operations (an audit hook counts what the process opens, renames and removes
 below the study's folder), under settings that may not matter: threads, networks held at once, time

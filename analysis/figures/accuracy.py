@@ -28,18 +28,19 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         return "no network with copied layers on a random split"
     published_means, legend = _published_means(tables, rows)
     several = {t: table for t in there if (table := _by_split(rows, t)).shape[1] >= LEAST}
+    kind = _kind_of_bars(rows, several)
     marks = [TREATMENTS[t] for t in there]
     if published_means:
         marks.append(PUBLISHED)
     readings = "; ".join(READINGS[t] for t in there)
     caption = (
         f"{captions.counts(rows)} Every network: a mark is one, shifted sideways for clarity. "
-        f"{_bars(several)} How the paper reads the lines: {readings}.{legend} "
+        f"{_bars(several, kind)} How the paper reads the lines: {readings}.{legend} "
         f"{captions.statistic(tables)}"
     )
     return FigureSpec(
         "accuracy",
-        "What it costs to chop a network at layer n and train the rest again: "
+        "Accuracy after copying the first n layers and retraining the rest: "
         f"{captions.study(tables)}",
         caption,
         [
@@ -48,7 +49,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
                 lambda axes: _every_network(axes, rows, there),
                 marks=[TREATMENTS[t] for t in there],
             ),
-            Panel("Means", lambda axes: _means(axes, rows, there, published_means, several)),
+            Panel("Means", lambda axes: _means(axes, rows, there, published_means, several, kind)),
         ],
         marks,
         _mean_table(rows, tables, several),
@@ -79,16 +80,24 @@ def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
     return table.dropna(axis=1, how="all").reindex(sorted(of_study))
 
 
-def _bars(several: dict[str, pd.DataFrame]) -> str:
+def _kind_of_bars(rows: pd.DataFrame, several: dict[str, pd.DataFrame]) -> str | None:
+    """One kind of bars a panel: over splits, else between networks, else of their images."""
+    if several:
+        return None
+    networks = rows[rows.accuracy.notna()].groupby(["treatment", "n"]).size()
+    return "networks" if (networks > 1).any() else "images"
+
+
+def _bars(several: dict[str, pd.DataFrame], kind: str | None) -> str:
     """What the bars of the means are."""
-    usual = (
-        "bars of one standard deviation between networks (of a single network: the 95% "
-        "interval of its validation images)"
-    )
-    if not several:
-        return f"Means: {usual}."
+    if kind == "images":
+        return "Means: of one network each, with bars of the 95% interval of its validation images."
+    if kind:
+        return (
+            "Means: bars of one standard deviation between networks, none where there is but one."
+        )
     counts = sorted({table.shape[1] for table in several.values()})
-    others = f"; of fewer than {LEAST} splits: {usual}"
+    others = f"; means of fewer than {LEAST} splits have no bars"
     return (
         f"Means: thin lines are {' or '.join(map(str, counts))} splits, thick ones their means at "
         "n that all of them have, with bars of the 95% interval over splits (Student's t), which "
@@ -102,6 +111,7 @@ def _means(
     there: list[str],
     published_means: dict[str, pd.Series],
     several: dict[str, pd.DataFrame],
+    kind: str | None,
 ) -> None:
     curves = {t: mean_line(rows, t) for t in there}
     curves |= {t: table.mean(axis=1, skipna=False) for t, table in several.items()}
@@ -124,7 +134,7 @@ def _means(
         if treatment in several:
             _splits(axes, several[treatment], mark)
         else:
-            plot.bars(axes, rows[rows.treatment == treatment], mark)
+            plot.bars(axes, rows[rows.treatment == treatment], mark, kind)
     plot.numbers_at_the_end(axes, curves, rows.n.max())
     plot.layer_axis(axes, rows.n.max(), numbers=True)
     axes.set_ylabel("Mean top-1 accuracy")

@@ -42,9 +42,12 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         "solid line their mean, a dashed line that of the trained bases. Right: the share of "
         "values of a trained hidden layer that are 0 for every one of these images, in the layer "
         f"where it is largest; a mark is one network. Above {tables.layers - 1} random layers "
-        "there is only the classifier, which cannot fall silent.",
+        "there is only the classifier, which has no dead units.",
         [
-            Panel("Do random layers tell images apart?", lambda axes: _alike(axes, rows, marks)),
+            Panel(
+                "How similar are the outputs of random layers for different images?",
+                lambda axes: _alike(axes, rows, marks),
+            ),
             Panel(
                 "Does what is trained above them respond?", lambda axes: _silent(axes, each, marks)
             ),
@@ -61,7 +64,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 
 
 def _each_network(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a network: how alike its layer n sees all images,
+    """A row per network: how similar the outputs of its layer n are for all images,
     the share of its most silent trained layer.
     """
     each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])

@@ -63,7 +63,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         panels.append(Panel("What more images are worth", lambda axes: _sizes(axes, found)))
     longer = ""
     if any((a.strategies.longer > 1).any() for a in found):
-        longer = " Open marks and the dashed line: trained longer (the table of all ways says how)."
+        longer = " Open marks and the dashed line: trained longer (as in the table of strategies)."
     one, counts = found[-1], sorted({a.best.seeds for a in found})
     seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
     columns = ["images", "family", "n", "recipe", shown, f"{shown}_low", f"{shown}_high"]
@@ -95,7 +95,7 @@ def _axis(advice: Advice) -> str:
 def _title(advice: Advice, count: int) -> str:
     if advice.images_per_class is None:
         return "All training images" if count > 1 else ""
-    return f"{advice.images_per_class} training images a class"
+    return f"{advice.images_per_class} training images per class"
 
 
 def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, float]) -> None:
@@ -145,10 +145,10 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
         values = table[found[-1].part if name == "best" else name]
         look: dict[str, Any] = {"color": mark.colour, "marker": mark.marker, "label": mark.label}
         axes.plot(places, values, mark.line, lw=1.3, zorder=2, markersize=5, **look)
-        tips = [f"{mark.label}, {row[0]} images a class" for row in table.itertuples(index=False)]
+        tips = [f"{mark.label}, {row[0]} images per class" for row in table.itertuples(index=False)]
         if mark.marker:
             plot.scatter(axes, places, values, mark, tips)
     axes.set_xticks(places, [str(size) for size in table["images a class"]])
-    axes.set_xlabel("Training images a class")
+    axes.set_xlabel("Training images per class")
     axes.set_ylabel(_axis(found[-1]))
     axes.legend(fontsize=7, loc="best")

@@ -71,8 +71,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         f"{captions.study(tables)}",
         f"{captions.counts(shown)} Differences within tasks by a linear model (an effect for each "
         "task, and one for each treatment and n; where no task has both sides, relative to bases). "
-        f"Bars: 95% intervals that cover {covered}, so wide that all of one quantity hold "
-        f"together.{over_splits}{legend}",
+        f"Bars: 95% intervals that cover {covered}, simultaneous for all of one quantity."
+        f"{over_splits}{legend}",
         panels,
         marks,
         parts,

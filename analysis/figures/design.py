@@ -1,4 +1,4 @@
-"""The experimental design as a picture: which layers a network copies,
+"""The experimental design as a image: which layers a network copies,
 freezes and trains (the paper's figure 1).
 """
 
@@ -34,7 +34,7 @@ def draw(layers: int) -> FigureSpec:
         "The networks of the study",
         "Task A and task B are two halves of the classes. Two base networks are trained; then the "
         f"lowest n layers (here {sketch.chop}) of one of them are copied into a new network, whose "
-        "upper layers start fresh, and which is trained on B. "
+        "upper layers start at random, and which is trained on B. "
         "The same with A and B exchanged, and for every n.",
         [Panel("", lambda axes: _paint(axes, sketch, wider), 5.2 + wider, 5.6)],
     )
@@ -84,7 +84,7 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
         axes,
         LEFT,
         3.83,
-        f"Chop after layer n (here {n}), add fresh layers, train on B:",
+        f"Chop after layer n (here {n}), add randomly initialized layers, train on B:",
         style="italic",
     )
     _named(axes, LEFT, 3.56, "BnB:", "do layers that grew up together need each")
@@ -96,7 +96,7 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
     _network(axes, sketch, 0.94, "R" * n, f"R{n}B", "untrained, frozen", frozen=True)
 
     key = {
-        "fresh,\ntrained on B": "fresh",
+        "random,\ntrained on B": "fresh",
         "frozen,\nnever changes": "frozen",
         "fine-tuned,\ntrained on B": "",
     }

@@ -42,7 +42,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     bars = ""
     if (parts.quantity == "specificity loss, dissimilar tasks").any():
         panels.append(Panel("Specificity loss", lambda axes: _losses(axes, parts, last)))
-        bars = " Bars: 95% intervals, so wide that all of one colour hold together."
+        bars = " Bars: 95% intervals, simultaneous for all of one color."
     classes = " and ".join(str(own.classes.iloc[0]) for _, own in rows.groupby("target"))
     return FigureSpec(
         "dissimilar",

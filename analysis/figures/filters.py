@@ -1,4 +1,4 @@
-"""The first-layer filters of the bases and of an untrained network as pictures."""
+"""The first-layer filters of the bases and of an untrained network as images."""
 
 from collections.abc import Callable
 
@@ -35,8 +35,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         "filters",
         f"The filters of layer 1: {captions.study(tables)}",
         f"All {count} filters of one network each, split {first.split}, seed {first.seed}. Each "
-        "filter is scaled by its own largest weight; grey is 0. On photographs such filters come "
-        "to look like edges and colours whatever the task, "
+        "filter is scaled by its own largest weight; gray is 0. On natural images such filters "
+        "come to look like edges and colors whatever the task, "
         "which is what the paper set out to explain.",
         panels,
         columns=3,
@@ -59,8 +59,8 @@ def _weights(rows: pd.DataFrame) -> np.ndarray:
 
 
 def mosaic(weights: np.ndarray) -> np.ndarray:
-    """Filters, (filters, side, side, 3), side by side as one picture, (height, width, 4) in 0..1:
-    each is scaled by its own largest weight, grey is weight 0.
+    """Filters, (filters, side, side, 3), side by side as one image, (height, width, 4) in 0..1:
+    each is scaled by its own largest weight, gray is weight 0.
     """
     count, side = weights.shape[:2]
     weights = weights / np.abs(weights).max(axis=(1, 2, 3), keepdims=True)

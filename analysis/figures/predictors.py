@@ -1,4 +1,5 @@
-"""What could be told of a given base's features without training, beside what was measured."""
+"""Transferability metrics of a pretrained base, computed without training, beside measured
+accuracy."""
 
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from analysis.plotting.style import BLUE, GREEN, ORANGE, TREATMENTS, FigureSpec,
 from analysis.tables import StudyResults
 
 LOOKS = {
-    "k nearest neighbours": Style("k nearest neighbours: accuracy", BLUE, "s"),
+    "k nearest neighbours": Style("k nearest neighbors: accuracy", BLUE, "s"),
     "LogME": Style("LogME: log evidence an image", GREEN, "^"),
     "regularized H-score": Style("regularized H-score", ORANGE, "v"),
 }
@@ -24,7 +25,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     measured = tables.networks[tables.networks.treatment == "AnB"].dropna(subset="accuracy")
     measured = measured[measured.images_per_class.isna()]
     if measured.n.nunique() < 3:
-        return "networks with frozen layers of the given base are finished at fewer than three n"
+        return "networks with frozen layers of the pretrained base are finished at fewer than "
+        "three n"
     accuracy = measured.groupby(["n", "recipe"]).accuracy.mean().groupby("n").max()
     most = tables.predictors[tables.predictors.images == tables.predictors.images.max()]
     told = most.groupby(["predictor", "n"]).value.mean()
@@ -34,9 +36,10 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     leep = f" LEEP of the whole base: {told['LEEP'].iloc[0]:.3f}." if "LEEP" in told else ""
     return FigureSpec(
         "predictors",
-        f"Told without training, and measured: {captions.study(tables)}",
-        "Each predictor looks at the pooled output of layer n of the given base, for "
-        f"{int(most.images.max())} training images of the task (k nearest neighbours "
+        f"Transferability metrics (computed without training) against measured accuracy: "
+        f"{captions.study(tables)}",
+        "Each predictor looks at the pooled output of layer n of the pretrained base, for "
+        f"{int(most.images.max())} training images of the task (k nearest neighbors "
         "also for its validation images); more is better. Red, on the right-hand scale: the "
         "measured top-1 accuracy of AnB, at each n with the recipe that is best, "
         f"{len(measured)} networks. In the titles Spearman's rank correlation over the "

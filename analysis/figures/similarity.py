@@ -1,4 +1,4 @@
-"""How alike the bases' representations are (linear CKA), beside the measured specificity."""
+"""CKA similarity of the bases' representations (linear CKA), beside the measured specificity."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -36,7 +36,10 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     pairs = tables.similarity.assign(distant=tables.similarity.split == NATURAL_MANMADE)
     parts, last = decompose(tables.networks), int(pairs.layer.max())
     panels = [
-        Panel("How alike two networks see the same images", lambda axes: _alike(axes, pairs, last))
+        Panel(
+            "How similar two networks' representations of the same images are",
+            lambda axes: _alike(axes, pairs, last),
+        )
     ]
     if parts.quantity.isin(LOSSES).any():
         panels.append(
@@ -44,11 +47,12 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         )
     return FigureSpec(
         "similarity",
-        f"Do layers transfer where the two networks are alike? {captions.study(tables)}",
-        "Alike: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a layer on "
+        f"Do layers transfer where the two networks are similar? {captions.study(tables)}",
+        "Similarity: debiased linear CKA (Kornblith et al. 2019) of two networks' outputs of a "
+        "layer on "
         f"{int(pairs.images.max())} validation images of both tasks; a mark is one pair of "
-        "networks. Untrained networks show how much the images alone make networks alike. Right: "
-        "what AnB loses between the same tasks, with intervals that hold together with 95%.",
+        "networks. Untrained networks show how much the images alone make networks similar. Right: "
+        "what AnB loses between the same tasks, with simultaneous intervals with 95%.",
         panels,
         [LOOKS[key] for key in pairs.groupby(["pair", "distant"]).groups],
         pairs.drop(columns=["distant", "run_a", "run_b"]),
@@ -69,7 +73,7 @@ def _alike(axes: Axes, pairs: pd.DataFrame, last: int) -> None:
     axes.set_ylim(min(0, pairs.cka.min() - 0.03), 1.02)
     plot.layer_axis(axes, last, first=1)
     axes.set_xlabel("Layer")
-    axes.set_ylabel("Linear CKA (1: alike up to rotation)")
+    axes.set_ylabel("Linear CKA (1: equal up to rotation)")
 
 
 def _specific(axes: Axes, parts: pd.DataFrame, last: int) -> None:

@@ -1,4 +1,4 @@
-"""Base networks trained on fewer images a class, linear and logarithmic (paper, supplement)."""
+"""Base networks trained on fewer images per class, linear and logarithmic (paper, supplement)."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     rows = rows.sort_values("images_per_class", kind="stable")
     rows = rows.groupby(["task", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
     if rows.empty:
-        return "no base network at more than one number of images a class"
+        return "no base network at more than one number of images per class"
     stuck = rows[rows.accuracy < 1.5 / rows.classes]
     remark = f" {len(stuck)} of the networks stayed at chance." if len(stuck) else ""
     return FigureSpec(
@@ -43,7 +43,7 @@ def _against_images(rows: pd.DataFrame, scale: str) -> Callable[[Axes], None]:
         plot.chance(axes, (1 / rows.classes).mean(), "right")
         axes.set_xscale(scale)
         axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.set_xlabel(f"Training images a class ({scale} scale)")
+        axes.set_xlabel(f"Training images per class ({scale} scale)")
         axes.set_ylabel("Top-1 accuracy")
 
     return paint

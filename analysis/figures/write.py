@@ -65,4 +65,4 @@ def write_figures(
 def _all_known(key: str, given: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [name for name in given if name not in known]:
         near = did_you_mean(unknown[0], known) or ":"
-        raise UserError(f"--{key} {unknown[0]} is no choice{near} There are {', '.join(known)}")
+        raise UserError(f"--{key} {unknown[0]} is unknown{near} Available: {', '.join(known)}")

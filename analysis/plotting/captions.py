@@ -16,7 +16,7 @@ SPLITS_COVER = "other splits of the same classes, with their networks and seeds"
 def study(tables: StudyResults) -> str:
     """Dataset and network, for the title."""
     volumes = sorted(set(tables.networks.images_per_class.dropna()))
-    reduced = f", {volumes[0]:.0f} images a class" if len(volumes) == 1 else ""
+    reduced = f", {volumes[0]:.0f} images per class" if len(volumes) == 1 else ""
     return f"{tables.dataset}{reduced}, {tables.metadata['network']['name']} network"
 
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, PathCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -22,34 +22,35 @@ AS_TEXT = {"svg.fonttype": "none"}  # of SVG in a page
 
 
 def compose(drawing: FigureSpec) -> Figure:
-    """All panels, the legend, title and caption on one page."""
+    """The title, all panels and the legend on one page, and the caption below them."""
     columns = min(drawing.columns, len(drawing.panels))
     rows = ceil(len(drawing.panels) / columns)
     first = drawing.panels[0]
+    width, height = first.width * columns + 0.6, first.height * rows + 1.0
+    characters = int(width * 13.5)  # of 9 point type
+    caption = textwrap.wrap(drawing.caption, characters)
+    below = (len(caption) + 1) * 9 * 1.2 / 72  # inches
     with styled():
-        size = (first.width * columns + 0.6, first.height * rows + 1.6)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=size, layout="constrained", squeeze=False
-        )
+        page = plt.figure(figsize=(width, height + below), layout="constrained")
+        figure, text = np.asarray(page.subfigures(2, 1, height_ratios=(height, below)))
+        grid = figure.subplots(rows, columns, squeeze=False)
         for axes, panel in zip(grid.flat, drawing.panels, strict=False):
             panel.draw(axes)
             axes.set_title(panel.title)
         for axes in grid.flat[len(drawing.panels) :]:
             axes.set_axis_off()
-        characters = int(size[0] * 13.5)  # of 9 point type
-        lines = [
-            *textwrap.wrap(drawing.title, characters),
-            *textwrap.wrap(drawing.caption, characters),
-        ]
-        figure.suptitle("\n".join(lines), fontsize=9, x=0.02, ha="left")
+        title = textwrap.fill(drawing.title, int(width * 11))
+        figure.suptitle(title, fontsize=10, weight="bold", x=0.02, ha="left")
+        text.text(0.02, 1, "\n".join(caption), fontsize=9, va="top")
         if drawing.marks:
             _legend(figure, [_handle(mark) for mark in drawing.marks])
-    return figure
+    return page
 
 
-def _legend(figure: Figure, handles: list[plt.Line2D], least: int = 2) -> None:
+def _legend(figure: Figure | SubFigure, handles: list[plt.Line2D], least: int = 2) -> None:
     """Below the panels, in as many columns as fit."""
-    for columns in range(min(len(handles), max(least, int(figure.get_figwidth() / 3))), 0, -1):
+    inches = figure.bbox.width / figure.dpi
+    for columns in range(min(len(handles), max(least, int(inches / 3))), 0, -1):
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
             return

@@ -84,17 +84,19 @@ def tips_of(rows: pd.DataFrame) -> list[str]:
     return [f"{r.cell}, {r.split}, seed {r.seed}: {r.accuracy:.3f}" for r in rows.itertuples()]
 
 
-def bars(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
-    """The mean at each n with one standard deviation,
-    or the binomial interval of a single network.
+def bars(axes: Axes, rows: pd.DataFrame, mark: Style, kind: str | None) -> None:
+    """The mean at each n. Bars of ``kind`` "networks": one standard deviation between them, none of
+    a single one; "images": the binomial 95% interval of a single network; None: no bars.
     """
     done = rows[rows.accuracy.notna()]
     for n, own in done.groupby("n"):
         mean = own.accuracy.mean()
-        if len(own) > 1:
+        below = above = 0.0
+        spread = f"{len(own)} networks" if len(own) > 1 else "one network"
+        if kind == "networks" and len(own) > 1:
             below = above = own.accuracy.std()
             spread = f"± {below:.3f} between {len(own)} networks"
-        else:
+        elif kind == "images" and len(own) == 1:
             images = int(own.val_images.iloc[0])
             interval = stats.binomtest(round(mean * images), images).proportion_ci(0.95, "exact")
             below, above = max(mean - interval.low, 0), max(interval.high - mean, 0)
@@ -102,7 +104,9 @@ def bars(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
                 f"one network, validation images alone: {interval.low:.3f} to {interval.high:.3f}"
             )
         x = n + mark.offset / 2
-        axes.errorbar([x], [mean], [[below], [above]], color=mark.colour, lw=1, capsize=2, zorder=2)
+        if below or above:
+            bar = [[below], [above]]
+            axes.errorbar([x], [mean], bar, color=mark.colour, lw=1, capsize=2, zorder=2)
         scatter(axes, [x], [mean], mark, [f"{own.treatment.iloc[0]}, n = {n}: {mean:.3f} {spread}"])
 
 

@@ -1,4 +1,4 @@
-"""How every figure looks: the paper's marks, colours that the colour-blind can tell apart, and
+"""How every figure looks: the paper's marks, colors that color-blind readers can distinguish, and
 files that are equal for equal tables.
 """
 
@@ -45,12 +45,10 @@ class Style:
 
 TREATMENTS = {
     "base": Style("base: trained from scratch", INK, "o", filled=False, line=":"),
-    "BnB": Style("BnB: own layers, frozen", BLUE, "o", offset=-0.18),
-    "BnB+": Style("BnB+: own layers, fine-tuned", LIGHT_BLUE, "P", offset=-0.06, size=60),
-    "AnB": Style("AnB: the other task's layers, frozen", RED, "D", offset=0.06),
-    "AnB+": Style(
-        "AnB+: the other task's layers, fine-tuned", LIGHT_RED, "P", offset=0.18, size=60
-    ),
+    "BnB": Style("BnB: same-task layers, frozen", BLUE, "o", offset=-0.18),
+    "BnB+": Style("BnB+: same-task layers, fine-tuned", LIGHT_BLUE, "P", offset=-0.06, size=60),
+    "AnB": Style("AnB: other-task layers, frozen", RED, "D", offset=0.06),
+    "AnB+": Style("AnB+: other-task layers, fine-tuned", LIGHT_RED, "P", offset=0.18, size=60),
     "RnB": Style("RnB: random, untrained layers, frozen", OLIVE, "^"),
 }
 READINGS = {  # the paper's five readings of its figure 2, as conditions
@@ -95,7 +93,7 @@ DARK = {
 
 
 def layer_colours(count: int) -> dict[str, str]:
-    """A colour for each n = 1..count, in their order, and the same on a dark page: BY_LAYER,
+    """A color for each n = 1..count, in their order, and the same on a dark page: BY_LAYER,
     or between these.
     """
     light, dark = (

@@ -24,7 +24,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Bases of several recipes at n = 0, AnB+ and BnB+ against n, a panel a task."""
+    """Bases of several recipes at n = 0, AnB+ and BnB+ against n, a panel per task."""
     networks = tables.networks[tables.networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(TUNED)]
     if tuned.empty:

@@ -39,7 +39,7 @@ def draw(tables: StudyResults) -> FigureSpec:
         "preserved",
         f"Layers that are copied above the frozen ones: {tables.dataset}",
         f"{captions.counts(tables.networks)} A mark is one network, lines are means, dotted: base. "
-        f"Bars: intervals from {spread}, so wide that all of them hold together with 95%. "
+        f"Bars: intervals from {spread}, simultaneous: 95% for all of them together. "
         f"{captions.statistic(tables)}",
         [
             Panel("Every network", lambda axes: _every_network(axes, done, looks)),
@@ -55,7 +55,7 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
     """A row a preserved treatment and n: what it is above AnB of the same n,
-    with intervals that hold together.
+    with simultaneous intervals.
     """
     compared = [
         (treatment, n)

@@ -66,7 +66,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     return FigureSpec(
         "replicates",
         f"Do losses and gains hold for other splits? {tables.dataset}",
-        f"{captions.counts(networks)} A coloured mark is one target task, filled: A, hollow: B. "
+        f"{captions.counts(networks)} A colored mark is one target task, filled: A, hollow: B. "
         "Large: the mean over splits with its 95% interval (Student's t; both directions and all "
         f"seeds of a split count as one), which covers {captions.SPLITS_COVER}. Square: that of "
         f"the linear model, which covers {captions.MODEL_COVERS}. {captions.statistic(tables)}",

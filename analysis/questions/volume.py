@@ -1,4 +1,4 @@
-"""Images a class: train the target from scratch, freeze n, or fine-tune n? (study=reduced)."""
+"""Images per class: train the target from scratch, freeze n, or fine-tune n? (study=reduced)."""
 
 from collections.abc import Callable
 
@@ -69,11 +69,11 @@ def draw(tables: StudyResults) -> FigureSpec:
         "volume",
         "Little data: train from scratch, freeze n copied layers, or fine-tune them? "
         f"{tables.dataset}",
-        f"{captions.counts(tables.networks)} Numbers: top-1 accuracy. Colour: better (orange) or "
-        "worse (violet) than from scratch on the same images. Framed: the best of a row; *: not to "
-        "be told from it (95% interval of the validation images, not corrected for choosing the "
-        "best). Last: above 0 it is better to freeze the copied layers, below to fine-tune them "
-        "(mean over n; the 95% interval is as wide as that of a single n, as all n share the "
+        f"{captions.counts(tables.networks)} Numbers: top-1 accuracy. Color: better (orange) or "
+        "worse (violet) than from scratch on the same images. Framed: the best of a row; *: not "
+        "significantly worse (95% interval of the validation images, not corrected for choosing "
+        "the best). Last: above 0 it is better to freeze the copied layers, below to fine-tune "
+        "them (mean over n; the 95% interval is as wide as that of a single n, as all n share the "
         f"validation images). {captions.statistic(tables)}",
         panels,
         list(marks.values()),
@@ -104,7 +104,7 @@ def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
                 )
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
         axes.set_yticks(range(len(volumes)), [str(v) for v in volumes])
-        axes.set_ylabel("Images a class")
+        axes.set_ylabel("Images per class")
 
     return paint
 
@@ -124,7 +124,7 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Style]) -
         plot.scatter(axes, x, own.difference, mark, tips)
     axes.set_xticks(range(len(volumes)), [str(v) for v in volumes])
     axes.set_xlim(-0.4, len(volumes) - 0.6)
-    axes.set_xlabel("Images a class")
+    axes.set_xlabel("Images per class")
     axes.set_ylabel("Frozen minus fine-tuned")
 
 

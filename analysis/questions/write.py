@@ -26,7 +26,7 @@ def question(tables: StudyResults) -> FigureSpec:
         if one.asked(networks):
             return one.draw(tables)
     raise UserError(
-        "nothing to compare: the finished networks differ neither in network, recipe, images a "
+        "nothing to compare: the finished networks differ neither in network, recipe, images per "
         "class, split or seed, nor are there preserved layers (A3B~1)"
     )
 

@@ -113,7 +113,7 @@ CLAIMS = [
         lambda s: _minus(s.mean("BnB", s.depths.around), s.mean("BnB", s.depths.middle)),
     ),
     Claim(
-        "Own layers recover by fine-tuning: BnB+ beats BnB in the middle",
+        "Same-task layers recover by fine-tuning: BnB+ beats BnB in the middle",
         "BnB+ minus BnB, n = {middle}",
         lambda s: _minus(
             s.mean("BnB+", s.depths.middle, "BnB"), s.mean("BnB", s.depths.middle, "BnB+")

@@ -51,7 +51,7 @@ def decompose(networks: pd.DataFrame) -> pd.DataFrame:
     """A row a quantity and n: the model's value and interval, networks, tasks, what that interval
     covers, and the value and interval over splits.
 
-    The intervals of one quantity hold together: all of them with 95% (Bonferroni over
+    The intervals of one quantity are simultaneous: 95% in total (Bonferroni over
     its values of n).
     """
     rows, by_split = [], BySplit(networks)
@@ -106,7 +106,7 @@ class Transition:
 
 
 def transition(networks: pd.DataFrame) -> Transition | None:
-    """Where specificity arises; None where it cannot be told from no loss at all,
+    """Where specificity arises; None where it is not significantly different from no loss,
     or BnB and AnB are not both there.
 
     The loss is 0 at n = 0 and is taken to grow with n (isotonic regression). Intervals: 95% of
@@ -215,7 +215,7 @@ def _bases_of(networks: pd.DataFrame, bases: pd.DataFrame) -> float:
 
 
 def _estimates(networks: pd.DataFrame, differences: list[Contrast]) -> list[Estimate | None]:
-    """Each difference, with intervals that hold together;
+    """Each difference, with simultaneous intervals;
     all at once where the study can tell all of them.
     """
     confidence = 1 - 0.05 / len(differences)

@@ -38,7 +38,7 @@ class OverSplits:
         error: its standard error; NaN where one split alone is no measure of spread.
         df: degrees of freedom of the error.
         splits: how many; where no split has both sides of the difference, how many each side has.
-            The sides are then taken to vary alike from split to split.
+            The sides are then taken to vary equally from split to split.
         limit: how large the difference can be.
     """
 

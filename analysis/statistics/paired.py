@@ -38,9 +38,9 @@ def by_class(
         labels: of the images, (images,).
 
     Returns:
-        A row a class: label, images, first, second (accuracies), difference, low, high. The
+        A row per class: label, images, first, second (accuracies), difference, low, high. The
         intervals are normal ones of paired differences, with one image of each kind added (Agresti
-        & Min 2005) so that few images do not seem to be certain, and hold together (Bonferroni).
+        & Min 2005) so that few images do not seem to be certain, and are simultaneous (Bonferroni).
     """
     rows = []
     classes = np.unique(labels)
@@ -100,7 +100,7 @@ def _changes(tables: StudyResults, network: pd.Series, base: pd.Series, most: in
 def two_way_interval(
     differences: np.ndarray, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """The mean of what differs between two ways to train, with its interval over images and seeds.
+    """The mean of what differs between two strategies, with its interval over images and seeds.
 
     The variances of both are added (Owen 2007, "The pigeonhole bootstrap", whose variance this is):
     what is left of each image after all seeds, and of each seed after all images. Student's t with

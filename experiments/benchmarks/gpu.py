@@ -10,7 +10,7 @@ Checks correctness first, then measures. The images are generated:
 JPEG files of ImageNet's size, packed as ImageNet is.
 
 Settings used most:
-network=NAME recipe=NAME         what is trained (make bench-gpu: the original)
+network=NAME recipe=NAME         what is trained (make bench-gpu: CaffeNet)
 recipe.precision=bf16            or float32
 device=cuda:1                    which GPU; device=cpu rehearses
 """

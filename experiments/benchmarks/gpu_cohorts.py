@@ -1,5 +1,5 @@
 """How fast cohorts train on a GPU: against a plain script, for small networks,
-and over the original's whole study.
+and over the paper's whole study.
 """
 
 import time

@@ -1,6 +1,6 @@
 """How fast images come in: packing them, reading them back, and what a cohort consumes.
 
-python -m experiments.benchmarks.ingest                      packs embedded images, enlarged
+python -m experiments.benchmarks.ingest                      packs synthetic images, enlarged
 python -m experiments.benchmarks.ingest dataset=imagenet dataset.source=PATH
                                                              packs JPEG files from a folder or a
                                                              zip, again and again
@@ -73,7 +73,7 @@ def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
         items = read_dataset(config).train
         images = [cv2.resize(item.load(), (500, 375)) for item in items[:: -(-len(items) // 100)]]
         files = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
-        what = "embedded images as JPEG files of 500x375"
+        what = "synthetic images as JPEG files of 500x375"
     for name in "ab":
         (folder / name).mkdir(parents=True)
     paths = [folder / "ab"[i % 2] / f"{i}.jpg" for i in range(count)]

@@ -40,7 +40,7 @@ def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict)
     ]
     table(
         f"1. Packing {images} images ({files}).\n"
-        "   Reading, decoding, squashing, writing, checksum; so fast, ImageNet's 1,331,167 images "
+        "   Reading, decoding, resizing, writing, checksum; so fast, ImageNet's 1,331,167 images "
         "would take so many\n"
         "   minutes and become so many GB. Speed, raw with one thread = 1.",
         ["", "speed (min to max)", "images/s", "ImageNet: minutes", "GB"],

@@ -6,7 +6,7 @@ python -m experiments.benchmarks.library dataset=folder dataset.name=flowers dat
 On a CPU, whatever else there is. For each of two networks 24 cells, BnB, AnB and AnB+ at eight
 depths, are brought one training step further: in lockstep, and one after the other by a script that
 trains the library's own network with ``requires_grad_(False)`` below, on photographs that a
-DataLoader decodes. Every comparison is a ratio measured in this one run, the ways to train taking
+DataLoader decodes. Every comparison is a ratio measured in this one run, the variants taking
 turns. Weights are random: the time of a step does not depend on them. Only temporary files are
 written.
 

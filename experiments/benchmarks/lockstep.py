@@ -1,12 +1,12 @@
-"""How fast lockstep training is, against the other ways to train the same networks.
+"""How fast lockstep training is, against other ways of training the same networks.
 
-python -m experiments.benchmarks.lockstep                  the embedded images,
+python -m experiments.benchmarks.lockstep                  the synthetic images,
                                                            the configured network and recipe
 python -m experiments.benchmarks.lockstep dataset=tiny_imagenet recipe=tiny_imagenet
     dataset.source=ZIP_OR_FOLDER
 
 Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one
-run, the ways to train taking turns; absolute speeds belong to the machine and its load. Only
+run, the variants taking turns; absolute speeds belong to the machine and its load. Only
 temporary files are written.
 
 Settings used most:
@@ -295,7 +295,7 @@ def main(
     print(
         f"{config.dataset.name}, network {config.network.name}, batches of "
         f"{config.recipe.batch_size}, {config.recipe.precision}. Training steps only, no "
-        f"validation.\nMedians of {rounds} rounds in which the ways to train took turns. Only the "
+        f"validation.\nMedians of {rounds} rounds in which the variants took turns. Only the "
         "ratios carry over to another machine,\nnetwork-images/s do not."
     )
     with tempfile.TemporaryDirectory() as name:

@@ -204,7 +204,7 @@ def test_each_number_of_images_has_its_advice_and_a_row_of_the_summary():
     assert table["all fine-tuned"].tolist() == [0.73, 0.83]
     drawing = figure.draw(tables)
     assert [p.title for p in drawing.panels[:2]] == [
-        "10 training images a class",
+        "10 training images per class",
         "All training images",
     ]
     assert len(drawing.panels) == 3 and set(drawing.table.family) == set(figure.LOOKS) - {"AnB++"}

@@ -168,5 +168,5 @@ def test_what_is_no_calibration_is_one_clear_line(tmp_path):
     values = json.loads(about.read_text())
     del values["dataset"]["grammar"]
     about.write_text(json.dumps(values))
-    with pytest.raises(UserError, match="shared1-grammar0 is not a study of embedded images"):
+    with pytest.raises(UserError, match="shared1-grammar0 is not a study of synthetic images"):
         calibration.read(tmp_path)

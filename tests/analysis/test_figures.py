@@ -163,14 +163,14 @@ def test_only_bases_of_the_study_are_baselines():
     drawing = accuracy.draw(tables)
     axes = render(drawing.panels[0]).axes[0]
     assert axes.lines[0].get_ydata()[0] == 0.5, "the reference line is the study's own base"
-    assert "10 images a class" in drawing.title
+    assert "10 images per class" in drawing.title
     right = render(distance.draw(tables).panels[-1]).axes[0]
     drawn = sorted(y for c in right.collections for _, y in c.get_offsets())
     assert drawn == pytest.approx([-0.3, 0.1])
 
 
 def test_what_a_study_varies_is_not_averaged_away():
-    """Networks from 10 and from 100 images a class have no common mean;
+    """Networks from 10 and from 100 images per class have no common mean;
     the small studies' figure compares them.
     """
     networks = [row("baseB", "base", 0, 0.4), row("A1B", "AnB", 1, 0.3)]
@@ -216,7 +216,7 @@ def test_names_are_drawn_as_they_are(name, tmp_path):
     )
     odd.metadata["dataset"]["name"] = name
     figure = compose(accuracy.draw(odd))
-    assert name in figure.get_suptitle()
+    assert name in figure.subfigs[0].get_suptitle()
     save(figure, tmp_path / "figure", FORMATS if "frac" in name else ["svg"])
 
 
@@ -224,7 +224,9 @@ def visible_texts(figure) -> list:
     """Every text that is drawn: titles, labels, legends,
     and the labels of ticks within the axes.
     """
-    texts = [figure._suptitle, *(t for legend in figure.legends for t in legend.get_texts())]
+    drawn, below = figure.subfigs
+    texts = [drawn._suptitle, *(t for legend in drawn.legends for t in legend.get_texts())]
+    texts += below.texts
     for axes in figure.axes:
         texts += [
             axes.title,

@@ -73,7 +73,7 @@ def test_chosen_treatments_stand_beside_the_bases(folder, tmp_path):
     ours, theirs = ((f / "accuracy.svg").read_text() for f in (chosen, other))
     assert ours == theirs
     for key, settings in (("only", (["acuracy"], None)), ("treatments", (None, ["CnB"]))):
-        with pytest.raises(UserError, match=f"--{key} .* is no choice.* There are "):
+        with pytest.raises(UserError, match=f"--{key} .* is unknown.* Available: "):
             write_figures(folder, Page(("png",)), *settings)
     paths, absent = write_figures(folder, COLUMN, ["design", "volume"])
     assert paths == [] and absent.keys() == {"design", "volume"}

@@ -63,7 +63,23 @@ def test_of_fewer_than_three_splits_bars_are_between_networks():
         drawing = accuracy.draw(several(count))
         assert "standard deviation between networks" in drawing.caption
         assert "thin lines" not in drawing.caption and "splits low" not in drawing.table
-        assert lines(drawing)[0] == []
+        thin, bars = lines(drawing)
+        assert thin == [] and len(bars) == len(drawing.table), "one of each mean"
+
+
+def test_a_panel_has_one_kind_of_bars():
+    """Between networks, where a mean is of several; a single one then has none. Where each mean is
+    of one network, all bars are of its validation images.
+    """
+    rows = several(1).results
+    single = tables_of(*rows[rows.target == "A"].to_dict("records"))
+    drawing = accuracy.draw(single)
+    assert "95% interval of its validation images" in drawing.caption
+    assert len(lines(drawing)[1]) == len(drawing.table)
+    one_less = rows[~((rows.target == "A") & (rows.treatment == "AnB") & (rows.n == 3))]
+    drawing = accuracy.draw(tables_of(*one_less.to_dict("records")))
+    assert "one standard deviation between networks, none where" in drawing.caption
+    assert len(lines(drawing)[1]) == len(drawing.table) - 1
 
 
 def test_replicates_have_both_intervals_side_by_side():

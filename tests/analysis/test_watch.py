@@ -110,5 +110,5 @@ def test_a_stop_is_one_line(study, between, capsys):
         watch.main(config)
     assert ended.value.code == 130
     assert capsys.readouterr().err == (
-        "\nno longer watched; training goes on, and the report stays as it is\n"
+        "\nno longer watched; training continues, and the report stays as it is\n"
     )

@@ -337,7 +337,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     assert lines == ["it claims more than 89,478,485 pixels"] * 3 and not done.stderr
     assert int(grown) < 60, "MiB"
     assert (
-        ".png is corrupt (it claims more than 89,478,485 pixels): mend or remove it"
+        ".png is corrupt (it claims more than 89,478,485 pixels): fix or remove it"
         in packing_refusal(config_of(source, tmp_path / "failed"))
     )
     packed = pack(config_of(source, tmp_path / "skipped", on_error="skip"))

@@ -1,4 +1,4 @@
-"""Equal pictures: counted and named, refused, or dropped."""
+"""Duplicate images: counted and named, refused, or dropped."""
 
 import re
 from dataclasses import replace
@@ -58,13 +58,17 @@ def test_equal_pictures_are_counted_and_named_and_kept(tmp_path, caplog, encodin
     assert "duplicates" not in packed.meta["settings"]
     (line,) = (record.getMessage() for record in caplog.records)
     assert line == (
-        f"some has equal pictures: 1 within a class (first {source}/train/ant/1.png and "
+        f"some has duplicate images: 1 within a class (first {source}/train/ant/1.png and "
         f"{source}/train/ant/again.bmp), 1 in several classes (first {source}/train/ant/1.png and "
         f"{source}/train/bee/ant.bmp), 1 in several subsets (first {source}/train/cat/4.png and "
-        f"{source}/val/cat/train.bmp); copies flatter accuracy, or mislead it: "
+        f"{source}/val/cat/train.bmp); duplicates inflate or distort accuracy: "
         "dataset.duplicates=drop takes them out"
     )
-    with pytest.raises(UserError, match=r"has equal pictures: 1 within a class .*: take them away"):
+    with pytest.raises(
+        UserError,
+        match=r"has duplicate images: 1 within a class .*: take them "
+        r"away",
+    ):
         pack(replace(config, duplicates="fail"))
     verify(packed)
 
@@ -73,7 +77,7 @@ def test_equal_pictures_are_refused(tmp_path):
     source = with_copies(tmp_path / "source")
     message = packing_refusal(config_of(source, tmp_path / "packed", duplicates="fail"))
     assert (
-        message.startswith(f"{source} has equal pictures: 1 within a class (first ")
+        message.startswith(f"{source} has duplicate images: 1 within a class (first ")
         and "drop, or keep" in message
     )
     fine = config_of(make_source(tmp_path / "fine"), tmp_path / "packed", duplicates="fail")
@@ -97,7 +101,7 @@ def test_of_equal_pictures_one_stays_and_of_those_in_two_classes_none(tmp_path, 
         packed.meta["settings"]["duplicates"] == "drop"
         and packed.meta["duplicates"].keys() == FOUND.keys()
     )
-    assert "some: 5 images dropped, of equal pictures: 1 within a class (first " in caplog.text
+    assert "some: 5 images dropped, of duplicate images: 1 within a class (first " in caplog.text
     assert (
         pack(config_of(source, tmp_path / "packed", duplicates="drop", on_error="skip")).checksum
         == packed.checksum

@@ -74,9 +74,9 @@ def test_a_changed_copy_in_another_part_is_found(tmp_path, caplog, change):
     pack(config)
     (line, again) = lines(caplog)
     assert line == again and line == (
-        "some: 2 pictures have near-duplicates (saved again, mirrored or changed a little), 1 of "
-        "the 13 held-out pictures in another subset (first "
-        f"{root}/train/ant/2.png and {root}/val/bee/copy.png); they flatter accuracy: "
+        "some: 2 images have near-duplicates (saved again, mirrored or changed a little), 1 of "
+        "the 13 held-out images in another subset (first "
+        f"{root}/train/ant/2.png and {root}/val/bee/copy.png); they inflate accuracy: "
         '"dataset.group=PATTERN" keeps the files in whose paths the pattern finds the same on one '
         "side"
     )

@@ -91,7 +91,7 @@ def test_packing_again_notices_a_source_that_changed(tmp_path, change, zipped):
         f"dataset.source={config.source} is not what was packed into"
     )
     assert "delete that folder to pack again, or set dataset.name" in message
-    assert open_packed(config).checksum == checksum, "training goes on with what was packed"
+    assert open_packed(config).checksum == checksum, "training resumes with what was packed"
 
 
 def test_a_source_may_be_spelled_otherwise(tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_packing_goes_on_after_the_last_safe_row_to_the_same_bytes(
         assert (partial / name).stat().st_size > size
     (partial / ".labels.npy.0123.tmp").write_text("left by a process that was killed")
     pack(config)
-    assert f"goes on after {progress['items']} images" in caplog.text
+    assert f"resumes after {progress['items']} images" in caplog.text
     assert not partial.exists()
     pack(replace(config, folder=str(tmp_path / "whole")))
     assert contents(folder) == contents(tmp_path / "whole")
@@ -186,7 +186,7 @@ def test_a_partial_pack_of_something_else_is_not_continued(tmp_path, often, capl
     else:
         (partial / "progress.json").write_text(json.dumps({**progress, "opencv": "4.0"}))
     pack(config)
-    assert "goes on" not in caplog.text and not partial.exists()
+    assert "resumes" not in caplog.text and not partial.exists()
     pack(replace(config, folder=str(tmp_path / "whole")))
     assert contents(folder) == contents(tmp_path / "whole")
 
@@ -249,13 +249,13 @@ def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_
     assert not (data / "procedural").exists()
     if way == "full disk":
         assert (
-            "cannot be written: File too large; make room and give the same command"
+            "cannot be written: File too large; make room and run the same command again"
             in log.read_text()
         )
     process = crash.start(*command)
     process.join(200)
     assert process.exitcode == 0, log.read_text()
-    assert re.search(r"packing procedural goes on after 4,0\d\d images", log.read_text())
+    assert re.search(r"packing procedural resumes after 4,0\d\d images", log.read_text())
     assert contents(data / "procedural") == many
     assert {p.name for p in data.iterdir()} == {"procedural", ".procedural.lock"}
 

@@ -55,7 +55,7 @@ def test_every_part_runs_at_toy_size(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def make(spec_of, trained, dataset):
     """make(precision): four networks with dropout, image mean and response normalization,
-    at the original's rate.
+    at the paper's rate.
     """
     network = {"normalization": "lrn", "dropout": 0.5, "mean": "image", "groups": [1, 2, 1, 2, 2]}
     network |= {"strides": [2, 1, 1, 1, 1], "pools": [1, 2]}

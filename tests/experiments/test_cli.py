@@ -56,8 +56,8 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["recipe.rate=1"], "recipe.rate is no setting; every one is in conf/"),
-        (["network=alexnet"], "network=alexnet is no choice: There are caffenet, medium"),
+        (["recipe.rate=1"], "recipe.rate is an unknown setting; conf/ documents every one"),
+        (["network=alexnet"], "network=alexnet is unknown. Available: caffenet, medium"),
         (["recipe.lr=fast"], "Value 'fast' of type 'str' could not be converted to Float"),
         (["cell=A9B"], "'A9B': n=9 is outside 1..7"),
         (["cell=X3B"], "'X3B' is not a cell"),

@@ -77,7 +77,8 @@ def test_nor_does_a_misspelt_word():
     names = ["experiments.run", "analysis.collect", *(n for n in COMMANDS if n not in OURS)]
     found = heavy(*([n, "recipe.stepz=3" if n in OURS else "--fodler"] for n in names))
     for name, (status, text, modules) in found.items():
-        wrong = "recipe.stepz is no setting" if name in OURS else "the following arguments are"
+        ours = "recipe.stepz is an unknown setting"
+        wrong = ours if name in OURS else "the following arguments are"
         assert status == 2 and wrong in text and not modules, (name, modules)
 
 

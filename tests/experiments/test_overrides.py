@@ -129,7 +129,7 @@ def test_a_text_that_was_read_as_a_number_is_refused():
         ("study.splits=[a(b.yaml]", "study.splits=['...','...']"),
         ("hydra.sweep.dir=a(b", """'hydra.sweep.dir="a(b"'"""),
         ("hydra.sweep.dir=größe", """'hydra.sweep.dir="größe"'"""),
-        ("what(", "is no setting: write KEY=VALUE"),
+        ("what(", "is an unknown setting: write KEY=VALUE"),
     ],
 )
 def test_what_cannot_be_read_says_how_to_write_it(cli, word, way):
@@ -193,23 +193,23 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cli):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("recipe.stepz=3", "recipe.stepz is no setting: did you mean recipe.steps?"),
+        ("recipe.stepz=3", "recipe.stepz is an unknown setting: did you mean recipe.steps?"),
         (
             "dataset.sorce=x dataset=imagenet",
-            "dataset.sorce is no setting: did you mean dataset.source?",
+            "dataset.sorce is an unknown setting: did you mean dataset.source?",
         ),
-        ("chell=A3B", "chell is no setting: did you mean cell?"),
-        ("network.modle=x", "network.modle is no setting: did you mean network.model?"),
-        ("datset=cifar10", "datset is no setting: did you mean dataset?"),
+        ("chell=A3B", "chell is an unknown setting: did you mean cell?"),
+        ("network.modle=x", "network.modle is an unknown setting: did you mean network.model?"),
+        ("datset=cifar10", "datset is an unknown setting: did you mean dataset?"),
         (
             "dataset.source=x",
-            "dataset.source is no setting of this dataset: conf/dataset/ has those",
+            "dataset.source is not a setting of this dataset: conf/dataset/ has those",
         ),
-        ("recpie.steps=3", "recpie is no setting: did you mean recipe?"),
-        ("zzz=1", "zzz is no setting; every one is in conf/, a comment a line"),
-        ("network=smal", "network=smal is no choice: did you mean small? There are caff"),
-        ("study=zzz", "study=zzz is no choice: There are advice, batchnorm, "),
-        ("hydra/launcher=slrum", "did you mean slurm? There are basic, joblib,"),
+        ("recpie.steps=3", "recpie is an unknown setting: did you mean recipe?"),
+        ("zzz=1", "zzz is an unknown setting; conf/ documents every one"),
+        ("network=smal", "network=smal is unknown: did you mean small? Available: caff"),
+        ("study=zzz", "study=zzz is unknown. Available: advice, batchnorm, "),
+        ("hydra/launcher=slrum", "did you mean slurm? Available: basic, joblib,"),
     ],
 )
 def test_a_misspelt_word_is_told_the_nearest(word, said):
@@ -227,7 +227,7 @@ def test_so_is_one_that_is_added():
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
         load(compose("config", ["+recipe.stepz=3"]))
-    assert plainly(error.value) == "recipe.stepz is no setting: did you mean recipe.steps?"
+    assert plainly(error.value) == "recipe.stepz is an unknown setting: did you mean recipe.steps?"
     assert plainly(HydraException("another message")) == "another message"
 
 

@@ -165,7 +165,7 @@ def test_a_dead_process_trains_nothing(study, capsys):
     write_note(store, specs[:1])
     assert said(config, capsys) == []
     store.lock(specs[0]).release()
-    assert read(store.folder(specs[0])) is None, "whoever goes on begins with no note"
+    assert read(store.folder(specs[0])) is None, "whoever resumes begins with no note"
 
 
 def test_another_study_is_running(study, training, capsys, tmp_path):

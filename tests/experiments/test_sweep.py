@@ -75,7 +75,8 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bytes_of_one_process(
     os.killpg(sweep.pid, signal.SIGINT)  # as Ctrl-C does
     status, errors = finish(sweep, log)
     assert (
-        status == 130 and "stopped; the same command goes on from the last checkpoint" in errors
+        status == 130
+        and "interrupted; run the same command again to resume from the last checkpoint" in errors
     ), errors
     assert not list(tmp_path.glob("runs/*/DONE"))
 
@@ -147,7 +148,9 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
         and min(saved) > 0
     )
     assert not store.verify()[1] and not list(tmp_path.glob("runs/*/.*tmp*"))
-    assert errors.endswith("stopped; the same command goes on from the last checkpoint\n")
+    assert errors.endswith(
+        "interrupted; run the same command again to resume from the last checkpoint\n"
+    )
 
 
 # Over 5 s of CPU: the multirun is a process that imports torch; others' workers are, too.

@@ -1,4 +1,4 @@
-"""Networks and given weights at another size of image than they were made for."""
+"""Networks and pretrained weights at another size of image than they were made for."""
 
 import pytest
 import safetensors.torch

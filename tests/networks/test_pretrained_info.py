@@ -1,5 +1,5 @@
-"""How images are prepared for given weights: what lies beside the file says it, or it is assumed
-and said; check_weights finds what fits.
+"""How images are prepared for pretrained weights: what lies beside the file says it, or it is
+assumed and said; check_weights finds what fits.
 """
 
 import json
@@ -148,20 +148,21 @@ def test_tags_with_other_values_are_named():
     facts = assumed(network_of("timm mobilenetv3_large_100", input_size=64))
     assert facts.origin.endswith("timm, mobilenetv3_large_100.ra_in1k")
     assert facts.notes == (
-        "other weights for this network want images prepared otherwise (miil_in21k, "
+        "other weights for this network need images prepared differently (miil_in21k, "
         "miil_in21k_ft_in1k mean 0 0 0 and standard deviation 1 1 1 and interpolation bilinear; "
         "ra4_e3600_r224_in1k mean 0.5 0.5 0.5 and standard deviation 0.5 0.5 0.5 and crop of the "
         "middle 0.95): experiments.check_weights says which mean and standard deviation fit",
     )
     assert assumed(network_of("torchvision resnet50", input_size=64)).notes == (
-        "other weights for this network want images prepared otherwise (IMAGENET1K_V1 crop of the "
+        "other weights for this network need images prepared differently (IMAGENET1K_V1 crop of "
+        "the "
         "middle 0.88)",
     )
     assert assumed(network_of("timm tf_efficientnet_lite0", input_size=64)).notes == ()
 
 
 def test_check_weights_says_which_values_fit(tensors, tmp_path):
-    """Images labelled by what the network says of them, prepared with 0 and 1."""
+    """Images labeled by what the network says of them, prepared with 0 and 1."""
     draw, shape = np.random.default_rng(0), (SIZE, SIZE, 3)
     images = [draw.integers(0, 256, shape, dtype=np.uint8) // (k % 4 + 1) for k in range(16)]
 

@@ -84,7 +84,7 @@ FILES = {
     "a head after dropout": lambda t: (
         {n: v for n, v in t.items() if not n.startswith("fc.")}
         | {f"fc.1.{kind}": t[f"fc.{kind}"] for kind in ("weight", "bias")},
-        ["fc.1 taken for its classifier"],
+        ["fc.1 read as its classifier"],
     ),
 }
 

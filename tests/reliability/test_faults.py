@@ -153,7 +153,8 @@ def test_a_stop_saves_the_very_step_where_training_stood(number, command, tmp_pa
     until(lambda: log.exists() and "step 5/60" in log.read_text(), process)
     os.kill(process.pid, number)
     said = end(process, log, 130)
-    assert last_line(said) == "stopped; the same command goes on from the last checkpoint"
+    wanted = "interrupted; run the same command again to resume from the last checkpoint"
+    assert last_line(said) == wanted
     stood = int(re.findall(r"step (\d+)/60", said)[-1])
     assert 5 <= stood < 60
     assert {store.step(spec) for spec in store.specs()} == {stood} and len(store.specs()) == 2
@@ -378,7 +379,7 @@ def test_a_command_on_a_file_system_without_working_locks_says_so(command, tmp_p
 def test_a_network_that_explodes_does_not_touch_its_cohort(
     scale, step, spec_of, trained, dataset, tmp_path, caplog
 ):
-    """Its inputs are too large; it is marked, its cohort goes on to the same bits,
+    """Its inputs are too large; it is marked, its cohort continues to the same bits,
     what starts from it waits.
     """
     wild, more = {"input_scale": scale}, {"recipe": {"steps": 24, "eval_every": 4, "lr": 0.3}}

@@ -152,9 +152,9 @@ def test_a_transfer_does_not_start_from_a_damaged_base(damage, whole, spec_of, d
     DAMAGE[damage](path)
     with pytest.raises(UserError) as error:
         train_missing([spec], store, dataset, CPU)
-    assert str(path) in str(
+    assert str(path) in str(error.value) and f"delete {base}/DONE and run the command again" in str(
         error.value
-    ) and f"delete {base}/DONE and give the command again" in str(error.value)
+    )
     assert store.state(spec) == "missing", "nothing was trained from it, and its lock is free"
     assert len(store.verify()[1]) == 1 and str(path) in store.verify()[1][0]
     (base / "DONE").unlink()
@@ -177,7 +177,7 @@ def test_a_damaged_result_is_named_by_whoever_reads_it(name, damage, whole, spec
     assert READERS[name](store, spec) is not None and store.verify() == (3, [])
     path = store.folder(spec) / name
     path.unlink() if damage == "absent" else DAMAGE[damage](path)
-    with pytest.raises(UserError, match=f"{name} .*delete .*/DONE and give the command again"):
+    with pytest.raises(UserError, match=f"{name} .*delete .*/DONE and run the command again"):
         READERS[name](store, spec)
     runs, lines = store.verify()
     assert runs == 3 and len(lines) == 1 and str(path) in lines[0]

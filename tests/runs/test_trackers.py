@@ -309,7 +309,7 @@ def test_on_a_command_line_there_are_several_or_none(cli, tmp_path):
     status, _, err = cli(run.main, *one, "tracker=[csv,nix]")
     assert (status, err) == (
         2,
-        "error: tracker=nix is no choice: There are csv, tensorboard, mlflow, wandb\n",
+        "error: tracker=nix is unknown. Available: csv, tensorboard, mlflow, wandb\n",
     )
     words = ["tracker=[csv]", f"tracker.csv.folder={tmp_path}/mine", "seed=1"]
     assert cli(run.main, *one, *words)[0] == 0

@@ -1,4 +1,4 @@
-"""The networks of a study: the original's list to the last one, and how a study is chosen from."""
+"""The networks of a study: the paper's list to the last one, and how a study is chosen from."""
 
 import shutil
 from collections import Counter
@@ -257,7 +257,7 @@ def test_a_test_part_and_equal_pictures_are_told_and_nothing_reads_the_test_part
         4,
         8,
     )
-    assert about["duplicates"].startswith("equal pictures: 1 ") and "/" not in about["duplicates"]
+    assert about["duplicates"].startswith("duplicate images: 1 ") and "/" not in about["duplicates"]
     assert set(tables.results.val_images) == {2}
     text = page(tables)
     assert (
@@ -331,7 +331,7 @@ def test_a_task_of_two_splits_is_trained_and_counted_once(tmp_path, dataset):
         "baseA",
     ]
     assert len([spec for spec in specs if spec.split == "three"]) == 6, (
-        "fresh layers are drawn under the cell's name"
+        "randomly initialized layers are drawn under the cell's name"
     )
     train_missing(specs, store, dataset, CPU)
     tables = collect(specs, store, dataset)

@@ -1,4 +1,4 @@
-"""Two phases: a network is trained on frozen layers, then all of it goes on, head included."""
+"""Two phases: a network is trained on frozen layers, then all of it is trained, head included."""
 
 from dataclasses import replace
 

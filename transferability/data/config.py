@@ -38,7 +38,7 @@ FOLDER_NAME = Bound(_is_folder_name, "a folder name of at most 100 bytes")
 
 @dataclass
 class GrammarConfig:
-    """The random hierarchy behind the embedded images, see ``readers/random_hierarchy.py``."""
+    """The random hierarchy behind the synthetic images, see ``readers/random_hierarchy.py``."""
 
     seed: int = 0
     # families of classes; the first is "natural", the second "man-made"

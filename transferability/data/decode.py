@@ -63,7 +63,7 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     OpenCV decodes (as Caffe did). Of 16 bits a value the highest 8 stay. Pillow reads the header
     first, so that an image which claims to be huge is refused before anything is allocated. A JPEG
     that does not end as one is decoded by Pillow too, which refuses truncated files where OpenCV
-    fills in grey.
+    fills in gray.
 
     Raises:
         ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
@@ -115,7 +115,7 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
 
 
 def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
-    """Whether a TIFF file is one of a camera: DNG, CR2, or one whose first picture is a reduced
+    """Whether a TIFF file is one of a camera: DNG, CR2, or one whose first image is a reduced
     version of another in the file (NEF).
     """
     dng, reduced, others = 50706, tags.get(254, 0), 330

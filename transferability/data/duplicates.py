@@ -1,4 +1,4 @@
-"""Duplicate images in a dataset: copies in training and validation flatter accuracy, copies in two
+"""Duplicate images in a dataset: copies in training and validation inflate accuracy, copies in two
 classes mislead it.
 
 Duplicates are images whose pixels are equal, decoded and resized for the pack: as the networks see
@@ -34,7 +34,7 @@ def pixel_hash(image: np.ndarray) -> bytes:
 
 
 def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:
-    """Pictures that are there more than once, each with its copies, by name.
+    """Images that are there more than once, each with its copies, by name.
 
     ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.subsets``.
     """
@@ -54,7 +54,7 @@ def _name(picture: Picture) -> str:
 
 
 def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
-    """How many pictures there are of each of KINDS, and the names of the first two."""
+    """How many images there are of each of KINDS, and the names of the first two."""
     found: dict[str, Any] = {}
     for group in groups:
         for kind, matches in KINDS.items():
@@ -67,7 +67,7 @@ def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
 def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
     """What to drop: name -> why.
 
-    Of each picture one stays, of test images before validation before training; of one in several
+    Of each image one stays, of test images before validation before training; of one in several
     classes none, as nobody knows which is its own.
     """
     out, order = {}, ("test", "validation", "training")
@@ -91,19 +91,19 @@ def describe(found: dict[str, Any], names: bool = True) -> str:
 
 
 def check_duplicates(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
-    """Say that there are equal pictures.
+    """Say that there are duplicate images.
 
     Raises:
         UserError: there are, and ``duplicates=fail``.
     """
     if equal and config.duplicates == "fail":
         raise UserError(
-            f"{config.source} has equal pictures: {describe(equal)}: take them away, or set "
+            f"{config.source} has duplicate images: {describe(equal)}: take them away, or set "
             "dataset.duplicates=drop, or keep"
         )
     if equal and config.duplicates == "keep":
         log.warning(
-            "%s has equal pictures: %s; copies flatter accuracy, or mislead it: "
+            "%s has duplicate images: %s; duplicates inflate or distort accuracy: "
             "dataset.duplicates=drop takes them out",
             config.name,
             describe(equal),

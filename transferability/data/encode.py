@@ -96,7 +96,7 @@ def failures_of(chunk: Chunk, config: DatasetConfig) -> dict[str, str]:
     corrupt = [(name, why) for name, why in chunk.bad if RAW not in why]
     if corrupt and config.on_error == "fail":
         name, error = corrupt[0]
-        raise UserError(f"{name} {error}: mend or remove it, or set dataset.on_error=skip")
+        raise UserError(f"{name} {error}: fix or remove it, or set dataset.on_error=skip")
     return dict(chunk.bad)
 
 

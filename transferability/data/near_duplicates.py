@@ -1,5 +1,5 @@
-"""Near-duplicates in a dataset: pictures that a perceptual hash finds to be alike, mirrored or not,
-and whose grey pixels then correlate.
+"""Near-duplicates in a dataset: images that a perceptual hash finds to be similar, mirrored or not,
+and whose gray pixels then correlate.
 
 They are saved again, resized, mirrored, brightened or blurred, but not cropped by some percent or
 rotated.
@@ -47,11 +47,11 @@ def _grey(image: np.ndarray) -> np.ndarray:
 def near_duplicates(
     source: RawDataset, images: Any, perceptual: np.ndarray, equal: np.ndarray
 ) -> dict[str, Any]:
-    """How many pictures have a near-duplicate, and how many of those held out have one among the
+    """How many images have a near-duplicate, and how many of those held out have one among the
     others of another subset; {} where none has.
 
     ``images``: the rows of the pack; ``perceptual``: (N, PERCEPTUAL) uint8 and ``equal``: (N, HASH)
-    uint8, their hashes; all in the order of ``source.subsets``. Equal pictures do not count.
+    uint8, their hashes; all in the order of ``source.subsets``. Duplicate images do not count.
     """
     first, second, mirrored = _alike(perceptual.view(">u8").ravel().astype(np.uint64))
     unequal = (equal[first] != equal[second]).any(axis=1)
@@ -73,11 +73,11 @@ def near_duplicates(
 
 
 def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of pictures whose hashes, (N,) uint64, differ in at most _BITS bits: first < second,
+    """Pairs of images whose hashes, (N,) uint64, differ in at most _BITS bits: first < second,
     and whether one has to be mirrored.
 
-    All of them among some thousand pictures; of more those that are near each other in one of eight
-    orders, so that the time grows only a little faster than the number of pictures.
+    All of them among some thousand images; of more those that are near each other in one of eight
+    orders, so that the time grows only a little faster than the number of images.
     """
     pictures = np.flatnonzero(hashes)
     entries = np.concatenate([hashes[pictures], hashes[pictures] ^ _MIRROR])
@@ -106,7 +106,7 @@ def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _correlations(
     images: Any, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
 ) -> np.ndarray:
-    """Of the grey pixels of pairs of rows, (pairs,) float32."""
+    """Of the gray pixels of pairs of rows, (pairs,) float32."""
     rows = np.union1d(first, second)
     grey = np.empty((len(rows), _GREY, _GREY), np.uint8)
     for start in range(0, len(rows), 256):
@@ -128,15 +128,15 @@ def _normal(grey: np.ndarray) -> np.ndarray:
 
 
 def near_sentence(near: dict[str, Any], held_out: int) -> str:
-    """What :func:`near_duplicates` found, in words; ``held_out``: the number of such pictures."""
+    """What :func:`near_duplicates` found, in words; ``held_out``: the number of such images."""
     return (
-        f"{near['pictures']:,} pictures have near-duplicates (saved again, mirrored or changed a "
-        f"little), {near['held out']:,} of the {held_out:,} held-out pictures in another subset"
+        f"{near['pictures']:,} images have near-duplicates (saved again, mirrored or changed a "
+        f"little), {near['held out']:,} of the {held_out:,} held-out images in another subset"
     )
 
 
 def say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> None:
-    """One line where pictures have near-duplicates."""
+    """One line where images have near-duplicates."""
     if not near:
         return
     if not near["held out"]:
@@ -146,7 +146,7 @@ def say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> None
     # as Roboflow names the copies that it makes of an image
     way = "'([^/]+)[.]rf[.]'" if all(".rf." in name for name in near["first"]) else "PATTERN"
     log.warning(
-        '%s: %s (first %s); they flatter accuracy: "dataset.group=%s" keeps the files in '
+        '%s: %s (first %s); they inflate accuracy: "dataset.group=%s" keeps the files in '
         "whose paths the pattern finds the same on one side",
         config.name,
         near_sentence(near, held_out),

@@ -2,7 +2,7 @@
 
 Atomic: the folder appears when it is whole. Until then the rows grow in a hidden folder beside it,
 ``.NAME.partial``. Every CHECKPOINT_EVERY images they are forced to the disk, and ``progress.json``
-says how far: the next try goes on there, if it is to pack the same.
+says how far: the next try resumes there, if it is to pack the same.
 """
 
 import errno
@@ -68,7 +68,7 @@ def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
         return _pack(config, folder, workers or joblib.cpu_count())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        way = "make room and give the same command, or set" if full else "set"
+        way = "make room and run the same command again, or set" if full else "set"
         raise UserError(
             f"{folder} cannot be written: {reason(error)}; {way} dataset.folder or data_dir"
         ) from error
@@ -247,7 +247,7 @@ def deduplicate(
     left_out = redundant(groups)
     if left_out:
         log.warning(
-            "%s: %d images dropped, of equal pictures: %s",
+            "%s: %d images dropped, of duplicate images: %s",
             config.name,
             len(left_out),
             describe(found),
@@ -289,7 +289,7 @@ def resume_point(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
             (folder / n).exists() and (folder / n).stat().st_size >= s for n, s in sizes.items()
         )
     ):
-        log.info("packing %s goes on after %s images", what["name"], f"{found['items']:,}")
+        log.info("packing %s resumes after %s images", what["name"], f"{found['items']:,}")
         return found
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -77,7 +77,7 @@ class PackedDataset:
         """Training rows of ``classes`` in file order;
         of each class the first ``images_per_class``, or all it has.
 
-        As in the original's ``make_reduced_dataset.py``:
+        As in the authors' ``make_reduced_dataset.py``:
         ImageNet's classes have 732 to 1300 training images.
 
         Raises:

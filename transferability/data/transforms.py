@@ -78,7 +78,7 @@ class Preprocessing:
     def resized(self, content: Content) -> tuple[np.ndarray, bool]:
         """As :meth:`__call__`, but before it is encoded.
 
-        An array is upright: it is grey, (H, W), or RGB or RGBA, (H, W, 3 or 4), uint8 or uint16.
+        An array is upright: it is gray, (H, W), or RGB or RGBA, (H, W, 3 or 4), uint8 or uint16.
         """
         pixels, orientation = _decoded(content)
         if self.orientation == "apply":
@@ -146,8 +146,9 @@ def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
-    """An image of any size, (H, W, 3), at the size of the pack: squashed, or its shorter side
-    brought to this size and the middle taken (torchvision's ``Resize`` and ``CenterCrop``).
+    """An image of any size, (H, W, 3), at the size of the pack: resized without preserving the
+    aspect ratio, or its shorter side brought to this size and the middle taken (torchvision's
+    ``Resize`` and ``CenterCrop``).
     """
     if fit == "crop":
         image = _middle(image)

@@ -37,7 +37,7 @@ def activation_reference(x: Tensor, pool: bool, norm: bool) -> Tensor:
     """What follows a convolution, (B, C, H, W): 3x3/2 max-pool rounded up as Caffe's, ReLU,
     response normalization.
 
-    The original computes ReLU before the max-pool. The two commute exactly (the largest of the
+    Caffe computes ReLU before the max-pool. The two commute exactly (the largest of the
     rectified is the rectified largest, and gradients agree), and pooling first touches a quarter of
     the values. ``x`` may be overwritten.
     """

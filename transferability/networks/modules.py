@@ -144,7 +144,7 @@ class Dropout(nn.Module):
         name: tells the dropouts of a network apart.
         dims: None to drop each value by itself; 2: whole channels;
             1: all of an image (stochastic depth); 0: all.
-        active_when_frozen: whether it stays on inside frozen layers, as the original's does.
+        active_when_frozen: whether it stays on inside frozen layers, as in Caffe.
     """
 
     seed: Tensor

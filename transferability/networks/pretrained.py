@@ -59,7 +59,7 @@ def pretrained_state_dict(given: PretrainedBase) -> dict[str, Tensor]:
     """
     found, state = _opened(given.weights, given.network)
     if found.digest != given.digest:
-        raise UserError(f"weights={given.weights} has changed: give the command again")
+        raise UserError(f"weights={given.weights} has changed: run the command again")
     return state
 
 

@@ -101,7 +101,7 @@ class SequentialNetwork(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "SequentialNetwork":
-        """Frozen layers are in evaluation mode, but for a dropout that stays on, as the original's
+        """Frozen layers are in evaluation mode, but for a dropout that stays on, as Caffe's
         does; of ``still`` ones BatchNorm is.
         """
         super().train(mode)

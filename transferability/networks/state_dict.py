@@ -1,4 +1,4 @@
-"""Files of weights, whoever wrote them: read without running anything, and tidied with a word about
+"""Files of weights from any program: read without running anything, and tidied with a word about
 each thing that was done.
 """
 
@@ -86,7 +86,7 @@ def _torch(path: Path) -> Any:
         if program:
             raise UserError(
                 f"weights={path} is a TorchScript program, and reading it may run it: it is "
-                "not read. Whoever trusts it saves its weights to a new file, "
+                "not read. If you trust it, save its weights to a new file, "
                 "torch.save(torch.jit.load(FILE).state_dict(), NEW), and gives that"
             )
     try:
@@ -97,7 +97,7 @@ def _torch(path: Path) -> Any:
         if found := re.search(r"Unsupported (?:global|class):? (?:GLOBAL )?([\w.]+)", str(error)):
             raise UserError(
                 f"weights={path} holds more than tensors ({found[1]}), and reading it would "
-                "run code: it is not read. Whoever trusts it saves its model.state_dict() to a new "
+                "run code: it is not read. If you trust it, save its model.state_dict() to a new "
                 "file"
             ) from error
         raise _damaged(path) from error  # torch's own text advises to run what is in it
@@ -205,7 +205,7 @@ def with_own_head(
     fits = kinds.keys() == names.keys() and len(kinds) == len(found) == len(own)
     if fits and all(t.shape[1:] == own[names[kind]][1:] for kind, t in kinds.items()):
         module = next(iter(found)).rpartition(".")[0]
-        notes.append(f"{module} taken for its classifier")
+        notes.append(f"{module} read as its classifier")
         return rest | {names[kind]: t for kind, t in kinds.items()}
     notes.append(
         f"its head ({shown(next(iter(found)))}{and_more(list(found))}) is another, and left out"

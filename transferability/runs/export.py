@@ -81,7 +81,7 @@ def export(run: Run, path: Path) -> None:
         )
     if network.depth:
         raise UserError(
-            f"{run.spec.run_id} is cut short above layer {network.depth}, which {network.kind} has "
+            f"{run.spec.run_id} is truncated above layer {network.depth}, which {network.kind} has "
             f"no network for: out={path.with_suffix(PROGRAM)} writes it as a program of torch"
         )
     _require_channels(run)

@@ -54,7 +54,7 @@ class Run(nn.Module):
     def preprocess(self, *images: str | Path | Image.Image | np.ndarray) -> Tensor:
         """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays.
 
-        An array is taken as upright: grey, (H, W), RGB or RGBA, (H, W, 3 or 4), uint8 or uint16,
+        An array is taken as upright: gray, (H, W), RGB or RGBA, (H, W, 3 or 4), uint8 or uint16,
         of any size.
 
         Raises:

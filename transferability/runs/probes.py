@@ -136,7 +136,7 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 class _Told:
-    """How far the features are, for whoever watches."""
+    """Progress of the features, for other processes."""
 
     def __init__(self, bar: tqdm, stop: threading.Event):
         self.bar, self.stop = bar, stop

@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def rates(self) -> tuple[float, float] | None:
-        """Steps and network-images a second; None where two notes are needed."""
+        """Steps and images per second, counted per network; None where two notes are needed."""
         (began, *first), (now, *last) = self.points[0], self.points[-1]
         if len(self.points) < 2:
             return None

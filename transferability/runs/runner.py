@@ -48,8 +48,8 @@ def train_missing(
 
     Raises:
         UserError: networks failed, or one does not fit into memory (the message names them); no GPU
-            is free; there are too few images a class; the layers of a network are not the network;
-            a tracker cannot be used.
+            is free; there are too few images per class; the layers of a network are not the
+            network; a tracker cannot be used.
     """
     if sources == "require":
         _require_sources(specs, store)

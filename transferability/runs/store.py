@@ -1,4 +1,4 @@
-"""The run store: a folder a run, safe against crashes and against two processes asking
+"""The run store: one folder per run, safe against crashes and against two processes asking
 for the same run.
 
 A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
@@ -198,7 +198,7 @@ class Store:
         checkpoints.delete(folder)
 
     def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
-        """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
+        """Record why this try ended; checkpoints stay, a later try resumes from the newest."""
         write_atomic(self.folder(spec) / "FAILED", as_json({**why, "attempt": uuid.uuid4().hex}))
 
     def failure(self, spec: RunSpec) -> dict[str, Any] | None:

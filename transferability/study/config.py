@@ -162,7 +162,7 @@ HOLDERS = ("network", "recipe", "source_recipe")  # sections whose settings have
 
 
 def current_name(key: str) -> str:
-    """The name that a setting has now: recipe.optimizer of recipe.optimiser."""
+    """The name that a setting has now: ``recipe.optimizer`` of ``recipe.optimiser``."""
     section, _, name = key.rpartition(".")
     return f"{section}.{OLD_NAMES.get(name, name)}" if section.split(".")[-1] in HOLDERS else key
 

@@ -25,14 +25,14 @@ _DISTANCE = re.compile(rf"distance-([0-{wordnet.STEPS - 1}])(?:-([1-9][0-9]{{0,8
 def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     """The tasks of ``split``: task name -> sorted dataset classes.
 
-    ``random-K``: the original's rule (``make_rand_splits.py``): half of the classes, drawn by
+    ``random-K``: the paper's rule (``make_rand_splits.py``): half of the classes, drawn by
     numpy's legacy generator seeded with the one-element list ``[K]``, are A. ``natural-manmade``: A
     natural, B man-made.
     ``distance-K``: B a set of classes of one kind, A as many at the K-th of five distances from it
     in WordNet; ``distance-K-J`` with other classes as B (:func:`wordnet.tasks_at`).
     ``all``: every class as the task ``all``. ``pretrained``: every class as the task B; A is what
-    given weights were trained on. ``PATH.yaml``: lists A and B of class names or wnids; without A
-    it, too, is given.
+    pretrained weights were trained on. ``PATH.yaml``: lists A and B of class names or wnids;
+    without A it, too, is given.
 
     Raises:
         UserError: an unknown split, too few classes, unknown or shared classes in a user's lists.

@@ -1,5 +1,5 @@
 """How a crash is survived: where each network stands is written now and then,
-and training goes on from there.
+and training resumes from there.
 
 The folder of a run that trains holds ``checkpoint.safetensors`` and the one before it, each with a
 SHA-256 of its own: of the two, the newest that is whole counts. How often they are
@@ -117,7 +117,7 @@ def corrupt(folder: Path) -> Iterator[str]:
         except FileNotFoundError:
             continue
         except ValueError as error:
-            yield f"{folder / name} is damaged ({error}): training goes on from an earlier state"
+            yield f"{folder / name} is damaged ({error}): training resumes from an earlier state"
 
 
 def _open(path: Path) -> "tuple[dict[str, str], dict[str, Tensor]]":

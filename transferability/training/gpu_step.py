@@ -191,7 +191,7 @@ class StackedNetworks:
     dimension more.
 
     Their parameters and buffers become views of stacked tensors: all that a ``TrainState`` does
-    goes on working.
+    keeps working.
     """
 
     def __init__(self, states: list[TrainState]):

@@ -131,7 +131,7 @@ class TaskLoader:
         return self._read_ahead(self._drawn, range(start, stop))
 
     def validation(self) -> Iterator[Batch]:
-        """Every validation image of the task once, centre crop, no mirror; read ahead."""
+        """Every validation image of the task once, center crop, no mirror; read ahead."""
         return self.batches_of(self.val_rows)
 
     def test(self) -> Iterator[Batch]:
@@ -139,7 +139,7 @@ class TaskLoader:
         return self.batches_of(self.test_rows)
 
     def batches_of(self, rows: np.ndarray) -> Iterator[Batch]:
-        """These rows once, centre crop, no mirror; read ahead."""
+        """These rows once, center crop, no mirror; read ahead."""
         size = self.recipe.eval_batch_size
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return self._read_ahead(self._centred, parts)

@@ -1,4 +1,4 @@
-"""The optimizer of the original: Caffe's SGD, with its multipliers for biases, and pure
+"""The paper's optimizer: Caffe's SGD, with its multipliers for biases, and pure
 learning-rate schedules; AdamW, which transformers want, with the same.
 """
 
@@ -30,7 +30,7 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer over every parameter that is not frozen.
 
-    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the original: 2
+    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the paper: 2
     and 0).
     Normalization scales: rate x 1, no decay. Copied layers (1..copied): rate x
     ``copied_lr_multiplier``.

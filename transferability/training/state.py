@@ -169,9 +169,9 @@ def initial_network(
 ) -> SequentialNetwork:
     """The network of ``spec`` at step 0, on the CPU.
 
-    Fresh layers are drawn under (seed, cell, classes); the frozen layers of a random-filter network
-    under (seed, "untrained", classes), the same for every n: R1..R7 are chops of one untrained
-    network, as A1B..A7B are of one baseA.
+    Randomly initialized layers are drawn under (seed, cell, classes); the frozen layers of a
+    random-filter network under (seed, "untrained", classes), the same for every n: R1..R7 are
+    chops of one untrained network, as A1B..A7B are of one baseA.
 
     Args:
         mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.

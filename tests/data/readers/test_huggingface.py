@@ -124,7 +124,7 @@ def test_columns_are_known_by_their_kind_or_named(datasets, tmp_path):
 def test_what_cannot_be_told_is_refused(datasets, tmp_path):
     data = rows(datasets, 4)
     datasets.DatasetDict({"train": data, "extra": data}).save_to_disk(tmp_path / "a")
-    assert "has the splits train, extra: it cannot be told" in refusal(
+    assert "has the splits train, extra: it is unclear" in refusal(
         tmp_path / "a", kind="huggingface"
     )
     datasets.DatasetDict({"test": data}).save_to_disk(tmp_path / "b")

@@ -1,4 +1,4 @@
-"""What the classes of a dataset have to be: at least two, with names that can be told apart, each
+"""What the classes of a dataset have to be: at least two, with names that differ, each
 with training images.
 """
 

@@ -81,7 +81,7 @@ def columns_of(
         find: the image that a table in a folder calls so.
 
     Raises:
-        UserError: it cannot be told; says what there is.
+        UserError: it is unclear; says what there is.
     """
     # {file: class, ...} is a single row, too, and not the one that is meant
     rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows

@@ -1,4 +1,5 @@
-"""Where files lie: a folder, a zip file or a tar file, as one tree of names that is read alike."""
+"""Where files lie: a folder, a zip file or a tar file, as one tree of names that is read in the
+same way."""
 
 import errno
 import logging

@@ -62,7 +62,7 @@ def layout_of(
     """Which files are of which class and subset: by folders, or as ``read`` makes it of them.
 
     Raises:
-        UserError: there are no images, or it cannot be told for sure; names the settings that
+        UserError: there are no images, or it is unclear; names the settings that
             would make it so, each tried.
     """
     stated, source, read = stated or StatedLayout(), shown(tree.source), read or _layout
@@ -123,7 +123,7 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
     out.
 
     Raises:
-        AmbiguousError: what the folders are cannot be told.
+        AmbiguousError: the role of the folders is unclear.
         UserError: they are not as they have to be.
     """
     source, notes, level = str(folders.tree.source), list[str](), stated.class_level or 1
@@ -222,7 +222,7 @@ def _check_that_they_are_classes(
         one = min(below[both[0]])
         notes.append(
             f": class {both[0]}{and_more(both)} holds images and folders of images "
-            f"({one}), which are taken for images of it, too: "
+            f"({one}), which are read as images of it, too: "
             f"{StatedLayout(leave_out=(one,))} leaves them out"
         )
 

@@ -92,7 +92,7 @@ def _by_subset(splits: dict[str, Any], source: str) -> dict[str, Any]:
         subset = subset_named(name)
         if subset is None or subset in found:
             raise UserError(
-                f"{source} has the splits {', '.join(splits)}: it cannot be told "
+                f"{source} has the splits {', '.join(splits)}: it is unclear "
                 "which are for training, validation and test"
             )
         found[subset] = data

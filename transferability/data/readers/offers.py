@@ -1,4 +1,4 @@
-"""What is offered where it cannot be told what folders are: settings that were tried."""
+"""What is offered where the role of folders is unclear: settings that were tried."""
 
 import re
 from collections.abc import Callable, Iterator

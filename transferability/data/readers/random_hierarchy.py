@@ -1,8 +1,8 @@
-"""Embedded images: a two-dimensional random hierarchy with known ground truth.
+"""Synthetic images: a two-dimensional random hierarchy with known ground truth.
 
 After Cagnetta et al., "How deep neural networks learn compositional data: the random hierarchy
 model" (Phys. Rev. X 2024). A class expands by one of m rules into 2x2 symbols of the level below,
-each of those into 2x2, and so on; the terminals (level 0) are small Gabor patches and colour blobs.
+each of those into 2x2, and so on; the terminals (level 0) are small Gabor patches and color blobs.
 Two families of classes share the rules of the lowest ``shared_levels`` levels and have their own
 above: so we know at which level features of one family stop serving the other.
 """
@@ -88,10 +88,10 @@ def _productions(count: int, config: GrammarConfig, draw: np.random.Generator) -
 
 
 def _terminals(config: GrammarConfig) -> np.ndarray:
-    """Half Gabor patches, half colour blobs, each with its own direction in colour space.
+    """Half Gabor patches, half color blobs, each with its own direction in color space.
 
     Each is the one of 20 candidates that is farthest from those before it,
-    so that no two look alike.
+    so that no two look the same.
     """
     draw = numpy_rng(config.seed, "terminals")
     chosen: list[np.ndarray] = []

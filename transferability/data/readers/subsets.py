@@ -26,7 +26,7 @@ WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test
 
 
 class AmbiguousError(UserError):
-    """Folders of which it cannot be told what they are; ``subsets``: those that are known,
+    """Folders whose role is unclear; ``subsets``: those that are known,
     ``odd``: the name of a folder that may have to be left out.
     """
 
@@ -126,7 +126,7 @@ def found_subsets(folders: Folders) -> dict[str, str]:
     """Part -> its folder, by the names of folders; none if they are classes.
 
     Raises:
-        UserError: folders are named as subsets, but not so that it can be told which is which.
+        UserError: folders are named as subsets, but it is unclear which is which.
     """
     named = {
         at: subsets for at in folders.below if (subsets := _named_as_subsets(folders.folders(at)))

@@ -96,7 +96,7 @@ def _class_names(data: Any, count: int) -> Sequence[str]:
 
 
 def _items(config: DatasetConfig, subset: str, data: Any, labels: list[int]) -> list[Sample]:
-    """Files where there are such, else the pictures that torchvision gives."""
+    """Files where there are such, else the images that torchvision gives."""
     paths = next(
         (
             [file[0] if isinstance(file, tuple) else file for file in files]

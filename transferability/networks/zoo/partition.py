@@ -6,12 +6,12 @@ that has such places can be chopped:
 
 1. In trace order a node is a *cut* if nothing before it is used after it. Nodes that carry only
    sizes, and those computed from parameters alone (a class token, positions), do not count: they
-   belong to whoever uses them.
+   belong to the nodes that use them.
 2. A class of modules whose own forward joins two paths of data (a residual block, an inception
    module) is whole in all its instances, also in one without a shortcut. Not: containers, and a
    module with over 90% of the parameters.
 3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) go to
-   the layer below, those with normalization, tokens or positions only to the neighbour with the
+   the layer below, those with normalization, tokens or positions only to the neighbor with the
    longer common module path; ties to the lower.
 """
 
@@ -142,7 +142,7 @@ def _is_nearer(path: list[str], above: list[str], below: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer of a kind of network, whoever's weights it has.
+    """One layer of a kind of network, with any weights.
 
     Attributes:
         parameters: their names in the library's network.

@@ -199,7 +199,7 @@ def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
         f"{', '.join(tags[:TAGS])}{and_more(tags[TAGS - 1 :])} {said}"
         for said, tags in others.items()
     )
-    note = f"other weights for this network want images prepared otherwise ({differ})"
+    note = f"other weights for this network need images prepared differently ({differ})"
     if "mean" in differ:
         note += ": experiments.check_weights says which mean and standard deviation fit"
     origin = f"assumed, as nothing beside the file says it: {facts.origin}"
@@ -207,7 +207,7 @@ def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
 
 
 def _prepares(facts: PretrainedInfo) -> dict[str, Any]:
-    """How weights want images prepared: what must not be another's."""
+    """How images must be prepared for weights: what must not be another's."""
     share = round(facts.size / facts.resized, 2) if facts.size and facts.resized else None
     return {
         "mean": facts.mean,
