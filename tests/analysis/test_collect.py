@@ -1,6 +1,7 @@
 """Tables of the miniature study: whenever and wherever they are collected, and what is missing."""
 
 import os
+import re
 import shutil
 
 import matplotlib.pyplot as plt
@@ -8,10 +9,10 @@ import pandas as pd
 import pytest
 
 from analysis import collect
+from analysis.earlier import first_filters
 from analysis.figures import accuracy, distance
-from analysis.figures.write import drawings
 from analysis.paper import published
-from analysis.plotting.style import compose
+from analysis.plotting.layout import compose
 from analysis.report import write_report
 from analysis.tables import StudyResults, names
 from tests.conftest import CPU, shrunk
@@ -113,8 +114,13 @@ def test_missing_networks_are_named_and_marked(miniature, cli, tmp_path):
     tables = collect.collect(specs, store, dataset)
     missing = tables.results[tables.results.state == "missing"]
     assert len(missing) == len(tables.results) - 6  # A1B twice, B1B once, three bases
-    made, _ = drawings(tables)
-    assert {d.name for d in made} == {
+    for figure in (accuracy, distance):
+        drawing = figure.draw(tables)
+        assert "networks of the study are missing" in drawing.caption
+        plt.close(compose(drawing))
+    page = write_report(tmp_path / "t").read_text()
+    assert set(re.findall(r'<figure id="(\w+)"', page)) == {
+        "design",
         "accuracy",
         "distance",
         "decomposition",
@@ -122,11 +128,6 @@ def test_missing_networks_are_named_and_marked(miniature, cli, tmp_path):
         "similarity",
         "curves",
     }
-    for figure in (accuracy, distance):
-        drawing = figure.draw(tables)
-        assert "networks of the study are missing" in drawing.caption
-        plt.close(compose(drawing))
-    write_report(tmp_path / "t")  # with all of them
 
 
 def test_the_papers_statistic_is_the_mean_of_the_ten_best(miniature, tmp_path):
@@ -186,6 +187,23 @@ def test_an_empty_store_keeps_the_filters_of_any_split(split, miniature, tmp_pat
     before = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
     again.write(tmp_path / "tables")
     assert {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")} == before
+
+
+def test_filters_stay_those_of_the_first_split_that_has_any():
+    """The weights of random-0 are nowhere; those of random-1 were there when it was collected,
+    those of random-2 are now.
+    """
+    results = pd.DataFrame(
+        [
+            {"treatment": "base", "state": "done", "split": f"random-{k}", "seed": 0}
+            for k in (0, 1, 2)
+            for _ in "AB"
+        ]
+    )
+    earlier, now = (pd.DataFrame({"split": [f"random-{k}"], "seed": [0]}) for k in (1, 2))
+    assert first_filters(results, now, earlier) is earlier
+    assert first_filters(results, earlier, now) is earlier
+    assert first_filters(results, now, now.iloc[:0]) is now
 
 
 @pytest.mark.parametrize("name", ["results", "curves"])

@@ -210,7 +210,7 @@ def test_a_pack_that_only_lacks_its_last_renaming_gets_it(tmp_path, often):
     assert contents(folder) == whole and (folder / "images.npy").stat().st_mtime_ns == stamp
 
 
-MANY = [*SHRUNK, "dataset.grammar.train_per_class=1300"]  # 10,440 images: two safe points
+MANY = [*SHRUNK, "dataset.grammar.train_per_class=650"]  # 5,240 images: one safe point
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_
     log, data = tmp_path / "log", tmp_path / "data"
     log.touch()
     command = ["experiments.pack", [*MANY, *crash.places(tmp_path)], log]
-    room = {"RLIMIT_FSIZE": 6000 * 16 * 16 * 3} if way == "full disk" else {}
+    room = {"RLIMIT_FSIZE": 4600 * 16 * 16 * 3} if way == "full disk" else {}
     wanted = {"SIGKILL": -9, "SIGINT": 130, "full disk": 2}[way]
     for _ in range(5):  # on a busy machine it may be done before the signal comes
         shutil.rmtree(data, ignore_errors=True)
@@ -254,7 +254,7 @@ def test_a_packing_process_that_ends_early_is_continued_by_the_same_command(tmp_
     process = crash.start(*command)
     process.join(200)
     assert process.exitcode == 0, log.read_text()
-    assert re.search(r"packing procedural goes on after (4,0|8,1)\d\d images", log.read_text())
+    assert re.search(r"packing procedural goes on after 4,0\d\d images", log.read_text())
     assert contents(data / "procedural") == many
     assert {p.name for p in data.iterdir()} == {"procedural", ".procedural.lock"}
 

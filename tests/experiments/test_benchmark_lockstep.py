@@ -71,8 +71,10 @@ def test_cohorts_grow_to_all_cells_that_a_network_of_any_depth_has(tiny):
 
 
 @pytest.mark.slow
-def test_memory_table(tiny, capsys):
-    lockstep.main(tiny, rounds=1, steps=1, plain_steps=1, memory_sizes=(2,))
+def test_memory_table(tiny, tmp_path, capsys):
+    specs = lockstep.cohort_specs(tiny)
+    lockstep.export_images(tiny, specs, tmp_path)
+    lockstep.print_memory(tiny, specs, tmp_path, (2,))
     out = capsys.readouterr().out
     for row in ("nothing trained: imports only", "lockstep, a cohort of 2"):
         assert re.search(rf"^ +{row} +[\d,]+", out, re.M)

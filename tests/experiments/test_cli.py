@@ -1,6 +1,7 @@
 """What a user can get wrong ends in one clear line and status 2, and leaves nothing behind."""
 
 import shutil
+from itertools import zip_longest
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -132,25 +133,24 @@ def test_verify_names_what_is_damaged_and_another_packing_is_noticed(tmp_path, c
     assert "holds 1 runs of procedural packed from other images" in errors + output
 
 
-@pytest.mark.parametrize(
-    "group",
-    [
-        *("dataset", "network", "recipe", "study"),
-        # over 5 s of CPU; tests/experiments/test_presets.py composes each
-        pytest.param("experiment", marks=pytest.mark.slow),
-    ],
-)
-def test_every_choice_of_every_group_composes(group):
-    sizes = {"medium": 64, "caffenet": 227, "zfnet": 224}
-    models = {"torchvision": "resnet18", "timm": "tf_efficientnet_lite0"}
-    for choice in sorted(p.stem for p in (CONF / group).glob("*.yaml")):
-        overrides = [f"{group}={choice}"]
-        named = ("folder", "torchvision", "huggingface") if group == "dataset" else ()
-        if choice in (*named, "folder", "pretrained", "advice") and group != "study":
-            overrides += ["dataset.name=mine"]
-        if group == "network" and choice in models:
-            overrides += [f"network.model={models[choice]}"]
-        if group == "network" and choice in sizes:
-            overrides += ["dataset=imagenet"]
+NEEDED = {  # by choices that do not stand alone
+    "dataset=folder": ["dataset.name=mine"],
+    "dataset=torchvision": ["dataset.name=mine"],
+    "dataset=huggingface": ["dataset.name=mine"],
+    "network=torchvision": ["network.model=resnet18"],
+    "network=timm": ["network.model=tf_efficientnet_lite0"],
+    "network=medium": ["dataset=imagenet"],
+    "network=caffenet": ["dataset=imagenet"],
+    "network=zfnet": ["dataset=imagenet"],
+}
+
+
+@pytest.mark.parametrize("groups", [["dataset"], ["network", "recipe", "study", "tracker"]])
+def test_every_choice_of_every_group_composes(groups):
+    """Choices of several groups side by side; test_presets.py composes every experiment."""
+    choices = [sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in groups]
+    for together in zip_longest(*choices):
+        words = [f"{g}={c}" for g, c in zip(groups, together, strict=True) if c]
+        words += [more for word in words for more in NEEDED.get(word, [])]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            assert load(compose("config", overrides))
+            assert load(compose("config", words))
