@@ -22,7 +22,7 @@ from analysis.statistics.baseline import (
     majority,
     too_few,
 )
-from analysis.statistics.linear_model import within
+from analysis.statistics.intervals import within
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 from transferability.study.expand import RATE

@@ -24,22 +24,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.csv_files import write_csv
 from analysis.page import Page
 from analysis.plotting import plot
-from analysis.plotting.style import (
-    BLUE,
-    INK,
-    ORANGE,
-    RED,
-    FigureSpec,
-    Panel,
-    Style,
-    assign_styles,
-    write,
-)
+from analysis.plotting.layout import write
+from analysis.plotting.style import BLUE, INK, ORANGE, RED, FigureSpec, Panel, Style, assign_styles
 from analysis.statistics.decomposition import shape
-from analysis.statistics.linear_model import base_accuracy, t_interval
-from analysis.tables import StudyResults, write_csv
+from analysis.statistics.intervals import t_interval
+from analysis.statistics.linear_model import base_accuracy
+from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 

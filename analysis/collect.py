@@ -21,47 +21,28 @@ if __name__ == "__main__":  # above the imports, which --help does without
 import math
 import statistics
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.earlier import keep_earlier
+from analysis.measurements.filters import first_layer_filters
 from analysis.measurements.predictors import predictors
-from analysis.measurements.representations import activity, first_layer_filters, similarity
-from analysis.statistics.baseline import BALANCED, balanced_accuracy, commonest
+from analysis.measurements.representations import activity, similarity
+from analysis.metadata import add_choice, study_metadata, task_distance
+from analysis.statistics.baseline import balanced_accuracy, commonest
 from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of
 from analysis.use import use_of
-from transferability.data.duplicates import describe
-from transferability.data.near_duplicates import near_sentence
 from transferability.data.packed import PackedDataset, dataset_of
 from transferability.errors import UserError
-from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
 from transferability.study.jobs import with_bases
-from transferability.study.spec import RunSpec, pretrained_base_of
-from transferability.tasks import wordnet
-from transferability.tasks.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
-
-# What a finished network's row has beside what its spec says.
-MEASURED = [
-    "state",
-    "top1",
-    "top1_mean_best10",
-    "evaluations",
-    "val_loss",
-    "train_loss",
-    "images",
-    "seconds",
-    "test_top1",
-    "top1_balanced",
-    "test_balanced",
-]
+from transferability.study.spec import RunSpec
+from transferability.tasks.splits import split_kind
 
 
 def collect(
@@ -97,7 +78,7 @@ def collect(
         for evaluation in store.metrics(s)
     ]
     tables = StudyResults(
-        _about(every, [store.provenance(s) for s in done], dataset),
+        study_metadata(every, [store.provenance(s) for s in done], dataset),
         pd.DataFrame(rows, columns=[*RESULTS, *OPTIONAL]),
         pd.DataFrame(curves),
         first_layer_filters(every, store),
@@ -106,63 +87,7 @@ def collect(
         predictors(every, dataset, known=earlier.predictors),
         predictions,
     )
-    return _keep(tables, earlier)
-
-
-def _keep(tables: StudyResults, earlier: StudyResults) -> StudyResults:
-    """``tables`` with what ``earlier`` has of their runs and they lack,
-    by id: one id, one result.
-    """
-    results = tables.results
-    known = earlier.results[earlier.results.state == "done"].set_index("run")
-    known = known.reindex(columns=MEASURED)  # of before there were test images
-    kept = (results.state == "missing") & results.run.isin(known.index)
-    if not kept.any():
-        return tables
-    results = results.astype({name: object for name in MEASURED})
-    results.loc[kept, MEASURED] = known.loc[results.run[kept], MEASURED].to_numpy()
-    results = results.infer_objects()
-
-    def joined(name: str, runs: list[str], rows: list[str], of: pd.Series) -> pd.DataFrame:
-        """The earlier rows of these runs that are in no new table, and the new ones."""
-        old, new = getattr(earlier, name), getattr(tables, name)
-        old = old[old[runs].isin(set(of)).all(axis=1)] if len(old) else old
-        there = [table for table in (old, new) if len(table)]
-        if not there:
-            return new
-        return pd.concat(there).drop_duplicates([*runs, *rows], keep="last", ignore_index=True)
-
-    abouts = [tables.metadata, earlier.metadata]
-    union = {
-        name: sorted({value for about in abouts for value in about[name]})
-        for name in ("device", "versions", "commit")
-    }
-    return StudyResults(
-        tables.metadata
-        | union
-        | {"finished": max(filter(None, (about["finished"] for about in abouts)), default=None)},
-        results,
-        joined("curves", ["run"], ["step"], results.run[results.in_study]),
-        _first_filters(results, tables.filters, earlier.filters),
-        joined("similarity", ["run_a", "run_b"], ["pair", "layer"], results.run),
-        joined("activity", ["run"], ["layer"], results.run),
-        tables.predictors if len(tables.predictors) else earlier.predictors,
-        _kept_predictions(results, earlier.predictions) | tables.predictions,
-    )
-
-
-def _first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
-    """The table that shows the bases which :func:`first_layer_filters` would choose if all
-    weights were there.
-    """
-    bases = results[(results.treatment == "base") & (results.state == "done")]
-    if bases.empty:
-        return new
-    chosen = bases.groupby(["split", "seed"], sort=False).size().idxmax()
-    for table in (new, old):
-        if len(table) and (table.split.iloc[0], table.seed.iloc[0]) == chosen:
-            return table
-    return new
+    return keep_earlier(tables, earlier)
 
 
 def means(networks: pd.DataFrame) -> str:
@@ -228,21 +153,7 @@ def _distance(spec: RunSpec, dataset: PackedDataset) -> float:
     """From the classes of its source to its own, in WordNet; NaN where there is none."""
     if not isinstance(spec.source, RunSpec) or spec.source.classes == spec.classes:
         return math.nan
-    return _between(dataset, spec.source.classes, spec.classes)
-
-
-def _between(dataset: PackedDataset, a: Sequence[int], b: Sequence[int]) -> float:
-    wnids_a, wnids_b = ([dataset.classes[i].wnid or "" for i in task] for task in (a, b))
-    known = wordnet.knows([*wnids_a, *wnids_b])
-    return wordnet.mean_distance(wnids_a, wnids_b) if known else math.nan
-
-
-def _distances(dataset: PackedDataset) -> dict[str, float]:
-    """How far apart the tasks of the paper's splits are, where the classes are WordNet's."""
-    if not wordnet.knows([c.wnid for c in dataset.classes]):
-        return {}
-    tasks = {split: tasks_of(split, dataset) for split in ("random-0", NATURAL_MANMADE)}
-    return {split: round(_between(dataset, t["A"], t["B"]), 3) for split, t in tasks.items()}
+    return task_distance(dataset, spec.source.classes, spec.classes)
 
 
 def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
@@ -261,83 +172,6 @@ def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, subset: str) ->
     return balanced_accuracy(found, predictions[f"{task_of(spec.classes)} {subset}"])
 
 
-def _kept_predictions(
-    results: pd.DataFrame, earlier: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Those of networks, and of tasks, that are in the study still."""
-    whose = set(results.run) | set(results.task)
-    return {key: found for key, found in earlier.items() if key.rpartition(" ")[0] in whose}
-
-
-def _encoding(dataset: PackedDataset) -> dict[str, str]:
-    """What figures and report say of images that are not as they were before packing."""
-    quality = dataset.meta["settings"].get("jpeg_quality")
-    return (
-        {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
-    )
-
-
-def _duplicates(dataset: PackedDataset) -> dict[str, str]:
-    """What the report says of equal pictures, and of those that nearly are."""
-    found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
-    dropped = dataset.meta["settings"].get("duplicates") == "drop"
-    how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
-    said = [f"equal pictures: {describe(found, names=False)} ({how})"] if found else []
-    if near:
-        said.append(near_sentence(near, dataset.n_val + dataset.n_test))
-    return {"duplicates": "; ".join(said)} if said else {}
-
-
-def _about(specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset) -> dict[str, Any]:
-    """What was run, for the report; nothing in it depends on when it was collected."""
-    # parts of a study may have their own
-    whole = [spec for spec in specs if not spec.cell.short]
-    whole = [spec for spec in whole if spec.images_per_class is None] or whole or specs
-    usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
-    last = [spec for spec in whole if spec.recipe == usual][-1]
-    network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
-    own: dict[str, Any] = {}
-    if any(split_kind(spec.split) == DISTANCE for spec in specs):
-        own["distances"] = _distances(dataset)
-    if base := pretrained_base_of(specs):
-        costs = [layer.macs for layer in profile_layers(last.network)]
-        own |= {"given": base.lines(), "layer_costs": costs}
-    versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
-    encoding = _encoding(dataset)
-    return {
-        "title": ", ".join(
-            [
-                dataset.name,
-                f"{network['name']} network",
-                f"{recipe['name']} recipe",
-                *encoding.values(),
-            ]
-        ),
-        "statistic": "top1",
-        "statistic_label": "top-1 on all validation images of the task at the end of training",
-        "dataset": {
-            "name": dataset.name,
-            "classes": len(dataset.classes),
-            "class_names": [c.name for c in dataset.classes],
-            "training_images": dataset.n_train,
-            "validation_images": dataset.n_val,
-            "image_size": dataset.image_size,
-            "checksum": dataset.checksum,
-        }
-        | ({"test_images": dataset.n_test} if dataset.n_test else {})
-        | _duplicates(dataset)
-        | encoding
-        | ({"grammar": grammar} if (grammar := dataset.meta["settings"].get("grammar")) else {}),
-        "network": network,
-        **own,
-        "recipe": recipe,
-        "device": sorted({p["device"] for p in provenance}),
-        "versions": sorted(versions),
-        "commit": sorted({p["commit"] for p in provenance if p["commit"]}),
-        "finished": max((p["finished"] for p in provenance), default=None),
-    }
-
-
 def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     """Collect the study of the configuration into its folder, with what that has of it already.
 
@@ -354,7 +188,7 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     earlier = StudyResults.read(folder) if whole else None
     specs, store = study_specs(config, dataset), Store(config.store)
     tables = collect(specs, store, dataset, earlier)
-    _say_choice(tables.metadata, config.study.choose_by)
+    add_choice(tables.metadata, config.study.choose_by)
     use = use_of(config, specs) if config.words else None
     if earlier and not any(map(store.is_done, specs)):  # all of them lie in another store
         use = earlier.metadata.get("use", use)
@@ -362,17 +196,6 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
         tables.metadata["use"] = use
     tables.write(folder)
     return folder, tables, with_bases(specs)
-
-
-def _say_choice(about: dict[str, Any], choose_by: str) -> None:
-    """What the best is chosen by, and what figures show."""
-    about["choose_by"] = choose_by
-    if choose_by == BALANCED:
-        label = "balanced accuracy (the mean over classes) on all validation images of the task"
-        about |= {
-            "statistic": "top1_balanced",
-            "statistic_label": f"{label} at the end of training",
-        }
 
 
 def main(config: Config) -> None:

@@ -28,13 +28,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.csv_files import write_csv
 from analysis.page import Page
+from analysis.plotting.layout import write
 from analysis.plotting.selection import with_share
-from analysis.plotting.style import FigureSpec, write
+from analysis.plotting.style import FigureSpec
 from analysis.questions import variants
-from analysis.statistics.linear_model import BLOCK, t_interval, within
+from analysis.statistics.intervals import t_interval, within
+from analysis.statistics.linear_model import BLOCK
 from analysis.statistics.paired import two_way_interval
-from analysis.tables import VARIANT, StudyResults, mixed, write_csv
+from analysis.tables import VARIANT, StudyResults, mixed
 from transferability.errors import UserError
 
 TASK = [name for name in BLOCK if name not in VARIANT]

@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.plotting.style import AS_TEXT, FigureSpec, Panel, Style, render, styled
+from analysis.plotting.layout import AS_TEXT, render
+from analysis.plotting.style import FigureSpec, Panel, Style, styled
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from analysis.advised import Answer
 from analysis.advised_figures import curve, race
 from analysis.collect import collect
-from analysis.plotting.style import compose
+from analysis.plotting.layout import compose
 from analysis.tables import StudyResults
 from analysis.use import pasted
 from experiments import pack, run

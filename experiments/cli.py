@@ -27,7 +27,9 @@ from transferability.study.config import Config, load
 
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
 conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
+EXTRA = "this launcher needs pip install '.[slurm]': "
 STOPPED = 130  # exit status after Ctrl-C
+JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent
 # installed; a checkout
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
@@ -72,7 +74,7 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
                 config.words = tuple(HydraConfig.get().overrides.task)  # type: ignore[misc]
                 main(config)
         except (UserError, OmegaConfBaseException) as error:
-            status = _fail(plainly(str(error)))
+            status = _fail(plainly(error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the launcher goes on with the other jobs
             sys.exit(status)
@@ -134,10 +136,8 @@ def _refusal(error: HydraException | OmegaConfBaseException) -> str:
     """What is wrong with the words of a command."""
     if isinstance(error, OverrideParseException):
         return how_to_quote(error)
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
     slurm = "hydra/launcher/submitit_" in str(error)
-    extra = "this launcher needs pip install '.[slurm]': " if slurm else ""
-    return f"{extra}{plainly(f'{error} {cause}')}".strip()
+    return f"{EXTRA if slurm else ''}{' '.join(plainly(error).split())}"
 
 
 def help_of(module: ModuleType) -> str:

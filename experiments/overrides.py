@@ -13,7 +13,8 @@ from typing import Any, get_args, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Sweep
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from transferability.errors import UserError, did_you_mean
 from transferability.networks import KINDS, NetworkConfig
@@ -24,13 +25,8 @@ from transferability.study.trackers import TrackersConfig
 log = logging.getLogger(__name__)
 
 _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
-# a,b: one value, or a sweep over several
-_NO_KEY = re.compile(r"Could not override '([\w./-]+)'|^Key '\w+' not in .* full_key: ([\w.]+)")
-_NO_CHOICE = re.compile(
-    r"Could not find '([\w/-]+)/([^'/]+)' Available options in '[^']+': (.+?) Config"
-)
-_NO_SUCH = re.compile(r"Could not load 'tracker/([^'/]+)'")  # one of a list
 _GROUPS = ("dataset", "network", "recipe", "study", "experiment", "tracker", "hydra/launcher")
+# a,b: one value, or a sweep over several
 _PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
 
 
@@ -87,22 +83,22 @@ def how_to_quote(error: OverrideParseException) -> str:
     )
 
 
-def plainly(message: str) -> str:
-    """Hydra's message for a setting or a choice that there is not, with the nearest that there is;
-    any other as it is.
+def plainly(error: Exception) -> str:
+    """An error of Hydra or OmegaConf in one line: for a setting or a choice that there is not,
+    the nearest that there is.
     """
-    message = " ".join(message.split())
-    if match := _NO_CHOICE.search(message):
-        group, name, choices = match.groups()
-        near, there = did_you_mean(name, choices.split()), ", ".join(choices.split())
-        return f"{group}={name} is no choice{near or ':'} There are {there}"
-    if match := _NO_SUCH.search(message):
-        kinds = [f.name for f in fields(TrackersConfig)]
-        near = did_you_mean(match[1], kinds) or ":"
-        return f"tracker={match[1]} is no choice{near} There are {', '.join(kinds)}"
-    if match := _NO_KEY.search(message):
-        return _no_setting(match[1] or match[2])
-    return message
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = error.options or []
+        if group == "tracker":  # of which there may be several: then Hydra does not say
+            options = [f.name for f in fields(TrackersConfig)]
+        if options:
+            near = did_you_mean(name, options) or ":"
+            return f"{group}={name} is no choice{near} There are {', '.join(options)}"
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
+        return _no_setting(cause.full_key)
+    return f"{error}" if cause is error else f"{error} {cause}"
 
 
 def _no_setting(key: str) -> str:

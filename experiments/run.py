@@ -25,6 +25,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from experiments.cli import JOB
 from experiments.plan import UnpackedImagenet, print_plan
 from transferability.data.mirrors import warn_of_mirrored
 from transferability.data.packed import PackedDataset, dataset_of
@@ -39,6 +40,8 @@ SHOWN = 8  # results named at the end
 
 
 def main(config: Config) -> None:
+    if config.job is not None:
+        log.info("%s %d", JOB, config.job)
     planned = (
         config.mode == "plan"
         and config.dataset.kind == "imagenet"

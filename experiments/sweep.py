@@ -17,8 +17,7 @@ if __name__ == "__main__":  # above the imports, which --help does without
     raise SystemExit(run_module(__spec__.name))
 
 import logging
-import pickletools
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from experiments.cli import STOPPED
+from experiments.cli import JOB, STOPPED
 from transferability.console import pluralize
 from transferability.data.packed import dataset_of
 from transferability.errors import UserError
@@ -139,22 +138,13 @@ def _new_folder(store: Store, what: str) -> Path:
 
 
 def _wait_for_slurm(logs: Path) -> None:
-    """Return when no job of this multirun is in the queue: the launcher leaves at the
-    first that dies.
-
-    The name of a job's folder is its number in the queue.
+    """Return when every job of this multirun has ended: the launcher leaves at the first that
+    dies. The name of a job's folder is its number in the queue.
     """
-    if shutil.which("squeue") is None:
-        return
-    mine = {folder.name for folder in logs.iterdir()}
-    while True:
-        queue = subprocess.run(
-            ["squeue", "--me", "--noheader", "--array", "--format=%i"],
-            capture_output=True,
-            encoding="utf-8",
-        )
-        if queue.returncode == 0 and mine.isdisjoint(queue.stdout.split()):
-            return
+    from submitit import SlurmJob
+
+    jobs: list[SlurmJob] = [SlurmJob(logs / "%j", folder.name) for folder in logs.iterdir()]
+    while not all(job.done(force_check=True) for job in jobs):
         time.sleep(QUEUE_POLL_SECONDS)
 
 
@@ -164,10 +154,8 @@ def _describe(job: list[RunSpec]) -> str:
 
 
 def _log_of(logs: Path | None, number: int) -> str:
-    """Where submitit has put the log of a job, if it began one: beside its pickled call,
-    which holds its overrides.
-    """
-    for call in logs.glob("*/*_submitted.pkl") if logs else []:
-        if any(value == f"job={number}" for _, value, _ in pickletools.genops(call.read_bytes())):
-            return "".join(f", log {path}" for path in sorted(call.parent.glob("*_log.*"))[:1])
+    """The log of a job, if it began one: its first line of ours says which job it is."""
+    for path in sorted(logs.glob("*/*_log.*")) if logs else []:
+        if re.search(rf"\b{JOB} {number}$", path.read_text(errors="replace"), re.M):
+            return f", log {path}"
     return ""

@@ -10,7 +10,7 @@ from analysis.paper import beside
 from analysis.plotting import captions, plot
 from analysis.plotting.selection import MAIN, finished, mean_line, with_treated
 from analysis.plotting.style import INK, PUBLISHED, READINGS, TREATMENTS, FigureSpec, Panel, Style
-from analysis.statistics.linear_model import t_interval
+from analysis.statistics.intervals import t_interval
 from analysis.statistics.over_splits import LEAST, splits_of
 from analysis.tables import StudyResults, mixed
 from transferability.tasks.splits import RANDOM, SIMILAR

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from analysis.figures import FIGURES, design
 from analysis.page import Page
-from analysis.plotting.style import FigureSpec, write
+from analysis.plotting.layout import write
+from analysis.plotting.style import FigureSpec
 from analysis.tables import StudyResults
 from transferability.errors import UserError, did_you_mean
 from transferability.files import remove_leftovers

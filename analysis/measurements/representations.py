@@ -1,5 +1,5 @@
-"""What the networks of a study look like inside: the filters of layer 1, how similar two networks'
-layers are, and what random filters leave of the differences between images.
+"""What the networks of a study look like inside: how similar two networks' layers are, and what
+random filters leave of the differences between images.
 
 All read finished networks from the store; untrained networks are drawn again from their seeds.
 """
@@ -24,46 +24,10 @@ from transferability.study.spec import RunSpec
 from transferability.training.loader import TaskLoader
 from transferability.training.state import initial_network
 
-FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green", "blue"]
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
 ACTIVITY = ["run", "layer", "cosine", "silent", "images"]
 IMAGES = 1000  # twice as many change the similarities of the demo by about 0.02 at most
 FEATURES_AT_ONCE = 4096  # that are float64 at the same moment
-
-
-def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
-    """The weights of layer 1 of finished base networks, and of an untrained one.
-
-    Of the first split and seed with two finished bases; failing that, of the first with one.
-    "untrained" is what the networks with random filters of that split and seed start from, for
-    target B if baseB is finished.
-
-    Returns:
-        A row a pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained), filter,
-        row, column (all from 0), and its weights red, green, blue (float32, as stored). No rows
-        where layer 1 is no convolution.
-    """
-    finished = _finished_bases(specs, store)
-    if not finished:
-        return pd.DataFrame(columns=FILTERS)
-    # the first of the largest
-    (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))
-    networks = {str(spec.cell): _network(spec, store) for spec in bases}
-    if any(network.weight(1).dim() != 4 for network in networks.values()):
-        return pd.DataFrame(columns=FILTERS)  # layer 1 is no convolution
-    random = replace(bases[-1], cell=Cell(bases[-1].cell.target, UNTRAINED, frozen=1))
-    networks["untrained"] = initial_network(
-        random, networks[str(bases[-1].cell)].input.mean.numpy()
-    )
-    tables = []
-    for name, network in networks.items():
-        weight = network.weight(1).detach().permute(0, 2, 3, 1)
-        place = np.indices(weight.shape[:3]).reshape(3, -1).T
-        table = pd.DataFrame(place, columns=["filter", "row", "column"])
-        table[["split", "seed", "network"]] = split, seed, name
-        table[["red", "green", "blue"]] = weight.reshape(-1, 3).numpy()
-        tables.append(table[FILTERS])
-    return pd.concat(tables, ignore_index=True)
 
 
 def similarity(
@@ -94,7 +58,7 @@ def similarity(
         images give the same), images (how many were used), and the two runs.
     """
     rows, splits = [], dict[str, list[RunSpec]]()
-    for (split, _), bases in _finished_bases(specs, store).items():
+    for (split, _), bases in finished_bases(specs, store).items():
         splits.setdefault(split, []).extend(bases)
     for split, bases in splits.items():
         classes = sorted(
@@ -111,7 +75,9 @@ def similarity(
             }
             values = _known(known, identity).get("cka", [])
             if not len(values):
-                networks = [_network(spec, store, start=pair == "untrained") for spec in (a, b)]
+                networks = [
+                    stored_network(spec, store, start=pair == "untrained") for spec in (a, b)
+                ]
                 values = list(_compare(networks, stream))
             rows += [
                 {
@@ -166,7 +132,7 @@ def activity(
         found = _known(known, identity)
         if found.empty:
             found = pd.DataFrame(
-                map(spread, layer_outputs(_network(spec, store), stream)),
+                map(spread, layer_outputs(stored_network(spec, store), stream)),
                 columns=["cosine", "silent"],
             )
         return found.assign(layer=range(1, len(found) + 1), **identity)[ACTIVITY]
@@ -264,7 +230,7 @@ def cka(a: Tensor, b: Tensor) -> float:
     return (a * b).sum().item()
 
 
-def _finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], list[RunSpec]]:
+def finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], list[RunSpec]]:
     """(split, seed) -> its finished bases, A before B, where there are any.
 
     One a task: with fewer images a class, the study's own rather than one that its
@@ -289,7 +255,7 @@ def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
     return [(pair, a, b) for pair, both in pairs.items() for a, b in both]
 
 
-def _network(spec: RunSpec, store: Store, start: bool = False) -> SequentialNetwork:
+def stored_network(spec: RunSpec, store: Store, start: bool = False) -> SequentialNetwork:
     """A finished network, or a base at the start of its training."""
     weights = store.weights(spec)
     network = initial_network(spec, weights["input.mean"].numpy())

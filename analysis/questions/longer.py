@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from analysis.plotting import captions, plot
 from analysis.plotting.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
-from analysis.statistics.linear_model import difference, within
+from analysis.statistics.intervals import difference, within
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 

@@ -17,7 +17,7 @@ from analysis.plotting.style import (
     assign_styles,
 )
 from analysis.statistics.depths import Depths
-from analysis.statistics.linear_model import difference
+from analysis.statistics.intervals import difference
 from analysis.tables import VARIANT, StudyResults, kinds
 
 TASK = ["task", "seed", "images_per_class"]

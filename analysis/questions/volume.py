@@ -21,7 +21,7 @@ from analysis.plotting.style import (
     Style,
     assign_styles,
 )
-from analysis.statistics.linear_model import within
+from analysis.statistics.intervals import within
 from analysis.tables import StudyResults
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 

@@ -16,7 +16,8 @@ from analysis.plotting.style import (
     Style,
     assign_styles,
 )
-from analysis.statistics.linear_model import BLOCK, fitted
+from analysis.statistics.intervals import fitted
+from analysis.statistics.linear_model import BLOCK
 from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import DISTANCE

@@ -3,11 +3,13 @@
 from importlib import import_module
 from pathlib import Path
 
+from analysis.csv_files import write_csv
 from analysis.figures import activity
 from analysis.page import Page
-from analysis.plotting.style import FigureSpec, write
+from analysis.plotting.layout import write
+from analysis.plotting.style import FigureSpec
 from analysis.questions import QUESTIONS
-from analysis.tables import StudyResults, write_csv
+from analysis.tables import StudyResults
 from transferability.errors import UserError
 from transferability.files import remove_leftovers
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.statistics.linear_model import within
+from analysis.statistics.intervals import within
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 

@@ -19,15 +19,14 @@ import pandas as pd
 
 from analysis.page import MARGIN
 from analysis.statistics.depths import Depths, listed
+from analysis.statistics.intervals import holm, p_value
 from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     Contrast,
     by_task,
     estimate_jointly,
-    holm,
     mean,
-    p_value,
     subtract,
 )
 from analysis.statistics.over_splits import LEAST, BySplit, splits_of

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.statistics.intervals import indicators, within
 from transferability.tasks.splits import NATURAL_MANMADE
 
 BLOCK = ["task", "seed", "images_per_class", "network", "recipe"]
@@ -101,74 +102,9 @@ def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
     return base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
 
 
-def within(
-    estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
-) -> tuple[float, float, float]:
-    """An estimate with its interval, cut to what is possible."""
-    value, lowest, highest = (float(value) for value in np.clip(estimate, low, high))
-    return value, lowest, highest
-
-
 def limit_of(weights: Contrast) -> float:
     """How large a difference can be, as accuracies are from 0 to 1."""
     return sum(weight for weight in weights.values() if weight > 0)
-
-
-def t_interval(
-    values: pd.Series, least: float = -np.inf, most: float = np.inf
-) -> tuple[float, float, float]:
-    """The mean of independent values, without NaN, with its 95% interval (Student's t), which is
-    cut to what values can be; of one there is no interval.
-    """
-    centre, count = float(values.mean()), int(values.count())
-    half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
-    return within((centre, centre - half, centre + half), least, most)
-
-
-@dataclass(frozen=True)
-class Coefficient:
-    """What a unit of a variable is worth, with its 95% interval; none without noise to see."""
-
-    value: float
-    low: float
-    high: float
-
-
-def fitted(y: pd.Series, blocks: pd.Series, x: pd.Series, *others: pd.Series) -> Coefficient:
-    """The coefficient of ``x`` by least squares, where every block has a level of its own and the
-    ``others`` are in the model as well (analysis of covariance).
-    """
-    design = np.column_stack([x, *others, _indicators(tuple(blocks))])
-    inverse, rank = np.linalg.pinv(design), np.linalg.matrix_rank(design)
-    coefficients = inverse @ y.to_numpy(float)
-    residuals, df = y.to_numpy(float) - design @ coefficients, len(y) - rank
-    half = np.nan
-    if df:
-        error = np.sqrt(residuals @ residuals / df * (inverse @ inverse.T)[0, 0])
-        half = stats.t.ppf(0.975, df) * error
-    value = float(coefficients[0])
-    return Coefficient(value, value - half, value + half)
-
-
-def p_value(value: float, error: float, df: int) -> float:
-    """Two-sided, of a value whose truth is 0: Student's t, or normal without ``df``."""
-    law = stats.t(df) if df else stats.norm
-    return float(2 * law.sf(abs(value) / max(error, np.finfo(float).tiny)))
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """p corrected for the number of tests (Holm 1979): it is below 0.05 of any true hypothesis in
-    one of twenty families of tests. NaN is no test.
-    """
-    ordered = p.dropna().sort_values(kind="stable")
-    steps = ordered * np.arange(len(ordered), 0, -1)
-    return steps.cummax().clip(upper=1.0).reindex(p.index)
-
-
-def difference(values: pd.Series, limit: float = 1.0) -> dict[str, float]:
-    """:func:`t_interval` of differences, none larger than ``limit``, as columns of a table."""
-    found = t_interval(values, -limit, limit)
-    return dict(zip(("difference", "low", "high"), found, strict=True))
 
 
 def blocks_of(networks: pd.DataFrame) -> pd.Series:
@@ -226,15 +162,11 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
     """
     rows = networks[networks.accuracy.notna()]
     conditions = conditions_of(rows)
-    if not {c for w in contrasts for c in w} <= set(conditions):
+    if not {c for contrast in contrasts for c in contrast} <= set(conditions):
         return None
     blocks = blocks_of(rows)
-    named = {condition[0] for weights in contrasts for condition in weights} | {"base"}
-    of_task = [set(own) for _, own in conditions.groupby(blocks)]
-    within = all(any({c for c in w if w[c]} <= own for own in of_task) for w in contrasts)
-    alone = not within or any(name.endswith("RnB") for name in named)
-    kept = [c[0] in named if alone else not c[0].endswith("RnB") for c in conditions]
-    rows, conditions, blocks = rows[kept], conditions[kept], blocks[kept]
+    used = _informative(conditions, blocks, contrasts)
+    rows, conditions, blocks = rows[used], conditions[used], blocks[used]
     design, inverse, rank = _model(tuple(blocks), tuple(conditions))
     wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
     if not np.allclose(wanted @ inverse @ design.to_numpy(), wanted, atol=1e-8):
@@ -257,6 +189,24 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
     )
 
 
+def _informative(conditions: pd.Series, blocks: pd.Series, contrasts: list[Contrast]) -> list[bool]:
+    """Which networks tell what a task is worth; see :func:`estimate_jointly`."""
+    contrasted = {treatment for contrast in contrasts for treatment, _ in contrast} | {"base"}
+    conditions_by_task = [set(own) for _, own in conditions.groupby(blocks)]
+    testable_within_tasks = all(
+        any({c for c in contrast if contrast[c]} <= own for own in conditions_by_task)
+        for contrast in contrasts
+    )
+    if not testable_within_tasks or any(_is_random(treatment) for treatment in contrasted):
+        return [treatment in contrasted for treatment, _ in conditions]
+    return [not _is_random(treatment) for treatment, _ in conditions]
+
+
+def _is_random(treatment: str) -> bool:
+    """Whether its frozen filters are random."""
+    return treatment.endswith("RnB")
+
+
 def _of_images(rows: pd.DataFrame) -> np.ndarray:
     """The covariance of accuracies that comes of the choice of validation images,
     (networks, networks).
@@ -277,7 +227,7 @@ def _model(blocks: tuple, conditions: tuple) -> tuple[pd.DataFrame, np.ndarray, 
     """The design matrix of these networks, its pseudoinverse and its rank: many differences of a
     study share them.
     """
-    design = pd.concat([_indicators(blocks), _indicators(conditions)], axis=1)
+    design = pd.concat([indicators(blocks), indicators(conditions)], axis=1)
     return design, np.linalg.pinv(design.to_numpy()), int(np.linalg.matrix_rank(design.to_numpy()))
 
 
@@ -306,12 +256,3 @@ def _carriers(
     named = np.array([bool(weights.get(c)) for c in conditions])
     tasks = set(blocks[named & (rows.treatment != "base")])
     return rows[named & np.array([block in tasks for block in blocks])]
-
-
-def _indicators(labels: tuple) -> pd.DataFrame:
-    """A column of zeros and ones for each label."""
-    levels = sorted(set(labels), key=str)
-    columns = {level: np.array([label == level for label in labels], float) for level in levels}
-    return pd.DataFrame(
-        np.column_stack(list(columns.values())), columns=pd.Index(levels, tupleize_cols=False)
-    )

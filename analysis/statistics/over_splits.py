@@ -16,6 +16,7 @@ from scipy import stats
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from analysis.statistics.intervals import within
 from analysis.statistics.linear_model import (
     BASE,
     Condition,
@@ -23,7 +24,6 @@ from analysis.statistics.linear_model import (
     blocks_of,
     conditions_of,
     limit_of,
-    within,
 )
 
 LEAST = 3  # splits, from which on their interval decides

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.linear_model import BLOCK, within
+from analysis.statistics.intervals import within
+from analysis.statistics.linear_model import BLOCK
 from analysis.tables import StudyResults
 from transferability.rng import numpy_rng
 

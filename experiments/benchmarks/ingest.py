@@ -22,7 +22,6 @@ if __name__ == "__main__":  # above the imports, which --help does without
 import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -37,8 +36,14 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from experiments.benchmarks.timing import spread, table, taking_turns
-from transferability.console import pluralize
+from experiments.benchmarks.ingest_tables import (
+    ENCODINGS,
+    WAYS,
+    print_needs,
+    print_packing,
+    print_reading,
+)
+from experiments.benchmarks.timing import taking_turns
 from transferability.data.arrays import JpegRows
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
@@ -51,19 +56,9 @@ from transferability.study.config import Config
 from transferability.study.recipe import RecipeConfig
 from transferability.training.loader import READERS, TaskLoader
 
-IMAGENET = 1_281_167 + 50_000  # images
 SIDE, BATCH = 256, 256
 # packed; of the pack that is read; read at once; of taking turns
 IMAGES, ROWS, READS, ROUNDS = 400, 16384, 1024, 3
-ENCODINGS = ("raw", "jpeg")
-WAYS = {
-    "faults": "page faults only",
-    "announced": "rows of the batch announced (WILLNEED)",
-    "cpu": f"announced, read ahead by {READERS['cpu']} threads",
-    "gpu": f"the same by {READERS['cuda']} into buffers used again, as for a GPU",
-}
-# network-images/s of a GPU, networks of a cohort
-NEEDS = (*product((40_000, 60_000), (28, 60)), (23_000, 1))
 
 
 def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
@@ -210,74 +205,6 @@ def reading_rates(
     every = product(ENCODINGS, states, ("random", "file"), WAYS)
     return taking_turns(
         {(e, order, way, cold): rate(e, order, way, cold) for e, cold, order, way in every}, rounds
-    )
-
-
-def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict) -> None:
-    """Question 1."""
-    alone = rates["raw", 1]
-    rows = [
-        [
-            f"{encoding}, {pluralize(workers, 'thread')}",
-            spread(of, alone),
-            f"{statistics.median(of):,.0f}",
-            f"{IMAGENET / statistics.median(of) / 60:,.0f}",
-            f"{IMAGENET * sizes[encoding] / 1e9:,.0f}",
-        ]
-        for (encoding, workers), of in rates.items()
-    ]
-    table(
-        f"1. Packing {images} images ({files}).\n"
-        "   Reading, decoding, squashing, writing, checksum; so fast, ImageNet's 1,331,167 images "
-        "would take so many\n"
-        "   minutes and become so many GB. Speed, raw with one thread = 1.",
-        ["", "speed (min to max)", "images/s", "ImageNet: minutes", "GB"],
-        rows,
-    )
-
-
-def print_reading(size: dict[str, float], batch: int, rates: dict) -> None:
-    """Question 2."""
-    for encoding in ENCODINGS:
-        rows = []
-        for (kind, order, way, cold), of in rates.items():
-            if kind == encoding:
-                ratio = spread(of, rates[kind, order, "faults", cold])
-                what = f"{'cold' if cold else 'warm'}, {order} order: {WAYS[way]}"
-                rows.append([what, ratio, f"{statistics.median(of):,.0f}"])
-        table(
-            f"2. Reading batches of {batch} rows from a pack of {size[encoding]:.1f} GB, "
-            f"{encoding}. Cold: not in\n"
-            "   memory. Speed, without announcement = 1.",
-            ["", "speed (min to max)", "rows/s"],
-            rows,
-        )
-
-
-def print_needs(rates: dict) -> None:
-    """Question 3."""
-    rows = []
-    for (encoding, order, way, cold), of in rates.items():
-        if way == "gpu":
-            have = statistics.median(of)
-            ratios = [f"{have / (rate / networks):.1f}" for rate, networks in NEEDS]
-            rows.append(
-                [
-                    f"{encoding}, {'cold' if cold else 'warm'}, {order} order",
-                    f"{have:,.0f}",
-                    *ratios,
-                ]
-            )
-    table(
-        "3. Rows read as for a GPU over rows that a cohort needs: above 1 the reader waits for "
-        "training. (Columns:\n"
-        "   network-images/s of the GPU / networks = rows/s.)",
-        [
-            "",
-            "rows/s",
-            *(f"{rate // 1000}k / {networks} = {rate / networks:,.0f}" for rate, networks in NEEDS),
-        ],
-        rows,
     )
 
 

@@ -234,13 +234,13 @@ def print_memory(
     if not POSIX:
         print("4. Peak memory of training: not measured on Windows")
         return
-    rows = [["nothing trained: imports only", f"{_in_child(_peak):,.0f}", ""]]
+    rows = [["nothing trained: imports only", f"{in_child(_peak):,.0f}", ""]]
     for size in sizes:
         chosen = specs[:: len(specs) // size][:size]
         rows.append(
-            [f"lockstep, a cohort of {size}", f"{_in_child(cohort_peak, config, chosen):,.0f}", ""]
+            [f"lockstep, a cohort of {size}", f"{in_child(cohort_peak, config, chosen):,.0f}", ""]
         )
-    own, worker = _in_child(plain_peak, config, folder)
+    own, worker = in_child(plain_peak, config, folder)
     rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
     table(
         "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed "
@@ -268,7 +268,7 @@ def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
     return _peak(), _peak("RUSAGE_CHILDREN")
 
 
-def _in_child(function: Callable, *args: Any) -> Any:
+def in_child(function: Callable, *args: Any) -> Any:
     """``function(*args)`` in a fresh process, which ends afterwards."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         return child.submit(function, *args).result()
@@ -289,7 +289,7 @@ def main(
     memory_sizes: tuple[int, ...] | None = None,
 ) -> None:
     """Print all tables."""
-    specs = _in_child(cohort_specs, config)  # which packs the embedded images at first use
+    specs = in_child(cohort_specs, config)  # which packs the embedded images at first use
     if memory_sizes is None:
         memory_sizes = (1, cohort_sizes(config)[-1], len(specs))
     print(
@@ -299,7 +299,7 @@ def main(
         "ratios carry over to another machine,\nnetwork-images/s do not."
     )
     with tempfile.TemporaryDirectory() as name:
-        files = _in_child(export_images, config, specs, Path(name))
+        files = in_child(export_images, config, specs, Path(name))
         print_memory(config, specs, Path(name), memory_sizes)
         print_speed(
             config,

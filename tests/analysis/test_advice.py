@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from analysis.advice import advise, confusions, summary
 from analysis.figures import advice as figure
+from analysis.plotting.layout import compose
 from analysis.plotting.plot import scatter
-from analysis.plotting.style import compose
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import RESULTS, StudyResults
 

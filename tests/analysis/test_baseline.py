@@ -5,11 +5,11 @@ import pytest
 
 from analysis.advice import advise, summary
 from analysis.figures import advice as figure
-from analysis.plotting.style import compose
+from analysis.plotting.layout import compose
 from analysis.report import page
 from analysis.statistics.baseline import balanced_accuracy, balancing, few_images, too_few
 from analysis.statistics.claims import assess
-from analysis.statistics.linear_model import within
+from analysis.statistics.intervals import within
 from analysis.statistics.paired import two_way_interval
 from tests.analysis.test_advice import WAYS, study
 from tests.analysis.test_report import bases, finished

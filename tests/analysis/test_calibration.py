@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis import calibration
-from analysis.plotting.style import compose, save
+from analysis.plotting.layout import compose, save
 from analysis.tables import RESULTS, StudyResults
 from transferability.errors import UserError
 

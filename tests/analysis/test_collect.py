@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from analysis import collect
+from analysis.earlier import first_filters
 from analysis.figures import accuracy, distance
 from analysis.paper import published
-from analysis.plotting.style import compose
+from analysis.plotting.layout import compose
 from analysis.report import write_report
 from analysis.tables import StudyResults, names
 from tests.conftest import CPU, shrunk
@@ -186,6 +187,23 @@ def test_an_empty_store_keeps_the_filters_of_any_split(split, miniature, tmp_pat
     before = {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")}
     again.write(tmp_path / "tables")
     assert {path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")} == before
+
+
+def test_filters_stay_those_of_the_first_split_that_has_any():
+    """The weights of random-0 are nowhere; those of random-1 were there when it was collected,
+    those of random-2 are now.
+    """
+    results = pd.DataFrame(
+        [
+            {"treatment": "base", "state": "done", "split": f"random-{k}", "seed": 0}
+            for k in (0, 1, 2)
+            for _ in "AB"
+        ]
+    )
+    earlier, now = (pd.DataFrame({"split": [f"random-{k}"], "seed": [0]}) for k in (1, 2))
+    assert first_filters(results, now, earlier) is earlier
+    assert first_filters(results, earlier, now) is earlier
+    assert first_filters(results, now, now.iloc[:0]) is now
 
 
 @pytest.mark.parametrize("name", ["results", "curves"])

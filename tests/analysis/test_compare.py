@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot
 
 from analysis import compare
-from analysis.statistics.linear_model import t_interval
+from analysis.statistics.intervals import t_interval
 from analysis.statistics.paired import two_way_interval
 from analysis.tables import StudyResults
 from tests.made_up import networks, tables_of

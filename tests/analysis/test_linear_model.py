@@ -7,18 +7,16 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis.statistics.intervals import difference, fitted, t_interval
 from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
     available,
     by_task,
-    difference,
     estimate,
     estimate_jointly,
-    fitted,
     mean,
     subtract,
-    t_interval,
 )
 from analysis.statistics.over_splits import BySplit
 from analysis.statistics.paired import by_class

@@ -7,6 +7,7 @@ from scipy import stats as scipy_stats
 
 from analysis.statistics.claims import assess
 from analysis.statistics.decomposition import decompose, transition
+from analysis.statistics.intervals import holm
 from analysis.statistics.linear_model import (
     BASE,
     DISTANT,
@@ -14,7 +15,6 @@ from analysis.statistics.linear_model import (
     blocks_of,
     conditions_of,
     estimate,
-    holm,
     mean,
     subtract,
 )

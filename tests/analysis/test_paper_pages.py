@@ -12,7 +12,7 @@ from analysis.command import command
 from analysis.figures import __main__, accuracy
 from analysis.figures.write import write_figures
 from analysis.page import Page
-from analysis.plotting.style import _for_paper
+from analysis.plotting.layout import _for_paper
 from tests.made_up import networks, tables_of
 from transferability.errors import UserError
 

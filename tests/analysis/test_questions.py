@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.plotting.style import compose, save
+from analysis.plotting.layout import compose, save
 from analysis.questions.write import question
 from analysis.tables import RESULTS, StudyResults, kinds
 from transferability.errors import UserError

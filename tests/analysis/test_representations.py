@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from analysis.figures.filters import mosaic
+from analysis.measurements.filters import first_layer_filters
 from analysis.measurements.representations import (
     activity,
     cka,
-    first_layer_filters,
     layer_outputs,
     similarity,
     spread,

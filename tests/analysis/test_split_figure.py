@@ -6,7 +6,7 @@ import pytest
 
 from analysis.figures import accuracy
 from analysis.plotting import captions
-from analysis.plotting.style import render
+from analysis.plotting.layout import render
 from analysis.questions import replicates
 from tests.made_up import networks, tables_of
 

@@ -8,7 +8,9 @@ import matplotlib
 import pytest
 
 from analysis.html import figure
-from analysis.plotting.style import DARK, FigureSpec, Page, Panel, Style, write
+from analysis.page import Page
+from analysis.plotting.layout import write
+from analysis.plotting.style import DARK, FigureSpec, Panel, Style
 
 # each changes what is drawn, or ends in a traceback where there is no LaTeX
 HOSTILE = {

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis.csv_files import TEXTS, read_csv, write_csv
 from analysis.figures.write import drawings
 from analysis.paper import published
 from analysis.report import write_report
-from analysis.tables import RESULTS, TEXTS, StudyResults, read_csv, write_csv
+from analysis.tables import RESULTS, StudyResults
 
 NUMBERS = (
     "1e3",

@@ -205,7 +205,7 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cli):
             "dataset.source=x",
             "dataset.source is no setting of this dataset: conf/dataset/ has those",
         ),
-        ("recpie.steps=3", "recpie.steps is no setting: did you mean recipe.steps?"),
+        ("recpie.steps=3", "recpie is no setting: did you mean recipe?"),
         ("zzz=1", "zzz is no setting; every one is in conf/, a comment a line"),
         ("network=smal", "network=smal is no choice: did you mean small? There are caff"),
         ("study=zzz", "study=zzz is no choice: There are advice, batchnorm, "),
@@ -218,7 +218,7 @@ def test_a_misspelt_word_is_told_the_nearest(word, said):
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
         compose("config", word.split())
-    assert said in plainly(f"{error.value} {error.value.__cause__ or ''}")
+    assert said in plainly(error.value)
 
 
 def test_so_is_one_that_is_added():
@@ -227,8 +227,8 @@ def test_so_is_one_that_is_added():
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
         load(compose("config", ["+recipe.stepz=3"]))
-    assert plainly(str(error.value)) == "recipe.stepz is no setting: did you mean recipe.steps?"
-    assert plainly("another message") == "another message"
+    assert plainly(error.value) == "recipe.stepz is no setting: did you mean recipe.steps?"
+    assert plainly(HydraException("another message")) == "another message"
 
 
 def test_an_older_name_of_a_setting_is_understood_and_the_new_one_told(caplog):

@@ -16,7 +16,6 @@ import analysis.collect
 import experiments.pack
 import experiments.run
 import experiments.status
-import experiments.sweep
 from experiments.cli import CONF
 from experiments.plan import UnpackedImagenet
 from tests.helpers import overrides
@@ -124,8 +123,7 @@ def test_a_file_opens_with_its_commands_and_its_cost(file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["run", "sweep"])
-def test_every_command_takes_it(trainer, cli, tmp_path):
+def test_every_command_takes_it(cli, tmp_path):
     for i in range(32):
         path = tmp_path / "images" / f"class-{i % 4}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,16 +149,7 @@ def test_every_command_takes_it(trainer, cli, tmp_path):
 
     assert "4 classes" in said(experiments.pack, f"dataset.source={tmp_path}/images")
     assert "random-0 → A" in said(experiments.run, *short, "mode=plan")
-    if trainer == "run":
-        said(experiments.run, *short, "target=A")
-    else:
-        said(
-            experiments.sweep,
-            *short,
-            "hydra/launcher=joblib",
-            "hydra.launcher.n_jobs=1",
-            "target=A",
-        )
+    said(experiments.run, *short, "target=A")
     said(analysis.collect, *short, f"out={tmp_path}/out")
     rows = pd.read_csv(tmp_path / "out" / "results.csv")
     assert (

@@ -17,7 +17,7 @@ from torchvision import models, transforms
 
 from analysis.collect import collect
 from analysis.figures import predictors
-from analysis.plotting.style import compose
+from analysis.plotting.layout import compose
 from analysis.tables import StudyResults
 from experiments.check_weights import ranked
 from tests.conftest import CPU, shrunk

@@ -135,15 +135,12 @@ RULES = [
     "blocks residual",
     "blocks plain",
     "blocks vit",
-    "torchvision resnet18",
-    "torchvision mobilenet_v3_small",
     "torchvision efficientnet_b0",
-    "timm vit_tiny_patch16_224",
     "timm test_resnet",
     "timm test_efficientnet",
     "timm test_vit",
 ]
-# tiny networks that timm has for tests; dropout and stochastic depth are of the slow ones
+# tiny networks that timm has for tests; efficientnet_b0 has dropout and stochastic depth
 FAST_RULES = ["blocks residual", "timm test_efficientnet", "timm test_vit"]
 
 

@@ -121,7 +121,7 @@ def test_random_kills_of_a_small_study_change_nothing(tmp_path, small):
 
 @pytest.mark.slow
 def test_random_kills_change_nothing(tmp_path, unforked):
-    tally = crash.harass(tmp_path, 16, 1, [crash.Study, crash.Packing], expected=unforked)
+    tally = crash.harass(tmp_path, 10, 1, [crash.Study, crash.Packing], expected=unforked)
     assert not tally.wrong, tally.table(0)
     assert tally.finished["study"] >= 1 and tally.finished["packing"] >= 1
 
@@ -499,7 +499,7 @@ def test_memory_of_a_gpu_runs_out_in_many_words(error):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [300, 1500])
+@pytest.mark.parametrize("steps", [300, 1000])
 def test_a_long_run_keeps_nothing(steps, spec_of, trained, dataset, tmp_path):
     """Objects, tensors and open files stay as many from a fifth of the steps on;
     memory (printed) all but so.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import experiments.run
-from analysis.tables import read_csv, write_csv
+from analysis.csv_files import read_csv, write_csv
 from tests.conftest import CPU, ROOT, SHRUNK
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing

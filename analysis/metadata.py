@@ -1,0 +1,123 @@
+"""What about.json says of a study: what was run, on which images, chosen by what."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from analysis.statistics.baseline import BALANCED
+from transferability.data.duplicates import describe
+from transferability.data.near_duplicates import near_sentence
+from transferability.data.packed import PackedDataset
+from transferability.networks.sequential import profile_layers
+from transferability.study.spec import RunSpec, pretrained_base_of
+from transferability.tasks import wordnet
+from transferability.tasks.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
+
+
+def task_distance(dataset: PackedDataset, a: Sequence[int], b: Sequence[int]) -> float:
+    """The mean path distance in WordNet between two tasks' classes; NaN where they are not its."""
+    wnids_a, wnids_b = ([dataset.classes[i].wnid or "" for i in task] for task in (a, b))
+    known = wordnet.knows([*wnids_a, *wnids_b])
+    return wordnet.mean_distance(wnids_a, wnids_b) if known else math.nan
+
+
+def split_distances(dataset: PackedDataset) -> dict[str, float]:
+    """How far apart the tasks of the paper's splits are, where the classes are WordNet's."""
+    if not wordnet.knows([c.wnid for c in dataset.classes]):
+        return {}
+    tasks = {split: tasks_of(split, dataset) for split in ("random-0", NATURAL_MANMADE)}
+    return {split: round(task_distance(dataset, t["A"], t["B"]), 3) for split, t in tasks.items()}
+
+
+def _encoding(dataset: PackedDataset) -> dict[str, str]:
+    """What figures and report say of images that are not as they were before packing."""
+    quality = dataset.meta["settings"].get("jpeg_quality")
+    return (
+        {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
+    )
+
+
+def _duplicates(dataset: PackedDataset) -> dict[str, str]:
+    """What the report says of equal pictures, and of those that nearly are."""
+    found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
+    dropped = dataset.meta["settings"].get("duplicates") == "drop"
+    how = "dropped" if dropped else "kept: copies flatter accuracy, or mislead it"
+    said = [f"equal pictures: {describe(found, names=False)} ({how})"] if found else []
+    if near:
+        said.append(near_sentence(near, dataset.n_val + dataset.n_test))
+    return {"duplicates": "; ".join(said)} if said else {}
+
+
+def _images(dataset: PackedDataset) -> dict[str, Any]:
+    return (
+        {
+            "name": dataset.name,
+            "classes": len(dataset.classes),
+            "class_names": [c.name for c in dataset.classes],
+            "training_images": dataset.n_train,
+            "validation_images": dataset.n_val,
+            "image_size": dataset.image_size,
+            "checksum": dataset.checksum,
+        }
+        | ({"test_images": dataset.n_test} if dataset.n_test else {})
+        | _duplicates(dataset)
+    )
+
+
+def _grammar(dataset: PackedDataset) -> dict[str, Any]:
+    """The grammar that drew the images, if one did."""
+    grammar = dataset.meta["settings"].get("grammar")
+    return {"grammar": grammar} if grammar else {}
+
+
+def study_metadata(
+    specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset
+) -> dict[str, Any]:
+    """What was run, for the report; nothing in it depends on when it was collected."""
+    # parts of a study may have their own
+    whole = [spec for spec in specs if not spec.cell.short]
+    whole = [spec for spec in whole if spec.images_per_class is None] or whole or specs
+    usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
+    last = [spec for spec in whole if spec.recipe == usual][-1]
+    network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
+    own: dict[str, Any] = {}
+    if any(split_kind(spec.split) == DISTANCE for spec in specs):
+        own["distances"] = split_distances(dataset)
+    if base := pretrained_base_of(specs):
+        costs = [layer.macs for layer in profile_layers(last.network)]
+        own |= {"given": base.lines(), "layer_costs": costs}
+    versions = {f"{name} {p[name]}" for p in provenance for name in ("torch", "numpy", "python")}
+    encoding = _encoding(dataset)
+    return {
+        "title": ", ".join(
+            [
+                dataset.name,
+                f"{network['name']} network",
+                f"{recipe['name']} recipe",
+                *encoding.values(),
+            ]
+        ),
+        "statistic": "top1",
+        "statistic_label": "top-1 on all validation images of the task at the end of training",
+        "dataset": _images(dataset) | encoding | _grammar(dataset),
+        "network": network,
+        **own,
+        "recipe": recipe,
+        "device": sorted({p["device"] for p in provenance}),
+        "versions": sorted(versions),
+        "commit": sorted({p["commit"] for p in provenance if p["commit"]}),
+        "finished": max((p["finished"] for p in provenance), default=None),
+    }
+
+
+def add_choice(about: dict[str, Any], choose_by: str) -> None:
+    """What the best is chosen by, and what figures show."""
+    about["choose_by"] = choose_by
+    if choose_by == BALANCED:
+        label = "balanced accuracy (the mean over classes) on all validation images of the task"
+        about |= {
+            "statistic": "top1_balanced",
+            "statistic_label": f"{label} at the end of training",
+        }

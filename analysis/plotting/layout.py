@@ -1,0 +1,149 @@
+"""Figures laid out on paper, one panel alone, and written as files."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import Collection, PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from analysis.page import FORMATS, Page
+from analysis.plotting.style import RC, FigureSpec, Panel, Style, styled
+from transferability.files import replacing
+
+AS_TEXT = {"svg.fonttype": "none"}  # of SVG in a page
+
+
+def compose(drawing: FigureSpec) -> Figure:
+    """All panels, the legend, title and caption on one page."""
+    columns = min(drawing.columns, len(drawing.panels))
+    rows = ceil(len(drawing.panels) / columns)
+    first = drawing.panels[0]
+    with styled():
+        size = (first.width * columns + 0.6, first.height * rows + 1.6)
+        figure, grid = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False
+        )
+        for axes, panel in zip(grid.flat, drawing.panels, strict=False):
+            panel.draw(axes)
+            axes.set_title(panel.title)
+        for axes in grid.flat[len(drawing.panels) :]:
+            axes.set_axis_off()
+        characters = int(size[0] * 13.5)  # of 9 point type
+        lines = [
+            *textwrap.wrap(drawing.title, characters),
+            *textwrap.wrap(drawing.caption, characters),
+        ]
+        figure.suptitle("\n".join(lines), fontsize=9, x=0.02, ha="left")
+        if drawing.marks:
+            _legend(figure, [_handle(mark) for mark in drawing.marks])
+    return figure
+
+
+def _legend(figure: Figure, handles: list[plt.Line2D], least: int = 2) -> None:
+    """Below the panels, in as many columns as fit."""
+    for columns in range(min(len(handles), max(least, int(figure.get_figwidth() / 3))), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
+
+
+def write(drawing: FigureSpec, folder: Path, page: Page) -> list[Path]:
+    """The files of a drawing in ``folder``."""
+    stem = folder / drawing.name
+    if page.width is None:
+        return save(compose(drawing), stem, page.formats)
+    several = len(drawing.panels) > 1
+    return [
+        path
+        for number, panel in enumerate(drawing.panels, 1)
+        for path in save(
+            _for_paper(panel, drawing.marks if panel.marks is None else panel.marks, page),
+            stem.with_name(f"{stem.name}-{number}") if several else stem,
+            page.formats,
+        )
+    ]
+
+
+def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
+    """Laid out at the size it was made for, then scaled: text comes to the paper's size, and lines
+    and marks with it.
+    """
+    scale = page.font / RC["font.size"]
+    width = page.width / scale
+    with styled():
+        height = width * panel.height / panel.width
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        panel.draw(axes)
+        if marks:
+            characters = int(width * 11.5)  # of 9 point type, beside the mark
+            fitting = [replace(m, label=textwrap.fill(m.label, characters)) for m in marks]
+            _legend(figure, [_handle(mark) for mark in fitting], least=1)
+            legend = figure.legends[0].get_window_extent().height
+            figure.set_figheight(height + legend / figure.dpi)
+        _wrap_labels(axes)
+    figure.set_size_inches(*(figure.get_size_inches() * scale))
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            artist.set_fontsize(float(artist.get_fontsize()) * scale)
+        elif isinstance(artist, Line2D):
+            artist.set_linewidth(artist.get_linewidth() * scale)
+            artist.set_markersize(artist.get_markersize() * scale)
+        elif isinstance(artist, Collection):
+            artist.set_linewidth(np.asarray(artist.get_linewidth()) * scale)
+            if isinstance(artist, PathCollection):
+                artist.set_sizes(artist.get_sizes() * scale**2)
+    axes.tick_params(which="both", labelsize=page.font, pad=3 * scale)  # of ticks made later, too
+    return figure
+
+
+def _wrap_labels(axes: Axes) -> None:
+    """Labels that are longer than their axis take a second line."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # none is a subfigure
+    for axis, room in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
+        box, text = axis.label.get_window_extent(), axis.label.get_text()
+        if (length := max(box.width, box.height)) > room:
+            axis.label.set_text(textwrap.fill(text, int(len(text) * room / length)))
+
+
+def render(panel: Panel) -> Figure:
+    """One panel alone, its title left to the page around it, with text kept as text."""
+    with styled(**AS_TEXT):
+        figure, axes = plt.subplots(figsize=(panel.width, panel.height), layout="constrained")
+        panel.draw(axes)
+    return figure
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write ``stem``.pdf ..., each whole or not,
+    with nothing in them that changes from day to day.
+    """
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+    paths = [stem.with_suffix(f".{kind}") for kind in formats]
+    # the salt of SVG identifiers and the fonts count when a file is written
+    with styled():
+        for path, kind in zip(paths, formats, strict=True):
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=kind, metadata=undated[kind])
+    plt.close(figure)
+    return paths
+
+
+def _handle(mark: Style) -> plt.Line2D:
+    return plt.Line2D(
+        [],
+        [],
+        color=mark.colour,
+        marker=mark.marker,
+        ls=mark.line,
+        label=mark.label,
+        markerfacecolor=mark.face,
+    )
