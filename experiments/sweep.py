@@ -156,6 +156,6 @@ def _describe(job: list[RunSpec]) -> str:
 def _log_of(logs: Path | None, number: int) -> str:
     """The log of a job, if it began one: its first line of ours says which job it is."""
     for path in sorted(logs.glob("*/*_log.*")) if logs else []:
-        if re.search(rf"\b{JOB} {number}$", path.read_text(errors="replace"), re.M):
+        if re.search(rf"\b{JOB} {number}$", path.read_text("utf-8", "replace"), re.M):
             return f", log {path}"
     return ""

@@ -2,8 +2,8 @@
 and the same as one kernel each on a GPU.
 
 The plain operations are the definition. On a GPU each would pass over memory several times, so
-``torch.compile`` makes one kernel of each function below (``tests/networks/sm90.py`` prints
-them). Where nothing can be compiled the plain ones serve.
+``torch.compile`` makes one kernel of each function below (``tests/networks/sm90.py`` prints them).
+Where nothing can be compiled the plain ones serve.
 """
 
 from typing import Any
