@@ -26,7 +26,7 @@ from transferability.errors import UserError
 from transferability.study.config import Config, load
 
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
-conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
+conf/, a comment a line; --cfg job prints what they are now. The words: docs/glossary.md"""
 STOPPED = 130  # exit status after Ctrl-C
 JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent
