@@ -18,8 +18,13 @@ MODULES = {
 }
 
 
-def __getattr__(name: str) -> Callable[[], object]:
+def __getattr__(name: str) -> Callable[[], None]:
     """What pyproject.toml names as ``experiments.scripts:NAME``."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return partial(runpy.run_module, MODULES[name], run_name="__main__", alter_sys=True)
+    return partial(_run, MODULES[name])
+
+
+def _run(module: str) -> None:
+    """``python -m module``; what this returned would be the exit status."""
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

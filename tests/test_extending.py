@@ -26,10 +26,12 @@ KINDS = [
     "questions",
     "claims",
     "optim",
+    "tracker",
 ]
 COMMANDS = [
     "experiments.pack experiment=arrays dataset.source=arrays.npz",
-    "experiments.run experiment=arrays dataset.source=arrays.npz recipe.nesterov=true",
+    "experiments.run experiment=arrays dataset.source=arrays.npz recipe.nesterov=true "
+    "tracker=[terminal,csv]",
     "analysis.collect experiment=arrays dataset.source=arrays.npz recipe.nesterov=true out=tables",
     "analysis.figures --format svg tables",
     "analysis.questions --format svg tables",
@@ -87,6 +89,7 @@ def test_every_example_works(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-600:]
+    assert done.stdout.count("tracked: A1B~1 ") == 3  # two evaluations, and the end
     results = pd.read_csv(tmp_path / "tables" / "results.csv")
     cells = {"baseA", "baseB", "B1B", "B2B", "A1B", "A2B", "A1B~1", "A2B~1"}
     assert set(results.cell) == cells and set(results.network) == {"perceptron"}

@@ -145,7 +145,7 @@ NEEDED = {  # by choices that do not stand alone
 }
 
 
-@pytest.mark.parametrize("groups", [["dataset"], ["network", "recipe", "study"]])
+@pytest.mark.parametrize("groups", [["dataset"], ["network", "recipe", "study", "tracker"]])
 def test_every_choice_of_every_group_composes(groups):
     """Choices of several groups side by side; test_presets.py composes every experiment."""
     choices = [sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in groups]

@@ -21,7 +21,7 @@ from analysis import paper, report
 from analysis.command import command
 from analysis.figures import __main__ as figures
 from analysis.questions import __main__ as questions
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHRUNK
 
 # a command, whether nothing it prints is held back, whether nobody reads its errors either,
 # and its exit status
@@ -140,8 +140,10 @@ def test_the_locale_changes_nothing(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_installation_has_its_configuration(tmp_path):
-    """Not only one that is editable."""
+def test_a_wheel_is_the_whole_of_it(tmp_path):
+    """The study is trained and reported in a folder elsewhere, by the console scripts; every file
+    of the configuration is there.
+    """
     pytest.importorskip("setuptools", minversion="77")
     files = ("pyproject.toml", "README.md", "transferability", "experiments", "analysis", "conf")
     for name in files:
@@ -158,18 +160,28 @@ def test_an_installation_has_its_configuration(tmp_path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    script = "from experiments.scripts import status; status()"
-    done = subprocess.run(
-        [sys.executable, "-c", script, f"store={tmp_path}/runs", "study=paper"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (
-        0,
-        "",
-    ) and done.stdout == f"{tmp_path}/runs holds no runs yet\n"
+    words = [*SHRUNK, "study.layers=[1,4]", "split=random-0"]
+
+    def script(name, *words):
+        """A console script, in a folder that is no checkout."""
+        run = f"import sys; from experiments.scripts import {name}; sys.exit({name}())"
+        done = subprocess.run(
+            [sys.executable, "-c", run, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert script("status", "study=paper") == "runs holds no runs yet\n"
+    assert "procedural-random-0-baseA-s0-" in script("run", *words)
+    assert "0 missing" in script("collect", *words, "out=figures")
+    assert "figures/accuracy.png" in script("figures", "figures", "--format", "png")
+    assert script("report", "figures").endswith("figures/report.html\n")
+    assert (tmp_path / "figures/report.html").stat().st_size > 100_000
+    assert "all" in script("status", *words)
     assert {p.name for p in ROOT.glob("conf/**/*.yaml")} == {
         p.name for p in tmp_path.glob("site/**/*.yaml")
     } - {p.name for p in ROOT.glob("transferability/reference/*.yaml")}

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.conftest import ROOT
 from transferability.networks import kernels
-from transferability.networks.compiled import SHAPES, compiled
+from transferability.networks.compiled import SHAPES, compiled, compiles
 from transferability.networks.kernels import (
     FusedActivation,
     activation_reference,
@@ -176,7 +176,7 @@ print(compiles(torch.device("cpu")), compiles(torch.device("cpu")))
 def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(tmp_path, monkeypatch):
     """Also where an earlier process of this user had one, and its kernels are kept."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert kernels.compiles.__wrapped__(torch.device("cpu"))
+    assert compiles.__wrapped__(torch.device("cpu"))
     environment = {**os.environ, "CXX": "no-such-compiler"}
     done = subprocess.run(
         [sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, cwd=ROOT

@@ -36,7 +36,7 @@ class _FromPixels(nn.Module):
 
 
 def export_program(run: Run, path: Path) -> None:
-    """Write the network of a finished run, whole or cut short, as a program of ``torch.export``,
+    """Write the network of a finished run, whole or truncated, as a program of ``torch.export``,
     which needs torch alone: images, (B, 3, side, side) float32 from 0 to 1 -> logits, (B, classes).
 
     ``classes.json`` in it has the names of the classes and how images are prepared.

@@ -107,9 +107,8 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
     match = _CELL.fullmatch(text)
     if match is None:
         raise UserError(f"{text!r} is not a cell: write baseA, A3B, A3B+, B5B, R2B, A3B~1 or A3.B")
-    source, target = match[1], match[4]
-    n, extra = int(match[2]), int(match[6] or 0)
-    short, plus, again = bool(match[3]), bool(match[5]), match[5] == "++"
+    source, number, dot, target, plus, more = match.groups()
+    n, extra, short = int(number), int(more or 0), bool(dot)
     if short and extra:
         raise UserError(f"{text!r}: a network that ends above layer {n} has no {extra} layers more")
     if n == 0 and source != UNTRAINED and not extra and not short:
@@ -128,7 +127,7 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
                 f"write R{n}{target}"
             )
         return Cell(target, UNTRAINED, copied=0, frozen=n, short=short)
-    return Cell(target, source, n + extra, 0 if plus else n, short, again)
+    return Cell(target, source, n + extra, 0 if plus else n, short, again=plus == "++")
 
 
 def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int) -> list[Cell]:

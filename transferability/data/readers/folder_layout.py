@@ -24,7 +24,6 @@ from transferability.data.readers.subsets import (
     ACCOMPANYING,
     NO_CLASSES,
     WORD,
-    WORDS,
     AmbiguousError,
     Folders,
     beside_its_subset,
@@ -232,7 +231,7 @@ def _check_that_they_are_no_subsets(
 ) -> None:
     inner = set.intersection(*below.values())
     words = [WORD.search(name.casefold()) for name in below]
-    kinds = {list(WORDS)[(word.lastindex or 0) - 1] for word in words if word}
+    kinds = {word.lastgroup for word in words if word}
     same = len(below) > 1 and len(inner) > 1
     if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_subset(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])

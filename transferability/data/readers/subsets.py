@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 
-_KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
-WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
+# The word for a subset in a name, as the group that matches.
+_KINDS = r"(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?)"
+_PREDICTED = r"(?P<pred>pred(?:ict(?:ions?)?)?)"
+WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|{_PREDICTED})(?:set)?(?![a-z])")
 _GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
 # Folders that hold images, and what belongs to them, in lower case; no class is called so.
 ACCOMPANYING = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
@@ -107,19 +109,20 @@ def _named_as_subsets(names: Iterable[str]) -> dict[str, str]:
     They are the word itself, or the word with what it has before and after it in common with
     another subset's; beside such folders also a "pred" with anything before or after it.
     """
-    found = {}
+    found: dict[str, tuple[str | None, tuple[str, str]]] = {}
     for name in names:
         text = _spelled(name)
-        if len(words := list(WORD.finditer(text)) or list(_GLUED.finditer(text))) == 1:
-            found[name] = (
-                (text[: words[0].start()], text[words[0].end() :]),
-                list(WORDS)[(words[0].lastindex or 0) - 1],
-            )
-    kinds = Counter(frame for frame, _ in set(found.values()))
+        words = list(WORD.finditer(text)) or list(_GLUED.finditer(text))
+        if len(words) == 1:
+            around = text[: words[0].start()], text[words[0].end() :]
+            found[name] = words[0].lastgroup, around
+    alike = Counter(around for _, around in set(found.values()))
     sure = {
-        name: kind for name, (frame, kind) in found.items() if frame == ("", "") or kinds[frame] > 1
+        name: str(subset)
+        for name, (subset, around) in found.items()
+        if around == ("", "") or alike[around] > 1
     }
-    return sure | {name: kind for name, (_, kind) in found.items() if sure and kind == "pred"}
+    return sure | {name: "pred" for name, (subset, _) in found.items() if sure and subset == "pred"}
 
 
 def found_subsets(folders: Folders) -> dict[str, str]:
@@ -237,7 +240,7 @@ def split_files(tree: FileTree) -> list[str]:
 def subset_named(name: str) -> str | None:
     """train, val, test or pred where a name has one such word, whatever else it has."""
     words = list(WORD.finditer(_spelled(name)))
-    return list(WORDS)[(words[0].lastindex or 0) - 1] if len(words) == 1 else None
+    return words[0].lastgroup if len(words) == 1 else None
 
 
 def _spelled(name: str) -> str:
