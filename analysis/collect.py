@@ -140,11 +140,11 @@ def _predictions(
     found = {}
     for spec in specs:
         rows_of = {"validation": dataset.val_rows, "test": dataset.test_rows}
-        for part, labels in (store.predictions(spec) or {}).items():
-            found[f"{spec.run_id} {part}"] = labels.numpy()
-            rows = dataset.labels[rows_of[part](list(spec.classes))]
+        for subset, labels in (store.predictions(spec) or {}).items():
+            found[f"{spec.run_id} {subset}"] = labels.numpy()
+            rows = dataset.labels[rows_of[subset](list(spec.classes))]
             right = np.searchsorted(spec.classes, rows)
-            found[f"{task_of(spec.classes)} {part}"] = right.astype(np.int16)
+            found[f"{task_of(spec.classes)} {subset}"] = right.astype(np.int16)
             found[f"{task_of(spec.classes)} classes"] = np.array(spec.classes, np.int16)
     return found
 
@@ -164,12 +164,12 @@ def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
     return float((found == predictions[f"{task_of(spec.classes)} test"]).mean())
 
 
-def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, part: str) -> float:
+def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, subset: str) -> float:
     """Balanced accuracy; NaN where there are no such images, or it is not known."""
-    found = predictions.get(f"{spec.run_id} {part}")
+    found = predictions.get(f"{spec.run_id} {subset}")
     if found is None:
         return math.nan
-    return balanced_accuracy(found, predictions[f"{task_of(spec.classes)} {part}"])
+    return balanced_accuracy(found, predictions[f"{task_of(spec.classes)} {subset}"])
 
 
 def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from analysis.statistics.baseline import BALANCED
-from transferability.data.duplicates import describe, near_sentence
+from transferability.data.duplicates import describe
+from transferability.data.near_duplicates import near_sentence
 from transferability.data.packed import PackedDataset
 from transferability.networks.sequential import profile_layers
 from transferability.study.spec import RunSpec, pretrained_base_of

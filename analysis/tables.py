@@ -184,12 +184,12 @@ class StudyResults:
         pairs = zip(own.run, own.task, strict=True)
         return own.assign(right=[self.correct(run, task) for run, task in pairs])
 
-    def correct(self, run: str, task: str, part: str = "validation") -> np.ndarray | None:
-        """Whether a network takes each image of a part for what it is, (images,) bool; None where
+    def correct(self, run: str, task: str, subset: str = "validation") -> np.ndarray | None:
+        """Whether a network takes each image of a subset for what it is, (images,) bool; None where
         its predictions were not kept.
         """
-        predicted = self.predictions.get(f"{run} {part}")
-        return None if predicted is None else predicted == self.predictions[f"{task} {part}"]
+        predicted = self.predictions.get(f"{run} {subset}")
+        return None if predicted is None else predicted == self.predictions[f"{task} {subset}"]
 
 
 def task_of(classes: tuple[int, ...]) -> str:

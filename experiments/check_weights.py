@@ -30,7 +30,7 @@ from transferability.data.batch import Batch
 from transferability.data.readers.base import Sample, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
 from transferability.data.readers.imagenet import imagenet_groups
-from transferability.data.transforms import BAD, Preprocessing, fault
+from transferability.data.transforms import IMAGE_ERRORS, Preprocessing, describe_failure
 from transferability.errors import UserError, and_more
 from transferability.networks.modules import channels_subtracted
 from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
@@ -148,8 +148,8 @@ def ranked(
 def _prepared(item: Sample, preprocessing: Preprocessing) -> np.ndarray:
     try:
         return preprocessing(item.read())[0]
-    except BAD as error:
-        raise UserError(f"{item.name} {fault(error)}: mend or remove it") from error
+    except IMAGE_ERRORS as error:
+        raise UserError(f"{item.name} {describe_failure(error)}: mend or remove it") from error
 
 
 def _outputs(given: PretrainedBase, classes: list[str]) -> list[int]:

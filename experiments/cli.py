@@ -27,7 +27,6 @@ from transferability.study.config import Config, load
 
 MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
 conf/, a comment a line; --cfg job prints what they are now. The words: docs/words.md"""
-EXTRA = "this launcher needs pip install '.[slurm]': "
 STOPPED = 130  # exit status after Ctrl-C
 JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent
@@ -137,7 +136,8 @@ def _refusal(error: HydraException | OmegaConfBaseException) -> str:
     if isinstance(error, OverrideParseException):
         return how_to_quote(error)
     slurm = "hydra/launcher/submitit_" in str(error)
-    return f"{EXTRA if slurm else ''}{' '.join(plainly(error).split())}"
+    extra = "this launcher needs pip install '.[slurm]': " if slurm else ""
+    return f"{extra}{' '.join(plainly(error).split())}"
 
 
 def help_of(module: ModuleType) -> str:

@@ -23,7 +23,7 @@ from transferability.runs.store import Store
 from transferability.study.cells import Cell
 from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import RunSpec
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 from transferability.training.state import PrefixCache, TrainState, one_thread
 
 BYTES_PER_EVALUATION = 150  # a line of metrics.jsonl
@@ -169,7 +169,7 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
     network = SequentialNetwork(spec.network.whole, np.zeros(3, np.float32)).to(execution.device)
     endless = replace(spec.recipe, steps=10**9)  # a recipe may have fewer steps than are timed
-    member = TrainState(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
+    state = TrainState(replace(spec, cell=Cell("B"), source=None, recipe=endless), network)
     zeros = torch.zeros(size, dtype=torch.int64)
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
     images, zeros = images.to(execution.device), zeros.to(execution.device)
@@ -183,11 +183,11 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
     times = []
     with one_thread():
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            member.train_step(batch, PrefixCache(batch))  # warms up, too
+            state.train_step(batch, PrefixCache(batch))  # warms up, too
         for _ in range(3):
             began = time.perf_counter()
-            member.train_step(batch, PrefixCache(batch))
-            member.loss_sum.item()  # waits for a GPU
+            state.train_step(batch, PrefixCache(batch))
+            state.loss_sum.item()  # waits for a GPU
             times.append(time.perf_counter() - began)
     work = 3 * sum(layer.macs for layer in profile_layers(spec.network.whole)) * size
     return work / statistics.median(times), sum(kept.values()) / size

@@ -90,12 +90,11 @@ def plainly(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = error.options or []
-        if group == "tracker":  # of which there may be several: then Hydra does not say
-            options = [f.name for f in fields(TrackersConfig)]
-        if options:
-            near = did_you_mean(name, options) or ":"
-            return f"{group}={name} is no choice{near} There are {', '.join(options)}"
+        # of a list of choices, which trackers are, Hydra does not say which there are
+        there = error.options or [f.name for f in fields(TrackersConfig) if group == "tracker"]
+        if there:
+            near = did_you_mean(name, there)
+            return f"{group}={name} is no choice{near or ':'} There are {', '.join(there)}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         return _no_setting(cause.full_key)
     return f"{error}" if cause is error else f"{error} {cause}"

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.runs.store import Store
 from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec

@@ -99,7 +99,9 @@ def _train(
         _wait_for_slurm(logs)
     if not (failed := unfinished()):
         return []
-    lines = [f"job={n} ({_describe(phase[n])}{_log_of(logs, n)})" for n in failed[:SHOWN]]
+    lines = [
+        f"job={n} ({_describe(phase[n])}{_log_of(logs, n, left.index(n))})" for n in failed[:SHOWN]
+    ]
     more = "; ..." if len(failed) > SHOWN else ""
     return [
         f"{len(failed)} of {len(left)} jobs of the {what} did not finish: {'; '.join(lines)}{more}"
@@ -143,7 +145,8 @@ def _wait_for_slurm(logs: Path) -> None:
     """
     from submitit import SlurmJob
 
-    jobs: list[SlurmJob] = [SlurmJob(logs / "%j", folder.name) for folder in logs.iterdir()]
+    numbers = [call.parent.name for call in logs.glob("*/*_submitted.pkl")]
+    jobs: list[SlurmJob] = [SlurmJob(logs / "%j", number) for number in numbers]
     while not all(job.done(force_check=True) for job in jobs):
         time.sleep(QUEUE_POLL_SECONDS)
 
@@ -153,9 +156,14 @@ def _describe(job: list[RunSpec]) -> str:
     return f"{' & '.join(names)}, {pluralize(len(job), 'network')}"
 
 
-def _log_of(logs: Path | None, number: int) -> str:
-    """The log of a job, if it began one: its first line of ours says which job it is."""
-    for path in sorted(logs.glob("*/*_log.*")) if logs else []:
-        if re.search(rf"\b{JOB} {number}$", path.read_text(errors="replace"), re.M):
-            return f", log {path}"
-    return ""
+def _log_of(logs: Path | None, number: int, place: int) -> str:
+    """The log of a job, if it began one: it says which job it is. That of one that died before it
+    could is told by its ``place`` in the array of Slurm.
+    """
+    paths = sorted(logs.glob("*/*_log.*")) if logs else []
+    said = rf"\b{JOB} {number}$"
+    own = [
+        p for p in paths if re.search(said, p.read_text(encoding="utf-8", errors="replace"), re.M)
+    ]
+    own = own or [p for p in paths if p.parent.name.endswith(f"_{place}")]
+    return f", log {own[0]}" if own else ""

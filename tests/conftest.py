@@ -33,7 +33,7 @@ from transferability.runs.store import Store
 from transferability.study import cells
 from transferability.study.config import Config, load
 from transferability.study.spec import make_spec
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 
 SHRUNK = [
     "dataset.grammar.levels=2",

@@ -256,7 +256,7 @@ def numbers(packed, rows):
     )
 
 
-def three_parts(packed):
+def three_subsets(packed):
     every = list(range(len(packed.classes)))
     return [
         numbers(packed, rows)

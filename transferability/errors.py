@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend, and how names are written in their messages."""
+"""Errors that a user can cause and fix, and how names are written in their messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,8 +8,12 @@ from typing import Any
 class UserError(Exception):
     """Something the user can put right.
 
-    The message says what is wrong, where, and what to do, in one line.
+    The message says what is wrong, where, and what to do, in one line: names from the disk in it
+    are :func:`shown`.
     """
+
+    def __init__(self, message: str):
+        super().__init__(shown(message))
 
     def _render_traceback_(self) -> list[str]:
         """One line in a notebook, too, where it would be the last of a traceback (IPython)."""
@@ -32,8 +36,8 @@ def did_you_mean(name: str, names: Iterable[str], above: str = "") -> str:
 
 
 def shown(text: Any) -> str:
-    """A name from the disk, fit for one line of a message: line ends,
-    control and undecodable characters escaped.
+    """A name from the disk, fit for one line: line ends, control and undecodable characters
+    escaped.
     """
     text = str(text)
     if text.isprintable():
@@ -48,6 +52,5 @@ def and_more(names: list) -> str:
 
 def reason(error: BaseException | str) -> str:
     """What went wrong, without the path that OSErrors repeat, in one line."""
-    return shown(
-        getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-    )
+    strerror = getattr(error, "strerror", None)
+    return shown(strerror or " ".join(str(error).split()) or type(error).__name__)

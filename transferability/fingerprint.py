@@ -37,9 +37,9 @@ def to_dict(settings: Any, labels: bool = True) -> dict[str, Any]:
     out = {}
     for f in fields(settings):
         value, role = getattr(settings, f.name), f.metadata.get(_KEY)
-        if (role == "label" and not labels) or (
-            role == "later" and value in f.metadata["as before"]
-        ):
+        if role == "label" and not labels:
+            continue
+        if role == "later" and value in f.metadata["as before"]:
             continue
         if role == "text":
             value = str(value)
@@ -56,6 +56,13 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
     return kind(**{now.get(name, name): value for name, value in values.items()})
 
 
+def lists_to_tuples(settings: Any) -> None:
+    """Turn the lists of a frozen dataclass, as YAML and JSON have them, into tuples."""
+    for name, value in vars(settings).items():
+        if isinstance(value, list):
+            object.__setattr__(settings, name, tuple(value))
+
+
 def renamed(kind: type) -> dict[str, str]:
     """The fields that have another name in stores: from that name to the field's."""
     return {f.metadata[_STORED]: f.name for f in fields(kind) if _STORED in f.metadata}
@@ -68,3 +75,18 @@ def cosmetic_fields(settings: Any, above: str = "") -> set[str]:
         if is_dataclass(value := getattr(settings, f.name)):
             found |= cosmetic_fields(value, f"{above}{f.name}.")
     return found
+
+
+def differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> list[str]:
+    """Paths of the fields in which two specifications differ, ``labels`` left out."""
+    if where in labels:
+        return []
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        out = []
+        for key in sorted(wanted.keys() | found.keys()):
+            path = f"{where}.{key}" if where else key
+            out += differences(
+                wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path
+            )
+        return out
+    return [] if wanted == found else [f"{where} (wanted {wanted}, found {found})"]

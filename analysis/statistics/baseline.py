@@ -23,7 +23,7 @@ class Majority:
 
     Attributes:
         name: of the class.
-        accuracy: of the images of a part.
+        accuracy: of the images of a subset.
         above: by how much a strategy is above it on the same images, with a 95% interval.
     """
 
@@ -47,12 +47,12 @@ class Majority:
 
 
 def majority(
-    tables: StudyResults, task: str, part: str, right: np.ndarray, balanced: bool = False
+    tables: StudyResults, task: str, subset: str, right: np.ndarray, balanced: bool = False
 ) -> Majority | None:
-    """What the class that is commonest among the validation images has of the images of ``part``,
+    """What the class that is commonest among the validation images has of the images of ``subset``,
     beside a strategy that has ``right`` of them, (seeds, images); None of a single class.
     """
-    labels = tables.predictions[f"{task} {part}"]
+    labels = tables.predictions[f"{task} {subset}"]
     if len(np.unique(labels)) < 2:
         return None
     common = int(np.bincount(tables.predictions[f"{task} validation"]).argmax())
@@ -66,12 +66,12 @@ def majority(
     return Majority(name, float((always * weights).mean()), above)
 
 
-def commonest(tables: StudyResults, part: str = "validation") -> list[float]:
-    """What always answering the commonest class has of a part, of each task whose labels are kept;
-    the study's tasks, in their order.
+def commonest(tables: StudyResults, subset: str = "validation") -> list[float]:
+    """What always answering the commonest class has of a subset, of each task whose labels are
+    kept; the study's tasks, in their order.
     """
     tasks = dict.fromkeys(tables.networks.task)
-    kept = [tables.predictions.get(f"{task} {part}") for task in tasks]
+    kept = [tables.predictions.get(f"{task} {subset}") for task in tasks]
     return [np.bincount(labels).max() / len(labels) for labels in kept if labels is not None]
 
 
@@ -105,7 +105,7 @@ def few_images(tables: StudyResults) -> str | None:
     return too_few(int(own.val_images.iloc[0]), differing, "validation")
 
 
-def too_few(images: int, differing: float, part: str) -> str | None:
+def too_few(images: int, differing: float, subset: str) -> str | None:
     """That so few images cannot answer, and how many would; None where they are enough.
 
     Args:
@@ -117,7 +117,7 @@ def too_few(images: int, differing: float, part: str) -> str | None:
         return None
     needed = int(np.ceil(share * (Z / SEEN) ** 2))
     return (
-        f"So few images cannot answer: with {images} {part} image{'s' * (images > 1)} a difference "
-        f"below {min(lost, 1):.2f} is lost in chance; to see one of {SEEN:g} takes about "
-        f"{needed:,}."
+        f"So few images cannot answer: with {images} {subset} image{'s' * (images > 1)} a "
+        f"difference below {min(lost, 1):.2f} is lost in chance; to see one of {SEEN:g} takes "
+        f"about {needed:,}."
     )

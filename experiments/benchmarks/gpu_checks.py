@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferability.networks.kernels import fused
+from transferability.networks.compiled import fused
+from transferability.training.execution import Execution
 from transferability.training.gpu_step import GpuStep
-from transferability.training.loop import Cohort, Execution
+from transferability.training.loop import Cohort
 from transferability.training.state import TrainState
 
 STEPS = 3
@@ -120,11 +121,11 @@ def compared(
     return found
 
 
-def _in_float64(member: TrainState) -> None:
-    member.network.double()
-    member.network.layers[0].register_forward_pre_hook(lambda layer, args: (args[0].double(),))
-    for state in member.optimizer.state.values():
-        state["momentum_buffer"] = state["momentum_buffer"].double()
+def _in_float64(state: TrainState) -> None:
+    state.network.double()
+    state.network.layers[0].register_forward_pre_hook(lambda layer, args: (args[0].double(),))
+    for kept in state.optimizer.state.values():
+        kept["momentum_buffer"] = kept["momentum_buffer"].double()
 
 
 def error(found: Tensor, reference: Tensor) -> float:
@@ -144,15 +145,15 @@ def _advance(steps: GpuStep, cohort: Cohort, step: int, plainly: bool) -> None:
         steps(work)
 
 
-def _quantities(member: TrainState) -> dict[str, Tensor]:
+def _quantities(state: TrainState) -> dict[str, Tensor]:
     """The loss of a step, and of each layer that is trained the gradient and the momentum (with
     decay, as float32).
     """
-    out, network, state = {"loss": member.loss}, member.network, member.optimizer.state
+    out, network, kept = {"loss": state.loss}, state.network, state.optimizer.state
     for number in range(network.frozen + 1, len(network.layers) + 1):
         parameters: list[Any] = list(network.layers[number - 1].parameters())
         out[f"gradient of layer {number}"] = torch.cat([p.grad.flatten() for p in parameters])
         out[f"momentum of layer {number}"] = torch.cat(
-            [state[p]["momentum_buffer"].flatten() for p in parameters]
+            [kept[p]["momentum_buffer"].flatten() for p in parameters]
         )
     return out

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from experiments.benchmarks.gpu_setup import Bench
 from experiments.benchmarks.timing import now, table
-from transferability.networks.kernels import fused
+from transferability.networks.compiled import fused
 from transferability.networks.sequential import profile_layers
 from transferability.study.config import Config
 from transferability.training.execution import execution_of
@@ -162,8 +162,8 @@ def pieces(b: Bench) -> None:
     """Each convolutional layer by itself, forward and backward: plain operations against
     fused kernels.
     """
-    (member,) = b.cohort(["baseB"]).states
-    batch, network = b.config.recipe.batch_size, member.network.train()
+    (state,) = b.cohort(["baseB"]).states
+    batch, network = b.config.recipe.batch_size, state.network.train()
     shape: Sequence[int] = (batch, 3, network.config.input_size, network.config.input_size)
     rows, convolutions = [], len(cast(Any, network.config).channels)
     for number, layer in enumerate(network.layers[:convolutions], 1):

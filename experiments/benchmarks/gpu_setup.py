@@ -22,8 +22,8 @@ from transferability.study.config import Config, load
 from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec, make_spec
 from transferability.training import loader as stream
-from transferability.training.execution import execution_of
-from transferability.training.loop import Cohort, Execution
+from transferability.training.execution import Execution, execution_of
+from transferability.training.loop import Cohort
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def generate(folder: Path, size: Size) -> Path:
         coarse = draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         image = cv2.resize(coarse, size.side, interpolation=cv2.INTER_CUBIC).astype(np.float32)
         image += draw.normal(0, 20, image.shape)
-        part = "val" if i % 8 == 0 else "train"
-        path = folder / part / f"class-{i // 8 % 8}" / f"{i}.jpg"
+        subset = "val" if i % 8 == 0 else "train"
+        path = folder / subset / f"class-{i // 8 % 8}" / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(
             str(path), np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90]

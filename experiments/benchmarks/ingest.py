@@ -44,15 +44,17 @@ from experiments.benchmarks.ingest_tables import (
     print_reading,
 )
 from experiments.benchmarks.timing import taking_turns
+from transferability.data.arrays import JpegRows
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
-from transferability.data.packed import JpegRows, PackedDataset
+from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.data.readers import read_dataset
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 from transferability.study.config import Config
 from transferability.study.recipe import RecipeConfig
-from transferability.training.loader import READERS, TaskLoader, prefetch
+from transferability.training.loader import READERS, TaskLoader
 
 SIDE, BATCH = 256, 256
 # packed; of the pack that is read; read at once; of taking turns

@@ -49,8 +49,8 @@ from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
 from transferability.data.readers import read_dataset
 from transferability.networks import KINDS
-from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.sequential import profile_layers
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.study.cells import parse
 from transferability.study.config import Config
 from transferability.study.spec import RunSpec, make_spec

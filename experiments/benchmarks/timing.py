@@ -13,13 +13,13 @@ from typing import TypeVar
 import torch
 
 from transferability.data.packed import dataset_of
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.config import Config
 from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
-from transferability.training.execution import execution_of
-from transferability.training.loop import Cohort, Execution, train
+from transferability.training.execution import Execution, execution_of
+from transferability.training.loop import Cohort, train
 from transferability.training.state import TrainState
 
 Way = TypeVar("Way")
@@ -62,10 +62,10 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
         if step == steps:
             raise _EnoughError
 
-    for member in (m for c in cohorts for m in c.states):
-        member.step = 0
+    for state in (state for cohort in cohorts for state in cohort.states):
+        state.step = 0
     with suppress(_EnoughError):
-        train(cohorts, execution, lambda member: None, lambda member, why: None, on_step)
+        train(cohorts, execution, lambda state: None, lambda state, why: None, on_step)
     return (ticks[-1] - ticks[0]) / steps
 
 

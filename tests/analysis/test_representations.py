@@ -22,8 +22,8 @@ from analysis.measurements.representations import (
 )
 from tests.conftest import CPU
 from transferability.rng import torch_rng
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.training.loader import TaskLoader
 from transferability.training.state import PrefixCache
 

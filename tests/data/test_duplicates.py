@@ -12,7 +12,7 @@ from tests.helpers import (
     numbers,
     own_folder,
     packing_refusal,
-    three_parts,
+    three_subsets,
     write,
 )
 from transferability.data.pack import pack
@@ -22,7 +22,7 @@ from transferability.errors import UserError
 
 def with_copies(root, way="png"):
     """make_source, and copies: of an ant in its class and in another,
-    of a cat in the other part.
+    of a cat in the other subset.
     """
     make_source(root)
     for name in ("train/ant/copy", "train/ant/again", "train/bee/ant"):
@@ -60,7 +60,7 @@ def test_equal_pictures_are_counted_and_named_and_kept(tmp_path, caplog, encodin
     assert line == (
         f"some has equal pictures: 1 within a class (first {source}/train/ant/1.png and "
         f"{source}/train/ant/again.bmp), 1 in several classes (first {source}/train/ant/1.png and "
-        f"{source}/train/bee/ant.bmp), 1 in several parts (first {source}/train/cat/4.png and "
+        f"{source}/train/bee/ant.bmp), 1 in several subsets (first {source}/train/cat/4.png and "
         f"{source}/val/cat/train.bmp); copies flatter accuracy, or mislead it: "
         "dataset.duplicates=drop takes them out"
     )
@@ -130,7 +130,7 @@ def test_a_test_part_keeps_its_pictures(tmp_path):
                 write(source / part / name / f"{i}.png", coded(label, 0, i))
     packed = pack(config_of(source, tmp_path / "packed", duplicates="drop"))
     assert packed.meta["duplicates"]["in several parts"]["pictures"] == 6
-    assert [[i for label, i in part if not label] for part in three_parts(packed)] == [
+    assert [[i for label, i in part if not label] for part in three_subsets(packed)] == [
         [0, 1, 2],
         [10, 11],
         [20, 21, 22],

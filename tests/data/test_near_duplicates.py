@@ -9,13 +9,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.helpers import config_of, lines, own_folder
-from transferability.data.duplicates import (
-    HASH,
+from transferability.data.duplicates import HASH, pixel_hash
+from transferability.data.near_duplicates import (
     PERCEPTUAL,
     _alike,
     near_duplicates,
     perceptual_hash,
-    pixel_hash,
 )
 from transferability.data.pack import pack
 from transferability.data.packed import open_dataset
@@ -76,7 +75,7 @@ def test_a_changed_copy_in_another_part_is_found(tmp_path, caplog, change):
     (line, again) = lines(caplog)
     assert line == again and line == (
         "some: 2 pictures have near-duplicates (saved again, mirrored or changed a little), 1 of "
-        "the 13 held-out pictures in another part (first "
+        "the 13 held-out pictures in another subset (first "
         f"{root}/train/ant/2.png and {root}/val/bee/copy.png); they flatter accuracy: "
         '"dataset.group=PATTERN" keeps the files in whose paths the pattern finds the same on one '
         "side"

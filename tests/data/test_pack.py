@@ -11,9 +11,10 @@ from torchvision import transforms
 
 from tests.helpers import SIDE, coded, config_of, make_source, own_folder, packing_refusal, write
 from transferability.data.config import DatasetConfig
+from transferability.data.description import FORMAT
 from transferability.data.pack import pack
-from transferability.data.packed import FORMAT, open_dataset
-from transferability.data.transforms import fitted
+from transferability.data.packed import open_dataset
+from transferability.data.transforms import resize_and_crop
 from transferability.errors import UserError
 
 # --- the packed format ---
@@ -91,7 +92,7 @@ def test_the_checksum_sees_the_labels(tmp_path):
 
 
 def test_packs_without_a_test_part_are_what_they_were(tmp_path):
-    """Checksums, and what the description holds, of packs made before there were test parts."""
+    """Checksums, and what the description holds, of packs made before there were test images."""
     plain = pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
     assert plain.checksum == "583d2f7a84225e290f27b5f4d9b5ecf4ed24a4aa1889f46f5bfc54e0621c392a"
     held_out = pack(
@@ -233,7 +234,7 @@ def test_cropping_is_torchvisions(tmp_path, resize, size):
             transforms.CenterCrop(size),
         ]
     )
-    found = fitted(image, size, resize, "crop")
+    found = resize_and_crop(image, size, resize, "crop")
     assert np.array_equal(found, np.asarray(wanted(Image.fromarray(image))))
 
 

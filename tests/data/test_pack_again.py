@@ -13,9 +13,10 @@ import pytest
 from tests import crash
 from tests.conftest import SHRUNK, shrunk
 from tests.helpers import SIDE, coded, config_of, contents, described, make_source, write
+from transferability.data import encode
 from transferability.data import pack as packing
-from transferability.data.pack import open_packed, pack
-from transferability.data.packed import open_dataset, verify
+from transferability.data.pack import pack
+from transferability.data.packed import open_dataset, open_packed, verify
 from transferability.errors import UserError
 
 # --- a source that changes after it was packed ---
@@ -53,11 +54,11 @@ CHANGES = {
     lost: r"\(9 images of \d+ bytes then, 8 images of \d+ bytes now\)",
     renamed: (
         r"\(9 images of \d+ bytes, of other names or sizes, "
-        r"or in other parts \(see dataset.parts\)\)"
+        r"or in other subsets \(see dataset.parts\)\)"
     ),
     moved: (
         r"\(9 images of \d+ bytes, of other names or sizes, "
-        r"or in other parts \(see dataset.parts\)\)"
+        r"or in other subsets \(see dataset.parts\)\)"
     ),
     edited: r"\(9 images of \d+ bytes then, 9 images of \d+ bytes now\)",
     emptied: r"has no images in it",
@@ -124,7 +125,7 @@ ENCODINGS = ("raw", "jpeg")
 @pytest.fixture
 def often(monkeypatch):
     """Points from which packing can go on, after every fourth image."""
-    monkeypatch.setattr(packing, "CHUNK", 2)
+    monkeypatch.setattr(encode, "CHUNK", 2)
     monkeypatch.setattr(packing, "CHECKPOINT_EVERY", 4)
 
 
@@ -276,7 +277,7 @@ def test_what_is_written_already_counts_as_room(tmp_path, often, monkeypatch):
 
 def test_without_a_terminal_lines_tell_rate_and_time_left(tmp_path, often, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(packing, "LOG_SECONDS", 0)
+    monkeypatch.setattr(encode, "LOG_SECONDS", 0)
     pack(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
     lines = [r.getMessage() for r in caplog.records]
     counts = [

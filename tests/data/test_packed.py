@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import config_of, described, make_source, redescribed, resaved, rewritten
+from transferability.data.description import FORMAT
 from transferability.data.pack import pack
-from transferability.data.packed import FORMAT, open_dataset, verify
+from transferability.data.packed import open_dataset, verify
 from transferability.errors import UserError
 
 # --- opening ---

@@ -18,7 +18,7 @@ from experiments.cli import CONF
 from tests.helpers import config_of, lines
 from transferability.data.config import DatasetConfig
 from transferability.data.pack import pack
-from transferability.data.transforms import BAD, Preprocessing
+from transferability.data.transforms import IMAGE_ERRORS, Preprocessing
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
 from transferability.runs.load import Run
@@ -165,7 +165,7 @@ def test_what_pillow_loads_upright_is_not_turned_twice(folder):
     ],
 )
 def test_what_is_not_understood_is_refused_not_guessed(image, what):
-    with pytest.raises(BAD) as error:
+    with pytest.raises(IMAGE_ERRORS) as error:
         Preprocessing(20)(image)
     assert what in str(error.value)
 

@@ -13,8 +13,8 @@ from experiments.benchmarks import gpu, gpu_checks
 from experiments.cli import command
 from tests.conftest import CPU
 from transferability.networks import kernels
-from transferability.networks.kernels import fused
-from transferability.runs.runner import make_cohorts
+from transferability.networks.compiled import fused
+from transferability.runs.wave import make_cohorts
 from transferability.study import cells
 from transferability.training.state import build_state
 

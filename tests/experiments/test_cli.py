@@ -44,7 +44,7 @@ from transferability.study.config import load
         ("mode=dry", "train or plan"),
         ("max_networks=0", "max_networks=0"),
         ("+dataset.on_error=ignore", "fail or skip"),
-        ("dataset.kind=mnist", "one of procedural"),
+        ("dataset.kind=mnist", "procedural, tiny_imagenet, cifar10"),
     ],
 )
 def test_impossible_values_are_one_line(tmp_path, override, message):

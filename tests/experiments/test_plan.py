@@ -8,8 +8,8 @@ from experiments.cost import Cost, print_cost, schedule
 from experiments.plan import UnpackedImagenet
 from tests.conftest import CPU
 from transferability.networks.sequential import profile_layers
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 
 
 def test_hours_on_several_devices():

@@ -14,8 +14,9 @@ from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.runs import progress
 from transferability.runs.progress import ProgressWriter, read
-from transferability.runs.runner import make_cohorts, train_missing
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.expand import study_specs
 from transferability.training.checkpoint import PROGRESS, Checkpoint
 from transferability.training.loop import train

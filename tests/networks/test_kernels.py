@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.conftest import ROOT
 from transferability.networks import kernels
+from transferability.networks.compiled import SHAPES, compiled
 from transferability.networks.kernels import (
     FusedActivation,
     activation_reference,
@@ -131,14 +132,10 @@ def test_a_function_is_compiled_for_many_shapes_in_every_thread():
     """
     with torch.compiler.set_stance("force_eager"), ThreadPoolExecutor(1) as thread:
         gradient = thread.submit(
-            kernels._compiled(kernels.relu_gradient), torch.ones(2), torch.tensor([1.0, -1.0])
+            compiled(kernels.relu_gradient), torch.ones(2), torch.tensor([1.0, -1.0])
         )
         assert gradient.result().tolist() == [1, 0]
-        assert (
-            thread.submit(lambda: torch._dynamo.config.recompile_limit).result()
-            == kernels.SHAPES
-            == 64
-        )
+        assert thread.submit(lambda: torch._dynamo.config.recompile_limit).result() == SHAPES == 64
 
 
 @CXX
@@ -169,7 +166,7 @@ def test_no_place_is_multiplied_by_a_large_number():
 
 TRIAL = """
 import torch
-from transferability.networks.kernels import compiles
+from transferability.networks.compiled import compiles
 print(compiles(torch.device("cpu")), compiles(torch.device("cpu")))
 """
 

@@ -121,7 +121,7 @@ def spoilt(tensors):
     other = models.shufflenet_v2_x0_5().state_dict()
     return {
         "code": ({"state_dict": tensors, "x": Runs()}, ["would run code", "state_dict() to a new"]),
-        "nan": (tensors | {first: nan}, [first, "infinite or no number"]),
+        "nan": (tensors | {first: nan}, [first, "infinite or NaN"]),
         "shape": (
             tensors | {first: torch.zeros(64, 3, 5, 5)},
             ["features.0.weight is 64x3x5x5", "at network.input_size=32 64x3x3x3"],

@@ -20,8 +20,8 @@ from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork, profile_layers
 from transferability.networks.zoo import base as library
 from transferability.networks.zoo.partition import PartitionedLayer
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.cells import parse
 from transferability.study.spec import make_spec
 from transferability.training.state import PrefixCache, one_thread

@@ -29,8 +29,9 @@ from tests.conftest import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
-from transferability.runs.runner import make_cohorts, train_missing
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.expand import study_specs
 from transferability.training.devices import is_out_of_memory
 from transferability.training.loop import train
@@ -193,7 +194,7 @@ def test_a_stop_after_the_last_step_ends_the_command_too(spec_of, dataset, tmp_p
             if "step 8/8" in record.getMessage():
                 signal.raise_signal(signal.SIGINT)
 
-    log = logging.getLogger("transferability.runs.runner")
+    log = logging.getLogger("transferability.runs")
     interrupt = Interrupt()
     store = Store(tmp_path)
     log.setLevel("INFO")
@@ -410,7 +411,7 @@ def _tries_again_only(bad, specs, store: Store, dataset, caplog) -> None:
     before = store.failure(bad)["attempt"]
     caplog.clear()
     caplog.set_level("INFO")
-    with pytest.raises(UserError, match="became infinite or no number"):
+    with pytest.raises(UserError, match="became infinite or NaN"):
         train_missing(specs, store, dataset, CPU)
     assert re.findall(r"(\d+) networks?: \d+ steps", caplog.text) == ["1"]
     assert store.failure(bad)["attempt"] != before
@@ -420,7 +421,7 @@ def test_a_command_whose_network_explodes_does_not_end_well(command, cli):
     wild = command("cell=A3B", "split=random-0", "network.input_scale=1e30", "study.layers=[3]")
     status, _, said = cli(experiments.run.main, *wild)
     assert status == 2 and last_line(said).startswith(
-        "error: the loss of 1 of 2 networks became infinite or no number"
+        "error: the loss of 1 of 2 networks became infinite or NaN"
     )
 
 

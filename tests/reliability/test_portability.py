@@ -19,8 +19,8 @@ from tests.conftest import ROOT, SHRUNK
 from tests.helpers import plain_png
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.training.execution import execution_of, ways_of
 from transferability.training.loop import Execution, evaluate
 from transferability.training.state import PrefixCache
@@ -107,7 +107,7 @@ def test_texts_are_written_and_read_in_utf_8():
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name in ("read_text", "write_text"):
                 own = {k.arg for k in node.keywords}
-                assert "encoding" in own or node.args, f"{path}:{node.lineno}"
+                assert "encoding" in own, f"{path}:{node.lineno}"
 
 
 def test_a_tar_is_read_without_pread(tmp_path, monkeypatch):

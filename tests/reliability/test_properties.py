@@ -27,7 +27,8 @@ from tests.conftest import ROOT
 from transferability.data import decode as decoding
 from transferability.data import readers as sources
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import FORMAT, ClassInfo, PackedDataset
+from transferability.data.description import FORMAT, ClassInfo
+from transferability.data.packed import PackedDataset
 from transferability.errors import UserError, shown
 from transferability.networks import EightLayerConfig, NetworkConfig
 from transferability.rng import derive_seed, numpy_rng
@@ -166,7 +167,7 @@ def test_natural_and_manmade_are_the_classes_whose_group_is_known(groups):
 SPLITS_ELSEWHERE = """
 import json, sys
 from types import SimpleNamespace
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.rng import derive_seed
 from transferability.tasks.splits import tasks_of
 dataset = SimpleNamespace(name="some", classes=[ClassInfo(f"c{i}") for i in range(57)])
@@ -562,6 +563,7 @@ def test_a_name_is_shown_in_one_printable_line(name):
     assert shown(name).isprintable()
     shown(name).encode()  # no lone surrogate
     assert shown(name) == name or not name.isprintable()
+    assert str(UserError(f"class {name}: add some")) == f"class {shown(name)}: add some"
 
 
 # --- plans ---

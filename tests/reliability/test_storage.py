@@ -19,8 +19,9 @@ import experiments.run
 from tests import crash
 from tests.conftest import CPU, SHRUNK
 from transferability.errors import UserError
-from transferability.runs.runner import make_cohorts, train_missing
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.training.checkpoint import CHECKPOINTS
 from transferability.training.loop import train
 

@@ -13,8 +13,8 @@ from tests.helpers import equal
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.errors import UserError
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.training.state import one_thread
 
 

@@ -8,8 +8,10 @@ from tests.conftest import CPU
 from transferability.runs import progress
 from transferability.runs.estimate import macs, workload
 from transferability.runs.progress import Due, Progress, ProgressWriter
-from transferability.runs.runner import make_cohorts, time_left, train_missing
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.watch import time_left
+from transferability.runs.wave import make_cohorts
 
 
 class Clock:

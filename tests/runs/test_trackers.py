@@ -177,7 +177,7 @@ def interrupted_at(words: str):
             if words in record.getMessage():
                 signal.raise_signal(signal.SIGINT)
 
-    log, interrupt = logging.getLogger("transferability.runs.runner"), Interrupt()
+    log, interrupt = logging.getLogger("transferability.runs"), Interrupt()
     log.setLevel("INFO")
     log.addHandler(interrupt)
     try:

@@ -20,8 +20,9 @@ from analysis.statistics.linear_model import BASE, estimate
 from tests.conftest import CPU, shrunk
 from tests.helpers import composed
 from transferability.data.config import DatasetConfig
+from transferability.data.description import ClassInfo
 from transferability.data.pack import pack
-from transferability.data.packed import ClassInfo, open_dataset
+from transferability.data.packed import open_dataset
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing

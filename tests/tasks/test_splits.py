@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.imagenet import imagenet_groups
 from transferability.errors import UserError
 from transferability.tasks.splits import split_kind, split_name, tasks_of

@@ -13,8 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import CPU, shrunk
-from transferability.runs.runner import make_cohorts
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.training.devices import cuda_stream
 from transferability.training.execution import execution_of
 from transferability.training.gpu_step import GpuStep, StackedNetworks, _CapturedStep

@@ -15,8 +15,9 @@ from tests.helpers import equal
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.networks.sequential import SequentialNetwork
-from transferability.runs.runner import make_cohorts, train_missing
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.study.cells import parse
 from transferability.study.jobs import group_into_jobs
 from transferability.study.spec import make_spec

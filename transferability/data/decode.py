@@ -2,16 +2,15 @@
 
 import io
 import logging
-import struct
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from transferability.errors import reason
 
@@ -35,6 +34,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: np.rot90(image, 2).transpose(1, 0, 2),
     8: np.rot90,
 }
+UNTURN = {6: 8, 8: 6}  # the orientation that undoes one; the others undo themselves
 _TIFF_KINDS = {2: " with signs", 3: ", floating point"}
 
 
@@ -44,19 +44,19 @@ class UnsupportedError(ValueError):
 
 def decode(data: bytes, upright: bool = False) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB, orientation ignored or applied (``upright``);
-    raises what :func:`as_stored` does.
+    raises what :func:`decode_as_stored` does.
     """
-    pixels, orientation = as_stored(data)
-    return turned(pixels, orientation) if upright else pixels
+    pixels, orientation = decode_as_stored(data)
+    return apply_orientation(pixels, orientation) if upright else pixels
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """An image as EXIF's or TIFF's orientation asks."""
     turn = _TURNS.get(orientation)
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
-def as_stored(data: bytes) -> tuple[np.ndarray, int]:
+def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     """An encoded image as (H, W, 3) uint8 RGB, the first of an animation, without transparency;
     and its orientation in EXIF or TIFF, 1 where it is upright.
 
@@ -73,8 +73,8 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
     if not data:
         raise ValueError("empty file")
     bits = data[24] if data[:4] == b"\x89PNG" and len(data) > 24 else 8
-    if data[:4] in _TIFF:
-        bits, kind = _tiff_value(data, 258, 1), _tiff_value(data, 339, 1)
+    if tags := _tiff_tags(data):
+        bits, kind = (_first(tags.get(tag, 1)) for tag in (258, 339))
         if bits not in (1, 2, 4, 8, 16) or kind != 1:
             raise UnsupportedError(
                 f"TIFF of {bits} bits a value{_TIFF_KINDS.get(kind, '')}; 8 and 16 are: convert it"
@@ -84,7 +84,7 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
             if header.width * header.height > MAX_PIXELS:
                 # as Pillow does itself from twice as many pixels on
                 raise Image.DecompressionBombError
-            if header.format == "TIFF" and _is_raw(getattr(header, "tag_v2", {}), data):
+            if _is_raw(tags, data):
                 raise UnsupportedError(f"{RAW}: convert it")
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
@@ -100,16 +100,18 @@ def as_stored(data: bytes) -> tuple[np.ndarray, int]:
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise ValueError(reason(error)) from error
     try:
-        pixels = np.frombuffer(_tiff_upright(data), np.uint8)
-        # The orientation of TIFF files OpenCV applies all the same.
-        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        ignoring = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), ignoring)
         if bits == 16 and image is not None and 0 < image.max() < 16:
             _warn_of_dark_images()
     except cv2.error as error:
         raise ValueError(f"OpenCV: {error.err}") from error
     if image is None:
         raise ValueError("not a whole image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if tags:  # OpenCV turns TIFF files all the same
+        image = apply_orientation(image, UNTURN.get(orientation, orientation))
+    return image, orientation
 
 
 def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
@@ -137,34 +139,22 @@ def _warn_of_dark_images() -> None:
     )
 
 
-def _tiff_place(data: bytes, tag: int) -> tuple[int, str] | None:
-    """Where the first value of a tag of 16 bits lies in a TIFF file,
-    and the order of its bytes for ``struct``.
+def _tiff_tags(data: bytes) -> Mapping[int, Any]:
+    """The tags of a TIFF file, also of one that Pillow cannot decode; none of a damaged one, as its
+    decoder will say, or of another kind of file.
     """
-    order = "<" if data[:2] == b"II" else ">"
+    if not data.startswith(_TIFF):
+        return {}
     try:
-        (start,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            found, kind, values, where = struct.unpack_from(f"{order}HHII", data, at)
-            if (found, kind) == (tag, 3):
-                return (at + 8 if values <= 2 else where), order
-    except struct.error:  # a damaged file, as its decoder will say
-        pass
-    return None
+        tags = ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        return {tag: tags[tag] for tag in tags}
+    except Exception:  # damaged files make Pillow raise almost anything
+        return {}
 
 
-def _tiff_value(data: bytes, tag: int, default: int) -> int:
-    if place := _tiff_place(data, tag):
-        with suppress(struct.error):
-            return struct.unpack_from(f"{place[1]}H", data, place[0])[0]
-    return default
-
-
-def _tiff_upright(data: bytes) -> bytes:
-    """A TIFF file that says of itself to stand upright; any other file as it is."""
-    place = _tiff_place(data, _ORIENTATION) if data[:4] in _TIFF else None
-    if place is None or _tiff_value(data, _ORIENTATION, 1) == 1:
-        return data
-    at, order = place
-    return data[:at] + struct.pack(f"{order}H", 1) + data[at + 2 :]
+def _first(value: Any) -> Any:
+    """That of the first channel."""
+    return value[0] if isinstance(value, tuple) and value else value

@@ -1,31 +1,31 @@
-"""Equal pictures in a dataset: copies in training and validation flatter accuracy,
-copies in two classes mislead it.
+"""Duplicate images in a dataset: copies in training and validation flatter accuracy, copies in two
+classes mislead it.
 
-Equal are pictures whose pixels are, decoded and fitted to the size of the pack: as the
-networks see them. Near-duplicates are pictures that a perceptual hash finds to be alike, mirrored
-or not, and whose grey pixels then correlate: saved again, resized, mirrored, brightened, blurred,
-but not those cropped by some percent or rotated.
+Duplicates are images whose pixels are equal, decoded and resized for the pack: as the networks see
+them.
 """
 
 import hashlib
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Any
 
-import cv2
 import numpy as np
 
+from transferability.data.config import DatasetConfig
 from transferability.data.readers.base import RawDataset, Sample
+from transferability.errors import UserError
 
-HASH, PERCEPTUAL = 16, 8  # bytes
-# Of 63 bits, and of 32x32 grey pixels. On photographs 99 of 100 copies saved at JPEG quality 50, at
-# half size or mirrored differ in at most 4 bits; of 80,000 pairs of different hand signs 4 differ
-# in at most 6, with correlations of at most 0.9.
-_BITS, _CORRELATION, _GREY = 6, 0.95, 32
-_MIRROR = np.packbits(np.arange(64) % 2 == 1).view(">u8").astype(np.uint64)[0]
-_PLAIN = 2.0  # grey levels of deviation below which nothing tells pictures apart
-_COMPARISONS, _MOST_PAIRS = 1 << 27, 100_000
-Picture = tuple[str, Sample]  # its part, and itself
+log = logging.getLogger(__name__)
+HASH = 16  # bytes
+Picture = tuple[str, Sample]  # its subset, and itself
+# By the name that dataset.json has for it, what two equal pictures have in common, or have not.
+KINDS: dict[str, Callable[[Picture, Picture], bool]] = {
+    "within a class": lambda a, b: (a[0], a[1].label) == (b[0], b[1].label),
+    "in several classes": lambda a, b: a[1].label != b[1].label,
+    "in several parts": lambda a, b: a[0] != b[0],
+}
 
 
 def pixel_hash(image: np.ndarray) -> bytes:
@@ -36,9 +36,9 @@ def pixel_hash(image: np.ndarray) -> bytes:
 def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:
     """Pictures that are there more than once, each with its copies, by name.
 
-    ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.parts``.
+    ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.subsets``.
     """
-    pictures = [(part, item) for part, items in source.parts.items() for item in items]
+    pictures = [(subset, item) for subset, items in source.subsets.items() for item in items]
     keys = np.ascontiguousarray(hashes).view("u8,u8").ravel()
     _, which, counts = np.unique(keys, return_inverse=True, return_counts=True)
     groups: dict[int, list[Picture]] = {}
@@ -54,47 +54,25 @@ def _name(picture: Picture) -> str:
 
 
 def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
-    """How many pictures are more than once within a class, in several classes, in several parts;
-    of each two names.
-    """
+    """How many pictures there are of each of KINDS, and the names of the first two."""
     found: dict[str, Any] = {}
     for group in groups:
-        places = [(part, item.label) for part, item in group]
-        kinds = {
-            "within a class": len(set(places)) < len(places) and (lambda a, b: a == b),
-            "in several classes": len({label for _, label in places}) > 1
-            and (lambda a, b: a[1] != b[1]),
-            "in several parts": len({part for part, _ in places}) > 1
-            and (lambda a, b: a[0] != b[0]),
-        }
-        for kind, fits in kinds.items():
-            if fits:
-                i, j = next(
-                    pair
-                    for pair in combinations(range(len(group)), 2)
-                    if fits(*(places[k] for k in pair))
-                )
-                found.setdefault(
-                    kind, {"pictures": 0, "first": [_name(group[i]), _name(group[j])]}
-                )["pictures"] += 1
+        for kind, matches in KINDS.items():
+            if pair := next((p for p in combinations(group, 2) if matches(*p)), None):
+                first = {"pictures": 0, "first": [_name(picture) for picture in pair]}
+                found.setdefault(kind, first)["pictures"] += 1
     return found
 
 
 def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
     """What to drop: name -> why.
 
-    Of each picture one stays, in the test part before validation before training; of one in several
+    Of each picture one stays, of test images before validation before training; of one in several
     classes none, as nobody knows which is its own.
     """
-    out = {}
+    out, order = {}, ("test", "validation", "training")
     for group in groups:
-        stays = min(
-            group,
-            key=lambda picture: (
-                ("test", "validation", "training").index(picture[0]),
-                _name(picture),
-            ),
-        )
+        stays = min(group, key=lambda picture: (order.index(picture[0]), _name(picture)))
         several = len({item.label for _, item in group}) > 1
         for picture in group:
             other = next(p for p in group if p is not picture) if several else stays
@@ -103,122 +81,30 @@ def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
     return out
 
 
-def near_sentence(near: dict[str, Any], held_out: int) -> str:
-    """What :func:`near_duplicates` found, in words; ``held_out``: the number of such pictures."""
-    return (
-        f"{near['pictures']:,} pictures have near-duplicates (saved again, mirrored or changed a "
-        f"little), {near['held out']:,} of the {held_out:,} held-out pictures in another part"
-    )
-
-
 def describe(found: dict[str, Any], names: bool = True) -> str:
-    """What :func:`counted` found, in words."""
-    firsts = {
-        kind: f" (first {' and '.join(of['first'])})" if names else "" for kind, of in found.items()
-    }
-    return ", ".join(f"{of['pictures']:,} {kind}{firsts[kind]}" for kind, of in found.items())
+    """What :func:`summarize` found, in words."""
+    words = []
+    for kind, of in found.items():
+        first = f" (first {' and '.join(of['first'])})" if names else ""
+        words.append(f"{of['pictures']:,} {kind.replace('parts', 'subsets')}{first}")
+    return ", ".join(words)
 
 
-# --- near-duplicates ---
+def check_duplicates(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
+    """Say that there are equal pictures.
 
-
-def perceptual_hash(image: np.ndarray) -> bytes:
-    """PERCEPTUAL bytes: the signs of the lowest frequencies of an image, (H, W, 3) uint8, which
-    brightness, contrast and compression hardly change; 0 for a plain one.
-
-    Mirroring changes the sign of every odd horizontal frequency, and of no other.
+    Raises:
+        UserError: there are, and ``duplicates=fail``.
     """
-    grey = _grey(image)
-    if cv2.meanStdDev(grey)[1][0, 0] < _PLAIN:
-        return bytes(PERCEPTUAL)
-    signs = cv2.dct(grey.astype(np.float32))[:8, :8].ravel() > 0
-    signs[0] = False  # the mean
-    return np.packbits(signs).tobytes()
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, (_GREY, _GREY), interpolation=cv2.INTER_AREA)
-
-
-def near_duplicates(
-    source: RawDataset, images: Any, perceptual: np.ndarray, equal: np.ndarray
-) -> dict[str, Any]:
-    """How many pictures have a near-duplicate, and how many of those held out have one among the
-    others of another part; {} where none has.
-
-    ``images``: the rows of the pack; ``perceptual``: (N, PERCEPTUAL) uint8 and ``equal``: (N, HASH)
-    uint8, their hashes; all in the order of ``source.parts``. Equal pictures do not count.
-    """
-    first, second, mirrored = _alike(perceptual.view(">u8").ravel().astype(np.uint64))
-    unequal = (equal[first] != equal[second]).any(axis=1)
-    first, second, mirrored = (a[unequal] for a in (first, second, mirrored))
-    near = _correlations(images, first, second, mirrored) >= _CORRELATION
-    first, second = first[near], second[near]
-    if not len(first):
-        return {}
-    part = np.repeat(np.arange(len(source.parts)), [len(p) for p in source.parts.values()])
-    across = part[first] != part[second]
-    # training comes first, so that the second of a pair is the one held out
-    k = int(np.argmax(across))
-    names = [source.items[i].name for i in (first[k], second[k])]
-    return {
-        "pictures": len(np.union1d(first, second)),
-        "held out": len(np.unique(second[across])),
-        "first": names,
-    }
-
-
-def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of pictures whose hashes, (N,) uint64, differ in at most _BITS bits: first < second,
-    and whether one has to be mirrored.
-
-    All of them among some thousand pictures; of more those that are near each other in one of eight
-    orders, so that the time grows only a little faster than the number of pictures.
-    """
-    pictures = np.flatnonzero(hashes)
-    entries = np.concatenate([hashes[pictures], hashes[pictures] ^ _MIRROR])
-    window = min(len(entries) - 1, max(16, _COMPARISONS // max(1, len(entries))))
-    found = [np.empty((2, 0), np.int64)]
-    for turn in range(1 if window == len(entries) - 1 else 8):
-        # by each byte first
-        bytes_ = np.roll(entries.astype(">u8")[:, None].view(np.uint8), -turn, axis=1)
-        order = np.argsort(np.ascontiguousarray(bytes_).view(">u8").ravel(), kind="stable")
-        ordered, count = entries[order], 0
-        for shift in range(1, window + 1):
-            close = np.bitwise_count(ordered[shift:] ^ ordered[:-shift]) <= _BITS
-            at = np.flatnonzero(close)
-            found.append(np.stack([order[at], order[at + shift]]))
-            count += len(at)
-            if count > 4 * _MOST_PAIRS:  # so many that all have a neighbour among the nearest
-                break
-    pairs, n = np.concatenate(found, axis=1), max(1, len(pictures))
-    mirrored = (pairs >= n).sum(axis=0) == 1
-    first, second = np.sort(pairs % n, axis=0)
-    keys = np.unique(((first * n + second) * 2 + mirrored)[first != second])
-    keys = keys[:: max(1, -(-len(keys) // _MOST_PAIRS))]
-    return pictures[keys // 2 // n], pictures[keys // 2 % n], keys % 2 == 1
-
-
-def _correlations(
-    images: Any, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
-) -> np.ndarray:
-    """Of the grey pixels of pairs of rows, (pairs,) float32."""
-    rows = np.union1d(first, second)
-    grey = np.empty((len(rows), _GREY, _GREY), np.uint8)
-    for start in range(0, len(rows), 256):
-        for i, image in enumerate(images[rows[start : start + 256]]):
-            grey[start + i] = _grey(image)
-    out = np.empty(len(first), np.float32)
-    for start in range(0, len(first), 1024):
-        here = slice(start, start + 1024)
-        a, b = (_normal(grey[np.searchsorted(rows, side[here])]) for side in (first, second))
-        b[mirrored[here]] = b[mirrored[here], :, ::-1]
-        out[here] = (a * b).sum(axis=(1, 2))
-    return out
-
-
-def _normal(grey: np.ndarray) -> np.ndarray:
-    """Each image with mean 0 and length 1."""
-    out = grey - grey.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
-    return out / np.sqrt((out**2).sum(axis=(1, 2), keepdims=True)).clip(1e-6)
+    if equal and config.duplicates == "fail":
+        raise UserError(
+            f"{config.source} has equal pictures: {describe(equal)}: take them away, or set "
+            "dataset.duplicates=drop, or keep"
+        )
+    if equal and config.duplicates == "keep":
+        log.warning(
+            "%s has equal pictures: %s; copies flatter accuracy, or mislead it: "
+            "dataset.duplicates=drop takes them out",
+            config.name,
+            describe(equal),
+        )

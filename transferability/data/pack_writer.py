@@ -5,7 +5,6 @@ and can be cut back to a safe point.
 import io
 import math
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,12 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 
 from transferability.data.config import DatasetConfig
-from transferability.data.duplicates import HASH, PERCEPTUAL
+from transferability.data.duplicates import HASH
+from transferability.data.encode import Chunk
+from transferability.data.near_duplicates import PERCEPTUAL
 
 # of the pixels of the rows so far; no part of the finished dataset
 HASHES, PERCEPTUALS = "hashes.npy", "perceptual.npy"
-
-
-@dataclass
-class Chunk:
-    """Some images, as they are stored and with the hashes of their pixels, how many ask to be
-    turned, and (name, why) of those that are bad.
-    """
-
-    rows: list[np.ndarray] = field(default_factory=list)  # of pixels, or JPEG files
-    hashes: list[bytes] = field(default_factory=list)
-    perceptual: list[bytes] = field(default_factory=list)
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    turned: int = 0
 
 
 class AppendableNpy:
@@ -92,14 +80,14 @@ class PackWriter:
         for growing in self.files.values():
             growing.file.close()
 
-    def append(self, piece: Chunk) -> None:
+    def append(self, chunk: Chunk) -> None:
         if self.offsets is not None:
             self.offsets.file.write(
-                len(self.images) + np.cumsum([row.nbytes for row in piece.rows], dtype="<i8")
+                len(self.images) + np.cumsum([row.nbytes for row in chunk.rows], dtype="<i8")
             )
-        self.images.file.writelines(piece.rows)
-        self.files[HASHES].file.writelines(piece.hashes)
-        self.files[PERCEPTUALS].file.writelines(piece.perceptual)
+        self.images.file.writelines(chunk.rows)
+        self.files[HASHES].file.writelines(chunk.hashes)
+        self.files[PERCEPTUALS].file.writelines(chunk.perceptual)
 
     def sync(self) -> dict[str, int]:
         """Force everything to the disk; the bytes of each file."""

@@ -12,20 +12,26 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from transferability.data.decode import UnsupportedError, as_stored, orientation_of, turned
-from transferability.errors import UserError, reason, shown
+from transferability.data.decode import (
+    UNTURN,
+    UnsupportedError,
+    apply_orientation,
+    decode_as_stored,
+    orientation_of,
+)
+from transferability.errors import UserError, reason
 
 Content = bytes | str | Path | Image.Image | np.ndarray
 # what one image can do to the program that reads it
-BAD = (ValueError, OSError, MemoryError, cv2.error)
+IMAGE_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
 # with antialias, as torchvision's and timm's transforms have them
 PIL_FILTERS = {
     name: Image.Resampling[name.upper()]
     for name in ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 }
-OPENCVS = ("area", "linear")
-# fit=crop: of an image that is longer than so many times its width only the middle is resized
-LONGEST = 8
+OPENCV_FILTERS = ("area", "linear")
+# fit=crop: of an image that is longer only the middle is resized
+MAX_ASPECT_RATIO = 8
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,10 @@ class Preprocessing:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        if self.resize not in (*OPENCVS, *PIL_FILTERS):
+        if self.resize not in (*OPENCV_FILTERS, *PIL_FILTERS):
             raise UserError(
-                f"images cannot be resized by {shown(self.resize)}: known are "
-                f"{', '.join((*OPENCVS, *PIL_FILTERS))}"
+                f"images cannot be resized by {self.resize}: known are "
+                f"{', '.join((*OPENCV_FILTERS, *PIL_FILTERS))}"
             )
 
     @classmethod
@@ -59,27 +65,28 @@ class Preprocessing:
         whether the image asks to be turned.
 
         Raises:
-            One of ``BAD``: the image is damaged, or of a kind that is not read (:func:`fault`).
+            One of ``IMAGE_ERRORS``: the image is damaged, or of a kind that is not read
+                (:func:`describe_failure`).
         """
-        image, asks = self.fitted(content)
+        image, asks = self.resized(content)
         if self.encoding:
             file = as_jpeg(image, int(re.findall(r"q(\d+)", self.encoding)[0]))
             decoded = cast(np.ndarray, cv2.imdecode(file, cv2.IMREAD_COLOR))
             image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         return image, asks
 
-    def fitted(self, content: Content) -> tuple[np.ndarray, bool]:
+    def resized(self, content: Content) -> tuple[np.ndarray, bool]:
         """As :meth:`__call__`, but before it is encoded.
 
         An array is upright: it is grey, (H, W), or RGB or RGBA, (H, W, 3 or 4), uint8 or uint16.
         """
-        pixels, orientation = _opened(content)
+        pixels, orientation = _decoded(content)
         if self.orientation == "apply":
-            pixels = turned(pixels, orientation)
-        return fitted(pixels, self.image_size, self.resize, self.fit), orientation != 1
+            pixels = apply_orientation(pixels, orientation)
+        return resize_and_crop(pixels, self.image_size, self.resize, self.fit), orientation != 1
 
 
-def fault(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """What is wrong with an image, as what follows its name."""
     if isinstance(error, UnsupportedError):
         return f"is not supported ({reason(error)})"
@@ -91,22 +98,22 @@ def fault(error: Exception) -> str:
     return f"{kind} ({reason(error)})"
 
 
-def _opened(content: Content) -> tuple[np.ndarray, int]:
+def _decoded(content: Content) -> tuple[np.ndarray, int]:
     """Pixels as they are stored, (H, W, 3) uint8 RGB, and how they ask to be turned."""
     if isinstance(content, (str, Path)):
         content = Path(content).read_bytes()
     if isinstance(content, bytes):
-        return as_stored(content)
+        return decode_as_stored(content)
     if isinstance(content, Image.Image):
         orientation = orientation_of(content)
-        pixels = _eight_bits(_of_pillow(content))
+        pixels = _to_uint8_rgb(_from_pillow(content))
         if orientation_of(content) != orientation:  # Pillow turns TIFF files when it loads them
-            pixels = turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+            pixels = apply_orientation(pixels, UNTURN.get(orientation, orientation))
         return pixels, orientation
-    return _eight_bits(content), 1
+    return _to_uint8_rgb(content), 1
 
 
-def _of_pillow(image: Image.Image) -> np.ndarray:
+def _from_pillow(image: Image.Image) -> np.ndarray:
     """A PIL image as OpenCV would have decoded its file: without transparency, CMYK without a
     color profile, 16 bits kept.
     """
@@ -124,7 +131,7 @@ def _of_pillow(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _eight_bits(image: np.ndarray) -> np.ndarray:
+def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
     """An array as (H, W, 3) uint8: of 16 bits the highest 8 stay, as in packing; without alpha."""
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         kind = getattr(image, "dtype", type(image).__name__)
@@ -138,7 +145,7 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
 
 
-def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
+def resize_and_crop(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
     """An image of any size, (H, W, 3), at the size of the pack: squashed, or its shorter side
     brought to this size and the middle taken (torchvision's ``Resize`` and ``CenterCrop``).
     """
@@ -156,7 +163,7 @@ def fitted(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndar
 
 def _middle(image: np.ndarray) -> np.ndarray:
     """The middle of a very long image: what is cut off would take memory, and be cut off later."""
-    most = LONGEST * min(image.shape[:2])
+    most = MAX_ASPECT_RATIO * min(image.shape[:2])
     ends = [max(0, length - most) // 2 for length in image.shape[:2]]
     return image[ends[0] : image.shape[0] - ends[0], ends[1] : image.shape[1] - ends[1]]
 

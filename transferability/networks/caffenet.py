@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from transferability.networks.compiled import fuses
 from transferability.networks.config import EightLayerConfig
-from transferability.networks.kernels import activation, conv2d_unshuffled, fuses
+from transferability.networks.kernels import activation, conv2d_unshuffled
 from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Dropout
 from transferability.rng import torch_rng
 

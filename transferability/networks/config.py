@@ -1,36 +1,28 @@
 """The settings of every kind of network, without their layers: read, checked and hashed without
 torch.
 
-Layers are made by the file of a kind (``caffenet.py``, ``blocks.py``, ``zoo/base.py``), see
-:func:`sequential.layers_of`.
+Those of libraries' networks are in ``zoo/config.py``. Layers are made by the file of a kind
+(``caffenet.py``, ``blocks.py``, ``zoo/base.py``), see :func:`sequential.layers_of`.
 """
 
 import math
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, ClassVar
 
 from transferability.bounds import above, at_least, between, check_bounds, one_of
-from transferability.errors import UserError, did_you_mean, require, shown
-from transferability.fingerprint import COSMETIC, omit_at, stored_as
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from transferability.networks.zoo.partition import LayerSpec
-    from transferability.networks.zoo.pretrained_info import PretrainedInfo
+from transferability.errors import require
+from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at, stored_as
 
 RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
-# before a name, where a hub lists it
-HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(ABC):
     """What is said of a network of any kind; the file of a kind adds its own settings."""
+
+    # whether a GPU may train networks of this kind as one stack: vmap knows all they do
+    stackable: ClassVar[bool] = False
 
     name: str = field(metadata=COSMETIC)
     kind: str = omit_at("eight-layer")  # which file of networks/ makes it
@@ -44,14 +36,11 @@ class NetworkConfig(ABC):
     channel_mean: tuple[float, ...] | None = omit_at(None)
     # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
     channel_std: tuple[float, ...] | None = omit_at(None)
-    # of a network cut short: its lowest so many layers, then a head; found, not set (A5.B has 5)
+    # of a truncated network: the number of its layers below a head; found, not set (A5.B has 5)
     depth: int | None = omit_at(None)
 
     def __post_init__(self) -> None:
-        """Lists become tuples: a network is its own key."""
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        lists_to_tuples(self)  # a network is its own key
 
     def check(self) -> None:
         """Raises:
@@ -67,7 +56,7 @@ class NetworkConfig(ABC):
         require(fits, f"network.{key}", getattr(self, key), wanted)
 
     def resolved(self, classes: int) -> "NetworkConfig":
-        """With all that a run's identity has to say, for a task of so many classes."""
+        """With all that a run's identity has to say, for a task with this number of classes."""
         return replace(self, outputs=self.outputs or classes)
 
     @property
@@ -90,13 +79,13 @@ class NetworkConfig(ABC):
 
     @property
     def whole(self) -> "NetworkConfig":
-        """The network that this one is cut short of, or itself."""
+        """The network that this one is truncated from, or itself."""
         return replace(self, depth=None)
 
     @property
     @abstractmethod
     def whole_depth(self) -> int:
-        """The layers of the network that is not cut short, its classifier included."""
+        """The number of layers of the whole network, its classifier included."""
 
     @property
     @abstractmethod
@@ -107,11 +96,6 @@ class NetworkConfig(ABC):
     def library_version(self) -> str | None:
         """The library, with its version, that makes the network; None where we do."""
         return None
-
-    @property
-    @abstractmethod
-    def stackable(self) -> bool:
-        """Whether a GPU may train networks of this kind as one stack: vmap knows all they do."""
 
     def verify(self) -> None:  # noqa: B027
         """Compare the layers, one after the other, with the network that they were cut from; those
@@ -125,6 +109,8 @@ class NetworkConfig(ABC):
 @dataclass(frozen=True, kw_only=True)
 class EightLayerConfig(NetworkConfig):
     """The family of 8-layer networks (paper section 3; CaffeNet's ``train.prototxt``)."""
+
+    stackable: ClassVar[bool] = True
 
     # one number per convolutional layer
     channels: Annotated[tuple[int, ...], above(0)]
@@ -191,10 +177,6 @@ class EightLayerConfig(NetworkConfig):
     def has_batch_norm(self) -> bool:
         return bool(self.depth) or self.normalization == "batch"
 
-    @property
-    def stackable(self) -> bool:
-        return True
-
 
 @dataclass(frozen=True, kw_only=True)
 class BlocksConfig(NetworkConfig):
@@ -225,141 +207,3 @@ class BlocksConfig(NetworkConfig):
     @property
     def has_batch_norm(self) -> bool:
         return bool(self.depth) or self.block != TRANSFORMER
-
-    @property
-    def stackable(self) -> bool:
-        return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZooNetworkConfig(NetworkConfig):
-    """A network by its name in a library.
-
-    Attributes:
-        plan: the names of the parameters of each layer, a line a layer: part of a run's identity.
-            Found, not set.
-    """
-
-    model: str
-    plan: tuple[str, ...] = ()
-
-    @abstractmethod
-    def build(self) -> "nn.Module":
-        """The library's own network with ``outputs`` classes,
-        its weights drawn from torch's generator.
-        """
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """Every name that the library knows."""
-
-    @abstractmethod
-    def info_of(self, tag: str) -> "PretrainedInfo":
-        """What the library says of the weights of one of :meth:`tags`."""
-
-    @abstractmethod
-    def tags(self) -> list[str]:
-        """The names of the library's own weights for this network, those that it uses by default
-        first.
-        """
-
-    @abstractmethod
-    def download_weights(self, tag: str) -> "tuple[dict[str, Tensor], PretrainedInfo]":
-        """The library's own weights of one of :meth:`tags`, downloaded if they are not there yet.
-
-        Raises:
-            UserError: they cannot be downloaded.
-        """
-
-    def tag_of(self, weights: str) -> str:
-        """The one of :meth:`tags` that is meant: ``DEFAULT``, ``ResNet18_Weights.IMAGENET1K_V1``,
-        ``resnet18.a1_in1k``, ``hf-hub:timm/resnet18.a1_in1k``.
-
-        Raises:
-            UserError: there are none of this name.
-        """
-        tags, name = self.tags(), HUB.sub("", weights)
-        if found := re.fullmatch(r"(\w+)_Weights\.(\w+)", name):
-            name = found[2] if _plain(found[1]) == _plain(self.model) else name
-        name = name.removeprefix(f"{self.model}.")
-        if tags and name.lower() == "default":
-            return tags[0]
-        for tag in tags:
-            if tag.lower() == name.lower():
-                return tag
-        known = f"it has {', '.join(tags)}{did_you_mean(name, tags)}" if tags else "it has none"
-        raise UserError(
-            f"weights={shown(weights)} is no file, and no name of weights that {self.kind} has for "
-            f"{self.model}: {known}"
-        )
-
-    def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        """Tensors of an older file under the names that the network has now."""
-        return tensors
-
-    def check(self) -> None:
-        super().check()
-        if self.model not in self.names():
-            raise UserError(
-                f"network.model={shown(self.model)} is not possible: "
-                f"{self.kind} has no network of this name{self._meant()}"
-            )
-        self.layer_plans()
-
-    def _meant(self) -> str:
-        """What may be meant by a name that the library does not have."""
-        name, _, tag = HUB.sub("", self.model).partition(".")
-        known = {_plain(known): known for known in self.names()}.get(_plain(name))
-        if known is None:
-            return did_you_mean(name.lower(), self.names(), "network.model=")
-        tags = replace(self, model=known).tags()
-        own = f" weights={tag}" if tag in tags else ""
-        return f": did you mean network.model={known}{own}?"
-
-    def resolved(self, classes: int) -> "ZooNetworkConfig":
-        outputs = self.outputs or classes
-        return replace(self, outputs=outputs, plan=_layers().lines(self.layer_plans()))
-
-    @property
-    def whole_depth(self) -> int:
-        return len(self.plan or self.layer_plans())  # a run's folder is read without the library
-
-    @property
-    def has_batch_norm(self) -> bool:
-        return bool(self.depth) or _layers().has_batch_norm(self.architecture())
-
-    @property
-    def library_version(self) -> str:
-        return f"{self.kind} {version(self.kind)}"
-
-    @property
-    def stackable(self) -> bool:
-        return False
-
-    def architecture(self) -> "ZooNetworkConfig":
-        """What the layers depend on, without the task and the input."""
-        rest: dict[str, Any] = {"channel_mean": None, "channel_std": None, "depth": None}
-        return replace(
-            self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
-        )
-
-    def layer_plans(self) -> "list[LayerSpec]":
-        """Raises:
-        UserError: the network cannot be chopped.
-        """
-        return _layers().plans(self.architecture())
-
-    def verify(self) -> None:
-        _layers().verify(replace(self.architecture(), outputs=self.outputs))
-
-
-def _plain(name: str) -> str:
-    """Without what people write in other ways."""
-    return re.sub(r"[\W_]", "", name).lower()
-
-
-def _layers() -> ModuleType:
-    """What makes the layers of a library's network, which are found in the network itself."""
-    from transferability.networks.zoo import base
-
-    return base

@@ -2,28 +2,21 @@
 and the same as one kernel each on a GPU.
 
 The plain operations are the definition. On a GPU each would pass over memory several times, so
-``torch.compile`` makes one kernel of each function below (``tests/networks/sm90.py`` prints
-them). Where nothing can be compiled the plain ones serve.
+``torch.compile`` makes one kernel of each function below (``tests/networks/sm90.py`` prints them).
+Where nothing can be compiled the plain ones serve.
 """
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transferability.networks.compiled import compiled, fuses
 from transferability.rng import counter_uniform
 
-log = logging.getLogger(__name__)
 ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalization; Caffe divides alpha by the window
 WINDOW = 5
-SHAPES = 64  # for which one function may be compiled
 CHANNELS = 8  # a tensor core reads so many bf16 values at once
 
 
@@ -80,7 +73,7 @@ def activation(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor
 
 def dropout(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
     """:func:`dropout_reference`."""
-    return (_compiled(dropout_reference) if fuses(x) else dropout_reference)(x, seed, p, dims)
+    return (compiled(dropout_reference) if fuses(x) else dropout_reference)(x, seed, p, dims)
 
 
 class FusedActivation(torch.autograd.Function):
@@ -91,20 +84,20 @@ class FusedActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
         y, place = (
-            _compiled(pool_relu_fused)(x, bias) if pool else (_compiled(relu_fused)(x, bias), None)
+            compiled(pool_relu_fused)(x, bias) if pool else (compiled(relu_fused)(x, bias), None)
         )
         ctx.save_for_backward(y, place)
         ctx.size, ctx.norm = x.shape[-2:], norm
-        return _compiled(response_norm_fused)(y) if norm else y
+        return compiled(response_norm_fused)(y) if norm else y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         y, place = ctx.saved_tensors
-        gradient = _compiled(response_norm_gradient if ctx.norm else relu_gradient)(gradient, y)
+        gradient = compiled(response_norm_gradient if ctx.norm else relu_gradient)(gradient, y)
         # The bias gradient before pooling spreads it: a quarter of the values, of the same sum.
-        of_bias = _compiled(bias_gradient)(gradient) if ctx.needs_input_grad[1] else None
+        of_bias = compiled(bias_gradient)(gradient) if ctx.needs_input_grad[1] else None
         return (
-            gradient if place is None else _compiled(pool_gradient)(gradient, place, *ctx.size),
+            gradient if place is None else compiled(pool_gradient)(gradient, place, *ctx.size),
             of_bias,
             None,
             None,
@@ -225,7 +218,7 @@ def conv2d_unshuffled(x: Tensor, conv: nn.Conv2d) -> Tensor:
     side, grown = stride * (size + cells - 1), stride * cells
     weight = F.pixel_unshuffle(F.pad(conv.weight, (0, grown - kernel, 0, grown - kernel)), stride)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(_compiled(unshuffled)(x, stride, padding, side), weight, groups=conv.groups)
+    return F.conv2d(compiled(unshuffled)(x, stride, padding, side), weight, groups=conv.groups)
 
 
 def unshuffled(x: Tensor, stride: int, padding: int, side: int) -> Tensor:
@@ -234,73 +227,3 @@ def unshuffled(x: Tensor, stride: int, padding: int, side: int) -> Tensor:
     """
     x = F.pad(x, (padding, side - padding - x.shape[-1], padding, side - padding - x.shape[-2]))
     return F.pixel_unshuffle(x, stride).contiguous(memory_format=torch.channels_last)
-
-
-# Whether kernels are fused.
-
-_choice: ContextVar[bool | None] = ContextVar("choice", default=None)
-
-
-@contextmanager
-def fused(choice: bool) -> Iterator[None]:
-    """Within the block kernels are fused, or nothing is: for what cannot be compiled (vmap),
-    and to compare the two.
-    """
-    token = _choice.set(choice)
-    try:
-        yield
-    finally:
-        _choice.reset(token)
-
-
-def fuses(x: Tensor) -> bool:
-    """Whether what is computed from ``x`` is computed by fused kernels: on a GPU,
-    where something can be compiled.
-    """
-    choice = _choice.get()
-    return x.is_cuda and compiles(x.device) if choice is None else choice
-
-
-@lru_cache
-def compiles(device: torch.device) -> bool:
-    """Whether torch.compile works for a device: tried once, from nothing,
-    as what it needs differs by version.
-    """
-    from torch._inductor import config
-
-    # one compiled earlier would hide a missing compiler
-    from torch._inductor.utils import fresh_cache
-
-    try:
-        with (
-            TemporaryDirectory() as folder,
-            fresh_cache(dir=folder),
-            config.patch(compile_threads=1),
-        ):
-            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(64, device=device))
-    except Exception as error:  # whatever it is: training goes on without
-        why = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
-        log.warning(
-            "nothing can be compiled for %s (%s): no kernels are fused, training is slower",
-            device,
-            why,
-        )
-        return False
-    return True
-
-
-@lru_cache
-def _compiled(function: Callable) -> Callable:
-    """``function`` compiled for each shape it meets: each layer, in training,
-    as frozen prefix and in validation.
-    """
-    compiled = torch.compile(function, dynamic=False)
-
-    def call(*values: object) -> object:
-        # Beyond so many shapes torch goes back to single operations without a word. Such a setting
-        # belongs to a thread (torch 2.15), and backward passes on a GPU have their own.
-        if torch._dynamo.config.recompile_limit < SHAPES:
-            torch._dynamo.config.recompile_limit = SHAPES
-        return compiled(*values)
-
-    return call

@@ -85,8 +85,8 @@ def global_avg_pool(x: Tensor) -> Tensor:
 
 
 class LinearProbeHead(nn.Module):
-    """What a network that is cut short ends with: the mean over all places, standardized, and a
-    linear classifier.
+    """The head of a truncated network: the mean over all places, standardized, and a linear
+    classifier.
 
     Standardized by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked
     autoencoders are scalable vision learners", 2022, appendix A.1): one rate then suits features of

@@ -1,4 +1,4 @@
-"""A base network that was trained elsewhere: its weights are given, from a file or by a library.
+"""A pretrained base network: its weights are in a file, or those of a library.
 
 Task A is then what the weights were trained on. What they are is the digest of their tensors; where
 they came from, and what is known about them, are labels.
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferability.errors import UserError, and_more, shown
+from transferability.errors import UserError, and_more
 from transferability.files import digest_of
-from transferability.networks.config import NetworkConfig, ZooNetworkConfig
+from transferability.networks.config import NetworkConfig
 from transferability.networks.modules import channels_subtracted
 from transferability.networks.sequential import WEIGHT, layers_of, parameter_kinds
 from transferability.networks.state_dict import (
@@ -26,6 +26,7 @@ from transferability.networks.state_dict import (
     with_own_head,
     with_positions,
 )
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import (
     FILES,
     PretrainedBase,
@@ -58,7 +59,7 @@ def pretrained_state_dict(given: PretrainedBase) -> dict[str, Tensor]:
     """
     found, state = _opened(given.weights, given.network)
     if found.digest != given.digest:
-        raise UserError(f"weights={shown(given.weights)} has changed: give the command again")
+        raise UserError(f"weights={given.weights} has changed: give the command again")
     return state
 
 
@@ -71,7 +72,7 @@ def is_file(weights: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[str, Tensor]]:
-    where = f"weights={shown(weights)}"
+    where = f"weights={weights}"
     if not isinstance(network, ZooNetworkConfig):
         raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
     if "://" in weights:
@@ -163,7 +164,7 @@ def _loaded(
         above = set()
     if missing or extra:
         lacks = f"lack {missing[0]}{and_more(missing)}" if missing else ""
-        has = f"have {shown(extra[0])}{and_more(extra)}" if extra else ""
+        has = f"have {extra[0]}{and_more(extra)}" if extra else ""
         raise UserError(
             f"{where}: they are not those of {network.model}, of {len(wanted)} tensors: they "
             f"{' and '.join(filter(None, (lacks, has)))}"

@@ -46,7 +46,7 @@ MAKERS: dict[str, ModuleType] = {
 
 
 def layers_of(config: NetworkConfig) -> list[nn.Module]:
-    """The layers of a network, cut short where ``depth`` says so; their weights are undrawn."""
+    """The layers of a network, truncated at ``depth`` if it has one; their weights are undrawn."""
     layers = MAKERS[config.kind].make_layers(config)
     if not config.depth:
         return layers
@@ -67,7 +67,7 @@ class SequentialNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, mean: np.ndarray, key: tuple = (0,)):
         super().__init__()
         self.config, self.key, self.frozen = config, key, 0
-        self.still = 0  # the lowest so many layers keep the statistics of their BatchNorm
+        self.still = 0  # the number of lowest layers that keep the statistics of their BatchNorm
         self.input = Input(mean, config.scale)
         self.layers = nn.ModuleList(layers_of(config))
         self.init_weights(range(1, len(self.layers) + 1), key)

@@ -50,11 +50,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[st
         UserError: there is no such file, it is damaged, holds code, or no weights.
     """
     if not path.is_file():
-        raise UserError(f"weights={shown(path)}: there is no such file")
+        raise UserError(f"weights={path}: there is no such file")
     with path.open("rb") as file:
         first = file.read(64)
     if other := next((what for magic, what in OTHERS.items() if _begins(first, magic)), None):
-        raise UserError(f"weights={shown(path)} {other}")
+        raise UserError(f"weights={path} {other}")
     if first[8:9] == b"{" or path.suffix == ".safetensors":  # after the length of a JSON header
         found, header = _safetensors(path)
     else:
@@ -85,7 +85,7 @@ def _torch(path: Path) -> Any:
             program = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if program:
             raise UserError(
-                f"weights={shown(path)} is a TorchScript program, and reading it may run it: it is "
+                f"weights={path} is a TorchScript program, and reading it may run it: it is "
                 "not read. Whoever trusts it saves its weights to a new file, "
                 "torch.save(torch.jit.load(FILE).state_dict(), NEW), and gives that"
             )
@@ -96,7 +96,7 @@ def _torch(path: Path) -> Any:
     except UnpicklingError as error:
         if found := re.search(r"Unsupported (?:global|class):? (?:GLOBAL )?([\w.]+)", str(error)):
             raise UserError(
-                f"weights={shown(path)} holds more than tensors ({found[1]}), and reading it would "
+                f"weights={path} holds more than tensors ({found[1]}), and reading it would "
                 "run code: it is not read. Whoever trusts it saves its model.state_dict() to a new "
                 "file"
             ) from error
@@ -108,7 +108,7 @@ def _torch(path: Path) -> Any:
 
 def _damaged(path: Path, why: str = "") -> UserError:
     return UserError(
-        f"weights={shown(path)} cannot be read: it is truncated, or no file of weights"
+        f"weights={path} cannot be read: it is truncated, or no file of weights"
         f"{f' ({why})' if why else ''}"
     )
 
@@ -123,12 +123,10 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         found = found[inner]
         notes.append(f"taken from its {inner!r}")
     if not isinstance(found, Mapping) or not found:
-        raise UserError(
-            f"weights={shown(path)} holds no weights: a dictionary of tensors is wanted"
-        )
+        raise UserError(f"weights={path} holds no weights: a dictionary of tensors is wanted")
     if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise UserError(
-            f"weights={shown(path)} holds {shown(others[0])}, which is no tensor: a dictionary of "
+            f"weights={path} holds {others[0]}, which is no tensor: a dictionary of "
             "tensors is wanted, alone or below one key"
         )
     return dict(found), notes
@@ -148,8 +146,8 @@ def _inner(found: Mapping, path: Path) -> str | None:
     inner = [key for key in inner if found[key]]
     if len(inner) > 1:
         raise UserError(
-            f"weights={shown(path)} holds tensors below {shown(inner[0])} and below "
-            f"{shown(inner[1])}: save one of them to a file of its own"
+            f"weights={path} holds tensors below {inner[0]} and below "
+            f"{inner[1]}: save one of them to a file of its own"
         )
     return inner[0] if inner else None
 
@@ -250,12 +248,10 @@ def _as_float32(found: dict[str, Tensor], path: Path, notes: list[str]) -> dict[
     out, types = {}, set()
     for name, tensor in found.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
-            raise UserError(f"weights={shown(path)}: {name} is sparse or quantised")
+            raise UserError(f"weights={path}: {name} is sparse or quantised")
         if tensor.is_floating_point():
             if not tensor.isfinite().all():
-                raise UserError(
-                    f"weights={shown(path)}: {name} has values that are infinite or no number"
-                )
+                raise UserError(f"weights={path}: {name} has values that are infinite or NaN")
             if tensor.dtype != torch.float32:
                 types.add(str(tensor.dtype).removeprefix("torch."))
             tensor = tensor.float()

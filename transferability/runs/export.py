@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transferability.errors import UserError
 from transferability.files import replacing, save_tensors
-from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.state_dict import HEADER
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedInfo
 from transferability.runs.load import Run
 

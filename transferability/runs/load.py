@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
-from transferability.data.transforms import BAD, Preprocessing, fault
-from transferability.errors import UserError, shown
+from transferability.data.transforms import IMAGE_ERRORS, Preprocessing, describe_failure
+from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
 from transferability.runs.store import Store
 from transferability.study.spec import RunSpec
@@ -65,9 +65,9 @@ class Run(nn.Module):
     def _row(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         try:
             row, asks = self.preprocessing(image)
-        except BAD as error:
+        except IMAGE_ERRORS as error:
             name = image if isinstance(image, (str, Path)) else f"an image ({type(image).__name__})"
-            raise UserError(f"{shown(name)} {fault(error)}") from error
+            raise UserError(f"{name} {describe_failure(error)}") from error
         if asks and not self._says_orientation:
             self._says_orientation = True  # once is enough
             log.warning(
@@ -98,8 +98,8 @@ class Run(nn.Module):
             x = module(x)
         return x
 
-    def images_of(self, dataset: PackedDataset, part: str) -> tuple[Tensor, Tensor]:
-        """All images of its task in a part (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
+    def images_of(self, dataset: PackedDataset, subset: str) -> tuple[Tensor, Tensor]:
+        """All images of its task in a subset (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
         and the place of each one's class in ``classes``, (N,) int64.
 
         Raises:
@@ -112,7 +112,7 @@ class Run(nn.Module):
             )
         classes = list(self.spec.classes)
         rows_of = {"train": dataset.train_rows, "val": dataset.val_rows, "test": dataset.test_rows}
-        rows = rows_of[part](classes)
+        rows = rows_of[subset](classes)
         labels = np.searchsorted(classes, dataset.labels[rows])
         return torch.from_numpy(dataset.read_rows(rows)), torch.from_numpy(labels)
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from transferability.console import duration, pluralize, progress_bar
 from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.networks.pretrained import pretrained_state_dict
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.runs.progress import Due
@@ -17,9 +18,9 @@ from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
 from transferability.signals import stop_requests
 from transferability.study.spec import RunSpec
+from transferability.training.execution import Execution
 from transferability.training.features import features_of
-from transferability.training.loader import TaskLoader, prefetch
-from transferability.training.loop import Execution
+from transferability.training.loader import TaskLoader
 from transferability.training.probe import Probe, fit_probe
 
 log = logging.getLogger(__name__)

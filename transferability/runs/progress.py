@@ -1,4 +1,4 @@
-"""How far training is, for whoever watches: a note every few seconds, read by
+"""How far training is, for monitoring: a note every few seconds, read by
 ``experiments.status``, and lines of a log.
 
 No result depends on a note, and none is part of one. It lies in the folder of the last of the
@@ -84,8 +84,8 @@ class ProgressWriter:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.cohorts, self.threads, self.clock = cohorts, threads, clock
-        self.runs = [m.spec.run_id for m in self._members()]
-        self.recipe = self._members()[0].spec.recipe
+        self.runs = [state.spec.run_id for state in self._states()]
+        self.recipe = self._states()[0].spec.recipe
         self.path = store / self.runs[-1] / PROGRESS
         self.points: deque[tuple[float, int, int]] = deque(maxlen=KEPT)
         self.images = self.step = 0
@@ -105,20 +105,23 @@ class ProgressWriter:
     def progress(self) -> Progress:
         """Where the networks stand after the newest step."""
         points, newest = list(self.points), (self.clock(), self.step, self.images)
-        states = self._members()
+        states = self._states()
         return Progress(
             self.runs,
             points if points[-1][1] == self.step else [*points, newest],
-            sum(self.recipe.steps - m.step for m in states) * self.recipe.batch_size,
-            {m.spec.run_id: [(e["step"], e["val_top1"]) for e in m.metrics[-2:]] for m in states},
+            sum(self.recipe.steps - state.step for state in states) * self.recipe.batch_size,
+            {
+                state.spec.run_id: [(e["step"], e["val_top1"]) for e in state.metrics[-2:]]
+                for state in states
+            },
             f"{os.getpid()} on {platform.node()}",
             time.time(),
             self.threads,
         )
 
-    def _members(self) -> "list[TrainState]":
+    def _states(self) -> "list[TrainState]":
         """Those that have not failed."""
-        return [m for cohort in self.cohorts for m in cohort.states]
+        return [state for cohort in self.cohorts for state in cohort.states]
 
 
 class Due:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from transferability.study.spec import RunSpec
-from transferability.training.loop import Execution
+from transferability.training.execution import Execution
 
 
 def provenance(

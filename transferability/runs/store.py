@@ -3,8 +3,8 @@ for the same run.
 
 A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
 ``checkpoint-previous.safetensors``, and in one of the networks that train together
-``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (what it
-takes each validation and test image for; runs of before have none), ``metrics.jsonl``,
+``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (the
+class of each validation and test image; older runs have none), ``metrics.jsonl``,
 ``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
 why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
 is held by the process that trains the run, by a lock of the system (``flock``, on Windows
@@ -12,7 +12,6 @@ is held by the process that trains the run, by a lock of the system (``flock``, 
 """
 
 import errno
-import hashlib
 import json
 import logging
 import uuid
@@ -29,7 +28,14 @@ from transferability.files import (
     save_tensors,
     write_atomic,
 )
-from transferability.fingerprint import cosmetic_fields
+from transferability.fingerprint import cosmetic_fields, differences
+from transferability.runs.record import (
+    as_json,
+    check_sizes,
+    checked_file,
+    read_record,
+    write_record,
+)
 from transferability.study.spec import DatasetId, RunSpec
 from transferability.training import checkpoint as checkpoints
 from transferability.training.checkpoint import CHECKPOINTS, PROGRESS, Checkpoint
@@ -38,11 +44,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-# what DONE vouches for
-RESULTS = (
-    *("spec.json", "weights.safetensors", "predictions.safetensors"),
-    *("metrics.jsonl", "provenance.json"),
-)
 _RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
 
 
@@ -67,16 +68,11 @@ class Store:
             UserError: the folder is that of another run, or a file is not as it was written.
         """
         folder = self.folder(spec)
-        record = _record(folder)
+        record = read_record(folder)
         if record is None:
             return False
         self._check(spec)
-        for name, known in record.items():
-            size = (folder / name).stat().st_size if (folder / name).exists() else 0
-            if size != known["bytes"]:
-                raise UserError(
-                    f"{folder / name} has {size} of {known['bytes']} bytes: {_way_back(folder)}"
-                )
+        check_sizes(folder, record)
         return True
 
     def lock(self, spec: RunSpec) -> FileLock | None:
@@ -99,7 +95,7 @@ class Store:
             if (folder / "spec.json").exists():
                 self._check(spec)
             else:
-                write_atomic(folder / "spec.json", _json(spec.to_dict()))
+                write_atomic(folder / "spec.json", as_json(spec.to_dict()))
             for name in ("FAILED", PROGRESS):
                 (folder / name).unlink(missing_ok=True)
         except BaseException:
@@ -197,13 +193,13 @@ class Store:
             with replacing(folder / f"{name}.safetensors") as temporary:
                 save_tensors(tensors, temporary, {"run": spec.run_id})
         write_atomic(folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
-        write_atomic(folder / "provenance.json", _json(provenance))
-        write_atomic(folder / "DONE", _json({name: _measure(folder / name) for name in RESULTS}))
+        write_atomic(folder / "provenance.json", as_json(provenance))
+        write_record(folder)
         checkpoints.delete(folder)
 
     def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
         """Record why this try ended; checkpoints stay, a later try goes on from the newest."""
-        write_atomic(self.folder(spec) / "FAILED", _json({**why, "attempt": uuid.uuid4().hex}))
+        write_atomic(self.folder(spec) / "FAILED", as_json({**why, "attempt": uuid.uuid4().hex}))
 
     def failure(self, spec: RunSpec) -> dict[str, Any] | None:
         """Why the last try ended, where it failed."""
@@ -218,26 +214,25 @@ class Store:
         Raises:
             UserError: the file is not as it was written.
         """
-        return load_tensors(self._check_file(self.folder(spec), "weights.safetensors"))
+        return load_tensors(checked_file(self.folder(spec), "weights.safetensors"))
 
     def predictions(self, spec: RunSpec) -> "dict[str, Tensor] | None":
-        """What a finished run takes each image for, see :func:`loop.predict`;
+        """The class that a finished run predicts for each image, see :func:`loop.predict`;
         None of a run that was finished before these were kept.
         """
         name = "predictions.safetensors"
-        if name not in (_record(self.folder(spec)) or {}):
+        if name not in (read_record(self.folder(spec)) or {}):
             return None
-        return load_tensors(self._check_file(self.folder(spec), name))
+        return load_tensors(checked_file(self.folder(spec), name))
 
     def metrics(self, spec: RunSpec) -> list[dict[str, Any]]:
         """The evaluations of a finished run: step, lr, train_loss, val_loss, val_top1."""
-        text = self._check_file(self.folder(spec), "metrics.jsonl").read_text(encoding="utf-8")
+        text = checked_file(self.folder(spec), "metrics.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
     def provenance(self, spec: RunSpec) -> dict[str, Any]:
-        return json.loads(
-            self._check_file(self.folder(spec), "provenance.json").read_text(encoding="utf-8")
-        )
+        path = checked_file(self.folder(spec), "provenance.json")
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def verify(self) -> tuple[int, list[str]]:
         """Read every file of every run: how many runs there are,
@@ -249,30 +244,12 @@ class Store:
             try:
                 if (folder / "spec.json").exists():
                     self.spec_in(folder / "spec.json")
-                for name in _record(folder) or {}:
-                    self._check_file(folder, name)
+                for name in read_record(folder) or {}:
+                    checked_file(folder, name)
             except UserError as error:
                 damaged.append(str(error))
             damaged += checkpoints.corrupt(folder)
         return len(folders), damaged
-
-    def _check_file(self, folder: Path, name: str) -> Path:
-        """The path of a result, read once and compared with its record."""
-        known = (_record(folder) or {}).get(name)
-        if known is None:
-            raise UserError(f"{folder} has no record of {name}: {_way_back(folder)}")
-        try:
-            found = _measure(folder / name)
-        except OSError as error:
-            raise UserError(
-                f"{folder / name} cannot be read ({error.strerror}): {_way_back(folder)}"
-            ) from error
-        if found != known:
-            raise UserError(
-                f"{folder / name} is not as it was written (its SHA-256 differs): "
-                f"{_way_back(folder)}"
-            )
-        return folder / name
 
     def spec_in(self, path: Path) -> RunSpec:
         """The specification in a run's folder.
@@ -303,7 +280,7 @@ class Store:
             raise UserError(
                 f"{path} cannot be read ({error}): move the folder away to train the run again"
             ) from None
-        if differing := _differences(spec.to_dict(), found, cosmetic_fields(spec)):
+        if differing := differences(spec.to_dict(), found, cosmetic_fields(spec)):
             raise UserError(
                 f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
                 "move the folder away"
@@ -314,46 +291,3 @@ _NO_LOCKS = (
     "two processes could train one run at once; "
     "put the store on a local disk, NFS or Lustre with flock"
 )
-
-
-def _way_back(folder: Path) -> str:
-    return (
-        f"delete {folder / 'DONE'} and give the command again, "
-        "the run is then trained again to the same numbers"
-    )
-
-
-def _record(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """What DONE says of the files; None without the marker."""
-    path = folder / "DONE"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {_way_back(folder)}") from error
-
-
-def _measure(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": file.tell(), "sha256": digest}
-
-
-def _differences(wanted: Any, found: Any, labels: set[str], where: str = "") -> list[str]:
-    """Paths of the fields in which two specifications differ, ``labels`` left out."""
-    if where in labels:
-        return []
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        out = []
-        for key in sorted(wanted.keys() | found.keys()):
-            path = f"{where}.{key}" if where else key
-            out += _differences(
-                wanted.get(key, "(absent)"), found.get(key, "(absent)"), labels, path
-            )
-        return out
-    return [] if wanted == found else [f"{where} (wanted {wanted}, found {found})"]
-
-
-def _json(values: Any) -> str:
-    return json.dumps(values, indent=1, sort_keys=True) + "\n"

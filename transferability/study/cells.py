@@ -23,6 +23,7 @@ and the same with A and B exchanged, or with the task ``all``.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from transferability.errors import UserError
@@ -36,7 +37,7 @@ _TREATMENT = re.compile(r"([ABR])n(\.?)B(\+\+?|~(all|[0-9]{1,3}))?")
 
 @dataclass(frozen=True)
 class Cell:
-    """One network: two integers and a source say everything, and whether it is cut short."""
+    """One network: two integers and a source say everything, and whether it is truncated."""
 
     target: str  # the task it is trained on: A, B or all
     # the task of the base network it starts from; "R" for untrained; None for a base
@@ -147,18 +148,26 @@ def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int)
             f"{treatment!r} is not a treatment: write base, BnB, BnB+, AnB, AnB+, RnB, AnB~1, "
             "AnB~all, An.B, An.B+, AnB++ or An.B++"
         )
+    letter, dot, suffix, more = match.groups()
     other = {"A": "B", "B": "A", "all": "all"}[target]
-    source = {"A": other, "B": target, "R": UNTRAINED}[match[1]]
-    kept, top = match[4] or "0", n_layers - 1
-    if layers is None:
-        layers = list(range(1, n_layers - (0 if kept == "all" else int(kept))))
-    if kept != "all":
-        return [parse(f"{source}{n}{match[2]}{target}{match[3] or ''}", n_layers) for n in layers]
-    between = [parse(f"{source}{n}{target}~{top - n}", n_layers) for n in layers if n < top]
-    ends = [f"{source}{top}{target}+", f"{source}{top}{target}"]
-    first, last = (parse(text, n_layers) for text in ends)
-    return [
-        first,
-        *(replace(cell, asked=treatment) for cell in between),
-        *([last] if top in layers else []),
-    ]
+    source = {"A": other, "B": target, "R": UNTRAINED}[letter]
+    if more == "all":
+        inner = range(1, n_layers) if layers is None else layers
+        return _all_copied(treatment, source, target, inner, n_layers)
+    inner = range(1, n_layers - int(more or 0)) if layers is None else layers
+    return [parse(f"{source}{n}{dot}{target}{suffix or ''}", n_layers) for n in inner]
+
+
+def _all_copied(
+    treatment: str, source: str, target: str, layers: Sequence[int], n_layers: int
+) -> list[Cell]:
+    """The cells of AnB~all and the like: the number of frozen layers rises from 0 to all that are
+    copied.
+    """
+    top = n_layers - 1
+    cells = [parse(f"{source}{top}{target}+", n_layers)]
+    for n in layers:
+        if n < top:
+            cell = parse(f"{source}{n}{target}~{top - n}", n_layers)
+            cells.append(replace(cell, asked=treatment))
+    return cells + ([parse(f"{source}{top}{target}", n_layers)] if top in layers else [])

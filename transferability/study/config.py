@@ -70,46 +70,35 @@ class StudyConfig:
 
 @dataclass
 class Config:
-    """Everything ``python -m experiments.run`` knows."""
+    """Everything ``python -m experiments.run`` knows; conf/config.yaml says what each key means."""
 
     dataset: DatasetConfig
     network: NetworkConfig
     recipe: RecipeConfig
     study: StudyConfig
-    # what A is where the split does not say: a file of weights, or a library's name for them
     weights: str | None = None
-    run: str | None = None  # the folder of a finished run, for experiments.export
-    split: str | None = None  # null: every split of the study
-    target: str | None = None  # null: every target of the study
-    seed: int | None = None  # null: every seed of the study
-    cell: str | None = None  # one cell such as A3B+; null: every cell of the study
-    # at most so many training images a class of the target task
+    split: str | None = None
+    target: str | None = None
+    seed: int | None = None
+    cell: str | None = None
     images_per_class: Annotated[int | None, above(0)] = None
-    # train on validation and test images too: to use, nothing is left to measure it on
     all_images: bool = False
-    # one job of the study (networks that train in lockstep), by its number in the plan
     job: int | None = None
     mode: Annotated[str, one_of("train", "plan")] = "train"
-    minutes: Annotated[float, above(0)] = 10.0  # the time that experiments.advise may take
-    # train | require: what happens when a cell's base network is not finished
+    minutes: Annotated[float, above(0)] = 10.0
     sources: Annotated[str, one_of("train", "require")] = "train"
     data_dir: str = "data"
     store: str = "runs"
-    device: str = "auto"  # auto | cpu | cuda | cuda:1 ... | mps (an Apple GPU; untried)
-    # networks that train at the same moment on a CPU; null: one per core
+    device: str = "auto"
     threads: Annotated[int | None, above(0)] = None
-    # networks held in memory at once; null: the cohort, fewer if memory runs out
     max_networks: Annotated[int | None, above(0)] = None
-    # train networks of equal shape as one; null: on a GPU, where images are small
     stacked: bool | None = None
-    graphs: bool | None = None  # replay a step's passes as one CUDA graph; null: on a GPU
-    deterministic: bool = False  # on a GPU: the same bits every time, by kernels that may be slower
-    # between checkpoints, at least 30 times what the last took; 0: after every step
+    graphs: bool | None = None
+    deterministic: bool = False
     checkpoint_seconds: Annotated[float, at_least(0)] = 120.0
-    # experiments.layers: compare the layers with the whole network, bit for bit
+    run: str | None = None
     compare: bool = False
-    out: str | None = None  # where analysis.collect writes its table
-    # where the curves go while networks train
+    out: str | None = None
     tracker: TrackersConfig = field(default_factory=TrackersConfig)
     words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
 

@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 
 from transferability.data.packed import PackedDataset
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 from transferability.networks import NetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study import cells
@@ -52,7 +52,7 @@ def _check_names(specs: list[RunSpec]) -> None:
     for spec in specs + [spec.base for spec in specs if spec.base]:
         if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
             raise UserError(
-                f"the study has two splits of the name {shown(spec.split)}, with other classes in "
+                f"the study has two splits of the name {spec.split}, with other classes in "
                 f"task {spec.cell.target}: rename one of the files"
             )
 

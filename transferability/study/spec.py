@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from transferability.data.packed import PackedDataset
-from transferability.errors import UserError
+from transferability.errors import UserError, require
 from transferability.fingerprint import AS_STR, COSMETIC, from_dict, omit_at, to_dict
 from transferability.networks import NetworkConfig, config_class
 from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
@@ -41,7 +41,7 @@ class RunSpec:
         classes: dataset classes of the target task.
         images_per_class: training images used of each class; None for all.
         cell: the network of the study, such as A3B+.
-        source: the network whose layers are copied, a run or one that is given: a base or, of the
+        source: the network whose layers are copied, a run or a pretrained one: a base or, of the
             second of two phases, the first; None where nothing is copied.
         all_images: whether it also trains on the task's validation and test images.
     """
@@ -95,7 +95,7 @@ class RunSpec:
     @property
     def base(self) -> "RunSpec | None":
         """The run that has to be finished before this one; None where nothing is copied,
-        or a given base is.
+        or a pretrained base is.
         """
         return self.source if isinstance(self.source, RunSpec) else None
 
@@ -106,12 +106,12 @@ class RunSpec:
 
     @property
     def given(self) -> PretrainedBase | None:
-        """The base that is given, which it starts from at first or second hand."""
+        """The pretrained base that it starts from, itself or through its source."""
         return self.source.given if isinstance(self.source, RunSpec) else self.source
 
 
 def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
-    """The base that runs of a study start from, where one is given."""
+    """The pretrained base that runs of a study start from, where there is one."""
     return next((s.given for s in specs if s.given), None)
 
 
@@ -142,50 +142,35 @@ def make_spec(
     ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
     (its source is the same task), a transfer's source is trained on the whole of the other task.
     ``source_recipe``: that of the network it starts from, where it is another one: the base or, of
-    the second of two phases, the first. ``given``: the base of task A, where the split has no such
-    task.
+    the second of two phases, the first. ``given``: the pretrained base of task A, where the split
+    has no such task.
 
     Raises:
         UserError: the split has no such task, or the network does not fit the task,
             its images or its recipe.
     """
     tasks = tasks_of(split, dataset)
-    if cell.target not in tasks:
-        raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.target}")
-    if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
-        raise UserError(
-            f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"
-        )
-    source: RunSpec | PretrainedBase | None = None
-    if cell.copied and cell.source not in tasks:
-        source = given
-    if cell.again:
-        first = cell.first_phase
-        assert first is not None  # as cell.again
+    _check_tasks(cell, split, tasks, given)
+    _check_fit(cell, network, recipe, dataset)
+    classes = tasks[cell.target]
+    wanted = f"task {cell.target} of {split} has {len(classes)} classes"
+    fits = network.outputs is None or network.outputs >= len(classes)
+    require(fits, "network.outputs", network.outputs, wanted)
+    network = given.adapted(network) if given else network
+
+    def other(
+        of: Cell, own: RecipeConfig, images: int | None, its_source: RecipeConfig | None = None
+    ) -> RunSpec:
+        return make_spec(of, split, dataset, network, own, seed, images, its_source, given)
+
+    source: RunSpec | PretrainedBase | None = given if cell.copied else None
+    if first := cell.first_phase:
         own = source_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
         # the base of the first phase has the recipe of the second
-        source = make_spec(
-            first, split, dataset, network, own, seed, images_per_class, recipe, given
-        )
-    if given:
-        network = given.adapted(network)
-    if cell.copied and not source:
-        if cell.source not in tasks:
-            how = ": say what A is with weights=" if list(tasks) == ["B"] else ""
-            raise UserError(
-                f"{cell}: split={split} has tasks {', '.join(tasks)}, not {cell.source}{how}"
-            )
+        source = other(first, own, images_per_class, recipe)
+    elif cell.copied and cell.source in tasks:
         reduced = images_per_class if cell.source == cell.target else None
-        source = make_spec(
-            Cell(cell.source), split, dataset, network, source_recipe or recipe, seed, reduced
-        )
-    classes = tasks[cell.target]
-    if network.outputs is not None and network.outputs < len(classes):
-        raise UserError(
-            f"network.outputs={network.outputs} is not possible: task {cell.target} of {split} has "
-            f"{len(classes)} classes"
-        )
-    _check_fit(network, recipe, dataset)
+        source = other(Cell(cell.source), source_recipe or recipe, reduced)
     return RunSpec(
         dataset=DatasetId(dataset.name, dataset.image_size, dataset.checksum, dataset.encoding),
         split=split_name(split),
@@ -199,10 +184,29 @@ def make_spec(
     )
 
 
-def _check_fit(network: NetworkConfig, recipe: RecipeConfig, dataset: PackedDataset) -> None:
+def _check_tasks(
+    cell: Cell, split: str, tasks: dict[str, list[int]], given: PretrainedBase | None
+) -> None:
     """Raises:
-    UserError: the network does not fit the packed images, or its recipe.
+    UserError: the split lacks the cell's task, or that of the network it starts from.
     """
+    source = cell.source if cell.copied and not given else None
+    for task in filter(None, (cell.target, source)):
+        if task not in tasks:
+            how = ": say what A is with weights=" if task == source and [*tasks] == ["B"] else ""
+            raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {task}{how}")
+
+
+def _check_fit(
+    cell: Cell, network: NetworkConfig, recipe: RecipeConfig, dataset: PackedDataset
+) -> None:
+    """Raises:
+    UserError: the network does not fit the packed images, or the recipe the network.
+    """
+    if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
+        raise UserError(
+            f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"
+        )
     if network.input_size > dataset.image_size:
         raise UserError(
             f"network.input_size={network.input_size} is not possible: the packed images of "

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from transferability.data.packed import PackedDataset
-from transferability.errors import UserError, and_more, shown
+from transferability.errors import UserError, and_more
 from transferability.files import expanded
 from transferability.tasks import wordnet
 
@@ -41,7 +41,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     if match := _RANDOM.fullmatch(split):
         if int(match[1]) >= 2**32:
             raise UserError(
-                f"split={shown(split)} is not possible: the number of a random split is below 2^32"
+                f"split={split} is not possible: the number of a random split is below 2^32"
             )
         chosen = np.random.RandomState([int(match[1])]).choice(np.arange(n), n // 2, replace=False)
         tasks = {"A": sorted(chosen.tolist()), "B": sorted(set(range(n)) - set(chosen.tolist()))}
@@ -65,13 +65,13 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
         tasks = _user_tasks(Path(split), dataset)
     else:
         raise UserError(
-            f"split={shown(split)} is not known: write random-0 (any number), natural-manmade, "
+            f"split={split} is not known: write random-0 (any number), natural-manmade, "
             f"distance-0 to distance-{wordnet.STEPS - 1}, all, pretrained, or PATH.yaml"
         )
     for task, classes in tasks.items():
         if len(classes) < 2:
             raise UserError(
-                f"split={shown(split)} of {dataset.name} ({n} classes) leaves task {task} with "
+                f"split={split} of {dataset.name} ({n} classes) leaves task {task} with "
                 f"{len(classes)}: a task needs at least 2 classes"
             )
     return tasks
@@ -107,8 +107,7 @@ def _at_distance(step: int, draw: int, split: str, dataset: PackedDataset) -> di
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     if split_kind(path.stem) != USER:
         raise UserError(
-            f"split={shown(path)}: runs would be named as those of split={path.stem}: "
-            "rename the file"
+            f"split={path}: runs would be named as those of split={path.stem}: rename the file"
         )
     path = Path(expanded(str(path), "split"))
     # names as they are written: YAML's own types would turn class 010 into 8,
@@ -116,12 +115,10 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     try:
         lists = yaml.BaseLoader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(
-            f"split={shown(path)}: cannot be read: {shown(' '.join(str(error).split()))}"
-        ) from error
+        raise UserError(f"split={path}: cannot be read: {' '.join(str(error).split())}") from error
     if not _lists_of_names(lists):
         raise UserError(
-            f"split={shown(path)}: wants exactly two lists, A: [...] and B: "
+            f"split={path}: wants exactly two lists, A: [...] and B: "
             "[...], of class names or wnids; or B alone, where weights= says what A is"
         )
     meant = _meant_by(dataset)
@@ -131,23 +128,19 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     }
     if unknown := [name for task in found.values() for name, classes in task if not classes]:
         raise UserError(
-            f"split={shown(path)}: {dataset.name} has no class "
-            f"{shown(unknown[0])[:80]}{and_more(unknown)}"
+            f"split={path}: {dataset.name} has no class {unknown[0][:80]}{and_more(unknown)}"
         )
     for name, classes in (pair for task in found.values() for pair in task):
         if len(classes) > 1:
             wnids = " or ".join(str(dataset.classes[i].wnid) for i in sorted(classes))
             raise UserError(
-                f"split={shown(path)}: {dataset.name} has {len(classes)} classes "
-                f"{name!r}: write {wnids}"
+                f"split={path}: {dataset.name} has {len(classes)} classes {name!r}: write {wnids}"
             )
     tasks = {
         task: sorted({i for _, classes in pairs for i in classes}) for task, pairs in found.items()
     }
     if both := set(tasks.get("A", ())) & set(tasks["B"]):
-        raise UserError(
-            f"split={shown(path)}: {dataset.classes[min(both)].name!r} is in both A and B"
-        )
+        raise UserError(f"split={path}: {dataset.classes[min(both)].name!r} is in both A and B")
     return tasks
 
 

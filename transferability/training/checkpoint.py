@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = ("checkpoint.safetensors", "checkpoint-previous.safetensors")  # the newest first
-PROGRESS = "progress.json"  # a note for whoever watches, see progress.py
+PROGRESS = "progress.json"  # for monitoring, see progress.py
 
 
 @dataclass(frozen=True)

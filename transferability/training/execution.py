@@ -2,16 +2,32 @@
 
 import logging
 import os
+from dataclasses import dataclass
 
 import joblib
 import torch
 
 from transferability.errors import UserError, require
 from transferability.study.config import Config
-from transferability.training.loop import Execution
 
 log = logging.getLogger(__name__)
 SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
+    changes a result.
+    """
+
+    device: torch.device
+    threads: int = 1  # networks at the same moment on a CPU
+    max_networks: int | None = None
+    # between checkpoints, or longer (loop.SAVING); 0: after every step
+    checkpoint_seconds: float = 120.0
+    stacked: bool = False  # train networks of equal shape as one stack, see gpu_step.py
+    graphs: bool = False  # replay the passes of a step as one CUDA graph
+    deterministic: bool = False  # on a GPU: the same bits every time
 
 
 def execution_of(config: Config) -> Execution:

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.files import remove_leftovers, replacing
 from transferability.fingerprint import to_dict
 from transferability.networks.modules import global_avg_pool
 from transferability.networks.sequential import SequentialNetwork, copy_layers
 from transferability.signals import raise_if_stopped
 from transferability.study.spec import RunSpec
-from transferability.training.loader import prefetch
 from transferability.training.state import one_thread
 
 log = logging.getLogger(__name__)

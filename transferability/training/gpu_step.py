@@ -16,7 +16,7 @@ from torch.func import functional_call, vmap
 
 from transferability.data.batch import Batch
 from transferability.errors import reason
-from transferability.networks.kernels import fused
+from transferability.networks.compiled import fused
 from transferability.networks.sequential import NORMALIZATION, parameter_kinds
 from transferability.training.devices import cuda_stream, is_out_of_memory
 from transferability.training.optim import optimizer_of, set_learning_rate
@@ -47,7 +47,7 @@ class GpuStep:
         """One training step of every network of ``work``;
         all stand at the same step of one recipe.
         """
-        networks = [[id(m) for m in states] for _, states in work]
+        networks = [[id(state) for state in states] for _, states in work]
         if not any(networks):  # those that are behind have failed; the others wait for their step
             return
         if self._step is None or networks != self._networks:
@@ -60,7 +60,7 @@ class _CapturedStep:
     """The step of one set of networks."""
 
     def __init__(self, work: Work, stacked: bool, graphs: bool):
-        self.states = [m for _, states in work for m in states]
+        self.states = [state for _, states in work for state in states]
         self.stacks = [_stacks(states, stacked) for _, states in work]
         self.update = JointOptimizer(self.states)
         self.inputs = [_copy(batch) for batch, _ in work] if graphs else []
@@ -68,8 +68,8 @@ class _CapturedStep:
         self.branches = BRANCHES if graphs and all(_is_small(batch) for batch, _ in work) else 1
 
     def __call__(self, batches: list[Batch]) -> None:
-        for m in self.states:
-            m.network.reseed_dropout(m.step)
+        for state in self.states:
+            state.network.reseed_dropout(state.step)
         if self.inputs and self.graph is None:
             self.graph = self._capture(self.inputs[0].images.device)
             if self.graph is None:
@@ -109,9 +109,9 @@ class _CapturedStep:
         streams = [cuda_stream(device, f"branch {i}") for i in range(self.branches)]
         trunk = torch.cuda.current_stream(device)
         for stack in stacks:
-            for m in stack.states if isinstance(stack, StackedNetworks) else [stack]:
-                with autocast(batch, m.spec.recipe):
-                    shared.outputs(m, m.network.frozen)
+            for state in stack.states if isinstance(stack, StackedNetworks) else [stack]:
+                with autocast(batch, state.spec.recipe):
+                    shared.outputs(state, state.network.frozen)
         for stream in streams:
             stream.wait_stream(trunk)
         for i, stack in enumerate(stacks):
@@ -125,7 +125,7 @@ class _CapturedStep:
         and gradients; None where a network asks the host in the middle of a step.
         """
         # BatchNorm counts passes
-        statistics = [(b, b.clone()) for m in self.states for b in m.network.buffers()]
+        statistics = [(b, b.clone()) for state in self.states for b in state.network.buffers()]
         side, graph = cuda_stream(device, "capture"), torch.cuda.CUDAGraph()
         with torch.cuda.device(device):  # graphs belong to the current one
             side.wait_stream(torch.cuda.current_stream())
@@ -135,8 +135,8 @@ class _CapturedStep:
             torch.cuda.current_stream().wait_stream(side)
             for buffer, before in statistics:
                 buffer.copy_(before)
-            for m in self.states:
-                m.optimizer.zero_grad(set_to_none=True)
+            for state in self.states:
+                state.optimizer.zero_grad(set_to_none=True)
             usual = torch.cuda.current_stream()
             try:
                 # The thread that reads the next batch may ask for memory meanwhile.
@@ -178,11 +178,11 @@ def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | Stack
     if not stacked:
         return list(states)
     alike: dict[tuple, list[TrainState]] = {}
-    for m in states:
-        n = m.network.frozen
-        alike.setdefault(
-            (n, m.network.still, m.spec.network, m.prefix_key(0) if n == 0 else None), []
-        ).append(m)
+    for state in states:
+        network = state.network
+        same_input = None if network.frozen else state.prefix_key(0)
+        key = (network.frozen, network.still, state.spec.network, same_input)
+        alike.setdefault(key, []).append(state)
     return [StackedNetworks(some) if len(some) > 1 else some[0] for some in alike.values()]
 
 
@@ -196,24 +196,19 @@ class StackedNetworks:
 
     def __init__(self, states: list[TrainState]):
         self.states, self.frozen = states, states[0].network.frozen
-        tops = [nn.Sequential(*m.network.layers[self.frozen :]) for m in states]
+        tops = [nn.Sequential(*state.network.layers[self.frozen :]) for state in states]
         self.top = tops[0]
-        own = [dict(top.named_parameters()) for top in tops]
-        self.parameters = {
-            name: _stacked([p[name] for p in own]).requires_grad_() for name in own[0]
-        }
-        state = [dict(top.named_buffers()) for top in tops]
-        self.buffers = {name: _stacked([b[name] for b in state]) for name in state[0]}
-        for i in range(len(states)):
-            for mine, stacked in ((own[i], self.parameters), (state[i], self.buffers)):
-                for name, tensor in mine.items():
-                    tensor.data = stacked[name].detach()[i]
-        self._own, self._roles = own, parameter_kinds(self.top)
+        self._own = [dict(top.named_parameters()) for top in tops]
+        self.parameters = _stacked(self._own)
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
+        self.buffers = _stacked([dict(top.named_buffers()) for top in tops])
+        self._roles = parameter_kinds(self.top)
 
     def gradients(self, batch: Batch, shared: PrefixCache) -> None:
         """The loss and the gradients of every network of the stack."""
         with autocast(batch, self.states[0].spec.recipe):
-            inputs = [shared.outputs(m, self.frozen) for m in self.states]
+            inputs = [shared.outputs(state, self.frozen) for state in self.states]
         one = all(x is inputs[0] for x in inputs)
         x = inputs[0] if one else torch.stack(inputs)
         # Autocast does not reach into vmap: here is what it does, to all but normalization.
@@ -228,8 +223,8 @@ class StackedNetworks:
         for parameter in self.parameters.values():
             parameter.grad = None
         losses.sum().backward()
-        for i, m in enumerate(self.states):
-            m.loss = losses[i].detach()
+        for i, state in enumerate(self.states):
+            state.loss = losses[i].detach()
             for name, parameter in self._own[i].items():
                 parameter.grad = self.parameters[name].grad[i]  # type: ignore[index]  # backward's
 
@@ -241,17 +236,18 @@ class StackedNetworks:
         )
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """One tensor with a dimension more, in which each keeps its order in memory (channels last)."""
-    first = tensors[0].detach()
-    out = torch.empty_strided(
-        (len(tensors), *first.shape),
-        (first.numel(), *first.stride()),
-        dtype=first.dtype,
-        device=first.device,
-    )
-    for i, tensor in enumerate(tensors):
-        out[i] = tensor.detach()
+def _stacked(networks: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """By name one tensor with a dimension more, of which the networks' own become views.
+
+    Each keeps its order in memory, channels last, which ``torch.stack`` would not.
+    """
+    out = {}
+    for name, like in networks[0].items():
+        shape, strides = (len(networks), *like.shape), (like.numel(), *like.stride())
+        out[name] = torch.empty_strided(shape, strides, dtype=like.dtype, device=like.device)
+        for i, own in enumerate(networks):
+            out[name][i] = own[name].detach()
+            own[name].data = out[name][i]
     return out
 
 
@@ -264,28 +260,26 @@ class JointOptimizer:
         self.states = states
         keys = ("recipe", "multiplier", "weight_decay")
         groups: dict[tuple, list[nn.Parameter]] = {}
-        for m in states:
-            for group in m.optimizer.param_groups:
+        for state in states:
+            for group in state.optimizer.param_groups:
                 groups.setdefault(tuple(group[k] for k in keys), []).extend(group["params"])
         self.optimizer = optimizer_of(
             [{"params": p, **dict(zip(keys, key, strict=True))} for key, p in groups.items()],
             states[0].spec.recipe,
         )
-        self.loss_sum, self.diverged_at = (
-            torch.stack([getattr(m, k) for m in states]) for k in ("loss_sum", "diverged_at")
-        )
-        for i, m in enumerate(states):
-            m.loss_sum, m.diverged_at = self.loss_sum[i], self.diverged_at[i]
-            for parameter in m.network.parameters():
+        self.loss_sum = torch.stack([state.loss_sum for state in states])
+        self.diverged_at = torch.stack([state.diverged_at for state in states])
+        for i, state in enumerate(states):
+            state.loss_sum, state.diverged_at = self.loss_sum[i], self.diverged_at[i]
+            for parameter in state.network.parameters():
                 if parameter.requires_grad:
-                    self.optimizer.state[parameter] = m.optimizer.state[parameter]
+                    self.optimizer.state[parameter] = state.optimizer.state[parameter]
 
     def __call__(self) -> None:
         step = self.states[0].step
         set_learning_rate(self.optimizer, step)
         self.optimizer.step()
-        record_losses(
-            torch.stack([m.loss for m in self.states]), self.loss_sum, self.diverged_at, step
-        )
-        for m in self.states:
-            m.step += 1
+        losses = torch.stack([state.loss for state in self.states])
+        record_losses(losses, self.loss_sum, self.diverged_at, step)
+        for state in self.states:
+            state.step += 1

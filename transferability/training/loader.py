@@ -4,11 +4,9 @@ Which images come at step t, and how they are cropped and mirrored, is a functio
 alone. The next batches are read, and copied to a GPU, while one is used.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from transferability.data.batch import Batch
 from transferability.data.packed import PackedDataset
+from transferability.data.prefetch import prefetch
 from transferability.rng import numpy_rng
 from transferability.study.recipe import RecipeConfig
 from transferability.training.devices import cuda_stream
@@ -30,20 +29,6 @@ ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GP
 # from a GPU's stream as a cohort of 28 takes from 28.
 READERS = {"cpu": 2, "cuda": 8, "mps": 2}
 K = TypeVar("K")
-T = TypeVar("T")
-
-
-def prefetch(function: Callable[[K], T], keys: Iterable[K], threads: int) -> Iterator[T]:
-    """``function(key)`` for each key in order; ``threads`` compute the next ones,
-    one more waits.
-    """
-    left = iter(keys)
-    with ThreadPoolExecutor(threads) as pool:
-        coming = deque(pool.submit(function, key) for key in islice(left, threads + 1))
-        while coming:
-            done = coming.popleft().result()
-            coming.extend(pool.submit(function, key) for key in islice(left, 1))
-            yield done
 
 
 class TaskLoader:
@@ -52,7 +37,7 @@ class TaskLoader:
     Args:
         dataset: the packed images.
         classes: dataset classes of the task; their order gives the labels 0..K-1.
-        images_per_class: train on the first so many images a class only; None for all.
+        images_per_class: train on the first images of each class, this many; None for all.
         all_images: train on validation and test images as well.
         seed: of the order, crops and mirrors.
         crop: pixels a side of what the networks see.
@@ -138,7 +123,7 @@ class TaskLoader:
 
     def batch(self, step: int) -> Batch:
         """The training batch of step ``step``."""
-        return self._arrived(*self._send(*self._drawn(step)))
+        return self._finish_copy(self._start_copy(*self._drawn(step)))
 
     def batches(self, start: int, stop: int) -> Generator[Batch]:
         """The training batches of steps start..stop-1, read ahead."""
@@ -177,53 +162,61 @@ class TaskLoader:
         """The batches that ``choose`` describes for each key;
         more are being read while one is used.
         """
-        for sent in prefetch(lambda key: self._send(*choose(key)), keys, READERS[self.device.type]):
-            yield self._arrived(*sent)
+        start, threads = lambda key: self._start_copy(*choose(key)), READERS[self.device.type]
+        for pending in prefetch(start, keys, threads):
+            yield self._finish_copy(pending)
 
-    def _send(
+    def _start_copy(
         self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray
-    ) -> tuple[list[Tensor], torch.cuda.Event | None]:
-        """A batch on its way to the device: images (or their rows, where all images are there),
-        labels and crops.
+    ) -> "_PendingBatch":
+        """Read a batch and start its copy to the device, without waiting.
 
-        On a GPU nobody waits: the copies go from pinned memory, in a CUDA stream of their own,
-        beside the computation, and the event comes after them. A pinned buffer is dropped here
-        while its copy may not have begun: torch's allocator of pinned memory gives it away again
-        only when the copies from it are done.
+        On a GPU the copies go from pinned memory, in a CUDA stream of their own, beside the
+        computation. A pinned buffer is dropped here while its copy may not have begun: torch's
+        allocator of pinned memory gives it away again only when the copies from it are done.
         """
-        labels = self._label_of[self._dataset.labels[rows]]
+        arrays = [self._label_of[self._dataset.labels[rows]], top, left, mirror]
+        small = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
         if self._copies is None:
-            arrays = (self._dataset.read_rows(rows), labels, top, left, mirror)
-            return [torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for a in arrays], None
+            images = torch.from_numpy(self._dataset.read_rows(rows))
+            return _PendingBatch([t.to(self.device) for t in (images, *small)])
         with torch.cuda.stream(self._copies):
-            images = (
-                torch.from_numpy(rows) if self._resident is not None else self._read_pinned(rows)
-            )
-            host = [
-                images,
-                *(torch.from_numpy(np.ascontiguousarray(a)) for a in (labels, top, left, mirror)),
-            ]
-            return [
-                t.pin_memory().to(self.device, non_blocking=True) for t in host
-            ], self._copies.record_event()
+            resident = self._resident is not None
+            images = torch.from_numpy(rows) if resident else self._read_pinned(rows)
+            pinned = [t.pin_memory() for t in (images, *small)]
+            tensors = [t.to(self.device, non_blocking=True) for t in pinned]
+            return _PendingBatch(tensors, self._copies.record_event())
 
     def _read_pinned(self, rows: np.ndarray) -> Tensor:
-        images = torch.empty(
-            (len(rows), *self._dataset.images.shape[1:]), dtype=torch.uint8, pin_memory=True
-        )
+        shape = (len(rows), *self._dataset.images.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._dataset.read_rows(rows, out=images.numpy())
         return images
 
-    def _arrived(self, sent: list[Tensor], event: torch.cuda.Event | None) -> Batch:
-        """The batch, for what the calling thread computes from now on;
-        the host does not wait for the copies.
+    def _finish_copy(self, pending: "_PendingBatch") -> Batch:
+        """The batch, for what the calling thread computes from now on: its CUDA stream waits for
+        the copies, the host does not.
         """
-        if event is not None:
+        if pending.copied is not None:
             computing = torch.cuda.current_stream(self.device)
-            computing.wait_event(event)
+            computing.wait_event(pending.copied)
             # allocated for the copies: its memory must not go to the next ones while it is in use
-            for tensor in sent:
+            for tensor in pending.tensors:
                 tensor.record_stream(computing)
-        images, labels, top, left, mirror = sent
+        images, labels, top, left, mirror = pending.tensors
         images = images if self._resident is None else self._resident[images]
         return Batch(images, labels, top, left, mirror, self.crop)
+
+
+@dataclass(frozen=True)
+class _PendingBatch:
+    """A batch on its way to the device.
+
+    Attributes:
+        tensors: images (or their rows, where all images are on the device), labels, top, left,
+            mirror.
+        copied: comes after the copies; None on a CPU.
+    """
+
+    tensors: list[Tensor]
+    copied: torch.cuda.Event | None = None

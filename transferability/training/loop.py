@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferability.data.batch import Batch
+from transferability.training.execution import Execution
 from transferability.training.gpu_step import GpuStep
 from transferability.training.loader import TaskLoader
 from transferability.training.optim import learning_rate
@@ -35,22 +36,6 @@ class Cohort:
     states: list[TrainState]
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
-    changes a result.
-    """
-
-    device: torch.device
-    threads: int = 1  # networks at the same moment on a CPU
-    max_networks: int | None = None
-    # between checkpoints, or longer (SAVING); 0: after every step
-    checkpoint_seconds: float = 120.0
-    stacked: bool = False  # train networks of equal shape as one stack, see gpu_step.py
-    graphs: bool = False  # replay the passes of a step as one CUDA graph
-    deterministic: bool = False  # on a GPU: the same bits every time
-
-
 def train(
     cohorts: list[Cohort],
     execution: Execution,
@@ -62,8 +47,8 @@ def train(
     """Train every network of ``cohorts`` to the end of their common recipe.
 
     Networks may stand at different steps (after a crash): each joins when the others have reached
-    it. A network whose loss is no number any more, or explodes, leaves its cohort at the next
-    evaluation or checkpoint; the others do not notice.
+    it. A network whose loss diverges or is NaN leaves its cohort at the next evaluation or
+    checkpoint; the others do not notice.
 
     Args:
         save: called with a state when it should be checkpointed.
@@ -75,47 +60,62 @@ def train(
         KeyboardInterrupt: ``stop`` was set.
     """
     recipe = cohorts[0].states[0].spec.recipe
-    start = min(m.step for cohort in cohorts for m in cohort.states)
-    streams = [c.stream.batches(start, recipe.steps) for c in cohorts]
-    saved, pause = time.monotonic(), execution.checkpoint_seconds
-    for m in _members(cohorts):
-        m.network.train()
+    start = min(state.step for state in _states(cohorts))
+    streams = [cohort.stream.batches(start, recipe.steps) for cohort in cohorts]
+    checkpoints = _Checkpoints(execution.checkpoint_seconds, save)
+    for state in _states(cohorts):
+        state.network.train()
     with _workers(execution) as run:
         large = execution.stacked or execution.graphs
         advance = GpuStep(execution.stacked, execution.graphs) if large else _on_threads(run)
         for step in range(start, recipe.steps):
             began = time.monotonic()
-            active = [[m for m in cohort.states if m.step == step] for cohort in cohorts]
-            stepped = [m for states in active for m in states]
-            advance(
-                [(next(batches), states) for batches, states in zip(streams, active, strict=True)]
-            )
+            active = [[state for state in c.states if state.step == step] for c in cohorts]
+            stepped = [state for states in active for state in states]
+            advance([(next(batches), own) for batches, own in zip(streams, active, strict=True)])
             stopping = stop is not None and stop.is_set()
             evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
-            saving = stopping or time.monotonic() - saved > pause
+            saving = stopping or checkpoints.due()
             if evaluating or saving:
                 _drop_failed(cohorts, fail)
             if evaluating:
                 for cohort in cohorts:  # a network that is ahead was evaluated at this step already
-                    evaluate([m for m in cohort.states if m in stepped], cohort.stream, run)
-            for m in stepped:
-                m.seconds += (time.monotonic() - began) / len(stepped)
+                    due = [state for state in cohort.states if state in stepped]
+                    evaluate(due, cohort.stream, run)
+            for state in stepped:
+                state.seconds += (time.monotonic() - began) / len(stepped)
             on_step(step, stepped)
             if saving:
-                began = time.monotonic()
-                for m in _members(cohorts):
-                    save(m)
-                saved = time.monotonic()
-                if execution.checkpoint_seconds:
-                    pause = max(execution.checkpoint_seconds, SAVING * (saved - began))
+                checkpoints.save(_states(cohorts))
             if stopping:
                 raise KeyboardInterrupt
-            if not _members(cohorts):
+            if not _states(cohorts):
                 return
 
 
-def _members(cohorts: list[Cohort]) -> list[TrainState]:
-    return [m for cohort in cohorts for m in cohort.states]
+class _Checkpoints:
+    """When states are saved: ``seconds`` after the last time, or SAVING times as long as that
+    took.
+    """
+
+    def __init__(self, seconds: float, save: Callable[[TrainState], None]):
+        self.seconds, self._save = seconds, save
+        self._saved, self._pause = time.monotonic(), seconds
+
+    def due(self) -> bool:
+        return time.monotonic() - self._saved > self._pause
+
+    def save(self, states: list[TrainState]) -> None:
+        began = time.monotonic()
+        for state in states:
+            self._save(state)
+        self._saved = time.monotonic()
+        if self.seconds:
+            self._pause = max(self.seconds, SAVING * (self._saved - began))
+
+
+def _states(cohorts: list[Cohort]) -> list[TrainState]:
+    return [state for cohort in cohorts for state in cohort.states]
 
 
 def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[TrainState]]]], None]:
@@ -123,7 +123,7 @@ def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[TrainState]]]
 
     def advance(work: list[tuple[Batch, list[TrainState]]]) -> None:
         shared = [(batch, PrefixCache(batch), states) for batch, states in work]
-        calls = [(m, batch, prefix) for batch, prefix, states in shared for m in states]
+        calls = [(state, batch, prefix) for batch, prefix, states in shared for state in states]
         # The longest first: no thread is left with a whole network at the end of a step.
         run(TrainState.train_step, sorted(calls, key=lambda call: call[0].network.frozen))
 
@@ -133,24 +133,24 @@ def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[TrainState]]]
 def _drop_failed(cohorts: list[Cohort], fail: Callable[[TrainState, dict], None]) -> None:
     """Take the networks that failed out of their cohorts."""
     for cohort in cohorts:
-        for m in list(cohort.states):
-            if why := m.failure():
-                fail(m, why)
-                cohort.states.remove(m)
+        for state in list(cohort.states):
+            if why := state.failure():
+                fail(state, why)
+                cohort.states.remove(state)
 
 
 @dataclass
 class _Score:
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
-    labels: list[Tensor] = field(default_factory=list)  # what each image is taken for
+    labels: list[Tensor] = field(default_factory=list)  # predicted, of each image
 
 
 def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> None:
     """Top-1 accuracy and mean loss of every network on the whole validation set,
     each batch shared.
     """
-    scores = {id(m): _Score() for m in states}
+    scores = {id(state): _Score() for state in states}
 
     def score(state: TrainState, batch: Batch, shared: PrefixCache) -> None:
         with torch.no_grad():
@@ -161,58 +161,60 @@ def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> Non
             loss = F.cross_entropy(logits, batch.labels, reduction="sum")
             mine.loss = mine.loss + loss.to(state.loss_sum.dtype)
 
-    for m in states:
-        m.network.eval()
+    for state in states:
+        state.network.eval()
     for batch in stream.validation():
         shared = PrefixCache(batch)
-        run(score, [(m, batch, shared) for m in states])
-    for m in states:
-        m.network.train()
-        steps = m.step - (m.metrics[-1]["step"] if m.metrics else 0)
-        mine = scores[id(m)]
+        run(score, [(state, batch, shared) for state in states])
+    for state in states:
+        state.network.train()
+        steps = state.step - (state.metrics[-1]["step"] if state.metrics else 0)
+        mine = scores[id(state)]
         images = sum(map(len, mine.labels))
-        m.validated = m.step, torch.cat(mine.labels)
-        m.metrics.append(
+        state.validated = state.step, torch.cat(mine.labels)
+        state.metrics.append(
             {
-                "step": m.step,
-                "lr": learning_rate(m.step - 1, m.spec.recipe),
-                "train_loss": m.loss_sum.item() / steps,
+                "step": state.step,
+                "lr": learning_rate(state.step - 1, state.spec.recipe),
+                "train_loss": state.loss_sum.item() / steps,
                 "val_loss": float(mine.loss) / images,
                 "val_top1": int(mine.correct) / images,
             }
         )
-        m.loss_sum.zero_()
+        state.loss_sum.zero_()
 
 
 def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
-    """What each network of a cohort takes every validation image for, and every test image where
-    there are any.
+    """The class that each network of a cohort predicts for every validation image, and for every
+    test image where there are any.
 
     Returns:
         A dictionary a network, in the order of the states: ``validation``, ``test`` -> the label,
         (images,) int16, in the order of the packed file.
     """
-    parts = {"validation": cohort.stream.validation, "test": cohort.stream.test}
-    found: list[dict[str, list]] = [{part: [] for part in parts} for _ in cohort.states]
-    for m, own in zip(cohort.states, found, strict=True):
-        step, labels = m.validated or (None, None)
-        own["validation"] += [labels] if step == m.step else []  # known from the last evaluation
+    subsets = {"validation": cohort.stream.validation, "test": cohort.stream.test}
+    found: list[dict[str, list]] = [{subset: [] for subset in subsets} for _ in cohort.states]
+    for state, own in zip(cohort.states, found, strict=True):
+        step, labels = state.validated or (None, None)
+        own["validation"] += (
+            [labels] if step == state.step else []
+        )  # known from the last evaluation
 
     def look(state: TrainState, batch: Batch, shared: PrefixCache, labels: list[Tensor]) -> None:
         with torch.no_grad():
             labels.append(state.logits(batch, shared).argmax(1))
 
-    for m in cohort.states:
-        m.network.eval()
+    for state in cohort.states:
+        state.network.eval()
     with _workers(execution) as run:
-        for part, batches in parts.items():
+        for subset, batches in subsets.items():
             pairs = zip(cohort.states, found, strict=True)
-            mine = [(m, own[part]) for m, own in pairs if not own[part]]
+            mine = [(state, own[subset]) for state, own in pairs if not own[subset]]
             for batch in batches() if mine else ():
                 shared = PrefixCache(batch)
-                run(look, [(m, batch, shared, labels) for m, labels in mine])
+                run(look, [(state, batch, shared, labels) for state, labels in mine])
     return [
-        {part: torch.cat(own).cpu().to(torch.int16) for part, own in labels.items() if own}
+        {subset: torch.cat(own).cpu().to(torch.int16) for subset, own in labels.items() if own}
         for labels in found
     ]
 

@@ -80,7 +80,7 @@ class TrainState:
         self.loss = loss.detach()
 
     def failure(self) -> dict[str, Any] | None:
-        """Where the loss stopped to be a number, or exploded; None while all is well."""
+        """Where the loss became NaN or diverged; None while all is well."""
         step = int(self.diverged_at)
         if step >= self.spec.recipe.steps:
             return None
@@ -124,8 +124,8 @@ class TrainState:
 
 
 def record_losses(loss: Tensor, loss_sum: Tensor, diverged_at: Tensor, step: int) -> None:
-    """Add the losses of ``step`` to their sums, and note where one is no number any
-    more, or exploded.
+    """Add the losses of ``step`` to their sums, and note where one is NaN or
+    diverged.
 
     In place and on the device, so that no step waits for it;
     of one network, or of several in tensors of one shape.
@@ -201,14 +201,14 @@ def build_state(
     network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
-    member = TrainState(spec, network)
+    state = TrainState(spec, network)
     if checkpoint:
-        member.restore(checkpoint)
-    return member
+        state.restore(checkpoint)
+    return state
 
 
 def _mean(network: NetworkConfig, stream: TaskLoader) -> np.ndarray:
-    """What a network whose layer 1 is its own subtracts."""
+    """The mean to subtract where layer 1 is trained from scratch."""
     if (mean := channels_subtracted(network)) is not None:
         return mean
     image = stream.mean_image

@@ -142,7 +142,7 @@ LETTERS = ["a/airfield", "a/alley", "b/bakery", "b/balcony/outside", "b/balcony/
         (flat("Set_Part1/") + flat("Set_Part2/"), "Set_Part1/, Set_Part2/ are named", []),
         (  # training images named as the set, beside test images
             classes("rps/") + classes("rps-test-set/"),
-            "rps/, rps-test-set/ would be the classes, but look like parts of a dataset",
+            "rps/, rps-test-set/ would be the classes, but look like subsets of a dataset",
             [["ant", "bee"]],
         ),
         (

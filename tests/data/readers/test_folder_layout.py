@@ -23,7 +23,7 @@ from tests.helpers import (
 from transferability.data.pack import pack
 from transferability.errors import UserError
 
-# --- parts ---
+# --- subsets ---
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_without_a_validation_folder_it_is_held_out_of_training_not_of_test(
     assert counts(root, val_fraction=0.2) == [both(8), both(2), both(3)]
     assert lines(caplog) == [
         f"{root} has no folder of validation images: a share of the training images is held out "
-        f"(dataset.val_fraction); {test}/ is a test part, which is only reported"
+        f"(dataset.val_fraction); {test}/ holds test images, which are only reported"
     ]
 
 
@@ -132,11 +132,11 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
             classes("train/") + classes("val/") + classes("valid/"),
             "val/ and valid/ are both named as validation",
         ),
-        (classes("val/") + classes("test/"), "are named as parts, but there is no train/"),
+        (classes("val/") + classes("test/"), "are named as subsets, but there is no train/"),
         (flat("train/") + flat("test/"), "train/0.png lies outside a class folder"),
         (
             flat("ant/train/") + flat("ant/test/") + flat("bee/train/") + flat("bee/test/"),
-            "parts inside other folders",
+            "subsets inside other folders",
         ),
         (
             classes("P/") + classes("P/P/"),
@@ -154,10 +154,10 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
             flat("train/images/") + flat("val/images/"),
             "train/images/ is named as what holds images",
         ),
-        (flat("train/") + flat("test1/"), "train/ is named as a part of a dataset"),
+        (flat("train/") + flat("test1/"), "train/ is named as a subset of a dataset"),
         (flat("train2017/") + flat("val2017/"), "train2017/0.png lies outside a class folder"),
-        (classes() + flat("test/"), "test/ is named as a part of a dataset"),
-        (classes() + classes("Val/"), "Val/ is named as a part of a dataset"),
+        (classes() + flat("test/"), "test/ is named as a subset of a dataset"),
+        (classes() + classes("Val/"), "Val/ is named as a subset of a dataset"),
         (flat("train80/") + flat("test20/"), "test20/, train80/ would be the classes"),
         (
             flat("1_train/") + flat("2_val/") + flat("3_test/"),
@@ -207,7 +207,7 @@ def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
 
 
 def test_a_test_folder_taken_for_validation_is_the_pack_it_was(tmp_path):
-    """As it was read before there were test parts, and as ``dataset.parts`` still reads it."""
+    """As it was read before there were test images, and as ``dataset.parts`` still reads it."""
     root = made(tmp_path / "old", *classes("train/", 5), *classes("test/", 2))
     packed = pack(
         config_of(root, folder=str(tmp_path / "packed"), parts={"train": "train", "val": "test"})

@@ -16,7 +16,7 @@ from tests.helpers import (
     own_folder,
     packing_refusal,
     refusal,
-    three_parts,
+    three_subsets,
 )
 from transferability.data.pack import pack
 from transferability.data.packed import verify
@@ -73,11 +73,13 @@ def test_a_share_of_each_class_is_held_out_for_test(tmp_path, encoding):
     packed = pack(config_of(source, tmp_path / "packed", test_fraction=0.2, **settings))
     assert (packed.n_train, packed.n_val, packed.n_test) == (28, 4, 8)
     assert packed.meta["n_test"] == 8
-    train, val, test = three_parts(packed)
+    train, val, test = three_subsets(packed)
     assert [label for label, _ in test] == [0] * 4 + [1] * 4
     assert [label for label, _ in val] == [0, 0, 1, 1]
-    assert sorted(train + val + test) == sorted(three_parts(without)[0] + three_parts(without)[1])
-    assert val == three_parts(without)[1], "validation is what it would be without"
+    assert sorted(train + val + test) == sorted(
+        three_subsets(without)[0] + three_subsets(without)[1]
+    )
+    assert val == three_subsets(without)[1], "validation is what it would be without"
     assert packed.train_rows([0, 1]).tolist() == list(range(28)) and packed.val_rows(
         [0, 1]
     ).tolist() == [
@@ -94,11 +96,11 @@ def test_a_share_of_each_class_is_held_out_for_test(tmp_path, encoding):
     again = pack(config_of(source, tmp_path / "again", test_fraction=0.2, **settings))
     assert again.checksum == packed.checksum
     other = pack(config_of(source, tmp_path / "other", test_fraction=0.2, seed=1, **settings))
-    assert three_parts(other)[2] != test
+    assert three_subsets(other)[2] != test
     if encoding == "raw":
         own_folder(source, classes=("ant", "bee", "cat"))
         more = pack(config_of(source, tmp_path / "more", test_fraction=0.2))
-        assert [pair for pair in three_parts(more)[2] if pair[0] < 2] == test, (
+        assert [pair for pair in three_subsets(more)[2] if pair[0] < 2] == test, (
             "the share of a class is its own"
         )
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from transferability.errors import UserError, reason, shown
+from transferability.errors import UserError, reason
 
 MAX_BYTES = 256 << 20  # of one file
 _ZIP_ERRORS = (
@@ -52,18 +52,18 @@ def open_archive(path: Path) -> "_Zip | _Tar":
         return _Zip(path) if is_zip else _Tar(path)
     except (*_ZIP_ERRORS, *_TAR_ERRORS) as error:
         raise UserError(
-            f"dataset.source={shown(path)} is neither a folder nor a zip or tar file, or the file "
+            f"dataset.source={path} is neither a folder nor a zip or tar file, or the file "
             "is cut off: get it again (another kind of archive: unpack it and give the folder)"
         ) from error
     except OSError as error:
-        raise UserError(f"dataset.source={shown(path)} cannot be read: {reason(error)}") from error
+        raise UserError(f"dataset.source={path} cannot be read: {reason(error)}") from error
 
 
 def _entry_name(archive: Path, name: str) -> str:
     """The path of an entry below the archive, as a folder would list it."""
     if re.match(r"([A-Za-z]:)?[/\\]", name) or ".." in re.split(r"[/\\]", name):
         raise UserError(
-            f"dataset.source={shown(archive)}: the entry {shown(name)} points outside it: an "
+            f"dataset.source={archive}: the entry {name} points outside it: an "
             "archive of images has names such as CLASS/IMAGE; make it again"
         )
     return posixpath.normpath(name)
@@ -85,7 +85,7 @@ class _Zip:
                 folder, name = name.endswith("/"), _entry_name(path, name)
                 if entry.flag_bits & 1:
                     raise UserError(
-                        f"dataset.source={shown(path)}: the entry {shown(entry.filename)} is "
+                        f"dataset.source={path}: the entry {entry.filename} is "
                         "encrypted: unzip it with its password and give the folder"
                     )
                 if folder:
@@ -201,7 +201,7 @@ def _uncompressed(path: Path) -> BinaryIO:
         if error.errno != errno.ENOSPC:
             raise
         raise UserError(
-            f"dataset.source={shown(path)}: {tempfile.gettempdir()} has no room to unpack it: make "
+            f"dataset.source={path}: {tempfile.gettempdir()} has no room to unpack it: make "
             "room, set TMPDIR, or unpack it yourself and give the folder"
         ) from error
     return out

@@ -1,15 +1,17 @@
 """What opening a dataset gives: classes, and images that are read one at a time."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from transferability.data.config import DatasetConfig
 from transferability.data.decode import decode
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.file_tree import FileTree
+from transferability.data.readers.subsets import SUBSETS
 from transferability.errors import UserError, shown
 
 
@@ -42,7 +44,7 @@ def file_item(
         found = re.search(config.group, name)
         if found is None:
             raise UserError(
-                f"dataset.group={shown(config.group)} is found nowhere in {shown(name)}: it has to "
+                f"dataset.group={config.group} is found nowhere in {name}: it has to "
                 "say for every file, by its path below dataset.source, of which group it is"
             )
         group = found[1] if found.re.groups else found[0]
@@ -63,8 +65,8 @@ class RawDataset:
     held_out: bool = False
 
     @property
-    def parts(self) -> dict[str, list[Sample]]:
-        """What each part is called -> its images, in the order in which they are packed."""
+    def subsets(self) -> dict[str, list[Sample]]:
+        """What each subset is called -> its images, in the order in which they are packed."""
         return {"training": self.train, "validation": self.val} | (
             {"test": self.test} if self.test else {}
         )
@@ -72,3 +74,12 @@ class RawDataset:
     @property
     def items(self) -> list[Sample]:
         return [*self.train, *self.val, *self.test]
+
+    def each(self, change: Callable[[str, list[Sample]], list[Sample]]) -> "RawDataset":
+        """With the images of train, val and test that ``change`` makes of them."""
+        made: dict[str, Any] = {name: change(name, getattr(self, name)) for name in SUBSETS}
+        return replace(self, **made)
+
+    def without(self, names: Collection[str]) -> "RawDataset":
+        """The images of other names."""
+        return self.each(lambda _, items: [item for item in items if item.name not in names])

@@ -8,7 +8,7 @@ from importlib.resources import files
 import yaml
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.errors import UserError
 

@@ -5,11 +5,11 @@ with training images.
 import unicodedata
 from collections.abc import Iterable
 
-from transferability.data.readers.subsets import WORDS, Unsure
-from transferability.errors import UserError, and_more, shown
+from transferability.data.readers.subsets import WORDS, AmbiguousError
+from transferability.errors import UserError, and_more
 
 
-def checked(
+def check_classes(
     train: dict[str, list[str]], held_out: dict[str, dict[str, list[str]]], source: str
 ) -> None:
     """Whether these may be the classes of a dataset.
@@ -18,20 +18,22 @@ def checked(
         UserError: names look the same, or a class has no training images.
     """
     check_names([name for classes in (train, *held_out.values()) for name in classes], source)
-    for part, classes in held_out.items():
+    for subset, classes in held_out.items():
         if extra := sorted(classes.keys() - train.keys()):
             raise UserError(
-                f"class {extra[0]!r}{and_more(extra)} has {WORDS[part]} images but no training "
+                f"class {extra[0]!r}{and_more(extra)} has {WORDS[subset]} images but no training "
                 f"images in {source}: add some, or take its folder away"
             )
 
 
 def check_several(train: dict[str, list[str]]) -> None:
     """Raises:
-    Unsure: there is one class only.
+    AmbiguousError: there is one class only.
     """
     if len(train) == 1:
-        raise Unsure(f"there is one class only, {min(train)}, and a task needs at least two")
+        raise AmbiguousError(
+            f"there is one class only, {min(train)}, and a task needs at least two"
+        )
 
 
 def check_names(names: Iterable[str], source: str) -> None:
@@ -41,9 +43,7 @@ def check_names(names: Iterable[str], source: str) -> None:
     alike: dict[str, str] = {}
     for name in sorted(set(names)):
         if not _is_text(name):
-            raise UserError(
-                f"{source}: the name of class {shown(name)} is not UTF-8: rename its folder"
-            )
+            raise UserError(f"{source}: the name of class {name} is not UTF-8: rename its folder")
         other = alike.setdefault(_looks(name), name)
         if other != name:
             raise UserError(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from transferability.data.readers.subsets import part_named
+from transferability.data.readers.subsets import subset_named
 from transferability.data.readers.tables import Row
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 SAMPLE = 1000  # rows
 MOST = 2000  # columns
@@ -62,8 +62,8 @@ class Columns:
             text = "".join(several)
         if len(several) > 1:
             raise UserError(
-                f"{shown(row[self.file])} has {len(several)} classes "
-                f"({shown(', '.join(several[:3]))}): an image is to have one"
+                f"{row[self.file]} has {len(several)} classes "
+                f"({', '.join(several[:3])}): an image is to have one"
             )
         return text
 
@@ -87,33 +87,26 @@ def columns_of(
     rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows
     keys = list(dict.fromkeys(key for _, row in rows[:SAMPLE] for key in row))
     if not keys:
-        raise UserError(f"dataset.labels={shown(table)} has no rows")
+        raise UserError(f"dataset.labels={table} has no rows")
 
     def finds(key: Any, some: list[Placed]) -> int:
         named = [(row[key], folder) for folder, row in some if row.get(key)]
         return sum(find(*one) is not None for one in named)
 
-    first = rows[0][1]
-    # where keys are numbers or letters of columns the first row names them, or an image
-    headed = table.lower().endswith(HEADED) and not any(finds(key, rows[:1]) for key in keys)
-    if headed:
-        names = {first.get(key, ""): key for key in keys}
-    else:
-        names = {str(key + 1 if isinstance(key, int) else key): key for key in keys}
-    head = first if headed else None
+    names, head = _names(rows, keys, table, finds)
     sample = [placed for placed in rows[:SAMPLE] if placed[1] != head]
     for role, name in stated.items():
         if name not in names:
-            known = ", ".join(map(shown, names))
-            raise UserError(f"dataset.columns: {role}: {shown(name)} is none of {known}")
+            known = ", ".join(names)
+            raise UserError(f"dataset.columns: {role}: {name} is none of {known}")
     counts = {key: finds(key, sample) for key in keys}
     # of as many names in several columns those of the one that is called something
     file = max(keys, key=lambda key: (counts[key], isinstance(key, str)))
     file = names[stated["file"]] if "file" in stated else file
     if not counts[file]:
         raise UserError(
-            f"dataset.labels={shown(table)}: no column names images of the source "
-            f"({', '.join(map(shown, names))}): see dataset.columns"
+            f"dataset.labels={table}: no column names images of the source "
+            f"({', '.join(names)}): see dataset.columns"
         )
     named = [row for _, row in sample if row.get(file)]
     title = {key: name for name, key in names.items()}
@@ -125,23 +118,42 @@ def columns_of(
     called = [key for key in others if title[key].strip().casefold() in CLASSES]
     if not called and (hot := _one_hot(others, named)):
         return Columns(names, file, None, subset, {k: title[k].strip() for k in hot}, head)
-    kinds = {key: {row.get(key, "") for row in named} for key in others}
-    repeated = [key for key in others if 2 <= len(kinds[key]) <= len(named) / 2]
-    found = _alike(called or repeated or others[:1] * (len(others) == 1), named)
+    found = _label(called, others, named)
     if len(found) != 1:
-        which = f"which of {', '.join(shown(title[k]) for k in found or others)} is the class"
+        which = f"which of {', '.join(title[k] for k in found or others)} is the class"
         raise UserError(
-            f"dataset.labels={shown(table)}: {which if others else 'it has no column of classes'}? "
+            f"dataset.labels={table}: {which if others else 'it has no column of classes'}? "
             'Set "dataset.columns={class: NAME}"'
         )
     return Columns(names, file, found[0], subset, head=head)
 
 
+def _names(
+    rows: list[Placed], keys: list[Any], table: str, finds: Callable[[Any, list[Placed]], int]
+) -> tuple[dict[str, Any], Row | None]:
+    """What each column is called -> its key, and the row that says so, if there is one: where keys
+    are numbers or letters of columns the first row names them, or an image.
+    """
+    first = rows[0][1]
+    if table.lower().endswith(HEADED) and not any(finds(key, rows[:1]) for key in keys):
+        return {first.get(key, ""): key for key in keys}, first
+    return {str(key + 1 if isinstance(key, int) else key): key for key in keys}, None
+
+
+def _label(called: list[Any], others: list[Any], rows: list[Row]) -> list[Any]:
+    """The columns that may say the class: those that are ``called`` so, else those whose words
+    repeat, else the only one.
+    """
+    kinds = {key: {row.get(key, "") for row in rows} for key in others}
+    repeated = [key for key in others if 2 <= len(kinds[key]) <= len(rows) / 2]
+    return _alike(called or repeated or others[:1] * (len(others) == 1), rows)
+
+
 def _subset(keys: list[Any], rows: list[Row]) -> Any:
-    """The column in which all words are those for parts of a dataset, two at least."""
+    """The column in which all words are those for subsets of a dataset, two at least."""
     for key in keys:
         words = {row.get(key, "") for row in rows}
-        if len(words) > 1 and all(part_named(word) for word in words):
+        if len(words) > 1 and all(subset_named(word) for word in words):
             return key
     return None
 

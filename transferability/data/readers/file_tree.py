@@ -18,27 +18,11 @@ log = logging.getLogger(__name__)
 # What systems, network disks and editors put beside one's files, in lower case;
 # and every name that begins with a dot.
 SYSTEM = {
-    *(
-        "__macosx",
-        "__pycache__",
-        "@eadir",
-        "@recently-snapshot",
-        "@recycle",
-        "@tmp",
-        "#recycle",
-        "#snapshot",
-        "recycler",
-    ),
-    *(
-        "$recycle.bin",
-        "desktop.ini",
-        "ehthumbs.db",
-        "found.000",
-        "icon\r",
-        "lost+found",
-        "picasa.ini",
-    ),
-    *("thumbs.db", "network trash folder", "system volume information", "temporary items"),
+    *("__macosx", "__pycache__", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found"),
+    *("picasa.ini", "thumbs.db"),
+    *("network trash folder", "system volume information", "temporary items"),
+    *("@eadir", "@recently-snapshot", "@recycle", "@tmp", "#recycle", "#snapshot"),
+    *("$recycle.bin", "recycler", "found.000"),
 }
 # Names that say "an image"; of files with other names the first bytes decide, but of texts,
 # which may be millions.
@@ -77,9 +61,9 @@ class FileTree:
         try:
             self.source = Path(source).expanduser()
         except RuntimeError as error:
-            raise UserError(f"dataset.source={shown(source)}: {error}") from error
+            raise UserError(f"dataset.source={source}: {error}") from error
         if not os.path.exists(self.source):
-            raise UserError(f"dataset.source={shown(source)} does not exist")
+            raise UserError(f"dataset.source={source} does not exist")
         self._files = _Folder(self.source) if self.source.is_dir() else open_archive(self.source)
         if links := [name for name in self._files.links if not name.lower().endswith(IMAGES)]:
             # Those named as images are errors when they are read; of the others one may be a class.
@@ -147,9 +131,7 @@ class FileTree:
         try:
             return self.read(name).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{shown(self.source / name)} cannot be read: {reason(error)}"
-            ) from error
+            raise UserError(f"{self.source / name} cannot be read: {reason(error)}") from error
 
     def find(self, *names: str) -> str | None:
         """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of
@@ -179,21 +161,15 @@ def require_images(tree: FileTree) -> None:
         return
     packed = [name for name in tree.names if name.lower().endswith(ARCHIVES)]
     if packed:
-        what = (
-            f"but archives: {shown(packed[0])}{and_more(packed)}; "
-            "unpack them, or give one as dataset.source"
-        )
-        if not tree.source.is_dir():
-            what = (
-                f"but archives: {shown(packed[0])}{and_more(packed)}; "
-                "unpack all of it and give the folder"
-            )
+        inside = "unpack them, or give one as dataset.source"
+        how = inside if tree.source.is_dir() else "unpack all of it and give the folder"
+        what = f"but archives: {packed[0]}{and_more(packed)}; {how}"
     else:
-        what = f"but {counted(tree.names)}" if tree.names else "and no files"
-    raise UserError(f"dataset.source={shown(tree.source)} has no images in it, {what}")
+        what = f"but {count_by_ending(tree.names)}" if tree.names else "and no files"
+    raise UserError(f"dataset.source={tree.source} has no images in it, {what}")
 
 
-def counted(names: list[str]) -> str:
+def count_by_ending(names: list[str]) -> str:
     """How many files there are, and of which endings."""
     endings = Counter(f"*{posixpath.splitext(name)[1]}" for name in names).most_common(4)
     dots = ", ..." if sum(count for _, count in endings) < len(names) else ""
@@ -248,7 +224,7 @@ class _Folder:
             with os.scandir(folder) as found:
                 entries = list(found)
         except OSError as error:
-            raise UserError(f"{shown(folder)} cannot be read: {reason(error)}") from error
+            raise UserError(f"{folder} cannot be read: {reason(error)}") from error
         if folder != str(self.root):
             self.folders.append(_portable(folder[below:]))
         for entry in entries:

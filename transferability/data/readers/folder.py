@@ -1,4 +1,4 @@
-"""Your own images: any folder of class folders, with parts such as train/ and val/ above them,
+"""Your own images: any folder of class folders, with subsets such as train/ and val/ above them,
 or a share held out; or of files whose classes a table or their names say.
 """
 
@@ -7,21 +7,21 @@ import re
 from functools import partial
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import layout_of
 from transferability.data.readers.holdout import with_validation
-from transferability.data.readers.labels import by_labels, by_pattern, offered
-from transferability.data.readers.offers import Stated
-from transferability.data.readers.subsets import Unsure
+from transferability.data.readers.labels import by_labels, by_pattern, offered_setting
+from transferability.data.readers.offers import StatedLayout
+from transferability.data.readers.subsets import AmbiguousError
 from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
     tree = FileTree(str(config.source))
-    stated = Stated(config.parts, config.class_level, tuple(config.leave_out or ()))
+    stated = StatedLayout(config.parts, config.class_level, tuple(config.leave_out or ()))
     how = by_labels if config.labels else by_pattern if config.pattern else None
     try:
         layout = layout_of(tree, stated, how and partial(how, config=config))
@@ -30,18 +30,18 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
             raise UserError(
                 f"{error}; these look like the files of {kind}: set dataset={kind}"
             ) from error
-        if not how and isinstance(error.__cause__, Unsure):
-            stated = Stated(stated.parts, leave_out=stated.leave_out)
-            raise UserError(f"{error}{offered(tree, stated)}") from error
+        if not how and isinstance(error.__cause__, AmbiguousError):
+            stated = StatedLayout(stated.subsets, leave_out=stated.leave_out)
+            raise UserError(f"{error}{offered_setting(tree, stated)}") from error
         raise
     names = sorted(layout.train)
     train, val, test = (
         [
             file_item(tree, config, label, n, layout.groups[n] if layout.groups else None)
             for label, name in enumerate(names)
-            for n in (part or {}).get(name, [])
+            for n in (subset or {}).get(name, [])
         ]
-        for part in (layout.train, layout.val, layout.test)
+        for subset in (layout.train, layout.val, layout.test)
     )
     source = RawDataset([ClassInfo(n) for n in names], train, val, test)
     return source if layout.val is not None else with_validation(source, config)

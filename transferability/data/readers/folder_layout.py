@@ -1,8 +1,8 @@
 """Folders as people have them: which of them are training, validation and test images,
 and which are classes.
 
-``CLASS/IMAGE``, or folders of such folders that are named as the parts of a dataset are: ``train``,
-``Training``, ``seg_train``, ``train_images``; ``val``, ``valid``, ``validation``, ``dev``;
+``CLASS/IMAGE``, or folders of such folders that are named as the subsets of a dataset are:
+``train``, ``Training``, ``seg_train``; ``val``, ``valid``, ``validation``, ``dev``;
 ``test``, ``testing``. What does not fit is an error: a wrong guess would be a wrong dataset that
 nobody notices.
 """
@@ -11,24 +11,30 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from transferability.data.readers.class_names import check_several, checked
-from transferability.data.readers.file_tree import RAWS, TEXTS, FileTree, counted, require_images
-from transferability.data.readers.offers import Stated, ways
+from transferability.data.readers.class_names import check_classes, check_several
+from transferability.data.readers.file_tree import (
+    RAWS,
+    TEXTS,
+    FileTree,
+    count_by_ending,
+    require_images,
+)
+from transferability.data.readers.offers import StatedLayout, tried_settings
 from transferability.data.readers.subsets import (
-    BELONGINGS,
-    HOLDERS,
+    ACCOMPANYING,
+    NO_CLASSES,
     WORD,
     WORDS,
+    AmbiguousError,
     Folders,
-    Unsure,
-    above_classes,
-    beside_its_part,
-    found_parts,
+    beside_its_subset,
+    class_root,
+    found_subsets,
     numbered,
     split_files,
-    stated_parts,
+    stated_subsets,
 )
-from transferability.data.readers.tables import beside, contradicting
+from transferability.data.readers.tables import contradicting_table, label_table
 from transferability.errors import UserError, and_more, shown
 
 log = logging.getLogger(__name__)
@@ -50,14 +56,16 @@ class Layout:
     groups: dict[str, str] | None = None
 
 
-def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | None = None) -> Layout:
-    """Which files are of which class and part: by folders, or as ``read`` makes it of them.
+def layout_of(
+    tree: FileTree, stated: StatedLayout | None = None, read: Callable | None = None
+) -> Layout:
+    """Which files are of which class and subset: by folders, or as ``read`` makes it of them.
 
     Raises:
         UserError: there are no images, or it cannot be told for sure; names the settings that
             would make it so, each tried.
     """
-    stated, source, read = stated or Stated(), shown(tree.source), read or _layout
+    stated, source, read = stated or StatedLayout(), shown(tree.source), read or _layout
     require_images(tree)
     if raws := [n for n in tree.names if n.lower().endswith(RAWS)]:
         log.warning(
@@ -69,10 +77,10 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
         )
     others = [n for n in tree.names if not n.lower().endswith((*TEXTS, *RAWS))]
     if others := [n for n in others if not tree.is_image(n)]:
-        log.warning("%s: %s are no images and left out", source, counted(others))
+        log.warning("%s: %s are no images and left out", source, count_by_ending(others))
     folders = Folders(tree, stated.leave_out)
     if unknown := [f for f in folders.left_out if not any(f"/{f}/" in f"/{n}" for n in tree.names)]:
-        raise UserError(f"dataset.leave_out: {shown(unknown[0])} is no folder in {source}")
+        raise UserError(f"dataset.leave_out: {unknown[0]} is no folder in {source}")
     if stated.leave_out:
         log.warning(
             "%s: %d images in folders of dataset.leave_out are left out",
@@ -82,73 +90,78 @@ def layout_of(tree: FileTree, stated: Stated | None = None, read: Callable | Non
     _check_links(folders, others)
     try:
         layout = read(folders, stated)
-    except Unsure as error:
-        offered = list(ways(folders, stated, error, read))
-        table = beside(tree)
+    except AmbiguousError as error:
+        offered = list(tried_settings(folders, stated, error, read))
+        table = label_table(tree)
         what = str(error)
         if table and not offered and table not in what:
             what += f" ({table} may say their classes)"
         how = f"take it away or rename it, or set {', or '.join(offered)}"
         if not offered:
             how = "sort the images into folders CLASS/IMAGE, or train/CLASS/IMAGE, val/CLASS/IMAGE"
-        raise UserError(f"dataset.source={source}: {shown(what)}; {how}") from error
+        raise UserError(f"dataset.source={source}: {what}; {how}") from error
     for note in layout.notes:
-        log.warning("%s%s", source, note)
+        log.warning("%s", shown(f"{source}{note}"))
     return layout
 
 
 def _check_links(folders: Folders, names: list[str]) -> None:
-    """A link that stands where folders are may be a class or a part;
+    """A link that stands where folders are may be a class or a subset;
     one beside the images of a class is a file.
     """
     for name in names:
         above = name[: name.rfind("/") + 1]
-        if not folders.stray(above) and folders.tree.is_lost(name):
+        if not folders.direct_images(above) and folders.tree.is_lost(name):
             raise UserError(
-                f"{shown(folders.tree.source / name)} is a link that is not followed or leads "
+                f"{folders.tree.source / name} is a link that is not followed or leads "
                 "nowhere: put there what it points to, or take it away"
             )
 
 
-def _layout(folders: Folders, stated: Stated) -> Layout:
-    """The classes of each part; a found (not stated) part of images without classes is left out.
+def _layout(folders: Folders, stated: StatedLayout) -> Layout:
+    """The classes of each subset; of a found (not stated) one images without classes are left
+    out.
 
     Raises:
-        Unsure: what the folders are cannot be told.
+        AmbiguousError: what the folders are cannot be told.
         UserError: they are not as they have to be.
     """
-    source, notes, level = shown(folders.tree.source), list[str](), stated.class_level or 1
-    found = stated.parts is None
-    parts = found_parts(folders) if stated.parts is None else stated_parts(folders, stated.parts)
+    source, notes, level = str(folders.tree.source), list[str](), stated.class_level or 1
+    found = stated.subsets is None
+    subsets = (
+        found_subsets(folders)
+        if stated.subsets is None
+        else stated_subsets(folders, stated.subsets)
+    )
     if not folders.images:
         raise UserError(f"{source}: with dataset.leave_out there are no images")
-    at = parts["train"] if parts else above_classes(folders)
+    at = subsets["train"] if subsets else class_root(folders)
     train = folders.classes(at, level)
     _check_what_belongs(folders, at, level)
     if stated.class_level is None:
-        if table := contradicting(folders.tree, train):
-            raise Unsure(
+        if table := contradicting_table(folders.tree, train):
+            raise AmbiguousError(
                 f"{table} names the images, and says of them something else than their folders "
                 f"({', '.join(sorted(train)[:2])})"
             )
-        _check_that_they_are_classes(folders, at, parts, found, notes)
-    guessed = [part for part in ("test", "pred") if part in parts] if found else []
-    without = [part for part in guessed if _unlabelled(folders.folders(parts[part]), train)]
+        _check_that_they_are_classes(folders, at, subsets, found, notes)
+    guessed = [subset for subset in ("test", "pred") if subset in subsets] if found else []
+    without = [subset for subset in guessed if _unlabelled(folders.folders(subsets[subset]), train)]
     held_out: dict[str, dict[str, list[str]]] = {
-        part: folders.classes(parts[part], level)
-        for part in ("val", "test")
-        if part in parts and part not in without
+        subset: folders.classes(subsets[subset], level)
+        for subset in ("val", "test")
+        if subset in subsets and subset not in without
     }
-    checked(train, held_out, source)
-    if parts and found:
-        notes += _what_lacks(folders, parts, without, held_out)
-    elif parts and (
-        out := [name for name in folders.images if not name.startswith(tuple(parts.values()))]
+    check_classes(train, held_out, source)
+    if subsets and found:
+        notes += _what_lacks(folders, subsets, without, held_out)
+    elif subsets and (
+        out := [name for name in folders.images if not name.startswith(tuple(subsets.values()))]
     ):
         notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
-    if not parts and (lists := split_files(folders.tree)):
+    if not subsets and (lists := split_files(folders.tree)):
         notes.append(
-            f": {shown(lists[0])}{and_more(lists)} may list an official split, which is not read: "
+            f": {lists[0]}{and_more(lists)} may list an official split, which is not read: "
             "a share of each class is held out"
         )
     check_several(train)
@@ -159,44 +172,48 @@ def _check_what_belongs(folders: Folders, at: str, level: int) -> None:
     """That no folder in a class is named as masks or thumbnails are: they are no images of it."""
     for path in folders.own:
         inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
-        if odd := next((name for name in inside if name.casefold() in BELONGINGS), None):
-            raise Unsure(f"{path} is named as what belongs to images, not as images", odd=odd)
+        if odd := next((name for name in inside if name.casefold() in ACCOMPANYING), None):
+            raise AmbiguousError(
+                f"{path} is named as what belongs to images, not as images", odd=odd
+            )
 
 
 def _check_that_they_are_classes(
-    folders: Folders, at: str, parts: dict[str, str], found: bool, notes: list[str]
+    folders: Folders, at: str, subsets: dict[str, str], found: bool, notes: list[str]
 ) -> None:
     """Look into folders that would be classes.
 
     Raises:
-        Unsure: they look like parts (which ``found`` ones only may), or one of them holds the
-            others once more, or what is not of one class, or none holds an image.
+        AmbiguousError: they look like subsets (which ``found`` ones only may), or one of them holds
+            the others once more, or what is not of one class, or none holds an image.
     """
     below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
-    known = {part: path.rstrip("/") for part, path in parts.items()}
+    known = {subset: path.rstrip("/") for subset, path in subsets.items()}
     for name, inner in below.items():
         if len(inner & below.keys()) > 1:
             again = ", ".join(sorted(inner & below.keys())[:2])
             what = f"{at}{name}/ lies beside class folders and holds folders of their names"
-            raise Unsure(f"{what} ({again})", known, name)
-        if name.casefold() in HOLDERS:
+            raise AmbiguousError(f"{what} ({again})", known, name)
+        if name.casefold() in NO_CLASSES:
             what = "is named as what holds images, or belongs to them, not as a class"
-            raise Unsure(f"{at}{name}/ {what}", known, name)
+            raise AmbiguousError(f"{at}{name}/ {what}", known, name)
     if found:
-        _check_that_they_are_no_parts(at, below, known)
+        _check_that_they_are_no_subsets(at, below, known)
     if numbered(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
-        raise Unsure(f"{would} are named as numbered parts of a dataset, not as classes", known)
-    flat = [name for name in below if folders.stray(f"{at}{name}/")]
+        raise AmbiguousError(
+            f"{would} are named as numbered parts of a dataset, not as classes", known
+        )
+    flat = [name for name in below if folders.direct_images(f"{at}{name}/")]
     deeper = [name for name in below if name not in flat]
     if flat and deeper:
         beside = f"{flat[0]}/{and_more(flat)} beside it images"
-        raise Unsure(
+        raise AmbiguousError(
             f"{at}{deeper[0]}/{and_more(deeper)} has only folders in it, but {beside}", known
         )
     if deeper:
         first = min(below[deeper[0]])
-        raise Unsure(
+        raise AmbiguousError(
             f"{at}{deeper[0]}/{and_more(deeper)} would be classes, but hold no images, only "
             f"folders ({first} ...)",
             known,
@@ -204,22 +221,24 @@ def _check_that_they_are_classes(
     if both := [name for name in flat if below[name]]:
         one = min(below[both[0]])
         notes.append(
-            f": class {shown(both[0])}{and_more(both)} holds images and folders of images "
-            f"({shown(one)}), which are taken for images of it, too: "
-            f"{Stated(leave_out=(one,))} leaves them out"
+            f": class {both[0]}{and_more(both)} holds images and folders of images "
+            f"({one}), which are taken for images of it, too: "
+            f"{StatedLayout(leave_out=(one,))} leaves them out"
         )
 
 
-def _check_that_they_are_no_parts(
+def _check_that_they_are_no_subsets(
     at: str, below: dict[str, set[str]], known: dict[str, str]
 ) -> None:
     inner = set.intersection(*below.values())
     words = [WORD.search(name.casefold()) for name in below]
     kinds = {list(WORDS)[(word.lastindex or 0) - 1] for word in words if word}
     same = len(below) > 1 and len(inner) > 1
-    if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_part(below):
+    if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_subset(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
-        raise Unsure(f"{would} would be the classes, but look like parts of a dataset", known)
+        raise AmbiguousError(
+            f"{would} would be the classes, but look like subsets of a dataset", known
+        )
 
 
 def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
@@ -230,33 +249,32 @@ def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
 
 
 def _what_lacks(
-    folders: Folders, parts: dict[str, str], without: Sequence[str], held_out: Collection[str]
+    folders: Folders, subsets: dict[str, str], without: Sequence[str], held_out: Collection[str]
 ) -> list[str]:
-    """One line for each part without classes, and one where there is no validation part;
+    """One line for each subset without classes, and one where there is no validation subset;
     an error without any.
     """
-    source = shown(folders.tree.source)
+    source = folders.tree.source
     if not held_out:
         others = (
-            f" (those in {', '.join(shown(parts[p]) for p in without)} have no classes)"
+            f" (those in {', '.join(subsets[s] for s in without)} have no classes)"
             if without
             else ""
         )
         raise UserError(
-            f"dataset.source={source} has {shown(parts['train'])} but no images in val/, valid/, "
+            f"dataset.source={source} has {subsets['train']} but no images in val/, valid/, "
             "validation/ or dev/"
             f"{others}: add them, or hold out a share of the training images, "
-            f"{Stated({'train': parts['train'].rstrip('/')})}"
+            f"{StatedLayout({'train': subsets['train'].rstrip('/')})}"
         )
     lines = []
-    for part in without:
-        count = sum(name.startswith(parts[part]) for name in folders.images)
-        lines.append(
-            f": the {count} images in {shown(parts[part])} have no classes and are left out"
-        )
+    for subset in without:
+        count = sum(name.startswith(subsets[subset]) for name in folders.images)
+        lines.append(f": the {count} images in {subsets[subset]} have no classes and are left out")
     if "val" not in held_out:
         lines.append(
             " has no folder of validation images: a share of the training images is held out "
-            f"(dataset.val_fraction); {shown(parts['test'])} is a test part, which is only reported"
+            f"(dataset.val_fraction); {subsets['test']} holds test images, which are only "
+            "reported"
         )
     return lines

@@ -17,22 +17,14 @@ log = logging.getLogger(__name__)
 
 def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
     """Hold out ``val_fraction`` of each class."""
-    train, val = list[Sample](), list[Sample]()
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
-            f"class {single[0]!r}{and_more(single)} of {shown(config.source)} has one image: with "
+            f"class {single[0]!r}{and_more(single)} of {config.source} has one image: with "
             "it held out to validate there are no training images; add some, or leave it out"
         )
-    if config.group is not None:
-        wanted = [max(1, round(config.val_fraction * len(found))) for _, found in by_class]
-        train, val = _by_groups(source, config, wanted, "held out", "validation")
-        return replace(source, train=train, val=val, held_out=True)
-    for name, found in by_class:
-        order = numpy_rng(config.seed, "held out", name).permutation(len(found))
-        cut = max(1, round(config.val_fraction * len(found)))
-        val += [found[i] for i in sorted(order[:cut])]
-        train += [found[i] for i in sorted(order[cut:])]
+    wanted = [max(1, round(config.val_fraction * len(found))) for _, found in by_class]
+    train, val = _held_out(source, config, wanted, "held out", "validation")
     return replace(source, train=train, val=val, held_out=True)
 
 
@@ -48,20 +40,10 @@ def with_test(source: RawDataset, config: DatasetConfig) -> RawDataset:
             config.test_fraction,
         )
         return source
-    train, test = list[Sample](), list[Sample]()
-    held_out = Counter(item.label for item in source.val if source.held_out)
-    if config.group is not None:
-        counts = [
-            len(found) + held_out[c] for c, (_, found) in enumerate(_training_by_class(source))
-        ]
-        wanted = [max(1, round(config.test_fraction * count)) for count in counts]
-        train, test = _by_groups(source, config, wanted, "held out for test", "test")
-        return replace(source, train=train, test=test)
-    for label, (name, found) in enumerate(_training_by_class(source)):
-        order = numpy_rng(config.seed, "held out for test", name).permutation(len(found))
-        cut = max(1, round(config.test_fraction * (len(found) + held_out[label])))
-        test += [found[i] for i in sorted(order[:cut])]
-        train += [found[i] for i in sorted(order[cut:])]
+    validation = Counter(item.label for item in source.val if source.held_out)
+    counts = [len(found) + validation[c] for c, (_, found) in enumerate(_training_by_class(source))]
+    wanted = [max(1, round(config.test_fraction * count)) for count in counts]
+    train, test = _held_out(source, config, wanted, "held out for test", "test")
     return replace(source, train=train, test=test)
 
 
@@ -73,8 +55,24 @@ def _training_by_class(source: RawDataset) -> list[tuple[str, list[Sample]]]:
     return [(c.wnid or c.name, found) for c, found in zip(source.classes, items, strict=True)]
 
 
+def _held_out(
+    source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, subset: str
+) -> tuple[list[Sample], list[Sample]]:
+    """Training images that stay, and those that are held out: of each class as many as ``wanted``,
+    or about as many in whole groups.
+    """
+    if config.group is not None:
+        return _by_groups(source, config, wanted, purpose, subset)
+    train, held = list[Sample](), list[Sample]()
+    for (name, found), count in zip(_training_by_class(source), wanted, strict=True):
+        order = numpy_rng(config.seed, purpose, name).permutation(len(found))
+        held += [found[i] for i in sorted(order[:count])]
+        train += [found[i] for i in sorted(order[count:])]
+    return train, held
+
+
 def _by_groups(
-    source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, part: str
+    source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, subset: str
 ) -> tuple[list[Sample], list[Sample]]:
     """Training images that stay, and those of whole groups that are held out: of each class about
     as many as ``wanted``, no more where the groups allow it.
@@ -101,9 +99,9 @@ def _by_groups(
             held.update(sizes[smallest])
         if held[label] == len(found):
             raise UserError(
-                f"class {name!r} of {shown(config.source)} has {len(groups)} groups "
-                f"(dataset.group={shown(config.group)}, the first {shown(groups[0])!r}): with "
-                f"{part} images held out by group there are no training images of it left"
+                f"class {name!r} of {config.source} has {len(groups)} groups "
+                f"(dataset.group={config.group}, the first {groups[0]!r}): with "
+                f"{subset} images held out by group there are no training images of it left"
             )
     log.info(
         "%s: %d of %d groups (dataset.group) with %d of %d images are held out for %s",
@@ -112,26 +110,26 @@ def _by_groups(
         len(sizes),
         sum(held.values()),
         len(source.train),
-        part,
+        subset,
     )
     train = [item for item in source.train if item.group not in chosen]
     return train, [item for item in source.train if item.group in chosen]
 
 
 def check_groups(source: RawDataset, config: DatasetConfig) -> None:
-    """See that no group is in two parts.
+    """See that no group is in two subsets.
 
     Raises:
         UserError: one is, or the images have no groups.
     """
-    part_of: dict[str | None, tuple[str, Sample]] = {}
-    for part, items in source.parts.items():
+    subset_of: dict[str | None, tuple[str, Sample]] = {}
+    for subset, items in source.subsets.items():
         for item in items:
             if item.group is None:
                 raise UserError(f"dataset.group is for images in files, not for {config.kind}")
-            other, first = part_of.setdefault(item.group, (part, item))
-            if other != part:
+            other, first = subset_of.setdefault(item.group, (subset, item))
+            if other != subset:
                 raise UserError(
-                    f"dataset.group={shown(config.group)}: group {shown(item.group)!r} has {other} "
-                    f"and {part} images ({first.name} and {item.name}): move them to one side"
+                    f"dataset.group={config.group}: group {item.group!r} has {other} "
+                    f"and {subset} images ({first.name} and {item.name}): move them to one side"
                 )

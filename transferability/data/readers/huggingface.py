@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import Any
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.class_names import check_names
 from transferability.data.readers.holdout import with_validation
 from transferability.data.readers.imagenet import imagenet_groups
-from transferability.data.readers.subsets import part_named
-from transferability.errors import UserError, and_more, reason, shown
+from transferability.data.readers.subsets import subset_named
+from transferability.errors import UserError, and_more, reason
 
 # columns of classes that are no ClassLabel, and of those the one that is meant
 LABELS = ("label", "labels", "cls", "class", "category", "target", "fine_label")
@@ -26,29 +26,29 @@ IMAGENET = ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
     """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    splits = _by_part(_loaded(config), str(config.source))
+    splits = _by_subset(_loaded(config), str(config.source))
     first, columns = splits["train"], config.columns or {}
     image = _image_column(first, columns.get("file"), str(config.source))
     label = _label_column(first, columns.get("class"), str(config.source))
-    texts = {part: _texts(data, label) for part, data in splits.items()}
+    texts = {subset: _texts(data, label) for subset, data in splits.items()}
     known = getattr(first.features[label], "names", None)
     names = known or sorted({t for t in texts["train"] if t is not None}, key=_in_order)
-    check_names(names, shown(config.source))
+    check_names(names, str(config.source))
     index = {name: i for i, name in enumerate(names)}
-    parts: dict[str, list[Sample]] = {}
-    for part, data in splits.items():
+    subsets: dict[str, list[Sample]] = {}
+    for subset, data in splits.items():
         read = _reader(data, image)
-        own = [(i, text) for i, text in enumerate(texts[part]) if text is not None]
+        own = [(i, text) for i, text in enumerate(texts[subset]) if text is not None]
         if extra := sorted({text for _, text in own} - index.keys()):
             raise UserError(
-                f"class {extra[0]!r}{and_more(extra)} of {shown(config.source)} has {part} images "
-                "but no training images"
+                f"class {extra[0]!r}{and_more(extra)} of {config.source} has {subset} "
+                "images but no training images"
             )
-        parts[part] = [
-            Sample(index[t], f"{config.source}/{part}/{i}", partial(read, i)) for i, t in own
+        subsets[subset] = [
+            Sample(index[t], f"{config.source}/{subset}/{i}", partial(read, i)) for i, t in own
         ]
     source = RawDataset(
-        _classes(names), parts["train"], parts.get("val", []), parts.get("test", [])
+        _classes(names), subsets["train"], subsets.get("val", []), subsets.get("test", [])
     )
     return source if source.val else with_validation(source, config)
 
@@ -68,7 +68,7 @@ def _loaded(config: DatasetConfig) -> dict[str, Any]:
             found = library.load_dataset(source)
     except Exception as error:  # of the library, the network, or a damaged file
         raise UserError(
-            f"dataset.source={shown(source)} cannot be opened by datasets.load_dataset "
+            f"dataset.source={source} cannot be opened by datasets.load_dataset "
             f"({reason(error)}): it is to be a name on the hub, or a folder or file of parquet, "
             "arrow, images or WebDataset shards"
         ) from error
@@ -85,20 +85,20 @@ def _datasets() -> ModuleType:
     return datasets
 
 
-def _by_part(splits: dict[str, Any], source: str) -> dict[str, Any]:
+def _by_subset(splits: dict[str, Any], source: str) -> dict[str, Any]:
     """train, val, test -> rows, by the names of splits."""
     found: dict[str, Any] = {}
     for name, data in splits.items():
-        part = part_named(name)
-        if part is None or part in found:
+        subset = subset_named(name)
+        if subset is None or subset in found:
             raise UserError(
-                f"{shown(source)} has the splits {shown(', '.join(splits))}: it cannot be told "
+                f"{source} has the splits {', '.join(splits)}: it cannot be told "
                 "which are for training, validation and test"
             )
-        found[part] = data
+        found[subset] = data
     if "train" not in found:
-        raise UserError(f"{shown(source)} has no training split, only {shown(', '.join(splits))}")
-    return {part: data for part, data in found.items() if part != "pred"}
+        raise UserError(f"{source} has no training split, only {', '.join(splits)}")
+    return {subset: data for subset, data in found.items() if subset != "pred"}
 
 
 def _image_column(data: Any, stated: str | None, source: str) -> str:
@@ -121,11 +121,9 @@ def _one(
         return stated
     if stated is None and (len(found) == 1 or usual in found):
         return found[0] if len(found) == 1 else usual
-    listed = ", ".join(map(shown, found or data.features))
-    what = f"no column {shown(stated)}" if stated else f"{len(found)} columns of {usual}s"
-    raise UserError(
-        f'{shown(source)} has {what} ({listed}): set "dataset.columns={{{role}: NAME}}"'
-    )
+    listed = ", ".join(found or data.features)
+    what = f"no column {stated}" if stated else f"{len(found)} columns of {usual}s"
+    raise UserError(f'{source} has {what} ({listed}): set "dataset.columns={{{role}: NAME}}"')
 
 
 def _texts(data: Any, label: str) -> list[str | None]:
@@ -134,7 +132,7 @@ def _texts(data: Any, label: str) -> list[str | None]:
     if hasattr(kind, "names"):
         return [None if v is None or v < 0 else kind.names[v] for v in values]
     if wrong := [v for v in values if isinstance(v, (list, dict))]:
-        raise UserError(f"column {shown(label)} has {wrong[0]}: an image is to have one class")
+        raise UserError(f"column {label} has {wrong[0]}: an image is to have one class")
     return [None if v is None else str(v) for v in values]
 
 

@@ -8,10 +8,10 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
-from transferability.errors import UserError, reason, shown
+from transferability.errors import UserError, reason
 
 
 def imagenet_groups() -> dict[str, str]:
@@ -36,7 +36,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     if not all(re.fullmatch(r"n\d{8}", w) for w in wnids):
         odd = next(w for w in wnids if not re.fullmatch(r"n\d{8}", w))
         raise UserError(
-            f"{shown(tree.source / root)}/train/{shown(odd)} is not a wnid folder (n01440764); for "
+            f"{tree.source / root}/train/{odd} is not a wnid folder (n01440764); for "
             "other images use dataset=folder"
         )
     groups, index = imagenet_groups(), {w: i for i, w in enumerate(wnids)}
@@ -51,9 +51,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     for name in val_names:
         wnid = wnid_of.get(name) or name.removeprefix(f"{root}val/").split("/")[0]
         if wnid not in index:
-            raise UserError(
-                f"{shown(tree.source / name)}: its class {shown(wnid)} has no training folder"
-            )
+            raise UserError(f"{tree.source / name}: its class {wnid} has no training folder")
         val.append(file_item(tree, config, index[wnid], name))
     return RawDataset([ClassInfo(w, w, groups.get(w)) for w in wnids], train, val)
 
@@ -71,9 +69,7 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
     try:
         lines = Path(config.val_labels).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"dataset.val_labels={shown(config.val_labels)}: {reason(error)}"
-        ) from error
+        raise UserError(f"dataset.val_labels={config.val_labels}: {reason(error)}") from error
     found = [(line, wnid.group()) for line in lines if (wnid := re.search(r"n\d{8}", line))]
     if found and all(line.strip() == wnid for line, wnid in found):
         if len(found) != len(names):
@@ -84,7 +80,5 @@ def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
     by_stem = {re.split(r"[,\s]", line.strip())[0].rsplit(".", 1)[0]: wnid for line, wnid in found}
     missing = [n for n in names if PurePosixPath(n).stem not in by_stem]
     if missing:
-        raise UserError(
-            f"dataset.val_labels={config.val_labels} has no wnid for {shown(missing[0])}"
-        )
+        raise UserError(f"dataset.val_labels={config.val_labels} has no wnid for {missing[0]}")
     return {n: by_stem[PurePosixPath(n).stem] for n in names}

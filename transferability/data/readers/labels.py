@@ -10,69 +10,73 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transferability.data.config import DatasetConfig
-from transferability.data.readers.class_names import check_several, checked
+from transferability.data.readers.class_names import check_classes, check_several
 from transferability.data.readers.columns import columns_of
 from transferability.data.readers.file_tree import IMAGES, FileTree
 from transferability.data.readers.folder_layout import Layout
-from transferability.data.readers.offers import Stated, classes_named
+from transferability.data.readers.offers import StatedLayout, classes_named
 from transferability.data.readers.subsets import (
-    BELONGINGS,
-    PARTS,
+    ACCOMPANYING,
+    SUBSETS,
     WORDS,
+    AmbiguousError,
     Folders,
-    Unsure,
-    above_classes,
-    part_named,
-    stated_parts,
+    class_root,
+    stated_subsets,
+    subset_named,
 )
-from transferability.data.readers.tables import ENDINGS, naming, rows_of
-from transferability.errors import UserError, and_more, reason, shown
+from transferability.data.readers.tables import ENDINGS, rows_of, tables_naming_images
+from transferability.errors import UserError, and_more, reason
 
 # offered where there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
 PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
 
 
 @dataclass
-class Said:
-    """What is said of images, by their names: the class, and where it is said the part and the
+class ImageLabels:
+    """What is said of images, by their names: the class, and where it is said the subset and the
     group.
     """
 
     classes: dict[str, str]
-    parts: dict[str, str] = field(default_factory=dict)
+    subsets: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def by_labels(folders: Folders, stated: Stated, config: DatasetConfig) -> Layout:
+def by_labels(folders: Folders, stated: StatedLayout, config: DatasetConfig) -> Layout:
     """Images by the classes in the table ``config.labels``."""
     return _layout(folders, stated, _of_table(folders, config))
 
 
-def by_pattern(folders: Folders, stated: Stated, config: DatasetConfig) -> Layout:
+def by_pattern(folders: Folders, stated: StatedLayout, config: DatasetConfig) -> Layout:
     """Images by what the first group of ``config.pattern``, or all of it, matches."""
     for name in folders.images:
-        if odd := next((n for n in name.split("/")[:-1] if n.casefold() in BELONGINGS), None):
+        if odd := next((n for n in name.split("/")[:-1] if n.casefold() in ACCOMPANYING), None):
             where = posixpath.dirname(name)
-            raise Unsure(f"{where}/ is named as what belongs to images, not as images", odd=odd)
+            raise AmbiguousError(
+                f"{where}/ is named as what belongs to images, not as images", odd=odd
+            )
     found = {name: re.search(str(config.pattern), name) for name in folders.images}
     classes = {name: m[1] if m.re.groups else m[0] for name, m in found.items() if m}
-    return _layout(folders, stated, Said(classes))
+    return _layout(folders, stated, ImageLabels(classes))
 
 
-def offered(tree: FileTree, stated: Stated) -> str:
+def offered_setting(tree: FileTree, stated: StatedLayout) -> str:
     """What follows an error where there are no class folders: a setting that reads classes, which
     was tried, or why the tables that name the images do not say them; empty where there is neither.
     """
     why, source = "", str(tree.source)
-    for name in dict.fromkeys(posixpath.basename(name) for name in naming(tree)):
+    for name in dict.fromkeys(posixpath.basename(name) for name in tables_naming_images(tree)):
         config = DatasetConfig("folder", "", "", 1, source, labels=name)
         try:
             found = by_labels(Folders(tree, stated.leave_out), stated, config)
             return _way(found, stated, "labels", name)
         except UserError as error:
-            why = why or f" ({shown(error)})"
-    without = sorted({n for f in tree.folders for n in f.split("/") if n.casefold() in BELONGINGS})
+            why = why or f" ({error})"
+    without = sorted(
+        {n for f in tree.folders for n in f.split("/") if n.casefold() in ACCOMPANYING}
+    )
     stated = replace(stated, leave_out=(*stated.leave_out, *without))
     for pattern in PATTERNS:
         config = DatasetConfig("folder", "", "", 1, source, pattern=pattern)
@@ -86,66 +90,67 @@ def offered(tree: FileTree, stated: Stated) -> str:
     return why
 
 
-def _way(found: Layout, stated: Stated, key: str, value: str) -> str:
-    words = f'{stated} "dataset.{key}={shown(value)}"'.strip()
+def _way(found: Layout, stated: StatedLayout, key: str, value: str) -> str:
+    words = f'{stated} "dataset.{key}={value}"'.strip()
     return f", or set {words} ({classes_named(sorted(found.train))})"
 
 
-def _layout(folders: Folders, stated: Stated, said: Said) -> Layout:
+def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout:
     """Raises:
-    UserError: parts without classes, or classes without training images.
+    UserError: subsets without classes, or classes without training images.
     """
-    source, notes = shown(folders.tree.source), said.notes
-    part_of = said.parts or _parts_of_folders(folders, stated)
+    source, notes = str(folders.tree.source), said.notes
+    subset_of = said.subsets or _subsets_of_folders(folders, stated)
     found: dict[str, dict[str, list[str]]] = {}
     without: dict[str, list[str]] = {}
     for name in folders.images:
-        part = part_of.get(name, "train")
+        subset = subset_of.get(name, "train")
         if name not in said.classes:
-            without.setdefault(part, []).append(name)
-        elif part in PARTS:
-            found.setdefault(part, {}).setdefault(said.classes[name], []).append(name)
-    for part, names in without.items():
-        what = f" of {WORDS[part]}" if part in found or part != "train" else ""
+            without.setdefault(subset, []).append(name)
+        elif subset in SUBSETS:
+            found.setdefault(subset, {}).setdefault(said.classes[name], []).append(name)
+    for subset, names in without.items():
+        what = f" of {WORDS[subset]}" if subset in found or subset != "train" else ""
         notes.append(
-            f": {len(names)} images{what} have no class and are left out, the first "
-            f"{shown(names[0])}"
+            f": {len(names)} images{what} have no class and are left out, the first {names[0]}"
         )
     if not found.get("train"):
         raise UserError(f"dataset.source={source}: no training image has a class")
     train = found.pop("train")
     if "val" not in found and "test" in found:
         notes.append(" has no validation images: a share of the training images is held out")
-    checked(train, found, source)
+    check_classes(train, found, source)
     check_several(train)
     return Layout(train, found.get("val"), found.get("test"), notes, said.groups)
 
 
-def _parts_of_folders(folders: Folders, stated: Stated) -> dict[str, str]:
-    """The part of each image, where the folder that it lies in says it: as stated, or by its name;
-    none where no folder is named as training images are.
+def _subsets_of_folders(folders: Folders, stated: StatedLayout) -> dict[str, str]:
+    """The subset of each image, where the folder that it lies in says it: as stated, or by its
+    name; none where no folder is named as training images are.
     """
-    if stated.parts is not None:
-        paths = {path: part for part, path in stated_parts(folders, stated.parts).items()}
+    if stated.subsets is not None:
+        paths = {path: subset for subset, path in stated_subsets(folders, stated.subsets).items()}
         others = {name: "pred" for name in folders.images} if paths else {}
     else:
-        at, others = above_classes(folders), {}
-        named = {name: part_named(name) for name in folders.folders(at)}
-        counts = Counter(part for part in named.values() if part)
+        at, others = class_root(folders), {}
+        named = {name: subset_named(name) for name in folders.folders(at)}
+        counts = Counter(subset for subset in named.values() if subset)
         if "train" not in counts:
             return {}
-        if twice := [part for part, count in counts.items() if count > 1 and part != "pred"]:
-            both = [name for name, part in named.items() if part == twice[0]]
+        if twice := [subset for subset, count in counts.items() if count > 1 and subset != "pred"]:
+            both = [name for name, subset in named.items() if subset == twice[0]]
             raise UserError(
-                f"dataset.source={shown(folders.tree.source)}: {' and '.join(both)} are both named "
+                f"dataset.source={folders.tree.source}: {' and '.join(both)} are both named "
                 f'as {WORDS[twice[0]]} images: set "dataset.parts={{train: FOLDER, val: FOLDER}}"'
             )
-        paths = {f"{at}{name}/": part for name, part in named.items() if part}
-    inside = {n: part for path, part in paths.items() for n in folders.images if n.startswith(path)}
+        paths = {f"{at}{name}/": subset for name, subset in named.items() if subset}
+    inside = {
+        n: subset for path, subset in paths.items() for n in folders.images if n.startswith(path)
+    }
     return others | inside
 
 
-def _of_table(folders: Folders, config: DatasetConfig) -> Said:
+def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
     files = _Files(folders.images)
     rows = []
     for table, data in _tables(folders.tree, str(config.labels)):
@@ -153,12 +158,12 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
             found = list(rows_of(table, data))
         except Exception as error:  # whatever a damaged file does
             raise UserError(
-                f"dataset.labels={shown(table)} cannot be read ({reason(error)}): it is to be one "
+                f"dataset.labels={table} cannot be read ({reason(error)}): it is to be one "
                 f"of {', '.join(ENDINGS)}"
             ) from error
         rows += [(posixpath.dirname(table), row) for row in found]
     columns = columns_of(rows, config.columns or {}, str(config.labels), files.find)
-    said, lost, group = Said({}), [], config.group
+    said, lost, group = ImageLabels({}), [], config.group
     said.groups = {} if group in columns.names else None
     for folder, row in rows:
         cell = row.get(columns.file, "")
@@ -171,26 +176,23 @@ def _of_table(folders: Folders, config: DatasetConfig) -> Said:
             continue
         if said.classes.setdefault(name, own) != own:
             raise UserError(
-                f"dataset.labels={config.labels}: {shown(name)} is said to be {shown(own)} and "
-                f"{shown(said.classes[name])}: an image has one class"
+                f"dataset.labels={config.labels}: {name} is said to be {own} and "
+                f"{said.classes[name]}: an image has one class"
             )
         if columns.subset is not None:
-            said.parts[name] = part_named(row.get(columns.subset, "")) or "pred"
+            said.subsets[name] = subset_named(row.get(columns.subset, "")) or "pred"
         if said.groups is not None and group is not None:
             said.groups[name] = row.get(columns.names[group], "")
     if len(said.classes) < len(lost):
         raise UserError(
             f"dataset.labels={config.labels} names {len(lost)} files that are not in "
-            f"{shown(config.source)}, the first {shown(lost[0])}, and {len(said.classes)} that are"
+            f"{config.source}, the first {lost[0]}, and {len(said.classes)} that are"
         )
     if lost:
         said.notes.append(
-            f": {len(lost)} files that {shown(config.labels)} names are not there, the first "
-            f"{shown(lost[0])}"
+            f": {len(lost)} files that {config.labels} names are not there, the first {lost[0]}"
         )
-    said.notes.append(
-        f": classes are those of column {shown(columns.title)} in {shown(config.labels)}"
-    )
+    said.notes.append(f": classes are those of column {columns.title} in {config.labels}")
     return said
 
 
@@ -206,7 +208,7 @@ def _tables(tree: FileTree, labels: str) -> Iterator[tuple[str, bytes]]:
         yield Path(labels).name, Path(labels).expanduser().read_bytes()
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"dataset.labels={shown(labels)} is neither a file below {shown(tree.source)} nor one "
+            f"dataset.labels={labels} is neither a file below {tree.source} nor one "
             f"that can be read ({reason(error)})"
         ) from error
 
@@ -244,7 +246,7 @@ class _Files:
             found = near or found
         if len(found) > 1:
             raise UserError(
-                f"{shown(cell)} is the name of {shown(found[0])}{and_more(found)}: leave the "
+                f"{cell} is the name of {found[0]}{and_more(found)}: leave the "
                 "others out, dataset.leave_out=[FOLDER], or write their paths into the table"
             )
         return found[0] if found else None

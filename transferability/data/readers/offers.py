@@ -6,47 +6,50 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from transferability.data.readers.subsets import (
-    HOLDERS,
-    PARTS,
+    NO_CLASSES,
+    SUBSETS,
+    AmbiguousError,
     Folders,
-    Unsure,
-    above_classes,
-    beside_its_part,
+    beside_its_subset,
+    class_root,
     numbered,
-    part_named,
+    subset_named,
 )
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 _OFFERED, _DEEPEST = 3, 4
 
 
 @dataclass(frozen=True)
-class Stated:
+class StatedLayout:
     """What the user says of the folders: see ``DatasetConfig``."""
 
-    parts: dict[str, str] | None = None
+    subsets: dict[str, str] | None = None
     class_level: int | None = None
     leave_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """As on a command line."""
         words = []
-        if self.parts is not None:
-            listed = (f"{p}: {_quoted(self.parts[p])}" for p in PARTS if p in self.parts)
+        if self.subsets is not None:
+            listed = (f"{s}: {_quoted(self.subsets[s])}" for s in SUBSETS if s in self.subsets)
             words.append(f'"dataset.parts={{{", ".join(listed)}}}"')
         if self.leave_out:
             words.append(f'"dataset.leave_out=[{", ".join(map(_quoted, self.leave_out))}]"')
         if self.class_level:
             words.append(f"dataset.class_level={self.class_level}")
-        return shown(" ".join(words))
+        return " ".join(words)
 
 
 def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[\w./-]+", text) else repr(text)
 
 
-def ways(
-    folders: Folders, stated: Stated, error: Unsure, read: Callable[[Folders, Stated], Any]
+def tried_settings(
+    folders: Folders,
+    stated: StatedLayout,
+    error: AmbiguousError,
+    read: Callable[[Folders, StatedLayout], Any],
 ) -> Iterator[str]:
     """Settings under which ``read`` makes a layout of the folders, each with its classes."""
     seen: list[Any] = []
@@ -58,14 +61,16 @@ def ways(
         except UserError:
             continue
         names = sorted(found.train)
-        parts = [found.train, found.val, found.test]
-        if parts in seen or not _may_be_classes(names, candidate):
+        subsets = [found.train, found.val, found.test]
+        if subsets in seen or not _may_be_classes(names, candidate):
             continue
-        seen.append(parts)
+        seen.append(subsets)
         yield f"{candidate} ({classes_named(names)})"
 
 
-def _candidates(folders: Folders, stated: Stated, error: Unsure) -> Iterator[Stated]:
+def _candidates(
+    folders: Folders, stated: StatedLayout, error: AmbiguousError
+) -> Iterator[StatedLayout]:
     """What the user may have meant, the most probable first."""
     levels = [None, *range(1, _DEEPEST + 1)]
     if stated.class_level:
@@ -77,26 +82,26 @@ def _candidates(folders: Folders, stated: Stated, error: Unsure) -> Iterator[Sta
                 leave_out=(*stated.leave_out, error.odd),
                 class_level=level or stated.class_level,
             )
-    parts = error.parts if "train" in error.parts else _parts_by_words(folders)
-    if stated.parts is None and parts:
-        # not levels without parts: they would mix them
-        inner = {part: _only_inside(folders, f"{path}/") for part, path in parts.items()}
-        for some in (parts, inner):
+    subsets = error.subsets if "train" in error.subsets else _subsets_by_words(folders)
+    if stated.subsets is None and subsets:
+        # not levels without subsets: they would mix them
+        inner = {subset: _only_inside(folders, f"{path}/") for subset, path in subsets.items()}
+        for some in (subsets, inner):
             kept = {p: at for p, at in some.items() if len(folders.folders(f"{at}/")) > 1}
             for level in levels:
-                yield replace(stated, parts=some, class_level=level)
-                yield replace(stated, parts=kept, class_level=level)
-    elif not parts:
+                yield replace(stated, subsets=some, class_level=level)
+                yield replace(stated, subsets=kept, class_level=level)
+    elif not subsets:
         for level in levels[1:]:
             yield replace(stated, class_level=level)
-    if stated.parts is None:
-        yield replace(stated, parts={})
+    if stated.subsets is None:
+        yield replace(stated, subsets={})
 
 
-def _parts_by_words(folders: Folders) -> dict[str, str]:
+def _subsets_by_words(folders: Folders) -> dict[str, str]:
     """Part -> its folder where each has one, and the others none or a word for training."""
-    at = above_classes(folders)
-    kinds = {name: part_named(name) for name in folders.folders(at)}
+    at = class_root(folders)
+    kinds = {name: subset_named(name) for name in folders.folders(at)}
     plain = [name for name, kind in kinds.items() if kind in (None, "train")]
     named = [kind for kind in kinds.values() if kind in ("val", "test")]
     if len(plain) != 1 or len(named) != len(kinds) - 1 or len(set(named)) < len(named):
@@ -106,21 +111,21 @@ def _parts_by_words(folders: Folders) -> dict[str, str]:
 
 def _only_inside(folders: Folders, at: str) -> str:
     """The folder in ``at`` that holds all that it holds, however deep."""
-    while not folders.stray(at) and len(folders.folders(at)) == 1:
+    while not folders.direct_images(at) and len(folders.folders(at)) == 1:
         at = f"{at}{folders.folders(at)[0]}/"
     return at.rstrip("/")
 
 
-def _may_be_classes(names: list[str], stated: Stated) -> bool:
+def _may_be_classes(names: list[str], stated: StatedLayout) -> bool:
     """Whether folders of these names are worth offering."""
-    words = sum(part_named(name) is not None for name in names)
+    words = sum(subset_named(name) is not None for name in names)
     return (
         len(names) > 1
         and not numbered(names)
-        and not any(name.casefold() in HOLDERS for name in names)
+        and not any(name.casefold() in NO_CLASSES for name in names)
         and words < 2
         and not (words and stated.class_level)
-        and not beside_its_part(names)
+        and not beside_its_subset(names)
     )
 
 

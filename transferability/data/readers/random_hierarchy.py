@@ -4,7 +4,7 @@ After Cagnetta et al., "How deep neural networks learn compositional data: the r
 model" (Phys. Rev. X 2024). A class expands by one of m rules into 2x2 symbols of the level below,
 each of those into 2x2, and so on; the terminals (level 0) are small Gabor patches and colour blobs.
 Two families of classes share the rules of the lowest ``shared_levels`` levels and have their own
-above: so we know at which level features of one family stop to serve the other.
+above: so we know at which level features of one family stop serving the other.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from transferability.data.config import DatasetConfig, GrammarConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.rng import numpy_rng
 

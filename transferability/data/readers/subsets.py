@@ -8,31 +8,31 @@ from collections import Counter
 from collections.abc import Iterable
 
 from transferability.data.readers.file_tree import FileTree
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 _KINDS = r"(train(?:ing|val)?)|(val(?:id(?:ation)?)?|dev)|(test(?:ing)?)"
 WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|(pred(?:ict(?:ions?)?)?))(?:set)?(?![a-z])")
 _GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
 # Folders that hold images, and what belongs to them, in lower case; no class is called so.
-BELONGINGS = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
-HOLDERS = {"images", "imgs", "jpegimages", *BELONGINGS}
+ACCOMPANYING = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
+NO_CLASSES = {"images", "imgs", "jpegimages", *ACCOMPANYING}
 # the first part of a download, a shard, a fold: not a class
 _NUMBERED = re.compile(
     r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
     re.IGNORECASE,
 )
-PARTS = ("train", "val", "test")  # in the order of the rows of a pack
+SUBSETS = ("train", "val", "test")  # in the order of the rows of a pack
 WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
 
 
-class Unsure(UserError):
-    """Folders of which it cannot be told what they are; ``parts``: those that are known,
+class AmbiguousError(UserError):
+    """Folders of which it cannot be told what they are; ``subsets``: those that are known,
     ``odd``: the name of a folder that may have to be left out.
     """
 
-    def __init__(self, what: str, parts: dict[str, str] | None = None, odd: str | None = None):
+    def __init__(self, what: str, subsets: dict[str, str] | None = None, odd: str | None = None):
         super().__init__(what)
-        self.parts, self.odd = parts or {}, odd
+        self.subsets, self.odd = subsets or {}, odd
 
 
 class Folders:
@@ -61,7 +61,7 @@ class Folders:
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
 
-    def stray(self, at: str) -> list[str]:
+    def direct_images(self, at: str) -> list[str]:
         """The images right in a folder."""
         return self.own.get(at, [])
 
@@ -69,7 +69,7 @@ class Folders:
         """Images by the name of the folder that they lie in, the ``level``-th below ``at``.
 
         Raises:
-            Unsure: an image lies in none.
+            AmbiguousError: an image lies in none.
             UserError: a folder has no images.
         """
         tree, out = self.tree, dict[str, list[str]]()
@@ -78,7 +78,7 @@ class Folders:
                 above = name.removeprefix(at).split("/")[:-1]
                 if len(above) < level:
                     of = f" (dataset.class_level={level})" if level > 1 else ""
-                    raise Unsure(f"{name} lies outside a class folder{of}")
+                    raise AmbiguousError(f"{name} lies outside a class folder{of}")
                 out.setdefault(above[level - 1], []).append(name)
         for folder in tree.folders:
             names = folder.removeprefix(at).split("/")
@@ -90,22 +90,22 @@ class Folders:
             ):
                 files = [n for n in tree.names if n.startswith(f"{folder}/")]
                 what = (
-                    f"its {len(files)} files are none, the first is {shown(files[0])}"
+                    f"its {len(files)} files are none, the first is {files[0]}"
                     if files
                     else "it is empty"
                 )
                 raise UserError(
-                    f"class {shown(names[-1])} has no images ({shown(tree.source / folder)}: "
+                    f"class {names[-1]} has no images ({tree.source / folder}: "
                     f"{what}): add some, or take the folder away"
                 )
         return out
 
 
-def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
-    """Of folders side by side those that are named as parts -> train | val | test | pred.
+def _named_as_subsets(names: Iterable[str]) -> dict[str, str]:
+    """Of folders side by side those that are named as subsets -> train | val | test | pred.
 
     They are the word itself, or the word with what it has before and after it in common with
-    another part's; beside such folders also a "pred" with anything before or after it.
+    another subset's; beside such folders also a "pred" with anything before or after it.
     """
     found = {}
     for name in names:
@@ -122,64 +122,72 @@ def _named_as_parts(names: Iterable[str]) -> dict[str, str]:
     return sure | {name: kind for name, (_, kind) in found.items() if sure and kind == "pred"}
 
 
-def found_parts(folders: Folders) -> dict[str, str]:
+def found_subsets(folders: Folders) -> dict[str, str]:
     """Part -> its folder, by the names of folders; none if they are classes.
 
     Raises:
-        UserError: folders are named as parts, but not so that it can be told which is which.
+        UserError: folders are named as subsets, but not so that it can be told which is which.
     """
-    named = {at: parts for at in folders.below if (parts := _named_as_parts(folders.folders(at)))}
+    named = {
+        at: subsets for at in folders.below if (subsets := _named_as_subsets(folders.folders(at)))
+    }
 
-    def has_parts(at: str) -> bool:
+    def has_subsets(at: str) -> bool:
         """Whether it is more than one nested folder of a class that happens to be called so."""
-        trains = [f"{at}{name}/" for name, part in named[at].items() if part == "train"]
-        return len(named[at]) > 1 or any(not folders.stray(train) for train in trains)
+        trains = [f"{at}{name}/" for name, subset in named[at].items() if subset == "train"]
+        return len(named[at]) > 1 or any(not folders.direct_images(train) for train in trains)
 
-    roots = sorted((at for at in named if has_parts(at)), key=lambda at: (at.count("/"), at))
-    top = above_classes(folders)
+    roots = sorted((at for at in named if has_subsets(at)), key=lambda at: (at.count("/"), at))
+    top = class_root(folders)
     if not roots:
         if one := named.get(top, {}):
             (name,) = one
             # of classes of vehicles one is called train
             if one[name] != "train" or len(folders.folders(top)) < 3:
                 what = (
-                    f"{top}{name}/ is named as a part of a dataset, "
+                    f"{top}{name}/ is named as a subset of a dataset, "
                     "and is none beside class folders"
                 )
-                raise Unsure(what, odd=name)
+                raise AmbiguousError(what, odd=name)
         return {}
     root = roots[0]
     if len(roots) > 1 and roots[1].count("/") == root.count("/"):
         both = " and ".join(f"{at}{next(iter(named[at]))}/" for at in roots[:2])
-        raise Unsure(f"{both} are parts inside other folders; put the parts above the classes")
+        raise AmbiguousError(
+            f"{both} are subsets inside other folders; put the subsets above the classes"
+        )
     return _checked(folders, root, named[root])
 
 
 def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, str]:
     """Part -> its folder in ``root``, if each is there once and nothing else is."""
-    paths = {part: f"{root}{name}" for name, part in named.items()}
-    stated = {part: path for part, path in paths.items() if part != "pred"}
-    if twice := [part for part, count in Counter(named.values()).items() if count > 1]:
-        both = " and ".join(f"{root}{name}/" for name, part in named.items() if part == twice[0])
-        raise Unsure(f"{both} are both named as {WORDS[twice[0]]} images", stated)
+    paths = {subset: f"{root}{name}" for name, subset in named.items()}
+    stated = {subset: path for subset, path in paths.items() if subset != "pred"}
+    if twice := [subset for subset, count in Counter(named.values()).items() if count > 1]:
+        both = " and ".join(
+            f"{root}{name}/" for name, subset in named.items() if subset == twice[0]
+        )
+        raise AmbiguousError(f"{both} are both named as {WORDS[twice[0]]} images", stated)
     inside = tuple(f"{path}/" for path in paths.values())
     if outside := [name for name in folders.images if not name.startswith(inside)]:
         above = root if outside[0].startswith(root) else ""
         beside = above + "".join(outside[0].removeprefix(above).partition("/")[:2])
         what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
-        raise Unsure(what, stated, posixpath.basename(beside.rstrip("/")))
+        raise AmbiguousError(what, stated, posixpath.basename(beside.rstrip("/")))
     if "train" not in paths:
-        raise Unsure(f"{', '.join(inside)} are named as parts, but there is no train/", stated)
-    if stray := folders.stray(f"{paths['train']}/"):
-        raise Unsure(f"{stray[0]} lies outside a class folder", stated)
-    return {part: _inner(folders, f"{path}/") for part, path in paths.items()}
+        raise AmbiguousError(
+            f"{', '.join(inside)} are named as subsets, but there is no train/", stated
+        )
+    if stray := folders.direct_images(f"{paths['train']}/"):
+        raise AmbiguousError(f"{stray[0]} lies outside a class folder", stated)
+    return {subset: _inner(folders, f"{path}/") for subset, path in paths.items()}
 
 
 def _inner(folders: Folders, at: str) -> str:
     """``at``, or the folder in it that is all it holds and has its name once more."""
     below = folders.folders(at)
     if (
-        folders.stray(at)
+        folders.direct_images(at)
         or len(below) != 1
         or below[0].casefold() != posixpath.basename(at[:-1]).casefold()
     ):
@@ -187,27 +195,29 @@ def _inner(folders: Folders, at: str) -> str:
     return _inner(folders, f"{at}{below[0]}/")
 
 
-def stated_parts(folders: Folders, parts: dict[str, str]) -> dict[str, str]:
+def stated_subsets(folders: Folders, subsets: dict[str, str]) -> dict[str, str]:
     """Part -> its folder, as the user says."""
-    paths = {part: f"{posixpath.normpath(folder)}/" for part, folder in parts.items()}
-    for part, path in paths.items():
+    paths = {subset: f"{posixpath.normpath(folder)}/" for subset, folder in subsets.items()}
+    for subset, path in paths.items():
         if path not in folders.below and path not in folders.own:
             raise UserError(
-                f"dataset.parts: {part}: {shown(parts[part])} is no folder with images in it"
+                f"dataset.parts: {subset}: {subsets[subset]} is no folder with images in it"
             )
-        if other := next((p for p, at in paths.items() if p != part and at.startswith(path)), None):
-            raise UserError(f"dataset.parts: the folder of {other} lies in that of {part}")
+        if other := next(
+            (p for p, at in paths.items() if p != subset and at.startswith(path)), None
+        ):
+            raise UserError(f"dataset.parts: the folder of {other} lies in that of {subset}")
     return paths
 
 
-def above_classes(folders: Folders) -> str:
+def class_root(folders: Folders) -> str:
     """The folder whose folders are the classes: one that wraps them all,
     as most zip files have, is no class.
     """
     at = ""
-    while not folders.stray(at) and len(folders.folders(at)) == 1:
+    while not folders.direct_images(at) and len(folders.folders(at)) == 1:
         below = f"{at}{folders.folders(at)[0]}/"
-        if folders.stray(below) and not folders.folders(below):
+        if folders.direct_images(below) and not folders.folders(below):
             break  # the only class
         at = below
     return at
@@ -218,13 +228,13 @@ def split_files(tree: FileTree) -> list[str]:
 
     def lists(name: str) -> bool:
         base, ending = posixpath.splitext(posixpath.basename(name))
-        word = part_named(base) in PARTS or "split" in base.casefold()
+        word = subset_named(base) in SUBSETS or "split" in base.casefold()
         return word and ending.lower() in (".csv", ".json", ".mat", ".txt")
 
     return [name for name in tree.names if lists(name)]
 
 
-def part_named(name: str) -> str | None:
+def subset_named(name: str) -> str | None:
     """train, val, test or pred where a name has one such word, whatever else it has."""
     words = list(WORD.finditer(_spelled(name)))
     return list(WORDS)[(words[0].lastindex or 0) - 1] if len(words) == 1 else None
@@ -234,8 +244,8 @@ def _spelled(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
 
 
-def beside_its_part(names: Iterable[str]) -> bool:
-    """Whether a name is another's and the word for a part: rps and rps-test-set."""
+def beside_its_subset(names: Iterable[str]) -> bool:
+    """Whether a name is another's and the word for a subset: rps and rps-test-set."""
     words = {name: WORD.search(name.casefold()) for name in names}
     rests = {re.sub(r"[-_ .]+$", "", name[: word.start()]) for name, word in words.items() if word}
     return not rests.isdisjoint(words)

@@ -27,7 +27,7 @@ _NAMED = re.compile("label|class|categor|annotation|metadata|truth")
 Row = dict[Any, str]  # column -> text
 
 
-def contradicting(tree: FileTree, classes: dict[str, list[str]]) -> str | None:
+def contradicting_table(tree: FileTree, classes: dict[str, list[str]]) -> str | None:
     """The first table outside of the class folders that names most images, and in no column says
     for them what their folders say; None where there is none.
     """
@@ -41,7 +41,7 @@ def contradicting(tree: FileTree, classes: dict[str, list[str]]) -> str | None:
     return None
 
 
-def beside(tree: FileTree) -> str | None:
+def label_table(tree: FileTree) -> str | None:
     """The table that may say what the images of a tree show: the first that names most of them,
     else one that is named so; None where there is none.
     """
@@ -50,10 +50,10 @@ def beside(tree: FileTree) -> str | None:
         for name in tree.names
         if name.lower().endswith(ENDINGS) and _NAMED.search(posixpath.basename(name).casefold())
     )
-    return next(naming(tree), next(named, None))
+    return next(tables_naming_images(tree), next(named, None))
 
 
-def naming(tree: FileTree) -> Iterator[str]:
+def tables_naming_images(tree: FileTree) -> Iterator[str]:
     """The tables that name most of the images of their folder, and say something of them."""
 
     @cache

@@ -9,11 +9,11 @@ import posixpath
 import re
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, file_item
 from transferability.data.readers.file_tree import FileTree, require_images
 from transferability.data.readers.imagenet import imagenet_groups
-from transferability.errors import UserError, shown
+from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
@@ -38,9 +38,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     listed_val = _val(tree, f"{root}val/")
     for name, wnid in listed + listed_val:
         if wnid not in index:
-            raise UserError(
-                f"{shown(tree.source / name)}: its class {shown(wnid)} is not in wnids.txt"
-            )
+            raise UserError(f"{tree.source / name}: its class {wnid} is not in wnids.txt")
     train, val = (
         [file_item(tree, config, index[wnid], name) for name, wnid in subset]
         for subset in (listed, listed_val)
@@ -66,8 +64,6 @@ def _val(tree: FileTree, under: str) -> list[tuple[str, str]]:
         return sorted(sorted_to.items(), key=lambda pair: (number[pair[0]], pair[0]))
     lines = [line.split("\t") for line in tree.text(listed).splitlines() if line.strip()]
     if bad := next((line for line in lines if len(line) < 2), None):
-        raise UserError(
-            f"{shown(tree.source / listed)}: {shown(bad[0])!r} is not `IMAGE tab WNID ...`"
-        )
+        raise UserError(f"{tree.source / listed}: {bad[0]!r} is not `IMAGE tab WNID ...`")
     place = {posixpath.basename(n): n for n in sorted_to}
     return [(place.get(name, f"{under}images/{name}"), wnid) for name, wnid, *_ in lines]

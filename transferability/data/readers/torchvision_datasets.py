@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transferability.data.config import DatasetConfig
-from transferability.data.packed import ClassInfo
+from transferability.data.description import ClassInfo
 from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.holdout import with_validation
 from transferability.errors import UserError, did_you_mean, reason, shown
@@ -43,14 +43,16 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     """
     if config.name not in KNOWN:
         raise UserError(
-            f"dataset.name={shown(config.name)} is none of torchvision's datasets for "
+            f"dataset.name={config.name} is none of torchvision's datasets for "
             f"classification with one label an image ({', '.join(sorted(KNOWN))})"
             f"{did_you_mean(config.name, KNOWN)}"
         )
-    parts = {part: _opened(config, settings) for part, settings in KNOWN[config.name].items()}
-    labels = {part: _labels(data) for part, data in parts.items()}
-    names = _class_names(parts["train"], 1 + max(max(own) for own in labels.values()))
-    items = {part: _items(config, part, data, labels[part]) for part, data in parts.items()}
+    subsets = {subset: _opened(config, settings) for subset, settings in KNOWN[config.name].items()}
+    labels = {subset: _labels(data) for subset, data in subsets.items()}
+    names = _class_names(subsets["train"], 1 + max(max(own) for own in labels.values()))
+    items = {
+        subset: _items(config, subset, data, labels[subset]) for subset, data in subsets.items()
+    }
     classes = [ClassInfo(name) for name in names]
     source = RawDataset(classes, items["train"], items.get("val", []), items.get("test", []))
     return source if "val" in items else with_validation(source, config)
@@ -70,7 +72,7 @@ def _opened(config: DatasetConfig, settings: dict[str, Any]) -> Any:
         raise UserError(f"{config.name} needs more than torchvision: {reason(error)}") from error
     except Exception as error:
         raise UserError(
-            f"{config.name} is not in dataset.source={shown(config.source)} and cannot be "
+            f"{config.name} is not in dataset.source={config.source} and cannot be "
             f"downloaded ({reason(error)}): put torchvision's files there"
         ) from error
 
@@ -93,7 +95,7 @@ def _class_names(data: Any, count: int) -> Sequence[str]:
     return [f"{label:0{len(str(count - 1))}d}" for label in range(count)]
 
 
-def _items(config: DatasetConfig, part: str, data: Any, labels: list[int]) -> list[Sample]:
+def _items(config: DatasetConfig, subset: str, data: Any, labels: list[int]) -> list[Sample]:
     """Files where there are such, else the pictures that torchvision gives."""
     paths = next(
         (
@@ -105,7 +107,7 @@ def _items(config: DatasetConfig, part: str, data: Any, labels: list[int]) -> li
     )
     if paths is None:
         return [
-            Sample(label, posixpath.join(config.name, part, str(i)), partial(_pixels, data, i))
+            Sample(label, posixpath.join(config.name, subset, str(i)), partial(_pixels, data, i))
             for i, label in enumerate(labels)
         ]
     files = [Path(path) for path in paths]

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.errors import UserError, reason
-from transferability.networks.config import ZooNetworkConfig
 from transferability.networks.conv2d import Conv2d
 from transferability.networks.modules import BatchNorm, Dropout
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.partition import LayerSpec, PartitionedLayer, partition
 from transferability.rng import derive_seed
 
@@ -27,7 +27,7 @@ def make_layers(config: ZooNetworkConfig) -> list[PartitionedLayer]:
     """Raises:
     UserError: the installed library has other layers than those of the plan.
     """
-    if config.plan and config.plan != lines(config.layer_plans()):
+    if config.plan and config.plan != parameter_names(config.layer_plans()):
         raise UserError(
             f"network.model={config.model} has other layers in the installed {config.kind} than "
             "when its plan was made: install that version (provenance.json names it)"
@@ -76,24 +76,24 @@ def _replace_dropout(name: str, module: Any) -> nn.Module | None:
         )
     if type(module) in DROPOUTS:
         return Dropout(module.p, name, DROPOUTS[type(module)])
-    if _is(module, "torchvision", "StochasticDepth"):
+    if _is_class(module, "torchvision", "StochasticDepth"):
         return Dropout(module.p, name, 1 if module.mode == "row" else 0)
-    if _is(module, "timm", "DropPath"):
+    if _is_class(module, "timm", "DropPath"):
         return Dropout(module.drop_prob, name, 1)
     return None
 
 
-def _is(module: nn.Module, library: str, name: str) -> bool:
+def _is_class(module: nn.Module, library: str, name: str) -> bool:
     return type(module).__name__ == name and type(module).__module__.startswith(f"{library}.")
 
 
-def lines(plans: list[LayerSpec]) -> tuple[str, ...]:
+def parameter_names(plans: list[LayerSpec]) -> tuple[str, ...]:
     """The names of the parameters of each layer, a line a layer."""
     return tuple(" ".join(layer.parameters) for layer in plans)
 
 
 @lru_cache(maxsize=8)
-def _built(config: ZooNetworkConfig) -> nn.Module:
+def _instance(config: ZooNetworkConfig) -> nn.Module:
     """An instance that nobody trains: what its kind and shapes are."""
     with torch.random.fork_rng(devices=[]):
         return build_reproducible(config)
@@ -101,13 +101,13 @@ def _built(config: ZooNetworkConfig) -> nn.Module:
 
 def has_batch_norm(config: ZooNetworkConfig) -> bool:
     """Whether a layer has BatchNorm."""
-    return any(isinstance(module, BatchNorm) for module in _built(config).modules())
+    return any(isinstance(module, BatchNorm) for module in _instance(config).modules())
 
 
 @lru_cache(maxsize=64)
 def plans(config: ZooNetworkConfig) -> list[LayerSpec]:
     try:
-        return partition(_built(config), config.input_size)
+        return partition(_instance(config), config.input_size)
     except UserError as error:
         raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
     except SIZES as error:  # of the library, or of torch
@@ -131,12 +131,12 @@ def verify(config: ZooNetworkConfig) -> None:
         for mode, batch in ((True, 2), (False, 3)):
             x = torch.randn(batch, 3, config.input_size, config.input_size)
             state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            whole = _passed(model.train(mode), model, x)
+            whole = _forward_backward(model.train(mode), model, x)
             model.load_state_dict(state)
             model.zero_grad(set_to_none=True)
             for layer in layers:
                 layer.train(mode)
-            chopped = _passed(_one_after_the_other(config, layers), model, x)
+            chopped = _forward_backward(_one_after_the_other(config, layers), model, x)
             model.load_state_dict(state)
             model.zero_grad(set_to_none=True)
             if wrong := [name for name in whole if not torch.equal(whole[name], chopped[name])]:
@@ -171,7 +171,9 @@ def _one_after_the_other(
     return run
 
 
-def _passed(function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def _forward_backward(
+    function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor
+) -> dict[str, Tensor]:
     """The output, and every gradient and buffer after a forward and backward pass."""
     logits = function(x)
     F.cross_entropy(logits, torch.arange(len(x)) % logits.shape[1]).backward()

@@ -18,6 +18,7 @@ that has such places can be chopped:
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
@@ -103,10 +104,6 @@ def _parameters(root: nn.Module, piece: list[Node]) -> list[str]:
     return found
 
 
-def _shared(a: list[str], b: list[str]) -> int:
-    return len(common_path([".".join([*a, ""]), ".".join([*b, ""])]))
-
-
 def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
     """Whether a piece has a weight: a parameter of two or more dimensions of a module that
     computes with it.
@@ -129,21 +126,18 @@ def _layers(root: SingleInput, flow: DataFlow) -> list[list[Node]]:
         if weighty[k]:
             layers.append(waiting + piece)
             waiting, below = [], paths[k]
-        elif (
-            not layers
-            or waiting
-            or (
-                paths[k]
-                and above is not None
-                and _shared(paths[k], above) > _shared(paths[k], below)
-            )
-        ):
+        elif not layers or waiting or _is_nearer(paths[k], above or [], below):
             waiting += piece
         else:
             layers[-1] += piece
     if layers:
         layers[-1] += waiting
     return layers
+
+
+def _is_nearer(path: list[str], above: list[str], below: list[str]) -> bool:
+    """Whether a module path has more in common with that of the layer above."""
+    return len(_common([path, above])) > len(_common([path, below]))
 
 
 @dataclass(frozen=True)
@@ -285,9 +279,10 @@ def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
 
 def common_path(names: list[str]) -> list[str]:
     """The modules that all of these parameters are in."""
-    paths, common = [name.split(".")[:-1] for name in names], []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return common
+    return _common([name.split(".")[:-1] for name in names])
+
+
+def _common(paths: list[list[str]]) -> list[str]:
+    """What all of them begin with."""
+    together = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return [parts[0] for parts in together]

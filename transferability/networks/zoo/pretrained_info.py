@@ -1,4 +1,4 @@
-"""What is known about weights that were trained elsewhere, beside their values."""
+"""What is known about pretrained weights in addition to their values."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transferability.errors import UserError, and_more, reason, shown
-from transferability.fingerprint import COSMETIC, omit_at
-from transferability.networks.config import NetworkConfig, ZooNetworkConfig
+from transferability.errors import UserError, and_more, reason
+from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at
+from transferability.networks.config import NetworkConfig
+from transferability.networks.zoo.config import ZooNetworkConfig
 
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of weights
 LEAST = 1e-3  # of a standard deviation
@@ -47,10 +48,7 @@ class PretrainedInfo:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Lists, as JSON has them, become tuples."""
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        lists_to_tuples(self)
 
     def lines(self) -> list[str]:
         """For a plan or report."""
@@ -71,7 +69,7 @@ class PretrainedInfo:
 
 @dataclass(frozen=True)
 class PretrainedBase:
-    """The base network A whose weights are given: what it is, without its tensors.
+    """A pretrained base network A: what it is, without its tensors.
 
     Attributes:
         weights: the file, or the library's name for them.
@@ -95,7 +93,7 @@ class PretrainedBase:
         return [f"Base A is given: {name} ({what})", *self.facts.lines()]
 
     def adapted(self, network: NetworkConfig) -> NetworkConfig:
-        """``network`` with the input that layer 1 of the given base was trained on."""
+        """``network`` with the input that layer 1 of the pretrained base was trained on."""
         keys = ("channel_mean", "channel_std", "input_scale")
         return replace(network, **{key: getattr(self.network, key) for key in keys})
 
@@ -109,7 +107,7 @@ def described_beside(path: Path, header: Mapping[str, str], model: str) -> Pretr
     """
     own = {key: _json(text) for key, text in header.items()}
     beside = {
-        name: _json((path.parent / name).read_text("utf-8", errors="replace"))
+        name: _json((path.parent / name).read_text(encoding="utf-8", errors="replace"))
         for name in ("config.json", "preprocessor_config.json")
         if (path.parent / name).is_file()
     }
@@ -177,7 +175,7 @@ def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple
     if three and all(isinstance(v, (int, float)) and low <= v / scale <= 1 for v in values):
         return tuple(v / scale for v in values)
     raise UserError(
-        f"{where} says {shown(values)}, which is no mean or standard deviation of three channels "
+        f"{where} says {values}, which is no mean or standard deviation of three channels "
         "from 0 to 1: set network.channel_mean and network.channel_std"
     )
 

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from transferability.errors import UserError
-from transferability.networks.config import ZooNetworkConfig
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading
 
 if TYPE_CHECKING:

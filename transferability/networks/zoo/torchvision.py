@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from transferability.networks.config import ZooNetworkConfig
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading
 
 if TYPE_CHECKING:

@@ -1,0 +1,111 @@
+"""What ``dataset.json`` says of a packed dataset, and what two packs have to have in common."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transferability.data.config import DatasetConfig
+from transferability.errors import UserError
+from transferability.fingerprint import to_dict
+
+FORMAT = 1
+# settings that do not change what an image is
+LOCATION_FIELDS = {
+    *("folder", "source", "parts", "class_level", "leave_out", "val_labels", "on_error"),
+}
+_KEYS = {
+    "name": str,
+    "settings": dict,
+    "image_size": int,
+    "n_train": int,
+    "n_val": int,
+    "classes": list,
+    "skipped": dict,
+    "checksum": str,
+}
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class of a dataset; its index is its position in sorted order of wnid (or name)."""
+
+    name: str
+    wnid: str | None = None
+    group: str | None = None  # natural | man-made, where known
+
+
+def settings_of(config: DatasetConfig) -> dict[str, Any]:
+    """The settings that the images of a pack depend on."""
+    left_out = LOCATION_FIELDS | ({"jpeg_quality"} if config.encoding == "raw" else set())
+    return {k: v for k, v in to_dict(config).items() if k not in left_out}
+
+
+def same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two descriptions name one folder or file, however they spell it;
+    one that names none fits any.
+    """
+    names = [found for what in (first, second) if (found := what.get("source"))]
+    return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
+
+
+def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
+    """What the settings of a pack say that its pixels went through; None: nothing, they are raw.
+
+    Raises:
+        UserError: it is no encoding that there is.
+    """
+    kind, quality = settings.get("encoding", "raw"), settings.get("jpeg_quality")
+    if kind == "raw":
+        return None
+    if kind != "jpeg" or type(quality) is not int:
+        raise damaged(folder, f"dataset.json is damaged (encoding {kind}, jpeg_quality {quality})")
+    return f"jpeg q{quality} 4:4:4"
+
+
+def read_description(folder: Path) -> tuple[dict[str, Any], list[ClassInfo]]:
+    """dataset.json, with every key that is used and of the right type; and its classes.
+
+    Raises:
+        UserError: it is damaged, or of another format.
+    """
+    try:
+        meta = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError("not a description of a dataset")
+        if (found := meta.get("format")) != FORMAT:
+            raise damaged(folder, f"dataset.json has format {found!r}, this program reads {FORMAT}")
+        if missing := [key for key in _KEYS if key not in meta]:
+            raise damaged(folder, f"dataset.json lacks {', '.join(missing)}")
+        return meta, _checked(meta)
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(folder, f"dataset.json is damaged ({error})") from error
+
+
+def _checked(meta: dict[str, Any]) -> list[ClassInfo]:
+    """The classes of a description that has every key.
+
+    Raises:
+        ValueError: a value is not what it has to be.
+    """
+    for key, kind in _KEYS.items():
+        if type(meta[key]) is not kind:
+            raise ValueError(f"{key} is not a {kind.__name__}")
+    if min(meta["n_train"], meta["n_val"], meta["image_size"]) < 1:
+        raise ValueError("n_train, n_val and image_size are numbers above 0")
+    if type(meta.get("n_test", 1)) is not int or meta.get("n_test", 1) < 1:
+        raise ValueError("n_test is a number above 0, or absent")
+    if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
+        raise ValueError(f"name {meta['name']} is no name of a folder")
+    try:
+        classes = [ClassInfo(**values) for values in meta["classes"]]
+    except TypeError as error:
+        raise ValueError(f"classes: {error}") from error
+    if not all(isinstance(c.name, str) for c in classes):
+        raise ValueError("classes: a name is no text")
+    return classes
+
+
+def damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"{folder}: {what}; delete the folder and pack again")
