@@ -29,11 +29,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) --editable '.[dev]'
 	@touch $(READY)
 
-demo: setup ## train the whole study on the embedded images (minutes on two cores), draw its figures, write its report
+demo: setup ## train the whole study on synthetic images (minutes on two cores), draw its figures, write its report
 	$(RUN) experiments.run $(STUDY)
 	@$(MAKE) --no-print-directory figures report OUT="$(OUT)"
 
-tour: setup ## open the notebook docs/tour.ipynb in a browser: what one can look at after make demo
+tour: setup ## open the notebook docs/tour.ipynb in a browser: a look inside the networks of make demo
 	@$(PIP) --editable '.[notebook]'
 	$(VENV)/bin/jupyter lab --notebook-dir=. docs/tour.ipynb
 
@@ -41,7 +41,7 @@ MINUTES = 10
 ADVISED = $(if $(SOURCE),"source=$(SOURCE)") $(if $(WEIGHTS),"weights=$(WEIGHTS)") minutes=$(MINUTES) $(OVERRIDES)
 
 # Ctrl-C ends it with the best answer so far, and is no error
-advice: setup ## what to do with your images (SOURCE=PATH) and a pretrained network (WEIGHTS=FILE) in MINUTES=10: a page, better until the time is up
+advice: setup ## how to use a pretrained network (WEIGHTS=FILE) for your images (SOURCE=PATH) in MINUTES=10: a page that improves until the time is up
 	@trap : INT; $(RUN) experiments.advise $(ADVISED) || test $$? -eq 130
 
 TESTS = $(RUN) pytest -n 2 --dist worksteal
@@ -55,19 +55,20 @@ test-slow: setup ## run the tests that make test leaves out
 test-all: setup ## run every test, those of any input with four times as many examples
 	$(TESTS) --hypothesis-profile ci
 
-lint: setup ## check the style of the code, its types, and that its packages import one way
+lint: setup ## check the style of code and prose, its types, and that its packages import one way
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(RUN) tests.words
 
 plan: setup ## what the study would train, skip and resume, and how long it takes
 	@$(RUN) experiments.run mode=plan $(STUDY)
 
-status: setup ## what the run store holds: finished, running, half-done
+status: setup ## what the run store holds: finished, running, interrupted
 	@$(RUN) experiments.status $(STUDY)
 
-sweep: setup ## train the study as jobs: LAUNCHER=joblib (processes, a GPU each), slurm, or your own (docs/cluster.md)
+sweep: setup ## train the study as jobs: LAUNCHER=joblib (processes, one GPU each), slurm, or your own (docs/cluster.md)
 	@$(RUN) experiments.sweep hydra/launcher=$(LAUNCHER) $(STUDY)
 
 collect: setup ## collect the study's results from the run store into tables in the folder OUT
@@ -83,17 +84,17 @@ report: collect ## collect, and write OUT/report.html: figures, claims and numbe
 watch: setup ## while the study trains: write OUT/report.html again and again, until nothing is missing (Ctrl-C ends it)
 	@trap : INT; $(RUN) analysis.watch $(STUDY) "out='$(OUT)'" || test $$? -eq 130
 
-question: collect ## collect a small study (OVERRIDES=study=random-filters), and draw its one figure into OUT
+question: collect ## collect an ablation (OVERRIDES=study=random-filters), and draw its figure into OUT
 	@$(RUN) analysis.questions "$(OUT)"
 
 CALIBRATION = experiment=calibration dataset.grammar.shared_levels=1,2,3 dataset.grammar.seed=0,1,2 $(OVERRIDES)
 
-calibration: setup ## train and draw the calibration on embedded images, where the truth is known: 270 networks, 2 hours
+calibration: setup ## train and draw the calibration on synthetic images, where the truth is known: 270 networks, 2 hours
 	@$(RUN) experiments.run -m $(CALIBRATION)
 	@$(RUN) analysis.collect -m $(CALIBRATION) 'out=figures/calibration/$${dataset.name}'
 	@$(RUN) analysis.calibration figures/calibration
 
-paper-figures: setup ## the original's figures, tables and report from its published numbers, without training
+paper-figures: setup ## the paper's figures, tables and report from its published numbers, without training
 	@$(RUN) analysis.paper figures/paper
 	@$(RUN) analysis.figures figures/paper
 	@$(RUN) analysis.report figures/paper
@@ -118,7 +119,7 @@ bench: setup ## lockstep against one network at a time and against plain scripts
 	$(RUN) experiments.benchmarks.lockstep $(OVERRIDES)
 	$(RUN) experiments.benchmarks.library $(OVERRIDES)
 
-bench-gpu: setup ## CaffeNet on a GPU: correctness, speed against its limits and a plain script, hours of the original's study
+bench-gpu: setup ## CaffeNet on a GPU: correctness, speed against its limits and a plain script, hours of the paper's study
 	@$(RUN) experiments.benchmarks.gpu network=caffenet recipe=paper recipe.precision=bf16 $(OVERRIDES)
 
 bench-ingest: setup ## packing and reading images of ImageNet's size, beside what a cohort consumes

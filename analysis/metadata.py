@@ -13,7 +13,13 @@ from transferability.data.packed import PackedDataset
 from transferability.networks.sequential import profile_layers
 from transferability.study.spec import RunSpec, pretrained_base_of
 from transferability.tasks import wordnet
-from transferability.tasks.splits import DISTANCE, NATURAL_MANMADE, split_kind, tasks_of
+from transferability.tasks.splits import (
+    DISTANCE,
+    NATURAL_MANMADE,
+    split_kind,
+    split_rule,
+    tasks_of,
+)
 
 
 def task_distance(dataset: PackedDataset, a: Sequence[int], b: Sequence[int]) -> float:
@@ -72,6 +78,17 @@ def _grammar(dataset: PackedDataset) -> dict[str, Any]:
     return {"grammar": grammar} if grammar else {}
 
 
+def _tasks(specs: list[RunSpec], dataset: PackedDataset) -> dict[str, dict[str, Any]]:
+    """Of each split the rule that it follows, and the names of the classes of its tasks."""
+    found: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        tasks = found.setdefault(
+            spec.split, {"rule": split_rule(spec.split, len(dataset.classes)), "classes": {}}
+        )
+        tasks["classes"][spec.cell.target] = [dataset.classes[i].name for i in spec.classes]
+    return found
+
+
 def study_metadata(
     specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset
 ) -> dict[str, Any]:
@@ -82,6 +99,8 @@ def study_metadata(
     usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
     last = [spec for spec in whole if spec.recipe == usual][-1]
     network, recipe = asdict(last.network) | {"layers": last.network.n_layers}, asdict(last.recipe)
+    if len({spec.network.n_outputs for spec in whole if spec.recipe == usual}) > 1:
+        network["outputs"] = "one per class of the task"
     own: dict[str, Any] = {}
     if any(split_kind(spec.split) == DISTANCE for spec in specs):
         own["distances"] = split_distances(dataset)
@@ -102,6 +121,7 @@ def study_metadata(
         "statistic": "top1",
         "statistic_label": "top-1 on all validation images of the task at the end of training",
         "dataset": _images(dataset) | encoding | _grammar(dataset),
+        "tasks": _tasks(specs, dataset),
         "network": network,
         **own,
         "recipe": recipe,

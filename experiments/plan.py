@@ -7,10 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from transferability.data.description import ClassInfo
+from transferability.data.packed import PackedDataset
 from transferability.runs.store import Store
 from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
+from transferability.tasks.splits import split_rule
 
+LISTED = 100  # classes of a task that a plan lists
 STATES = ("done", "training", "failed", "partial", "missing")
 
 
@@ -60,6 +63,17 @@ def print_plan(
     if not left:
         print("\nNothing to train: every network is finished.")
     return left
+
+
+def print_tasks(specs: list[RunSpec], dataset: PackedDataset | UnpackedImagenet) -> None:
+    """Print the rule of each split, and the classes of its tasks."""
+    for split in dict.fromkeys(s.split for s in specs):
+        print(f"\n{split}: {split_rule(split, len(dataset.classes))}")
+        tasks = {s.cell.target: s.classes for s in with_bases(specs) if s.split == split}
+        for task, classes in sorted(tasks.items()):
+            names = [dataset.classes[i].name for i in classes]
+            more = " ..., all in about.json" if len(names) > LISTED else ""
+            print(f"  {task}, {len(names)} classes: {', '.join(names[:LISTED])}{more}")
 
 
 def print_states(

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import JOB
-from experiments.plan import UnpackedImagenet, print_plan
+from experiments.plan import UnpackedImagenet, print_plan, print_tasks
 from transferability.data.mirrors import warn_of_mirrored
 from transferability.data.packed import PackedDataset, dataset_of
 from transferability.runs.store import Store
@@ -89,6 +89,7 @@ def plan(
 ) -> None:
     """Print what there is to train; torch is imported where that is anything."""
     left = print_plan(specs, study, store)
+    print_tasks(specs, dataset)
     if not left:
         return
     from experiments.cost import Cost, print_cost

@@ -20,7 +20,7 @@ from transferability.study.config import load
 ROOT = CONF.parent
 TOUR = ROOT / "docs/tour.ipynb"
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md"), TOUR]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md"), TOUR]
 )
 
 
@@ -95,19 +95,46 @@ def test_the_notebook_is_stored_as_written_not_as_run():
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_each_page_of_results_shows_one_picture_and_no_other_is_committed():
+def test_pages_of_results_show_every_committed_figure_and_no_other_is_committed():
     """The others, and the reports, are rebuilt: ``make results``."""
     listed = subprocess.run(
         ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True
     )
     if listed.returncode:
         pytest.skip("not a checkout")
-    shown = set()
+    shown = []
     for page in ROOT.glob("results/**/README.md"):
-        (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
-        shown.add(str((page.parent / picture).relative_to(ROOT)))
+        figures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())
+        assert figures, f"{page} shows none"
+        if page.parent.name != "results":  # whose figure is that of a study
+            shown += [str((page.parent / figure).resolve().relative_to(ROOT)) for figure in figures]
     made = {".png", ".svg", ".pdf", ".html"}
-    assert shown == {path for path in listed.stdout.splitlines() if Path(path).suffix in made}
+    committed = {path for path in listed.stdout.splitlines() if Path(path).suffix in made}
+    assert sorted(shown) == sorted(committed)
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/README.md")], ids=str
+)
+def test_the_head_of_each_page_links_the_glossary(page):
+    head = page.read_text().splitlines()[:4]
+    assert page.name == "glossary.md" or any("glossary.md)" in line for line in head)
+
+
+SNIPPETS = [
+    pytest.param(code, id=f"{page.parent.relative_to(ROOT)} {i}")
+    for page in sorted(ROOT.glob("results/**/README.md"))
+    for i, code in enumerate(
+        re.findall(r"^python - <<'?END'?\n(.*?)^END$", page.read_text(), re.MULTILINE | re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_the_programs_on_pages_of_results_run(code, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "page", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) > 3
 
 
 def test_a_command_that_wraps_is_found(tmp_path):

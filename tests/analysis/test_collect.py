@@ -11,6 +11,7 @@ import pytest
 from analysis import collect
 from analysis.earlier import first_filters
 from analysis.figures import accuracy, distance
+from analysis.metadata import study_metadata
 from analysis.paper import published
 from analysis.plotting.layout import compose
 from analysis.report import write_report
@@ -36,6 +37,28 @@ def test_tables_do_not_depend_on_when_they_are_collected(miniature, cli, tmp_pat
     collected(cli, *miniature.overrides, f"out={tmp_path}")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (miniature.tables / path.name).read_bytes(), path.name
+
+
+def test_the_classes_of_both_tasks_are_recorded_with_the_rule(miniature):
+    tables = StudyResults.read(miniature.tables)
+    names, tasks = tables.metadata["dataset"]["class_names"], tables.metadata["tasks"]
+    assert set(tasks) == {"random-0", "natural-manmade"}
+    assert "RandomState([0])" in tasks["random-0"]["rule"]
+    for split in tasks.values():
+        assert set(split["classes"]) == {"A", "B"}
+        assert sorted(split["classes"]["A"] + split["classes"]["B"]) == sorted(names)
+    natural = tasks["natural-manmade"]["classes"]["A"]
+    assert all("natural" in name for name in natural)
+
+
+def test_tasks_of_different_sizes_have_no_number_of_outputs_in_common(dataset, spec_of, tmp_path):
+    lists = tmp_path / "own.yaml"
+    names = [c.name for c in dataset.classes]
+    lists.write_text(f"A: {names[:3]}\nB: {names[3:]}")
+    specs = [spec_of(cell, split=str(lists)) for cell in ("baseA", "baseB")]
+    assert [spec.network.n_outputs for spec in specs] == [3, 5]
+    assert study_metadata(specs, [], dataset)["network"]["outputs"] == "one per class of the task"
+    assert study_metadata(specs[:1], [], dataset)["network"]["outputs"] == 3
 
 
 def test_tables_of_another_study_are_not_overwritten(miniature, cli):

@@ -132,6 +132,7 @@ def made_up() -> StudyResults:
     )
     about = published().metadata | {"title": DATASET, "published": False, "statistic": "top1"}
     about["dataset"] = {"name": DATASET, "classes": 1000, "class_names": CLASSES}
+    about["tasks"] = {SPLIT: {"rule": SCRIPT, "classes": {"A": CLASSES[:2], "B": CLASSES[2:]}}}
     steps = pd.DataFrame(
         {"step": [10, 20], "train_loss": [2, 1], "val_loss": [3, 2], "val_top1": [0.2, 0.3]}
     )
@@ -300,7 +301,7 @@ def test_hostile_names_are_escaped():
     """A browser shows them as they are: see test_hostile_names_are_text."""
     text = page(bases(made_up(), missing=1))
     own = page(bases(published(), missing=1))
-    assert DATASET in html.unescape(text)
+    assert DATASET in html.unescape(text) and "A (2 classes): " in text
     assert text.count("<script") == own.count("<script") == 1 and "<img" not in text
 
 

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
+
 from experiments import plan
 from experiments.cost import Cost, print_cost, schedule
 from experiments.plan import UnpackedImagenet
@@ -48,6 +50,19 @@ def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
     tops = 2 * sum(layers[2:]) + sum(layers[5:])
     prefixes = sum(layers[:5]) + sum(layers[:2])  # A to layer 5, for both; B to layer 2
     assert cost.macs(three) == tops * (3 * images + validated) + prefixes * (images + validated)
+
+
+def test_the_classes_of_each_task_are_listed_with_the_rule(spec_of, dataset, capsys):
+    spec = spec_of("A3B")
+    plan.print_tasks([spec], dataset)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("random-0: A is numpy.random.RandomState([0]).choice(numpy.arange(8)")
+    drawn = np.random.RandomState([0]).choice(np.arange(8), 4, replace=False)
+    names = {
+        task: [c.name for i, c in enumerate(dataset.classes) if (i in drawn) == (task == "A")]
+        for task in "AB"
+    }
+    assert said[2:] == [f"  {task}, 4 classes: {', '.join(names[task])}" for task in "AB"]
 
 
 def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_path, capsys):

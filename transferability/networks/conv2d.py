@@ -2,8 +2,8 @@
 
 With few places left of an image (the last layers of a network at 32 to 128 pixels) oneDNN's kernel
 for this gradient can take several times as long as a product of matrices, which depends on the
-processor (docs/performance.md has a measurement to repeat). Outputs, and the gradient of the input,
-are torch's own to the bit; the gradient of the weight is the same sum in another order.
+processor (docs/performance/cpu.md has a measurement to repeat). Outputs, and the gradient of the
+input, are torch's own to the bit; the gradient of the weight is the same sum in another order.
 """
 
 import torch

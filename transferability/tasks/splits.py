@@ -77,6 +77,25 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     return tasks
 
 
+def split_rule(split: str, classes: int) -> str:
+    """How the ``classes`` of a dataset, in sorted order of WordNet id or name, came to the tasks of
+    ``split``, in words.
+    """
+    if match := _RANDOM.fullmatch(split):
+        half = classes // 2
+        return (
+            f"A is numpy.random.RandomState([{match[1]}]).choice(numpy.arange({classes}), {half}, "
+            "replace=False), sorted; B is the rest"
+        )
+    return {
+        NATURAL_MANMADE: "A is natural classes, B is man-made ones",
+        DISTANCE: "B is classes of one kind, A is as many at a chosen distance in WordNet",
+        PRETRAINED: "A is the task of the weights, B is every class",
+        ALL: "every class is one task",
+        USER: f"the lists in {split}",
+    }[split_kind(split)]
+
+
 def split_kind(split: str) -> str:
     """``random`` for random-0, random-1 ...; ``distance`` for distance-0 ...; ``natural-manmade``,
     ``all``, ``pretrained``; ``user`` for lists of one's own.
