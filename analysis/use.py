@@ -11,7 +11,7 @@ from transferability.study.spec import RunSpec
 # Settings that choose what of a study is trained, and how it is shown: not what a network is.
 CHOOSES = (
     *("study", "split", "target", "seed", "cell", "images_per_class", "all_images", "job"),
-    *("mode", "minutes", "sources", "run", "out", "hydra"),
+    *("mode", "minutes", "sources", "run", "out", "tracker", "hydra"),
 )
 
 

@@ -162,6 +162,8 @@ def _log_of(logs: Path | None, number: int, place: int) -> str:
     """
     paths = sorted(logs.glob("*/*_log.*")) if logs else []
     said = rf"\b{JOB} {number}$"
-    own = [p for p in paths if re.search(said, p.read_text("utf-8", "replace"), re.M)]
+    own = [
+        p for p in paths if re.search(said, p.read_text(encoding="utf-8", errors="replace"), re.M)
+    ]
     own = own or [p for p in paths if p.parent.name.endswith(f"_{place}")]
     return f", log {own[0]}" if own else ""

@@ -107,7 +107,7 @@ def test_texts_are_written_and_read_in_utf_8():
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name in ("read_text", "write_text"):
                 own = {k.arg for k in node.keywords}
-                assert "encoding" in own or node.args, f"{path}:{node.lineno}"
+                assert "encoding" in own, f"{path}:{node.lineno}"
 
 
 def test_a_tar_is_read_without_pread(tmp_path, monkeypatch):

@@ -153,8 +153,8 @@ def _compute(
                     open_memmap(path, "w+", np.float16, (count, value.shape[1]))
                     for path, value in zip(paths, values, strict=True)
                 ]
-            for file, value in zip(files, values, strict=True):
-                file[start : start + len(value)] = value
+            for place, value in enumerate(values):
+                files[place][start : start + len(value)] = value
             told(min(start + IMAGES, count))
-        for file in files:
-            file.flush()
+        while files:
+            files.pop().flush()  # and closed: Windows renames no file that is mapped

@@ -107,7 +107,7 @@ def described_beside(path: Path, header: Mapping[str, str], model: str) -> Pretr
     """
     own = {key: _json(text) for key, text in header.items()}
     beside = {
-        name: _json((path.parent / name).read_text("utf-8", errors="replace"))
+        name: _json((path.parent / name).read_text(encoding="utf-8", errors="replace"))
         for name in ("config.json", "preprocessor_config.json")
         if (path.parent / name).is_file()
     }

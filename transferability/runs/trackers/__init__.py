@@ -77,13 +77,14 @@ class Trackers:
         """Within the block these networks train, from their ``step`` on; those that have not ended
         when it does are stopped.
         """
-        self._told = {spec.run_id: 0 for spec in specs}
-        for spec in specs:
+        followed = specs if self._trackers else ()
+        self._told = {spec.run_id: 0 for spec in followed}
+        for spec in followed:
             self._each(self._begin, spec, parameters(spec), step(spec))
         try:
             yield
         finally:
-            for spec in specs:
+            for spec in followed:
                 self.end(spec, "stopped")
 
     def log(self, spec: RunSpec, metrics: list[dict[str, Any]]) -> None:
