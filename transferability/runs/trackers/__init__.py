@@ -1,6 +1,6 @@
 """Trackers: each network is a run of its own in them, with its parameters and its evaluations.
 
-They hear of a network when it begins or goes on, after each evaluation, and when it ends. No result
+They hear of a network when it begins or resumes, after each evaluation, and when it ends. No result
 depends on them. What they do is done on a thread of its own, so that training does not wait for a
 server.
 """
@@ -124,7 +124,9 @@ class Trackers:
             call(name, *args)
         except Exception as error:  # whatever it is: training is worth more
             del self._trackers[name]
-            log.warning("tracker=%s failed (%s): training goes on without it", name, reason(error))
+            log.warning(
+                "tracker=%s failed (%s): training continues without it", name, reason(error)
+            )
 
 
 def _opened(name: str, settings: Any) -> Tracker:
