@@ -48,7 +48,7 @@ class Study:
         store: where its networks are kept.
 
     Raises:
-        UserError: there is no such setting, or its value is not possible.
+        UserError: an unknown setting, or an invalid value.
     """
 
     def __init__(self, *settings: str):
@@ -78,7 +78,7 @@ class Study:
         run.main(replace(self.config, mode="train"))
 
     def networks(self) -> pd.DataFrame:
-        """A row per network, those among them that others start from: split, cell, treatment, n,
+        """One row per network, those among them that others start from: split, cell, treatment, n,
         target, seed, state (done | training | failed | partial | missing) and run, its folder in
         the store.
         """
@@ -97,7 +97,7 @@ class Study:
         )
 
     def results(self) -> StudyResults:
-        """The tables of ``analysis.collect``: ``.networks`` has a row a finished network."""
+        """The tables of ``analysis.collect``: ``.networks`` has one row per finished network."""
         return collect(self.specs, self.store, self.dataset)
 
     def load(self, cell: str, split: str | None = None, seed: int | None = None) -> Run:
@@ -135,7 +135,7 @@ class Advice:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a strategy, see :class:`analysis.advised.Answer`."""
+        """One row per strategy, see :class:`analysis.advised.Answer`."""
         return self.answer.strategies
 
     def __str__(self) -> str:
@@ -180,7 +180,7 @@ def advise(
         source: a folder, zip or tar file with one folder per class.
         weights: a file, or the library's name for weights.
         settings: more of the command's, such as ``store=runs``.
-        minutes: the time for all of it; the same call resumes from where it came to.
+        minutes: the time for all of it; the same call resumes.
 
     Raises:
         UserError: images or weights cannot be used.

@@ -136,5 +136,5 @@ def test_the_tour_without_a_study_says_in_one_line_what_to_do(tour, tmp_path):
         client.execute()
     shown = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert [o.traceback for o in shown] == [
-        [f"error: {tmp_path}/runs is not there: give `make demo` first"]
+        [f"error: {tmp_path}/runs is not there: run `make demo` first"]
     ]

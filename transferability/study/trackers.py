@@ -13,7 +13,7 @@ FOLDERS = ("folder",)  # settings that are paths
 
 @dataclass
 class CsvConfig:
-    folder: str  # a file a network
+    folder: str  # one file per network
 
 
 @dataclass
