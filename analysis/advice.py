@@ -181,12 +181,12 @@ class Advice:
     @property
     def scratch(self) -> pd.Series | None:
         """The best way to train from scratch."""
-        return _first(self.family("base"))
+        return first(self.family("base"))
 
     @property
     def probe(self) -> pd.Series | None:
         """The best linear classifier on frozen layers."""
-        return _first(self.family("An.B"))
+        return first(self.family("An.B"))
 
     def family(self, name: str) -> pd.DataFrame:
         """The ways of one of FAMILIES, the best on validation first; the networks at the ends of
@@ -211,7 +211,8 @@ class Advice:
         return rows[rows.longer == 1].drop_duplicates("n").sort_values("n", kind="stable")
 
 
-def _first(ways: pd.DataFrame) -> pd.Series | None:
+def first(ways: pd.DataFrame) -> pd.Series | None:
+    """The first row; None of none."""
     return None if ways.empty else ways.iloc[0]
 
 
@@ -341,8 +342,8 @@ def summary(advice: list[Advice]) -> pd.DataFrame:
         kinds = {
             "from scratch": a.scratch,
             "linear classifier": a.probe,
-            "all frozen": _first(whole[whole.n == a.top]),
-            "all fine-tuned": _first(whole[whole.n == 0]),
+            "all frozen": first(whole[whole.n == a.top]),
+            "all fine-tuned": first(whole[whole.n == 0]),
         }
         rows.append(
             {
@@ -388,7 +389,7 @@ def words(row: pd.Series, short: bool, top: int) -> str:
     """What a way does, as one would tell a colleague."""
     if row.treatment == "base":
         return "train from scratch"
-    base = f"{'layer' if row.copied == 1 else 'layers'} of the given network"
+    base = f"{'layer' if row.copied == 1 else 'layers'} of the pretrained network"
     if row.cell.endswith("++"):
         above = "a linear classifier" if short else "fresh layers"
         above = "a fresh classifier" if not short and row.copied == top else above

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.advice import accuracy, words
+from analysis.advice import accuracy, first, words
 from analysis.advised_figures import ARM, curve, race
 from analysis.html import figure, template, variable
+from analysis.measurements.depths import agreement
 from analysis.page import MARGIN
 from analysis.plotting.style import DARK, layer_colours
 from analysis.statistics.baseline import Majority, too_few, within
@@ -54,6 +55,8 @@ class Answer:
         confused: a row a class that is shown, a column a class it is taken for; None of many.
         spec: of the best.
         layers: below the classifier.
+        depths: a row a depth: n, validation and test of its linear classifier, and what features
+            say without a fit (``measurements.depths``).
     """
 
     strategies: pd.DataFrame
@@ -64,6 +67,7 @@ class Answer:
     confused: pd.DataFrame | None
     spec: RunSpec
     layers: int
+    depths: pd.DataFrame
 
     @property
     def best(self) -> pd.Series:
@@ -76,12 +80,12 @@ class Answer:
     @property
     def probe(self) -> pd.Series | None:
         """The best linear classifier."""
-        return _first(self.strategies[self.strategies.probe])
+        return first(self.strategies[self.strategies.probe])
 
     @property
     def scratch(self) -> pd.Series | None:
         """The best network that starts from nothing."""
-        return _first(self.strategies[self.strategies.n == 0])
+        return first(self.strategies[self.strategies.n == 0])
 
     @property
     def sentences(self) -> list[str]:
@@ -97,10 +101,7 @@ class Answer:
             said.append(self.few)
         for what, other in (("linear probe", self.probe), ("training from scratch", self.scratch)):
             if other is not None and other.run != best.run:
-                said.append(
-                    f"It is {_points(other)} above the best {what} ({name(other)}: "
-                    f"{other.test:.3f})."
-                )
+                said.append(f"It is {_apart(other, what)} ({name(other)}: {other.test:.3f}).")
         cheap = self.cheapest
         if cheap is not None:
             said.append(
@@ -118,7 +119,7 @@ class Answer:
         """Of the strategies that cost less and are not inferior the cheapest."""
         s = self.strategies
         rows = s[(s.behind_high < MARGIN) & (s.cost < 1)]
-        return _first(rows.sort_values("cost", kind="stable"))
+        return first(rows.sort_values("cost", kind="stable"))
 
     @property
     def more_time(self) -> str:
@@ -147,20 +148,23 @@ def name(row: pd.Series) -> str:
     return f"{row.cell}, {optimizer}, {row.steps} steps, rate {row.rate:g}"
 
 
-def _first(rows: pd.DataFrame) -> pd.Series | None:
-    return None if rows.empty else rows.iloc[0]
-
-
-def _points(row: pd.Series) -> str:
-    return f"{row.behind:.3f} [{row.behind_low:.3f}, {row.behind_high:.3f}]"
+def _apart(row: pd.Series, what: str) -> str:
+    """How far the best is above or below a row."""
+    if row.behind >= 0:
+        low, high = row.behind_low, row.behind_high
+        return f"{row.behind:.3f} [{low:.3f}, {high:.3f}] above the best {what}"
+    low, high = -row.behind_high, -row.behind_low
+    return f"{-row.behind:.3f} [{low:.3f}, {high:.3f}] below the best {what}"
 
 
 def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
 
 
-def answer(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Answer:
-    """What the finished runs ``specs``, of one task and base, say."""
+def answer(
+    specs: list[RunSpec], store: Store, dataset: PackedDataset, told: pd.DataFrame
+) -> Answer:
+    """What the finished runs ``specs``, of one task and base, say; ``told``: what features say."""
     classes = list(specs[0].classes)
     rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
     part = "test" if len(rows_of["test"]) else "validation"
@@ -191,6 +195,7 @@ def answer(specs: list[RunSpec], store: Store, dataset: PackedDataset) -> Answer
         _confused(store, groups[table.cell[0], found[0][0]["recipe"]], labels[part], part, names),
         spec,
         specs[0].network.whole_depth - 1,
+        table[table.probe][["n", "validation", "test"]].merge(told, on="n").sort_values("n"),
     )
 
 
@@ -287,6 +292,7 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
         rule=RULE,
         colours={variable(light): (light, dark) for light, dark in colours.items()},
         figures=[figure(drawing, colours) for drawing in (curve(found), race(found)) if drawing],
+        agreement=agreement(found.depths),
         table=shown,
         store=config.store,
         paste=shlex.join(pasted(config, found.spec)),

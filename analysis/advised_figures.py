@@ -11,6 +11,7 @@ from analysis.plotting.style import (
     BLUE,
     GREEN,
     INK,
+    LIGHT_BLUE,
     LIGHT_RED,
     ORANGE,
     RED,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ARM = ["cell", "rate", "optimizer"]  # what the steps of a race are of
 PROBE = Style("a linear classifier on layer n", BLUE, "s")
+KNN = Style("k nearest neighbors on layer n", LIGHT_BLUE, "v", line="--")
 KINDS = {  # what a cell ends with, and whether it is short -> how it is drawn
     "two phases": Style("two phases: new layers first, then everything", GREEN, "^", size=50),
     "fine-tuned": Style("n layers copied, all fine-tuned", LIGHT_RED, "P", size=60),
@@ -49,7 +51,15 @@ def curve(found: "Answer") -> FigureSpec:
     probes = found.strategies[found.strategies.probe].sort_values("n", kind="stable")
     raced = found.strategies[~found.strategies.probe & (found.strategies.n > 0)]
 
+    told = found.depths
+    nearest = told.knn_test if found.part == "test" else told.knn
+
     def draw(axes: Axes) -> None:
+        axes.plot(told.n, nearest, color=KNN.colour, lw=1.2, ls=KNN.line, zorder=1)
+        tips = [
+            f"layer {n}: k nearest neighbors {v:.3f}" for n, v in zip(told.n, nearest, strict=True)
+        ]
+        plot.scatter(axes, told.n, nearest, KNN, tips)
         _line(axes, probes.n, probes.test, probes, PROBE)
         for _, rows in raced.groupby("n"):
             row = rows.iloc[0]  # the best on validation
@@ -62,10 +72,10 @@ def curve(found: "Answer") -> FigureSpec:
     return FigureSpec(
         "curve",
         "What each depth is worth",
-        f"Accuracy on {found.part} images of a linear classifier on each layer, and of the best "
-        "network of the race at its depth.",
+        f"Accuracy on {found.part} images of a linear classifier and of the nearest neighbors on "
+        "each layer, and of the best network of the race at its depth.",
         [Panel("", draw)],
-        [PROBE, *(mark for name, mark in KINDS.items() if name in there)],
+        [PROBE, KNN, *(mark for name, mark in KINDS.items() if name in there)],
         probes[["n", "validation", "test", "low", "high"]],
     )
 

@@ -14,6 +14,7 @@ source=PATH          the images: a folder, a zip or tar file
 weights=FILE         the pretrained network, or the library's name for its weights
 minutes=10           the time for all of it
 network.model=NAME   which network it is, where the weights' name does not say it
+network.input_size=96 dataset.image_size=108   fewer pixels than the weights', and sooner
 dataset.name=NAME    what the dataset is called from now on (the name of its file)
 store=FOLDER         where networks are kept (runs/)
 out=FOLDER           where the page goes (figures/advice-NAME)
@@ -28,19 +29,23 @@ if __name__ == "__main__":  # above the imports, which --help does without
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from analysis.advised import Answer, answer, write_page
+from analysis.measurements.depths import depths
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said
 from experiments.cost import Cost
 from experiments.race import (
     FINALISTS,
     SCRATCH,
-    SEEDS,
     STEPS,
     TIMES,
     Arm,
@@ -53,7 +58,10 @@ from transferability.data.mirrors import mirrored
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
+from transferability.networks.config import WITH_CLASS_TOKEN
+from transferability.networks.modules import extra_tokens
 from transferability.networks.pretrained import load_pretrained
+from transferability.networks.sequential import profile_layers
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
@@ -69,6 +77,7 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> None:
     if not config.weights:
         raise UserError("say which pretrained network: weights=FILE, or a library's name for them")
+    config = as_weights_want(config)
     clock = Clock(60 * config.minutes, time.monotonic() - time.process_time())
     advice = Advising(config, clock)
     status = 0
@@ -90,18 +99,18 @@ class Advising:
 
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
-        pretrained = load_pretrained(str(config.weights), config.network)  # fails before packing
-        self.dataset = _packed(config)
+        pretrained = load_pretrained(str(config.weights), config.network)
+        self.dataset = packed(config)
         self.folder = Path(config.out or f"figures/advice-{self.dataset.name}")
         self.path = self.folder / "report.html"
         recipe = config.recipe
         if recipe.mirror and (pairs := mirrored([c.name for c in self.dataset.classes])):
             log.info("classes %s and %s are mirror images: nothing is mirrored", *pairs[0])
             recipe = replace(recipe, mirror=False)
-        self.task = Task(self.dataset, config.network, recipe, pretrained)
+        self.task = Task(self.dataset, config.network, recipe, pretrained, config.seed or 0)
         self.store, self.execution = Store(config.store), execution_of(config)
         self.trackers = Trackers(config.tracker)
-        self.speed = Speed(Cost(self.store, self.dataset, self.execution))
+        self.speed = Speed(Cost(self.store, self.dataset, self.execution, clock.now))
         self.stage = "packed"
         self.known: Answer | None = None
 
@@ -109,9 +118,12 @@ class Advising:
         """Stage 1, then the race, until the time is up."""
         with self.clock.lines(lambda: said(self.stage, self.clock, self.leader)):
             self.stage = "stage 1, a linear classifier on every layer"
-            self.train(self.task.probes())
+            probes = self.task.probes()
+            self.train(probes[:1])  # whatever it takes: no time is worth more than an answer
             self.page()
             with self.clock.limit():
+                if self.train(probes):
+                    self.page()
                 self.race()
 
     def race(self) -> None:
@@ -124,8 +136,7 @@ class Advising:
                 break
             arms = survivors(trained, partial(self.accuracy, steps=steps))
             if len(arms) <= FINALISTS:
-                self.rung(arms, steps, SEEDS)
-                arms = [max(arms, key=partial(self.accuracy, steps=steps))]
+                arms = [self.winner(arms, steps)]
             steps *= TIMES
         self.stage = "race, what fits the rest of the time"
         self.rest(arms[0], steps)
@@ -138,15 +149,22 @@ class Advising:
         for arm, choices in ((winner, fewer[:1]), (SCRATCH, fewer)):
             next((count for count in choices if self.rung([arm], count)), None)
 
-    def rung(self, arms: list[Arm], steps: int, seeds: tuple[int, ...] = SEEDS[:1]) -> list[Arm]:
-        """Train what fits the time, the first of ``arms`` before the others; returns those of which
-        the first seed is finished.
+    def winner(self, finalists: list[Arm], steps: int) -> Arm:
+        """The best by its mean over the seeds that all of them have: as many as fit the time."""
+        for seed in self.task.seeds[1:]:
+            if len(self.rung(finalists, steps, seed)) < len(finalists):
+                break
+        return max(finalists, key=partial(self.accuracy, steps=steps, among=finalists))
+
+    def rung(self, arms: list[Arm], steps: int, seed: int | None = None) -> list[Arm]:
+        """Train what fits the time, the first of ``arms`` before the others; returns those that are
+        finished.
         """
-        specs = [self.task.spec(arm, steps, seed) for arm in arms for seed in seeds]
+        specs = [self.task.spec(arm, steps, seed) for arm in arms]
         count = fitting(specs, self.speed.seconds, self.clock.left)
         if self.train(specs[:count]):
             self.page()
-        return [arm for arm in arms if self.store.is_done(self.task.spec(arm, steps))]
+        return [arm for arm, spec in zip(arms, specs, strict=True) if self.store.is_done(spec)]
 
     def train(self, specs: list[RunSpec]) -> bool:
         """Finish ``specs``; returns whether there was anything to do."""
@@ -164,35 +182,44 @@ class Advising:
                 log.warning("%s", error)
         return True
 
-    def accuracy(self, arm: Arm, steps: int) -> float:
-        """The mean validation accuracy over the seeds that are finished."""
-        specs = [self.task.spec(arm, steps, seed) for seed in SEEDS]
-        found = [self.store.metrics(s)[-1]["val_top1"] for s in specs if self.store.is_done(s)]
+    def accuracy(self, arm: Arm, steps: int, among: Sequence[Arm] = ()) -> float:
+        """The mean validation accuracy over the seeds that it and all ``among`` have finished."""
+        found = [
+            self.store.metrics(self.task.spec(arm, steps, seed))[-1]["val_top1"]
+            for seed in self.task.seeds
+            if all(self.store.is_done(self.task.spec(a, steps, seed)) for a in (arm, *among))
+        ]
         return sum(found) / len(found)
 
     def best_depth(self) -> int:
         """The depth whose classifier is best on validation images; of equals the lowest."""
-        found = {s.cell.n: self.store.metrics(s)[-1]["val_top1"] for s in self.task.probes()}
+        done = filter(self.store.is_done, self.task.probes())
+        found = {spec.cell.n: self.store.metrics(spec)[-1]["val_top1"] for spec in done}
         return max(found, key=lambda n: (found[n], -n))
 
     @property
     def arms(self) -> list[Arm]:
-        """What races: known when stage 1 is finished."""
+        """What races, when stage 1 is finished."""
         return candidates(self.best_depth(), self.task.network.n_layers - 1)
+
+    @cached_property
+    def depths(self) -> pd.DataFrame:
+        """What the features say without a fit, when they are kept."""
+        return depths(self.task.probes(), self.store, self.dataset, self.execution)
 
     @property
     def leader(self) -> str:
         return self.known.leader if self.known else "none yet"
 
     def page(self) -> Answer | None:
-        """Write the page of what is finished; None before stage 1 is."""
-        began = time.monotonic()
-        if not all(self.store.is_done(spec) for spec in self.task.probes()):
+        """Write the page of what is finished; None before a linear classifier is."""
+        began = self.clock.now()
+        if not any(map(self.store.is_done, self.task.probes())):
             return None
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
-        self.known = answer(done, self.store, self.dataset)
+        self.known = answer(done, self.store, self.dataset, self.depths)
         write_page(self.known, self.path, self.config, self.title)
-        self.clock.page = time.monotonic() - began
+        self.clock.page = self.clock.now() - began
         log.info("%s: %s", self.stage, self.known.leader)
         return self.known
 
@@ -201,6 +228,41 @@ class Advising:
         return f"{self.dataset.name} and {self.config.network.name}"
 
 
-def _packed(config: Config) -> PackedDataset:
+def as_weights_want(config: Config) -> Config:
+    """With the input size, crop and resampling that the weights were trained with, or of which
+    their library says so, and the class token of a transformer beside the mean of its tokens; a
+    setting on the command line goes before.
+    """
+    facts = load_pretrained(str(config.weights), config.network).facts  # fails before packing
+    own = {word.partition("=")[0].lstrip("+") for word in config.words}
+    wanted: dict[str, Any] = {}
+    if facts.size and not own & {"network.input_size", "dataset.image_size"}:
+        wanted["network.input_size"] = facts.size
+        wanted["dataset.image_size"] = max(facts.resized or 0, facts.size)
+        if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
+            wanted["dataset.resize"] = facts.interpolation
+        said = " ".join(f"{key}={value}" for key, value in wanted.items())
+        log.info("%s (%s); fewer pixels take less time", said, facts.origin)
+    network = replace(config.network, **_below("network", wanted))
+    layers = profile_layers(network.resolved(2))
+    if "network.token_pool" not in own and any(extra_tokens(one.output) for one in layers):
+        wanted["network.token_pool"] = WITH_CLASS_TOKEN
+    found = replace(
+        config,
+        network=replace(network, **_below("network", wanted)),
+        dataset=replace(config.dataset, **_below("dataset", wanted)),
+    )
+    words = [f"{key}={value}" for key, value in wanted.items()]
+    found.words = (*config.words, *words)  # type: ignore[misc] # a ClassVar
+    return found
+
+
+def _below(section: str, settings: dict[str, Any]) -> dict[str, Any]:
+    own = ((key.partition("."), value) for key, value in settings.items())
+    return {name: value for (above, _, name), value in own if above == section}
+
+
+def packed(config: Config) -> PackedDataset:
+    """The images, which are packed where they are not yet."""
     folder = Path(config.dataset.folder)
     return open_packed(config.dataset) if folder.exists() else pack(config.dataset)

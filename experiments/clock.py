@@ -16,37 +16,41 @@ from transferability.study.spec import RunSpec
 
 log = logging.getLogger(__name__)
 LINE = 30.0  # seconds between two lines of a log
+LOOKS = 0.2  # seconds between two looks at a clock
 CAUTION = 1.1  # times what is predicted
 
 
 class Clock:
-    """The time of a command, from ``began`` on."""
+    """The time of a command, from ``began`` on, by ``now``."""
 
-    def __init__(self, seconds: float, began: float):
-        self.ends = began + seconds
+    def __init__(self, seconds: float, began: float, now: Callable[[], float] = time.monotonic):
+        self.ends, self.now = began + seconds, now
         self.page = 0.0  # what writing the page took last
         self.over = False  # whether training was ended by it
 
     @property
     def left(self) -> float:
         """Seconds for training: the page is to be written after it."""
-        return self.ends - time.monotonic() - 1.5 * self.page
+        return self.ends - self.now() - 1.5 * self.page
 
     @contextmanager
     def limit(self) -> Iterator[None]:
         """Within the block the time's end is like a Ctrl-C: what trains is saved, and ends."""
 
-        def end() -> None:
-            self.over = True
-            signal.raise_signal(signal.SIGINT)  # os.kill would end it on Windows
+        ended = threading.Event()
 
-        timer = threading.Timer(max(self.left, 0.1), end)
-        timer.daemon = True
-        timer.start()
+        def wait() -> None:
+            while not ended.wait(min(max(self.left, 0.0), LOOKS)):
+                if self.left <= 0:
+                    self.over = True
+                    signal.raise_signal(signal.SIGINT)  # os.kill would end it on Windows
+                    return
+
+        threading.Thread(target=wait, daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
+            ended.set()
 
     @contextmanager
     def lines(self, said: Callable[[], str]) -> Iterator[None]:
@@ -85,9 +89,9 @@ class Speed:
     @contextmanager
     def measured(self, specs: list[RunSpec]) -> Iterator[None]:
         """The block trains ``specs``, of which none is finished."""
-        work, began = self._work(specs), time.monotonic()
+        work, began = self._work(specs), self.cost.now()
         yield
-        self._rate = work / (time.monotonic() - began)
+        self._rate = work / (self.cost.now() - began)
 
     def _work(self, specs: list[RunSpec]) -> float:
         """Multiply-adds that one thread makes, of as many as have a network."""

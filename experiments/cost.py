@@ -36,9 +36,13 @@ class Cost:
     """
 
     def __init__(
-        self, store: Store, dataset: PackedDataset | UnpackedImagenet, execution: Execution
+        self,
+        store: Store,
+        dataset: PackedDataset | UnpackedImagenet,
+        execution: Execution,
+        now: Callable[[], float] = time.perf_counter,
     ):
-        self.store, self.execution = store, execution
+        self.store, self.execution, self.now = store, execution, now
         self.dataset: Any = dataset  # which has all that plans and costs ask for
         self._measured: dict[tuple, tuple[float, float]] = {}
 
@@ -69,7 +73,7 @@ class Cost:
         """Multiply-adds a second in training, and bytes that autograd keeps for one image."""
         key = (spec.network.whole, spec.recipe.precision)
         if key not in self._measured:
-            self._measured[key] = _measure(spec, self.execution)
+            self._measured[key] = _measure(spec, self.execution, self.now)
         return self._measured[key]
 
 
@@ -160,7 +164,7 @@ def _weights(spec: RunSpec) -> int:
     return 4 * sum(layer.parameters for layer in _costs(spec))
 
 
-def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
+def _measure(spec: RunSpec, execution: Execution, now: Callable[[], float]) -> tuple[float, float]:
     """Multiply-adds a second of one network in training,
     and the bytes that autograd keeps for one image.
 
@@ -185,9 +189,9 @@ def _measure(spec: RunSpec, execution: Execution) -> tuple[float, float]:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             state.train_step(batch, PrefixCache(batch))  # warms up, too
         for _ in range(3):
-            began = time.perf_counter()
+            began = now()
             state.train_step(batch, PrefixCache(batch))
             state.loss_sum.item()  # waits for a GPU
-            times.append(time.perf_counter() - began)
+            times.append(now() - began)
     work = 3 * sum(layer.macs for layer in profile_layers(spec.network.whole)) * size
     return work / statistics.median(times), sum(kept.values()) / size

@@ -1,13 +1,18 @@
-"""Write a finished network of torchvision or timm as a file of weights, under its library's names.
+"""Write a finished network of torchvision or timm as a file of weights, under its library's names,
+or any network as a program of torch.
 
 python -m experiments.export run=runs/FOLDER out=flowers.safetensors
+python -m experiments.export run=runs/FOLDER out=flowers.pt2
 
-The file can be given to others as weights=flowers.safetensors: layers that are copied from it are,
-bit for bit, those that were copied from the run.
+A file of weights can be given to others as weights=flowers.safetensors: layers that are copied from
+it are, bit for bit, those that were copied from the run. A program needs torch alone, and can be
+written of truncated networks, too:
+
+torch.export.load("flowers.pt2").module()(images)   # (B, 3, side, side) from 0 to 1 -> logits
 
 Settings used most:
 run=FOLDER               the folder of a finished run
-out=FILE.safetensors     what to write
+out=FILE.safetensors     what to write; or FILE.pt2
 """
 
 from experiments.cli import run_module
@@ -18,15 +23,17 @@ if __name__ == "__main__":  # above the imports, which --help does without
 from pathlib import Path
 
 from transferability.errors import UserError
-from transferability.runs.export import export
+from transferability.runs.export import PROGRAM, export, export_program
 from transferability.runs.load import load_run
 from transferability.study.config import Config
 
 
 def main(config: Config) -> None:
-    if not config.run or not config.out or not config.out.endswith(".safetensors"):
-        raise UserError("say run=FOLDER, of a finished run, and out=FILE.safetensors")
+    out = Path(config.out or "")
+    if not config.run or out.suffix not in (".safetensors", PROGRAM):
+        raise UserError(
+            "say run=FOLDER, of a finished run, and out=FILE.safetensors, or out=FILE.pt2"
+        )
     run = load_run(config.run)
-    export(run, Path(config.out))
-    model = run.spec.network.model  # type: ignore[attr-defined]  # export() takes only those
-    print(f"{config.out}: {model}, {len(run.classes)} classes, {run.spec.run_id}")
+    (export_program if out.suffix == PROGRAM else export)(run, out)
+    print(f"{out}: {run.spec.network.name}, {len(run.classes)} classes, {run.spec.run_id}")

@@ -19,15 +19,16 @@ from transferability.study.spec import RunSpec, make_spec
 STEPS = 30  # of the first rung
 TIMES = 4  # as many steps in the next rung
 SHARE = 3  # one in so many goes on
-SEEDS = (0, 1, 2)
-FINALISTS = 2  # so many, or fewer, get every seed
+SEEDS = 3  # of a finalist
+FINALISTS = 2  # so many get every seed before one of them goes on
 EPOCHS = 100  # no network of the race sees its images more often
 RULE = (
     "Stage 1: a linear classifier (logistic regression) on every depth, on features that are "
-    f"computed once. Stage 2, a race: every strategy is trained for {STEPS} steps, each with a "
-    "schedule of its own to the end; the best third by validation accuracy is trained again with "
-    f"{TIMES} times the steps, and so on while time is left. When two or one are left, they get a "
-    "second and a third seed before the last step, and the mean decides. What does not fit the "
+    "computed once; the highest layer first, the others while time is left. Stage 2, a race: every "
+    f"strategy is trained for {STEPS} steps, each with a schedule of its own to the end; the best "
+    f"third by validation accuracy is trained again with {TIMES} times the steps, and so on while "
+    "time is left. When two are left, they get a second and a third seed, and the mean decides "
+    "which of them goes on; so does the winner at every step that follows. What does not fit the "
     "time is left out, the worst by validation first; what is left of the time goes to the winner "
     "at twice the steps, and to training from scratch. The answer is the network or, of several "
     "seeds, the strategy with the highest validation accuracy, of equals the cheapest. Test images "
@@ -81,23 +82,36 @@ def candidates(best: int, top: int) -> list[Arm]:
 
 @dataclass(frozen=True)
 class Task:
-    """What all networks of a race have in common."""
+    """What all networks of a race have in common.
+
+    Attributes:
+        seed: which SEEDS: those from ``SEEDS * seed`` on.
+    """
 
     dataset: PackedDataset
     network: NetworkConfig
     recipe: RecipeConfig
     given: PretrainedBase
+    seed: int = 0
+
+    @property
+    def seeds(self) -> range:
+        return range(SEEDS * self.seed, SEEDS * (self.seed + 1))
 
     def probe(self, n: int) -> RunSpec:
         """The linear classifier on layer ``n``."""
         return self._spec(f"A{n}.B", probe_recipe(self.recipe.mirror), 0)
 
     def probes(self) -> list[RunSpec]:
-        """Those on every depth."""
-        return [self.probe(n) for n in range(1, self.network.n_layers)]
+        """Those on every depth: the highest first, then halfway down, and so on, so that the first
+        of them are spread over all.
+        """
+        top = self.network.n_layers - 1
+        gaps = sorted(range(top), key=lambda gap: (gap > 0, -(gap & -gap)))
+        return [self.probe(top - gap) for gap in gaps]
 
-    def spec(self, arm: Arm, steps: int, seed: int = 0) -> RunSpec:
-        """A network of the race."""
+    def spec(self, arm: Arm, steps: int, seed: int | None = None) -> RunSpec:
+        """A network of the race, of the first seed where none is said."""
         own = ADAMW if arm.optimizer == "adamw" else {}
         recipe = replace(
             self.recipe,
@@ -108,7 +122,7 @@ class Task:
             warmup_steps=steps // 10,
             eval_every=steps,
         )
-        return self._spec(arm.cell, recipe, seed)
+        return self._spec(arm.cell, recipe, self.seeds[0] if seed is None else seed)
 
     def _spec(self, cell: str, recipe: RecipeConfig, seed: int) -> RunSpec:
         parsed = cells.parse(cell, self.network.n_layers)
@@ -122,12 +136,12 @@ class Task:
             self.spec(arm, steps, seed)
             for arm in arms
             for steps in self.lengths()
-            for seed in SEEDS
+            for seed in self.seeds
         ]
 
     def lengths(self) -> list[int]:
         """Steps that a network of the race can have."""
-        out = [STEPS]
+        out = [STEPS // 2, STEPS]  # half: where the time is too short for any rung
         while 2 * out[-1] <= self.longest:
             out.append(2 * out[-1])
         return out
@@ -139,9 +153,9 @@ class Task:
 
 
 def survivors(arms: Sequence[Arm], accuracy: Callable[[Arm], float]) -> list[Arm]:
-    """The best third, rounded up; of equals those that come first."""
+    """The best third, rounded up, and no fewer than FINALISTS; of equals those that come first."""
     ranked = sorted(arms, key=accuracy, reverse=True)  # stable
-    return ranked[: -(-len(arms) // SHARE)]
+    return ranked[: max(FINALISTS, -(-len(arms) // SHARE))]
 
 
 def fitting(

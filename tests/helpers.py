@@ -296,7 +296,8 @@ def overrides(command):
         for part in word.split()
         if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
     ]
-    return of_advice(given) if "experiments.advise" in words else given
+    short = {"experiments.advise", "experiments.benchmarks.advice"}.intersection(words)
+    return of_advice(given) if short else given
 
 
 # --- damage ---

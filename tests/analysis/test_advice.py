@@ -108,8 +108,8 @@ def test_what_serves_as_well_and_is_cheaper_is_named():
     assert advice.open_and_cheaper.empty
     said = " ".join(advice.sentences)
     assert "Cheaper and as good (less than 1 point behind with 95%): 2 of them." in said
-    assert "copy 2 layers of the given network, freeze none, the others fresh (A2B+" in said
-    assert "keep 2 layers of the given network, frozen, and a linear classifier" in said
+    assert "copy 2 layers of the pretrained network, freeze none, the others fresh (A2B+" in said
+    assert "keep 2 layers of the pretrained network, frozen, and a linear classifier" in said
     assert "22% of its operations" in said and "above training from scratch" in said
     assert "flatters it by: +0.0" in said
 
@@ -132,7 +132,7 @@ def test_without_test_images_it_says_that_it_flatters():
     assert advice.part == "validation" and advice.best.test == 0.86
     assert "flatters it" in advice.sentences[-1]
     words = advice.strategies.set_index("cell").words
-    assert words["A1B~2"] == "copy all 3 layers of the given network, freeze 1"
+    assert words["A1B~2"] == "copy all 3 layers of the pretrained network, freeze 1"
     assert words["baseB"] == "train from scratch"
 
 
@@ -218,7 +218,8 @@ def test_two_phases_are_a_family_of_their_own():
     assert set(advice.family("AnB+").cell) == {"A2B+", "A3B+"}
     assert advice.family("AnB~all").cell.tolist() == ["A1B~2", "A3B+", "A3B"]
     assert advice.best.words == (
-        "keep 3 layers of the given network, train a fresh classifier on them, then fine-tune all"
+        "keep 3 layers of the pretrained network, train a fresh classifier on them, "
+        "then fine-tune all"
     )
     drawing = figure.draw(tables)
     assert drawing.table[drawing.table.family == "AnB++"].n.tolist() == [2, 3]

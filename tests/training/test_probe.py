@@ -1,5 +1,6 @@
 """Linear classifiers fitted on features that are computed once."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -97,10 +98,42 @@ def test_it_depends_on_neither_threads_nor_seed_nor_what_is_fitted_beside_it(spe
     assert equal(alone.predictions(specs[1]), store.predictions(specs[1]))
 
 
+def samples(x, y):
+    return probe.Samples(lambda a, b: (x[a:b].clone(), y[a:b]), len(y), x.shape[1], 3)
+
+
+def test_weaker_strengths_are_tried_until_two_in_a_row_fall():
+    assert not probe._falls([(0.5, 1.0), (0.4, 1.0)])
+    assert not probe._falls([(0.5, 1.0), (0.4, 1.0), (0.5, 0.0)])
+    assert probe._falls([(0.3, 1.0), (0.5, 1.0), (0.4, 0.5), (0.4, 0.1)])
+
+
+def test_a_fit_stops_when_it_is_asked_to():
+    asked = threading.Event()
+    asked.set()
+    x, y = torch.randn(50, 4), torch.arange(50) % 3
+    with pytest.raises(KeyboardInterrupt):
+        next(probe._path(samples(x, y), 200, (0.01,), asked))
+
+
+def test_blocks_that_fit_memory_give_the_same_fit(monkeypatch):
+    x, y = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3
+    (whole,) = probe._path(samples(x, y), 200, (0.01,))
+    monkeypatch.setattr(probe, "BLOCK", 7 * 4 * (4 + 9))
+    assert [len(part) for _, part in samples(x, y)] == [7] * 7 + [1]
+    (parts,) = probe._path(samples(x, y), 200, (0.01,))
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(parts.mean, whole.mean)
+    assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert probe._score(parts, samples(x, y)) == pytest.approx(
+        probe._score(whole, samples(x, y)), abs=1e-4
+    )
+
+
 def test_the_fit_is_the_minimum():
     """By autograd the gradient of what is minimized is zero there."""
     x, y = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3
-    strong, weak = probe._path(x.clone(), y, 3, 200, (1.0, 0.01))
+    strong, weak = probe._path(samples(x, y), 200, (1.0, 0.01))
     assert strong.weight.norm() < weak.weight.norm() and weak.loss < strong.loss < np.log(3)
     z = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
     weight, bias = weak.weight.clone().requires_grad_(), weak.bias.clone().requires_grad_()

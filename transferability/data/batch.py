@@ -1,10 +1,13 @@
-"""A batch of images as they are packed, and how each is cropped and mirrored."""
+"""A batch of images as they are packed, and how each is cropped, mirrored and colored."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as torchvision's
 
 
 @dataclass
@@ -19,6 +22,11 @@ class Batch:
     left: Tensor  # (B,) int64
     mirror: Tensor  # (B,) bool
     crop: int  # pixels a side
+    # (B, 4) float32: top, left, height and width, in pixels, of what is resized to the crop;
+    # in place of top and left
+    boxes: Tensor | None = None
+    # (B, 3) float32: factors of brightness, contrast and saturation, in this order
+    color: Tensor | None = None
     _indices: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -34,12 +42,50 @@ class Batch:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The cropped and mirrored images, (B, crop, crop, 3) uint8."""
-        rows, columns = self._indices
-        return self.images[
-            torch.arange(len(self), device=rows.device)[:, None, None], rows, columns
-        ]
+        """The images, cropped, mirrored and colored, (B, crop, crop, 3) uint8."""
+        if self.boxes is None:
+            rows, columns = self._indices
+            places = torch.arange(len(self), device=rows.device)[:, None, None]
+            pixels = self.images[places, rows, columns]
+        else:
+            pixels = _as_pixels(self._resized(self.images.float()))
+        return pixels if self.color is None else _as_pixels(_colored(pixels.float(), self.color))
 
     def crop_and_flip(self, picture: Tensor) -> Tensor:
-        """One (H, W, C) image seen through every image's crop and mirror, (B, crop, crop, C)."""
-        return picture[self._indices]
+        """One (H, W, C) picture seen through every image's crop and mirror, (B, crop, crop, C)."""
+        if self.boxes is None:
+            return picture[self._indices]
+        return self._resized(picture.expand(len(self), *picture.shape))
+
+    def _resized(self, pictures: Tensor) -> Tensor:
+        """(B, H, W, C) float32 -> what is in ``boxes``, mirrored, (B, crop, crop, C); bilinear."""
+        assert self.boxes is not None
+        height, width = pictures.shape[1:3]
+        top, left, high, wide = self.boxes.unbind(1)
+        sign = 1 - 2 * self.mirror.float()
+        zero = torch.zeros_like(top)
+        # from the crop's coordinates, -1 to 1, to those of the picture
+        x = torch.stack([sign * wide / width, zero, (2 * left + wide) / width - 1], 1)
+        y = torch.stack([zero, high / height, (2 * top + high) / height - 1], 1)
+        shape = [len(self), pictures.shape[3], self.crop, self.crop]
+        grid = F.affine_grid(torch.stack([x, y], 1), shape, align_corners=False)
+        found = F.grid_sample(
+            pictures.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False
+        )
+        return found.permute(0, 2, 3, 1)
+
+
+def _as_pixels(values: Tensor) -> Tensor:
+    return values.round().clamp(0, 255).to(torch.uint8)
+
+
+def _colored(x: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast and saturation changed as torchvision's ``ColorJitter`` does,
+    (B, H, W, 3) from 0 to 255.
+    """
+    brightness, contrast, saturation = (f[:, None, None, None] for f in factors.unbind(1))
+    gray = torch.tensor(GRAY, device=x.device)
+    x = (x * brightness).clamp(0, 255)
+    mean = (x @ gray).mean((1, 2))[:, None, None, None]
+    x = (contrast * x + (1 - contrast) * mean).clamp(0, 255)
+    return saturation * x + (1 - saturation) * (x @ gray)[..., None]

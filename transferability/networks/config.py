@@ -14,6 +14,7 @@ from transferability.bounds import above, at_least, between, check_bounds, one_o
 from transferability.errors import require
 from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at, stored_as
 
+MEAN, WITH_CLASS_TOKEN = "mean", "class+mean"
 RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
 
 
@@ -36,6 +37,9 @@ class NetworkConfig(ABC):
     channel_mean: tuple[float, ...] | None = omit_at(None)
     # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
     channel_std: tuple[float, ...] | None = omit_at(None)
+    # what a linear classifier sees of tokens: their mean, or the class token (where there is one)
+    # beside the mean of those of the image
+    token_pool: Annotated[str, one_of(MEAN, WITH_CLASS_TOKEN)] = omit_at(MEAN)
     # of a truncated network: the number of its layers below a head; found, not set (A5.B has 5)
     depth: int | None = omit_at(None)
 

@@ -2,13 +2,14 @@
 and what draws or normalizes.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferability.networks.config import NetworkConfig
+from transferability.networks.config import MEAN, WITH_CLASS_TOKEN, NetworkConfig
 from transferability.networks.kernels import dropout
 
 if TYPE_CHECKING:
@@ -84,8 +85,26 @@ def global_avg_pool(x: Tensor) -> Tensor:
     return x.mean(places) if places else x
 
 
+def extra_tokens(shape: tuple[int, ...]) -> int:
+    """How many tokens of a layer's output, (tokens, C), come before those of the image, which are a
+    square: the class token first, then registers; 0 of any other shape.
+    """
+    return shape[0] - math.isqrt(shape[0]) ** 2 if len(shape) == 2 else 0
+
+
+def pooled(x: Tensor, token_pool: str = MEAN) -> Tensor:
+    """What a linear classifier sees of a layer's output, (B, C): the mean over all places or, as
+    Oquab et al. ("DINOv2", 2024) have it, the class token and the mean of the image's tokens,
+    (B, 2C).
+    """
+    extra = extra_tokens(tuple(x.shape[1:])) if token_pool == WITH_CLASS_TOKEN else 0
+    if not extra:
+        return global_avg_pool(x)
+    return torch.cat([x[:, 0], x[:, extra:].mean(1)], 1)
+
+
 class LinearProbeHead(nn.Module):
-    """The head of a truncated network: the mean over all places, standardized, and a linear
+    """The head of a truncated network: :func:`pooled`, standardized, and a linear
     classifier.
 
     Standardized by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked
@@ -96,9 +115,12 @@ class LinearProbeHead(nn.Module):
         shape: of what the layer below puts out, for one image.
     """
 
-    def __init__(self, shape: tuple[int, ...], outputs: int):
+    def __init__(self, shape: tuple[int, ...], outputs: int, token_pool: str = MEAN):
         super().__init__()
+        self.token_pool = token_pool
         channels = shape[channel_dim(shape)]
+        if token_pool == WITH_CLASS_TOKEN and extra_tokens(shape):
+            channels *= 2
         self.norm = BatchNorm1d(channels, affine=False)
         self.linear = nn.Linear(channels, outputs)
 
@@ -109,7 +131,7 @@ class LinearProbeHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, outputs)."""
-        return self.linear(self.norm(global_avg_pool(x)))
+        return self.linear(self.norm(pooled(x, self.token_pool)))
 
 
 class Dropout(nn.Module):

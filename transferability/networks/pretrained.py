@@ -16,7 +16,7 @@ from torch import Tensor
 
 from transferability.errors import UserError, and_more
 from transferability.files import digest_of
-from transferability.networks.config import NetworkConfig
+from transferability.networks.config import MEAN, NetworkConfig
 from transferability.networks.modules import channels_subtracted
 from transferability.networks.sequential import WEIGHT, layers_of, parameter_kinds
 from transferability.networks.state_dict import (
@@ -88,6 +88,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[
         network,
         outputs=None,
         plan=(),
+        token_pool=MEAN,  # of the networks that start from it
         channel_mean=network.channel_mean or facts.mean,
         channel_std=network.channel_std or facts.std,
         input_scale=header.get("input_scale", network.input_scale),

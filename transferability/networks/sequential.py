@@ -51,7 +51,7 @@ def layers_of(config: NetworkConfig) -> list[nn.Module]:
     if not config.depth:
         return layers
     shape = profile_layers(config.whole)[config.depth - 1].output
-    return [*layers[: config.depth], LinearProbeHead(shape, config.n_outputs)]
+    return [*layers[: config.depth], LinearProbeHead(shape, config.n_outputs, config.token_pool)]
 
 
 class SequentialNetwork(nn.Module):

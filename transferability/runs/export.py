@@ -1,8 +1,13 @@
-"""The network of a finished run as a file of weights of its library."""
+"""The network of a finished run for other programs: as a file of weights of its library, or as a
+program of torch.
+"""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 from transferability.errors import UserError
 from transferability.files import replacing, save_tensors
@@ -10,6 +15,54 @@ from transferability.networks.state_dict import HEADER
 from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedInfo
 from transferability.runs.load import Run
+
+PROGRAM = ".pt2"  # what files of torch.export are called
+
+
+class _FromPixels(nn.Module):
+    """The network of (B, 3, side, side) float32 from 0 to 1."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.network, self.classes = run.network, len(run.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = self.network.input
+        x = 255 * x.permute(0, 2, 3, 1)
+        x = ((x - own.mean) * own.scale).permute(0, 3, 1, 2)
+        for layer in self.network.layers:
+            x = layer(x)
+        return x[:, : self.classes]
+
+
+def export_program(run: Run, path: Path) -> None:
+    """Write the network of a finished run, whole or cut short, as a program of ``torch.export``,
+    which needs torch alone: images, (B, 3, side, side) float32 from 0 to 1 -> logits, (B, classes).
+
+    ``classes.json`` in it has the names of the classes and how images are prepared.
+
+    Raises:
+        UserError: it subtracts a whole image, or cannot be written.
+    """
+    _require_channels(run)
+    side = run.spec.network.input_size
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(
+        _FromPixels(run).eval(), (torch.rand(2, 3, side, side),), dynamic_shapes=(batch,)
+    )
+    about = {"classes": run.classes, "crop": side, **asdict(run.preprocessing)}
+    with replacing(path) as temporary:
+        named = temporary.with_suffix(PROGRAM)
+        torch.export.save(program, named, extra_files={"classes.json": json.dumps(about)})
+        named.rename(temporary)
+
+
+def _require_channels(run: Run) -> None:
+    if run.network.input.mean.dim() > 1:
+        raise UserError(
+            f"{run.spec.run_id} subtracts a mean image, which is no part of such files: train it "
+            "with network.mean=channel"
+        )
 
 
 def export(run: Run, path: Path) -> None:
@@ -28,14 +81,11 @@ def export(run: Run, path: Path) -> None:
         )
     if network.depth:
         raise UserError(
-            f"{run.spec.run_id} is truncated above layer {network.depth}, which {network.kind} has "
-            "no network for"
+            f"{run.spec.run_id} is cut short above layer {network.depth}, which {network.kind} has "
+            f"no network for: out={path.with_suffix(PROGRAM)} writes it as a program of torch"
         )
-    if (mean := state.pop("input.mean")).dim() > 1:
-        raise UserError(
-            f"{run.spec.run_id} subtracts a mean image, which is no part of such files: train it "
-            "with network.mean=channel"
-        )
+    _require_channels(run)
+    mean = state.pop("input.mean")
     facts = PretrainedInfo(
         f"exported from {run.spec.run_id}",
         mean=network.channel_mean,

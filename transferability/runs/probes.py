@@ -5,6 +5,7 @@ import math
 import threading
 import time
 
+from torch import Tensor
 from tqdm import tqdm
 
 from transferability.console import duration, pluralize, progress_bar
@@ -19,7 +20,7 @@ from transferability.runs.trackers import Trackers
 from transferability.signals import stop_requests
 from transferability.study.spec import RunSpec
 from transferability.training.execution import Execution
-from transferability.training.features import features_of
+from transferability.training.features import Features, features_of
 from transferability.training.loader import TaskLoader
 from transferability.training.probe import Probe, fit_probe
 
@@ -61,34 +62,13 @@ def _fit(
     stop: threading.Event,
 ) -> None:
     """Those of one base."""
-    base, began = specs[0].source, time.monotonic()
-    assert base is not None  # of a linear classifier
-    source = (
-        pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
-    )
-    with progress_bar(desc="features", unit="img", dynamic_ncols=True) as bar:
-        told = _Told(bar, stop)
-        features = features_of(
-            specs[0],
-            source,
-            dataset,
-            store.root / FEATURES,
-            execution.device,
-            execution.threads,
-            told,
-        )
+    began, source = time.monotonic(), _weights(specs[0], store)
+    features = features_of_wave(specs, store, dataset, execution, stop)
     shared = (time.monotonic() - began) / len(specs)
-    if told.images:
-        log.info(
-            "features of %s images in %s, kept in %s",
-            told.images,
-            duration(time.monotonic() - began),
-            features.folder,
-        )
 
     def fitted(spec: RunSpec) -> tuple[RunSpec, Probe, float]:
         started = time.monotonic()
-        probe = fit_probe(spec, source, dataset, features, execution.device)
+        probe = fit_probe(spec, source, dataset, features, execution.device, stop)
         return spec, probe, time.monotonic() - started
 
     threads = execution.threads if execution.device.type == "cpu" else 1
@@ -110,6 +90,45 @@ def _fit(
         pluralize(len(specs), "linear classifier"),
         *_range([store.metrics(s)[-1]["val_top1"] for s in specs if store.is_done(s)]),
     )
+
+
+def features_of_wave(
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    execution: Execution,
+    stop: threading.Event | None = None,
+) -> Features:
+    """What linear classifiers of one base are fitted on: kept in the store, computed where it is
+    missing.
+    """
+    began = time.monotonic()
+    with progress_bar(desc="features", unit="img", dynamic_ncols=True) as bar:
+        told = _Told(bar, stop or threading.Event())
+        features = features_of(
+            specs[0],
+            _weights(specs[0], store),
+            dataset,
+            store.root / FEATURES,
+            execution.device,
+            execution.threads,
+            told,
+        )
+    if told.images:
+        log.info(
+            "features of %s images in %s, kept in %s",
+            told.images,
+            duration(time.monotonic() - began),
+            features.folder,
+        )
+    return features
+
+
+def _weights(spec: RunSpec, store: Store) -> dict[str, Tensor]:
+    """Those of its base."""
+    base = spec.source
+    assert base is not None  # of a linear classifier
+    return pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
 
 
 def _range(values: list[float]) -> tuple[float, float]:

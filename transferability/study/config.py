@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from transferability.bounds import Bound, above, at_least, check_bounds, one_of
+from transferability.bounds import SHARE, above, at_least, check_bounds, one_of
 from transferability.data.config import PATHS, DatasetConfig
 from transferability.errors import UserError, require
 from transferability.files import expanded
@@ -20,7 +20,6 @@ from transferability.study.recipe import RecipeConfig
 from transferability.study.trackers import FOLDERS, TrackersConfig
 
 log = logging.getLogger(__name__)
-SHARE = Bound(lambda share: 0 < share <= 1, "shares above 0, and at most 1")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from transferability.bounds import above, at_least, between, check_bounds, one_of
+from transferability.bounds import SHARE, above, at_least, between, check_bounds, one_of
 from transferability.errors import require
 from transferability.fingerprint import COSMETIC, omit_at
 
@@ -45,6 +45,13 @@ class RecipeConfig:
     optimizer: Annotated[str, one_of("sgd", "adamw", LBFGS)] = omit_at("sgd", stored="optimiser")
     # BatchNorm of copied layers normalizes with the source's statistics, in training as well
     keep_statistics: bool = omit_at(False)
+    # below 1: training images are random resized crops, of at least this share of the packed
+    # image's area (sides 3:4 to 4:3); 1: crops of the network's size
+    crop_scale: Annotated[float, SHARE] = omit_at(1.0)
+    # brightness, contrast and saturation of training images times 1 - this to 1 + this
+    color_jitter: Annotated[float, between(0, 1)] = omit_at(0.0)
+    # of the training loss
+    label_smoothing: Annotated[float, between(0, 1)] = omit_at(0.0)
 
     @property
     def batching_key(self) -> tuple:
@@ -60,6 +67,8 @@ class RecipeConfig:
             self.optimizer,
             self.eval_every,
             self.eval_batch_size,
+            self.crop_scale,
+            self.color_jitter,
         )
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ from transferability.data.packed import PackedDataset
 from transferability.errors import UserError, require
 from transferability.fingerprint import AS_STR, COSMETIC, from_dict, omit_at, to_dict
 from transferability.networks import NetworkConfig, config_class
+from transferability.networks.config import MEAN
 from transferability.networks.zoo.pretrained_info import PretrainedBase, PretrainedInfo
 from transferability.study import cells
 from transferability.study.cells import Cell
@@ -177,7 +178,11 @@ def make_spec(
         classes=tuple(classes),
         images_per_class=images_per_class,
         cell=cell,
-        network=replace(network.resolved(len(classes)), depth=cell.n if cell.short else None),
+        network=replace(
+            network.resolved(len(classes)),
+            depth=cell.n if cell.short else None,
+            token_pool=network.token_pool if cell.short else MEAN,
+        ),
         recipe=recipe,
         seed=seed,
         source=source,

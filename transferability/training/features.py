@@ -2,9 +2,9 @@
 frozen layers need no more.
 
 One forward pass over all images, center crop, and one over their mirror images where these are
-wanted. Of every layer below the classifier the mean over all places is kept, as in the head of a
-network that is truncated (``modules.global_avg_pool``). One file per layer, float16, memory-mapped,
-in a folder named by a hash of the base's weights, the images and their preprocessing.
+wanted. Of every layer below the classifier what the head of a network that is cut short sees is
+kept (``modules.pooled``: the mean over all places). One file per layer, float16, memory-mapped, in
+a folder named by a hash of the base's weights, the images and their preprocessing.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from transferability.data.packed import PackedDataset
 from transferability.data.prefetch import prefetch
 from transferability.files import remove_leftovers, replacing
 from transferability.fingerprint import to_dict
-from transferability.networks.modules import global_avg_pool
+from transferability.networks.modules import pooled
 from transferability.networks.sequential import SequentialNetwork, copy_layers
 from transferability.signals import raise_if_stopped
 from transferability.study.spec import RunSpec
@@ -45,8 +45,13 @@ class Features:
 
     def layer(self, n: int, rows: np.ndarray, mirrored: bool = False) -> Tensor:
         """What layer ``n`` (from 1) says of these rows of the dataset, (rows, channels) float32."""
-        found = np.load(self.folder / _name(n, mirrored), mmap_mode="r")
-        return torch.from_numpy(found[rows]).float()
+        return torch.from_numpy(self._of(n, mirrored)[rows]).float()
+
+    def channels(self, n: int) -> int:
+        return self._of(n, False).shape[1]
+
+    def _of(self, n: int, mirrored: bool) -> np.memmap:
+        return np.load(self.folder / _name(n, mirrored), mmap_mode="r")
 
 
 def features_of(
@@ -128,7 +133,7 @@ def _compute(
             x = network.input(Batch(images, same, same, same, flags, size))
             for layer in layers:
                 x = layer(x)
-                found = global_avg_pool(x).float().clamp(-LARGEST, LARGEST)
+                found = pooled(x, network.config.token_pool).float().clamp(-LARGEST, LARGEST)
                 out.append(found.half().cpu().numpy())
         return out
 

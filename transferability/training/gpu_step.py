@@ -179,9 +179,9 @@ def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | Stack
         return list(states)
     alike: dict[tuple, list[TrainState]] = {}
     for state in states:
-        network = state.network
+        network, smoothing = state.network, state.spec.recipe.label_smoothing
         same_input = None if network.frozen else state.prefix_key(0)
-        key = (network.frozen, network.still, state.spec.network, same_input)
+        key = (network.frozen, network.still, state.spec.network, same_input, smoothing)
         alike.setdefault(key, []).append(state)
     return [StackedNetworks(some) if len(some) > 1 else some[0] for some in alike.values()]
 
@@ -232,7 +232,9 @@ class StackedNetworks:
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, labels: Tensor
     ) -> Tensor:
         return F.cross_entropy(
-            functional_call(self.top, (parameters, buffers), (x,)).float(), labels
+            functional_call(self.top, (parameters, buffers), (x,)).float(),
+            labels,
+            label_smoothing=self.states[0].spec.recipe.label_smoothing,
         )
 
 

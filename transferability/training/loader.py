@@ -1,7 +1,7 @@
 """The stream of raw uint8 batches of one target task: one stream feeds every network of a cohort.
 
-Which images come at step t, and how they are cropped and mirrored, is a function of (seed, t)
-alone. The next batches are read, and copied to a GPU, while one is used.
+Which images come at step t, and how they are cropped, mirrored and colored, is a function of
+(seed, t) alone. The next batches are read, and copied to a GPU, while one is used.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -28,6 +28,7 @@ ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GP
 # to find while those of the last are copied. A base network alone takes as many images a second
 # from a GPU's stream as a cohort of 28 takes from 28.
 READERS = {"cpu": 2, "cuda": 8, "mps": 2}
+Crops = dict[str, np.ndarray]  # the fields of a ``Batch`` but images, labels and crop
 K = TypeVar("K")
 
 
@@ -143,21 +144,27 @@ class TaskLoader:
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return self._read_ahead(self._centred, parts)
 
-    def _drawn(self, step: int) -> tuple[np.ndarray, ...]:
-        """Rows, top, left and mirror of a training step."""
-        size, room = self.recipe.batch_size, self._dataset.image_size - self.crop
+    def _drawn(self, step: int) -> tuple[np.ndarray, Crops]:
+        """Rows of a training step, and what becomes of them."""
+        size, side = self.recipe.batch_size, self._dataset.image_size
         draw = numpy_rng(self.seed, "augment", step)
-        top, left = draw.integers(0, room + 1, (2, size))
-        mirror = (draw.random(size) < 0.5) & self.recipe.mirror
-        return self.rows(step), top, left, mirror
+        top, left = draw.integers(0, side - self.crop + 1, (2, size))
+        crops = {"top": top, "left": left}
+        crops["mirror"] = (draw.random(size) < 0.5) & self.recipe.mirror
+        if self.recipe.crop_scale < 1:
+            crops["boxes"] = boxes(self.seed, step, size, side, self.recipe.crop_scale)
+        if strength := self.recipe.color_jitter:
+            draw = numpy_rng(self.seed, "color", step)
+            crops["color"] = draw.uniform(1 - strength, 1 + strength, (size, 3)).astype(np.float32)
+        return self.rows(step), crops
 
-    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Rows, top, left and mirror of images that are evaluated."""
+    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, Crops]:
+        """Rows of images that are evaluated, and what becomes of them."""
         same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
-        return rows, same, same, np.zeros(len(rows), dtype=bool)
+        return rows, {"top": same, "left": same, "mirror": np.zeros(len(rows), dtype=bool)}
 
     def _read_ahead(
-        self, choose: Callable[[K], tuple[np.ndarray, ...]], keys: Iterable[K]
+        self, choose: Callable[[K], tuple[np.ndarray, Crops]], keys: Iterable[K]
     ) -> Generator[Batch]:
         """The batches that ``choose`` describes for each key;
         more are being read while one is used.
@@ -166,25 +173,23 @@ class TaskLoader:
         for pending in prefetch(start, keys, threads):
             yield self._finish_copy(pending)
 
-    def _start_copy(
-        self, rows: np.ndarray, top: np.ndarray, left: np.ndarray, mirror: np.ndarray
-    ) -> "_PendingBatch":
+    def _start_copy(self, rows: np.ndarray, crops: Crops) -> "_PendingBatch":
         """Read a batch and start its copy to the device, without waiting.
 
         On a GPU the copies go from pinned memory, in a CUDA stream of their own, beside the
         computation. A pinned buffer is dropped here while its copy may not have begun: torch's
         allocator of pinned memory gives it away again only when the copies from it are done.
         """
-        arrays = [self._label_of[self._dataset.labels[rows]], top, left, mirror]
-        small = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+        arrays = {"labels": self._label_of[self._dataset.labels[rows]], **crops}
+        host = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
         if self._copies is None:
-            images = torch.from_numpy(self._dataset.read_rows(rows))
-            return _PendingBatch([t.to(self.device) for t in (images, *small)])
+            host["images"] = torch.from_numpy(self._dataset.read_rows(rows))
+            return _PendingBatch({key: t.to(self.device) for key, t in host.items()})
         with torch.cuda.stream(self._copies):
             resident = self._resident is not None
-            images = torch.from_numpy(rows) if resident else self._read_pinned(rows)
-            pinned = [t.pin_memory() for t in (images, *small)]
-            tensors = [t.to(self.device, non_blocking=True) for t in pinned]
+            host["images"] = torch.from_numpy(rows) if resident else self._read_pinned(rows)
+            pinned = {key: t.pin_memory() for key, t in host.items()}
+            tensors = {key: t.to(self.device, non_blocking=True) for key, t in pinned.items()}
             return _PendingBatch(tensors, self._copies.record_event())
 
     def _read_pinned(self, rows: np.ndarray) -> Tensor:
@@ -201,11 +206,12 @@ class TaskLoader:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(pending.copied)
             # allocated for the copies: its memory must not go to the next ones while it is in use
-            for tensor in pending.tensors:
+            for tensor in pending.tensors.values():
                 tensor.record_stream(computing)
-        images, labels, top, left, mirror = pending.tensors
-        images = images if self._resident is None else self._resident[images]
-        return Batch(images, labels, top, left, mirror, self.crop)
+        tensors = pending.tensors
+        if self._resident is not None:
+            tensors = tensors | {"images": self._resident[tensors["images"]]}
+        return Batch(**tensors, crop=self.crop)
 
 
 @dataclass(frozen=True)
@@ -213,10 +219,21 @@ class _PendingBatch:
     """A batch on its way to the device.
 
     Attributes:
-        tensors: images (or their rows, where all images are on the device), labels, top, left,
-            mirror.
+        tensors: the fields of a ``Batch``; where all images are on the device, ``images`` are rows.
         copied: comes after the copies; None on a CPU.
     """
 
-    tensors: list[Tensor]
+    tensors: dict[str, Tensor]
     copied: torch.cuda.Event | None = None
+
+
+def boxes(seed: int, step: int, count: int, side: int, scale: float) -> np.ndarray:
+    """Random resized crops (Szegedy et al. 2015), (count, 4) float32: top, left, height and width
+    within a square of ``side`` pixels: of ``scale`` to all of its area, width to height 3:4 to 4:3.
+    """
+    draw = numpy_rng(seed, "resized crop", step)
+    area = side**2 * draw.uniform(scale, 1, count)
+    ratio = np.exp(draw.uniform(-np.log(4 / 3), np.log(4 / 3), count))
+    sides = np.sqrt(np.stack([area / ratio, area * ratio])).clip(max=side)
+    corners = (side - sides) * draw.random((2, count))
+    return np.concatenate([corners, sides]).T.astype(np.float32)

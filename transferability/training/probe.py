@@ -1,10 +1,13 @@
 """A linear classifier on frozen layers, fitted to its end: L2-regularized logistic regression.
 
 The strength is chosen on validation images, of STRENGTHS, each fit starting where the stronger one
-ended. What is minimized is the mean cross-entropy plus half the strength times the sum of the
+ended; after two in a row that have fewer right there than one before them no weaker one is tried.
+What is minimized is the mean cross-entropy plus half the strength times the sum of the
 squared weights, on standardized features; the bias is free. Nothing is drawn: no seed matters.
 """
 
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +25,7 @@ from transferability.training.features import Features
 from transferability.training.state import initial_network, one_thread
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # strongest first; no setting
+BLOCK = 1 << 28  # bytes of features that a fit has in memory, with what it computes of them
 EPSILON = nn.BatchNorm1d(1).eps  # of the head's
 
 
@@ -42,6 +46,57 @@ class Probe:
     predictions: dict[str, Tensor]
     strength: float
     views: int
+
+
+class Samples:
+    """Features of images and their labels, in blocks of at most BLOCK bytes with what a fit
+    computes of them: a single block is kept, several are read again every time.
+
+    Args:
+        read: (start, stop) -> features, (images, channels) float32, and labels, (images,).
+        count: images.
+        change: what becomes of features that were read, in place.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, int], tuple[Tensor, Tensor]],
+        count: int,
+        channels: int,
+        classes: int,
+        change: Callable[[Tensor], Tensor] = lambda x: x,
+    ):
+        self.read, self.count, self.change = read, count, change
+        self.channels, self.classes = channels, classes
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        images = max(BLOCK // (4 * (self.channels + 3 * self.classes)), 1)
+        if self._kept:
+            yield self._kept
+            return
+        for start in range(0, self.count, images):
+            x, y = self.read(start, min(start + images, self.count))
+            block = self.change(x), y
+            if images >= self.count:
+                self._kept = block
+            yield block
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Samples":
+        """The same, changed."""
+        return Samples(self.read, self.count, self.channels, self.classes, change)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel, (channels,) float32."""
+
+        def mean_of(change: Callable[[Tensor], Tensor]) -> Tensor:
+            total, device = torch.zeros(self.channels, dtype=torch.float64), None
+            for x, _ in self:
+                total, device = total + change(x).sum(0).cpu(), x.device
+            return (total / self.count).float().to(device)
+
+        mean = mean_of(lambda x: x)
+        return mean, mean_of(lambda x: (x - mean).square())
 
 
 @dataclass(frozen=True)
@@ -71,39 +126,52 @@ def fit_probe(
     dataset: PackedDataset,
     features: Features,
     device: torch.device,
+    stop: threading.Event | None = None,
 ) -> Probe:
     """The classifier of ``spec`` on the features of the base it starts from; of those that are
     equally often right on validation images the one with the smaller loss there.
 
     Trained on all images, it has the strength that is chosen without validation images.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` was set.
     """
     classes, n = list(spec.classes), spec.cell.n
     rows = dataset.train_rows(classes, spec.images_per_class)
     held_out = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
 
-    def labelled(of: np.ndarray, mirror: bool = False) -> tuple[Tensor, Tensor]:
-        views = [features.layer(n, of, mirrored) for mirrored in (False, True)[: 1 + mirror]]
-        labels = torch.from_numpy(np.searchsorted(classes, dataset.labels[of]))
-        return torch.cat(views).to(device), labels.repeat(len(views)).to(device)
+    def samples(of: np.ndarray, mirror: bool = False) -> Samples:
+        views = (False, True)[: 1 + mirror]
 
-    def fitted(of: np.ndarray, strengths: tuple[float, ...]) -> tuple[list[_Fit], int]:
-        x, y = labelled(of, spec.recipe.mirror)
-        return _path(x, y, len(classes), spec.recipe.steps, strengths), len(y)
+        def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            places = np.arange(start, stop)
+            x = torch.cat(
+                [features.layer(n, of[places[places // len(of) == v] % len(of)], v) for v in views]
+            )
+            labels = np.searchsorted(classes, dataset.labels[of[places % len(of)]])
+            return x.to(device), torch.from_numpy(labels).to(device)
+
+        return Samples(read, len(views) * len(of), features.channels(n), len(classes))
 
     with one_thread():
-        fits, views = fitted(rows, STRENGTHS)
-        scores = [_score(fit, *labelled(held_out["validation"])) for fit in fits]
+        asked, scores, fits = samples(held_out["validation"]), list[tuple[float, float]](), []
+        training = samples(rows, spec.recipe.mirror)
+        for fit in _path(training, spec.recipe.steps, STRENGTHS, stop):
+            fits.append(fit)
+            scores.append(_score(fit, asked))
+            if _falls(scores):
+                break
         best = max(range(len(fits)), key=lambda i: (scores[i][0], -scores[i][1]))
         fit = fits[best]
         if spec.all_images:
-            again, views = fitted(dataset.every_row(classes), STRENGTHS[: best + 1])
-            fit = again[-1]
+            training = samples(dataset.every_row(classes), spec.recipe.mirror)
+            *_, fit = _path(training, spec.recipe.steps, STRENGTHS[: best + 1], stop)
         predictions = {
-            part: fit.logits(labelled(of)[0]).argmax(1).cpu().to(torch.int16)
+            part: torch.cat([fit.logits(x).argmax(1).cpu() for x, _ in samples(of)]).to(torch.int16)
             for part, of in held_out.items()
             if len(of)
         }
-        top1, loss = _score(fit, *labelled(held_out["validation"]))
+        top1, loss = _score(fit, asked)
     network = initial_network(spec, source["input.mean"].numpy(), source)
     _put(fit, cast(LinearProbeHead, network.layers[-1]))
     evaluation = {
@@ -113,7 +181,7 @@ def fit_probe(
         "val_loss": loss,
         "val_top1": top1,
     }
-    return Probe(network, [evaluation], predictions, STRENGTHS[best], views)
+    return Probe(network, [evaluation], predictions, STRENGTHS[best], training.count)
 
 
 def _put(fit: _Fit, head: LinearProbeHead) -> None:
@@ -125,38 +193,56 @@ def _put(fit: _Fit, head: LinearProbeHead) -> None:
         head.linear.bias.copy_(fit.bias)
 
 
-def _score(fit: _Fit, x: Tensor, y: Tensor) -> tuple[float, float]:
-    logits = fit.logits(x)
-    return int((logits.argmax(1) == y).sum()) / len(y), float(F.cross_entropy(logits, y))
+def _score(fit: _Fit, of: Samples) -> tuple[float, float]:
+    """Top-1 accuracy and mean loss."""
+    right, loss = 0, 0.0
+    for x, y in of:
+        logits = fit.logits(x)
+        right += int((logits.argmax(1) == y).sum())
+        loss += float(F.cross_entropy(logits, y)) * (len(y) / of.count)
+    return right / of.count, loss
+
+
+def _falls(scores: list[tuple[float, float]]) -> bool:
+    """Whether the last two have fewer right than one before them."""
+    right = [top1 for top1, _ in scores]
+    return len(right) > 2 and max(right[-2:]) < max(right[:-2])
 
 
 def _path(
-    x: Tensor, y: Tensor, classes: int, iterations: int, strengths: tuple[float, ...]
-) -> list[_Fit]:
-    """A fit for each strength, from the strongest on. Standardizes ``x`` in place: it may be
-    large.
-    """
-    mean, var = x.mean(0), x.var(0, unbiased=False)
-    x.sub_(mean).mul_((var + EPSILON).rsqrt())
-    fits, one_hot = [], F.one_hot(y, classes).to(x)
-    flat = np.zeros(classes * (x.shape[1] + 1))
+    of: Samples,
+    iterations: int,
+    strengths: tuple[float, ...],
+    stop: threading.Event | None = None,
+) -> Iterator[_Fit]:
+    """A fit for each strength, from the strongest on."""
+    mean, var = of.moments()
+    scale = (var + EPSILON).rsqrt()
+    flat = np.zeros(of.classes * (of.channels + 1))
+    standardized = of.mapped(lambda x: x.sub_(mean).mul_(scale))
     for strength in strengths:
 
         def loss_and_gradient(flat: np.ndarray, strength: float = strength):
-            weight, bias = _unpacked(flat, x, classes)
-            log_p = F.log_softmax(x @ weight.T + bias, 1)
-            loss = -(log_p * one_hot).sum() / len(x) + strength / 2 * weight.square().sum()
-            rest = (log_p.exp() - one_hot) / len(x)
-            gradient = torch.cat([(rest.T @ x + strength * weight).flatten(), rest.sum(0)])
-            return float(loss), gradient.cpu().double().numpy()
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+            weight, bias = _unpacked(flat, mean, of.classes)
+            loss, gradient = 0.0, torch.cat([strength * weight.flatten(), torch.zeros_like(bias)])
+            for x, y in standardized:
+                log_p = F.log_softmax(x @ weight.T + bias, 1)
+                loss += float(F.nll_loss(log_p, y, reduction="sum")) / of.count
+                rest = log_p.exp_()
+                rest[torch.arange(len(y), device=y.device), y] -= 1
+                rest /= of.count
+                gradient += torch.cat([(rest.T @ x).flatten(), rest.sum(0)])
+            loss += strength / 2 * float(weight.square().sum())
+            return loss, gradient.cpu().double().numpy()
 
         options = {"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-5}
         found = minimize(loss_and_gradient, flat, jac=True, method="L-BFGS-B", options=options)
         flat = found.x
-        weight, bias = _unpacked(flat, x, classes)
-        loss = float(F.cross_entropy(x @ weight.T + bias, y))
-        fits.append(_Fit(mean, var, weight, bias, loss))
-    return fits
+        weight, bias = _unpacked(flat, mean, of.classes)
+        loss = found.fun - strength / 2 * float(weight.square().sum())
+        yield _Fit(mean, var, weight, bias, loss)
 
 
 def _unpacked(flat: np.ndarray, like: Tensor, classes: int) -> tuple[Tensor, Tensor]:

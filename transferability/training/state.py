@@ -74,7 +74,9 @@ class TrainState:
 
     def gradients(self, batch: Batch, shared: "PrefixCache") -> None:
         """The loss and the gradient of every parameter that is trained."""
-        loss = F.cross_entropy(self.logits(batch, shared), batch.labels)
+        smoothing = self.spec.recipe.label_smoothing
+        logits = self.logits(batch, shared)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.loss = loss.detach()

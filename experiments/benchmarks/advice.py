@@ -1,0 +1,291 @@
+"""Advice within a time (``experiments.advise``) against what users pick instead, at equal processor
+time: fastai's ``fine_tune``, and the script that tutorials have (``rivals.py``).
+
+python -m experiments.benchmarks.advice source=flowers.zip weights=resnet18.safetensors minutes=1
+
+All have the same weights, the same training, validation and test images, as they are packed, the
+same input size (96 pixels, or what you set), and one thread; a minute is 100 seconds of processor
+time, user and system, with imports, trial runs that a tool makes itself, and predictions. Packing
+counts for nobody. Every result is a line of OUT/results.csv, which stays: the same command again
+prints the table, and measures what is missing; with -m, minutes=1,3,10 and seed=0,1,2 all times and
+seeds. Delete a line to have it measured again.
+
+Settings used most:
+source=PATH weights=FILE   as of experiments.advise; the weights as safetensors
+minutes=1                  the time of each tool
+seed=0                     of every tool; the split is the dataset's
+out=FOLDER                 where the results are kept (figures/benchmark-advice)
+
+fastai is left out where it is not installed (pip install '.[timm,fastai]'); FASTAI_PYTHON, in the
+environment, names another Python that has it, with timm and safetensors.
+"""
+
+from experiments.cli import run_module
+from experiments.overrides import of_advice
+
+if __name__ == "__main__":  # above the imports, which --help does without
+    raise SystemExit(run_module(__spec__.name, of_advice))
+
+import importlib.util
+import json
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from PIL import Image
+
+from analysis.statistics.paired import two_way_interval
+from experiments.advise import Advising, packed
+from experiments.benchmarks.timing import table
+from experiments.clock import Clock
+from transferability.data.packed import PackedDataset
+from transferability.errors import UserError
+from transferability.files import write_atomic
+from transferability.networks.pretrained import load_pretrained
+from transferability.networks.zoo.pretrained_info import PretrainedBase
+from transferability.study.config import Config
+
+log = logging.getLogger(__name__)
+SECONDS = 100.0  # of processor time a minute: two cores that are busy most of the time
+OWN = "experiments.advise"
+RIVALS = (
+    "fastai",
+    "fastai, base_lr=1e-2",
+    "fastai, lr_find",
+    "tutorial, head",
+    "tutorial, head then all",
+)
+RUN = "import sys; sys.path.append(sys.argv[1]); import rivals; rivals.main(sys.argv[2])"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line: what a tool made of the images in the time.
+
+    Attributes:
+        name, images: of the dataset: what it is called, and the checksum of what was packed.
+        weights: their digest.
+        pixels: a side of what the network sees.
+        seconds: of processor time that it took.
+        did: what it made, in its own words.
+        validation: its accuracy there.
+        right: of each test image, in the order of the packed file, 1 or 0.
+    """
+
+    name: str
+    images: str
+    weights: str
+    pixels: int
+    minutes: float
+    seed: int
+    tool: str
+    seconds: float
+    did: str
+    validation: float
+    right: str
+
+
+def main(config: Config) -> None:
+    if not str(config.weights).endswith(".safetensors"):
+        raise UserError("the tools share a file of weights: weights=FILE.safetensors")
+    dataset, given = packed(config), load_pretrained(str(config.weights), config.network)
+    path = Path(config.out or "figures/benchmark-advice") / "results.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    common: dict[str, Any] = {
+        "images": dataset.checksum[:12],
+        "weights": given.digest[:12],
+        "pixels": config.network.input_size,
+        "minutes": config.minutes,
+        "seed": config.seed or 0,
+    }
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that follow
+    with tempfile.TemporaryDirectory() as name:
+        for tool in (OWN, *RIVALS):
+            if _known(path, common | {"tool": tool}):
+                continue
+            log.info("%s: %s, %g minutes, seed %d", dataset.name, tool, *list(common.values())[3:])
+            own = tool == OWN
+            folder = Path(name)
+            found = _own(config, folder) if own else _rival(tool, config, dataset, given, folder)
+            if found:
+                _keep(path, Result(name=dataset.name, tool=tool, **common, **found))
+    print_table(read(path))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The results that are kept; of none an empty table."""
+    names = list(Result.__dataclass_fields__)
+    texts = {key: str for key in ("images", "weights", "right")}
+    return pd.read_csv(path, dtype=texts) if path.exists() else pd.DataFrame(columns=names)
+
+
+def _known(path: Path, key: dict) -> bool:
+    there = read(path)
+    return bool(len(there) and (there[list(key)] == pd.Series(key)).all(axis=1).any())
+
+
+def _keep(path: Path, result: Result) -> None:
+    with FileLock(path.with_name(".lock")):
+        line = pd.DataFrame([asdict(result)])
+        rows = pd.concat([read(path), line]) if path.exists() else line
+        write_atomic(path, rows.to_csv(index=False))
+
+
+def _own(config: Config, folder: Path) -> dict:
+    """What the network has that the page hands over, in a process whose time it is."""
+    own = replace(
+        config, store=str(folder / "runs"), out=str(folder / "page"), device="cpu", threads=1
+    )
+    alone = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=alone) as pool:
+        return pool.submit(_advised, own, config.words).result()
+
+
+def _advised(config: Config, words: tuple[str, ...]) -> dict:
+    config.words = words  # type: ignore[misc] # a ClassVar, so that it is no setting
+    clock = Clock(SECONDS * config.minutes, 0.0, time.process_time)
+    advice = Advising(config, clock)
+    try:
+        advice.run()
+    except KeyboardInterrupt:
+        if not clock.over:
+            raise
+    found = advice.page()
+    assert found is not None  # stage 1 is finished whatever it takes
+    seconds = time.process_time()
+    labels = advice.store.predictions(found.spec) or {}
+    taken = {part: own.numpy() for part, own in labels.items()}
+    return _found(seconds, found.leader.partition(", validation")[0], taken, advice.dataset)
+
+
+def _found(seconds: float, did: str, taken: dict[str, np.ndarray], dataset: PackedDataset) -> dict:
+    """``taken``: of validation and test what each image is taken for, a class of the dataset."""
+    rows = rows_of(dataset)
+    right = {part: own == dataset.labels[rows[part]] for part, own in taken.items()}
+    return {
+        "seconds": round(seconds, 1),
+        "did": did,
+        "validation": round(float(right["validation"].mean()), 4),
+        "right": "".join(map(str, right["test"].astype(int))),
+    }
+
+
+def rows_of(dataset: PackedDataset) -> dict[str, np.ndarray]:
+    """The rows of training, validation and test images."""
+    classes = list(range(len(dataset.classes)))
+    return {
+        "train": dataset.train_rows(classes),
+        "validation": dataset.val_rows(classes),
+        "test": dataset.test_rows(classes),
+    }
+
+
+FOLDERS = {"train": "train", "validation": "val", "test": "test"}  # of image files
+
+
+def _export(dataset: PackedDataset, folder: Path) -> Path:
+    """The packed images as PNG files, PART/CLASS/ROW.png."""
+    if not folder.exists():
+        for part, rows in rows_of(dataset).items():
+            for row in rows:
+                path = folder / FOLDERS[part] / f"{dataset.labels[row]:04d}" / f"{row}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(dataset.read_rows(np.array([row]))[0]).save(path)
+    return folder
+
+
+def _rival(
+    tool: str, config: Config, dataset: PackedDataset, given: PretrainedBase, folder: Path
+) -> dict | None:
+    """What another tool has, in a process of its own; None, with a line, where it says no."""
+    out = folder / "found.json"
+    mean, std = given.network.channel_mean, given.network.channel_std
+    job = {
+        "tool": tool,
+        "images": str(_export(dataset, folder / "images")),
+        "weights": str(config.weights),
+        "model": given.network.model,
+        "size": config.network.input_size,
+        "mean": mean,
+        "std": std,
+        "seconds": SECONDS * config.minutes,
+        "seed": config.seed or 0,
+        "out": str(out),
+    }
+    python = sys.executable
+    if tool.startswith("fastai"):
+        here = sys.executable if importlib.util.find_spec("fastai") else ""
+        python = os.environ.get("FASTAI_PYTHON", here)
+        if not python:
+            log.warning("%s is left out: pip install '.[timm,fastai]'", tool)
+            return None
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-P", "-c", RUN, str(Path(__file__).parent), json.dumps(job)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        log.warning("%s is left out: %s", tool, done.stderr.strip().splitlines()[-1])
+        return None
+    found = json.loads(out.read_text())
+    taken = {
+        part: np.array([found["labels"][FOLDERS[part]][str(row)] for row in rows])
+        for part, rows in rows_of(dataset).items()
+        if part != "train"
+    }
+    return _found(found["seconds"], found["did"], taken, dataset)
+
+
+def print_table(results: pd.DataFrame) -> None:
+    """Test accuracy of each tool, and how far it is from ours on the same images, for each set and
+    time.
+    """
+    for (name, minutes), rows in results.groupby(["name", "minutes"]):
+        found = {tool: _right(own) for tool, own in rows.groupby("tool")}
+        ours = found.get(OWN)
+        lines = []
+        for tool in (OWN, *RIVALS):
+            if tool not in found:
+                lines.append([tool, "not measured", "", "", ""])
+                continue
+            right, behind = found[tool], ""
+            if ours is not None and tool != OWN:
+                seeds = right.index.intersection(ours.index)
+                pairs = (right.loc[seeds] - ours.loc[seeds]).to_numpy()
+                behind = _said(pairs, "+") if len(seeds) else ""
+            seconds = rows[rows.tool == tool].seconds
+            said = _said(right.to_numpy())
+            lines.append([tool, said, behind, str(len(right)), f"{seconds.mean():.0f}"])
+        table(
+            f"{name}: {minutes:g} minutes ({SECONDS * minutes:g} s of processor time), "
+            f"{len(rows.right.iloc[0])} test images",
+            ["", "right", "minus ours", "seeds", "s"],
+            lines,
+        )
+    print(
+        "\nBrackets: 95%, over test images, and over seeds where there are several. Minus ours: on "
+        "the same images and seeds."
+    )
+
+
+def _right(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each seed and test image, 1.0 or 0.0."""
+    return pd.DataFrame([list(map(float, r)) for r in rows.right], index=rows.seed)
+
+
+def _said(values: np.ndarray, sign: str = "") -> str:
+    mean, low, high = two_way_interval(values)
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
