@@ -52,7 +52,7 @@ class Batch:
         return pixels if self.color is None else _as_pixels(_colored(pixels.float(), self.color))
 
     def crop_and_flip(self, picture: Tensor) -> Tensor:
-        """One (H, W, C) picture seen through every image's crop and mirror, (B, crop, crop, C)."""
+        """One (H, W, C) image seen through every image's crop and mirror, (B, crop, crop, C)."""
         if self.boxes is None:
             return picture[self._indices]
         return self._resized(picture.expand(len(self), *picture.shape))

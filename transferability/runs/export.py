@@ -36,7 +36,7 @@ class _FromPixels(nn.Module):
 
 
 def export_program(run: Run, path: Path) -> None:
-    """Write the network of a finished run, whole or cut short, as a program of ``torch.export``,
+    """Write the network of a finished run, whole or truncated, as a program of ``torch.export``,
     which needs torch alone: images, (B, 3, side, side) float32 from 0 to 1 -> logits, (B, classes).
 
     ``classes.json`` in it has the names of the classes and how images are prepared.
@@ -81,7 +81,7 @@ def export(run: Run, path: Path) -> None:
         )
     if network.depth:
         raise UserError(
-            f"{run.spec.run_id} is cut short above layer {network.depth}, which {network.kind} has "
+            f"{run.spec.run_id} is truncated above layer {network.depth}, which {network.kind} has "
             f"no network for: out={path.with_suffix(PROGRAM)} writes it as a program of torch"
         )
     _require_channels(run)

@@ -2,7 +2,7 @@
 frozen layers need no more.
 
 One forward pass over all images, center crop, and one over their mirror images where these are
-wanted. Of every layer below the classifier what the head of a network that is cut short sees is
+wanted. Of every layer below the classifier what the head of a network that is truncated sees is
 kept (``modules.pooled``: the mean over all places). One file per layer, float16, memory-mapped, in
 a folder named by a hash of the base's weights, the images and their preprocessing.
 """
