@@ -3,8 +3,8 @@ images.
 
 A *way* to train is a cell with its recipe: what all seeds have in common. Own and random layers are
 the paper's controls, and no ways. The best is the one with the highest mean validation accuracy, so
-its validation accuracy flatters it; what is said of it comes of test images, which no choice has
-seen.
+selection on validation makes it optimistic; what is said of it comes of test images, which no
+choice has seen.
 """
 
 from dataclasses import dataclass, replace
@@ -35,16 +35,16 @@ LATER = ("validation_balanced", *BALANCES)
 FAMILIES = {
     "base": "trained from scratch",
     "An.B": "linear classifier on n frozen layers, nothing above",
-    "AnB": "n layers copied and frozen, the others fresh",
-    "AnB+": "n layers copied, the others fresh, all fine-tuned",
+    "AnB": "n layers copied and frozen, the others random",
+    "AnB+": "n layers copied, the others random, all fine-tuned",
     "AnB++": "the network AnB or An.B, trained, then all of it fine-tuned",
-    "AnB~all": "all layers copied, the lowest n frozen",
+    "AnB~all": "all layers copied, the first n frozen",
 }
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What a study of a given base says, for one number of training images.
+    """What a study of a pretrained base says, for one number of training images.
 
     Attributes:
         strategies: one row per strategy: its WAY, what it is in words, n, copied, frozen, short
@@ -57,9 +57,9 @@ class Advice:
             equals the cheapest.
         unfinished: how many more ways lack a network, and are left out.
         part: the images that it is reported on: test, or validation where there are no others.
-        optimism: by how much more the best falls from validation to test than all ways do on
-            average: what picking the best by validation flatters it by.
-        images_per_class: training images a class; None: all that there are.
+        optimism: by how much more the best falls from validation to test than all strategies do on
+            average: the optimism of picking the best by validation.
+        images_per_class: training images per class; None: all that there are.
         top: the layers below the classifier.
         chosen_by: accuracy or balanced accuracy: what "best" and "behind" are of.
         majority: what always answering the commonest class has; None of a single class.
@@ -85,7 +85,7 @@ class Advice:
         covers = "images and seeds" if best.seeds > 1 else "images only: one seed"
         how = " by balanced accuracy" if self.chosen_by == BALANCED else ""
         said = [
-            f"Of {len(self.strategies)} ways to train, chosen on validation images{how}: "
+            f"Of {len(self.strategies)} strategies, chosen on validation images{how}: "
             f"{best.words} ({best.cell}, recipe {best.recipe}). It has {best.test:.3f} "
             f"[{best.test_low:.3f}, {best.test_high:.3f}] of the {self.part} images right (95%, "
             f"over {covers})."
@@ -121,20 +121,20 @@ class Advice:
         if len(cheap := self.open_and_cheaper):
             row = cheap.iloc[0]
             said.append(
-                f"Cheaper, but whether as good or worse cannot be told: {len(cheap)} of them. The "
-                f"cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, recipe "
-                f"{row.recipe}), {_points(row)} behind."
+                f"Cheaper, with no evidence that they are as good or worse: {len(cheap)} of them. "
+                f"The cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, "
+                f"recipe {row.recipe}), {_points(row)} behind."
             )
         if self.part == "test":
             said.append(
-                "What choosing it by its validation accuracy flatters it by: "
+                "Estimated optimism from selecting on validation accuracy: "
                 f"{self.optimism:+.3f} (its fall from validation to test, beyond the mean of all "
                 "ways)."
             )
         else:
             said.append(
                 "There are no test images (dataset.test_fraction): it is reported on the images "
-                "that it was chosen on, which flatters it."
+                "that it was chosen on, which is optimistic."
             )
         return said
 
@@ -170,8 +170,8 @@ class Advice:
 
     @property
     def open_and_cheaper(self) -> pd.DataFrame:
-        """The ways that cost less, of which neither that they are as good nor that they are worse
-        can be told. The cheapest first.
+        """The strategies that cost less, with no evidence that they are as good or that they are
+        worse. The cheapest first.
         """
         w = self.strategies
         return w[~w.apart & (w.high >= self.margin) & (w.cost < 1)].sort_values(
@@ -221,8 +221,8 @@ def _points(way: pd.Series) -> str:
 
 
 def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
-    """The advice of a study of a given base for one task, for each number of training images, from
-    the fewest to all; none of any other study, or where predictions were not kept.
+    """The advice of a study of a pretrained base for one task, for each number of training images,
+    from the fewest to all; none of any other study, or where predictions were not kept.
 
     Args:
         margin: how far behind the best a way may be and still count as good.
@@ -237,7 +237,7 @@ def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
 
 
 def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Advice | None:
-    """The advice for so many training images a class; None of fewer than two treatments."""
+    """The advice for so many training images per class; None of fewer than two treatments."""
     asked = _at(asked, size)
     finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
     done = asked[finished]
@@ -294,11 +294,11 @@ def accuracy(right: np.ndarray) -> tuple[float, float, float]:
 
 
 def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataFrame:
-    """What the best way of an advice takes images for, over all its seeds.
+    """What the best way of an advice predicts for images, over all its seeds.
 
     Returns:
-        Up to ``most`` classes: a row a class, a column a class it is taken for; of more classes the
-        ``most`` frequent mistakes, a row each: shows, taken for, images, share (of the class).
+        Up to ``most`` classes: a row per class, a column per predicted class; of more classes the
+        ``most`` frequent mistakes, a row each: shows, ``taken for``, images, share (of the class).
     """
     networks, best = tables.networks, advice.best
     own = networks[(networks.cell == best.cell) & (networks.recipe == best.recipe)]
@@ -326,15 +326,15 @@ def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataF
 
 
 def _at(networks: pd.DataFrame, size: int | None) -> pd.DataFrame:
-    """The networks that trained on so many images a class; None: on all."""
+    """The networks that trained on so many images per class; None: on all."""
     sizes = networks.images_per_class
     return networks[sizes.isna() if size is None else sizes == size]
 
 
 def summary(advice: list[Advice]) -> pd.DataFrame:
-    """What more training images are worth: a row a number of images a class, the accuracies of the
-    best way, from scratch, of the best linear classifier, with all layers copied and frozen, and
-    with all copied and fine-tuned, each the best of its kind on validation.
+    """What more training images are worth: a row per number of images per class, the accuracies of
+    the best way, from scratch, of the best linear classifier, with all layers copied and frozen,
+    and with all copied and fine-tuned, each the best of its kind on validation.
     """
     rows = []
     for a in advice:
@@ -391,8 +391,8 @@ def words(row: pd.Series, short: bool, top: int) -> str:
         return "train from scratch"
     base = f"{'layer' if row.copied == 1 else 'layers'} of the pretrained network"
     if row.cell.endswith("++"):
-        above = "a linear classifier" if short else "fresh layers"
-        above = "a fresh classifier" if not short and row.copied == top else above
+        above = "a linear classifier" if short else "randomly initialized layers"
+        above = "a randomly initialized head" if not short and row.copied == top else above
         return f"keep {row.n} {base}, train {above} on them, then fine-tune all"
     if short:
         then = (
@@ -401,5 +401,5 @@ def words(row: pd.Series, short: bool, top: int) -> str:
         return f"keep {row.n} {base}, {then}"
     kept = f"copy all {top} {base}" if row.copied == top else f"copy {row.copied} {base}"
     frozen = f"freeze {row.frozen}" if row.frozen else "freeze none"
-    rest = "" if row.copied == top else ", the others fresh"
+    rest = "" if row.copied == top else ", the others random"
     return f"{kept}, {frozen}{rest}"

@@ -52,7 +52,7 @@ class Answer:
         part: the images that it is reported on: test, or validation where there are no others.
         majority: what always answering the commonest class has.
         few: a sentence where the images of ``part`` are too few.
-        confused: a row a class that is shown, a column a class it is taken for; None of many.
+        confused: a row per class that is shown, a column per predicted class; None of many.
         spec: of the best.
         layers: below the classifier.
         depths: a row a depth: n, validation and test of its linear classifier, and what features

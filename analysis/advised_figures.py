@@ -1,4 +1,4 @@
-"""The pictures of an answer: what each depth is worth, and the race."""
+"""The images of an answer: what each depth is worth, and the race."""
 
 from typing import TYPE_CHECKING
 

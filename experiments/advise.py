@@ -4,9 +4,9 @@ until the time is up.
 python -m experiments.advise source=flowers.zip weights=tf_efficientnet_lite0.safetensors minutes=10
 python -m experiments.advise source=PATH weights=resnet18.a1_in1k minutes=30
 
-It packs the images, fits a linear classifier on every layer of the network, and lets ways to train
+It packs the images, fits a linear classifier on every layer of the network, and lets strategies
 race against each other while time is left. The page is there after the first stage, and is written
-again after each. Ctrl-C ends with the best answer so far; the same command goes on from there, and
+again after each. Ctrl-C ends with the best answer so far; the same command resumes from there, and
 more minutes do.
 
 Settings used most:
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
         print("\n".join(found.sentences))
         print(f"page: {advice.path.resolve()}")
     else:
-        log.warning("stopped before there is an answer: the same command goes on")
+        log.warning("stopped before there is an answer: the same command resumes")
     if status:
         sys.exit(status)
 

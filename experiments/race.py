@@ -1,4 +1,4 @@
-"""A race of ways to train: which networks come next, by what those before them had on validation
+"""A race of strategies: which networks come next, by what those before them had on validation
 images. Test images play no part.
 
 RULE says it in words; it is printed in the page. Everything here is arithmetic on finished runs:
@@ -28,7 +28,7 @@ RULE = (
     f"strategy is trained for {STEPS} steps, each with a schedule of its own to the end; the best "
     f"third by validation accuracy is trained again with {TIMES} times the steps, and so on while "
     "time is left. When two are left, they get a second and a third seed, and the mean decides "
-    "which of them goes on; so does the winner at every step that follows. What does not fit the "
+    "which of them continues; so does the winner at every step that follows. What does not fit the "
     "time is left out, the worst by validation first; what is left of the time goes to the winner "
     "at twice the steps, and to training from scratch. The answer is the network or, of several "
     "seeds, the strategy with the highest validation accuracy, of equals the cheapest. Test images "

@@ -1,4 +1,4 @@
-"""What a target task will be worth to a base, told from its features alone, without training.
+"""What a target task will be worth to a base, estimated from its features without training.
 
 Each predictor looks at the pooled output of one layer, for images of the task, and says one number:
 more is better. None is maintained in a package. Beside what was measured they show how much of the
@@ -28,7 +28,7 @@ _STEPS, _TINY = 50, 1e-12  # of LogME's fixed point
 
 
 def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.ndarray) -> float:
-    """The share of images whose NEIGHBOURS nearest training images, by the cosine between features,
+    """The share of images whose ``NEIGHBOURS`` nearest training images, by the cosine between features,
     vote for their class (ties to the lower label).
 
     Args:
@@ -130,7 +130,7 @@ def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float
     1.06 / (n - 3) of Fieller, Hartley & Pearson (1957); NaN below four pairs.
 
     Of a perfect correlation, where that interval would have no width, the interval of the next
-    lower one that so many pairs can have (two neighbours exchanged), up to 1.
+    lower one that so many pairs can have (two neighbors exchanged), up to 1.
     """
     rho = float(stats.spearmanr(predicted, measured).statistic)
     if len(predicted) < 4:
@@ -149,7 +149,7 @@ def predictors(
     """What each predictor says of every layer of the given bases of ``specs``, for their tasks.
 
     Features are layers' outputs, a mean over all places, of at most IMAGES training and validation
-    images, centre crop. LEEP has n = the number of layers: it reads the base's own classifier.
+    images, center crop. LEEP has n = the number of layers: it reads the base's own classifier.
 
     Args:
         known: an earlier result; what it has of these very bases and tasks is not computed again.

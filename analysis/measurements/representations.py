@@ -49,7 +49,7 @@ def similarity(
 
     Args:
         images: at most so many validation images, drawn from those of all tasks of the split that
-            ``specs`` name; centre crop, no mirror.
+            ``specs`` name; center crop, no mirror.
         known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
@@ -101,7 +101,7 @@ def activity(
     images: int = IMAGES,
     known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """How much alike all images look to the layers of networks with random filters,
+    """How similar the outputs for all images are in the layers of networks with random filters,
     and which units never respond.
 
     Deep random layers with ReLU map all images to nearly one direction (Schoenholz et al. 2017,
@@ -111,7 +111,7 @@ def activity(
 
     Args:
         images: at most so many validation images, drawn from those of the network's task;
-            centre crop, no mirror.
+            center crop, no mirror.
         known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
@@ -233,7 +233,7 @@ def cka(a: Tensor, b: Tensor) -> float:
 def finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], list[RunSpec]]:
     """(split, seed) -> its finished bases, A before B, where there are any.
 
-    One a task: with fewer images a class, the study's own rather than one that its
+    One per task: with fewer images per class, the study's own rather than one that its
     networks start from.
     """
     chosen: dict[tuple[str, int], dict[str, RunSpec]] = {}

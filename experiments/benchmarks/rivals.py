@@ -35,7 +35,7 @@ class Job:
 
     Attributes:
         tool: one of TOOLS.
-        images: a folder with train, val and test, a folder a class, files named by their row.
+        images: a folder with train, val and test, a folder per class, files named by their row.
         size: pixels a side of what the network sees.
         seconds: processor time, user and system, of all of this process.
         out: the file that is written.

@@ -108,7 +108,7 @@ def test_what_serves_as_well_and_is_cheaper_is_named():
     assert advice.open_and_cheaper.empty
     said = " ".join(advice.sentences)
     assert "Cheaper and as good (less than 1 point behind with 95%): 2 of them." in said
-    assert "copy 2 layers of the pretrained network, freeze none, the others fresh (A2B+" in said
+    assert "copy 2 layers of the pretrained network, freeze none, the others random (A2B+" in said
     assert "keep 2 layers of the pretrained network, frozen, and a linear classifier" in said
     assert "22% of its operations" in said and "above training from scratch" in said
     assert "flatters it by: +0.0" in said
@@ -218,7 +218,7 @@ def test_two_phases_are_a_family_of_their_own():
     assert set(advice.family("AnB+").cell) == {"A2B+", "A3B+"}
     assert advice.family("AnB~all").cell.tolist() == ["A1B~2", "A3B+", "A3B"]
     assert advice.best.words == (
-        "keep 3 layers of the pretrained network, train a fresh classifier on them, "
+        "keep 3 layers of the pretrained network, train a randomly initialized head on them, "
         "then fine-tune all"
     )
     drawing = figure.draw(tables)

@@ -3,8 +3,8 @@ frozen layers need no more.
 
 One forward pass over all images, center crop, and one over their mirror images where these are
 wanted. Of every layer below the classifier what the head of a truncated network sees is kept
-(``modules.pooled``). One file per layer, float16, memory-mapped,
-in a folder named by a hash of the base's weights, the images and their preprocessing.
+(``modules.pooled``). One file per layer, float16, memory-mapped, in a folder named by a hash of the
+base's weights, the images and their preprocessing.
 """
 
 import hashlib
