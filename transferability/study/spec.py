@@ -147,8 +147,7 @@ def make_spec(
     has no such task.
 
     Raises:
-        UserError: the split has no such task, or the network does not fit the task,
-            its images or its recipe.
+        UserError: the split has no such task, or the network does not fit task, images or recipe.
     """
     tasks = tasks_of(split, dataset)
     _check_tasks(cell, split, tasks, given)

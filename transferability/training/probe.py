@@ -9,6 +9,7 @@ squared weights, on standardized features; the bias is free. Nothing is drawn: n
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -136,22 +137,11 @@ def fit_probe(
     Raises:
         KeyboardInterrupt: ``stop`` was set.
     """
-    classes, n = list(spec.classes), spec.cell.n
+    classes = list(spec.classes)
     rows = dataset.train_rows(classes, spec.images_per_class)
     held_out = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
 
-    def samples(of: np.ndarray, mirror: bool = False) -> Samples:
-        views = (False, True)[: 1 + mirror]
-
-        def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            places = np.arange(start, stop)
-            x = torch.cat(
-                [features.layer(n, of[places[places // len(of) == v] % len(of)], v) for v in views]
-            )
-            labels = np.searchsorted(classes, dataset.labels[of[places % len(of)]])
-            return x.to(device), torch.from_numpy(labels).to(device)
-
-        return Samples(read, len(views) * len(of), features.channels(n), len(classes))
+    samples = partial(_samples, spec, dataset, features, device)
 
     with one_thread():
         asked, scores, fits = samples(held_out["validation"]), list[tuple[float, float]](), []
@@ -167,9 +157,7 @@ def fit_probe(
             training = samples(dataset.every_row(classes), spec.recipe.mirror)
             *_, fit = _path(training, spec.recipe.steps, STRENGTHS[: best + 1], stop)
         predictions = {
-            part: torch.cat([fit.logits(x).argmax(1).cpu() for x, _ in samples(of)]).to(torch.int16)
-            for part, of in held_out.items()
-            if len(of)
+            subset: _predicted(fit, samples(of)) for subset, of in held_out.items() if len(of)
         }
         top1, loss = _score(fit, asked)
     network = initial_network(spec, source["input.mean"].numpy(), source)
@@ -182,6 +170,32 @@ def fit_probe(
         "val_top1": top1,
     }
     return Probe(network, [evaluation], predictions, STRENGTHS[best], training.count)
+
+
+def _predicted(fit: _Fit, samples: Samples) -> Tensor:
+    """The class of each, (samples,) int16."""
+    return torch.cat([fit.logits(x).argmax(1).cpu() for x, _ in samples]).to(torch.int16)
+
+
+def _samples(
+    spec: RunSpec,
+    dataset: PackedDataset,
+    features: Features,
+    device: torch.device,
+    of: np.ndarray,
+    mirror: bool = False,
+) -> Samples:
+    """The features of the rows ``of``, and of their mirror images, with their labels."""
+    classes, views = list(spec.classes), (False, True)[: 1 + mirror]
+
+    def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        places = np.arange(start, stop)
+        view_of, rows = places // len(of), of[places % len(of)]
+        x = torch.cat([features.layer(spec.cell.n, rows[view_of == v], bool(v)) for v in views])
+        labels = np.searchsorted(classes, dataset.labels[rows])
+        return x.to(device), torch.from_numpy(labels).to(device)
+
+    return Samples(read, len(views) * len(of), features.channels(spec.cell.n), len(classes))
 
 
 def _put(fit: _Fit, head: LinearProbeHead) -> None:
