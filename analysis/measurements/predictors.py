@@ -28,8 +28,8 @@ _STEPS, _TINY = 50, 1e-12  # of LogME's fixed point
 
 
 def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.ndarray) -> float:
-    """The share of images whose ``NEIGHBOURS`` nearest training images, by the cosine between features,
-    vote for their class (ties to the lower label).
+    """The share of images whose ``NEIGHBOURS`` nearest training images, by the cosine between
+    features, vote for their class (ties to the lower label).
 
     Args:
         train, features: (N, D), (M, D). labels, truth: (N,), (M,) from 0.
