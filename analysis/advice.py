@@ -129,7 +129,7 @@ class Advice:
             said.append(
                 "Estimated optimism from selecting on validation accuracy: "
                 f"{self.optimism:+.3f} (its fall from validation to test, beyond the mean of all "
-                "ways)."
+                "strategies)."
             )
         else:
             said.append(

@@ -170,7 +170,7 @@ def _advised(config: Config, words: tuple[str, ...]) -> dict:
 
 
 def _found(seconds: float, did: str, taken: dict[str, np.ndarray], dataset: PackedDataset) -> dict:
-    """``taken``: the predicted class of each validation and test image."""
+    """``taken``: of validation and test, the predicted class of each image."""
     rows = rows_of(dataset)
     right = {part: own == dataset.labels[rows[part]] for part, own in taken.items()}
     return {
