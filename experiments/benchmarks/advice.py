@@ -6,7 +6,7 @@ python -m experiments.benchmarks.advice source=flowers.zip weights=resnet18.safe
 All have the same weights, the same training, validation and test images, as they are packed, the
 same input size (96 pixels, or what you set), and one thread; a minute is 100 seconds of processor
 time, user and system, with imports, trial runs that a tool makes itself, and predictions. Packing
-counts for nobody. Every result is a line of OUT/results.csv, which stays: the same command again
+counts for nobody. Every result is a line of OUT/tools.csv, which stays: the same command again
 prints the table, and measures what is missing; with -m, minutes=1,3,10 and seed=0,1,2 all times and
 seeds. Delete a line to have it measured again.
 
@@ -100,7 +100,7 @@ def main(config: Config) -> None:
     if not str(config.weights).endswith(".safetensors"):
         raise UserError("the tools share a file of weights: weights=FILE.safetensors")
     dataset, given = packed(config), load_pretrained(str(config.weights), config.network)
-    path = Path(config.out or "figures/benchmark-advice") / "results.csv"
+    path = Path(config.out or "figures/benchmark-advice") / "tools.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
         "images": dataset.checksum[:12],

@@ -20,7 +20,7 @@ ROW = Result("mine", "0" * 12, "1" * 12, 96, 1.0, 0, OWN, 99.04, "A3.B", 0.9, "0
 
 
 def test_a_result_is_kept_and_known_again(tmp_path):
-    path, key = tmp_path / "results.csv", {"tool": OWN, "seed": 0, "minutes": 1.0}
+    path, key = tmp_path / "tools.csv", {"tool": OWN, "seed": 0, "minutes": 1.0}
     assert not advice._known(path, key)
     advice._keep(path, ROW)
     advice._keep(path, replace(ROW, seed=1, right="0011"))
@@ -71,7 +71,7 @@ def test_every_tool_has_one_line_and_none_is_measured_again(words, capsys, monke
     monkeypatch.setenv("FASTAI_PYTHON", "")
     config = composed(*words, "minutes=0.01", "seed=3")
     advice.main(config)
-    path = Path(config.out) / "results.csv"
+    path = Path(config.out) / "tools.csv"
     table = advice.read(path)
     assert table.tool.tolist() == [OWN, "tutorial, head", "tutorial, head then all"]
     assert (table.seed == 3).all() and (table.right.str.len() == table.right.str.len()[0]).all()
