@@ -17,7 +17,7 @@ from analysis.advised_figures import ARM, curve, race
 from analysis.html import figure, template, variable
 from analysis.measurements.depths import agreement
 from analysis.page import MARGIN
-from analysis.plotting.style import DARK, layer_colours
+from analysis.plotting.style import DARK, layer_colors
 from analysis.statistics.baseline import Majority, too_few, within
 from analysis.statistics.paired import covering_choice, two_way_interval
 from analysis.use import pasted
@@ -275,7 +275,7 @@ def _confused(
 def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
     """Write the page of an answer."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colours = DARK | layer_colours(found.layers)
+    colors = DARK | layer_colors(found.layers)
     bars = [("best", found.best, *found.interval)] + [
         (label, row, row.low, row.high)
         for label, row in (("best linear probe", found.probe), ("from scratch", found.scratch))
@@ -290,8 +290,8 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
         answer=found,
         bars=bars,
         rule=RULE,
-        colours={variable(light): (light, dark) for light, dark in colours.items()},
-        figures=[figure(drawing, colours) for drawing in (curve(found), race(found)) if drawing],
+        colors={variable(light): (light, dark) for light, dark in colors.items()},
+        figures=[figure(drawing, colors) for drawing in (curve(found), race(found)) if drawing],
         agreement=agreement(found.depths),
         table=shown,
         store=config.store,

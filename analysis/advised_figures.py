@@ -55,7 +55,7 @@ def curve(found: "Answer") -> FigureSpec:
     nearest = told.knn_test if found.part == "test" else told.knn
 
     def draw(axes: Axes) -> None:
-        axes.plot(told.n, nearest, color=KNN.colour, lw=1.2, ls=KNN.line, zorder=1)
+        axes.plot(told.n, nearest, color=KNN.color, lw=1.2, ls=KNN.line, zorder=1)
         tips = [
             f"layer {n}: k nearest neighbors {v:.3f}" for n, v in zip(told.n, nearest, strict=True)
         ]
@@ -89,7 +89,7 @@ def race(found: "Answer") -> FigureSpec | None:
 
     def draw(axes: Axes) -> None:
         if best is not None:
-            axes.axhline(best.validation, color=PROBE.colour, lw=1, ls=":", zorder=1)
+            axes.axhline(best.validation, color=PROBE.color, lw=1, ls=":", zorder=1)
         for (cell, *_), rows in raced.groupby(ARM):
             rows = rows.sort_values("steps", kind="stable")
             _line(axes, rows.steps, rows.validation, rows, KINDS[kind(cell)])
@@ -114,7 +114,7 @@ def race(found: "Answer") -> FigureSpec | None:
 
 
 def _line(axes: Axes, x, y, rows: pd.DataFrame, mark: Style) -> None:
-    axes.plot(x, y, color=mark.colour, lw=1.2, zorder=2)
+    axes.plot(x, y, color=mark.color, lw=1.2, zorder=2)
     tips = [
         f"{row.cell}, {row.optimizer}, {row.steps} steps, rate {row.rate:g}: "
         f"validation {row.validation:.3f}, "

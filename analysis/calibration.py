@@ -155,8 +155,8 @@ def drawing(networks: pd.DataFrame, levels: int) -> FigureSpec:
     found = half_layers(networks)
     table, done = summary(found), networks[networks.accuracy.notna()]
     looks = {
-        shared: Style(f"both tasks share the lowest {shared} of {levels} levels", colour, marker)
-        for shared, (colour, marker) in assign_styles(
+        shared: Style(f"both tasks share the lowest {shared} of {levels} levels", color, marker)
+        for shared, (color, marker) in assign_styles(
             sorted(set(done.shared)), LOOKS, "shared levels"
         ).items()
     }
@@ -217,13 +217,13 @@ def _shares(
             mark = looks[shared]
             own = networks[(networks.shared == shared) & (networks.treatment == treatment)]
             line = own.groupby("n").share.mean()
-            axes.plot([0, *line.index], [1, *line], color=mark.colour, lw=1.8, zorder=2)
+            axes.plot([0, *line.index], [1, *line], color=mark.color, lw=1.8, zorder=2)
             tips = [
                 f"grammar {r.grammar}, {r.cell}: {r.accuracy:.3f}, {r.share:.2f} of base"
                 for r in own.itertuples()
             ]
             plot.scatter(
-                axes, own.n + shift, own.share, Style("", mark.colour, mark.marker, size=16), tips
+                axes, own.n + shift, own.share, Style("", mark.color, mark.marker, size=16), tips
             )
         axes.set_ylim(0, max(1.1, networks.share.max() * 1.03))
         plot.layer_axis(axes, networks.n.max())
@@ -245,7 +245,7 @@ def _half_layers(
         tips = [f"grammar {row.grammar}, seed {row.seed}: {row.half_layer:.2f}"]
         x = row.shared - 0.2 + 0.04 * row.grammar
         plot.scatter(
-            axes, [x], [row.half_layer], Style("", mark.colour, mark.marker, False, size=26), tips
+            axes, [x], [row.half_layer], Style("", mark.color, mark.marker, False, size=26), tips
         )
     middle, low, high = table["half-loss layer"], table.low, table.high
     axes.errorbar(

@@ -35,7 +35,7 @@ def template(file: str, **filters: Callable) -> jinja2.Template:
     return environment.get_template(file)
 
 
-def figure(drawing: FigureSpec, colours: Iterable[str]) -> dict[str, Any]:
+def figure(drawing: FigureSpec, colors: Iterable[str]) -> dict[str, Any]:
     name, below = drawing.name, " The table below has the values." if len(drawing.table) else ""
     labels = [
         f"{drawing.title}.{f' {panel.title}.' if panel.title else ''}{below}"
@@ -46,11 +46,11 @@ def figure(drawing: FigureSpec, colours: Iterable[str]) -> dict[str, Any]:
         "title": drawing.title,
         "caption": drawing.caption,
         "marks": [
-            (m.label, Markup(svg(_swatch(m), f"{name}-key{i}", colours)))
+            (m.label, Markup(svg(_swatch(m), f"{name}-key{i}", colors)))
             for i, m in enumerate(drawing.marks)
         ],
         "panels": [
-            (panel.title, Markup(svg(panel, f"{name}{i}", colours, label)))
+            (panel.title, Markup(svg(panel, f"{name}{i}", colors, label)))
             for i, (panel, label) in enumerate(zip(drawing.panels, labels, strict=True))
         ],
         "table": drawing.table,
@@ -61,14 +61,14 @@ def _swatch(mark: Style) -> Panel:
     """A line and mark as in the legend."""
 
     def draw(axes) -> None:
-        axes.plot([0, 1, 2], [0, 0, 0], mark.line, color=mark.colour)
-        axes.plot([1], [0], mark.marker, color=mark.colour, markerfacecolor=mark.face)
+        axes.plot([0, 1, 2], [0, 0, 0], mark.line, color=mark.color)
+        axes.plot([1], [0], mark.marker, color=mark.color, markerfacecolor=mark.face)
         axes.set_axis_off()
 
     return Panel("", draw, 0.5, 0.24)
 
 
-def svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str:
+def svg(panel: Panel, name: str, colors: Iterable[str], label: str = "") -> str:
     """One panel as inline SVG: theme colors as CSS variables, ``data-tip`` on every mark,
     ids unique in the page.
     """
@@ -92,7 +92,7 @@ def svg(panel: Panel, name: str, colours: Iterable[str], label: str = "") -> str
     for metadata in root.findall(f"{SVG}metadata"):
         root.remove(metadata)
     _isolate_ids(root, name)
-    _theme(root, colours)
+    _theme(root, colors)
     width = float(str(root.get("width")).removesuffix("pt"))
     root.attrib.pop("height")
     root.set("width", f"{width * 4 / 3:.0f}")
@@ -121,16 +121,16 @@ def _isolate_ids(root: ET.Element, name: str) -> None:
                 element.set(key, value.replace("url(#", f"url(#{name}-"))
 
 
-def _theme(root: ET.Element, colours: Iterable[str]) -> None:
+def _theme(root: ET.Element, colors: Iterable[str]) -> None:
     """Colors become variables of the page, which knows the dark ones, too."""
     for element in root.iter():
-        for light in colours:
+        for light in colors:
             if light in (style := element.get("style", "")):
                 element.set("style", style.replace(light, f"var({variable(light)})"))
 
 
-def variable(colour: str) -> str:
-    return f"--c{colour[1:]}"
+def variable(color: str) -> str:
+    return f"--c{color[1:]}"
 
 
 def number(value: Any) -> str:

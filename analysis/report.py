@@ -29,7 +29,7 @@ from analysis.paper import published
 from analysis.plotting import captions
 from analysis.plotting.style import (
     DARK,
-    layer_colours,
+    layer_colors,
 )
 from analysis.statistics.baseline import commonest, few_images
 from analysis.statistics.claims import assess
@@ -83,7 +83,7 @@ def page(tables: StudyResults, written: str | None = None, margin: float = MARGI
         margin: as in :func:`write_report`.
     """
     made, absent = drawings(tables)
-    colours = DARK | layer_colours(tables.layers - 1)
+    colors = DARK | layer_colors(tables.layers - 1)
     networks, is_paper = _comparable(tables), tables.is_paper
     claims, advice = _claims(networks, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
@@ -91,10 +91,10 @@ def page(tables: StudyResults, written: str | None = None, margin: float = MARGI
         about=tables.metadata,
         written=written,
         is_paper=is_paper,
-        colours={variable(light): (light, dark) for light, dark in colours.items()},
-        design=figure(design.draw(tables.layers), colours),
-        figures=[figure(drawing, colours) for drawing in made if drawing.name in FIRST],
-        others=[figure(drawing, colours) for drawing in made if drawing.name not in FIRST],
+        colors={variable(light): (light, dark) for light, dark in colors.items()},
+        design=figure(design.draw(tables.layers), colors),
+        figures=[figure(drawing, colors) for drawing in made if drawing.name in FIRST],
+        others=[figure(drawing, colors) for drawing in made if drawing.name not in FIRST],
         absent=absent,
         claims=claims,
         covers={"model": captions.MODEL_COVERS, "splits": captions.SPLITS_COVER, "least": LEAST},

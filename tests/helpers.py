@@ -38,7 +38,7 @@ HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 
 
 def write(path, image):
-    """An RGB or grey array as a file whose name says the format."""
+    """An RGB or gray array as a file whose name says the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
 

@@ -117,17 +117,17 @@ def _means(
     curves |= {t: table.mean(axis=1, skipna=False) for t, table in several.items()}
     for treatment, line in published_means.items():
         axes.plot(
-            line.index, line, "--", color=TREATMENTS[treatment].colour, lw=1, alpha=0.45, zorder=1
+            line.index, line, "--", color=TREATMENTS[treatment].color, lw=1, alpha=0.45, zorder=1
         )
     plot.shade(axes, curves)
     for treatment, line in curves.items():
         mark = TREATMENTS[treatment]
         if treatment == "base" and len(line):
-            axes.axhline(line.iloc[0], color=mark.colour, lw=0.8, ls=":")
+            axes.axhline(line.iloc[0], color=mark.color, lw=0.8, ls=":")
         axes.plot(
             line.index + mark.offset / 2 * (line.index > 0),
             line,
-            color=mark.colour,
+            color=mark.color,
             lw=1.6,
             zorder=2,
         )
@@ -145,15 +145,15 @@ def _splits(axes: Axes, table: pd.DataFrame, mark: Style) -> None:
     shift = mark.offset / 2
     x = table.index + shift * (table.index > 0)
     for _, own in table.items():
-        axes.plot(x, own, ".-", color=mark.colour, lw=0.7, ms=3, alpha=0.35, zorder=1)
+        axes.plot(x, own, ".-", color=mark.color, lw=0.7, ms=3, alpha=0.35, zorder=1)
     for n, values in table.dropna().iterrows():
         if n == 0 and len(table) > 1:
             continue  # the bases have a mark of their own
-        centre, low, high = t_interval(values, 0, 1)
-        bar = [[centre - low], [high - centre]]
-        axes.errorbar([n + shift], [centre], bar, color=mark.colour, lw=1, capsize=2, zorder=2)
-        tip = f"n = {n}: {centre:.3f} [{low:.3f}, {high:.3f}] over {len(values)} splits"
-        plot.scatter(axes, [n + shift], [centre], mark, [f"{mark.label.split(':')[0]}, {tip}"])
+        center, low, high = t_interval(values, 0, 1)
+        bar = [[center - low], [high - center]]
+        axes.errorbar([n + shift], [center], bar, color=mark.color, lw=1, capsize=2, zorder=2)
+        tip = f"n = {n}: {center:.3f} [{low:.3f}, {high:.3f}] over {len(values)} splits"
+        plot.scatter(axes, [n + shift], [center], mark, [f"{mark.label.split(':')[0]}, {tip}"])
 
 
 def _published_means(tables: StudyResults, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:

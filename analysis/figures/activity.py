@@ -24,12 +24,12 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     each = _each_network(rows)
     looks = assign_styles(rows.kind.unique(), KINDS_OF_NETWORK, "kinds of network")
     if len(looks) > 1:
-        marks = {kind: Style(kind, colour, marker) for kind, (colour, marker, _) in looks.items()}
+        marks = {kind: Style(kind, color, marker) for kind, (color, marker, _) in looks.items()}
         what = f"{len(marks)} kinds of network ({tables.dataset})"
     else:
         marks = {
-            kind: Style("random filters", colour, marker)
-            for kind, (colour, marker, _) in looks.items()
+            kind: Style("random filters", color, marker)
+            for kind, (color, marker, _) in looks.items()
         }
         what = captions.study(tables)
     return FigureSpec(
@@ -85,7 +85,7 @@ def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Style]) -> None:
         bases = rows[(rows.kind == kind) & (rows.treatment == "base")]
         for part, line in ((own, "-"), (bases, "--")):
             mean = part.groupby("layer").cosine.mean()
-            axes.plot(mean.index + shift, mean, line, color=mark.colour, lw=1.3, zorder=2)
+            axes.plot(mean.index + shift, mean, line, color=mark.color, lw=1.3, zorder=2)
         tips = [
             f"{r.kind}, {r.split}, task {r.target}, seed {r.seed}, layer {r.layer}: {r.cosine:.3f}"
             for r in own.itertuples()
@@ -101,7 +101,7 @@ def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Style]) -> None:
         mark = marks[kind]
         own = each[(each.kind == kind) & each.silent.notna()]
         mean = own.groupby("n").silent.mean()
-        axes.plot(mean.index + shift, mean, color=mark.colour, lw=1.3, zorder=2)
+        axes.plot(mean.index + shift, mean, color=mark.color, lw=1.3, zorder=2)
         tips = [
             (
                 f"{r.cell}, {r.kind}, {r.split}, seed {r.seed}: "

@@ -105,7 +105,7 @@ def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, f
             for way in (_best(rows, rows.longer == 1), _best(rows, rows.longer > 1)):
                 if way is not None:
                     line = "--" if way.longer > 1 else ":"
-                    axes.axhline(way[advice.shown], color=mark.colour, lw=1, ls=line, zorder=1)
+                    axes.axhline(way[advice.shown], color=mark.color, lw=1, ls=line, zorder=1)
             continue
         _line(axes, advice.curve(name), mark, advice.shown)
         longer = rows[rows.longer > 1].drop_duplicates("n")
@@ -113,7 +113,7 @@ def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, f
             _line(
                 axes,
                 longer,
-                Style("", mark.colour, mark.marker, False, size=mark.size),
+                Style("", mark.color, mark.marker, False, size=mark.size),
                 advice.shown,
             )
     plot.layer_axis(axes, advice.top)
@@ -129,8 +129,8 @@ def _best(rows: pd.DataFrame, which: pd.Series) -> pd.Series | None:
 def _line(axes: Axes, rows: pd.DataFrame, mark: Style, shown: str) -> None:
     value, low, high = rows[shown], rows[f"{shown}_low"], rows[f"{shown}_high"]
     x, spread = rows.n + mark.offset, [value - low, high - value]
-    axes.plot(x, value, color=mark.colour, lw=1.3, zorder=2)
-    axes.errorbar(x, value, spread, fmt="none", ecolor=mark.colour, elinewidth=0.8, zorder=2)
+    axes.plot(x, value, color=mark.color, lw=1.3, zorder=2)
+    axes.errorbar(x, value, spread, fmt="none", ecolor=mark.color, elinewidth=0.8, zorder=2)
     tips = [
         f"{row.cell}, {row.recipe}: {row[shown]:.3f} [{row[f'{shown}_low']:.3f}, "
         f"{row[f'{shown}_high']:.3f}]"
@@ -143,7 +143,7 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
     table, places = summary(found), range(len(found))
     for name, mark in SIZES.items():
         values = table[found[-1].part if name == "best" else name]
-        look: dict[str, Any] = {"color": mark.colour, "marker": mark.marker, "label": mark.label}
+        look: dict[str, Any] = {"color": mark.color, "marker": mark.marker, "label": mark.label}
         axes.plot(places, values, mark.line, lw=1.3, zorder=2, markersize=5, **look)
         tips = [f"{mark.label}, {row[0]} images per class" for row in table.itertuples(index=False)]
         if mark.marker:

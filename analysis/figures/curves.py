@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from analysis.plotting import captions
 from analysis.plotting.selection import MAIN
-from analysis.plotting.style import INK, FigureSpec, Panel, Style, layer_colours, with_tips
+from analysis.plotting.style import INK, FigureSpec, Panel, Style, layer_colors, with_tips
 from analysis.statistics.linear_model import DISTANT
 from analysis.tables import StudyResults
 from transferability.tasks.splits import NATURAL_MANMADE
@@ -65,11 +65,11 @@ def _lines(
             mark = marks[n]
             for column, style in columns.items():
                 mean = own.groupby("step")[column].mean()
-                axes.plot(mean.index, mean, style, color=mark.colour, lw=1.3)
+                axes.plot(mean.index, mean, style, color=mark.color, lw=1.3)
                 tips = [
                     f"n = {n}, step {step}: {column} {value:.3f}" for step, value in mean.items()
                 ]
-                dots = axes.scatter(mean.index, mean, s=9, color=mark.colour)
+                dots = axes.scatter(mean.index, mean, s=9, color=mark.color)
                 with_tips(dots, tips)
         axes.set_xlabel("Training step")
         axes.set_ylabel(label)
@@ -80,7 +80,5 @@ def _lines(
 
 def _marks(layers: int) -> dict[int, Style]:
     """One for each n of networks of so many layers."""
-    colours = enumerate(layer_colours(layers - 1), start=1)
-    return {0: Style("base", INK, "o")} | {
-        n: Style(f"n = {n}", colour, "o") for n, colour in colours
-    }
+    colors = enumerate(layer_colors(layers - 1), start=1)
+    return {0: Style("base", INK, "o")} | {n: Style(f"n = {n}", color, "o") for n, color in colors}

@@ -88,11 +88,11 @@ def _differences(
         for quantity in quantities:
             other = theirs[theirs.quantity == quantity]
             axes.plot(
-                other.n, other.value, "--", color=LOOKS[quantity].colour, lw=1, alpha=0.45, zorder=1
+                other.n, other.value, "--", color=LOOKS[quantity].color, lw=1, alpha=0.45, zorder=1
             )
             own, mark = parts[parts.quantity == quantity], LOOKS[quantity]
             wide = own[_enough(own)]
-            look: dict[str, Any] = {"color": mark.colour, "lw": 4, "alpha": 0.25, "zorder": 1}
+            look: dict[str, Any] = {"color": mark.color, "lw": 4, "alpha": 0.25, "zorder": 1}
             axes.vlines(wide.n + mark.offset, wide["splits low"], wide["splits high"], **look)
             plot.estimates(axes, own, mark)
         plot.layer_axis(axes, last, first=1)

@@ -69,7 +69,7 @@ def _of_target(rows: pd.DataFrame, copied: list[str], last: int) -> Callable[[Ax
         plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
         for treatment in copied:
             line = mean_line(rows, treatment)
-            axes.plot(line.index, line, color=TREATMENTS[treatment].colour, lw=1.3, zorder=1)
+            axes.plot(line.index, line, color=TREATMENTS[treatment].color, lw=1.3, zorder=1)
             plot.points(axes, rows[rows.treatment == treatment], TREATMENTS[treatment])
         plot.layer_axis(axes, last)
         axes.set_ylabel("Top-1 accuracy minus base of the same task")
@@ -88,7 +88,7 @@ def _losses(axes: Axes, parts: pd.DataFrame, last: int) -> None:
     for quantity, mark in LOSSES.items():
         plot.estimates(axes, parts[parts.quantity == quantity], mark)
     axes.legend(
-        handles=[axes.plot([], [], "-", color=m.colour, label=m.label)[0] for m in LOSSES.values()],
+        handles=[axes.plot([], [], "-", color=m.color, label=m.label)[0] for m in LOSSES.values()],
         loc="upper left",
         fontsize=8,
     )

@@ -111,9 +111,7 @@ def _relative(axes: Axes, lines: list[_Line], last: int) -> None:
     for line in lines:
         theirs = line.published
         if len(theirs):
-            axes.plot(
-                theirs.index, theirs, "--", color=line.mark.colour, lw=1, alpha=0.45, zorder=1
-            )
+            axes.plot(theirs.index, theirs, "--", color=line.mark.color, lw=1, alpha=0.45, zorder=1)
     for line in lines:
         plot.curve(axes, relative_to_base(line.rows), line.mark)
     plot.layer_axis(axes, last)

@@ -70,11 +70,11 @@ def _title(row: Any) -> str:
 
 def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: Any) -> None:
     mark, theirs = LOOKS[row.predictor], TREATMENTS["AnB"]
-    axes.plot(told.index, told, color=mark.colour, lw=1.3, zorder=2)
+    axes.plot(told.index, told, color=mark.color, lw=1.3, zorder=2)
     tips = [f"{row.predictor}, n = {n}: {value:.3f}" for n, value in told.items()]
     plot.scatter(axes, told.index, told, mark, tips)
     right = axes.twinx()
-    right.plot(accuracy.index, accuracy, color=theirs.colour, lw=1.3, zorder=2)
+    right.plot(accuracy.index, accuracy, color=theirs.color, lw=1.3, zorder=2)
     tips = [f"AnB, n = {n}: {value:.3f}" for n, value in accuracy.items()]
     plot.scatter(right, accuracy.index, accuracy, theirs, tips)
     right.grid(False)

@@ -64,7 +64,7 @@ def _alike(axes: Axes, pairs: pd.DataFrame, last: int) -> None:
     for key, rows in pairs.groupby(["pair", "distant"]):
         mark = LOOKS[key]
         mean = rows.groupby("layer").cka.mean()
-        axes.plot(mean.index, mean, mark.line, color=mark.colour, lw=1.4, zorder=1)
+        axes.plot(mean.index, mean, mark.line, color=mark.color, lw=1.4, zorder=1)
         tips = [
             f"{r.a} and {r.b}, {r.split}, layer {r.layer}: CKA {r.cka:.3f}"
             for r in rows.itertuples()

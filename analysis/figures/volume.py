@@ -38,7 +38,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 def _against_images(rows: pd.DataFrame, scale: str) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         for _, own in rows.groupby(["task", "seed", "recipe"]):
-            axes.plot(own.images_per_class, own.accuracy, color=MARK.colour, lw=1, zorder=1)
+            axes.plot(own.images_per_class, own.accuracy, color=MARK.color, lw=1, zorder=1)
         plot.scatter(axes, rows.images_per_class, rows.accuracy, MARK, plot.tips_of(rows))
         plot.chance(axes, (1 / rows.classes).mean(), "right")
         axes.set_xscale(scale)

@@ -23,12 +23,12 @@ from transferability.training.state import one_thread
 
 PREDICTORS = ["split", "task", "base", "predictor", "n", "value", "images"]
 IMAGES = 2000  # training images, and at most so many validation images
-NEIGHBOURS = 10
+NEIGHBORS = 10
 _STEPS, _TINY = 50, 1e-12  # of LogME's fixed point
 
 
 def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.ndarray) -> float:
-    """The share of images whose ``NEIGHBOURS`` nearest training images, by the cosine between
+    """The share of images whose ``NEIGHBORS`` nearest training images, by the cosine between
     features, vote for their class (ties to the lower label).
 
     Args:
@@ -38,7 +38,7 @@ def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.n
     def unit(f: np.ndarray) -> np.ndarray:
         return f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), _TINY)
 
-    near = np.argsort(-(unit(features) @ unit(train).T), axis=1, kind="stable")[:, :NEIGHBOURS]
+    near = np.argsort(-(unit(features) @ unit(train).T), axis=1, kind="stable")[:, :NEIGHBORS]
     votes = np.stack([np.bincount(v, minlength=labels.max() + 1) for v in labels[near]])
     return float((votes.argmax(1) == truth).mean())
 
@@ -100,7 +100,7 @@ def h_score(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def shrinkage(x: np.ndarray) -> float:
-    """How far Ledoit & Wolf (2004) move the covariance of ``x`` (N, D), centred, towards the
+    """How far Ledoit & Wolf (2004) move the covariance of ``x`` (N, D), centered, towards the
     identity: 0 not at all, 1 whole.
     """
     count, width = x.shape
@@ -137,9 +137,9 @@ def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float
         return rho, np.nan, np.nan
     n = len(predicted)
     most = 1 - 12 / (n**3 - n)
-    centre = np.arctanh(np.clip(rho, -most, most))
+    center = np.arctanh(np.clip(rho, -most, most))
     half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (n - 3))
-    low, high = np.tanh(centre - half), np.tanh(centre + half)
+    low, high = np.tanh(center - half), np.tanh(center + half)
     return rho, float(min(low, rho)), float(max(high, rho))
 
 

@@ -202,10 +202,10 @@ def layer_outputs(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Te
 
 
 def unit_gram(features: Tensor) -> Tensor:
-    """The U-centred Gram matrix of (images, features), of norm 1.
+    """The U-centered Gram matrix of (images, features), of norm 1.
 
     U-centring leaves the diagonal out and makes every row sum to 0. The scalar product of two
-    U-centred matrices is n (n - 3) times the unbiased HSIC of Song et al. 2012, equation 5.
+    U-centered matrices is n (n - 3) times the unbiased HSIC of Song et al. 2012, equation 5.
 
     Returns:
         (images, images) float64; NaN for fewer than 4 images, or if all have the same features.

@@ -142,7 +142,7 @@ def _handle(mark: Style) -> plt.Line2D:
     return plt.Line2D(
         [],
         [],
-        color=mark.colour,
+        color=mark.color,
         marker=mark.marker,
         ls=mark.line,
         label=mark.label,

@@ -36,14 +36,14 @@ def curve(axes: Axes, rows: pd.DataFrame, mark: Style, style: str = "-") -> None
             own.n,
             own.accuracy,
             style,
-            color=mark.colour,
+            color=mark.color,
             lw=0.6 if thin else 1.6,
             alpha=0.5 if thin else 1,
             zorder=1,
         )
     if thin:
         mean = rows.groupby("n").accuracy.mean()
-        axes.plot(mean.index, mean, style, color=mark.colour, lw=1.8, zorder=2)
+        axes.plot(mean.index, mean, style, color=mark.color, lw=1.8, zorder=2)
     points(axes, treated, mark, offset=0)
 
 
@@ -52,7 +52,7 @@ def by_target(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
     for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
         if (rows.target == target).any():
             curve(axes, rows[rows.target == target], mark, style)
-            axes.plot([], [], style, color=mark.colour, label=f"target: {name}")
+            axes.plot([], [], style, color=mark.color, label=f"target: {name}")
     axes.legend(loc="lower left", fontsize=8)
     layer_axis(axes, rows.n.max())
 
@@ -73,7 +73,7 @@ def scatter(axes: Axes, x, y, mark: Style, tips: list[str]) -> None:
         s=mark.size,
         marker=mark.marker,
         facecolors=mark.face,
-        edgecolors=PAPER if mark.filled else mark.colour,
+        edgecolors=PAPER if mark.filled else mark.color,
         linewidths=0.5 if mark.filled else 1.3,
         zorder=3,
     )
@@ -106,15 +106,15 @@ def bars(axes: Axes, rows: pd.DataFrame, mark: Style, kind: str | None) -> None:
         x = n + mark.offset / 2
         if below or above:
             bar = [[below], [above]]
-            axes.errorbar([x], [mean], bar, color=mark.colour, lw=1, capsize=2, zorder=2)
+            axes.errorbar([x], [mean], bar, color=mark.color, lw=1, capsize=2, zorder=2)
         scatter(axes, [x], [mean], mark, [f"{own.treatment.iloc[0]}, n = {n}: {mean:.3f} {spread}"])
 
 
 def estimates(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
     """Differences with their intervals, a line through them."""
     x = rows.n + mark.offset
-    axes.plot(x, rows.value, color=mark.colour, lw=1.3, zorder=2)
-    axes.vlines(x, rows.low, rows.high, color=mark.colour, lw=1, zorder=2)
+    axes.plot(x, rows.value, color=mark.color, lw=1.3, zorder=2)
+    axes.vlines(x, rows.low, rows.high, color=mark.color, lw=1, zorder=2)
     tips = [
         (
             f"{r.quantity}, n = {r.n}: {r.value:+.3f} [{r.low:+.3f}, {r.high:+.3f}], "
@@ -130,7 +130,7 @@ def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
     above base the gain.
     """
     base = lines["base"].iloc[0] if len(lines["base"]) else np.nan
-    for upper, lower, colour in (
+    for upper, lower, color in (
         ("base", "BnB", BLUE),
         ("BnB", "AnB", RED),
         ("AnB+", "base", LIGHT_RED),
@@ -142,7 +142,7 @@ def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
                 for t in (lower, upper)
             )
             axes.fill_between(
-                both, low, high, where=high > low, interpolate=True, color=colour, alpha=0.1, lw=0
+                both, low, high, where=high > low, interpolate=True, color=color, alpha=0.1, lw=0
             )
 
 

@@ -31,7 +31,7 @@ class Style:
     """How one kind of network is drawn and what the legend says of it."""
 
     label: str
-    colour: str
+    color: str
     marker: str = ""
     filled: bool = True
     offset: float = 0.0  # shift along the layer axis, so that marks of one layer stand side by side
@@ -40,7 +40,7 @@ class Style:
 
     @property
     def face(self) -> str:
-        return self.colour if self.filled else PAPER
+        return self.color if self.filled else PAPER
 
 
 TREATMENTS = {
@@ -60,7 +60,7 @@ READINGS = {  # the paper's five readings of its figure 2, as conditions
 }
 DISSIMILAR = Style("AnB between natural and man-made", ORANGE, "h")
 PUBLISHED = Style("faint: the paper's means", FAINT, line="--")
-KINDS_OF_NETWORK = [  # colour, marker, line
+KINDS_OF_NETWORK = [  # color, marker, line
     (INK, "o", "-"),
     ("#d95f02", "s", "--"),
     (GREEN, "^", "-"),
@@ -71,7 +71,7 @@ KINDS_OF_NETWORK = [  # colour, marker, line
 # from the lowest n on
 BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]
 
-# The same colours on a dark page; what is not here is readable on both.
+# The same colors on a dark page; what is not here is readable on both.
 DARK = {
     INK: "#e8e6e3",
     GRID: "#3a3d42",
@@ -92,22 +92,22 @@ DARK = {
 }
 
 
-def layer_colours(count: int) -> dict[str, str]:
+def layer_colors(count: int) -> dict[str, str]:
     """A color for each n = 1..count, in their order, and the same on a dark page: BY_LAYER,
     or between these.
     """
     light, dark = (
-        _between(colours, count) for colours in (BY_LAYER, [DARK[colour] for colour in BY_LAYER])
+        _between(colors, count) for colors in (BY_LAYER, [DARK[color] for color in BY_LAYER])
     )
     return dict(zip(light, dark, strict=True))
 
 
-def _between(colours: list[str], count: int) -> list[str]:
-    """``count`` colours from the first to the last of ``colours``, evenly."""
-    channels = np.array([to_rgb(colour) for colour in colours]).T
-    places = np.linspace(0, len(colours) - 1, count)
-    mixed = np.array([np.interp(places, range(len(colours)), channel) for channel in channels]).T
-    return [to_hex(colour) for colour in mixed]
+def _between(colors: list[str], count: int) -> list[str]:
+    """``count`` colors from the first to the last of ``colors``, evenly."""
+    channels = np.array([to_rgb(color) for color in colors]).T
+    places = np.linspace(0, len(colors) - 1, count)
+    mixed = np.array([np.interp(places, range(len(colors)), channel) for channel in channels]).T
+    return [to_hex(color) for color in mixed]
 
 
 RC: dict[str, Any] = {

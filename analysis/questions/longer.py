@@ -16,7 +16,7 @@ from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 
 TUNED = ("BnB+", "AnB+")
-RECIPES = [(INK, "o", ":"), ("#8a5a00", "s", "--"), (GREEN, "^", "-.")]  # colour, marker, line
+RECIPES = [(INK, "o", ":"), ("#8a5a00", "s", "--"), (GREEN, "^", "-.")]  # color, marker, line
 
 
 def asked(networks: pd.DataFrame) -> bool:
@@ -73,9 +73,9 @@ def _task(
             mark = marks[recipe]
             own = networks[(networks.treatment == "base") & (networks.recipe == recipe)]
             x = shift + 0.06 * (own.seed - own.seed.mean())
-            axes.axhline(own.accuracy.mean(), color=mark.colour, lw=1.2, ls=mark.line)
+            axes.axhline(own.accuracy.mean(), color=mark.color, lw=1.2, ls=mark.line)
             bars = [np.minimum(own.half, own.accuracy), np.minimum(own.half, 1 - own.accuracy)]
-            axes.errorbar(x, own.accuracy, bars, color=mark.colour, fmt="none", lw=1)
+            axes.errorbar(x, own.accuracy, bars, color=mark.color, fmt="none", lw=1)
             plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))
         for treatment in TUNED:
             own = networks[networks.treatment == treatment]
@@ -83,7 +83,7 @@ def _task(
             axes.plot(
                 line.index + TREATMENTS[treatment].offset,
                 line,
-                color=TREATMENTS[treatment].colour,
+                color=TREATMENTS[treatment].color,
                 lw=1.5,
             )
             plot.points(axes, own, TREATMENTS[treatment])

@@ -9,7 +9,7 @@ from analysis.statistics.linear_model import estimate, mean, subtract
 from analysis.tables import StudyResults
 from transferability.errors import UserError
 
-# colour, marker, offset
+# color, marker, offset
 DEPTHS = [(ORANGE, "s", -0.06), ("#8073ac", "^", -0.18), ("#35978f", "v", -0.3)]
 
 
@@ -24,11 +24,11 @@ def draw(tables: StudyResults) -> FigureSpec:
     done = tables.networks[tables.networks.accuracy.notna()]
     kept = sorted(t for t in set(done.treatment) if "~" in t)
     looks = {t: TREATMENTS[t] for t in ("AnB", "AnB+") if (done.treatment == t).any()}
-    for treatment, (colour, marker, offset) in assign_styles(
+    for treatment, (color, marker, offset) in assign_styles(
         kept, DEPTHS, "preserved depths"
     ).items():
         label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
-        looks[treatment] = Style(label, colour, marker, offset=offset)
+        looks[treatment] = Style(label, color, marker, offset=offset)
     table = _table(done, kept)
     spread = (
         "the spread between networks"
@@ -82,7 +82,7 @@ def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Style]) -> N
     for treatment, mark in looks.items():
         own = done[done.treatment == treatment]
         line = own.groupby("n").accuracy.mean()
-        axes.plot(line.index + mark.offset, line, color=mark.colour, lw=1.5, zorder=2)
+        axes.plot(line.index + mark.offset, line, color=mark.color, lw=1.5, zorder=2)
         plot.points(axes, own, mark)
     plot.layer_axis(axes, done.n.max(), first=1)
     axes.set_xlabel("Frozen layers n (of AnB+: copied)")

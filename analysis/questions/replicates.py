@@ -56,7 +56,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     table = _table(tasks, networks, paper)
     looks = assign_styles(tasks.split.unique(), KINDS_OF_NETWORK[1:], "splits")
     marks = {
-        split: Style(split, colour, marker, line="") for split, (colour, marker, _) in looks.items()
+        split: Style(split, color, marker, line="") for split, (color, marker, _) in looks.items()
     }
     labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
     panels = []
@@ -97,7 +97,7 @@ def _differences(
             (x + 0.1, MODEL, ["model", "model low", "model high"]),
         ):
             value, low, high = (means[column] for column in columns)
-            axes.vlines(at, low, high, color=mark.colour, lw=1.2)
+            axes.vlines(at, low, high, color=mark.color, lw=1.2)
             tips = [
                 f"{r.quantity}: {r[columns[0]]:+.3f} [{r[columns[1]]:+.3f}, {r[columns[2]]:+.3f}]"
                 for _, r in means.iterrows()

@@ -34,8 +34,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     networks = networks.assign(variant=kinds(networks))
     looks = assign_styles(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")
     marks = {
-        name: Style(name, colour, marker, line=line)
-        for name, (colour, marker, line) in looks.items()
+        name: Style(name, color, marker, line=line) for name, (color, marker, line) in looks.items()
     }
     shown = networks[(networks.treatment != "base") & networks.share.notna()]
     shown = shown[["split_kind", "treatment"]].drop_duplicates()
@@ -76,7 +75,7 @@ def _shares(rows: pd.DataFrame, marks: dict[str, Style]) -> Callable[[Axes], Non
                 line.index + shift * (line.index > 0),
                 line,
                 mark.line,
-                color=mark.colour,
+                color=mark.color,
                 lw=1.5,
                 zorder=2,
             )

@@ -42,12 +42,12 @@ def draw(tables: StudyResults) -> FigureSpec:
     """A grid for each kind of split, and whether to freeze or to fine-tune, over all n."""
     table = _table(tables.networks)
     either = _freeze_minus_fine_tune(table)
-    # text and frames stay readable on the strongest colour
+    # text and frames stay readable on the strongest color
     limit = 1.4 * table["minus scratch"].abs().max()
     shown = [kind for kind in KINDS if (table.splits == kind).any()]
     looks = assign_styles(shown, KINDS_OF_SPLIT, "kinds of split")
     marks = {
-        k: Style(KINDS[k], colour, marker, line=line) for k, (colour, marker, line) in looks.items()
+        k: Style(KINDS[k], color, marker, line=line) for k, (color, marker, line) in looks.items()
     }
     # inches: an accuracy beside the other is to be read
     width = max(8.4, 0.5 * table.arrangement.nunique())
@@ -96,8 +96,8 @@ def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
         for row in rows.itertuples():
             x, y = columns.index(row.arrangement), volumes.index(row.images)
             text = f"{row.accuracy:.3f}"[1:] + ("*" if row.among_the_best and not row.best else "")
-            colour = PAPER if abs(row.above) > 0.6 * limit else INK
-            axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+            color = PAPER if abs(row.above) > 0.6 * limit else INK
+            axes.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
             if row.best:
                 axes.add_patch(
                     Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, ec=INK, lw=2)
@@ -115,8 +115,8 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Style]) -
     for place, (kind, mark) in enumerate(marks.items()):
         own = either[either.splits == kind]
         x = own["images a class"].map(volumes.index) + 0.08 * place
-        axes.plot(x, own.difference, mark.line, color=mark.colour, lw=1.3, zorder=2)
-        axes.vlines(x, own.low, own.high, color=mark.colour, lw=1, zorder=2)
+        axes.plot(x, own.difference, mark.line, color=mark.color, lw=1.3, zorder=2)
+        axes.vlines(x, own.low, own.high, color=mark.color, lw=1, zorder=2)
         tips = [
             f"{KINDS[kind]}: {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
             for r in own.itertuples()

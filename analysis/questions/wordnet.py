@@ -40,8 +40,8 @@ def draw(tables: StudyResults) -> FigureSpec:
     targets = losses.target_task.unique()
     looks = assign_styles(targets, KINDS_OF_NETWORK[1:], "target tasks")
     marks = {
-        target: Style(target, colour, marker, line="")
-        for target, (colour, marker, _) in looks.items()
+        target: Style(target, color, marker, line="")
+        for target, (color, marker, _) in looks.items()
     }
     table = _table(losses)
     panels = [

@@ -88,9 +88,9 @@ class _Study:
         layers = self.layers(treatment, self.depths.all, least=2)
         if len(layers) < 2:
             return None
-        centre = sum(layers) / len(layers)
-        squares = sum((n - centre) ** 2 for n in layers)
-        return {(treatment, n): -(n - centre) / squares for n in layers}
+        center = sum(layers) / len(layers)
+        squares = sum((n - center) ** 2 for n in layers)
+        return {(treatment, n): -(n - center) / squares for n in layers}
 
 
 def _minus(first: Contrast | None, second: Contrast | None) -> Contrast | None:

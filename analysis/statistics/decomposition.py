@@ -88,7 +88,7 @@ class Transition:
         half_layer: where: the n, interpolated, at which half of it has happened.
         spread: sudden or spread: over how many of the study's steps of n the loss is spread (the
             inverse of the sum of squared shares of the steps): 1 if it happens between two
-            neighbouring n.
+            neighboring n.
         largest_step: (n before, n after, share of the total) of the largest rise.
         layers: the values of n, without 0.
         splits: how many splits have all of these n.

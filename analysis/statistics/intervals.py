@@ -21,9 +21,9 @@ def t_interval(
     """The mean of independent values, without NaN, with its 95% interval (Student's t), which is
     cut to what values can be; of one there is no interval.
     """
-    centre, count = float(values.mean()), int(values.count())
+    center, count = float(values.mean()), int(values.count())
     half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
-    return within((centre, centre - half, centre + half), least, most)
+    return within((center, center - half, center + half), least, most)
 
 
 @dataclass(frozen=True)

@@ -183,11 +183,11 @@ def over(*sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     Args:
         sides: of each its values, (splits, ...). The variance is pooled over sides.
     """
-    centres = [side.mean(axis=0) for side in sides]
+    centers = [side.mean(axis=0) for side in sides]
     df = sum(len(side) - 1 for side in sides)
-    squares = sum(((s - c) ** 2).sum(axis=0) for s, c in zip(sides, centres, strict=True))
+    squares = sum(((s - c) ** 2).sum(axis=0) for s, c in zip(sides, centers, strict=True))
     variance = squares / df if df else np.full_like(squares, np.nan)
-    return sum(centres), np.sqrt(variance * sum(1 / len(side) for side in sides)), df
+    return sum(centers), np.sqrt(variance * sum(1 / len(side) for side in sides)), df
 
 
 def _stacked(values: dict[str, np.ndarray], names: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -48,10 +48,10 @@ def by_class(
     for label in classes:
         a, b = first[labels == label], second[labels == label]
         n, gained, lost = len(a), int((a & ~b).sum()) + 0.5, int((b & ~a).sum()) + 0.5
-        centre = (gained - lost) / (n + 2)
-        half = z * np.sqrt((gained + lost) / (n + 2) - centre**2) / np.sqrt(n + 2)
+        center = (gained - lost) / (n + 2)
+        half = z * np.sqrt((gained + lost) / (n + 2) - center**2) / np.sqrt(n + 2)
         difference = a.mean() - b.mean()
-        _, low, high = within((centre, centre - half, centre + half))
+        _, low, high = within((center, center - half, center + half))
         rows.append((label, n, a.mean(), b.mean(), difference, low, high))
     columns = ["label", "images", "first", "second", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -116,12 +116,12 @@ def two_way_interval(
     if seeds > 1:
         parts.append((differences.mean(1).var(ddof=1) / seeds, seeds - 1))
     variance = sum(part for part, _ in parts)
-    centre = float(differences.mean())
+    center = float(differences.mean())
     if variance == 0:
-        return centre, centre, centre
+        return center, center, center
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
     half = float(stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
-    return centre, centre - half, centre + half
+    return center, center - half, center + half
 
 
 def covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tuple[float, float]:

@@ -110,8 +110,8 @@ def tutorial(job: Job, whole: bool) -> tuple[str, Labels]:
         ]
     )
     batches = _endless(DataLoader(ImageFolder(f"{job.images}/train", augmented), 32, shuffle=True))
-    centre = transforms.Compose([transforms.CenterCrop(job.size), *usual])
-    held_out = {part: ImageFolder(f"{job.images}/{part}", centre) for part in ("val", "test")}
+    center = transforms.Compose([transforms.CenterCrop(job.size), *usual])
+    held_out = {part: ImageFolder(f"{job.images}/{part}", center) for part in ("val", "test")}
     one = next(iter(DataLoader(held_out["val"], 32)))[0]
     asked = sum(map(len, held_out.values()))
     reserve = SLOW * asked / len(one) * job.trial(lambda: _predict(copy.deepcopy(model), one))

@@ -19,8 +19,8 @@ def test_an_interval_over_images_and_seeds_holds_what_it_promises():
     for _ in range(400):
         image, seed = draw.normal(0, 0.3, 200), draw.normal(0, 0.02, (4, 1))
         values = 0.1 + image + seed + draw.normal(0, 0.2, (4, 200))
-        centre, low, high = two_way_interval(values)
-        assert centre == pytest.approx(values.mean())
+        center, low, high = two_way_interval(values)
+        assert center == pytest.approx(values.mean())
         hits += low <= 0.1 <= high
     assert 0.93 <= hits / 400 <= 0.995
 

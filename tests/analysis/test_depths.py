@@ -21,7 +21,7 @@ from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.page import MARGIN
 from analysis.paper import published
 from analysis.plotting.layout import compose, render
-from analysis.plotting.style import BY_LAYER, DARK, layer_colours
+from analysis.plotting.style import BY_LAYER, DARK, layer_colors
 from analysis.questions import QUESTIONS
 from analysis.questions.write import question
 from analysis.report import write_report
@@ -166,15 +166,15 @@ def test_the_report_says_how_many_layers(tables, tmp_path):
     assert "A network of 5 layers" in write_report(tmp_path).read_text()
 
 
-def test_each_n_has_a_colour_of_its_own(tables):
+def test_each_n_has_a_color_of_its_own(tables):
     marks = curves.draw(tables).marks
     assert [mark.label for mark in marks] == [
         "base",
         *(f"n = {n}" for n in range(1, tables.layers)),
     ]
-    colours = [mark.colour for mark in marks]
-    assert len(set(colours)) == tables.layers
-    assert list(layer_colours(7)) == BY_LAYER and list(layer_colours(7).values()) == [
+    colors = [mark.color for mark in marks]
+    assert len(set(colors)) == tables.layers
+    assert list(layer_colors(7)) == BY_LAYER and list(layer_colors(7).values()) == [
         DARK[c] for c in BY_LAYER
     ]
 

@@ -10,8 +10,8 @@ from analysis.measurements.predictors import h_score, knn, leep, logme, rank_cor
 def drawn(count, width, classes=3, apart=0.0, seed=0):
     draw = np.random.default_rng(seed)
     labels = np.arange(count) % classes
-    centres = draw.normal(size=(classes, width))
-    return draw.normal(size=(count, width)) + apart * centres[labels], labels
+    centers = draw.normal(size=(classes, width))
+    return draw.normal(size=(count, width)) + apart * centers[labels], labels
 
 
 @pytest.mark.parametrize(("count", "width"), [(30, 4), (12, 20)])
@@ -87,7 +87,7 @@ def test_leep_by_hand():
     assert leep(half, labels) == pytest.approx(expected)
 
 
-def test_nearest_neighbours_by_hand():
+def test_nearest_neighbors_by_hand():
     train = np.r_[np.tile([[1.0, 0.1]], (10, 1)), np.tile([[0.1, 1.0]], (12, 1))]
     labels = np.r_[np.zeros(10, int), np.ones(12, int)]
     asked = np.array([[5.0, 0.0], [0.0, 0.2], [3.0, 0.5], [0.0, 9.0]])
@@ -98,8 +98,8 @@ def test_rank_correlation_and_its_interval():
     x = np.arange(10.0)
     assert rank_correlation(x, x**3)[0] == pytest.approx(1.0)
     rho, low, high = rank_correlation(x, np.array([0, 2, 1, 3, 5, 4, 6, 9, 8, 7.0]))
-    centre, half = np.arctanh(rho), 1.959964 * np.sqrt(1.06 / 7)
-    assert (low, high) == pytest.approx((np.tanh(centre - half), np.tanh(centre + half)))
+    center, half = np.arctanh(rho), 1.959964 * np.sqrt(1.06 / 7)
+    assert (low, high) == pytest.approx((np.tanh(center - half), np.tanh(center + half)))
     assert np.isnan(rank_correlation(x[:3], x[:3])[1])
     half = 1.959964 * np.sqrt(1.06)  # four pairs in perfect order prove little: the next has 0.8
     assert rank_correlation(x[:4], x[:4])[1:] == pytest.approx((np.tanh(np.arctanh(0.8) - half), 1))

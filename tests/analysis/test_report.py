@@ -40,8 +40,8 @@ ARGUMENTS = [
 ]
 # Of every text outside charts: its contrast with what is behind it (WCAG 2), as [contrast, text].
 CONTRASTS = """() => {
-  const rgb = colour => {
-    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+  const rgb = color => {
+    const [r, g, b, a = 1] = color.match(/[\\d.]+/g).map(Number);
     return [r, g, b, a];
   };
   const up = function* (e) { for (; e; e = e.parentElement) yield getComputedStyle(e); };
@@ -356,7 +356,7 @@ def test_the_page_names_every_missing_network(visit, studies, name):
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["paper", "made up"])
 def test_both_themes_fit_every_width_and_can_be_read(visit, name):
-    colours = {}
+    colors = {}
     for scheme in ("light", "dark"):
         for width in (360, 768, 1280):
             with visit(name, width, color_scheme=scheme) as tab:
@@ -370,7 +370,7 @@ def test_both_themes_fit_every_width_and_can_be_read(visit, name):
                     )
         with visit(name, color_scheme=scheme) as tab:
             tab.evaluate(ALL_VERDICTS)
-            colours[scheme] = tab.evaluate(COLOURS)
+            colors[scheme] = tab.evaluate(COLOURS)
             contrasts = tab.evaluate(CONTRASTS)
         assert len(contrasts) > 100 and min(contrasts)[0] >= 4.5, min(contrasts)
         assert (
@@ -381,7 +381,7 @@ def test_both_themes_fit_every_width_and_can_be_read(visit, name):
             )
             >= 7
         )
-    assert all(light != dark for light, dark in zip(colours["light"], colours["dark"], strict=True))
+    assert all(light != dark for light, dark in zip(colors["light"], colors["dark"], strict=True))
 
 
 @pytest.mark.browser

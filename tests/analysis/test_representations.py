@@ -174,14 +174,14 @@ def test_filters_are_the_stored_weights_bit_for_bit(spec_of, store, dataset, ran
         weight = store.weights(spec_of(cell))["layers.0.conv.weight"]
         assert weight.shape == (4, 3, 5, 5)
         rows = table[table.network == network].set_index(["filter", "row", "column"])
-        for (filter_, row, column), colours in rows[["red", "green", "blue"]].iterrows():
-            assert np.array_equal(colours.to_numpy(), weight[filter_, :, row, column].numpy())
+        for (filter_, row, column), colors in rows[["red", "green", "blue"]].iterrows():
+            assert np.array_equal(colors.to_numpy(), weight[filter_, :, row, column].numpy())
         assert len(rows.index.unique()) == 4 * 5 * 5
     of_a = store.weights(spec_of("R1A"))["layers.0.conv.weight"]
     assert not torch.equal(of_a, weight)
 
 
-def test_a_mosaic_shows_each_filter_at_its_own_scale_and_weight_0_grey():
+def test_a_mosaic_shows_each_filter_at_its_own_scale_and_weight_0_gray():
     weights = np.zeros((3, 2, 2, 3))
     weights[1, 0, 1] = (0.5, -0.25, 0)
     weights[2, 1, 0] = (0, 0, -8)
@@ -219,8 +219,8 @@ def test_untrained_layers_are_those_of_a_run_with_a_mean_image(spec_of, trained,
     table = first_layer_filters(specs, store)
     weight = store.weights(specs[2])["layers.0.conv.weight"]
     rows = table[table.network == "untrained"]
-    colours = torch.from_numpy(rows[["red", "green", "blue"]].to_numpy())
-    assert torch.equal(colours.reshape(4, 5, 5, 3), weight.permute(0, 2, 3, 1))
+    colors = torch.from_numpy(rows[["red", "green", "blue"]].to_numpy())
+    assert torch.equal(colors.reshape(4, 5, 5, 3), weight.permute(0, 2, 3, 1))
 
 
 # The table of similarities

@@ -165,24 +165,24 @@ def test_images_that_cannot_be_decoded_are_errors_or_counted_a_class_at_a_time(t
 
 
 def test_every_common_kind_of_image_packs(tmp_path):
-    colour, side = (200, 60, 30), 12
-    plain = np.full((side, side, 3), colour, np.uint8)
+    color, side = (200, 60, 30), 12
+    plain = np.full((side, side, 3), color, np.uint8)
     rgb = Image.fromarray(plain)
     classes = tmp_path / "source" / "train"
     saved = {
-        "grey": (Image.new("L", (side, side), 90), "x.jpg", "JPEG", (90, 90, 90)),
-        "palette": (rgb.convert("P", palette=Image.Palette.ADAPTIVE), "x.png", "PNG", colour),
+        "gray": (Image.new("L", (side, side), 90), "x.jpg", "JPEG", (90, 90, 90)),
+        "palette": (rgb.convert("P", palette=Image.Palette.ADAPTIVE), "x.png", "PNG", color),
         "rgba": (
             Image.merge("RGBA", [*rgb.split(), Image.new("L", (side, side), 255)]),
             "x.png",
             "PNG",
-            colour,
+            color,
         ),
         "bilevel": (Image.new("1", (side, side), 1), "x.png", "PNG", (255, 255, 255)),
-        "cmyk": (rgb.convert("CMYK"), "x.JPEG", "JPEG", colour),
-        "renamed": (rgb, "x.JPEG", "PNG", colour),
-        "progressive": (rgb, "x.jpeg", "JPEG", colour),
-        "shouting": (rgb, "X.BMP", "BMP", colour),
+        "cmyk": (rgb.convert("CMYK"), "x.JPEG", "JPEG", color),
+        "renamed": (rgb, "x.JPEG", "PNG", color),
+        "progressive": (rgb, "x.jpeg", "JPEG", color),
+        "shouting": (rgb, "X.BMP", "BMP", color),
         "sixteen": (
             Image.fromarray(np.full((side, side), 90 * 256 + 7, np.uint16)),
             "x.png",
@@ -205,12 +205,12 @@ def test_every_common_kind_of_image_packs(tmp_path):
 
 
 def animated(kind, **options):
-    first, second = (Image.new("RGB", (12, 12), colour) for colour in ((200, 60, 30), (0, 0, 250)))
+    first, second = (Image.new("RGB", (12, 12), color) for color in ((200, 60, 30), (0, 0, 250)))
     return saved(first, kind, save_all=True, append_images=[second], duration=50, **options)
 
 
 def see_through(kind, **options):
-    """One colour, half of it transparent."""
+    """One color, half of it transparent."""
     image = Image.new("RGBA", (12, 12), (200, 60, 30, 255))
     image.paste((200, 60, 30, 0), (0, 0, 6, 12))
     return saved(image, kind, **options)

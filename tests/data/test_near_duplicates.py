@@ -40,7 +40,7 @@ CHANGES = {
     "brighter": lambda image: image.point(lambda value: min(255, value + 20)),
     "less contrast": lambda image: image.point(lambda value: 60 + value // 2),
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
-    "grey": lambda image: image.convert("L").convert("RGB"),
+    "gray": lambda image: image.convert("L").convert("RGB"),
 }
 
 

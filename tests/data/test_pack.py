@@ -209,7 +209,7 @@ def test_resizing_is_opencvs(tmp_path, resize, size, interpolation):
 
 @pytest.mark.parametrize(("height", "width"), [(10, 25), (25, 10), (10, 10), (11, 24)])
 def test_cropping_keeps_the_aspect_ratio_and_the_middle(tmp_path, height, width):
-    """A picture whose colours say where they are: what is kept is the largest square
+    """A picture whose colors say where they are: what is kept is the largest square
     in its middle, which is torchvision's.
     """
     rows, columns = np.mgrid[:height, :width]

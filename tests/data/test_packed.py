@@ -52,7 +52,7 @@ DAMAGE = [
     (redescribed(name="../../elsewhere"), "is no name of a folder"),
     (redescribed(classes=["ant", "bee", "cat"]), "classes: "),
     (redescribed(classes=[{"name": 3}] * 3), "a name is no text"),
-    (redescribed(classes=[{"name": "ant", "colour": "red"}] * 3), "classes: .*colour"),
+    (redescribed(classes=[{"name": "ant", "color": "red"}] * 3), "classes: .*color"),
     (redescribed(classes=[{"name": "ant"}]), "goes from 0 to 2, but dataset.json has 1 classes"),
     (redescribed(format=FORMAT + 1), f"has format {FORMAT + 1}, this program reads {FORMAT}"),
     (without("format"), "has format None"),

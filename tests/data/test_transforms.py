@@ -32,7 +32,7 @@ SMOOTH = np.asarray(
     )
 )
 CMYK = Image.merge("CMYK", [Image.fromarray(SMOOTH[..., i]) for i in (0, 1, 2, 1)])
-GREY16 = np.linspace(0, 40000, 44 * 60).reshape(44, 60).astype(np.uint16)
+GRAY16 = np.linspace(0, 40000, 44 * 60).reshape(44, 60).astype(np.uint16)
 ALPHA = np.dstack([SMOOTH, SMOOTH[..., 0]])
 COLOR16 = SMOOTH.astype(np.uint16) * 200
 SETTINGS = {
@@ -68,7 +68,7 @@ def turned(kind, orientation):
 FILES = {
     "plain.png": (file_of(SMOOTH), SMOOTH, 0),
     "plain.jpg": (file_of(SMOOTH, "JPEG", quality=95), None, 2),
-    "grey.png": (file_of(SMOOTH[..., 0]), SMOOTH[..., 0], 0),
+    "gray.png": (file_of(SMOOTH[..., 0]), SMOOTH[..., 0], 0),
     "one bit.png": (file_of(Image.fromarray(SMOOTH).convert("1")), None, 0),
     "palette.png": (file_of(Image.fromarray(SMOOTH).quantize(17)), None, 0),
     "palette.gif": (file_of(Image.fromarray(SMOOTH).quantize(17), "GIF"), None, 0),
@@ -77,9 +77,9 @@ FILES = {
         np.dstack([SMOOTH] * 2)[..., :4],
         0,
     ),
-    "grey alpha.png": (file_of(Image.fromarray(SMOOTH).convert("LA")), None, 0),
-    "16 bits.png": (file_of(GREY16), GREY16, 0),
-    "16 bits.tif": (file_of(GREY16, "TIFF"), GREY16, 0),
+    "gray alpha.png": (file_of(Image.fromarray(SMOOTH).convert("LA")), None, 0),
+    "16 bits.png": (file_of(GRAY16), GRAY16, 0),
+    "16 bits.tif": (file_of(GRAY16, "TIFF"), GRAY16, 0),
     "16 bits color.png": (cv2.imencode(".png", COLOR16[..., ::-1])[1].tobytes(), COLOR16, 0),
     "cmyk.jpg": (file_of(CMYK, "JPEG", quality=95), None, 0),
     "cmyk.tif": (file_of(CMYK, "TIFF"), None, 2),

@@ -75,7 +75,7 @@ def test_crops_cover_every_offset_and_half_are_mirrored(stream_of):
     assert torch.equal(whole.pixels, whole.images)
 
 
-def test_validation_is_every_image_once_in_the_centre(stream_of, dataset):
+def test_validation_is_every_image_once_in_the_center(stream_of, dataset):
     stream = stream_of(eval_batch_size=4)
     batches = list(stream.validation())
     assert [len(b) for b in batches] == [4, 4, 4, 3]

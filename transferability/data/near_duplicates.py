@@ -16,12 +16,12 @@ from transferability.data.readers.base import RawDataset
 
 log = logging.getLogger(__name__)
 PERCEPTUAL = 8  # bytes
-# Of 63 bits, and of 32x32 grey pixels. On photographs 99 of 100 copies saved at JPEG quality 50, at
+# Of 63 bits, and of 32x32 gray pixels. On photographs 99 of 100 copies saved at JPEG quality 50, at
 # half size or mirrored differ in at most 4 bits; of 80,000 pairs of different hand signs 4 differ
 # in at most 6, with correlations of at most 0.9.
-_BITS, _CORRELATION, _GREY = 6, 0.95, 32
+_BITS, _CORRELATION, _GRAY = 6, 0.95, 32
 _MIRROR = np.packbits(np.arange(64) % 2 == 1).view(">u8").astype(np.uint64)[0]
-_PLAIN = 2.0  # grey levels of deviation below which nothing tells pictures apart
+_PLAIN = 2.0  # gray levels of deviation below which nothing tells pictures apart
 _COMPARISONS, _MOST_PAIRS = 1 << 27, 100_000
 
 
@@ -31,17 +31,17 @@ def perceptual_hash(image: np.ndarray) -> bytes:
 
     Mirroring changes the sign of every odd horizontal frequency, and of no other.
     """
-    grey = _grey(image)
-    if cv2.meanStdDev(grey)[1][0, 0] < _PLAIN:
+    gray = _gray(image)
+    if cv2.meanStdDev(gray)[1][0, 0] < _PLAIN:
         return bytes(PERCEPTUAL)
-    signs = cv2.dct(grey.astype(np.float32))[:8, :8].ravel() > 0
+    signs = cv2.dct(gray.astype(np.float32))[:8, :8].ravel() > 0
     signs[0] = False  # the mean
     return np.packbits(signs).tobytes()
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, (_GREY, _GREY), interpolation=cv2.INTER_AREA)
+def _gray(image: np.ndarray) -> np.ndarray:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (_GRAY, _GRAY), interpolation=cv2.INTER_AREA)
 
 
 def near_duplicates(
@@ -93,7 +93,7 @@ def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             at = np.flatnonzero(close)
             found.append(np.stack([order[at], order[at + shift]]))
             count += len(at)
-            if count > 4 * _MOST_PAIRS:  # so many that all have a neighbour among the nearest
+            if count > 4 * _MOST_PAIRS:  # so many that all have a neighbor among the nearest
                 break
     pairs, n = np.concatenate(found, axis=1), max(1, len(pictures))
     mirrored = (pairs >= n).sum(axis=0) == 1
@@ -108,22 +108,22 @@ def _correlations(
 ) -> np.ndarray:
     """Of the gray pixels of pairs of rows, (pairs,) float32."""
     rows = np.union1d(first, second)
-    grey = np.empty((len(rows), _GREY, _GREY), np.uint8)
+    gray = np.empty((len(rows), _GRAY, _GRAY), np.uint8)
     for start in range(0, len(rows), 256):
         for i, image in enumerate(images[rows[start : start + 256]]):
-            grey[start + i] = _grey(image)
+            gray[start + i] = _gray(image)
     out = np.empty(len(first), np.float32)
     for start in range(0, len(first), 1024):
         here = slice(start, start + 1024)
-        a, b = (_normal(grey[np.searchsorted(rows, side[here])]) for side in (first, second))
+        a, b = (_normal(gray[np.searchsorted(rows, side[here])]) for side in (first, second))
         b[mirrored[here]] = b[mirrored[here], :, ::-1]
         out[here] = (a * b).sum(axis=(1, 2))
     return out
 
 
-def _normal(grey: np.ndarray) -> np.ndarray:
+def _normal(gray: np.ndarray) -> np.ndarray:
     """Each image with mean 0 and length 1."""
-    out = grey - grey.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+    out = gray - gray.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return out / np.sqrt((out**2).sum(axis=(1, 2), keepdims=True)).clip(1e-6)
 
 

@@ -142,7 +142,7 @@ class TaskLoader:
         """These rows once, center crop, no mirror; read ahead."""
         size = self.recipe.eval_batch_size
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return self._read_ahead(self._centred, parts)
+        return self._read_ahead(self._centered, parts)
 
     def _drawn(self, step: int) -> tuple[np.ndarray, Crops]:
         """Rows of a training step, and what becomes of them."""
@@ -158,7 +158,7 @@ class TaskLoader:
             crops["color"] = draw.uniform(1 - strength, 1 + strength, (size, 3)).astype(np.float32)
         return self.rows(step), crops
 
-    def _centred(self, rows: np.ndarray) -> tuple[np.ndarray, Crops]:
+    def _centered(self, rows: np.ndarray) -> tuple[np.ndarray, Crops]:
         """Rows of images that are evaluated, and what becomes of them."""
         same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
         return rows, {"top": same, "left": same, "mirror": np.zeros(len(rows), dtype=bool)}

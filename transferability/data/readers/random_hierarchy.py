@@ -105,15 +105,15 @@ def _terminals(config: GrammarConfig) -> np.ndarray:
 def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> np.ndarray:
     side = np.linspace(-1, 1, config.patch)
     y, x = np.meshgrid(side, side, indexing="ij")
-    colour = draw.standard_normal(3)
-    colour /= np.linalg.norm(colour) / np.sqrt(1.5)
+    color = draw.standard_normal(3)
+    color /= np.linalg.norm(color) / np.sqrt(1.5)
     if symbol % 2 == 0:
         angle, phase = draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi)
         pattern = np.cos(2.2 * (x * np.cos(angle) + y * np.sin(angle)) + phase)
     else:
-        centre = draw.uniform(-0.4, 0.4, 2)
-        pattern = 1.6 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2)) - 0.6
-    return pattern[..., None] * colour
+        center = draw.uniform(-0.4, 0.4, 2)
+        pattern = 1.6 * np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2)) - 0.6
+    return pattern[..., None] * color
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
