@@ -195,7 +195,9 @@ def answer(
         _confused(store, groups[table.cell[0], found[0][0]["recipe"]], labels[part], part, names),
         spec,
         specs[0].network.whole_depth - 1,
-        table[table.probe][["n", "validation", "test"]].merge(told, on="n").sort_values("n"),
+        table[table.probe][["n", "validation", "test"]]
+        .merge(told, on="n")
+        .sort_values("n", kind="stable"),
     )
 
 

@@ -289,14 +289,20 @@ def overrides(command):
     """The settings a command gives, also inside OVERRIDES="...",
     but not Hydra's own and study=NAME.
     """
-    words = [word.removeprefix("OVERRIDES=") for word in shlex.split(command, comments=True)]
+    words = [
+        re.sub(
+            "^(SOURCE|WEIGHTS|MINUTES)=", lambda m: m[0].lower(), word.removeprefix("OVERRIDES=")
+        )
+        for word in shlex.split(command, comments=True)
+    ]
     given = [
         part
         for word in words
         for part in word.split()
         if re.match(r"\+?(?!hydra|study=NAME)[a-z_./-]+=", part)
     ]
-    short = {"experiments.advise", "experiments.benchmarks.advice"}.intersection(words)
+    commands = {"experiments.advise", "experiments.benchmarks.advice", "advice"}
+    short = commands.intersection(words) and any(word.startswith("source=") for word in given)
     return of_advice(given) if short else given
 
 

@@ -240,7 +240,7 @@ def _rival(
     if done.returncode:
         log.warning("%s is left out: %s", tool, done.stderr.strip().splitlines()[-1])
         return None
-    found = json.loads(out.read_text())
+    found = json.loads(out.read_text(encoding="utf-8"))
     taken = {
         part: np.array([found["labels"][FOLDERS[part]][str(row)] for row in rows])
         for part, rows in rows_of(dataset).items()

@@ -262,4 +262,4 @@ def main(text: str) -> None:
     torch.manual_seed(job.seed)
     did, labels = TOOLS[job.tool](job)
     found = {"did": did, "seconds": job.used, "labels": labels}
-    Path(job.out).write_text(json.dumps(found))
+    Path(job.out).write_text(json.dumps(found), encoding="utf-8")

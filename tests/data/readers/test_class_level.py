@@ -242,7 +242,7 @@ def test_a_class_that_holds_images_and_folders_is_named(tmp_path, caplog):
     assert counts(root)[0] == {"ant": 5, "bee": 2}
     (line,) = lines(caplog)
     assert line == (
-        f"{root}: class ant holds images and folders of images (small ones), which are taken for "
+        f"{root}: class ant holds images and folders of images (small ones), which are read as "
         "images of it, too: \"dataset.leave_out=['small ones']\" leaves them out"
     )
 
