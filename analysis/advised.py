@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.advice import accuracy, first, words
+from analysis.advice import first, words
 from analysis.advised_figures import ARM, curve, race
 from analysis.html import figure, template, variable
 from analysis.measurements.depths import agreement
@@ -20,6 +20,7 @@ from analysis.page import MARGIN
 from analysis.plotting.style import DARK, layer_colors
 from analysis.statistics.baseline import Majority, too_few, within
 from analysis.statistics.paired import covering_choice, two_way_interval
+from analysis.strategies import accuracy
 from analysis.use import pasted
 from experiments.race import RULE, TIMES
 from transferability.data.packed import PackedDataset

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.advice import LATER, advise, confusions, summary
+from analysis.advice import LATER
 from analysis.csv_files import read_csv, write_csv
 from analysis.figures import design
 from analysis.figures.write import drawings
@@ -36,6 +36,7 @@ from analysis.statistics.claims import assess
 from analysis.statistics.decomposition import Transition, boosts, decompose, transition
 from analysis.statistics.over_splits import LEAST
 from analysis.statistics.paired import class_changes
+from analysis.strategies import advise, confusions, summary
 from analysis.tables import StudyResults, mixed, names
 from analysis.use import settings_of
 from transferability.files import remove_leftovers, write_atomic

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.advice import FAMILIES, Advice, advise, summary
+from analysis.advice import FAMILIES, Advice
 from analysis.plotting import captions, plot
 from analysis.plotting.style import (
     BLUE,
@@ -19,6 +19,7 @@ from analysis.plotting.style import (
     Panel,
     Style,
 )
+from analysis.strategies import advise, summary
 from analysis.tables import StudyResults
 
 LOOKS = {
@@ -29,7 +30,7 @@ LOOKS = {
     "AnB++": Style(f"AnB++: {FAMILIES['AnB++']}", GREEN, "^", offset=0.1, size=50),
     "AnB~all": Style(f"AnB~all: {FAMILIES['AnB~all']}", ORANGE, "h", offset=0.15, size=44),
 }
-SIZES = {  # columns of analysis.advice.summary
+SIZES = {  # columns of analysis.strategies.summary
     "best": Style("the best on validation", INK, "o"),
     "from scratch": Style("from scratch", INK, line=":"),
     "linear classifier": Style("linear classifier", BLUE, "s"),

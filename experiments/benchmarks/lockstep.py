@@ -20,22 +20,19 @@ if __name__ == "__main__":  # above the imports, which --help does without
     raise SystemExit(run_module(__spec__.name))
 
 import copy
-import multiprocessing
 import statistics
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from experiments.benchmarks.memory import in_child, print_memory
 from experiments.benchmarks.plain_script import (
     WORKERS,
     export_images,
@@ -50,7 +47,6 @@ from experiments.benchmarks.timing import (
     untrained_cohort,
 )
 from transferability.data.packed import dataset_of
-from transferability.signals import POSIX
 from transferability.study import cells
 from transferability.study.config import Config
 from transferability.study.spec import RunSpec, make_spec
@@ -222,63 +218,6 @@ def print_sweep(config: Config, specs: list[RunSpec], rounds: int, steps: int) -
         ["", "networks a rate", "a cohort for each rate (min to max)"],
         rows,
     )
-
-
-def print_memory(
-    config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]
-) -> None:
-    """Question 4, each row measured in a child process of its own.
-
-    A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
-    """
-    if not POSIX:
-        print("4. Peak memory of training: not measured on Windows")
-        return
-    rows = [["nothing trained: imports only", f"{in_child(_peak):,.0f}", ""]]
-    for size in sizes:
-        chosen = specs[:: len(specs) // size][:size]
-        rows.append(
-            [f"lockstep, a cohort of {size}", f"{in_child(cohort_peak, config, chosen):,.0f}", ""]
-        )
-    own, worker = in_child(plain_peak, config, folder)
-    rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
-    table(
-        "4. Peak memory of training, MiB resident. Lockstep's includes the pages of the packed "
-        "images that it read,\n"
-        "   which the system can take back; a worker's includes those that it shares "
-        "with the script.",
-        ["", "process", f"each of {WORKERS} workers"],
-        rows,
-    )
-
-
-def cohort_peak(config: Config, specs: list[RunSpec]) -> float:
-    """Peak resident MiB of this process after a few lockstep steps of ``specs``."""
-    step_seconds([untrained_cohort(config, specs)], execution_of(config), STEPS)
-    return _peak()
-
-
-def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
-    """Peak resident MiB of this process after a few steps of the plain script,
-    and of its largest worker.
-    """
-    device, outputs = execution_of(config).device, len(list(folder.iterdir()))
-    with closing(plain_batches(folder, config, np.zeros(3))) as batches:
-        plain_training(batches, 0, outputs, config, device, STEPS)
-    return _peak(), _peak("RUSAGE_CHILDREN")
-
-
-def in_child(function: Callable, *args: Any) -> Any:
-    """``function(*args)`` in a fresh process, which ends afterwards."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-        return child.submit(function, *args).result()
-
-
-def _peak(who: str = "RUSAGE_SELF") -> float:
-    import resource  # which Windows lacks
-
-    peak = resource.getrusage(getattr(resource, who)).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def main(

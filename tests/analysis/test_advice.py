@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.advice import advise, confusions, summary
 from analysis.figures import advice as figure
 from analysis.plotting.layout import compose
 from analysis.plotting.plot import scatter
 from analysis.statistics.paired import two_way_interval
+from analysis.strategies import advise, confusions, summary
 from analysis.tables import RESULTS, StudyResults
 
 

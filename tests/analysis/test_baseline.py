@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from analysis.advice import advise, summary
 from analysis.figures import advice as figure
 from analysis.plotting.layout import compose
 from analysis.report import page
@@ -11,6 +10,7 @@ from analysis.statistics.baseline import balanced_accuracy, balancing, few_image
 from analysis.statistics.claims import assess
 from analysis.statistics.intervals import within
 from analysis.statistics.paired import two_way_interval
+from analysis.strategies import advise, summary
 from tests.analysis.test_advice import WAYS, study
 from tests.analysis.test_report import bases, finished
 from tests.conftest import shrunk

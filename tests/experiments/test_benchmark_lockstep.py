@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.benchmarks import lockstep
+from experiments.benchmarks import lockstep, memory
 from experiments.benchmarks.plain_script import export_images, plain_batches, plain_network
 from tests.helpers import composed
 from transferability.data.batch import Batch
@@ -73,8 +73,10 @@ def test_cohorts_grow_to_all_cells_that_a_network_of_any_depth_has(tiny):
 @pytest.mark.slow
 def test_memory_table(tiny, tmp_path, capsys):
     specs = lockstep.cohort_specs(tiny)
-    lockstep.export_images(tiny, specs, tmp_path)
-    lockstep.print_memory(tiny, specs, tmp_path, (2,))
+    files = tmp_path / "files"
+    files.mkdir()
+    export_images(tiny, specs, files)
+    memory.print_memory(tiny, specs, files, (2,))
     out = capsys.readouterr().out
     for row in ("nothing trained: imports only", "lockstep, a cohort of 2"):
         assert re.search(rf"^ +{row} +[\d,]+", out, re.M)

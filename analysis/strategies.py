@@ -1,0 +1,187 @@
+"""The strategies of a study, compared: chosen on validation images, reported on test images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.advice import BALANCES, Advice, first, words
+from analysis.page import MARGIN
+from analysis.statistics.baseline import (
+    ACCURACY,
+    BALANCED,
+    balanced_accuracy,
+    balancing,
+    majority,
+    too_few,
+)
+from analysis.statistics.intervals import within
+from analysis.statistics.paired import two_way_interval
+from analysis.tables import StudyResults
+
+WAY = ["cell", "recipe"]
+
+
+def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
+    """The advice of a study of a pretrained base for one task, for each number of training images,
+    from the fewest to all; none of any other study, or where predictions were not kept.
+
+    Args:
+        margin: how far behind the best a way may be and still count as good.
+    """
+    networks = tables.networks
+    if "given" not in tables.metadata or "right" not in networks or networks.task.nunique() > 1:
+        return []
+    asked = networks[(networks.treatment == "base") | (networks.source == "A")]
+    sizes = sorted(asked.images_per_class.unique(), key=lambda size: (pd.isna(size), size))
+    found = [_of_size(tables, asked, None if pd.isna(size) else int(size)) for size in sizes]
+    return [replace(advice, margin=margin) for advice in found if advice]
+
+
+def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Advice | None:
+    """The advice for so many training images per class; None of fewer than two treatments."""
+    asked = _at(asked, size)
+    finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
+    done = asked[finished]
+    if done.treatment.nunique() < 2:
+        return None
+    part = "test" if "test_top1" in done and done.test_top1.notna().all() else "validation"
+    ways = []
+    for _, rows in done.groupby(WAY, dropna=False, sort=False):
+        right = {
+            row.seed: own.astype(float)
+            for row in rows.itertuples()
+            if (own := tables.correct(row.run, row.task, part)) is not None
+        }
+        ways.append((_described(rows, right, tables), right))
+    task, by = done.task.iloc[0], tables.metadata.get("choose_by")
+    chosen = "validation_balanced" if by == BALANCED else "validation"
+    ways.sort(key=lambda way: -way[0][chosen])  # stable
+    if by:  # of equals the cheapest; tables that do not say it have the first of the study
+        ways.sort(key=lambda way: (-round(way[0][chosen], 12), way[0]["cost"]))
+    weights = balancing(tables.predictions[f"{task} {part}"])
+    of_best, shares = ways[0][1], []
+    for row, right in ways:
+        scores = np.stack(list(right.values()))
+        row["test"], row["test_low"], row["test_high"] = accuracy(scores)
+        row |= dict(zip(BALANCES, within(two_way_interval(scores * weights), 0), strict=True))
+        pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
+        shares.append(float((pairs != 0).mean()))
+        pairs = pairs * weights if by == BALANCED else pairs
+        row["behind"], row["low"], row["high"] = within(two_way_interval(pairs))
+        row["apart"] = not row["low"] <= 0 <= row["high"]
+    differing = float(np.median(shares[1:])) if len(shares) > 1 else 0.0
+    frame = pd.DataFrame([row for row, _ in ways])
+    frame["cost"] /= frame.cost[0]
+    frame["longer"] = frame.longer / frame.longer.mode()[0]
+    falls = frame[chosen] - frame["balanced" if by == BALANCED else "test"]
+    left = len(asked[~finished].drop_duplicates(WAY))
+    optimism = float(falls[0] - falls.mean())
+    top = len(tables.metadata["layer_costs"]) - 1
+    best = np.stack(list(of_best.values()))
+    found = majority(tables, task, part, best, by == BALANCED)
+    few = too_few(best.shape[1], differing, part)
+    return Advice(frame, left, part, optimism, size, top, by or ACCURACY, found, few)
+
+
+def accuracy(right: np.ndarray) -> tuple[float, float, float]:
+    """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
+    Pearson: few images that are all right are no proof that every image is.
+    """
+    estimate = two_way_interval(right)
+    if len(np.unique(right)) == 1:
+        rest = 1 - 0.025 ** (1 / right.shape[1])
+        return (1.0, 1 - rest, 1.0) if right.all() else (0.0, 0.0, rest)
+    return within(estimate, 0)
+
+
+def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataFrame:
+    """What the best way of an advice predicts for images, over all its seeds.
+
+    Returns:
+        Up to ``most`` classes: a row per class, a column per predicted class; of more classes the
+        ``most`` frequent mistakes, a row each: shows, ``taken for``, images, share (of the class).
+    """
+    networks, best = tables.networks, advice.best
+    own = networks[(networks.cell == best.cell) & (networks.recipe == best.recipe)]
+    own = _at(own, advice.images_per_class)
+    names = tables.metadata["dataset"]["class_names"]
+    task = own.task.iloc[0]
+    classes = [names[c] for c in tables.predictions[f"{task} classes"]]
+    matrix = np.zeros((len(classes), len(classes)), int)
+    for run in own.run:
+        taken = tables.predictions[f"{run} {advice.part}"]
+        np.add.at(matrix, (tables.predictions[f"{task} {advice.part}"], taken), 1)
+    if len(classes) <= most:
+        return pd.DataFrame(matrix, columns=classes).assign(**{"": classes})[["", *classes]]
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
+    places = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    rows = [divmod(int(place), len(classes)) for place in places]
+    return pd.DataFrame(
+        {
+            "shows": [classes[i] for i, _ in rows],
+            "taken for": [classes[j] for _, j in rows],
+            "images": [wrong[i, j] for i, j in rows],
+            "share": [wrong[i, j] / matrix[i].sum() for i, j in rows],
+        }
+    )
+
+
+def _at(networks: pd.DataFrame, size: int | None) -> pd.DataFrame:
+    """The networks that trained on so many images per class; None: on all."""
+    sizes = networks.images_per_class
+    return networks[sizes.isna() if size is None else sizes == size]
+
+
+def summary(advice: list[Advice]) -> pd.DataFrame:
+    """What more training images are worth: a row per number of images per class, the accuracies of
+    the best way, from scratch, of the best linear classifier, with all layers copied and frozen,
+    and with all copied and fine-tuned, each the best of its kind on validation.
+    """
+    rows = []
+    for a in advice:
+        whole = a.family("AnB~all")
+        kinds = {
+            "from scratch": a.scratch,
+            "linear classifier": a.probe,
+            "all frozen": first(whole[whole.n == a.top]),
+            "all fine-tuned": first(whole[whole.n == 0]),
+        }
+        rows.append(
+            {
+                "images a class": a.images_per_class or "all",
+                "best": f"{a.best.cell}, {a.best.recipe}",
+                a.part: a.best[a.shown],
+                "low": a.best[f"{a.shown}_low"],
+                "high": a.best[f"{a.shown}_high"],
+                **{name: np.nan if way is None else way[a.shown] for name, way in kinds.items()},
+                "optimism": a.optimism,
+                "seeds": a.best.seeds,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyResults) -> dict:
+    """A way's row, before it is compared."""
+    one = rows.iloc[0]
+    costs, short = tables.metadata["layer_costs"], "." in one.cell
+    top = one.n if short else len(costs)
+    trained = range(one.frozen, top)
+    return {
+        **one[[*WAY, "n", "copied", "frozen"]],
+        "short": short,
+        "steps": int(one.images // tables.metadata["recipe"]["batch_size"]),
+        "longer": one.images,
+        "words": words(one, short, len(costs) - 1),
+        "cost": one.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
+        "seeds": len(right),
+        "validation": rows.top1.mean(),
+        "validation_balanced": np.mean(
+            [
+                balanced_accuracy(*(tables.predictions[f"{of} validation"] for of in (run, task)))
+                for run, task in zip(rows.run, rows.task, strict=True)
+            ]
+        ),
+        "run": one.run,
+    }
