@@ -84,7 +84,7 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
         axes,
         LEFT,
         3.83,
-        f"Chop after layer n (here {n}), add randomly initialized layers, train on B:",
+        f"Chop after layer n (here {n}), add random layers, train on B:",
         style="italic",
     )
     _named(axes, LEFT, 3.56, "BnB:", "do layers that grew up together need each")

@@ -88,7 +88,9 @@ def test_figures_and_report_are_written_and_equal_for_equal_tables(
     assert len(pd.read_csv(tmp_path / "one/claims.csv")) == len(of_claims) == len(said) - 3
     written(StudyResults.read(tmp_path / "one"), tmp_path / "two", *formats)
     for name in [*(p.name for p in drawn), "report.html"]:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), (
+            name
+        )
 
 
 def test_the_marks_of_a_figure_are_the_rows_of_the_table(miniature):

@@ -15,6 +15,7 @@ import errno
 import json
 import logging
 import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +114,20 @@ class Store:
         # stays: a process that dies here leaves no more than one that does not
         path = self.root / ".lock"
         try:
-            with FileLock(path, timeout=0) as lock:
+            with (
+                warnings.catch_warnings(action="ignore"),  # of filelock: the error below says it
+                FileLock(path, timeout=LOCK_SECONDS) as lock,
+            ):
                 why = "has no locks"
                 # a file that stands for a lock, where there are none, outlives its process
                 if not isinstance(lock, SoftFileLock):
-                    with FileLock(path, timeout=0):
-                        why = "has locks that keep nobody out"
-        except Timeout:  # of the second; or of the first, where another process is trying right now
-            return
+                    try:
+                        with FileLock(path, timeout=0):
+                            why = "has locks that keep nobody out"
+                    except Timeout:
+                        return
+        except Timeout:  # such a file, of a process that tries at the same moment or has died
+            why = "has no locks"
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 why = f"has no locks ({error.strerror})"
@@ -287,6 +294,7 @@ class Store:
             )
 
 
+LOCK_SECONDS = 3  # to wait for another process that tries the locks
 _NO_LOCKS = (
     "two processes could train one run at once; "
     "put the store on a local disk, NFS or Lustre with flock"
