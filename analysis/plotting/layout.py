@@ -123,17 +123,6 @@ def render(panel: Panel) -> Figure:
     return figure
 
 
-def _settle(figure: Figure) -> None:
-    """Positions to nine digits: the rounding errors of the layout, which differ from drawing to
-    drawing, would be in the identifiers of an SVG.
-    """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        bounds = axes.get_position(original=True).bounds
-        axes.set_position(tuple(round(value, 9) for value in bounds))
-
-
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write ``stem``.pdf ..., each whole or not,
     with nothing in them that changes from day to day.
@@ -142,7 +131,6 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[P
     paths = [stem.with_suffix(f".{kind}") for kind in formats]
     # the salt of SVG identifiers and the fonts count when a file is written
     with styled():
-        _settle(figure)
         for path, kind in zip(paths, formats, strict=True):
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=undated[kind])

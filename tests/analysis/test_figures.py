@@ -2,6 +2,7 @@
 and no text on another.
 """
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
