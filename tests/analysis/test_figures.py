@@ -2,7 +2,6 @@
 and no text on another.
 """
 
-import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
