@@ -44,8 +44,9 @@ class Mlflow:
             self.client.update_run(run, "RUNNING")
             known = max((m.step for m in self.client.get_metric_history(run, LAST)), default=0)
         else:
-            own = {"run_name": spec.run_id, "tags": {"identity": spec.id}}
-            run = self.client.create_run(self.experiment, **own).info.run_id
+            tags = {"identity": spec.id}
+            made = self.client.create_run(self.experiment, tags=tags, run_name=spec.run_id)
+            run = made.info.run_id
         self.client.log_batch(run, params=[Param(k, str(v)) for k, v in parameters.items()])
         self.runs[spec.run_id] = run
         return known

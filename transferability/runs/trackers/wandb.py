@@ -16,7 +16,7 @@ class Wandb:
         import wandb
 
         self.wandb, self.settings = wandb, settings
-        self.mode = settings.mode or os.environ.get("WANDB_MODE", "online")
+        self.mode: Any = settings.mode or os.environ.get("WANDB_MODE", "online")
         if self.mode == "online":
             wandb.login(verify=True)
         self.runs: dict[str, Run] = {}
