@@ -63,7 +63,7 @@ def written(tables: StudyResults, folder: Path, *formats: str) -> tuple[list[str
     [
         (False, ["svg"]),
         pytest.param(False, [f for f in FORMATS if f != "svg"], marks=pytest.mark.slow),
-        pytest.param(True, ["svg"], marks=pytest.mark.slow),
+        pytest.param(True, ["png"], marks=pytest.mark.slow),
     ],
 )
 def test_figures_and_report_are_written_and_equal_for_equal_tables(
