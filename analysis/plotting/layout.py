@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -19,6 +21,23 @@ from analysis.plotting.style import RC, FigureSpec, Panel, Style, styled
 from transferability.files import replacing
 
 AS_TEXT = {"svg.fonttype": "none"}  # of SVG in a page
+
+
+class SteadyLayout(ConstrainedLayoutEngine):
+    """Matplotlib's constrained layout, to nine digits: its solver rounds differently from drawing
+    to drawing, and the identifiers of an SVG are hashes of all digits.
+    """
+
+    def execute(self, fig: Figure) -> Any:
+        grids = super().execute(fig)
+        for part in fig.subfigs:
+            part.bbox_relative.set_points(part.bbox_relative.get_points().round(9))
+        for axes in fig.axes:
+            bounds = axes.get_position(original=True).bounds
+            left, bottom, width, height = (round(value, 9) for value in bounds)
+            axes.set_position((left, bottom, width, height), which="original")
+            axes.set_in_layout(True)  # which setting a position ends
+        return grids
 
 
 def compose(drawing: FigureSpec) -> Figure:
@@ -31,7 +50,7 @@ def compose(drawing: FigureSpec) -> Figure:
     caption = textwrap.wrap(drawing.caption, characters)
     below = (len(caption) + 1) * 9 * 1.2 / 72  # inches
     with styled():
-        page = plt.figure(figsize=(width, height + below), layout="constrained")
+        page = plt.figure(figsize=(width, height + below), layout=SteadyLayout())
         figure, text = np.asarray(page.subfigures(2, 1, height_ratios=(height, below)))
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, panel in zip(grid.flat, drawing.panels, strict=False):
@@ -82,7 +101,7 @@ def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
     width = page.width / scale
     with styled():
         height = width * panel.height / panel.width
-        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        figure, axes = plt.subplots(figsize=(width, height), layout=SteadyLayout())
         panel.draw(axes)
         if marks:
             characters = int(width * 11.5)  # of 9 point type, beside the mark
@@ -118,7 +137,7 @@ def _wrap_labels(axes: Axes) -> None:
 def render(panel: Panel) -> Figure:
     """One panel alone, its title left to the page around it, with text kept as text."""
     with styled(**AS_TEXT):
-        figure, axes = plt.subplots(figsize=(panel.width, panel.height), layout="constrained")
+        figure, axes = plt.subplots(figsize=(panel.width, panel.height), layout=SteadyLayout())
         panel.draw(axes)
     return figure
 

@@ -60,11 +60,7 @@ def written(tables: StudyResults, folder: Path, *formats: str) -> tuple[list[str
 
 @pytest.mark.parametrize(
     ("whole", "formats"),
-    [
-        (False, ["svg"]),
-        pytest.param(False, [f for f in FORMATS if f != "svg"], marks=pytest.mark.slow),
-        pytest.param(True, ["png"], marks=pytest.mark.slow),
-    ],
+    [(False, ["svg"]), pytest.param(True, [*FORMATS], marks=pytest.mark.slow)],
 )
 def test_figures_and_report_are_written_and_equal_for_equal_tables(
     miniature, tmp_path, whole, formats
