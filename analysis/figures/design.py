@@ -1,4 +1,4 @@
-"""The experimental design as a image: which layers a network copies,
+"""The experimental design as an image: which layers a network copies,
 freezes and trains (the paper's figure 1).
 """
 
