@@ -41,26 +41,26 @@ class Advice:
         strategies: one row per strategy: its WAY, what it is in words, n, copied, frozen, short
             (nothing but a classifier above layer n), steps, longer (times as many as most),
             cost (operations of training, best = 1), seeds, validation (mean accuracy), test with
-            test_low and test_high (of ``part``, with its interval), behind, low, high (how far it
+            test_low and test_high (of ``subset``, with its interval), behind, low, high (how far it
             is behind the best on the same images, by what was chosen by), apart (whether that
             interval leaves 0 out), run (of its first seed), validation_balanced, balanced,
             balanced_low, balanced_high (means over classes). By validation, the best first, of
             equals the cheapest.
         unfinished: how many more ways lack a network, and are left out.
-        part: the images that it is reported on: test, or validation where there are no others.
+        subset: the images that it is reported on: test, or validation where there are no others.
         optimism: by how much more the best falls from validation to test than all strategies do on
             average: the optimism of picking the best by validation.
         images_per_class: training images per class; None: all that there are.
         top: the layers below the classifier.
         chosen_by: accuracy or balanced accuracy: what "best" and "behind" are of.
         majority: what always answering the commonest class has; None of a single class.
-        few: a sentence where the images of ``part`` are too few.
+        few: a sentence where the images of ``subset`` are too few.
         margin: how far behind the best a way may be and still count as good.
     """
 
     strategies: pd.DataFrame
     unfinished: int
-    part: str
+    subset: str
     optimism: float
     images_per_class: int | None
     top: int
@@ -78,7 +78,7 @@ class Advice:
         said = [
             f"Of {len(self.strategies)} strategies, chosen on validation images{how}: "
             f"{best.words} ({best.cell}, recipe {best.recipe}). It has {best.test:.3f} "
-            f"[{best.test_low:.3f}, {best.test_high:.3f}] of the {self.part} images right (95%, "
+            f"[{best.test_low:.3f}, {best.test_high:.3f}] of the {self.subset} images right (95%, "
             f"over {covers})."
         ]
         if self.majority:
@@ -116,7 +116,7 @@ class Advice:
                 f"The cheapest takes {row.cost:.0%} of its operations: {row.words} ({row.cell}, "
                 f"recipe {row.recipe}), {_points(row)} behind."
             )
-        if self.part == "test":
+        if self.subset == "test":
             said.append(
                 "Estimated optimism from selecting on validation accuracy: "
                 f"{self.optimism:+.3f} (its fall from validation to test, beyond the mean of all "

@@ -1,40 +1,27 @@
-"""The answer of ``experiments.advise``: what finished networks of a race say, and its page.
+"""The answer of ``experiments.advise``: what finished networks of a race say.
 
 A *strategy* is a cell with its steps and rate: what all seeds have in common. The best is the one
 with the highest mean validation accuracy; what is said of it comes of test images.
 """
 
-import datetime
-import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.advice import first, words
-from analysis.advised_figures import ARM, curve, race
-from analysis.html import figure, template, variable
-from analysis.measurements.depths import agreement
+from analysis.advised_figures import ARM
 from analysis.page import MARGIN
-from analysis.plotting.style import DARK, layer_colors
 from analysis.statistics.baseline import Majority, too_few, within
 from analysis.statistics.paired import covering_choice, two_way_interval
 from analysis.strategies import accuracy
-from analysis.use import pasted
-from experiments.race import RULE, TIMES
+from experiments.race import TIMES
 from transferability.data.packed import PackedDataset
-from transferability.files import write_atomic
 from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
-from transferability.study.config import Config
 from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
 
-SHOWN = [
-    *("cell", "words", "optimizer", "steps", "rate", "seeds", "validation", "test", "low", "high"),
-    *("behind", "behind_low", "behind_high", "cost", "seconds"),
-]
 CONFUSED = 12  # classes of a confusion matrix, at most
 
 
@@ -50,9 +37,9 @@ class Answer:
             seed), probe (whether a fitted linear classifier).
         interval: of the best, covering the choice (``covering_choice``); no narrower than that of
             the best alone.
-        part: the images that it is reported on: test, or validation where there are no others.
+        subset: the images that it is reported on: test, or validation where there are no others.
         majority: what always answering the commonest class has.
-        few: a sentence where the images of ``part`` are too few.
+        few: a sentence where the images of ``subset`` are too few.
         confused: a row per class that is shown, a column per predicted class; None of many.
         spec: of the best.
         layers: below the classifier.
@@ -62,7 +49,7 @@ class Answer:
 
     strategies: pd.DataFrame
     interval: tuple[float, float]
-    part: str
+    subset: str
     majority: Majority
     few: str | None
     confused: pd.DataFrame | None
@@ -94,7 +81,7 @@ class Answer:
         best, (low, high) = self.best, self.interval
         said = [
             f"{best.words[0].upper()}{best.words[1:]} ({name(best)}). It has {best.test:.3f} "
-            f"[{low:.3f}, {high:.3f}] of the {self.part} images right (95%, over images and the "
+            f"[{low:.3f}, {high:.3f}] of the {self.subset} images right (95%, over images and the "
             f"choice among {len(self.strategies)} strategies; {_seeds(best.seeds)}).",
             self.majority.sentence,
         ]
@@ -168,12 +155,12 @@ def answer(
     """What the finished runs ``specs``, of one task and base, say; ``told``: what features say."""
     classes = list(specs[0].classes)
     rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
-    part = "test" if len(rows_of["test"]) else "validation"
+    subset = "test" if len(rows_of["test"]) else "validation"
     labels = {p: np.searchsorted(classes, dataset.labels[rows]) for p, rows in rows_of.items()}
     groups: dict[tuple, list[RunSpec]] = {}
     for spec in specs:
         groups.setdefault((str(spec.cell), spec.recipe), []).append(spec)
-    found = [_strategy(own, store, dataset, labels, part) for own in groups.values()]
+    found = [_strategy(own, store, dataset, labels, subset) for own in groups.values()]
     found.sort(key=lambda one: (-round(one[0]["validation"], 12), one[0]["cost"]))
     of_best = found[0][2]
     for row, _, tested in found:
@@ -190,10 +177,12 @@ def answer(
     return Answer(
         table.drop(columns="recipe"),
         (min(chosen[0], alone[0]), max(chosen[1], alone[1])),
-        part,
-        _majority(labels, part, of_best, names),
-        too_few(of_best.shape[1], float(np.median(differing)) if differing else 0.0, part),
-        _confused(store, groups[table.cell[0], found[0][0]["recipe"]], labels[part], part, names),
+        subset,
+        _majority(labels, subset, of_best, names),
+        too_few(of_best.shape[1], float(np.median(differing)) if differing else 0.0, subset),
+        _confused(
+            store, groups[table.cell[0], found[0][0]["recipe"]], labels[subset], subset, names
+        ),
         spec,
         specs[0].network.whole_depth - 1,
         table[table.probe][["n", "validation", "test"]]
@@ -207,16 +196,16 @@ def _strategy(
     store: Store,
     dataset: PackedDataset,
     labels: dict[str, np.ndarray],
-    part: str,
+    subset: str,
 ) -> tuple[dict, np.ndarray, np.ndarray]:
     """A row, before it is compared, and what is right of the validation images and of those of
-    ``part``, (seeds, images).
+    ``subset``, (seeds, images).
     """
     first, cell = specs[0], specs[0].cell
     kept = [store.predictions(spec) or {} for spec in specs]
     right = {
         p: np.stack([(one[p].numpy() == labels[p]).astype(float) for one in kept])
-        for p in ("validation", part)
+        for p in ("validation", subset)
     }
     row = {
         "cell": str(cell),
@@ -240,7 +229,7 @@ def _strategy(
         "probe": first.recipe.optimizer == LBFGS,
         "recipe": first.recipe,
     }
-    return row, right["validation"], right[part]
+    return row, right["validation"], right[subset]
 
 
 def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
@@ -255,49 +244,21 @@ def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
 
 
 def _majority(
-    labels: dict[str, np.ndarray], part: str, right: np.ndarray, names: list[str]
+    labels: dict[str, np.ndarray], subset: str, right: np.ndarray, names: list[str]
 ) -> Majority:
     common = int(np.bincount(labels["validation"]).argmax())
-    always = (labels[part] == common).astype(float)
+    always = (labels[subset] == common).astype(float)
     return Majority(
         repr(names[common]), float(always.mean()), within(two_way_interval(right - always))
     )
 
 
 def _confused(
-    store: Store, specs: list[RunSpec], labels: np.ndarray, part: str, names: list[str]
+    store: Store, specs: list[RunSpec], labels: np.ndarray, subset: str, names: list[str]
 ) -> pd.DataFrame | None:
     if len(names) > CONFUSED:
         return None
     matrix = np.zeros((len(names), len(names)), int)
     for spec in specs:
-        np.add.at(matrix, (labels, (store.predictions(spec) or {})[part].numpy()), 1)
+        np.add.at(matrix, (labels, (store.predictions(spec) or {})[subset].numpy()), 1)
     return pd.DataFrame(matrix, columns=names).assign(**{"": names})[["", *names]]
-
-
-def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
-    """Write the page of an answer."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    colors = DARK | layer_colors(found.layers)
-    bars = [("best", found.best, *found.interval)] + [
-        (label, row, row.low, row.high)
-        for label, row in (("best linear probe", found.probe), ("from scratch", found.scratch))
-        if row is not None
-    ]
-    shown = found.strategies[SHOWN].copy()
-    for column in ("steps", "rate"):  # of a fit to its end they mean nothing
-        shown[column] = shown[column].astype(object).where(~found.strategies.probe, None)
-    text = template("advised.html.j2", name=name).render(
-        title=title,
-        written=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        answer=found,
-        bars=bars,
-        rule=RULE,
-        colors={variable(light): (light, dark) for light, dark in colors.items()},
-        figures=[figure(drawing, colors) for drawing in (curve(found), race(found)) if drawing],
-        agreement=agreement(found.depths),
-        table=shown,
-        store=config.store,
-        paste=shlex.join(pasted(config, found.spec)),
-    )
-    write_atomic(path, text)

@@ -52,7 +52,7 @@ def curve(found: "Answer") -> FigureSpec:
     raced = found.strategies[~found.strategies.probe & (found.strategies.n > 0)]
 
     told = found.depths
-    nearest = told.knn_test if found.part == "test" else told.knn
+    nearest = told.knn_test if found.subset == "test" else told.knn
 
     def draw(axes: Axes) -> None:
         axes.plot(told.n, nearest, color=KNN.color, lw=1.2, ls=KNN.line, zorder=1)
@@ -66,13 +66,13 @@ def curve(found: "Answer") -> FigureSpec:
             _line(axes, [row.n], [row.test], rows.iloc[:1], KINDS[kind(row.cell)])
         plot.layer_axis(axes, found.layers)
         axes.set_xlabel(f"n, of the {found.layers} layers below the classifier")
-        axes.set_ylabel(f"Accuracy on {found.part} images")
+        axes.set_ylabel(f"Accuracy on {found.subset} images")
 
     there = {kind(rows.iloc[0].cell) for _, rows in raced.groupby("n")}
     return FigureSpec(
         "curve",
         "What each depth is worth",
-        f"Accuracy on {found.part} images of a linear classifier and of the nearest neighbors on "
+        f"Accuracy on {found.subset} images of a linear classifier and of the nearest neighbors on "
         "each layer, and of the best network of the race at its depth.",
         [Panel("", draw)],
         [PROBE, KNN, *(mark for name, mark in KINDS.items() if name in there)],

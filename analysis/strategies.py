@@ -45,13 +45,13 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     done = asked[finished]
     if done.treatment.nunique() < 2:
         return None
-    part = "test" if "test_top1" in done and done.test_top1.notna().all() else "validation"
+    subset = "test" if "test_top1" in done and done.test_top1.notna().all() else "validation"
     ways = []
     for _, rows in done.groupby(WAY, dropna=False, sort=False):
         right = {
             row.seed: own.astype(float)
             for row in rows.itertuples()
-            if (own := tables.correct(row.run, row.task, part)) is not None
+            if (own := tables.correct(row.run, row.task, subset)) is not None
         }
         ways.append((_described(rows, right, tables), right))
     task, by = done.task.iloc[0], tables.metadata.get("choose_by")
@@ -59,7 +59,7 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     ways.sort(key=lambda way: -way[0][chosen])  # stable
     if by:  # of equals the cheapest; tables that do not say it have the first of the study
         ways.sort(key=lambda way: (-round(way[0][chosen], 12), way[0]["cost"]))
-    weights = balancing(tables.predictions[f"{task} {part}"])
+    weights = balancing(tables.predictions[f"{task} {subset}"])
     of_best, shares = ways[0][1], []
     for row, right in ways:
         scores = np.stack(list(right.values()))
@@ -79,9 +79,9 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     optimism = float(falls[0] - falls.mean())
     top = len(tables.metadata["layer_costs"]) - 1
     best = np.stack(list(of_best.values()))
-    found = majority(tables, task, part, best, by == BALANCED)
-    few = too_few(best.shape[1], differing, part)
-    return Advice(frame, left, part, optimism, size, top, by or ACCURACY, found, few)
+    found = majority(tables, task, subset, best, by == BALANCED)
+    few = too_few(best.shape[1], differing, subset)
+    return Advice(frame, left, subset, optimism, size, top, by or ACCURACY, found, few)
 
 
 def accuracy(right: np.ndarray) -> tuple[float, float, float]:
@@ -110,8 +110,8 @@ def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataF
     classes = [names[c] for c in tables.predictions[f"{task} classes"]]
     matrix = np.zeros((len(classes), len(classes)), int)
     for run in own.run:
-        taken = tables.predictions[f"{run} {advice.part}"]
-        np.add.at(matrix, (tables.predictions[f"{task} {advice.part}"], taken), 1)
+        taken = tables.predictions[f"{run} {advice.subset}"]
+        np.add.at(matrix, (tables.predictions[f"{task} {advice.subset}"], taken), 1)
     if len(classes) <= most:
         return pd.DataFrame(matrix, columns=classes).assign(**{"": classes})[["", *classes]]
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, matrix)
@@ -151,7 +151,7 @@ def summary(advice: list[Advice]) -> pd.DataFrame:
             {
                 "images a class": a.images_per_class or "all",
                 "best": f"{a.best.cell}, {a.best.recipe}",
-                a.part: a.best[a.shown],
+                a.subset: a.best[a.shown],
                 "low": a.best[f"{a.shown}_low"],
                 "high": a.best[f"{a.shown}_high"],
                 **{name: np.nan if way is None else way[a.shown] for name, way in kinds.items()},

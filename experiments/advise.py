@@ -38,7 +38,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.advised import Answer, answer, write_page
+from analysis.advised import Answer, answer
+from analysis.advised_page import write_page
 from analysis.measurements.depths import depths
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said

@@ -52,36 +52,36 @@ CLIP = (
 def main(config: Config) -> None:
     if not config.weights:
         raise UserError("weights= says which weights are to be measured")
-    given = load_pretrained(config.weights, config.network)
-    for line in given.lines():
+    pretrained = load_pretrained(config.weights, config.network)
+    for line in pretrained.lines():
         print(line)
     tree = FileTree(str(config.dataset.source))
     require_images(tree)
     names = tree.images("")
-    outputs = _outputs(given, [PurePosixPath(name).parent.name for name in names])
+    outputs = _outputs(pretrained, [PurePosixPath(name).parent.name for name in names])
     items = [
         file_item(tree, config.dataset, output, n) for output, n in zip(outputs, names, strict=True)
     ]
-    ranks = ranked(given, items, config.dataset.orientation)
+    ranks = ranked(pretrained, items, config.dataset.orientation)
     first, five = (int((ranks < k).sum()) for k in (1, 5))
     print(
         f"{first} of {len(ranks)} images right, {five} in the first five, at "
-        f"{given.network.input_size} pixels"
+        f"{pretrained.network.input_size} pixels"
     )
-    print(best_input(given, items, first, config.dataset.orientation))
+    print(best_input(pretrained, items, first, config.dataset.orientation))
 
 
 def best_input(
-    given: PretrainedBase, images: list[Sample], first: int, orientation: str = "ignore"
+    pretrained: PretrainedBase, images: list[Sample], first: int, orientation: str = "ignore"
 ) -> str:
     """What other means and standard deviations than the weights' own give, in a sentence.
 
     Args:
         first: how many images are right with their own.
     """
-    own = (given.network.channel_mean, given.network.channel_std)
+    own = (pretrained.network.channel_mean, pretrained.network.channel_std)
     right = {
-        known: int((ranked(given, images, orientation, known) == 0).sum())
+        known: int((ranked(pretrained, images, orientation, known) == 0).sum())
         for known in (IMAGENET, HALF, NONE, CLIP)
         if known != own
     }
@@ -96,7 +96,7 @@ def best_input(
 
 
 def ranked(
-    given: PretrainedBase,
+    pretrained: PretrainedBase,
     images: list[Sample],
     orientation: str = "ignore",
     known: tuple[tuple, tuple] | None = None,
@@ -110,7 +110,7 @@ def ranked(
     Raises:
         UserError: the file has no classifier, or an image is damaged.
     """
-    network, state = given.network, pretrained_state_dict(given)
+    network, state = pretrained.network, pretrained_state_dict(pretrained)
     if known:
         network = replace(network, channel_mean=known[0], channel_std=known[1])
         state = state | {"input.mean": torch.from_numpy(channels_subtracted(network))}
@@ -118,10 +118,10 @@ def ranked(
         chain = SequentialNetwork(network, state["input.mean"].numpy())
         chain.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"weights={given.weights} has no classifier to be measured") from error
+        raise UserError(f"weights={pretrained.weights} has no classifier to be measured") from error
     chain.eval()
     crop = network.input_size
-    facts = given.facts
+    facts = pretrained.facts
     side = round(crop * facts.resized / facts.size) if facts.size and facts.resized else crop
     preprocessing = Preprocessing(
         side,
@@ -152,17 +152,17 @@ def _prepared(item: Sample, preprocessing: Preprocessing) -> np.ndarray:
         raise UserError(f"{item.name} {describe_failure(error)}: fix or remove it") from error
 
 
-def _outputs(given: PretrainedBase, classes: list[str]) -> list[int]:
+def _outputs(pretrained: PretrainedBase, classes: list[str]) -> list[int]:
     """The output that stands for each of the classes.
 
     Raises:
         UserError: the weights have no such class.
     """
-    known = _names(given.facts, given.network.outputs)
+    known = _names(pretrained.facts, pretrained.network.outputs)
     if unknown := sorted(set(classes) - set(known)):
         raise UserError(
-            f"weights={given.weights} have no class {unknown[0]!r}{and_more(unknown)}: images are "
-            "to lie in folders named as their classes are, ImageNet's by WordNet id"
+            f"weights={pretrained.weights} have no class {unknown[0]!r}{and_more(unknown)}: images "
+            "are to lie in folders named as their classes are, ImageNet's by WordNet id"
         )
     return [known[name] for name in classes]
 

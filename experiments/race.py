@@ -91,7 +91,7 @@ class Task:
     dataset: PackedDataset
     network: NetworkConfig
     recipe: RecipeConfig
-    given: PretrainedBase
+    pretrained: PretrainedBase
     seed: int = 0
 
     @property
@@ -127,7 +127,13 @@ class Task:
     def _spec(self, cell: str, recipe: RecipeConfig, seed: int) -> RunSpec:
         parsed = cells.parse(cell, self.network.n_layers)
         return make_spec(
-            parsed, "pretrained", self.dataset, self.network, recipe, seed, given=self.given
+            parsed,
+            "pretrained",
+            self.dataset,
+            self.network,
+            recipe,
+            seed,
+            pretrained=self.pretrained,
         )
 
     def every(self, arms: Sequence[Arm]) -> list[RunSpec]:

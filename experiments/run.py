@@ -71,8 +71,8 @@ def main(config: Config) -> None:
     if any(spec.recipe.mirror for spec in specs):
         how = ", and training images are mirrored: set recipe.mirror=false"
         warn_of_mirrored([c.name for c in dataset.classes], how)
-    if given := pretrained_base_of(study):
-        for line in given.lines():
+    if pretrained := pretrained_base_of(study):
+        for line in pretrained.lines():
             log.info("%s", line)
     if config.mode == "plan":
         plan(config, specs, study, store, dataset)

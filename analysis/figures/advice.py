@@ -74,7 +74,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     return FigureSpec(
         "advice",
         f"How many layers to keep, freeze, fine-tune: {captions.study(tables)}",
-        f"{_measure(one)} on {one.part} images against n, at each n with the recipe that is best "
+        f"{_measure(one)} on {one.subset} images against n, at each n with the recipe that is best "
         f"on validation images; means of {seeds}, bars: 95% intervals over images"
         f"{' and seeds' if max(counts) > 1 else ''}. Marks of one n are shifted sideways."
         f"{longer}{always}",
@@ -90,7 +90,7 @@ def _measure(advice: Advice) -> str:
 
 
 def _axis(advice: Advice) -> str:
-    return f"{'Top-1' if advice.shown == 'test' else 'Balanced'} accuracy on {advice.part} images"
+    return f"{'Top-1' if advice.shown == 'test' else 'Balanced'} accuracy on {advice.subset} images"
 
 
 def _title(advice: Advice, count: int) -> str:
@@ -143,7 +143,7 @@ def _line(axes: Axes, rows: pd.DataFrame, mark: Style, shown: str) -> None:
 def _sizes(axes: Axes, found: list[Advice]) -> None:
     table, places = summary(found), range(len(found))
     for name, mark in SIZES.items():
-        values = table[found[-1].part if name == "best" else name]
+        values = table[found[-1].subset if name == "best" else name]
         look: dict[str, Any] = {"color": mark.color, "marker": mark.marker, "label": mark.label}
         axes.plot(places, values, mark.line, lw=1.3, zorder=2, markersize=5, **look)
         tips = [f"{mark.label}, {row[0]} images per class" for row in table.itertuples(index=False)]

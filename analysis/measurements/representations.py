@@ -65,33 +65,27 @@ def similarity(
             {c for spec in with_bases(specs) if spec.split == split for c in spec.classes}
         )
         stream = _stream(bases[0], dataset, classes, images)
-        for pair, a, b in _pairs(bases):
-            names = str(a.cell), str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")
-            identity = {
-                "pair": pair,
-                "images": len(stream.val_rows),
-                "run_a": a.run_id,
-                "run_b": b.run_id,
-            }
-            values = _known(known, identity).get("cka", [])
-            if not len(values):
-                networks = [
-                    stored_network(spec, store, start=pair == "untrained") for spec in (a, b)
-                ]
-                values = list(_compare(networks, stream))
-            rows += [
-                {
-                    "split": split,
-                    "seed": a.seed,
-                    "a": names[0],
-                    "b": names[1],
-                    "layer": layer,
-                    "cka": value,
-                    **identity,
-                }
-                for layer, value in enumerate(values, start=1)
-            ]
+        for pair in _pairs(bases):
+            rows += _similarity_of(*pair, store, stream, known)
     return pd.DataFrame(rows, columns=SIMILARITY)
+
+
+def _similarity_of(
+    pair: str, a: RunSpec, b: RunSpec, store: Store, stream: TaskLoader, known: pd.DataFrame | None
+) -> list[dict]:
+    """Rows of :func:`similarity`, of one pair."""
+    runs = {"run_a": a.run_id, "run_b": b.run_id}
+    identity = {"pair": pair, "images": len(stream.val_rows), **runs}
+    values = _known(known, identity).get("cka", [])
+    if not len(values):
+        networks = [stored_network(spec, store, start=pair == "untrained") for spec in (a, b)]
+        values = list(_compare(networks, stream))
+    names = {"a": str(a.cell), "b": str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")}
+    task = {"split": a.split, "seed": a.seed}
+    return [
+        {**task, **names, "layer": layer, "cka": value, **identity}
+        for layer, value in enumerate(values, start=1)
+    ]
 
 
 def activity(

@@ -99,12 +99,12 @@ class Result:
 def main(config: Config) -> None:
     if not str(config.weights).endswith(".safetensors"):
         raise UserError("the tools share a file of weights: weights=FILE.safetensors")
-    dataset, given = packed(config), load_pretrained(str(config.weights), config.network)
+    dataset, pretrained = packed(config), load_pretrained(str(config.weights), config.network)
     path = Path(config.out or "figures/benchmark-advice") / "tools.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
         "images": dataset.checksum[:12],
-        "weights": given.digest[:12],
+        "weights": pretrained.digest[:12],
         "pixels": config.network.input_size,
         "minutes": config.minutes,
         "seed": config.seed or 0,
@@ -117,7 +117,9 @@ def main(config: Config) -> None:
             log.info("%s: %s, %g minutes, seed %d", dataset.name, tool, *list(common.values())[3:])
             own = tool == OWN
             folder = Path(name)
-            found = _own(config, folder) if own else _rival(tool, config, dataset, given, folder)
+            found = (
+                _own(config, folder) if own else _rival(tool, config, dataset, pretrained, folder)
+            )
             if found:
                 _keep(path, Result(name=dataset.name, tool=tool, **common, **found))
     print_table(read(path))
@@ -206,16 +208,16 @@ def _export(dataset: PackedDataset, folder: Path) -> Path:
 
 
 def _rival(
-    tool: str, config: Config, dataset: PackedDataset, given: PretrainedBase, folder: Path
+    tool: str, config: Config, dataset: PackedDataset, pretrained: PretrainedBase, folder: Path
 ) -> dict | None:
     """What another tool has, in a process of its own; None, with a line, where it says no."""
     out = folder / "found.json"
-    mean, std = given.network.channel_mean, given.network.channel_std
+    mean, std = pretrained.network.channel_mean, pretrained.network.channel_std
     job = {
         "tool": tool,
         "images": str(_export(dataset, folder / "images")),
         "weights": str(config.weights),
-        "model": given.network.model,
+        "model": pretrained.network.model,
         "size": config.network.input_size,
         "mean": mean,
         "std": std,

@@ -172,55 +172,16 @@ def _by_row(paths: list, labels: Tensor) -> dict[str, int]:
 def fastai(job: Job, rate: float | None = 2e-3, find: bool = False) -> tuple[str, Labels]:
     """``fine_tune`` with as many epochs as fit; where none fits with all layers, the head alone.
 
-    Batches of 64 and ``aug_transforms`` with ``min_scale=0.75``, as fastai's book has them; one
-    epoch frozen, the default. ``rate``: ``base_lr``, of which 2e-3 is the default. ``find``:
+    One epoch frozen, the default. ``rate``: ``base_lr``, of which 2e-3 is the default. ``find``:
     what ``lr_find`` suggests; where its 100 steps take more than a third of the time, nothing.
     """
     from fastai.vision import all as fast
 
-    def learner() -> Any:
-        dls = fast.ImageDataLoaders.from_folder(
-            job.images,
-            train="train",
-            valid="val",
-            seed=job.seed,
-            num_workers=0,
-            batch_tfms=[
-                *fast.aug_transforms(size=job.size, min_scale=0.75),
-                fast.Normalize.from_stats(job.mean, job.std, cuda=False),
-            ],
-            device=torch.device("cpu"),
-        )
-        made = fast.vision_learner(dls, job.model, pretrained=False, metrics=fast.accuracy)
-        lacks = made.model[0].model.load_state_dict(job.tensors(), strict=False)
-        assert not lacks.missing_keys, lacks
-        return made
-
-    learn = learner()
+    learn = _learner(job)
     steps, images = len(learn.dls.train), {part: job.count(part) for part in ("val", "test")}
-
-    class Few(fast.Callback):
-        """An epoch of three steps without validation."""
-
-        def after_batch(self) -> None:
-            if self.training and self.iter == 2:
-                raise fast.CancelTrainException
-
-        def before_validate(self) -> None:
-            raise fast.CancelValidException
-
-    def epoch(frozen: bool) -> float:
-        """Seconds of one, from three of its steps, after three to warm up."""
-        tried = learner()
-        tried.freeze() if frozen else tried.unfreeze()
-        with tried.no_bar(), tried.no_logging():
-            job.trial(lambda: tried.fit(1, cbs=Few()))
-            return steps * job.trial(lambda: tried.fit(1, cbs=Few())) / 3
-
-    frozen, whole = epoch(True), epoch(False)
+    frozen, whole = (_epoch_seconds(job, steps, frozen=frozen) for frozen in (True, False))
     image = frozen / (64 * steps)  # as much for one that is predicted
     each = SLOW * image * images["val"]
-    said = ""
     with learn.no_bar(), learn.no_logging():
         if find:
             if 100 * frozen / steps > job.left / 3:
@@ -243,6 +204,49 @@ def fastai(job: Job, rate: float | None = 2e-3, find: bool = False) -> tuple[str
             logits, _ = learn.get_preds(dl=learn.dls.test_dl(files))
             found[part] = _by_row(files, logits.argmax(1))
     return said, found
+
+
+def _learner(job: Job) -> Any:
+    """fastai's: batches of 64 and ``aug_transforms`` with ``min_scale=0.75``, as its book has."""
+    from fastai.vision import all as fast
+
+    dls = fast.ImageDataLoaders.from_folder(
+        job.images,
+        train="train",
+        valid="val",
+        seed=job.seed,
+        num_workers=0,
+        batch_tfms=[
+            *fast.aug_transforms(size=job.size, min_scale=0.75),
+            fast.Normalize.from_stats(job.mean, job.std, cuda=False),
+        ],
+        device=torch.device("cpu"),
+    )
+    made = fast.vision_learner(dls, job.model, pretrained=False, metrics=fast.accuracy)
+    lacks = made.model[0].model.load_state_dict(job.tensors(), strict=False)
+    assert not lacks.missing_keys, lacks
+    return made
+
+
+def _epoch_seconds(job: Job, steps: int, frozen: bool) -> float:
+    """Seconds of an epoch of ``steps``, from three of its steps, after three to warm up."""
+    from fastai.vision import all as fast
+
+    class Few(fast.Callback):
+        """An epoch of three steps without validation."""
+
+        def after_batch(self) -> None:
+            if self.training and self.iter == 2:
+                raise fast.CancelTrainException
+
+        def before_validate(self) -> None:
+            raise fast.CancelValidException
+
+    tried = _learner(job)
+    tried.freeze() if frozen else tried.unfreeze()
+    with tried.no_bar(), tried.no_logging():
+        job.trial(lambda: tried.fit(1, cbs=Few()))
+        return steps * job.trial(lambda: tried.fit(1, cbs=Few())) / 3
 
 
 TOOLS: dict[str, Callable[[Job], tuple[str, Labels]]] = {

@@ -84,7 +84,7 @@ def study(ways=WAYS, tests=True, seeds=(0, 1)):
 
 def test_the_best_on_validation_is_reported_on_test():
     (advice,) = advise(study())
-    assert (advice.best.cell, advice.part) == ("A2B+", "test")
+    assert (advice.best.cell, advice.subset) == ("A2B+", "test")
     assert advice.best.test == 0.8
     assert advice.strategies.cell.tolist()[:3] == ["A2B+", "A1B~2", "A3B+"]
     falls = {cell: (way[4] - way[5]) / 1000 for cell, way in WAYS.items()}
@@ -129,7 +129,7 @@ def test_what_cannot_be_told_apart_is_not_called_as_good():
 
 def test_without_test_images_it_says_that_it_is_optimistic():
     (advice,) = advise(study(tests=False))
-    assert advice.part == "validation" and advice.best.test == 0.86
+    assert advice.subset == "validation" and advice.best.test == 0.86
     assert "which is optimistic" in advice.sentences[-1]
     words = advice.strategies.set_index("cell").words
     assert words["A1B~2"] == "copy all 3 layers of the pretrained network, freeze 1"

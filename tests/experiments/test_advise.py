@@ -265,7 +265,7 @@ def test_of_a_transformer_linear_classifiers_see_the_class_token_and_the_mean(
     assert composed(*config.words).network == config.network
     advice = advise.Advising(config, Clock(600, time.monotonic()))
     spec = advice.task.probe(3)
-    assert spec.given.network.token_pool == "mean", "the base has none"
+    assert spec.pretrained.network.token_pool == "mean", "the base has none"
     assert advice.task.spec(Arm("A3B", 0.03), STEPS).network.token_pool == "mean"
     advice.train([spec])
     run = load_run(advice.store.folder(spec))

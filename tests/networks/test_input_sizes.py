@@ -44,23 +44,24 @@ def test_a_transformer_takes_its_weights_to_another_size(tmp_path, size):
     model = timm.create_model("test_vit", num_classes=3)
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
-    given = load_pretrained(str(path), network_of("timm test_vit", input_size=size))
+    pretrained = load_pretrained(str(path), network_of("timm test_vit", input_size=size))
     own = 160 // 16
     assert (
-        f"pos_embed resized from {own}x{own} to {size // 16}x{size // 16} places" in given.lines()
+        f"pos_embed resized from {own}x{own} to {size // 16}x{size // 16} places"
+        in pretrained.lines()
     )
     theirs = timm.create_model("test_vit", num_classes=3, img_size=size)
     theirs.load_state_dict(checkpoint_filter_fn(model.state_dict(), theirs))
     ours = {
         name.split(".", 2)[2]: t
-        for name, t in pretrained_state_dict(given).items()
+        for name, t in pretrained_state_dict(pretrained).items()
         if name != "input.mean"
     }
     assert ours.keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
         assert torch.allclose(tensor, ours[name], atol=1e-6), name
-    given = load_pretrained(str(path), network_of("timm test_vit", input_size=160))
-    assert "resized from" not in " ".join(given.lines())
+    pretrained = load_pretrained(str(path), network_of("timm test_vit", input_size=160))
+    assert "resized from" not in " ".join(pretrained.lines())
 
 
 @pytest.mark.parametrize(

@@ -89,22 +89,22 @@ def wrapped(tensors):
 def test_wrappers_and_prefixes_are_taken_off_and_said(tensors, saved, which):
     values, said = wrapped(tensors)[which]
     plain = load_pretrained(saved(tensors, "plain.safetensors"), network())
-    given = load_pretrained(saved(values), network())
-    assert given.digest == plain.digest and given.network.outputs == 7
-    assert len(given.facts.notes) == len(said)
-    assert all(word in note for word, note in zip(said, given.facts.notes, strict=True))
-    state = pretrained_state_dict(given)
+    pretrained = load_pretrained(saved(values), network())
+    assert pretrained.digest == plain.digest and pretrained.network.outputs == 7
+    assert len(pretrained.facts.notes) == len(said)
+    assert all(word in note for word, note in zip(said, pretrained.facts.notes, strict=True))
+    state = pretrained_state_dict(pretrained)
     assert state["input.mean"].tolist() == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
     assert torch.equal(state["layers.0.features.0.weight"], tensors["features.0.weight"])
 
 
 def test_half_precision_is_made_float32_and_said(tensors, saved):
     half = {n: t.half() for n, t in tensors.items()}
-    given = load_pretrained(saved(half, "w.safetensors"), network())
-    assert given.facts.notes == ("float16 made float32",)
-    weight = pretrained_state_dict(given)["layers.0.features.0.weight"]
+    pretrained = load_pretrained(saved(half, "w.safetensors"), network())
+    assert pretrained.facts.notes == ("float16 made float32",)
+    weight = pretrained_state_dict(pretrained)["layers.0.features.0.weight"]
     assert weight.dtype == torch.float32 and torch.equal(weight, half["features.0.weight"].float())
-    assert given.digest != load_pretrained(saved(tensors), network()).digest
+    assert pretrained.digest != load_pretrained(saved(tensors), network()).digest
 
 
 class Runs:
@@ -173,17 +173,17 @@ def test_damaged_files_are_one_clear_line(tensors, saved, tmp_path, name):
 def test_weights_without_a_classifier_serve_as_well(tensors, saved):
     """All that is missing is above every chop."""
     less = {n: t for n, t in tensors.items() if not n.startswith("classifier.")}
-    given = load_pretrained(saved(less), network())
-    assert given.facts.notes == ("without a classifier, which no network takes over",)
-    state = pretrained_state_dict(given)
-    last = given.network.n_layers - 1
+    pretrained = load_pretrained(saved(less), network())
+    assert pretrained.facts.notes == ("without a classifier, which no network takes over",)
+    state = pretrained_state_dict(pretrained)
+    last = pretrained.network.n_layers - 1
     assert {n.split(".")[1] for n in state if n.startswith("layers.")} == set(map(str, range(last)))
 
 
 def test_a_file_that_changes_between_two_looks_is_noticed(tensors, saved):
-    given = load_pretrained(saved(tensors), network())
+    pretrained = load_pretrained(saved(tensors), network())
     with pytest.raises(UserError, match="has changed"):
-        pretrained_state_dict(replace(given, digest="0" * 64))
+        pretrained_state_dict(replace(pretrained, digest="0" * 64))
 
 
 @pytest.mark.slow
@@ -195,8 +195,11 @@ def test_older_names_are_known(saved):
         for n, t in built.items()
     }
     assert old.keys() != built.keys()
-    given = load_pretrained(saved(old), network("torchvision densenet121"))
-    assert given.digest == load_pretrained(saved(built), network("torchvision densenet121")).digest
+    pretrained = load_pretrained(saved(old), network("torchvision densenet121"))
+    assert (
+        pretrained.digest
+        == load_pretrained(saved(built), network("torchvision densenet121")).digest
+    )
 
 
 @pytest.mark.slow
@@ -205,14 +208,19 @@ def test_heads_that_only_training_has_are_left_out(saved):
     googlenet = models.googlenet(
         num_classes=4, aux_logits=True, transform_input=True, init_weights=True
     ).eval()
-    given = load_pretrained(saved(googlenet.state_dict()), network("torchvision googlenet"))
-    assert given.facts.notes == ("heads that only training has are left out",)
-    assert given.facts.mean == given.facts.std == (0.5, 0.5, 0.5) and "googlenet" in INCEPTIONS
+    pretrained = load_pretrained(saved(googlenet.state_dict()), network("torchvision googlenet"))
+    assert pretrained.facts.notes == ("heads that only training has are left out",)
+    assert (
+        pretrained.facts.mean == pretrained.facts.std == (0.5, 0.5, 0.5)
+        and "googlenet" in INCEPTIONS
+    )
     pixels = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     usual = models.GoogLeNet_Weights.DEFAULT.transforms()
     theirs = transforms.Normalize(usual.mean, usual.std)(pixels)
     state = {
-        n.split(".", 2)[2]: t for n, t in pretrained_state_dict(given).items() if n != "input.mean"
+        n.split(".", 2)[2]: t
+        for n, t in pretrained_state_dict(pretrained).items()
+        if n != "input.mean"
     }
     ours = models.googlenet(num_classes=4, aux_logits=False, init_weights=True).eval()
     ours.load_state_dict(state)
@@ -263,9 +271,11 @@ def given_back(specs, path, folder, dataset, **settings) -> list[RunSpec]:
     names = [dataset.classes[i].name for i in specs[0].classes]
     (folder / "b.yaml").write_text(yaml.safe_dump({"B": names}))
     asked = replace(specs[0].network, outputs=None, plan=(), **settings)
-    given = load_pretrained(path, asked)
+    pretrained = load_pretrained(path, asked)
     return [
-        make_spec(s.cell, str(folder / "b.yaml"), dataset, asked, s.recipe, s.seed, given=given)
+        make_spec(
+            s.cell, str(folder / "b.yaml"), dataset, asked, s.recipe, s.seed, pretrained=pretrained
+        )
         for s in specs
     ]
 
@@ -373,13 +383,13 @@ def test_real_weights_know_what_they_are_known_for():
     """As torchvision's own transforms and timm's own network: the same ranks for every image."""
     weights, images = real("tf_efficientnet_lite0.safetensors"), real("ilsvrc-sample-100.zip")
     asked = replace(network("timm tf_efficientnet_lite0"), input_size=224)
-    given = load_pretrained(str(weights), asked)
+    pretrained = load_pretrained(str(weights), asked)
     tree, wnids = FileTree(str(images)), sorted(imagenet_groups())
     config = shrunk("unused").dataset
     items = [
         file_item(tree, config, wnids.index(name.split("/")[-2]), name) for name in tree.images("")
     ]
-    ranks = ranked(given, items)
+    ranks = ranked(pretrained, items)
     assert len(ranks) == 100 and (ranks < 1).sum() in (89, 90, 91) and (ranks < 5).sum() == 98
     model = replace(asked, outputs=1000).build().eval()
     model.load_state_dict(safetensors.torch.load_file(weights))

@@ -99,11 +99,11 @@ OF_HUGGING_FACE = ((0.5,) * 3, (0.25,) * 3, 224, 256, "bicubic", "preprocessor_c
     ],
 )
 def test_what_lies_beside_the_file_is_read(tensors, tmp_path, beside, header, wanted):
-    given = given_beside(tmp_path, tensors, beside, header)
-    f = given.facts
+    pretrained = given_beside(tmp_path, tensors, beside, header)
+    f = pretrained.facts
     assert (f.mean, f.std, f.size, f.resized, f.interpolation, f.origin) == wanted
-    assert (given.network.channel_mean, given.network.channel_std) == wanted[:2]
-    assert "assumed" not in " ".join(given.lines())
+    assert (pretrained.network.channel_mean, pretrained.network.channel_std) == wanted[:2]
+    assert "assumed" not in " ".join(pretrained.lines())
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,12 @@ def test_what_lies_beside_the_file_is_read(tensors, tmp_path, beside, header, wa
     ],
 )
 def test_without_a_description_it_is_assumed_and_said(tensors, tmp_path, beside):
-    given = given_beside(tmp_path, tensors, beside)
-    assert (given.facts.mean, given.facts.std) == IMAGENET
-    assert "(assumed, as nothing beside the file says it: torchvision, Shuffle" in given.lines()[1]
+    pretrained = given_beside(tmp_path, tensors, beside)
+    assert (pretrained.facts.mean, pretrained.facts.std) == IMAGENET
+    assert (
+        "(assumed, as nothing beside the file says it: torchvision, Shuffle"
+        in pretrained.lines()[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,10 +141,10 @@ def test_what_cannot_be_is_refused_and_settings_win(tensors, tmp_path, name, val
 
 def test_settings_win_and_are_said(tensors, tmp_path):
     own = (0.1, 0.2, 0.3)
-    given = given_beside(tmp_path, tensors, {"config.json": TIMM}, channel_mean=own)
-    assert given.facts.mean == given.network.channel_mean == own
-    assert "mean 0.1 0.2 0.3" in given.lines()[1]
-    assert "(mean and deviation as set; the rest config.json, mine)" in given.lines()[1]
+    pretrained = given_beside(tmp_path, tensors, {"config.json": TIMM}, channel_mean=own)
+    assert pretrained.facts.mean == pretrained.network.channel_mean == own
+    assert "mean 0.1 0.2 0.3" in pretrained.lines()[1]
+    assert "(mean and deviation as set; the rest config.json, mine)" in pretrained.lines()[1]
 
 
 def test_tags_with_other_values_are_named():
@@ -172,12 +175,12 @@ def test_check_weights_says_which_values_fit(tensors, tmp_path):
             for k, (label, image) in enumerate(zip(labels, images, strict=True))
         ]
 
-    given = given_beside(tmp_path, tensors)
-    ranks = [ranked(given, labelled([label] * 16), known=NONE) for label in range(5)]
+    pretrained = given_beside(tmp_path, tensors)
+    ranks = [ranked(pretrained, labelled([label] * 16), known=NONE) for label in range(5)]
     items = labelled(np.argmin(ranks, axis=0).tolist())
-    right = int((ranked(given, items) == 0).sum())
+    right = int((ranked(pretrained, items) == 0).sum())
     assert right < 16
-    assert best_input(given, items, right) == (
+    assert best_input(pretrained, items, right) == (
         "Another mean and standard deviation has more right, 16: "
         "'network.channel_mean=[0,0,0]' 'network.channel_std=[1,1,1]'"
     )

@@ -93,10 +93,12 @@ FILES = {
 def test_names_that_training_scripts_give(tensors, tmp_path, which):
     plain = opened(tmp_path, tensors, "plain.pth")
     values, said = FILES[which](tensors)
-    given = opened(tmp_path, values)
-    assert given.digest == plain.digest and given.network.outputs == 5
-    assert len(given.facts.notes) == len(said) + len(plain.facts.notes)
-    assert all(note.startswith(word) for word, note in zip(said, given.facts.notes, strict=False))
+    pretrained = opened(tmp_path, values)
+    assert pretrained.digest == plain.digest and pretrained.network.outputs == 5
+    assert len(pretrained.facts.notes) == len(said) + len(plain.facts.notes)
+    assert all(
+        note.startswith(word) for word, note in zip(said, pretrained.facts.notes, strict=False)
+    )
 
 
 def test_a_head_of_another_shape_is_left_out(tensors, tmp_path):
@@ -112,11 +114,11 @@ def test_a_head_of_another_shape_is_left_out(tensors, tmp_path):
         (narrow, "its head (fc.weight and 1 more) is another"),
     )
     for i, (values, said) in enumerate(cases):
-        given = opened(tmp_path, values, f"{i}.pth")
-        assert given.digest == plain.digest and given.network.outputs == 1000
-        assert given.facts.notes[0].startswith(said)
-        assert given.facts.notes[1] == "without a classifier, which no network takes over"
-        assert not any(".fc." in name for name in pretrained_state_dict(given))
+        pretrained = opened(tmp_path, values, f"{i}.pth")
+        assert pretrained.digest == plain.digest and pretrained.network.outputs == 1000
+        assert pretrained.facts.notes[0].startswith(said)
+        assert pretrained.facts.notes[1] == "without a classifier, which no network takes over"
+        assert not any(".fc." in name for name in pretrained_state_dict(pretrained))
 
 
 @pytest.mark.parametrize(

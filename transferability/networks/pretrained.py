@@ -50,16 +50,16 @@ def load_pretrained(weights: str, network: NetworkConfig) -> PretrainedBase:
     return _opened(weights, network)[0]
 
 
-def pretrained_state_dict(given: PretrainedBase) -> dict[str, Tensor]:
+def pretrained_state_dict(pretrained: PretrainedBase) -> dict[str, Tensor]:
     """The tensors of a pretrained base, named as in a ``SequentialNetwork``; without its classifier
     where the file has none.
 
     Raises:
         UserError: the file has changed.
     """
-    found, state = _opened(given.weights, given.network)
-    if found.digest != given.digest:
-        raise UserError(f"weights={given.weights} has changed: run the command again")
+    found, state = _opened(pretrained.weights, pretrained.network)
+    if found.digest != pretrained.digest:
+        raise UserError(f"weights={pretrained.weights} has changed: run the command again")
     return state
 
 

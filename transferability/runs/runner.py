@@ -13,6 +13,7 @@ from filelock import FileLock
 from transferability.console import pluralize
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
+from transferability.runs.locks import check_locks
 from transferability.runs.pending import Pending
 from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
@@ -62,7 +63,7 @@ def train_missing(
         return
     for classes, images in {(s.classes, s.images_per_class) for s in specs if s.images_per_class}:
         dataset.train_rows(list(classes), images)  # too few are named before anything is trained
-    store.check_locks()
+    check_locks(store.root)
     log.info(
         "to train: %s of %d, into %s",
         pluralize(len(specs) - len(done), "network"),

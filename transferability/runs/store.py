@@ -11,15 +11,13 @@ is held by the process that trains the run, by a lock of the system (``flock``, 
 ``LockFileEx``), which frees it when that process dies.
 """
 
-import errno
 import json
 import logging
 import uuid
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from transferability.errors import UserError
 from transferability.files import (
@@ -103,39 +101,6 @@ class Store:
             lock.release()
             raise
         return lock
-
-    def check_locks(self) -> None:
-        """Try whether the file system's locks keep a second holder out,
-        as training by several processes needs.
-
-        Raises:
-            UserError: the store cannot be written, or its locks do not work.
-        """
-        # stays: a process that dies here leaves no more than one that does not
-        path = self.root / ".lock"
-        try:
-            with (
-                warnings.catch_warnings(action="ignore"),  # of filelock: the error below says it
-                FileLock(path, timeout=LOCK_SECONDS) as lock,
-            ):
-                why = "has no locks"
-                # a file that stands for a lock, where there are none, outlives its process
-                if not isinstance(lock, SoftFileLock):
-                    try:
-                        with FileLock(path, timeout=0):
-                            why = "has locks that keep nobody out"
-                    except Timeout:
-                        return
-        except Timeout:  # such a file, of a process that tries at the same moment or has died
-            why = "has no locks"
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                why = f"has no locks ({error.strerror})"
-            else:
-                raise UserError(
-                    f"store={self.root}: cannot be written: {error.strerror}"
-                ) from error
-        raise UserError(f"store={self.root}: this file system {why}: {_NO_LOCKS}")
 
     def state(self, spec: RunSpec) -> str:
         """done | training (by some process now) | failed | partial (can be resumed) | missing."""
@@ -292,10 +257,3 @@ class Store:
                 f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
                 "move the folder away"
             )
-
-
-LOCK_SECONDS = 3  # to wait for another process that tries the locks
-_NO_LOCKS = (
-    "two processes could train one run at once; "
-    "put the store on a local disk, NFS or Lustre with flock"
-)

@@ -98,7 +98,7 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
         for split in choose(config.split, part.splits):
             # an impossible split is named before anything that follows from it
             tasks = list(tasks_of(split, dataset))
-            given = _given(config.weights, network, split, tasks)
+            pretrained = _pretrained(config.weights, network, split, tasks)
             targets = choose(config.target, tasks if len(tasks) == 1 else part.targets)
             if config.cell and not config.study.parts:
                 chosen = [cells.parse(config.cell, network.n_layers)]
@@ -111,7 +111,9 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
                 chosen = _cells(part, split, targets, network.n_layers)
                 chosen = [c for c in chosen if config.cell in (None, str(c))]
             specs += [
-                make_spec(cell, split, dataset, network, own, seed, images, source_recipe, given)
+                make_spec(
+                    cell, split, dataset, network, own, seed, images, source_recipe, pretrained
+                )
                 for images in choose(config.images_per_class, part.images_per_class)
                 for own in _at_rates(recipe, part.rates)
                 for cell in chosen
@@ -129,7 +131,7 @@ def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeCon
     return [replace(recipe, lr=rate, name=f"{recipe.name}{RATE}{rate:g}") for rate in rates]
 
 
-def _given(
+def _pretrained(
     weights: str | None, network: NetworkConfig, split: str, tasks: list[str]
 ) -> PretrainedBase | None:
     """The base network of a task A that the split leaves open."""

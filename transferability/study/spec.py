@@ -106,14 +106,14 @@ class RunSpec:
         return self.base.stage + 1 if self.base else 0
 
     @property
-    def given(self) -> PretrainedBase | None:
+    def pretrained(self) -> PretrainedBase | None:
         """The pretrained base that it starts from, itself or through its source."""
-        return self.source.given if isinstance(self.source, RunSpec) else self.source
+        return self.source.pretrained if isinstance(self.source, RunSpec) else self.source
 
 
 def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
     """The pretrained base that runs of a study start from, where there is one."""
-    return next((s.given for s in specs if s.given), None)
+    return next((s.pretrained for s in specs if s.pretrained), None)
 
 
 def _source_in(values: dict[str, Any] | None) -> RunSpec | PretrainedBase | None:
@@ -136,7 +136,7 @@ def make_spec(
     seed: int,
     images_per_class: int | None = None,
     source_recipe: RecipeConfig | None = None,
-    given: PretrainedBase | None = None,
+    pretrained: PretrainedBase | None = None,
 ) -> RunSpec:
     """The specification of ``cell`` and, nested, of the base it starts from.
 
@@ -150,20 +150,20 @@ def make_spec(
         UserError: the split has no such task, or the network does not fit task, images or recipe.
     """
     tasks = tasks_of(split, dataset)
-    _check_tasks(cell, split, tasks, given)
+    _check_tasks(cell, split, tasks, pretrained)
     _check_fit(cell, network, recipe, dataset)
     classes = tasks[cell.target]
     wanted = f"task {cell.target} of {split} has {len(classes)} classes"
     fits = network.outputs is None or network.outputs >= len(classes)
     require(fits, "network.outputs", network.outputs, wanted)
-    network = given.adapted(network) if given else network
+    network = pretrained.adapted(network) if pretrained else network
 
     def other(
         of: Cell, own: RecipeConfig, images: int | None, its_source: RecipeConfig | None = None
     ) -> RunSpec:
-        return make_spec(of, split, dataset, network, own, seed, images, its_source, given)
+        return make_spec(of, split, dataset, network, own, seed, images, its_source, pretrained)
 
-    source: RunSpec | PretrainedBase | None = given if cell.copied else None
+    source: RunSpec | PretrainedBase | None = pretrained if cell.copied else None
     if first := cell.first_phase:
         own = source_recipe or (probe_recipe(recipe.mirror) if first.short else recipe)
         # the base of the first phase has the recipe of the second
@@ -189,12 +189,12 @@ def make_spec(
 
 
 def _check_tasks(
-    cell: Cell, split: str, tasks: dict[str, list[int]], given: PretrainedBase | None
+    cell: Cell, split: str, tasks: dict[str, list[int]], pretrained: PretrainedBase | None
 ) -> None:
     """Raises:
     UserError: the split lacks the cell's task, or that of the network it starts from.
     """
-    source = cell.source if cell.copied and not given else None
+    source = cell.source if cell.copied and not pretrained else None
     for task in filter(None, (cell.target, source)):
         if task not in tasks:
             how = ": say what A is with weights=" if task == source and [*tasks] == ["B"] else ""

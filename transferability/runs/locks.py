@@ -1,0 +1,53 @@
+"""Whether the file system of a store has locks that work."""
+
+import errno
+import warnings
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+from transferability.errors import UserError
+
+LOCK_SECONDS = 3  # to wait for another process that tries the locks
+_NO_LOCKS = (
+    "two processes could train one run at once; "
+    "put the store on a local disk, NFS or Lustre with flock"
+)
+
+
+def check_locks(root: Path) -> None:
+    """Try whether locks below ``root`` keep a second holder out,
+    as training by several processes needs.
+
+    Raises:
+        UserError: the store cannot be written, or its locks do not work.
+    """
+    try:
+        why = _fault(root / ".lock")
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise UserError(f"store={root}: cannot be written: {error.strerror}") from error
+        why = f"has no locks ({error.strerror})"
+    if why:
+        raise UserError(f"store={root}: this file system {why}: {_NO_LOCKS}")
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a lock at ``path``. The file stays: a process that dies here leaves no
+    more than one that does not.
+    """
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # of filelock: the error says it
+            FileLock(path, timeout=LOCK_SECONDS) as lock,
+        ):
+            # a file that stands for a lock, where there are none, outlives its process
+            if isinstance(lock, SoftFileLock):
+                return "has no locks"
+            try:
+                with FileLock(path, timeout=0):
+                    return "has locks that keep nobody out"
+            except Timeout:
+                return None
+    except Timeout:  # such a file, of a process that tries at the same moment or has died
+        return "has no locks"
