@@ -1,4 +1,8 @@
-"""A miniature study: 16x16 images of a small grammar, a narrow 8-layer network, a few steps."""
+"""Fixtures: a miniature study (tests/miniature.py), its images, its networks.
+
+The project is imported where a fixture needs it: the process that hands tests to the others
+imports this file, too, and runs none.
+"""
 
 import gc
 import os
@@ -7,55 +11,13 @@ import os
 # with as many threads as there are cores, wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import torch
-import torch._inductor
-from filelock import FileLock
-from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
-
-from analysis import collect
-from experiments import run
-from experiments.cli import CONF, command
-from transferability.data.pack import pack
-from transferability.runs.runner import train_missing
-from transferability.runs.store import Store
-from transferability.study import cells
-from transferability.study.config import Config, load
-from transferability.study.spec import make_spec
-from transferability.training.execution import Execution
-
-SHRUNK = [
-    "dataset.grammar.levels=2",
-    "dataset.grammar.classes_per_family=4",
-    "dataset.grammar.train_per_class=12",
-    "dataset.grammar.val_per_class=5",
-    "dataset.image_size=16",
-    "network.input_size=14",
-    "network.channels=[4,6,8,8,6]",
-    "network.hidden=[10,10]",
-    "recipe.steps=8",
-    "recipe.lr=0.03",
-    "recipe.batch_size=6",
-    "recipe.eval_every=4",
-    "recipe.eval_batch_size=7",
-    "recipe.warmup_steps=2",
-    "recipe.mirror=true",
-    "threads=2",
-    "device=cpu",  # what is compared byte for byte
-]
-ROOT = Path(__file__).parent.parent
-CPU = Execution(torch.device("cpu"), threads=2)
 
 # pytest --hypothesis-profile=ci tries four times as many examples
 for profile, examples in (("default", 20), ("ci", 80)):
@@ -71,17 +33,6 @@ for profile, examples in (("default", 20), ("ci", 80)):
 settings.load_profile("default")
 
 
-def shrunk(folder, *overrides: str) -> Config:
-    """The real configuration, shrunk, with data and store below ``folder``; a network of a library
-    is as large as ``overrides`` say.
-    """
-    library = any(word in ("network=torchvision", "network=timm") for word in overrides)
-    small = [word for word in SHRUNK if not (library and word.startswith("network."))]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        where = [f"data_dir={folder}/data", f"store={folder}/runs"]
-        return load(compose("config", [*small, *where, *overrides]))
-
-
 def pytest_collection_finish():
     """Training collects garbage after every wave: it need not look through what is imported."""
     gc.freeze()
@@ -91,89 +42,36 @@ def pytest_sessionfinish():
     gc.unfreeze()  # so that extensions do not complain of what was left
 
 
-def captured(main: Callable[[], None], *words: str) -> tuple[int, str, str]:
-    """Call ``main`` in this process with ``words`` on its command line.
-
-    Returns:
-        Its exit status (0 if it returns), and what it wrote to standard output and error.
-    """
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    status = 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["command", *words])
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code
-    return status, *(stream.buffer.getvalue().decode() for stream in (out, err))
-
-
 @pytest.fixture
 def cli() -> Callable[..., tuple[int, str, str]]:
-    """cli(main, *overrides) runs a command in this process; returns what :func:`captured` does."""
+    """cli(main, *overrides) runs a command in this process; returns what ``captured`` does."""
+    from experiments.cli import command
+    from tests.miniature import captured
+
     return lambda main, *overrides: captured(command(main), *overrides)
 
 
-def made_once(
-    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
-) -> Path:
-    """A folder that ``make`` fills, in the first process of tests that asks for it; do not
-    change what is in it.
-    """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # that of all processes of one run
-    folder, done = root / name, root / f"{name}.done"
-    with FileLock(root / f"{name}.lock"):
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            make(folder)
-            done.touch()
-    return folder
-
-
-class Miniature(NamedTuple):
-    """The whole study in miniature, finished and collected."""
-
-    folder: Path  # data/ and runs/
-    tables: Path
-    printed: dict[str, str]  # by the commands
-
-    @property
-    def overrides(self) -> list[str]:
-        return [*SHRUNK, f"data_dir={self.folder}/data", f"store={self.folder}/runs"]
-
-
 @pytest.fixture(scope="session")
-def miniature(tmp_path_factory) -> Miniature:
-    """Do not change what is in its folders."""
+def miniature(tmp_path_factory):
+    """A ``Miniature``: the whole study, finished; do not change what is in its folders."""
+    from tests.miniature import Miniature, made_once, train_miniature
 
-    def make(folder: Path) -> None:
-        printed, of = {}, Miniature(folder, folder / "tables", {}).overrides
-        commands = {
-            "plan": (run.main, "mode=plan"),
-            "run": (run.main,),
-            "plan after": (run.main, "mode=plan"),
-            "collect": (collect.main, f"out={folder}/tables"),
-        }
-        for name, (main, *words) in commands.items():
-            status, printed[name], err = captured(command(main), *of, *words)
-            assert status == 0, err
-        (folder / "printed.json").write_text(json.dumps(printed))
-
-    folder = made_once(tmp_path_factory, "miniature", make)
+    folder = made_once(tmp_path_factory, "miniature", train_miniature)
     printed = json.loads((folder / "printed.json").read_text())
     return Miniature(folder, folder / "tables", printed)
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory) -> Config:
+def config(tmp_path_factory):
+    from tests.miniature import shrunk
+
     return shrunk(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="session")
 def dataset(config):
+    from transferability.data.pack import pack
+
     return pack(config.dataset)
 
 
@@ -182,6 +80,8 @@ def spec_of(config, dataset):
     """spec_of("A3B+", network=..., recipe=..., seed=...):
     the specification of a cell, with settings replaced.
     """
+    from transferability.study import cells
+    from transferability.study.spec import make_spec
 
     def make(cell, split="random-0", seed=0, images_per_class=None, network=None, recipe=None):
         return make_spec(
@@ -203,6 +103,9 @@ def trained(tmp_path_factory, dataset):
 
     What they start from is not trained again where ``bases``, another store, has it.
     """
+    from tests.miniature import CPU
+    from transferability.runs.runner import train_missing
+    from transferability.runs.store import Store
 
     def make(specs, execution=CPU, bases=None):
         store = Store(tmp_path_factory.mktemp("runs"))

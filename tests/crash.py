@@ -45,7 +45,7 @@ import analysis.figures.__main__
 import analysis.report  # noqa: F401
 import transferability.runs.runner
 import transferability.study.expand  # noqa: F401
-from tests.conftest import SHRUNK
+from tests.miniature import SHRUNK
 from transferability.runs.store import Store
 
 # in forked processes

@@ -12,7 +12,7 @@ from nbclient.exceptions import CellExecutionError
 from analysis import collect
 from analysis.tables import StudyResults
 from experiments import status
-from tests.conftest import ROOT, shrunk
+from tests.miniature import ROOT, shrunk
 from transferability.data.packed import open_dataset
 from transferability.runs.store import Store
 from transferability.study.expand import study_specs

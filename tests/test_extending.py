@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
+from tests.miniature import ROOT
 
 EXAMPLES = re.findall(
     r"^```(?:python|yaml)\n# ([^\s,]+)(?:, below \"([^\"\n]+)\"|, (at the end))?\n(.*?)^```$",

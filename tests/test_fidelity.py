@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import ROOT
 from tests.helpers import network_config
+from tests.miniature import ROOT
 from transferability.networks.modules import BatchNorm, LinearProbeHead
 from transferability.networks.sequential import SequentialNetwork
 from transferability.study.config import RecipeConfig

@@ -13,7 +13,7 @@ from analysis.statistics.paired import two_way_interval
 from analysis.strategies import advise, summary
 from tests.analysis.test_advice import WAYS, study
 from tests.analysis.test_report import bases, finished
-from tests.conftest import shrunk
+from tests.miniature import shrunk
 from transferability.errors import UserError
 
 GOOD, DEFECT = 0, 1

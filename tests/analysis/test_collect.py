@@ -16,8 +16,8 @@ from analysis.paper import published
 from analysis.plotting.layout import compose
 from analysis.report import write_report
 from analysis.tables import StudyResults, names
-from tests.conftest import CPU, shrunk
 from tests.made_up import row, tables_of
+from tests.miniature import CPU, shrunk
 from transferability.data.packed import open_dataset
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing

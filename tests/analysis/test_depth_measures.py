@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from analysis.measurements.depths import agreement, depths
-from tests.conftest import CPU
 from tests.helpers import composed
+from tests.miniature import CPU
 from transferability import load_run
 from transferability.networks.modules import global_avg_pool
 from transferability.study import cells

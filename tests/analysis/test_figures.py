@@ -16,8 +16,8 @@ from analysis.paper import published
 from analysis.plotting.layout import compose, render, save
 from analysis.statistics.decomposition import decompose
 from analysis.tables import StudyResults
-from tests.conftest import captured
 from tests.made_up import row, tables_of
+from tests.miniature import captured
 
 ABSENT = ["advice", "dissimilar", "volume", "predictors"]
 DRAWN = [

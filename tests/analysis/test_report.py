@@ -19,7 +19,7 @@ from analysis.measurements.representations import ACTIVITY, SIMILARITY
 from analysis.paper import published
 from analysis.report import page, write_report
 from analysis.tables import RESULTS, StudyResults
-from tests.conftest import ROOT, made_once
+from tests.miniature import ROOT, made_once
 from transferability.files import write_atomic
 from transferability.tasks.splits import SIMILAR
 

@@ -20,7 +20,7 @@ from analysis.measurements.representations import (
     unit_gram,
     unit_grams,
 )
-from tests.conftest import CPU
+from tests.miniature import CPU
 from transferability.rng import torch_rng
 from transferability.runs.store import Store
 from transferability.runs.wave import make_cohorts

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import watch
-from tests.conftest import CPU, shrunk
+from tests.miniature import CPU, shrunk
 from transferability.data.pack import pack
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing

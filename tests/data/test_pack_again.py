@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from tests import crash
-from tests.conftest import SHRUNK, shrunk
 from tests.helpers import SIDE, coded, config_of, contents, described, make_source, write
+from tests.miniature import SHRUNK, shrunk
 from transferability.data import encode
 from transferability.data import pack as packing
 from transferability.data.pack import pack

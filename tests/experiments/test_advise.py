@@ -24,8 +24,8 @@ from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
 from experiments.overrides import of_advice
 from experiments.race import EPOCHS, STEPS, TIMES, Arm, candidates, fitting, survivors
-from tests.conftest import CPU, captured
 from tests.helpers import composed, lines, network_of, write
+from tests.miniature import CPU, captured
 from transferability import load_run
 from transferability.errors import UserError
 from transferability.networks.modules import extra_tokens, pooled

@@ -11,7 +11,7 @@ import torch
 
 from experiments.benchmarks import gpu, gpu_checks
 from experiments.cli import command
-from tests.conftest import CPU
+from tests.miniature import CPU
 from transferability.networks import kernels
 from transferability.networks.compiled import fused
 from transferability.runs.wave import make_cohorts

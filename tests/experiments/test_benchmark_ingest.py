@@ -11,7 +11,7 @@ from analysis.collect import collect
 from analysis.figures.write import drawings
 from analysis.report import page
 from experiments.benchmarks import ingest
-from tests.conftest import CPU, shrunk
+from tests.miniature import CPU, shrunk
 from transferability.data.pack import pack
 from transferability.data.packed import PackedDataset, open_dataset
 from transferability.errors import UserError

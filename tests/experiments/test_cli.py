@@ -10,7 +10,7 @@ import experiments.pack
 import experiments.run
 import experiments.verify
 from experiments.cli import CONF
-from tests.conftest import SHRUNK, shrunk
+from tests.miniature import SHRUNK, shrunk
 from transferability.errors import UserError
 from transferability.study.config import load
 

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from experiments import scripts
 from experiments.cli import CONF, MORE, help_of
 from experiments.overrides import as_typed
-from tests.conftest import ROOT, SHRUNK
 from tests.helpers import overrides
+from tests.miniature import ROOT, SHRUNK
 from transferability.study.config import load
 
 COMMANDS = {  # each with its text

@@ -8,7 +8,7 @@ import numpy as np
 from experiments import plan
 from experiments.cost import Cost, print_cost, schedule
 from experiments.plan import UnpackedImagenet
-from tests.conftest import CPU
+from tests.miniature import CPU
 from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
 from transferability.runs.wave import make_cohorts

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SHRUNK
 from tests.experiments.slurm.cluster import ask, cluster, missing
 from tests.helpers import results_of
+from tests.miniature import ROOT, SHRUNK
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[slurm]'")
 pytestmark = [

@@ -10,7 +10,7 @@ import torch
 
 from experiments import status
 from tests import crash
-from tests.conftest import CPU, SHRUNK, shrunk
+from tests.miniature import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.runs import progress
 from transferability.runs.progress import ProgressWriter, read

@@ -15,8 +15,8 @@ from hydra.core.plugins import Plugins
 
 import experiments.sweep
 from tests import crash
-from tests.conftest import CPU, SHRUNK, shrunk
 from tests.helpers import results_of, snapshot
+from tests.miniature import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store

@@ -21,7 +21,7 @@ from analysis import paper, report
 from analysis.command import command
 from analysis.figures import __main__ as figures
 from analysis.questions import __main__ as questions
-from tests.conftest import ROOT, SHRUNK
+from tests.miniature import ROOT, SHRUNK
 
 # a command, whether nothing it prints is held back, whether nobody reads its errors either,
 # and its exit status

@@ -15,8 +15,8 @@ import experiments.run
 from analysis.report import write_report
 from analysis.use import settings_of, use_of
 from experiments.pack import main as pack_main
-from tests.conftest import shrunk
 from tests.helpers import network_of, own_folder
+from tests.miniature import shrunk
 from transferability import load_run
 
 WORDS = (

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests.conftest import ROOT
+from tests.miniature import ROOT
 from transferability.networks import kernels
 from transferability.networks.compiled import SHAPES, compiled, compiles
 from transferability.networks.kernels import (

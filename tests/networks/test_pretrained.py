@@ -20,8 +20,8 @@ from analysis.figures import predictors
 from analysis.plotting.layout import compose
 from analysis.tables import StudyResults
 from experiments.check_weights import ranked
-from tests.conftest import CPU, shrunk
 from tests.helpers import equal, network_of, real
+from tests.miniature import CPU, shrunk
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.data.readers.base import file_item

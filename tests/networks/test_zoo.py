@@ -14,8 +14,8 @@ import torch
 import torchvision
 from torch import nn
 
-from tests.conftest import CPU
 from tests.helpers import equal, network_config, network_of
+from tests.miniature import CPU
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork, profile_layers
 from transferability.networks.zoo import base as library

@@ -25,7 +25,7 @@ import torch
 
 import experiments.run
 from tests import crash
-from tests.conftest import CPU, SHRUNK, shrunk
+from tests.miniature import CPU, SHRUNK, shrunk
 from transferability.data.pack import pack
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork

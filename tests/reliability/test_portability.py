@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import ROOT, SHRUNK
 from tests.helpers import plain_png
+from tests.miniature import ROOT, SHRUNK
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 from transferability.runs.store import Store

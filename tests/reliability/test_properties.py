@@ -23,7 +23,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.miniature import ROOT
 from transferability.data import decode as decoding
 from transferability.data import readers as sources
 from transferability.data.config import DatasetConfig

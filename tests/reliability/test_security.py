@@ -10,7 +10,7 @@ import torch
 
 import experiments.run
 from analysis.csv_files import read_csv, write_csv
-from tests.conftest import CPU, ROOT, SHRUNK
+from tests.miniature import CPU, ROOT, SHRUNK
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store

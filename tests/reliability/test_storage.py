@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 import experiments.run
 from tests import crash
-from tests.conftest import CPU, SHRUNK
+from tests.miniature import CPU, SHRUNK
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import CPU, shrunk
 from tests.helpers import equal
+from tests.miniature import CPU, shrunk
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.errors import UserError

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.conftest import CPU
+from tests.miniature import CPU
 from transferability.runs import progress
 from transferability.runs.estimate import macs, workload
 from transferability.runs.progress import Due, Progress, ProgressWriter

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.conftest import CPU
 from tests.helpers import snapshot
+from tests.miniature import CPU
 from transferability.errors import UserError
 from transferability.files import write_atomic
 from transferability.runs.runner import train_missing

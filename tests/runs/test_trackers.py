@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from experiments import run
-from tests.conftest import CPU, SHRUNK
+from tests.miniature import CPU, SHRUNK
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store

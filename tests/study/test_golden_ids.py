@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import shrunk
+from tests.miniature import shrunk
 from transferability.data.description import ClassInfo
 from transferability.study.cells import parse
 from transferability.study.spec import RunSpec, make_spec

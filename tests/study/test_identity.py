@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 import pytest
 import torch
 
-from tests.conftest import CPU, shrunk
 from tests.helpers import snapshot
+from tests.miniature import CPU, shrunk
 from tests.study.test_golden_ids import DATASET, GOLDEN
 from transferability import networks
 from transferability.fingerprint import COSMETIC, omit_at, to_dict

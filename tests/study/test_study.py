@@ -17,8 +17,8 @@ from analysis.paper import published
 from analysis.plotting.selection import relative_to_base
 from analysis.report import page
 from analysis.statistics.linear_model import BASE, estimate
-from tests.conftest import CPU, shrunk
 from tests.helpers import composed
+from tests.miniature import CPU, shrunk
 from transferability.data.config import DatasetConfig
 from transferability.data.description import ClassInfo
 from transferability.data.pack import pack

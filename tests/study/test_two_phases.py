@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.conftest import CPU
 from tests.helpers import equal
+from tests.miniature import CPU
 from transferability.networks.sequential import SequentialNetwork
 from transferability.study import cells
 from transferability.study.jobs import group_into_jobs, with_bases

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests import crash
-from tests.conftest import CPU, shrunk
+from tests.miniature import CPU, shrunk
 from transferability.errors import UserError
 from transferability.networks import TorchvisionConfig
 from transferability.training.devices import claim, training_device, visible_gpus

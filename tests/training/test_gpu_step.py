@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import CPU, shrunk
+from tests.miniature import CPU, shrunk
 from transferability.runs.store import Store
 from transferability.runs.wave import make_cohorts
 from transferability.training.devices import cuda_stream

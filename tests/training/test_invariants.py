@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CPU
 from tests.helpers import equal
+from tests.miniature import CPU
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.networks.sequential import SequentialNetwork

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.conftest import shrunk
+from tests.miniature import shrunk
 from transferability.study.recipe import RecipeConfig
 from transferability.training.optim import (
     create_optimizer,

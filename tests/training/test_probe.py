@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import CPU
 from tests.helpers import composed, equal
+from tests.miniature import CPU
 from transferability import load_run
 from transferability.errors import UserError
 from transferability.networks.modules import global_avg_pool

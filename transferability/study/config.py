@@ -6,9 +6,10 @@ A key that is not here is an error.
 
 import logging
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, ClassVar, cast
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, Container, DictConfig, OmegaConf
 
 from transferability.bounds import SHARE, above, at_least, check_bounds, one_of
 from transferability.data.config import PATHS, DatasetConfig
@@ -127,7 +128,7 @@ def load(composed: DictConfig) -> Config:
         UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)
     """
     composed = _renamed(composed)
-    typed = OmegaConf.merge(_schema(composed), composed)
+    typed = OmegaConf.merge(_schema(config_class(composed.network)), composed)
     _check_texts(typed, composed)
     config = cast(Config, OmegaConf.to_object(typed))
     for part, prefix, keys in (
@@ -146,10 +147,11 @@ def load(composed: DictConfig) -> Config:
     return config
 
 
-def _schema(composed: DictConfig) -> DictConfig:
+@cache
+def _schema(network: type[NetworkConfig]) -> DictConfig:
     """The types of all keys. Networks and recipes are frozen, their schemas are not yet."""
     schema = OmegaConf.structured(Config)
-    for key, kind in (("network", config_class(composed.network)), ("recipe", RecipeConfig)):
+    for key, kind in (("network", network), ("recipe", RecipeConfig)):
         schema[key] = OmegaConf.structured(kind)
         OmegaConf.set_readonly(schema[key], False)
     return schema
@@ -167,47 +169,53 @@ def current_name(key: str) -> str:
     return f"{section}.{OLD_NAMES.get(name, name)}" if section.split(".")[-1] in HOLDERS else key
 
 
-def _renamed(composed: Any, above: str = "") -> Any:
+def _renamed(composed: DictConfig) -> DictConfig:
     """Settings under the names that they have now, with a line for each that has another."""
-    if not isinstance(composed, DictConfig) or composed._is_none():
-        return composed
-    out = OmegaConf.create(composed, flags={"struct": False})
-    for key in list(composed):
-        if OmegaConf.is_missing(composed, key):
-            continue
+    settings = cast(dict[str, Any], OmegaConf.to_container(composed))
+    return OmegaConf.create(settings) if _rename(settings) else composed
+
+
+def _rename(settings: dict[str, Any], above: str = "") -> bool:
+    """Rename in place; whether anything had another name."""
+    found = False
+    for key, value in list(settings.items()):
         where = f"{above}.{key}".removeprefix(".")
-        if isinstance(value := composed._get_node(key), DictConfig):
-            out[key] = _renamed(value, where)
-        elif (name := current_name(where)) != where:
+        if isinstance(value, dict):
+            found |= _rename(value, where)
+        elif (name := current_name(where)) != where and value != MISSING:
             log.warning("%s is now called %s", where, name)
-            out[name.rpartition(".")[2]] = out.pop(key)
-    return out
+            settings[name.rpartition(".")[2]] = settings.pop(key)
+            found = True
+    return found
 
 
 # for what Hydra itself writes (conf/config.yaml)
 OmegaConf.register_new_resolver("expanded", expanded, replace=True)
 
 
-def _check_texts(typed: Any, read: Any, above: str = "") -> None:
+def _check_texts(typed: Container, read: Container) -> None:
     """A text that was read as a number or truth value (2024.10, 1e3, true)
     is not what was written any more.
     """
-    for key in range(len(typed)) if isinstance(typed, ListConfig) else typed:
-        if OmegaConf.is_missing(typed, key) or (isinstance(read, DictConfig) and key not in read):
-            continue
-        where = (
-            f"{above}[{key}]"
-            if isinstance(typed, ListConfig)
-            else f"{above}.{key}".removeprefix(".")
+    _compare_texts(
+        OmegaConf.to_container(typed, resolve=True), OmegaConf.to_container(read, resolve=True)
+    )
+
+
+def _compare_texts(typed: Any, read: Any, where: str = "") -> None:
+    if isinstance(typed, dict):
+        for key, value in typed.items():
+            if key in read:
+                _compare_texts(value, read[key], f"{where}.{key}".removeprefix("."))
+    elif isinstance(typed, list):
+        for i, values in enumerate(zip(typed, read, strict=True)):
+            _compare_texts(*values, f"{where}[{i}]")
+    elif isinstance(typed, str) and isinstance(read, (bool, float)):
+        raise UserError(
+            f"{where} was read as {str(read).lower()}, a {type(read).__name__}, but "
+            "it is a text: put it in quotes, on a command line such as "
+            "'dataset.name=\"2024.10\"'"
         )
-        if isinstance(typed[key], str) and isinstance(read[key], (bool, float)):
-            raise UserError(
-                f"{where} was read as {str(read[key]).lower()}, a {type(read[key]).__name__}, but "
-                "it is a text: put it in quotes, on a command line such as "
-                "'dataset.name=\"2024.10\"'"
-            )
-        if isinstance(typed[key], (DictConfig, ListConfig)):
-            _check_texts(typed[key], read[key], where)
 
 
 def changed(settings: Any, changes: dict[str, Any] | None) -> Any:

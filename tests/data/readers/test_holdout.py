@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import experiments.pack
-from tests.conftest import shrunk
 from tests.helpers import (
     class_folders,
     config_of,
@@ -18,6 +17,7 @@ from tests.helpers import (
     refusal,
     three_subsets,
 )
+from tests.miniature import shrunk
 from transferability.data.pack import pack
 from transferability.data.packed import verify
 from transferability.errors import UserError
