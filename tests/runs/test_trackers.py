@@ -105,12 +105,9 @@ def from_mlflow(folder, spec):
 
 
 def from_wandb(folder, spec):
-    from wandb.proto.wandb_internal_pb2 import Record
-
     own, rows, exits = {}, [], []
     for path in sorted(folder.glob(f"wandb/offline-run-*-{spec.id}/*.wandb")):
-        for data in records(path.read_bytes()):
-            record = Record.FromString(data)
+        for record in records_of(path):
             if record.HasField("run"):
                 assert (record.run.run_id, record.run.project) == (spec.id, "trial")
                 assert record.run.display_name == spec.run_id
@@ -128,6 +125,18 @@ def from_wandb(folder, spec):
                 exits.append(record.exit.exit_code)
     own = {name: value for name, value in own.items() if not name.startswith("_")}
     return own, rows, exits[-1]
+
+
+def records_of(path, patience=60) -> list:
+    """Up to that of the run's exit, which the process that writes the file may write later."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    end = time.monotonic() + patience
+    while True:
+        found = [Record.FromString(data) for data in records(path.read_bytes())]
+        if any(record.HasField("exit") for record in found) or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
 
 
 def records(data: bytes):
