@@ -160,6 +160,7 @@ def test_every_claim_is_tested_with_every_n(tables):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("tables", [20], indirect=True)
 def test_the_report_says_how_many_layers(tables, tmp_path):
     tables.write(tmp_path)
     assert f"A network of {tables.layers} layers" in write_report(tmp_path).read_text()

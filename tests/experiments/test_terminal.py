@@ -162,26 +162,36 @@ def test_a_wheel_is_the_whole_of_it(tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     words = [*SHRUNK, "study.layers=[1,4]", "split=random-0"]
 
-    def script(name, *words):
-        """A console script, in a folder that is no checkout."""
-        run = f"import sys; from experiments.scripts import {name}; sys.exit({name}())"
-        done = subprocess.run(
-            [sys.executable, "-c", run, *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert script("status", "study=paper") == "runs holds no runs yet\n"
-    assert "procedural-random-0-baseA-s0-" in script("run", *words)
-    assert "0 missing" in script("collect", *words, "out=figures")
-    assert "figures/accuracy.png" in script("figures", "figures", "--format", "png")
-    assert script("report", "figures").endswith("figures/report.html\n")
+    calls = [
+        ["status", "study=paper"],
+        ["run", *words],
+        ["collect", *words, "out=figures"],
+        ["figures", "figures", "--format", "png"],
+        ["report", "figures"],
+        ["status", *words],
+    ]
+    run = (  # in one process, which imports torch once
+        "import json, sys\nfrom experiments import scripts\n"
+        "for name, *sys.argv[1:] in json.loads(sys.stdin.read()):\n"
+        "    try:\n        status = getattr(scripts, name)()\n"
+        "    except SystemExit as ended:\n        status = ended.code\n"
+        "    assert not status, name\n    print('---')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run],
+        cwd=tmp_path,  # no checkout
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        input=json.dumps(calls),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    none, trained, collected, drawn, report, status, _ = done.stdout.split("---\n")
+    assert none == "runs holds no runs yet\n"
+    assert "procedural-random-0-baseA-s0-" in trained and "0 missing" in collected
+    assert "figures/accuracy.png" in drawn and report.endswith("figures/report.html\n")
     assert (tmp_path / "figures/report.html").stat().st_size > 100_000
-    assert "all" in script("status", *words)
+    assert "all" in status
     assert {p.name for p in ROOT.glob("conf/**/*.yaml")} == {
         p.name for p in tmp_path.glob("site/**/*.yaml")
     } - {p.name for p in ROOT.glob("transferability/reference/*.yaml")}
