@@ -43,7 +43,7 @@ class Clock:
             while not ended.wait(min(max(self.left, 0.0), LOOKS)):
                 if self.left <= 0:
                     self.over = True
-                    signal.raise_signal(signal.SIGINT)  # os.kill would end it on Windows
+                    _interrupt_main()
                     return
 
         threading.Thread(target=wait, daemon=True).start()
@@ -68,6 +68,15 @@ class Clock:
         finally:
             ended.set()
             thread.join()
+
+
+def _interrupt_main() -> None:
+    """Like a Ctrl-C, also where the main thread waits for something."""
+    if hasattr(signal, "pthread_kill"):
+        main = threading.main_thread().ident
+        signal.pthread_kill(main, signal.SIGINT)  # type: ignore[arg-type]  # it has begun
+    else:  # Windows, where os.kill would end the process
+        signal.raise_signal(signal.SIGINT)
 
 
 class Speed:
