@@ -57,6 +57,8 @@ def test_plans_are_pinned_and_chains_are_the_librarys_network(key):
         if name.startswith("layers.")
     }
     model = network.build().eval()  # untouched: with its own dropout, writing in place
+    drawn = {name for name, parameter in model.named_parameters() if parameter.any()}
+    assert drawn == {name for name, _ in model.named_parameters() if own[name].any()}
     assert model.load_state_dict(own, strict=False).missing_keys == []
     for parameter in model.parameters():  # another order in memory is another order of sums
         if parameter.dim() == 4:

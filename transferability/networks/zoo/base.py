@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from transferability.errors import UserError, reason
 from transferability.networks.conv2d import Conv2d
@@ -32,8 +33,31 @@ def make_layers(config: ZooNetworkConfig) -> list[PartitionedLayer]:
             f"network.model={config.model} has other layers in the installed {config.kind} than "
             "when its plan was made: install that version (provenance.json names it)"
         )
-    model = build_reproducible(config)
+    with _Zeros():
+        model = build_reproducible(config)
     return [PartitionedLayer(plan, model) for plan in config.layer_plans()]
+
+
+_FILLS = {
+    *(getattr(nn.init, f"{kind}_") for kind in ("uniform", "normal", "trunc_normal", "orthogonal")),
+    *(getattr(nn.init, f"{m}_{k}_") for m in ("xavier", "kaiming") for k in ("uniform", "normal")),
+    *(Tensor.uniform_, Tensor.normal_),
+}
+
+
+class _Zeros(TorchFunctionMode):
+    """Within the block what would be drawn at random is 0: for weights that are set afterwards,
+    whose drawing takes most of the time of building a network.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _FILLS:
+            return func(*args, **kwargs)
+        with torch.no_grad():
+            return (args[0] if args else kwargs["tensor"]).zero_()
 
 
 def build_reproducible(config: ZooNetworkConfig) -> nn.Module:
