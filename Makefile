@@ -44,7 +44,8 @@ ADVISED = $(if $(SOURCE),"source=$(SOURCE)") $(if $(WEIGHTS),"weights=$(WEIGHTS)
 advice: setup ## how to use a pretrained network (WEIGHTS=FILE) for your images (SOURCE=PATH) in MINUTES=10: a page that improves until the time is up
 	@trap : INT; $(RUN) experiments.advise $(ADVISED) || test $$? -eq 130
 
-TESTS = $(RUN) pytest -n 2 --dist worksteal
+# tests start dozens of processes; without bytecode each compiles the project anew
+TESTS = env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest -n 2 --dist worksteal
 
 test: setup ## run the tests but those marked slow or browser
 	$(TESTS) -m "not slow and not browser"

@@ -121,12 +121,12 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
         "recipe.warmup_steps=0",
     ]
     sweep, log = start(
-        tmp_path, *endless, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "threads=1"
+        tmp_path, *endless, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1"
     )
     deadline = time.monotonic() + 180
     while (
         "steps of 6 images" not in log.read_text()
-        or len(list(tmp_path.glob("runs/*/spec.json"))) < 3
+        or len(list(tmp_path.glob("runs/*/spec.json"))) < 2
     ):
         assert sweep.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
@@ -144,7 +144,7 @@ def test_all_that_trains_is_saved_before_a_sweep_ends(way, tmp_path):
     store = Store(tmp_path / "runs")
     assert (
         sorted(store.step(spec) for spec in store.specs()) == sorted(saved)
-        and len(saved) == 3
+        and len(saved) == 2
         and min(saved) > 0
     )
     assert not store.verify()[1] and not list(tmp_path.glob("runs/*/.*tmp*"))
@@ -189,9 +189,7 @@ def test_failed_bases_are_named_and_nothing_starts_from_them(launcher, tmp_path)
 def test_a_network_that_nothing_starts_from_does_not_stop_the_transfers(tmp_path):
     """The random-filter network of a part has a rate at which it fails."""
     parts = "+study.parts={usual:{},fails:{treatments:{random:[RnB]},recipe:{lr:1e30}}}"
-    status, errors = finish(
-        *start(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", parts)
-    )
+    status, errors = finish(*start(tmp_path, "hydra/launcher=basic", parts))
     assert status == 2 and "Traceback" not in errors, errors
     line = errors.strip().splitlines()[-1]
     assert re.fullmatch(
