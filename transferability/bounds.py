@@ -14,7 +14,7 @@ class Bound:
     """What holds of a value, or of each value of a list."""
 
     holds: Callable[[Any], bool]
-    wanted: str  # in words, as what follows "is not possible:"
+    wanted: str  # in words, as what follows "must be"
 
 
 def above(low: float) -> Bound:

@@ -21,10 +21,10 @@ class UserError(Exception):
 
 
 def require(condition: bool, key: str, value: Any, wanted: str) -> None:
-    """A setting that has to be ``wanted``: one message for all that are not."""
+    """A setting must be ``wanted``, a noun phrase: one message for all that are not."""
     if not condition:
         value = list(value) if isinstance(value, tuple) else value  # as it was written
-        raise UserError(f"{key}={value} is not possible: {wanted}")
+        raise UserError(f"{key}={value} must be {wanted}")
 
 
 def did_you_mean(name: str, names: Iterable[str], above: str = "") -> str:

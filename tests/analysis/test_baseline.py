@@ -143,7 +143,7 @@ def test_networks_that_are_equal_support_and_contradict_nothing():
 
 def test_what_can_be_chosen_by(tmp_path):
     assert shrunk(tmp_path, "+study.choose_by=balanced_accuracy").study.choose_by
-    with pytest.raises(UserError, match=r"study.choose_by=f1 is not possible: accuracy or bal"):
+    with pytest.raises(UserError, match=r"study.choose_by=f1 must be accuracy or bal"):
         shrunk(tmp_path, "+study.choose_by=f1")
 
 

@@ -70,7 +70,7 @@ def test_a_network_of_a_study_is_loaded_by_its_name(miniature):
     [
         ("recipe.stepz=1", "recipe.stepz is an unknown setting: did you mean recipe.steps"),
         ("dataset=nix", "dataset=nix is unknown"),
-        ("recipe.steps=0", "recipe.steps=0 is not possible"),
+        ("recipe.steps=0", "recipe.steps=0 must be"),
         ("recipe.steps=many", "many"),
         ("random-0", "'random-0' is an unknown setting: write KEY=VALUE"),
         ("study.seeds=[0", "cannot be read"),

@@ -38,29 +38,29 @@ EMBEDDED = DatasetConfig("procedural", "own", "packed", 32, grammar=GrammarConfi
 )
 def test_an_impossible_value_is_named(key, value, wanted):
     FOLDER.check()
-    with pytest.raises(UserError, match=rf"^dataset\.{key}=.* is not possible: {wanted}"):
+    with pytest.raises(UserError, match=rf"^dataset\.{key}=.* must be {wanted}"):
         replace(FOLDER, **{key: value}).check()
 
 
 @pytest.mark.parametrize(
     ("key", "value", "wanted"),
     [
-        ("families", 3, "there are two families"),
+        ("families", 3, "2: there are two families"),
         ("classes_per_family", 0, "a number above 0"),
         ("levels", 0, "a number above 0"),
         ("noise", -0.1, "at least 0"),
-        ("shared_levels", 3, "it goes from 0 to levels-1=2"),
-        ("rules", 10**4, r"10 x 10000 rules need as many distinct productions, of 10\^4"),
+        ("shared_levels", 3, "from 0 to levels-1=2"),
+        ("rules", 10**4, r"smaller: 10 x 10000 rules need as many distinct productions, of 10\^4"),
     ],
 )
 def test_an_impossible_grammar_is_named(key, value, wanted):
     EMBEDDED.check()
     grammar = replace(EMBEDDED.grammar, **{key: value})
     named = "symbols" if key == "rules" else key
-    with pytest.raises(UserError, match=rf"^dataset\.grammar\.{named}=.* possible: {wanted}"):
+    with pytest.raises(UserError, match=rf"^dataset\.grammar\.{named}=.* must be {wanted}"):
         replace(EMBEDDED, grammar=grammar).check()
 
 
 def test_the_size_of_embedded_images_is_that_of_their_grammar():
-    with pytest.raises(UserError, match=r"dataset\.image_size=16 .*: patch x 2\^levels is 32"):
+    with pytest.raises(UserError, match=r"dataset\.image_size=16 must be patch x 2\^levels = 32"):
         replace(EMBEDDED, image_size=16).check()

@@ -83,7 +83,7 @@ def test_equal_pictures_are_refused(tmp_path):
     fine = config_of(make_source(tmp_path / "fine"), tmp_path / "packed", duplicates="fail")
     checksum = pack(fine).checksum
     assert pack(replace(fine, duplicates="keep")).checksum == checksum, "the same pack"
-    with pytest.raises(UserError, match=r"dataset.duplicates=ask is not possible"):
+    with pytest.raises(UserError, match=r"dataset.duplicates=ask must be"):
         replace(fine, duplicates="ask").check()
 
 

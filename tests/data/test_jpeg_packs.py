@@ -84,7 +84,7 @@ def test_another_quality_is_another_pack(tmp_path):
         "packs made before are raw"
     )
     for key, value in (("encoding", "png"), ("jpeg_quality", 0)):
-        with pytest.raises(UserError, match=f"dataset.{key}={value} is not possible"):
+        with pytest.raises(UserError, match=f"dataset.{key}={value} must be"):
             config_of(source, tmp_path, **{key: value}).check()
 
 

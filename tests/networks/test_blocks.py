@@ -63,12 +63,12 @@ def test_a_transformer_sees_patches_at_places():
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("residual", {"block": "dense"}, "network.block=dense is not possible: residual, plain or"),
+        ("residual", {"block": "dense"}, "network.block=dense must be residual, plain or"),
         ("residual", {"widths": [32, 16]}, "widths.*a shortcut has no fewer channels"),
-        ("residual", {"blocks": 0}, "network.blocks=0 is not possible: a number above 0"),
+        ("residual", {"blocks": 0}, "network.blocks=0 must be a number above 0"),
         ("vit", {"widths": [64, 64]}, "one number for a transformer"),
-        ("vit", {"heads": 5}, "network.heads=5 is not possible: a divisor of the width"),
-        ("vit", {"stride": 5}, "network.stride=5 is not possible: a divisor of network.input_size"),
+        ("vit", {"heads": 5}, "network.heads=5 must be a divisor of the width"),
+        ("vit", {"stride": 5}, "network.stride=5 must be a divisor of network.input_size"),
     ],
 )
 def test_what_is_no_network_is_refused(name, values, message):

@@ -220,7 +220,7 @@ def test_settings_of_a_part_are_checked(tmp_path, dataset):
     assert {(s.source.recipe.lr, s.source.recipe.steps) for s in found} == {
         (usual.lr, 9)
     } and usual.steps != 9
-    with pytest.raises(UserError, match=r"recipe.lr=-1\.0 is not possible"):
+    with pytest.raises(UserError, match=r"recipe.lr=-1\.0 must be"):
         study_specs(shrunk(tmp_path, part, "+study.parts.x.recipe={lr:-1}"), dataset)
     for wrong in ("layers=[8]", "images_per_class=[0]"):
         with pytest.raises(UserError, match=f"study.parts.x.{wrong[:6]}"):

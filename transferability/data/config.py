@@ -24,7 +24,7 @@ READERS = {
 PATHS = ("folder", "source", "val_labels")  # of the dataset
 
 
-TWO = Bound(lambda families: families == 2, "there are two families")
+TWO = Bound(lambda families: families == 2, "2: there are two families")
 SHARE = Bound(lambda share: 0 < share < 1, "above 0 and below 1")
 FOLDER = Bound(lambda path: posixpath.normpath(path) != ".", "names of folders")
 
@@ -61,7 +61,7 @@ class GrammarConfig:
             0 <= self.shared_levels < self.levels,
             "dataset.grammar.shared_levels",
             self.shared_levels,
-            f"it goes from 0 to levels-1={self.levels - 1}",
+            f"from 0 to levels-1={self.levels - 1}",
         )
         classes = self.families * self.classes_per_family
         for key, symbols in (("symbols", self.symbols), ("classes_per_family", classes)):
@@ -69,7 +69,7 @@ class GrammarConfig:
                 symbols * self.rules <= self.symbols**4,
                 f"dataset.grammar.{key}",
                 getattr(self, key),
-                f"{symbols} x {self.rules} rules need as many distinct productions, "
+                f"smaller: {symbols} x {self.rules} rules need as many distinct productions, "
                 f"of {self.symbols}^4",
             )
 
@@ -132,7 +132,7 @@ class DatasetConfig:
         for key in ("class_level", "leave_out", "labels", "pattern"):
             value = getattr(self, key)
             fits = value is None or self.kind == "folder"
-            require(fits, f"dataset.{key}", value, "it is for dataset=folder")
+            require(fits, f"dataset.{key}", value, "null: it is for dataset=folder")
         for key in ("group", "pattern"):
             try:
                 re.compile(getattr(self, key) or "")
@@ -166,5 +166,5 @@ class DatasetConfig:
             raise UserError("dataset.grammar=null is not possible: kind=procedural needs a grammar")
         self.grammar.check()
         side = self.grammar.patch * 2**self.grammar.levels
-        wanted = f"patch x 2^levels is {side} pixels"
+        wanted = f"patch x 2^levels = {side} pixels"
         require(self.image_size == side, "dataset.image_size", self.image_size, wanted)

@@ -159,20 +159,20 @@ class EightLayerConfig(NetworkConfig):
         self._needs(bool(self.channels), "channels", "at least one convolutional layer")
         for key in ("kernels", "strides", "paddings", "groups"):
             fits = len(getattr(self, key)) == len(self.channels)
-            self._needs(fits, key, "one number a convolutional layer")
+            self._needs(fits, key, "one number per convolutional layer")
         inputs = [3, *self.channels]
         for i, groups in enumerate(self.groups):
             divides = inputs[i] % groups == 0 == inputs[i + 1] % groups
-            self._needs(divides, "groups", f"they divide the channels of a layer, here {inputs}")
+            self._needs(divides, "groups", f"divisors of the channels of their layers, {inputs}")
         layers = range(1, len(self.channels) + 1)
         self._needs(set(self.pools) <= set(layers), "pools", f"layers from 1 to {layers[-1]}")
         for number, (size, _) in enumerate(self.sizes, 1):
             fits = size > 0 and (number not in self.pools or size >= 2)
-            wanted = f"too small for {self.name}: nothing is left of an image after layer {number}"
+            wanted = f"larger for {self.name}: nothing is left of an image after layer {number}"
             self._needs(fits, "input_size", wanted)
         if self.initialization == "caffe":
             wanted = (
-                f"initialization=caffe needs one number for each of the {self.whole_depth} layers"
+                f"one number for each of the {self.whole_depth} layers with initialization=caffe"
             )
             for key in ("weight_std", "bias"):
                 self._needs(len(getattr(self, key)) == self.whole_depth, key, wanted)

@@ -77,7 +77,7 @@ class RecipeConfig:
         """
         check_bounds(self, "recipe.")
         needed = self.schedule != "step" or self.step_size is not None
-        wanted = "schedule=step needs a number above 0"
+        wanted = "a number above 0 with schedule=step"
         require(needed, "recipe.step_size", self.step_size, wanted)
         fits = self.warmup_steps < self.steps
         wanted = f"at least 0 and below steps={self.steps}"

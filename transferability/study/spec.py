@@ -153,7 +153,7 @@ def make_spec(
     _check_tasks(cell, split, tasks, pretrained)
     _check_fit(cell, network, recipe, dataset)
     classes = tasks[cell.target]
-    wanted = f"task {cell.target} of {split} has {len(classes)} classes"
+    wanted = f"at least {len(classes)}, the classes of task {cell.target} of {split}, or null"
     fits = network.outputs is None or network.outputs >= len(classes)
     require(fits, "network.outputs", network.outputs, wanted)
     network = pretrained.adapted(network) if pretrained else network

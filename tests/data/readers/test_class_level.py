@@ -216,7 +216,7 @@ def test_the_level_of_the_classes(tmp_path):
     )
     assert counts(folds, class_level=2)[:2] == [{"ant": 6, "bee": 6}, {"ant": 3, "bee": 3}]
     for key, value in (("class_level", 0), ("leave_out", ["."])):
-        with pytest.raises(UserError, match=rf"dataset\.{key}=.* is not possible"):
+        with pytest.raises(UserError, match=rf"dataset\.{key}=.* must be"):
             config_of(folds, **{key: value}).check()
     with pytest.raises(UserError, match="it is for dataset=folder"):
         config_of(folds, kind="imagenet", class_level=2).check()

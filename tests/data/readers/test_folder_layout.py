@@ -202,7 +202,7 @@ def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
         root, parts={"train": "Train", "val": "Train/ant"}
     )
     for wrong in ({"val": "Test"}, {"train": "Train", "dev": "Test"}, {"train": ["Train", "Test"]}):
-        with pytest.raises(UserError, match=r"dataset.parts=.* is not possible"):
+        with pytest.raises(UserError, match=r"dataset.parts=.* must be"):
             config_of(root, parts=wrong).check()
 
 

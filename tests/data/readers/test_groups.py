@@ -101,9 +101,7 @@ def test_what_is_no_group_is_an_error(tmp_path):
     assert "dataset.group=patient is found nowhere in ill/unknown.png" in refusal(
         root, group="patient"
     )
-    with pytest.raises(
-        UserError, match=r"dataset\.group=\(x is not possible: a regular expression"
-    ):
+    with pytest.raises(UserError, match=r"dataset\.group=\(x must be a regular expression"):
         config_of(root, group="(x").check()
     grammar = GrammarConfig(levels=2, train_per_class=2, val_per_class=1)
     made_up = config_of("", kind="procedural", image_size=16, grammar=grammar, group="x")

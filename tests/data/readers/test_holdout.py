@@ -114,7 +114,7 @@ def test_a_share_for_test_comes_from_the_training_images_where_validation_has_a_
     assert (packed.n_train, packed.n_val, packed.n_test) == (27, 9, 3)
     assert (packed.images[packed.test_rows([0, 1, 2])][:, 0, 0, 1] == 0).all()
     for wrong in (-0.1, 1.0):
-        with pytest.raises(UserError, match=f"dataset.test_fraction={wrong} is not possible"):
+        with pytest.raises(UserError, match=f"dataset.test_fraction={wrong} must be"):
             config_of("x", tmp_path, test_fraction=wrong).check()
 
 

@@ -192,7 +192,7 @@ def test_a_pattern_says_the_class(tmp_path, caplog):
 
 def test_settings_that_do_not_fit():
     for settings, words in (
-        ({"pattern": "("}, "dataset.pattern=( is not possible: a regular expression"),
+        ({"pattern": "("}, "dataset.pattern=( must be a regular expression"),
         ({"labels": "x.csv", "pattern": "y"}, "dataset.labels and dataset.pattern both say"),
         ({"columns": {"class": "x"}}, "names of columns of dataset.labels"),
         ({"labels": "x.csv", "columns": {"klass": "x"}}, "names of columns of dataset.labels"),
