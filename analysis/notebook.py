@@ -57,7 +57,7 @@ class Study:
 
     @cached_property
     def dataset(self) -> PackedDataset:
-        """The packed images; embedded ones are packed on first use, others by :meth:`pack`."""
+        """The packed images; synthetic ones are packed on first use, others by :meth:`pack`."""
         return dataset_of(self.config.dataset)
 
     @property

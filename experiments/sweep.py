@@ -49,7 +49,7 @@ def main(config: Config) -> None:
         raise UserError(
             "experiments.sweep takes neither -m nor mode=plan: python -m experiments.run mode=plan"
         )
-    # packs the embedded images before the jobs ask for them
+    # packs the synthetic images before the jobs ask for them
     dataset, store = dataset_of(config.dataset), Store(config.store)
     study = dict(enumerate(group_into_jobs(with_bases(study_specs(config, dataset)))))
     bases = {number: job for number, job in study.items() if job[0].stage == 0}

@@ -10,7 +10,7 @@ run, the variants taking turns; absolute speeds belong to the machine and its lo
 temporary files are written.
 
 Settings used most:
-dataset=KIND dataset.source=PATH    the images (default: the embedded ones)
+dataset=KIND dataset.source=PATH    the images (default: the synthetic ones)
 network=NAME recipe=NAME            what is trained
 """
 
@@ -228,7 +228,7 @@ def main(
     memory_sizes: tuple[int, ...] | None = None,
 ) -> None:
     """Print all tables."""
-    specs = in_child(cohort_specs, config)  # which packs the embedded images at first use
+    specs = in_child(cohort_specs, config)  # which packs the synthetic images at first use
     if memory_sizes is None:
         memory_sizes = (1, cohort_sizes(config)[-1], len(specs))
     print(

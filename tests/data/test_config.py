@@ -8,7 +8,7 @@ from transferability.data.config import DatasetConfig, GrammarConfig
 from transferability.errors import UserError
 
 FOLDER = DatasetConfig("folder", "own", "packed", 32, "images")
-EMBEDDED = DatasetConfig("procedural", "own", "packed", 32, grammar=GrammarConfig())
+SYNTHETIC = DatasetConfig("procedural", "own", "packed", 32, grammar=GrammarConfig())
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_an_impossible_value_is_named(key, value, wanted):
     ],
 )
 def test_an_impossible_grammar_is_named(key, value, wanted):
-    EMBEDDED.check()
-    grammar = replace(EMBEDDED.grammar, **{key: value})
+    SYNTHETIC.check()
+    grammar = replace(SYNTHETIC.grammar, **{key: value})
     named = "symbols" if key == "rules" else key
     with pytest.raises(UserError, match=rf"^dataset\.grammar\.{named}=.* must be {wanted}"):
-        replace(EMBEDDED, grammar=grammar).check()
+        replace(SYNTHETIC, grammar=grammar).check()
 
 
-def test_the_size_of_embedded_images_is_that_of_their_grammar():
+def test_the_size_of_synthetic_images_is_that_of_their_grammar():
     with pytest.raises(UserError, match=r"dataset\.image_size=16 must be patch x 2\^levels = 32"):
-        replace(EMBEDDED, image_size=16).check()
+        replace(SYNTHETIC, image_size=16).check()

@@ -151,11 +151,11 @@ class DatasetConfig:
             fits = fits and all(isinstance(folder, str) for folder in self.parts.values())
             wanted = "folders for train and, where there are any, val and test"
             require(fits, "dataset.parts", self.parts, wanted)
-        if self.embedded:
+        if self.synthetic:
             self._check_grammar()
 
     @property
-    def embedded(self) -> bool:
+    def synthetic(self) -> bool:
         """Whether the images are made, not read: they need no ``source``, and are packed on first
         use.
         """

@@ -200,7 +200,7 @@ def _describe(
     encoding = encoding_of(what["settings"], folder)
     images = open_images(folder, len(hashes), config.image_size, encoding)
     near = {}
-    if not config.embedded:
+    if not config.synthetic:
         near = near_duplicates(source, images, np.load(folder / PERCEPTUALS), hashes)
     labels = np.array([item.label for item in source.items], dtype=np.int64)
     with replacing(folder / "labels.npy") as temporary, open(temporary, "wb") as file:

@@ -148,12 +148,12 @@ def open_dataset(folder: str) -> PackedDataset:
 
 
 def dataset_of(config: DatasetConfig) -> PackedDataset:
-    """The packed dataset; an embedded one is packed on first use.
+    """The packed dataset; a synthetic one is packed on first use.
 
     Raises:
         UserError: as :func:`open_packed`.
     """
-    if config.embedded and not (Path(config.folder) / "dataset.json").exists():
+    if config.synthetic and not (Path(config.folder) / "dataset.json").exists():
         from transferability.data.pack import pack  # which only those that pack wait for
 
         return pack(config)

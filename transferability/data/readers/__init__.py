@@ -18,7 +18,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     Raises:
         UserError: the source is missing, empty or not of the stated kind.
     """
-    if config.source is None and not config.embedded:
+    if config.source is None and not config.synthetic:
         raise UserError(
             f"dataset.source is not set: say where the images of {config.name} are, "
             "dataset.source=PATH"
