@@ -134,3 +134,14 @@ def test_a_claim_about_some_layers_is_tested_on_those_of_them_that_are_there():
         .loc["AnB falls most at layers 6 and 7"]
     )
     assert part.layers == "3 5 7" and part.effect == pytest.approx(0.1 - 0.025, abs=0.005)
+
+
+def test_what_is_kept_is_of_these_networks_and_nobody_changes_it():
+    one, other = with_losses([0.01 * n for n in LAYERS]), with_losses([0.02 * n for n in LAYERS])
+    first = decompose(one)
+    again = decompose(one.copy())
+    pd.testing.assert_frame_equal(first, again)
+    again["value"] = 0.0
+    pd.testing.assert_frame_equal(first, decompose(one))
+    assert not decompose(other).value.equals(first.value)
+    assert not decompose(one[one.n < 7]).n.isin([7]).any()
