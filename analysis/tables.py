@@ -86,12 +86,14 @@ class StudyResults:
     activity: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictors: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    without_tasks: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Of tables that do not say the classes (the paper's, and older ones)
         a task is its split and target.
         """
         known = self.results.reindex(columns=["task"]).task.astype(object)
+        self.without_tasks = bool(known.isna().any())
         self.results = self.results.assign(
             task=known.fillna(self.results.split.astype(str) + " " + self.results.target)
         )

@@ -35,7 +35,7 @@ def one_of(*names: str) -> Bound:
     return Bound(lambda value: value in names, f"{', '.join(others)} or {last}")
 
 
-SHARE = Bound(lambda share: 0 < share <= 1, "shares above 0, and at most 1")
+SHARE = Bound(lambda share: 0 < share <= 1, "a number above 0, and at most 1")
 
 
 def check_bounds(settings: Any, section: str = "") -> None:

@@ -21,9 +21,9 @@ class UserError(Exception):
 
 
 def require(condition: bool, key: str, value: Any, wanted: str) -> None:
-    """A setting must be ``wanted``, a noun phrase: one message for all that are not."""
+    """A setting must be ``wanted``: one message for all that are not."""
     if not condition:
-        value = list(value) if isinstance(value, tuple) else value  # as it was written
+        value = list(value) if isinstance(value, tuple) else "null" if value is None else value
         raise UserError(f"{key}={value} must be {wanted}")
 
 

@@ -77,6 +77,16 @@ def test_tasks_of_other_images_are_other_tasks():
     assert np.isnan(alone["low"]) and alone["covers"].startswith("no interval: no task in both")
 
 
+def test_tables_that_do_not_say_the_classes_are_paired_by_split_and_target():
+    first, second = (study([row for row in rows if row[0] == "x"]) for rows in (OLD, NEW))
+    older = StudyResults(first.metadata, first.results.drop(columns="task"))
+    assert older.without_tasks and not second.without_tasks
+    found = rows_of(older, second)["AnB"]
+    assert found["networks in both"] == 1
+    assert found["difference"] == pytest.approx((0.65 - 0.7) - (0.4 - 0.5))
+    assert rows_of(older, older)["base"]["difference"] == 0
+
+
 def test_one_task_is_compared_on_the_same_images():
     """Of four images the old network has one right, the new one three; the bases two each."""
     first, second = study(OLD[:2]), study(NEW[:2])

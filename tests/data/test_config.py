@@ -32,7 +32,7 @@ SYNTHETIC = DatasetConfig("procedural", "own", "packed", 32, grammar=GrammarConf
         ("name", "", "a folder name of at most 100 bytes"),
         ("name", "ä" * 51, "a folder name of at most 100 bytes"),
         ("parts", {"val": "b"}, "folders for train and, where there are any, val and test"),
-        ("columns", {"file": "a"}, "names of columns of dataset.labels"),
+        ("columns", {"file": "a"}, "null: it is for dataset.labels and"),
         ("pattern", "(", "a regular expression"),
     ],
 )
@@ -50,7 +50,11 @@ def test_an_impossible_value_is_named(key, value, wanted):
         ("levels", 0, "a number above 0"),
         ("noise", -0.1, "at least 0"),
         ("shared_levels", 3, "from 0 to levels-1=2"),
-        ("rules", 10**4, r"smaller: 10 x 10000 rules need as many distinct productions, of 10\^4"),
+        (
+            "rules",
+            10**4,
+            r"such that 10 x 10000 rules, as many distinct productions, are at most 10\^4",
+        ),
     ],
 )
 def test_an_impossible_grammar_is_named(key, value, wanted):

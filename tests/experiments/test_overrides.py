@@ -123,6 +123,12 @@ def test_a_text_that_was_read_as_a_number_is_refused():
         changed(config.recipe, config.study.parts["x"].recipe)
 
 
+def test_a_list_that_is_left_open_keeps_its_default():
+    assert loaded("study.images_per_class=???").study.images_per_class == [None]
+    config = loaded("network.bias=???")
+    assert changed(config.network, {"channels": "???"}) == config.network
+
+
 @pytest.mark.parametrize(
     ("word", "way"),
     [

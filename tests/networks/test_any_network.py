@@ -34,7 +34,7 @@ def test_depths_are_spread_over_the_layers_that_the_network_has(words, layers):
 
 @pytest.mark.parametrize("depths", ["[0]", "[1.1]", "[0.5,-1]"])
 def test_depths_that_no_network_has_are_refused(depths):
-    with pytest.raises(UserError, match=r"study\.depths=.* must be shares above 0"):
+    with pytest.raises(UserError, match=r"study\.depths=.* must be numbers above 0"):
         composed("dataset.name=mine", "experiment=advice", f"study.depths={depths}")
 
 

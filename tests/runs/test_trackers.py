@@ -147,6 +147,8 @@ def records(data: bytes):
             place += left
             continue
         _, size, part = struct.unpack_from("<IHB", data, place)
+        if place + 7 + size > len(data):  # it is being written
+            return
         whole += data[place + 7 : place + 7 + size]
         place += 7 + size
         if part in (1, 4):  # whole, or the last part

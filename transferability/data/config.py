@@ -69,8 +69,8 @@ class GrammarConfig:
                 symbols * self.rules <= self.symbols**4,
                 f"dataset.grammar.{key}",
                 getattr(self, key),
-                f"smaller: {symbols} x {self.rules} rules need as many distinct productions, "
-                f"of {self.symbols}^4",
+                f"such that {symbols} x {self.rules} rules, as many distinct productions, are at "
+                f"most {self.symbols}^4",
             )
 
 
@@ -144,7 +144,11 @@ class DatasetConfig:
             raise UserError(f"dataset.{said[0]} and dataset.{said[1]} both say the classes")
         roles = {"file", "class", "subset"} if self.labels else set()
         roles = {"file", "class"} if self.kind == "huggingface" else roles
-        wanted = "names of columns of dataset.labels for file, class and subset"
+        wanted = (
+            f"names of columns for {', '.join(sorted(roles))}"
+            if roles
+            else "null: it is for dataset.labels and dataset=huggingface"
+        )
         require({*(self.columns or ())} <= roles, "dataset.columns", self.columns, wanted)
         if self.parts:
             fits = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}

@@ -130,6 +130,10 @@ def load_run(folder: str | Path) -> Run:
             their classes.
     """
     folder = Path(folder)
+    if not (folder / "spec.json").is_file():
+        raise UserError(
+            f"{folder} is no folder of a run: `python -m experiments.status` lists them"
+        )
     store = Store(folder.parent)
     spec = store.spec_in(folder / "spec.json")
     if not store.is_done(spec):

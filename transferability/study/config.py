@@ -115,7 +115,7 @@ class Config:
         for where, part in parts.items():
             check_bounds(part, f"{where}.")
             for n in part.layers or []:
-                wanted = f"from 1 to {inner[-1]} for {self.network.name}"
+                wanted = f"n from 1 to {inner[-1]} for {self.network.name}"
                 require(n in inner, f"{where}.layers", n, wanted)
 
 
@@ -203,11 +203,11 @@ def _check_texts(typed: Container, read: Container) -> None:
 
 
 def _compare_texts(typed: Any, read: Any, where: str = "") -> None:
-    if isinstance(typed, dict):
+    if isinstance(typed, dict) and isinstance(read, dict):
         for key, value in typed.items():
             if key in read:
                 _compare_texts(value, read[key], f"{where}.{key}".removeprefix("."))
-    elif isinstance(typed, list):
+    elif isinstance(typed, list) and isinstance(read, list):
         for i, values in enumerate(zip(typed, read, strict=True)):
             _compare_texts(*values, f"{where}[{i}]")
     elif isinstance(typed, str) and isinstance(read, (bool, float)):

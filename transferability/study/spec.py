@@ -143,8 +143,8 @@ def make_spec(
     ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
     (its source is the same task), a transfer's source is trained on the whole of the other task.
     ``source_recipe``: that of the network it starts from, where it is another one: the base or, of
-    the second of two phases, the first. ``given``: the pretrained base of task A, where the split
-    has no such task.
+    the second of two phases, the first. ``pretrained``: the pretrained base of task A, where the
+    split has no such task.
 
     Raises:
         UserError: the split has no such task, or the network does not fit task, images or recipe.

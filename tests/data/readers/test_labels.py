@@ -194,8 +194,11 @@ def test_settings_that_do_not_fit():
     for settings, words in (
         ({"pattern": "("}, "dataset.pattern=( must be a regular expression"),
         ({"labels": "x.csv", "pattern": "y"}, "dataset.labels and dataset.pattern both say"),
-        ({"columns": {"class": "x"}}, "names of columns of dataset.labels"),
-        ({"labels": "x.csv", "columns": {"klass": "x"}}, "names of columns of dataset.labels"),
+        ({"columns": {"class": "x"}}, "must be null: it is for dataset.labels and"),
+        (
+            {"labels": "x.csv", "columns": {"klass": "x"}},
+            "must be names of columns for class, file, subset",
+        ),
         ({"kind": "imagenet", "labels": "x.csv"}, "it is for dataset=folder"),
     ):
         with pytest.raises(UserError) as error:

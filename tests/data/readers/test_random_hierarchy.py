@@ -210,10 +210,13 @@ def test_every_image_has_noise_of_its_own():
         ({"levels": 1}, r"dataset\.grammar\.shared_levels=1 .* 0 to levels-1=0"),
         ({"levels": 0}, r"dataset\.grammar\..*levels"),
         ({"symbols": 1}, r"dataset\.grammar\.symbols=1 .* distinct productions"),
-        ({"symbols": 2, "rules": 3}, r"dataset\.grammar\.classes_per_family=20 .* of 2\^4"),
-        ({"classes_per_family": 2501}, r"dataset\.grammar\.classes_per_family=2501 .* of 10\^4"),
+        ({"symbols": 2, "rules": 3}, r"dataset\.grammar\.classes_per_family=20 .* at most 2\^4"),
+        (
+            {"classes_per_family": 2501},
+            r"dataset\.grammar\.classes_per_family=2501 .* at most 10\^4",
+        ),
         ({"families": 3}, r"dataset\.grammar\.families=3 "),
-        ({"levels": 4}, r"dataset\.image_size=32 .* is 64 pixels"),
+        ({"levels": 4}, r"dataset\.image_size=32 .* = 64 pixels"),
     ],
 )
 def test_impossible_grammars_are_one_clear_line(settings, message):
