@@ -82,7 +82,7 @@ class Answer:
         said = [
             f"{best.words[0].upper()}{best.words[1:]} ({name(best)}). It has {best.test:.3f} "
             f"[{low:.3f}, {high:.3f}] of the {self.subset} images right (95%, over images and the "
-            f"choice among {len(self.strategies)} strategies; {_seeds(best.seeds)}).",
+            f"choice among {_counted(len(self.strategies))}; {_seeds(best.seeds)}).",
             self.majority.sentence,
         ]
         if self.few:
@@ -143,6 +143,10 @@ def _apart(row: pd.Series, what: str) -> str:
         return f"{row.behind:.3f} [{low:.3f}, {high:.3f}] above the best {what}"
     low, high = -row.behind_high, -row.behind_low
     return f"{-row.behind:.3f} [{low:.3f}, {high:.3f}] below the best {what}"
+
+
+def _counted(strategies: int) -> str:
+    return "one strategy" if strategies == 1 else f"{strategies} strategies"
 
 
 def _seeds(count: int) -> str:

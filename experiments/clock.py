@@ -115,4 +115,6 @@ class Speed:
 
 
 def said(stage: str, clock: Clock, leader: str) -> str:
-    return f"{stage}: {duration(max(clock.left, 0))} left; leader {leader}"
+    if clock.left <= 0:
+        return f"{stage}: the time is up, and this is finished first; leader {leader}"
+    return f"{stage}: {duration(clock.left)} left; leader {leader}"

@@ -113,5 +113,6 @@ def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDat
         )
     if len(specs) > SHOWN:
         print(
-            f"... {len(specs)} networks in all; `python -m analysis.collect` makes a table of them"
+            f"... {len(specs)} networks in all; `python -m analysis.collect` with these settings "
+            "makes a table of them"
         )

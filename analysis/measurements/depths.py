@@ -57,6 +57,8 @@ def agreement(told: pd.DataFrame) -> list[str]:
     Args:
         told: as of :func:`depths`, with ``validation`` of the linear classifiers.
     """
+    if len(told) < 2:
+        return []
     best = told.loc[told.validation.idxmax()]
     said = []
     for key, name in MEASURES.items():
