@@ -116,7 +116,7 @@ def test_a_class_that_is_a_link_to_another_is_noticed(tmp_path):
     assert packed.meta["duplicates"]["in several classes"]["pictures"] == 5
     message = packing_refusal(config_of(source, tmp_path / "dropped", duplicates="drop"))
     assert re.search(
-        r"class 'ant' and 1 more of .* no training images: the 4 it had are left out, the first",
+        r"no training images of class 'ant' and 1 more in .*: the 4 it had are left out, the first",
         message,
     )
     assert "is equal to" in message

@@ -134,7 +134,7 @@ def _check_classes(
                 why = f"the {len(lost)} it had are left out, the first {lost[0]} "
                 why += f"{left_out[lost[0]]}; "
             raise UserError(
-                f"class {lacking[0]!r}{and_more(lacking)} of {where} has no {subset} images: {why}"
+                f"no {subset} images of class {lacking[0]!r}{and_more(lacking)} in {where}: {why}"
                 "add some, or leave it out"
             )
 

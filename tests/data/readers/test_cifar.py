@@ -76,7 +76,7 @@ def test_cifar_that_cannot_be_downloaded_is_one_clear_line(tmp_path, monkeypatch
     message = refusal(tmp_path / "torchvision", kind=kind)
     assert (
         message.startswith(f"{kind} is not in dataset.source=")
-        and "cannot be downloaded" in message
+        and "fetch http://127.0.0.1:1/cifar.tar.gz elsewhere, and put it there" in message
     )
 
 

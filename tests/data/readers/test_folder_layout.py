@@ -225,7 +225,7 @@ def test_what_a_test_folder_may_not_be(tmp_path):
     )
     made(root, *classes("test/"))
     with pytest.raises(
-        UserError, match=r"class 'cat' of .* has no test images: add some, or leave it out"
+        UserError, match=r"no test images of class 'cat' in .*: add some, or leave it out"
     ):
         pack(config_of(root, folder=str(tmp_path / "packed")))
     made(root, *classes("test/", names=("dog",)))
@@ -300,7 +300,7 @@ def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path)
     with pytest.raises(
         UserError,
         match=(
-            r"'cat' .* no training images: the 3 it had are left out, "
+            r"no training images of class 'cat' .*: the 3 it had are left out, "
             r"the first .*cat/..heif is not supported .HEIF"
         ),
     ):

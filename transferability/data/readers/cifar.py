@@ -38,7 +38,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
         except Exception as error:
             raise UserError(
                 f"{config.kind} is not in dataset.source={config.source} and cannot be downloaded "
-                f"({type(error).__name__}): put torchvision's files there"
+                f"({type(error).__name__}): fetch {dataset.url} elsewhere, and put it there"
             ) from error
         images, labels = data.data, data.targets
         subsets[subset] = [

@@ -20,7 +20,7 @@ def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
-            f"class {single[0]!r}{and_more(single)} of {config.source} has one image: with "
+            f"only one image of class {single[0]!r}{and_more(single)} in {config.source}: with "
             "it held out to validate there are no training images; add some, or leave it out"
         )
     wanted = [max(1, round(config.val_fraction * len(found))) for _, found in by_class]
