@@ -7,7 +7,7 @@ LAUNCHER ?= joblib
 RUN = $(VENV)/bin/python -m
 READY = $(VENV)/.ready
 PIP = $(VENV)/bin/pip --quiet --disable-pip-version-check install --constraint constraints.txt
-# make demo, plan, status, report ... are about this study
+# make demo, plan, report ... are about this study; make status shows all that its store holds
 STUDY = $(or $(OVERRIDES),experiment=demo)
 
 .PHONY: help setup demo tour advice test test-slow test-all lint plan status sweep collect figures report watch question calibration
