@@ -78,11 +78,12 @@ class Answer:
     @property
     def sentences(self) -> list[str]:
         """What to do, what it is worth, what would serve as well, and what more time may change."""
-        best, (low, high) = self.best, self.interval
+        best, (low, high), count = self.best, self.interval, len(self.strategies)
+        chosen = f" and the choice among {count} strategies" if count > 1 else ""
         said = [
             f"{best.words[0].upper()}{best.words[1:]} ({name(best)}). It has {best.test:.3f} "
-            f"[{low:.3f}, {high:.3f}] of the {self.subset} images right (95%, over images and the "
-            f"choice among {_counted(len(self.strategies))}; {_seeds(best.seeds)}).",
+            f"[{low:.3f}, {high:.3f}] of the {self.subset} images right (95%, over images{chosen}; "
+            f"{_seeds(best.seeds)}).",
             self.majority.sentence,
         ]
         if self.few:
@@ -143,10 +144,6 @@ def _apart(row: pd.Series, what: str) -> str:
         return f"{row.behind:.3f} [{low:.3f}, {high:.3f}] above the best {what}"
     low, high = -row.behind_high, -row.behind_low
     return f"{-row.behind:.3f} [{low:.3f}, {high:.3f}] below the best {what}"
-
-
-def _counted(strategies: int) -> str:
-    return "one strategy" if strategies == 1 else f"{strategies} strategies"
 
 
 def _seeds(count: int) -> str:

@@ -11,6 +11,7 @@ from analysis.measurements.depths import agreement
 from analysis.plotting.style import DARK, layer_colors
 from analysis.use import pasted
 from experiments.race import RULE
+from transferability.console import pluralize
 from transferability.files import write_atomic
 from transferability.study.config import Config
 
@@ -35,6 +36,7 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
     text = template("advised.html.j2", name=name).render(
         title=title,
         written=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        networks=pluralize(found.strategies.seeds.sum(), "network"),
         answer=found,
         bars=bars,
         rule=RULE,

@@ -37,7 +37,7 @@ from analysis.questions import variants
 from analysis.statistics.intervals import t_interval, within
 from analysis.statistics.linear_model import BLOCK
 from analysis.statistics.paired import two_way_interval
-from analysis.tables import VARIANT, StudyResults, mixed
+from analysis.tables import VARIANT, StudyResults, mixed, split_and_target
 from transferability.errors import UserError
 
 TASK = [name for name in BLOCK if name not in VARIANT]
@@ -60,8 +60,8 @@ def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) 
             raise UserError(f"{name}: {why}")
     same = _checksum(first) is not None and _checksum(first) == _checksum(second)
     one, other = _networks(first, names[0], same), _networks(second, names[1], same)
-    if same and (first.without_tasks or second.without_tasks):  # classes by their place alone
-        one, other = (rows.assign(task=_place(rows)) for rows in (one, other))
+    if same and (first.without_tasks or second.without_tasks):
+        one, other = (rows.assign(task=split_and_target(rows)) for rows in (one, other))
     table = _differences(one, other)
     if table.empty:
         raise UserError(f"{names[0]} and {names[1]} have no finished treatment of the same n")
@@ -83,10 +83,6 @@ def _networks(tables: StudyResults, name: str, same_images: bool) -> pd.DataFram
     """Those of a study under its name; tasks of other images are other tasks."""
     networks = with_share(tables.networks).assign(network=name, recipe="")
     return networks if same_images else networks.assign(task=f"{name} " + networks.task)
-
-
-def _place(networks: pd.DataFrame) -> pd.Series:
-    return networks.split.astype(str) + " " + networks.target
 
 
 def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -58,6 +58,11 @@ OTHERS = ("curves", "filters", "similarity", "activity", "predictors")
 PREDICTIONS = "predictions.safetensors"
 
 
+def split_and_target(networks: pd.DataFrame) -> pd.Series:
+    """What a task is called where its classes are not known."""
+    return networks.split.astype(str) + " " + networks.target
+
+
 @dataclass
 class StudyResults:
     """What is known of one study.
@@ -94,9 +99,7 @@ class StudyResults:
         """
         known = self.results.reindex(columns=["task"]).task.astype(object)
         self.without_tasks = bool(known.isna().any())
-        self.results = self.results.assign(
-            task=known.fillna(self.results.split.astype(str) + " " + self.results.target)
-        )
+        self.results = self.results.assign(task=known.fillna(split_and_target(self.results)))
 
     def write(self, folder: Path) -> None:
         """Write the folder.

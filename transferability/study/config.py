@@ -115,7 +115,7 @@ class Config:
         for where, part in parts.items():
             check_bounds(part, f"{where}.")
             for n in part.layers or []:
-                wanted = f"n from 1 to {inner[-1]} for {self.network.name}"
+                wanted = f"from 1 to {inner[-1]}, the values of n of {self.network.name}"
                 require(n in inner, f"{where}.layers", n, wanted)
 
 
