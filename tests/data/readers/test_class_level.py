@@ -147,7 +147,7 @@ LETTERS = ["a/airfield", "a/alley", "b/bakery", "b/balcony/outside", "b/balcony/
         ),
         (
             classes("mine/") + classes("mine_val/") + classes("mine_test/"),
-            "mine/ lies beside mine_test/, mine_val/ and is none",
+            "mine/, mine_test/, mine_val/ would be the classes, but look like subsets",
             [["ant", "bee"]],
         ),
         (flat("photos/") + flat("photos_test/"), "photos/, photos_test/ would be the classes", []),
@@ -164,7 +164,7 @@ LETTERS = ["a/airfield", "a/alley", "b/bakery", "b/balcony/outside", "b/balcony/
         (classes() + flat("ant/masks/"), "ant/masks/ is named as", [["ant", "bee"]]),
         (  # parts whose classes lie a folder deeper
             classes("S/Final_Training/Images/") + flat("S/Final_Test/Images/"),
-            "S/Final_Training/Images/ is named as what holds images",
+            "S/Final_Test/, S/Final_Training/ would be the classes, but look like subsets",
             [["ant", "bee"]],
         ),
         (flat("images/"), "images/ is named as what holds images", []),

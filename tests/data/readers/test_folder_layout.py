@@ -36,7 +36,19 @@ from transferability.errors import UserError
         ("training", "validation"),
         ("Train", "Valid"),
         ("TRAIN", "VAL"),
-        ("seg_train/seg_train", "seg_val/seg_val"),
+        ("seg_train/seg_train", "dev"),
+        ("training_set/training_set", "val"),
+        ("home/me/train", "home/me/val"),
+    ],
+)
+def test_parts_are_known_by_their_names(tmp_path, train, val):
+    root = made(tmp_path, *classes(f"{train}/", 4), *classes(f"{val}/", 2))
+    assert counts(root) == [both(4), both(2), {}]
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
         ("train_images", "val_images"),
         ("TrainImages", "ValImages"),
         ("train2017", "val2017"),
@@ -44,12 +56,31 @@ from transferability.errors import UserError
         ("trainset", "valset"),
         ("traindata", "valdata"),
         ("DATATrain", "DATAVal"),
-        ("home/me/train", "home/me/val"),
+        ("train", "val_images"),
+        ("Training images", "Validation"),
+        ("1_train", "2_val"),
+        ("mine", "mine_val"),
+        ("xtrain", "xval"),
     ],
 )
-def test_parts_are_known_by_their_names(tmp_path, train, val):
-    root = made(tmp_path, *classes(f"{train}/", 4), *classes(f"{val}/", 2))
-    assert counts(root) == [both(4), both(2), {}]
+@pytest.mark.parametrize("deep", [True, False])
+def test_parts_of_other_names_are_offered_and_never_guessed(tmp_path, train, val, deep):
+    """Nor are they classes."""
+    if deep:
+        root = made(tmp_path, *classes(f"{train}/", 4), *classes(f"{val}/", 2))
+        (first, *_) = offers(refusal(root))
+        assert counts(root, **first) == [both(4), both(2), {}]
+    else:
+        message = refusal(made(tmp_path, *flat(f"{train}/", 4), *flat(f"{val}/", 2)))
+        assert f"{train}/" in message or f"{val}/" in message
+
+
+@pytest.mark.parametrize("odd", ["test_images", "Test Set", "testdata", "val2", "train_imgs"])
+def test_one_folder_beside_classes_that_looks_like_a_part_is_refused(tmp_path, odd):
+    message = refusal(made(tmp_path, *classes(), *flat(f"{odd}/")))
+    assert f"{odd}/ would be a class, but looks like a subset of a dataset" in message
+    (offer,) = offers(message)
+    assert counts(tmp_path, **offer)[0].keys() == {"ant", "bee"}
 
 
 @pytest.mark.parametrize("test", ["test", "Test", "testing", "TEST"])
@@ -81,7 +112,7 @@ def test_without_a_validation_folder_it_is_held_out_of_training_not_of_test(
 
 @pytest.mark.parametrize(
     "below",
-    ["test/", "test/test/", "test/unknown/", "pred/", "x_pred/", "predictions/predictions/"],
+    ["test/", "test/test/", "test/unknown/", "pred/", "seg_pred/", "predictions/predictions/"],
 )
 def test_images_without_classes_beside_validation_are_left_out_with_a_line(tmp_path, caplog, below):
     root = made(tmp_path, *classes("train/", 4), *classes("val/", 2), *flat(below))
@@ -155,7 +186,7 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
             "train/images/ is named as what holds images",
         ),
         (flat("train/") + flat("test1/"), "train/ is named as a subset of a dataset"),
-        (flat("train2017/") + flat("val2017/"), "train2017/0.png lies outside a class folder"),
+        (flat("train2017/") + flat("val2017/"), "train2017/, val2017/ would be the classes"),
         (classes() + flat("test/"), "test/ is named as a subset of a dataset"),
         (classes() + classes("Val/"), "Val/ is named as a subset of a dataset"),
         (flat("train80/") + flat("test20/"), "test20/, train80/ would be the classes"),
@@ -177,7 +208,7 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         ),
         (
             flat("trainA/") + flat("trainB/") + flat("testA/") + flat("testB/"),
-            "testA/ and testB/ are both named as test",
+            "testA/, testB/, trainA/ would be the classes",
         ),
     ],
 )

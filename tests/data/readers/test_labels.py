@@ -185,7 +185,7 @@ def test_a_pattern_says_the_class(tmp_path, caplog):
     both = {"cat": 3, "dog": 3}
     assert counts(root, pattern="cat|dog") == [both, both, {}]
     assert lines(caplog)[-1].endswith(
-        ": 3 images of test have no class and are left out, the first test1/0.png"
+        ": 3 images have no class and are left out, the first test1/0.png"
     )
     assert "no training image has a class" in refusal(root, pattern="cow")
 
@@ -231,3 +231,18 @@ def test_a_table_that_was_written_on_windows_names_the_same_images(tmp_path, abo
         for item in found.items:
             number = int(item.name.removesuffix(".png")[-4:])
             assert found.classes[item.label].name == KINDS[number % 3]
+
+
+def test_labelled_images_in_folders_that_look_like_subsets_are_never_mixed(tmp_path):
+    paths = [f"{'train' if i < 8 else 'test'}_images/{name}" for i, name in enumerate(FILES)]
+    root = made(tmp_path / "both", *paths, **{"meta.csv": ham()})
+    message = refusal(root, labels="meta.csv")
+    assert "test_images/, train_images/ look like subsets of a dataset" in message
+    (offer,) = offers(message)
+    assert offer == {"parts": {"train": "train_images", "test": "test_images"}}
+    train, val, test = counts(root, labels="meta.csv", **offer)
+    assert [sum(part.values()) for part in (train, val, test)] == [5, 3, 4]
+    only = ham().splitlines(keepends=True)[:9]  # as competitions have it: no labels of test images
+    root = made(tmp_path / "one", *paths, **{"meta.csv": b"".join(only)})
+    train, val, test = counts(root, labels="meta.csv")
+    assert [sum(part.values()) for part in (train, val, test)] == [5, 3, 0]

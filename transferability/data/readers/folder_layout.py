@@ -1,10 +1,10 @@
 """Folders as people have them: which of them are training, validation and test images,
 and which are classes.
 
-``CLASS/IMAGE``, or folders of such folders that are named as the subsets of a dataset are:
-``train``, ``Training``, ``seg_train``; ``val``, ``valid``, ``validation``, ``dev``;
-``test``, ``testing``. What does not fit is an error: a wrong guess would be a wrong dataset that
-nobody notices.
+``CLASS/IMAGE``, or folders of such folders that have the names that Hugging Face's imagefolder
+knows: ``train``, ``training``; ``val``, ``valid``, ``validation``, ``dev``; ``test``, ``testing``
+(and a few of public datasets, ``subsets.py``). What does not fit, or looks like a subset and has
+another name, is an error: a wrong guess would be a wrong dataset that nobody notices.
 """
 
 import logging
@@ -19,19 +19,22 @@ from transferability.data.readers.file_tree import (
     count_by_ending,
     require_images,
 )
-from transferability.data.readers.offers import StatedLayout, tried_settings
+from transferability.data.readers.offers import (
+    StatedLayout,
+    tried_settings,
+)
 from transferability.data.readers.subsets import (
     ACCOMPANYING,
     NO_CLASSES,
-    WORD,
     AmbiguousError,
     Folders,
-    beside_its_subset,
     class_root,
     found_subsets,
+    look_like_subsets,
     numbered,
     split_files,
     stated_subsets,
+    word_of,
 )
 from transferability.data.readers.tables import contradicting_table, label_table
 from transferability.errors import UserError, and_more, shown
@@ -196,8 +199,13 @@ def _check_that_they_are_classes(
         if name.casefold() in NO_CLASSES:
             what = "is named as what holds images, or belongs to them, not as a class"
             raise AmbiguousError(f"{at}{name}/ {what}", known, name)
-    if found:
-        _check_that_they_are_no_subsets(at, below, known)
+    if found and look_like_subsets(below):
+        names = [name for name in sorted(below) if word_of(name)]
+        what = f"{at}{names[0]}/ would be a class, but looks like a subset of a dataset"
+        if len(names) > 1 or len(below) < 3:
+            would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
+            what = f"{would} would be the classes, but look like subsets of a dataset"
+        raise AmbiguousError(what, known, names[0] if len(names) == 1 else None)
     if numbered(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
         raise AmbiguousError(
@@ -223,20 +231,6 @@ def _check_that_they_are_classes(
             f": class {both[0]}{and_more(both)} holds images and folders of images "
             f"({one}), which are read as images of it, too: "
             f"{StatedLayout(leave_out=(one,))} leaves them out"
-        )
-
-
-def _check_that_they_are_no_subsets(
-    at: str, below: dict[str, set[str]], known: dict[str, str]
-) -> None:
-    inner = set.intersection(*below.values())
-    words = [WORD.search(name.casefold()) for name in below]
-    kinds = {word.lastgroup for word in words if word}
-    same = len(below) > 1 and len(inner) > 1
-    if ("train" in kinds and len(kinds) > 1 and (same or all(words))) or beside_its_subset(below):
-        would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
-        raise AmbiguousError(
-            f"{would} would be the classes, but look like subsets of a dataset", known
         )
 
 

@@ -5,7 +5,7 @@ that is found in the paths of files (``dataset.pattern``).
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from transferability.data.readers.subsets import (
     AmbiguousError,
     Folders,
     class_root,
+    look_like_subsets,
     stated_subsets,
     subset_named,
+    subset_of_folder,
 )
 from transferability.data.readers.tables import ENDINGS, rows_of, tables_naming_images
 from transferability.errors import UserError, and_more, reason
@@ -100,17 +102,17 @@ def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout
     UserError: subsets without classes, or classes without training images.
     """
     source, notes = str(folders.tree.source), said.notes
-    subset_of = said.subsets or _subsets_of_folders(folders, stated)
+    subset_of = said.subsets or _subsets_of_folders(folders, stated, said.classes)
     found: dict[str, dict[str, list[str]]] = {}
-    without: dict[str, list[str]] = {}
+    without: dict[str | None, list[str]] = {}
     for name in folders.images:
         subset = subset_of.get(name, "train")
         if name not in said.classes:
-            without.setdefault(subset, []).append(name)
+            without.setdefault(subset_of.get(name), []).append(name)
         elif subset in SUBSETS:
             found.setdefault(subset, {}).setdefault(said.classes[name], []).append(name)
-    for subset, names in without.items():
-        what = f" of {WORDS[subset]}" if subset in found or subset != "train" else ""
+    for said_subset, names in without.items():
+        what = f" of {WORDS[said_subset]}" if said_subset else ""
         notes.append(
             f": {len(names)} images{what} have no class and are left out, the first {names[0]}"
         )
@@ -124,17 +126,31 @@ def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout
     return Layout(train, found.get("val"), found.get("test"), notes, said.groups)
 
 
-def _subsets_of_folders(folders: Folders, stated: StatedLayout) -> dict[str, str]:
+def _subsets_of_folders(
+    folders: Folders, stated: StatedLayout, labelled: Collection[str]
+) -> dict[str, str]:
     """The subset of each image, where the folder that it lies in says it: as stated, or by its
     name; none where no folder is named as training images are.
+
+    Raises:
+        AmbiguousError: several folders hold ``labelled`` images, and look like subsets.
+        UserError: two folders are named as one subset.
     """
     if stated.subsets is not None:
         paths = {path: subset for subset, path in stated_subsets(folders, stated.subsets).items()}
         others = {name: "pred" for name in folders.images} if paths else {}
     else:
         at, others = class_root(folders), {}
-        named = {name: subset_named(name) for name in folders.folders(at)}
-        counts = Counter(subset for subset in named.values() if subset)
+        below = sorted(
+            {n.removeprefix(at).split("/")[0] for n in labelled if "/" in n.removeprefix(at)}
+        )
+        named = {name: subset for name in folders.folders(at) if (subset := subset_of_folder(name))}
+        if len(below) > 1 and look_like_subsets(below):
+            raise AmbiguousError(
+                f"{', '.join(f'{at}{name}/' for name in below[:3])} look like subsets of a dataset",
+                {subset: f"{at}{name}" for name, subset in named.items()},
+            )
+        counts = Counter(named.values())
         if "train" not in counts:
             return {}
         if twice := [subset for subset, count in counts.items() if count > 1 and subset != "pred"]:

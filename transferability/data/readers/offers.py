@@ -10,10 +10,11 @@ from transferability.data.readers.subsets import (
     SUBSETS,
     AmbiguousError,
     Folders,
-    beside_its_subset,
     class_root,
+    look_like_subsets,
     numbered,
     subset_named,
+    word_of,
 )
 from transferability.errors import UserError
 
@@ -56,6 +57,8 @@ def tried_settings(
     for candidate in _candidates(folders, stated, error):
         if len(seen) == _OFFERED:
             return
+        if seen and candidate.subsets == {}:
+            continue  # all folders as classes: where nothing else is possible
         try:
             found = read(Folders(folders.tree, candidate.leave_out), candidate)
         except UserError:
@@ -75,14 +78,15 @@ def _candidates(
     levels = [None, *range(1, _DEEPEST + 1)]
     if stated.class_level:
         levels = [stated.class_level]
-    if error.odd:
+    subsets = _subsets_by_words(folders) | error.subsets
+    subsets = subsets if "train" in subsets else {}
+    if error.odd and not any(path.endswith(error.odd) for path in subsets.values()):
         for level in levels[:2]:
             yield replace(
                 stated,
                 leave_out=(*stated.leave_out, error.odd),
                 class_level=level or stated.class_level,
             )
-    subsets = error.subsets if "train" in error.subsets else _subsets_by_words(folders)
     if stated.subsets is None and subsets:
         # not levels without subsets: they would mix them
         inner = {subset: _only_inside(folders, f"{path}/") for subset, path in subsets.items()}
@@ -99,14 +103,17 @@ def _candidates(
 
 
 def _subsets_by_words(folders: Folders) -> dict[str, str]:
-    """Part -> its folder where each has one, and the others none or a word for training."""
+    """Subset -> its folder, by the words in names side by side, where each has one and one is for
+    training: named so, or the only one without a word.
+    """
     at = class_root(folders)
-    kinds = {name: subset_named(name) for name in folders.folders(at)}
-    plain = [name for name, kind in kinds.items() if kind in (None, "train")]
-    named = [kind for kind in kinds.values() if kind in ("val", "test")]
-    if len(plain) != 1 or len(named) != len(kinds) - 1 or len(set(named)) < len(named):
-        return {}
-    return {kind if kind in ("val", "test") else "train": at + name for name, kind in kinds.items()}
+    words = {name: word_of(name) for name in folders.folders(at)}
+    named = [(word.subset, at + name) for name, word in words.items() if word]
+    plain = [at + name for name, word in words.items() if not word]
+    if len(plain) == 1 and "train" not in dict(named):
+        named.append(("train", plain[0]))
+    found = {subset: path for subset, path in named if subset in SUBSETS}
+    return found if len(dict(named)) == len(named) > 1 and "train" in found else {}
 
 
 def _only_inside(folders: Folders, at: str) -> str:
@@ -125,7 +132,7 @@ def _may_be_classes(names: list[str], stated: StatedLayout) -> bool:
         and not any(name.casefold() in NO_CLASSES for name in names)
         and words < 2
         and not (words and stated.class_level)
-        and not beside_its_subset(names)
+        and not look_like_subsets(names)
     )
 
 

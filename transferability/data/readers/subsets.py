@@ -5,16 +5,29 @@ by their names or as the user says.
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 
-# The word for a subset in a name, as the group that matches.
-_KINDS = r"(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?)"
-_PREDICTED = r"(?P<pred>pred(?:ict(?:ions?)?)?)"
-WORD = re.compile(rf"(?<![a-z])(?:{_KINDS}|{_PREDICTED})(?:set)?(?![a-z])")
-_GLUED = re.compile(rf"(?:{_KINDS})(?:set)?")  # the traindata that lies beside testdata
+# Folders of these names are subsets, whatever their case: the names that Hugging Face's imagefolder
+# knows, and those of public datasets (Intel's image scenes, Kaggle's cats and dogs).
+_KEYWORDS = {
+    **dict.fromkeys(("train", "training", "seg_train", "training_set"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "seg_test", "test_set"), "test"),
+    **dict.fromkeys(("pred", "prediction", "predictions", "seg_pred"), "pred"),
+}
+# Words that make a name look like a subset's: by themselves, or grown together with the rest.
+_KINDS = (
+    r"(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?)"
+    r"|(?P<pred>pred(?:ict(?:ions?)?)?))(?:[-_ .]?set)?"
+)
+_WORD = re.compile(rf"(?<![a-z]){_KINDS}(?![a-z])")
+_GLUED = re.compile(rf"^{_KINDS}|{_KINDS.replace('?P<', '?P<end_')}$")
+# What else is in the name of a subset that has nothing of its own: train_images, test-data, val2.
+_HOLDERS = {"", "data", "dataset", "folder", "image", "images", "imgs", "jpg", "photos", "pictures"}
 # Folders that hold images, and what belongs to them, in lower case; no class is called so.
 ACCOMPANYING = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
 NO_CLASSES = {"images", "imgs", "jpegimages", *ACCOMPANYING}
@@ -103,26 +116,51 @@ class Folders:
         return out
 
 
-def _named_as_subsets(names: Iterable[str]) -> dict[str, str]:
-    """Of folders side by side those that are named as subsets -> train | val | test | pred.
+def subset_of_folder(name: str) -> str | None:
+    """train, val, test or pred of a folder that is a subset by its name; None of any other."""
+    return _KEYWORDS.get(name.casefold())
 
-    They are the word itself, or the word with what it has before and after it in common with
-    another subset's; beside such folders also a "pred" with anything before or after it.
+
+def _keywords(names: Iterable[str]) -> dict[str, str]:
+    return {name: subset for name in names if (subset := subset_of_folder(name))}
+
+
+def look_like_subsets(names: Collection[str]) -> bool:
+    """Whether folders side by side look like subsets of a dataset and have no keyword's name, as
+    nobody names classes: train_images; traindata and testdata; rps and rps-test-set; steam train
+    and test tube alone.
     """
-    found: dict[str, tuple[str | None, tuple[str, str]]] = {}
-    for name in names:
-        text = _spelled(name)
-        words = list(WORD.finditer(text)) or list(_GLUED.finditer(text))
-        if len(words) == 1:
-            around = text[: words[0].start()], text[words[0].end() :]
-            found[name] = words[0].lastgroup, around
-    alike = Counter(around for _, around in set(found.values()))
-    sure = {
-        name: str(subset)
-        for name, (subset, around) in found.items()
-        if around == ("", "") or alike[around] > 1
-    }
-    return sure | {name: "pred" for name, (subset, _) in found.items() if sure and subset == "pred"}
+    found = {name: word for name in names if not subset_of_folder(name) and (word := word_of(name))}
+    others = {_letters(name) for name in names if name not in found}
+    words = found.values()
+    whole = [word for word in words if word.whole]
+    return (
+        any(word.rest in _HOLDERS for word in words)
+        or any(word.rest in others for word in whole)
+        or any(len({w.subset for w in words if w.rest == word.rest}) > 1 for word in words)
+        or (len(whole) == len(names) and len({word.subset for word in whole}) > 1)
+    )
+
+
+class _Word(NamedTuple):
+    """The word for a subset in a name: train, val, test or pred; what else the name has, letters
+    alone; and whether the word stands by itself.
+    """
+
+    subset: str
+    rest: str
+    whole: bool
+
+
+def word_of(name: str) -> _Word | None:
+    """The only word for a subset in a name; None where there is none, or there are several."""
+    text = _spelled(name)
+    whole = list(_WORD.finditer(text))
+    words = whole or list(_GLUED.finditer(text))
+    if len(words) != 1 or words[0].lastgroup is None:
+        return None
+    rest = text[: words[0].start()] + text[words[0].end() :]
+    return _Word(words[0].lastgroup.removeprefix("end_"), _letters(rest), bool(whole))
 
 
 def found_subsets(folders: Folders) -> dict[str, str]:
@@ -131,9 +169,7 @@ def found_subsets(folders: Folders) -> dict[str, str]:
     Raises:
         UserError: folders are named as subsets, but it is unclear which is which.
     """
-    named = {
-        at: subsets for at in folders.below if (subsets := _named_as_subsets(folders.folders(at)))
-    }
+    named = {at: subsets for at in folders.below if (subsets := _keywords(folders.folders(at)))}
 
     def has_subsets(at: str) -> bool:
         """Whether it is more than one nested folder of a class that happens to be called so."""
@@ -239,19 +275,16 @@ def split_files(tree: FileTree) -> list[str]:
 
 def subset_named(name: str) -> str | None:
     """train, val, test or pred where a name has one such word, whatever else it has."""
-    words = list(WORD.finditer(_spelled(name)))
-    return words[0].lastgroup if len(words) == 1 else None
+    word = word_of(name)
+    return word.subset if word and word.whole else None
 
 
 def _spelled(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()
 
 
-def beside_its_subset(names: Iterable[str]) -> bool:
-    """Whether a name is another's and the word for a subset: rps and rps-test-set."""
-    words = {name: WORD.search(name.casefold()) for name in names}
-    rests = {re.sub(r"[-_ .]+$", "", name[: word.start()]) for name, word in words.items() if word}
-    return not rests.isdisjoint(words)
+def _letters(text: str) -> str:
+    return re.sub(r"[\W\d_]+", "", text.casefold())
 
 
 def numbered(names: Iterable[str]) -> bool:
