@@ -86,6 +86,11 @@ class Answer:
             f"{_seeds(best.seeds)}).",
             self.majority.sentence,
         ]
+        if size := self.spec.images_per_class:
+            said.append(
+                f"Every network was trained on the first {size} training images of each class, "
+                "which is what the time allowed: more minutes use more."
+            )
         if self.few:
             said.append(self.few)
         for what, other in (("linear probe", self.probe), ("training from scratch", self.scratch)):

@@ -44,6 +44,7 @@ from analysis.measurements.depths import depths
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said
 from experiments.cost import Cost
+from experiments.first_stage import sized
 from experiments.race import (
     FINALISTS,
     SCRATCH,
@@ -119,8 +120,9 @@ class Advising:
         """Stage 1, then the race, until the time is up."""
         with self.clock.lines(lambda: said(self.stage, self.clock, self.leader)):
             self.stage = "stage 1, a linear classifier on every layer"
+            self.task = sized(self.task, self.store, self.execution, self.clock.left)
             probes = self.task.probes()
-            self.train(probes[:1])  # whatever it takes: no time is worth more than an answer
+            self.train(probes[:1])  # also beyond the time: without it there is no answer
             self.page()
             with self.clock.limit():
                 if self.train(probes):

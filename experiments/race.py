@@ -86,6 +86,7 @@ class Task:
 
     Attributes:
         seed: which SEEDS: those from ``SEEDS * seed`` on.
+        images_per_class: training images; None: all.
     """
 
     dataset: PackedDataset
@@ -93,6 +94,7 @@ class Task:
     recipe: RecipeConfig
     pretrained: PretrainedBase
     seed: int = 0
+    images_per_class: int | None = None
 
     @property
     def seeds(self) -> range:
@@ -134,6 +136,7 @@ class Task:
             recipe,
             seed,
             pretrained=self.pretrained,
+            images_per_class=self.images_per_class,
         )
 
     def every(self, arms: Sequence[Arm]) -> list[RunSpec]:
@@ -155,7 +158,8 @@ class Task:
     @property
     def longest(self) -> int:
         """Steps after which every image was seen EPOCHS times."""
-        return max(STEPS, EPOCHS * self.dataset.n_train // self.recipe.batch_size)
+        rows = self.dataset.train_rows([*range(len(self.dataset.classes))], self.images_per_class)
+        return max(STEPS, EPOCHS * len(rows) // self.recipe.batch_size)
 
 
 def survivors(arms: Sequence[Arm], accuracy: Callable[[Arm], float]) -> list[Arm]:

@@ -18,7 +18,7 @@ import torch
 
 from analysis import advised as advised_answer
 from analysis.statistics.paired import covering_choice
-from experiments import advise, export, run
+from experiments import advise, export, first_stage, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
@@ -29,8 +29,11 @@ from tests.miniature import CPU, captured
 from transferability import load_run
 from transferability.errors import UserError
 from transferability.networks.modules import extra_tokens, pooled
+from transferability.runs.probes import FEATURES
+from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.study.jobs import with_bases
+from transferability.training.features import images_read
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +189,10 @@ def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, 
 
 @pytest.mark.slow
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
-    """Of the highest layer, whatever it takes: no time is worth more than an answer."""
-    status, out, err = advised(*words(given, tmp_path, "minutes=0.01"))
+    """Of the highest layer and few images, also beyond the time."""
+    status, out, err = advised(*words(given, tmp_path, "minutes=0.001"))
     assert status == 0 and "of the test images right" in out, err
+    assert "trained on the first 5 training images of each class, which is what the time" in out
     specs = Store(tmp_path / "runs").specs()
     assert all(spec.recipe.optimizer == "lbfgs" for spec in specs)
     assert "A7.B" in {str(spec.cell) for spec in specs if Store(tmp_path / "runs").is_done(spec)}
@@ -317,6 +321,39 @@ def test_tokens_that_are_not_of_the_image(shape, extra):
 def test_the_first_linear_classifiers_are_spread_over_the_depths(given, tmp_path):
     advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
     assert [spec.cell.n for spec in advice.task.probes()] == [7, 3, 5, 1, 6, 4, 2]
+
+
+def test_networks_see_the_images_that_the_time_allows_and_never_fewer_than_before(given, tmp_path):
+    advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
+    whole, sizes = advice.task, []
+
+    def size(left):
+        return first_stage.sized(whole, advice.store, CPU, left).images_per_class
+
+    assert (size(1e9), size(0.0)) == (None, 5)
+    seconds = first_stage._seconds(whole, CPU)
+    for k in (5, 10, None):
+        task = replace(whole, images_per_class=k)
+        specs = task.probes()[:1]
+        sizes.append(images_read(specs, advice.dataset))
+        assert seconds(task) > 0
+    rows = [len(advice.dataset.labels), advice.dataset.n_train]
+    held = rows[0] - rows[1]
+    assert sizes == [held + 2 * 2 * 5, held + 2 * 2 * 10, held + 2 * rows[1]], "twice: mirrored"
+    few = replace(whole, images_per_class=10)
+    advice.train(few.probes()[:1])
+    (folder,) = (advice.store.root / FEATURES).iterdir()
+    shapes = {len(np.load(path)) for path in folder.glob("layer-007*.npy")}
+    assert shapes == {held + 20, 20}, "features of no other image"
+    assert size(0.0) == 10 and size(1e9) is None
+    first = advice.store.weights(few.probes()[0])
+    advice.train(whole.probes()[:1])
+    assert size(0.0) is None
+    again = Store(tmp_path / "again")
+    shutil.copytree(advice.store.root / FEATURES, again.root / FEATURES)
+    train_missing(few.probes()[:1], again, advice.dataset, CPU)
+    kept = again.weights(few.probes()[0])
+    assert all(torch.allclose(kept[k], first[k], atol=1e-3) for k in first), "of all features, too"
 
 
 def test_the_rule_of_the_race():

@@ -71,7 +71,7 @@ def test_features_are_what_the_layers_put_out_in_the_middle_and_mirrored(specs, 
     spec = specs[0]
     run = load_run(store.folder(spec))
     features = features_of(
-        spec, store.weights(spec.base), dataset, store.root / FEATURES, CPU.device
+        [spec], store.weights(spec.base), dataset, store.root / FEATURES, CPU.device
     )
     rows = np.array([3, 70, 11])  # of two batches, in any order
     images = torch.from_numpy(dataset.read_rows(rows))
@@ -88,7 +88,7 @@ def test_they_are_computed_once_for_all(specs, store, dataset, monkeypatch, trai
     monkeypatch.setattr("transferability.training.features._compute", None)
     source = store.weights(specs[0].base)
     assert (
-        features_of(specs[1], source, dataset, store.root / FEATURES, CPU.device).folder == folder
+        features_of(specs[1:], source, dataset, store.root / FEATURES, CPU.device).folder == folder
     )
 
 

@@ -106,7 +106,7 @@ def features_of_wave(
     with progress_bar(desc="features", unit="img", dynamic_ncols=True) as bar:
         told = _Told(bar, stop or threading.Event())
         features = features_of(
-            specs[0],
+            specs,
             _weights(specs[0], store),
             dataset,
             store.root / FEATURES,

@@ -1,18 +1,20 @@
 """Features of every layer of a base network, for every image, computed once: linear classifiers on
 frozen layers need no more.
 
-One forward pass over all images, center crop, and one over their mirror images where these are
-wanted. Of every layer below the classifier what the head of a truncated network sees is kept
-(``modules.pooled``). One file per layer, float16, memory-mapped, in a folder named by a hash of the
-base's weights, the images and their preprocessing.
+One forward pass over all images, center crop, and one over the mirror images of those that are
+trained on, where these are wanted; over fewer where no classifier reads more. Of every
+layer below the classifier what the head of a truncated network sees is kept (``modules.pooled``).
+One file per layer, float16, memory-mapped, in a folder named by a hash of the base's weights, the
+images and their preprocessing.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,24 +40,47 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
+class View:
+    """Images of a dataset as they are, or their mirror images.
+
+    Attributes:
+        rows: of the dataset, ascending.
+        whole: whether these are all rows.
+    """
+
+    mirrored: bool
+    rows: np.ndarray
+    whole: bool
+
+    def name(self, n: int) -> str:
+        """The file with what layer ``n`` (from 1) says of it."""
+        rows = "" if self.whole else f"-{hashlib.sha256(self.rows.tobytes()).hexdigest()[:8]}"
+        return f"layer-{n:03d}{'-mirrored' if self.mirrored else ''}{rows}.npy"
+
+
+@dataclass(frozen=True)
 class Features:
-    """Those of one base on one dataset, in ``folder``."""
+    """Those of one base on one dataset, in ``folder``; ``views``: the images as they are and, where
+    it is wanted, their mirror images.
+    """
 
     folder: Path
+    views: tuple[View, ...]
 
     def layer(self, n: int, rows: np.ndarray, mirrored: bool = False) -> Tensor:
         """What layer ``n`` (from 1) says of these rows of the dataset, (rows, channels) float32."""
-        return torch.from_numpy(self._of(n, mirrored)[rows]).float()
+        view = self.views[mirrored]
+        return torch.from_numpy(self._of(n, view)[np.searchsorted(view.rows, rows)]).float()
 
     def channels(self, n: int) -> int:
-        return self._of(n, False).shape[1]
+        return self._of(n, self.views[0]).shape[1]
 
-    def _of(self, n: int, mirrored: bool) -> np.memmap:
-        return np.load(self.folder / _name(n, mirrored), mmap_mode="r")
+    def _of(self, n: int, view: View) -> np.memmap:
+        return np.load(self.folder / view.name(n), mmap_mode="r")
 
 
 def features_of(
-    spec: RunSpec,
+    specs: Sequence[RunSpec],
     source: dict[str, Tensor],
     dataset: PackedDataset,
     root: Path,
@@ -63,29 +88,67 @@ def features_of(
     threads: int = 1,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """The features of the base that ``spec`` starts from, computed where they are not kept yet.
+    """The features of the base that ``specs`` start from, computed where they are not kept yet.
 
     Args:
         source: the state of the base.
         root: below which features are kept.
         told: called with the images done and all images, after every batch.
     """
-    folder = root / _key(spec, dataset)
+    folder = root / _key(specs[0], dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    top = spec.network.whole_depth - 1
+    top = specs[0].network.whole_depth - 1
     with FileLock(folder / ".lock"):
-        views = [False, True] if spec.recipe.mirror else [False]
-        if missing := [m for m in views if not (folder / _name(top, m)).exists()]:
+        views = [_kept(folder, top, specs, dataset, mirrored) for mirrored in _mirrored(specs)]
+        if missing := [view for view in views if not (folder / view.name(top)).exists()]:
             remove_leftovers(folder)
-            network = _frozen(spec, source, top).to(device)
-            images = len(dataset.labels)
-            for i, mirrored in enumerate(missing):
+            network = frozen(specs[0], source).to(device)
+            total, before = sum(len(view.rows) for view in missing), 0
+            for view in missing:
 
-                def of_all(done: int, before: int = i * images) -> None:
-                    told(before + done, len(missing) * images)
+                def of_all(done: int, before: int = before) -> None:
+                    told(before + done, total)
 
-                _compute(network, dataset, mirrored, folder, threads, of_all)
-    return Features(folder)
+                _compute(network, dataset, view, folder, threads, of_all)
+                before += len(view.rows)
+    return Features(folder, tuple(views))
+
+
+def images_read(specs: Sequence[RunSpec], dataset: PackedDataset) -> int:
+    """Forward passes that the features of ``specs`` take, where none are kept."""
+    return sum(len(_wanted(specs, dataset, mirrored)) for mirrored in _mirrored(specs))
+
+
+def _mirrored(specs: Sequence[RunSpec]) -> list[bool]:
+    return [False, True] if specs[0].recipe.mirror else [False]
+
+
+def _kept(
+    folder: Path, top: int, specs: Sequence[RunSpec], dataset: PackedDataset, mirrored: bool
+) -> View:
+    """The view that is kept, and has what is wanted; the one to compute where there is none."""
+    count = len(dataset.labels)
+    wanted = _wanted(specs, dataset, mirrored)
+    views = [
+        View(mirrored, rows, len(rows) == count)
+        for rows in (np.arange(count), np.arange(dataset.n_train), wanted)
+        if np.isin(wanted, rows).all()
+    ]
+    return next((view for view in views if (folder / view.name(top)).exists()), views[-1])
+
+
+def _wanted(specs: Sequence[RunSpec], dataset: PackedDataset, mirrored: bool) -> np.ndarray:
+    """The rows that ``specs`` read; all of the dataset, or all for training, where one reads all
+    of a class, so that other tasks find them.
+    """
+    if any(spec.all_images for spec in specs):
+        return np.arange(len(dataset.labels))
+    if any(spec.images_per_class is None for spec in specs):
+        return np.arange(dataset.n_train if mirrored else len(dataset.labels))
+    rows = [dataset.train_rows(list(s.classes), s.images_per_class) for s in specs]
+    if not mirrored:
+        rows += [of(list(s.classes)) for s in specs for of in (dataset.val_rows, dataset.test_rows)]
+    return np.unique(np.concatenate(rows))
 
 
 def _key(spec: RunSpec, dataset: PackedDataset) -> str:
@@ -97,49 +160,27 @@ def _key(spec: RunSpec, dataset: PackedDataset) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _name(n: int, mirrored: bool) -> str:
-    return f"layer-{n:03d}{'-mirrored' if mirrored else ''}.npy"
-
-
-def _frozen(spec: RunSpec, source: dict[str, Tensor], top: int) -> SequentialNetwork:
+def frozen(spec: RunSpec, source: dict[str, Tensor]) -> SequentialNetwork:
+    """The whole network that ``spec`` copies layers of, without what follows them."""
     network = SequentialNetwork(spec.network.whole, source["input.mean"].numpy())
-    copy_layers(source, network, top)
+    copy_layers(source, network, spec.network.whole_depth - 1)
     return network.requires_grad_(False).eval()
 
 
 def _compute(
     network: SequentialNetwork,
     dataset: PackedDataset,
-    mirrored: bool,
+    view: View,
     folder: Path,
     threads: int,
     told: Callable[[int], None],
 ) -> None:
-    """Write the features of every layer for one view of all images; that of the highest layer
-    last.
-    """
-    layers, count = network.layers[:-1], len(dataset.labels)
-    size = network.config.input_size
-    corner = (dataset.image_size - size) // 2
-    device = network.input.mean.device
-
-    def forward(start: int) -> list[np.ndarray]:
-        rows = np.arange(start, min(start + IMAGES, count))
-        images = torch.from_numpy(dataset.read_rows(rows)).to(device)
-        same = torch.full((len(rows),), corner, device=device)
-        flags = torch.full((len(rows),), mirrored, device=device)
-        out = []
-        with torch.no_grad(), one_thread():
-            x = network.input(Batch(images, same, same, same, flags, size))
-            for layer in layers:
-                x = layer(x)
-                found = pooled(x, network.config.token_pool).float().clamp(-LARGEST, LARGEST)
-                out.append(found.half().cpu().numpy())
-        return out
-
+    """Write the features of every layer for one view; that of the highest layer last."""
+    count, top = len(view.rows), len(network.layers) - 1
+    forward = partial(features_of_batch, network, dataset, view)
     with ExitStack() as stack:
         # the last that is entered is the first to be renamed
-        names = [_name(n, mirrored) for n in range(len(layers), 0, -1)]
+        names = [view.name(n) for n in range(top, 0, -1)]
         paths = [stack.enter_context(replacing(folder / name)) for name in names][::-1]
         files: list[np.memmap] = []
         for start, values in zip(
@@ -158,3 +199,23 @@ def _compute(
             told(min(start + IMAGES, count))
         while files:
             files.pop().flush()  # and closed: Windows renames no file that is mapped
+
+
+def features_of_batch(
+    network: SequentialNetwork, dataset: PackedDataset, view: View, start: int
+) -> list[np.ndarray]:
+    """Of every layer below the classifier, for IMAGES rows of ``view`` from ``start`` on."""
+    size, device = network.config.input_size, network.input.mean.device
+    corner = (dataset.image_size - size) // 2
+    rows = view.rows[start : start + IMAGES]
+    images = torch.from_numpy(dataset.read_rows(rows)).to(device)
+    same = torch.full((len(rows),), corner, device=device)
+    flags = torch.full((len(rows),), view.mirrored, device=device)
+    out = []
+    with torch.no_grad(), one_thread():
+        x = network.input(Batch(images, same, same, same, flags, size))
+        for layer in network.layers[:-1]:
+            x = layer(x)
+            found = pooled(x, network.config.token_pool).float().clamp(-LARGEST, LARGEST)
+            out.append(found.half().cpu().numpy())
+    return out

@@ -1,0 +1,84 @@
+"""How many training images an advice has time for: of a large dataset not every image can be looked
+at once in a few minutes.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.race import Task
+from transferability.console import duration
+from transferability.networks.pretrained import pretrained_state_dict
+from transferability.runs.store import Store
+from transferability.training.execution import Execution
+from transferability.training.features import IMAGES, View, features_of_batch, frozen, images_read
+from transferability.training.state import one_thread
+
+log = logging.getLogger(__name__)
+FEWER = (500, 200, 100, 50, 20, 10, 5)  # training images per class
+SHARE = 0.4  # of the time left, for the features and the first linear classifier
+EVALUATIONS = 150  # of loss and gradient that a linear classifier takes, all strengths together
+
+
+def sized(task: Task, store: Store, execution: Execution, left: float) -> Task:
+    """``task`` with as many training images per class as the first stage has time for: all where
+    they fit, and never fewer than it had before.
+
+    Args:
+        left: seconds for everything.
+    """
+    most = int(np.bincount(task.dataset.labels[: task.dataset.n_train]).max())
+    sizes = [None, *(size for size in FEWER if size < most)]
+    tasks = [replace(task, images_per_class=size) for size in sizes]
+    known = next((t for t in tasks if any(map(store.is_done, t.probes()))), None)
+    if known == tasks[0]:
+        return known
+    seconds = _seconds(task, execution)
+    chosen = next((t for t in tasks if t == known or seconds(t) <= SHARE * left), tasks[-1])
+    if chosen.images_per_class:
+        log.info(
+            "in the time that is left networks see the first %d training images of each class, of "
+            "up to %d: the first linear classifier takes about %s, of all images %s",
+            chosen.images_per_class,
+            most,
+            duration(seconds(chosen)),
+            duration(seconds(task)),
+        )
+    return chosen
+
+
+def _seconds(task: Task, execution: Execution) -> Callable[[Task], float]:
+    """What the features and the first linear classifier of a task take: by its images, at the
+    speed of one batch and one product of matrices.
+    """
+    dataset, (spec, *_) = task.dataset, task.probes()
+    network = frozen(spec, pretrained_state_dict(task.pretrained)).to(execution.device)
+    view = View(False, np.arange(min(IMAGES, len(dataset.labels))), False)
+    first, per_batch = _timed(lambda: features_of_batch(network, dataset, view, 0))
+    channels, classes = first[-1].shape[1], len(dataset.classes)
+    x = torch.ones(1024, channels, device=execution.device)
+    weight = torch.ones(classes, channels, device=execution.device)
+    with one_thread():
+        _, per_product = _timed(lambda: (x @ weight.T).sum().item())
+    threads = execution.threads if execution.device.type == "cpu" else 1
+
+    def seconds(task: Task) -> float:
+        specs = task.probes()[:1]
+        images = images_read(specs, dataset)
+        return images * (
+            per_batch / len(view.rows) / threads + 2 * EVALUATIONS * per_product / len(x)
+        )
+
+    return seconds
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a second call returns, and its seconds: the first warms up."""
+    call()
+    began = time.monotonic()
+    return call(), time.monotonic() - began
