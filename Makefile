@@ -90,7 +90,7 @@ question: collect ## collect an ablation (OVERRIDES=study=random-filters), and d
 
 CALIBRATION = experiment=calibration dataset.grammar.shared_levels=1,2,3 dataset.grammar.seed=0,1,2 $(OVERRIDES)
 
-calibration: setup ## train and draw the calibration on synthetic images, where the truth is known: 270 networks, 2 hours
+calibration: setup ## train and draw the calibration on synthetic images, where the truth is known: 270 networks, 1.4 hours on two cores
 	@$(RUN) experiments.run -m $(CALIBRATION)
 	@$(RUN) analysis.collect -m $(CALIBRATION) 'out=figures/calibration/$${dataset.name}'
 	@$(RUN) analysis.calibration figures/calibration

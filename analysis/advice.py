@@ -1,9 +1,9 @@
 """How many layers to keep, freeze and fine-tune: chosen on validation images, reported on test
 images.
 
-A *way* to train is a cell with its recipe: what all seeds have in common. Own and random layers are
-the paper's controls, and no ways. The best is the one with the highest mean validation accuracy, so
-selection on validation makes it optimistic; what is said of it comes of test images, which no
+A *strategy* is a cell with its recipe: what all seeds have in common. Own and random layers are the
+paper's controls, and no strategies. The best is the one with the highest mean validation accuracy,
+so selection on validation makes it optimistic; its reported accuracy is on test images, which no
 choice has seen.
 """
 

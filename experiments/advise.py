@@ -5,9 +5,10 @@ python -m experiments.advise source=flowers.zip weights=tf_efficientnet_lite0.sa
 python -m experiments.advise source=PATH weights=resnet18.a1_in1k minutes=30
 
 It packs the images, fits a linear classifier on every layer of the network, and lets strategies
-race against each other while time is left. The page is there after the first stage, and is written
-again after each. Ctrl-C ends with the best answer so far; the same command resumes from there, and
-more minutes do. Of a large dataset networks see as many images per class as the minutes allow.
+race against each other while time is left. The page is there after the first classifier, and is
+written again after each stage. Ctrl-C ends with the best answer so far; the same command resumes
+from there, and more minutes do. Of a large dataset networks see as many images per class as the
+minutes allow.
 
 Settings used most:
 source=PATH          the images: a folder, a zip or tar file

@@ -2,7 +2,7 @@
 
 python -m experiments.run                              the whole study on the synthetic images
 python -m experiments.run mode=plan                    what would be trained, and how long it takes
-python -m experiments.run experiment=tiny_imagenet     dataset, network, recipe and study in a word
+python -m experiments.run experiment=tiny_imagenet     a preset of all settings
 python -m experiments.run split=random-0 cell=A3B+     one network, and the base it starts from
 
 Settings used most:

@@ -1,10 +1,10 @@
-"""What the store holds: finished, running, half-done and missing networks, one line per cohort;
+"""What the store holds: finished, running, interrupted and missing networks, one line per cohort;
 of those that train now the step, the rate, the time left and the newest accuracies.
 
 python -m experiments.status
 python -m experiments.status experiment=tiny_imagenet      also the time left for all of this study
 
-It reads files, and can be asked anywhere where the store is.
+It only reads files, so it runs on any machine that sees the store.
 
 Settings used most:
 store=FOLDER       the run store (runs/)

@@ -1,8 +1,8 @@
 """Train a study as one job per cohort, on all GPUs of a machine or on a Slurm cluster; bases
 first. Rerunning the command trains only what is missing.
 
-python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 study=paper
-python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu study=paper
+python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 experiment=imagenet
+python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu experiment=imagenet
 
 Settings used most, beside those of experiments.run:
 hydra/launcher=NAME       joblib (processes, a GPU each), slurm, or your own (docs/cluster.md)

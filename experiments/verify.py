@@ -1,4 +1,5 @@
-"""Read every file of the run store, and the packed dataset, and name what is not as it was written.
+"""Read every file of the run store, and the packed dataset, and name every
+file that does not match its checksum.
 
 python -m experiments.verify
 python -m experiments.verify experiment=tiny_imagenet store=/shared/runs
