@@ -30,7 +30,7 @@ class Answer:
     """What is known so far.
 
     Attributes:
-        strategies: a row a strategy, the best on validation first, of equals the cheapest: cell,
+        strategies: a row per strategy, the best on validation first, of equals the cheapest: cell,
             words (what it does), n, steps, rate, optimizer, seeds, validation, test, low, high,
             behind (the best minus it, on the same images), behind_low, behind_high, cost
             (operations of training, best = 1), seconds (of training, all seeds), run (of its first
@@ -43,7 +43,7 @@ class Answer:
         confused: a row per class that is shown, a column per predicted class; None of many.
         spec: of the best.
         layers: below the classifier.
-        depths: a row a depth: n, validation and test of its linear classifier, and what features
+        depths: a row per depth: n, validation and test of its linear classifier, and what features
             say without a fit (``measurements.depths``).
     """
 

@@ -81,7 +81,7 @@ def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
     layers serve the other task better, and the other way round worse, whatever the tasks share.
 
     Returns:
-        A row a grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer
+        A row per grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer
         (interpolated; NaN where the loss never exceeds 5% of the base's accuracy). A grammar that
         lacks a network has no row.
     """

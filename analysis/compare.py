@@ -44,7 +44,7 @@ TASK = [name for name in BLOCK if name not in VARIANT]
 
 
 def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) -> FigureSpec:
-    """The drawing of both, its table a row a treatment and n.
+    """The drawing of both, its table a row per treatment and n.
 
     Raises:
         UserError: they cannot be compared: other numbers of layers, several kinds of network in
@@ -86,7 +86,7 @@ def _networks(tables: StudyResults, name: str, same_images: bool) -> pd.DataFram
 
 
 def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of split, treatment and n that both have: accuracy minus own base (of bases
+    """A row per kind of split, treatment and n that both have: accuracy minus own base (of bases
     accuracy) in each, and ``difference``, second minus first: of networks that both have, where
     there are any.
 

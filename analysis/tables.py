@@ -16,7 +16,7 @@ from analysis.csv_files import _WAY_BACK, read_csv, write_csv
 from transferability.errors import UserError
 from transferability.files import replacing, write_atomic
 
-# A row a network. The published numbers of the paper have the same columns (analysis/paper.py).
+# A row per network. The published numbers of the paper have the same columns (analysis/paper.py).
 RESULTS = [
     "dataset",
     "split",
@@ -71,10 +71,10 @@ class StudyResults:
         metadata: what was run, in words and numbers; ``statistic`` names the column that figures
             show.
         results: a row per network, columns RESULTS, and those of OPTIONAL that it has.
-        curves: a row an evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
-        filters: a row a pixel of a first-layer filter, see ``representations.first_layer_filters``.
-        similarity: a row a layer of a pair of networks, see ``representations.similarity``.
-        activity: a row a layer of a network, see ``representations.activity``.
+        curves: a row per evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
+        filters: a row per pixel of a filter of layer 1, see ``representations.first_layer_filters``.
+        similarity: a row per layer of a pair of networks, see ``representations.similarity``.
+        activity: a row per layer of a network, see ``representations.activity``.
         predictors: a row per predictor and layer of a pretrained base, see
         ``predictors.predictors``. predictions: what each network takes the images of its task for,
         and what they are:

@@ -29,7 +29,7 @@ def main(config: Config) -> None:
 
 
 def print_layers(network: NetworkConfig, compare: bool = False) -> None:
-    """A line a layer: number, modules, parameters, multiply-adds of an image,
+    """A line per layer: number, modules, parameters, multiply-adds of an image,
     and what it puts out.
 
     Raises:

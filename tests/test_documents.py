@@ -172,7 +172,7 @@ def test_commands_are_found():
 @pytest.mark.parametrize("given", by_need(SETTINGS))
 def test_commands_settings_exist(given):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-                config = load(compose("config", [*given]))
+        config = load(compose("config", [*given]))
     assert not (config.cell and config.study.parts), "of these only cells that it lists are trained"
 
 

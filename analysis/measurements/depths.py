@@ -24,7 +24,7 @@ def depths(
     training images, and at most as many of those that are asked; center crop, no mirror.
 
     Returns:
-        A row a depth: n, knn (accuracy on validation images), knn_test (on test images; NaN where
+        A row per depth: n, knn (accuracy on validation images), knn_test (on test images; NaN where
         there are none), logme, h_score (of training images).
     """
     features, classes = features_of_wave(probes, store, dataset, execution), list(probes[0].classes)
@@ -51,7 +51,7 @@ def depths(
 
 
 def agreement(told: pd.DataFrame) -> list[str]:
-    """A sentence a measure: the depth that it takes for the best, and how far it ranks the depths
+    """A sentence per measure: the depth that it takes for the best, and how far it ranks the depths
     as the linear classifiers do.
 
     Args:

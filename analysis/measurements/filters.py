@@ -22,8 +22,8 @@ def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     target B if baseB is finished.
 
     Returns:
-        A row a pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained), filter,
-        row, column (all from 0), and its weights red, green, blue (float32, as stored). No rows
+        A row per pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained),
+        filter, row, column (all from 0), and its weights red, green, blue (float32, as stored). No rows
         where layer 1 is no convolution.
     """
     finished = finished_bases(specs, store)

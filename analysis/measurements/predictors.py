@@ -155,7 +155,7 @@ def predictors(
         known: an earlier result; what it has of these very bases and tasks is not computed again.
 
     Returns:
-        A row a predictor and layer: split, task (a digest of its classes), base (of its tensors),
+        A row per predictor and layer: split, task (a digest of its classes), base (of its tensors),
         predictor, n, value, images (training images).
     """
     chosen: dict[tuple, tuple[RunSpec, PretrainedBase]] = {}

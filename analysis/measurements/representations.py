@@ -53,7 +53,7 @@ def similarity(
         known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
-        A row a layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed
+        A row per layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed
         if another), layer (from 1), cka (at most 1, about 0 for independent features; NaN where all
         images give the same), images (how many were used), and the two runs.
     """
@@ -109,7 +109,7 @@ def activity(
         known: an earlier result; what it has of these very runs is not computed again.
 
     Returns:
-        A row a layer below the classifier, of every finished network with random filters and the
+        A row per layer below the classifier, of every finished network with random filters and the
         base of its task:
         run, layer (from 1), cosine (mean over pairs of images of the cosine between the layer's
         outputs; 1: all images give one direction; NaN where fewer than two give anything), silent

@@ -31,7 +31,7 @@ def counts(rows: pd.DataFrame) -> str:
     )
     if rows.groupby("split_kind").split.nunique().max() == 1:  # no second one to compare with
         these = "this split" if rows.split.nunique() == 1 else "these splits"
-        text += f" What it shows, and its intervals, are of {these} alone."
+        text += f" What it shows is of {these} alone."
     return text + (f" {missing} networks of the study are missing here." if missing else "")
 
 

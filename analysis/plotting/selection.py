@@ -37,7 +37,7 @@ def with_share(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
-    """A row an n: the mean over the treatment's networks, minus base and as it is,
+    """A row per n: the mean over the treatment's networks, minus base and as it is,
     and their spread.
     """
     relative = relative_to_base(rows)

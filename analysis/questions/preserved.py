@@ -54,7 +54,7 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
-    """A row a preserved treatment and n: what it is above AnB of the same n,
+    """A row per preserved treatment and n: what it is above AnB of the same n,
     with simultaneous intervals.
     """
     compared = [

@@ -42,7 +42,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Losses and gains of every target task, and their mean over splits: a panel an n."""
+    """Losses and gains of every target task, and their mean over splits: a panel per n."""
     compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
     own = tables.networks[tables.networks.treatment.isin(compared)]
     networks = own[own.split_kind != NATURAL_MANMADE]
@@ -111,7 +111,7 @@ def _differences(
 
 
 def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row a quantity, n and target task."""
+    """A row per quantity, n and target task."""
     parts = []
     for n in sorted(set(networks[networks.n > 0].n)):
         rows = networks[(networks.n == n) | (networks.treatment == "base")]
@@ -129,7 +129,7 @@ def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(tasks: pd.DataFrame, networks: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
-    """A row an n and quantity: the mean over splits with its interval, the linear model's, in how
+    """A row per n and quantity: the mean over splits with its interval, the linear model's, in how
     many tasks it is above 0, and the published study's value.
     """
     by_split, rows = BySplit(networks), []

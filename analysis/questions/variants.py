@@ -29,7 +29,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """What is left of the own base's accuracy, a panel a treatment."""
+    """What is left of the own base's accuracy, a panel per treatment."""
     networks = with_share(tables.networks)
     networks = networks.assign(variant=kinds(networks))
     looks = assign_styles(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")

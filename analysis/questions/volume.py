@@ -129,7 +129,7 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Style]) -
 
 
 def _table(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of split, volume and arrangement:
+    """A row per kind of split, volume and arrangement:
     mean accuracy, difference from scratch, the best, its equals.
     """
     done = with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
@@ -161,7 +161,7 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a kind of split and volume: AnB minus AnB+, averaged over n,
+    """A row per kind of split and volume: AnB minus AnB+, averaged over n,
     with the interval of a single n.
 
     The networks of one task share its validation images,

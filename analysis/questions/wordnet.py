@@ -30,7 +30,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Specificity loss (BnB - AnB) of every source task: a panel an n."""
+    """Specificity loss (BnB - AnB) of every source task: a panel per n."""
     losses = losses_by_source(tables.networks[tables.networks.accuracy.notna()])
     if losses.empty:
         raise UserError(
@@ -55,6 +55,7 @@ def draw(tables: StudyResults) -> FigureSpec:
         f"{captions.counts(tables.networks)} A mark is one source task; the line has one slope for "
         "all target tasks, each with a level of its own (drawn at their mean). Faint: how far the "
         "halves of random-0, and natural from man-made, are by the same measure. "
+        "Brackets: 95%, over source tasks of these targets. "
         f"{captions.statistic(tables)}",
         [Panel(p.title, _at_heights(p.draw, bottom, top), p.width, p.height) for p in panels],
         [*marks.values(), LINE],
@@ -64,7 +65,7 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def losses_by_source(done: pd.DataFrame) -> pd.DataFrame:
-    """A row a transferred network: BnB of its task and n, less itself."""
+    """A row per transferred network: BnB of its task and n, less itself."""
     keys = [*BLOCK, "n"]
     own = done[done.treatment == "BnB"].groupby(keys, dropna=False).accuracy.mean()
     sent = done[(done.treatment == "AnB") & done.distance.notna()]
@@ -75,7 +76,7 @@ def losses_by_source(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(losses: pd.DataFrame) -> pd.DataFrame:
-    """A row an n: the loss a step of distance, and how much it bends.
+    """A row per n: the loss per step of distance, and how much it bends.
 
     ``slope``: of one line for all target tasks, each with a level of its own (least squares,
     Student's t over what is left). ``bend``: of the square of the distance, where that is added.
@@ -132,7 +133,7 @@ def _losses_of(
         axes.text(
             0.02,
             0.02,
-            f"{line.slope:+.4f} [{line['slope low']:+.4f}, {line['slope high']:+.4f}] a step",
+            f"{line.slope:+.4f} [{line['slope low']:+.4f}, {line['slope high']:+.4f}] per step",
             transform=axes.transAxes,
             fontsize=8,
         )

@@ -180,7 +180,7 @@ CLAIMS = [
 
 
 def assess(networks: pd.DataFrame, layers: int, margin: float = MARGIN) -> pd.DataFrame:
-    """A row a claim: the statement, its verdict, the difference with both intervals,
+    """A row per claim: the statement, its verdict, the difference with both intervals,
     and what it rests on.
 
     A claim that the study has no networks for has the verdict "not tested".

@@ -49,7 +49,7 @@ TABLE1 = {0: (0.016, 0.014), 1: (0.018, 0.014), 2: (0.021, 0.017)}
 
 
 def decompose(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row a quantity and n: the model's value and interval, networks, tasks, what that interval
+    """A row per quantity and n: the model's value and interval, networks, tasks, what that interval
     covers, and the value and interval over splits.
 
     The intervals of one quantity are simultaneous: 95% in total (Bonferroni over

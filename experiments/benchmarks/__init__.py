@@ -1,1 +1,1 @@
-"""What the program costs: a file a benchmark, each a command, and what they share."""
+"""What the program costs: a file per benchmark, each a command, and what they share."""

@@ -41,7 +41,7 @@ KINDS = {
 
 
 def ceilings(b: Bench) -> tuple[float, float]:
-    """Operations a second of a large bf16 matrix product, and bytes a second of a large copy,
+    """Operations per second of a large bf16 matrix product, and bytes per second of a large copy,
     read and written.
     """
     side = b.size.matrix

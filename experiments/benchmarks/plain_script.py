@@ -87,7 +87,7 @@ def plain_training(
     batches: Iterator, frozen: int, outputs: int, config: Config, device: torch.device, steps: int
 ) -> float:
     """Train one network with its first ``frozen`` layers fixed;
-    seconds a step, after a step to warm up.
+    seconds per step, after a step to warm up.
     """
     recipe = config.recipe
     network = plain_network(cast(EightLayerConfig, config.network), outputs).to(device)

@@ -98,6 +98,6 @@ def test_replicates_have_both_intervals_side_by_side():
 
 
 def test_a_single_split_of_a_kind_speaks_for_itself_alone():
-    said = " What it shows, and its intervals, are of this split alone."
+    said = " What it shows is of this split alone."
     assert said in captions.counts(several(1).networks)
     assert "alone" not in captions.counts(several(2).networks)

@@ -86,7 +86,7 @@ def test_frozen_layers_cost_what_they_compute(spec_of, dataset):
 
 
 def test_training_says_where_it_is(spec_of, dataset, trained, tmp_path, monkeypatch, caplog):
-    """A line a step here; results are those of a run without them."""
+    """A line per step here; results are those of a run without them."""
     monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
     monkeypatch.setattr(progress, "MOST", 0.0)
     caplog.set_level("INFO")

@@ -36,7 +36,7 @@ def pixel_hash(image: np.ndarray) -> bytes:
 def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:
     """Images that are there more than once, each with its copies, by name.
 
-    ``hashes``: (N, HASH) uint8, a row an image, in the order of ``source.subsets``.
+    ``hashes``: (N, HASH) uint8, a row per image, in the order of ``source.subsets``.
     """
     pictures = [(subset, item) for subset, items in source.subsets.items() for item in items]
     keys = np.ascontiguousarray(hashes).view("u8,u8").ravel()

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012): train/ and val/ with a folder a wnid,
+"""ImageNet (ILSVRC 2012): train/ and val/ with a folder per wnid,
 or a flat val/ with ``dataset.val_labels``.
 """
 
@@ -29,7 +29,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     root = tree.find("train")
     if root is None:
         raise UserError(
-            f"dataset.source={config.source} has no folder train/ with a folder a wnid in it"
+            f"dataset.source={config.source} has no folder train/ with a folder per wnid in it"
         )
     train_names = tree.images(f"{root}train/")
     wnids = sorted({n.removeprefix(f"{root}train/").split("/")[0] for n in train_names})

@@ -138,7 +138,7 @@ def _json(data: bytes) -> Iterator[Row]:
 
 
 def _coco(value: dict[str, Any]) -> Iterator[Row]:
-    """A row an annotation."""
+    """A row per annotation."""
     files = {image["id"]: image["file_name"] for image in value["images"]}
     names = {one["id"]: one["name"] for one in value["categories"]}
     for found in value["annotations"]:

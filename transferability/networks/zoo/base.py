@@ -112,7 +112,7 @@ def _is_class(module: nn.Module, library: str, name: str) -> bool:
 
 
 def parameter_names(plans: list[LayerSpec]) -> tuple[str, ...]:
-    """The names of the parameters of each layer, a line a layer."""
+    """The names of the parameters of each layer, a line per layer."""
     return tuple(" ".join(layer.parameters) for layer in plans)
 
 

@@ -27,7 +27,7 @@ class ZooNetworkConfig(NetworkConfig):
     """A network by its name in a library.
 
     Attributes:
-        plan: the names of the parameters of each layer, a line a layer: part of a run's identity.
+        plan: the names of the parameters of each layer, a line per layer: part of a run's identity.
             Found, not set.
     """
 
