@@ -72,7 +72,7 @@ class StudyResults:
             show.
         results: a row per network, columns RESULTS, and those of OPTIONAL that it has.
         curves: a row per evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
-        filters: a row per pixel of a filter of layer 1, see ``representations.first_layer_filters``.
+        filters: a row per pixel of a filter of layer 1: ``representations.first_layer_filters``.
         similarity: a row per layer of a pair of networks, see ``representations.similarity``.
         activity: a row per layer of a network, see ``representations.activity``.
         predictors: a row per predictor and layer of a pretrained base, see

@@ -23,8 +23,8 @@ def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
 
     Returns:
         A row per pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained),
-        filter, row, column (all from 0), and its weights red, green, blue (float32, as stored). No rows
-        where layer 1 is no convolution.
+        filter, row, column (all from 0), and its weights red, green, blue (float32, as
+        stored). No rows where layer 1 is no convolution.
     """
     finished = finished_bases(specs, store)
     if not finished:
