@@ -21,7 +21,7 @@ from transferability.training.state import one_thread
 
 log = logging.getLogger(__name__)
 FEWER = (500, 200, 100, 50, 20, 10, 5)  # training images per class
-SHARE = 0.4  # of the time left, for the features and the first linear classifier
+SHARE = 0.8  # of the time left, for the features and the first linear classifier
 EVALUATIONS = 150  # of loss and gradient that a linear classifier takes, all strengths together
 
 
