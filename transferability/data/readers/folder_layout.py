@@ -19,10 +19,7 @@ from transferability.data.readers.file_tree import (
     count_by_ending,
     require_images,
 )
-from transferability.data.readers.offers import (
-    StatedLayout,
-    tried_settings,
-)
+from transferability.data.readers.offers import StatedLayout, tried_settings
 from transferability.data.readers.subsets import (
     ACCOMPANYING,
     NO_CLASSES,
