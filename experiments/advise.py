@@ -121,7 +121,7 @@ class Advising:
         """Stage 1, then the race, until the time is up."""
         with self.clock.lines(lambda: said(self.stage, self.clock, self.leader)):
             self.stage = "stage 1, a linear classifier on every layer"
-            self.task = sized(self.task, self.store, self.execution, self.clock.left)
+            self.task = sized(self.task, self.store, self.execution, self.clock)
             probes = self.task.probes()
             self.train(probes[:1])  # also beyond the time: without it there is no answer
             self.page()

@@ -3,7 +3,6 @@ at once in a few minutes.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.clock import Clock
 from experiments.race import Task
 from transferability.console import duration
 from transferability.networks.pretrained import pretrained_state_dict
@@ -25,12 +25,9 @@ SHARE = 0.8  # of the time left, for the features and the first linear classifie
 EVALUATIONS = 150  # of loss and gradient that a linear classifier takes, all strengths together
 
 
-def sized(task: Task, store: Store, execution: Execution, left: float) -> Task:
+def sized(task: Task, store: Store, execution: Execution, clock: Clock) -> Task:
     """``task`` with as many training images per class as the first stage has time for: all where
     they fit, and never fewer than it had before.
-
-    Args:
-        left: seconds for everything.
     """
     most = int(np.bincount(task.dataset.labels[: task.dataset.n_train]).max())
     sizes = [None, *(size for size in FEWER if size < most)]
@@ -38,7 +35,7 @@ def sized(task: Task, store: Store, execution: Execution, left: float) -> Task:
     known = next((t for t in tasks if any(map(store.is_done, t.probes()))), None)
     if known == tasks[0]:
         return known
-    seconds = _seconds(task, execution)
+    seconds, left = _seconds(task, execution, clock.now), clock.left
     chosen = next((t for t in tasks if t == known or seconds(t) <= SHARE * left), tasks[-1])
     if chosen.images_per_class:
         log.info(
@@ -52,19 +49,19 @@ def sized(task: Task, store: Store, execution: Execution, left: float) -> Task:
     return chosen
 
 
-def _seconds(task: Task, execution: Execution) -> Callable[[Task], float]:
+def _seconds(task: Task, execution: Execution, now: Callable[[], float]) -> Callable[[Task], float]:
     """What the features and the first linear classifier of a task take: by its images, at the
     speed of one batch and one product of matrices.
     """
     dataset, (spec, *_) = task.dataset, task.probes()
     network = frozen(spec, pretrained_state_dict(task.pretrained)).to(execution.device)
     view = View(False, np.arange(min(IMAGES, len(dataset.labels))), False)
-    first, per_batch = _timed(lambda: features_of_batch(network, dataset, view, 0))
+    first, per_batch = _timed(lambda: features_of_batch(network, dataset, view, 0), now)
     channels, classes = first[-1].shape[1], len(dataset.classes)
     x = torch.ones(1024, channels, device=execution.device)
     weight = torch.ones(classes, channels, device=execution.device)
     with one_thread():
-        per_product = min(_timed(lambda: (x @ weight.T).sum().item())[1] for _ in range(5))
+        per_product = min(_timed(lambda: (x @ weight.T).sum().item(), now)[1] for _ in range(5))
     threads = execution.threads if execution.device.type == "cpu" else 1
 
     def seconds(task: Task) -> float:
@@ -77,8 +74,8 @@ def _seconds(task: Task, execution: Execution) -> Callable[[Task], float]:
     return seconds
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(call: Callable[[], Any], now: Callable[[], float]) -> tuple[Any, float]:
     """What a second call returns, and its seconds: the first warms up."""
     call()
-    began = time.monotonic()
-    return call(), time.monotonic() - began
+    began = now()
+    return call(), now() - began

@@ -328,10 +328,12 @@ def test_networks_see_the_images_that_the_time_allows_and_never_fewer_than_befor
     whole, sizes = advice.task, []
 
     def size(left):
-        return first_stage.sized(whole, advice.store, CPU, left).images_per_class
+        return first_stage.sized(
+            whole, advice.store, CPU, Clock(left, time.monotonic())
+        ).images_per_class
 
     assert (size(1e9), size(0.0)) == (None, 5)
-    seconds = first_stage._seconds(whole, CPU)
+    seconds = first_stage._seconds(whole, CPU, time.monotonic)
     for k in (5, 10, None):
         task = replace(whole, images_per_class=k)
         specs = task.probes()[:1]
