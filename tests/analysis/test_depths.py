@@ -160,10 +160,9 @@ def test_every_claim_is_tested_with_every_n(tables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tables", [20], indirect=True)
-def test_the_report_says_how_many_layers(tables, tmp_path):
-    tables.write(tmp_path)
-    assert f"A network of {tables.layers} layers" in write_report(tmp_path).read_text()
+def test_the_report_says_how_many_layers(tmp_path):
+    tables_of(*networks(20, ("AnB",), ["random-0"]), layers=20).write(tmp_path)
+    assert "A network of 20 layers" in write_report(tmp_path).read_text()
 
 
 def test_each_n_has_a_color_of_its_own(tables):

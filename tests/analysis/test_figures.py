@@ -267,7 +267,7 @@ def overlapping(figure) -> list[tuple[str, str]]:
     """Pairs of texts of a figure whose boxes overlap by more than a pixel,
     and texts that leave the page.
     """
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = [(t.get_text(), t.get_window_extent()) for t in visible_texts(figure)]
     width, height = figure.canvas.get_width_height()
     outside = [
