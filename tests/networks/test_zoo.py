@@ -40,6 +40,30 @@ def slow_but(fast, keys) -> list:
     return [k if k in fast else pytest.param(k, marks=pytest.mark.slow) for k in keys]
 
 
+@pytest.fixture
+def quick_draws(monkeypatch):
+    """Weights are the same 65,521 random numbers (a prime: no two rows of a matrix are alike) again
+    and again: most of the time of building a large network is drawing.
+    """
+    draw = torch.Generator().manual_seed(0)
+    block = torch.rand(65521, generator=draw)
+    normal = torch.randn(65521, generator=draw).clamp_(-1.9, 1.9)  # what truncates draws no other
+
+    def fill(tensor, numbers):
+        many = numbers.repeat(-(-tensor.numel() // len(numbers)))
+        return tensor.copy_(many[: tensor.numel()].view(tensor.shape))
+
+    def uniform_(tensor, low=0.0, high=1.0, generator=None):
+        return fill(tensor, low + (high - low) * block)
+
+    def normal_(tensor, mean=0.0, std=1.0, generator=None):
+        return fill(tensor, mean + std * normal)
+
+    monkeypatch.setattr(torch.Tensor, "uniform_", uniform_)
+    monkeypatch.setattr(torch.Tensor, "normal_", normal_)
+
+
+@pytest.mark.usefixtures("quick_draws")
 @pytest.mark.parametrize("key", slow_but(FAST, GOLDEN))
 def test_plans_are_pinned_and_chains_are_the_librarys_network(key):
     """The layers, and bit for bit outputs, gradients and buffers in training and evaluation at two
