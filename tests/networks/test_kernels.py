@@ -9,14 +9,17 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._inductor import config
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests.miniature import ROOT
+from tests import crash
 from transferability.networks import kernels
 from transferability.networks.compiled import SHAPES, compiled, compiles
 from transferability.networks.kernels import (
@@ -32,6 +35,15 @@ KINDS = {
     "norm": (False, True),
     "neither": (False, False),
 }
+
+
+@pytest.fixture(autouse=True)
+def vectors():
+    """Of 256 bits, which every compiler has: torch tries all that the CPU has, which takes longer
+    than the kernels.
+    """
+    with config.patch({"cpp.vec_isa_ok": True, "cpp.simdlen": 256}):
+        yield
 
 
 @pytest.fixture
@@ -164,11 +176,15 @@ def test_no_place_is_multiplied_by_a_large_number():
         assert not places or all(abs(a) < 2**31 for a in node.args if isinstance(a, int)), node
 
 
-TRIAL = """
-import torch
-from transferability.networks.compiled import compiles
-print(compiles(torch.device("cpu")), compiles(torch.device("cpu")))
-"""
+def tried_without_a_compiler(folder: Path) -> None:
+    """What is found, and said, of two trials, into the file ``said``."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    with (
+        (folder / "said").open("w") as said,
+        redirect_stderr(said),
+        config.patch({"cpp.cxx": (None, "no-such-compiler")}),
+    ):
+        print(compiles(torch.device("cpu")), compiles(torch.device("cpu")), file=said)
 
 
 @CXX
@@ -176,13 +192,13 @@ print(compiles(torch.device("cpu")), compiles(torch.device("cpu")))
 def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(tmp_path, monkeypatch):
     """Also where an earlier process of this user had one, and its kernels are kept."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert compiles.__wrapped__(torch.device("cpu"))
-    environment = {**os.environ, "CXX": "no-such-compiler"}
-    done = subprocess.run(
-        [sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.stdout == "False False\n", done.stderr
-    said = [line for line in done.stderr.splitlines() if "no kernels are fused" in line]
+    with config.patch(cpp_cache_precompile_headers=False):  # for one kernel
+        assert compiles.__wrapped__(torch.device("cpu"))
+    process = crash.forked(tried_without_a_compiler, tmp_path)
+    process.join()
+    *warnings, found = (tmp_path / "said").read_text().splitlines()
+    assert process.exitcode == 0 and found == "False False"
+    said = [line for line in warnings if "no kernels are fused" in line]
     assert len(said) == 1 and said[0].startswith("nothing can be compiled for cpu (")
 
 
@@ -190,7 +206,7 @@ def test_without_a_compiler_nothing_is_fused_and_one_line_says_so(tmp_path, monk
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton (Linux)")
 def test_kernels_of_an_h100_compile_and_are_as_few_as_they_should_be():
     command = [sys.executable, "-m", "tests.networks.sm90", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=crash.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     parts = {part["what"]: part for part in json.loads(done.stdout)}
     assert len(parts) == 20
