@@ -31,19 +31,18 @@ PEAK_STEPS = 4  # after which the peak is read
 def print_memory(
     config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]
 ) -> None:
-    """Question 4, each row measured in a child process of its own.
+    """Question 4, each row measured in a child process of its own; what imports take, in the
+    first, before it trains.
 
     A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
     """
     if not POSIX:
         print("4. Peak memory of training: not measured on Windows")
         return
-    rows = [["nothing trained: imports only", f"{in_child(_peak):,.0f}", ""]]
-    for size in sizes:
-        chosen = specs[:: len(specs) // size][:size]
-        rows.append(
-            [f"lockstep, a cohort of {size}", f"{in_child(cohort_peak, config, chosen):,.0f}", ""]
-        )
+    peaks = [in_child(cohort_peak, config, specs[:: len(specs) // n][:n]) for n in sizes]
+    rows = [["nothing trained: imports only", f"{peaks[0][0]:,.0f}", ""]]
+    for size, (_, peak) in zip(sizes, peaks, strict=True):
+        rows.append([f"lockstep, a cohort of {size}", f"{peak:,.0f}", ""])
     own, worker = in_child(plain_peak, config, folder)
     rows.append(["plain script, one network", f"{own:,.0f}", f"{worker:,.0f}"])
     table(
@@ -56,10 +55,11 @@ def print_memory(
     )
 
 
-def cohort_peak(config: Config, specs: list[RunSpec]) -> float:
-    """Peak resident MiB of this process after a few lockstep steps of ``specs``."""
+def cohort_peak(config: Config, specs: list[RunSpec]) -> tuple[float, float]:
+    """Peak resident MiB of this process before and after a few lockstep steps of ``specs``."""
+    before = _peak()
     step_seconds([untrained_cohort(config, specs)], execution_of(config), PEAK_STEPS)
-    return _peak()
+    return before, _peak()
 
 
 def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
