@@ -166,7 +166,7 @@ def test_a_wheel_is_the_whole_of_it(tmp_path):
         ["status", "study=paper"],
         ["run", *words],
         ["collect", *words, "out=figures"],
-        ["figures", "figures", "--format", "png"],
+        ["figures", "figures", "--only", "accuracy"],  # the report has all
         ["report", "figures"],
         ["status", *words],
     ]
@@ -189,7 +189,8 @@ def test_a_wheel_is_the_whole_of_it(tmp_path):
     none, trained, collected, drawn, report, status, _ = done.stdout.split("---\n")
     assert none == "runs holds no runs yet\n"
     assert "procedural-random-0-baseA-s0-" in trained and "0 missing" in collected
-    assert "figures/accuracy.png" in drawn and report.endswith("figures/report.html\n")
+    assert drawn.split() == [f"figures/accuracy.{kind}" for kind in ("pdf", "svg", "png")]
+    assert report.endswith("figures/report.html\n")
     assert (tmp_path / "figures/report.html").stat().st_size > 100_000
     assert "all" in status
     assert {p.name for p in ROOT.glob("conf/**/*.yaml")} == {
