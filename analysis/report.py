@@ -57,7 +57,8 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
     tables = StudyResults.read(folder)
     remove_leftovers(folder)
     networks = _comparable(tables)
-    write_csv(folder / "claims.csv", assess(networks, tables.layers, margin))
+    claims = assess(networks, tables.layers, margin)
+    write_csv(folder / "claims.csv", claims)
     write_csv(folder / "decomposition.csv", decompose(networks))
     write_csv(folder / "boosts.csv", boosts(networks, tables.layers))
     if advice := advise(tables, margin):
@@ -67,7 +68,7 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
     path = folder / "report.html"
     now = datetime.datetime.now().astimezone()
     written = f"{now:%Y-%m-%d %H:%M %Z}" if unfinished(tables) else None
-    write_atomic(path, page(tables, written, margin))
+    write_atomic(path, page(tables, written, margin, claims))
     return path
 
 
@@ -76,17 +77,25 @@ def unfinished(tables: StudyResults) -> bool:
     return not tables.is_paper and bool((tables.results.state == "missing").any())
 
 
-def page(tables: StudyResults, written: str | None = None, margin: float = MARGIN) -> str:
+def page(
+    tables: StudyResults,
+    written: str | None = None,
+    margin: float = MARGIN,
+    assessed: pd.DataFrame | None = None,
+) -> str:
     """The whole page; every name that comes from a dataset or a table is escaped.
 
     Args:
         written: when, on the page of an unfinished study: it loads itself again in the browser.
         margin: as in :func:`write_report`.
+        assessed: the claims, where they are assessed already.
     """
     made, absent = drawings(tables)
     colors = DARK | layer_colors(tables.layers - 1)
     networks, is_paper = _comparable(tables), tables.is_paper
-    claims, advice = _claims(networks, tables, margin), advise(tables, margin)
+    if assessed is None:
+        assessed = assess(networks, tables.layers, margin)
+    claims, advice = _with_the_papers(assessed, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
     return template("report.html.j2", signed=_signed, p=_p).render(
         about=tables.metadata,
@@ -141,9 +150,11 @@ def _counts(tables: StudyResults) -> dict[str, Any]:
     }
 
 
-def _claims(networks: pd.DataFrame, tables: StudyResults, margin: float) -> list[dict[str, Any]]:
+def _with_the_papers(
+    assessed: pd.DataFrame, tables: StudyResults, margin: float
+) -> list[dict[str, Any]]:
     """The claims on this study, with what the published numbers say of each."""
-    ours = assess(networks, tables.layers, margin).to_dict("records")
+    ours = assessed.to_dict("records")
     if not tables.is_paper:
         for mine, theirs in zip(ours, _of_the_paper(margin)[0], strict=True):
             mine["paper"] = theirs
