@@ -57,7 +57,12 @@ COMPARED = ("spec.json", "weights.safetensors", "predictions.safetensors", "metr
 
 
 def start(
-    module: str, arguments: Iterable[str], log: Path, point: int = 0, limits: dict | None = None
+    module: str,
+    arguments: Iterable[str],
+    log: Path,
+    point: int = 0,
+    limits: dict | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> BaseProcess:
     """Fork a process that runs ``python -m module arguments``;
     what it prints goes to the end of ``log``.
@@ -67,8 +72,9 @@ def start(
             0: it does not.
         limits: soft limits by name (``RLIMIT_FSIZE`` ...);
             that of memory counts from what is in use at the start.
+        begin: what the process calls first.
     """
-    return forked(_child, module, list(arguments), log, point, limits or {})
+    return forked(_child, module, list(arguments), log, point, limits or {}, begin)
 
 
 def forked(target: Callable, *arguments) -> BaseProcess:
@@ -88,7 +94,12 @@ def forked(target: Callable, *arguments) -> BaseProcess:
 
 
 def _child(
-    module: str, arguments: list[str], log: Path, point: int, limits: dict[str, int]
+    module: str,
+    arguments: list[str],
+    log: Path,
+    point: int,
+    limits: dict[str, int],
+    begin: Callable[[], None] | None,
 ) -> None:
     gc.freeze()  # what the server imported is no garbage, and need not be looked through
     server_threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
@@ -101,6 +112,8 @@ def _child(
     os.dup2(out, 1)
     os.dup2(out, 2)
     assert server_threads == 1, f"not safe to fork: the server has {server_threads} threads"
+    if begin:
+        begin()
     if point:
         sys.addaudithook(_killer(str(log.parent), point))
     if "RLIMIT_AS" in limits:

@@ -17,6 +17,7 @@ import experiments.sweep
 from tests import crash
 from tests.helpers import results_of, snapshot
 from tests.miniature import CPU, SHRUNK, shrunk
+from tests.multirun import fork_multiruns
 from transferability.data.pack import pack
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
@@ -37,12 +38,14 @@ def settings(folder: Path, *overrides: str) -> list[str]:
 
 def start(folder: Path, *overrides: str) -> tuple[BaseProcess, Path]:
     """``python -m experiments.sweep`` in a process group of its own, as a terminal gives it; and
-    the file of what it prints. Only the sweep itself is forked: the multirun that it starts, and
-    its workers, are processes that import torch.
+    the file of what it prints. With the basic launcher the multiruns that it starts are forked
+    like itself; others, and their workers, are processes that import torch.
     """
     log = folder / "log"
     log.write_text("")
-    return crash.start("experiments.sweep", settings(folder, *overrides), log), log
+    words = settings(folder, *overrides)
+    begin = fork_multiruns if "hydra/launcher=basic" in words else None
+    return crash.start("experiments.sweep", words, log, begin=begin), log
 
 
 def finish(process: BaseProcess, log: Path) -> tuple[int, str]:
