@@ -342,6 +342,8 @@ def test_networks_see_the_images_that_the_time_allows_and_never_fewer_than_befor
     rows = [len(advice.dataset.labels), advice.dataset.n_train]
     held = rows[0] - rows[1]
     assert sizes == [held + 2 * 2 * 5, held + 2 * 2 * 10, held + 2 * rows[1]], "twice: mirrored"
+    plain = replace(specs[0], recipe=replace(specs[0].recipe, mirror=False))
+    assert images_read([plain, specs[0]], advice.dataset) == sizes[-1], "one asks for mirrored ones"
     few = replace(whole, images_per_class=10)
     advice.train(few.probes()[:1])
     (folder,) = (advice.store.root / FEATURES).iterdir()

@@ -120,7 +120,7 @@ def images_read(specs: Sequence[RunSpec], dataset: PackedDataset) -> int:
 
 
 def _mirrored(specs: Sequence[RunSpec]) -> list[bool]:
-    return [False, True] if specs[0].recipe.mirror else [False]
+    return [False, True] if any(spec.recipe.mirror for spec in specs) else [False]
 
 
 def _kept(
