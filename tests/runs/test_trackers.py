@@ -10,6 +10,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -305,6 +306,14 @@ def test_a_network_that_fails_is_failed_there_too(spec_of, dataset, tmp_path):
     check("mlflow", tmp_path, store, well)
     own, evaluations, state = from_mlflow(tmp_path, ill)
     assert (own["learning_rate"], evaluations, state) == ("1000000.0", [], "FAILED")
+
+
+def test_without_a_tracker_no_thread_is_started():
+    """Where memory has run out it could not be, and its error would hide the one that says so."""
+    before = set(threading.enumerate())
+    with Trackers(TrackersConfig()).opened():
+        pass
+    assert set(threading.enumerate()) <= before
 
 
 def test_nothing_to_train_asks_no_tracker(spec_of, dataset, trained, tmp_path):

@@ -70,7 +70,8 @@ class Trackers:
         try:
             yield
         finally:
-            self._thread.submit(int).result()
+            if self._trackers:  # else no thread was started, for which there may be no memory now
+                self._thread.submit(int).result()
 
     @contextmanager
     def following(self, specs: Sequence[RunSpec], step: Callable[[RunSpec], int]) -> Iterator[None]:
