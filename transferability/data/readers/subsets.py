@@ -274,7 +274,9 @@ def split_files(tree: FileTree) -> list[str]:
 
 
 def subset_named(name: str) -> str | None:
-    """train, val, test or pred where a name has one such word, whatever else it has."""
+    """train, val, test or pred where a name has one such word, whatever else it has: of a value in
+    a table, a split of the hub or a file. A folder has to be named exactly (``subset_of_folder``).
+    """
     word = word_of(name)
     return word.subset if word and word.whole else None
 
