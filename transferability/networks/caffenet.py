@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from transferability.networks.compiled import fuses
 from transferability.networks.config import EightLayerConfig
 from transferability.networks.kernels import activation, conv2d_unshuffled
-from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Dropout
+from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Linear
 from transferability.rng import torch_rng
 
 
@@ -31,9 +30,7 @@ def _convolutional(config: EightLayerConfig) -> list[nn.Sequential]:
         stride = config.strides[i]
         padding = config.paddings[i]
         parts = OrderedDict[str, nn.Module]()
-        parts["conv"] = skip_init(
-            nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i]
-        )
+        parts["conv"] = Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])
         if config.normalization == "batch":
             parts["norm"] = BatchNorm2d(out)
         pool = number in config.pools
@@ -56,7 +53,7 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
             # At the entrance of the layer above: what a layer puts out can be shared before
             # it is dropped.
             parts["drop"] = Dropout(config.dropout, f"drop{number - 1}", active_when_frozen=True)
-        parts["fc"] = skip_init(nn.Linear, features, out)
+        parts["fc"] = Linear(features, out)
         if i < len(config.hidden):
             if config.normalization == "batch":
                 parts["norm"] = BatchNorm1d(out)

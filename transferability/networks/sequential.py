@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from transferability.networks import blocks, caffenet
 from transferability.networks.config import NetworkConfig
@@ -197,6 +196,8 @@ class LayerProfile:
 @lru_cache(maxsize=64)
 def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
     """The cost of each layer, counted by torch without computing anything."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     layers = nn.ModuleList(layers_of(config)).to("meta").eval()
     x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
     costs = []

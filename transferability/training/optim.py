@@ -2,13 +2,33 @@
 learning-rate schedules; AdamW, which transformers want, with the same.
 """
 
+import inspect
 import math
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 
 from transferability.networks.sequential import BIAS, WEIGHT, SequentialNetwork, parameter_kinds
 from transferability.study.recipe import RecipeConfig
+
+_Class = TypeVar("_Class", bound=type[torch.optim.Optimizer])
+
+
+def _without_compiler(optimizer: _Class) -> _Class:
+    """The same optimizer, whose first call does not import all of torch.compile (1.4 s).
+
+    torch wraps these methods in what tells the compiler where to stop; nothing here compiles them.
+    """
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    step = torch.no_grad()(inspect.unwrap(optimizer.step))
+    made = type(optimizer.__name__, (optimizer,), plain | {"step": step})
+    return cast(_Class, made)
+
+
+SGD = _without_compiler(torch.optim.SGD)
+AdamW = _without_compiler(torch.optim.AdamW)
 
 
 def learning_rate(step: int, recipe: RecipeConfig) -> float:
@@ -65,8 +85,8 @@ def optimizer_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimi
     (2019), its first beta the recipe's momentum.
     """
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=True)
-    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
+        return AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=True)
+    return SGD(groups, recipe.lr, recipe.momentum, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int) -> None:

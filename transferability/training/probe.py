@@ -15,7 +15,6 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from transferability.data.packed import PackedDataset
@@ -230,6 +229,8 @@ def _path(
     stop: threading.Event | None = None,
 ) -> Iterator[_Fit]:
     """A fit for each strength, from the strongest on."""
+    from scipy.optimize import minimize  # a quarter of a second
+
     mean, var = of.moments()
     scale = (var + EPSILON).rsqrt()
     flat = np.zeros(of.classes * (of.channels + 1))
