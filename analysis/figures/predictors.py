@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.measurements.predictors import rank_correlation
 from analysis.plotting import captions, plot
 from analysis.plotting.style import BLUE, GREEN, ORANGE, TREATMENTS, FigureSpec, Panel, Style
+from analysis.statistics.intervals import rank_correlation
 from analysis.tables import StudyResults
 
 LOOKS = {

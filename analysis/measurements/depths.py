@@ -7,7 +7,8 @@ that the linear classifiers were fitted on, and how far they agree with these.
 import numpy as np
 import pandas as pd
 
-from analysis.measurements.predictors import IMAGES, h_score, knn, logme, rank_correlation
+from analysis.measurements.predictors import IMAGES, h_score, knn, logme
+from analysis.statistics.intervals import rank_correlation
 from transferability.data.packed import PackedDataset
 from transferability.runs.probes import features_of_wave
 from transferability.runs.store import Store

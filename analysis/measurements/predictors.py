@@ -8,7 +8,6 @@ answer could be had for one forward pass.
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from scipy.special import softmax
 
 from analysis.tables import task_of
@@ -123,24 +122,6 @@ def leep(probabilities: np.ndarray, labels: np.ndarray) -> float:
     joint = np.stack([probabilities[labels == c].sum(0) for c in range(labels.max() + 1)])
     given = joint / np.maximum(joint.sum(0), _TINY)
     return float(np.log((probabilities * given[labels]).sum(1)).mean())
-
-
-def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
-    """Spearman's rank correlation with its 95% interval: Fisher's transformation with the variance
-    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957); NaN below four pairs.
-
-    Of a perfect correlation, where that interval would have no width, the interval of the next
-    lower one that so many pairs can have (two neighbors exchanged), up to 1.
-    """
-    rho = float(stats.spearmanr(predicted, measured).statistic)
-    if len(predicted) < 4:
-        return rho, np.nan, np.nan
-    n = len(predicted)
-    most = 1 - 12 / (n**3 - n)
-    center = np.arctanh(np.clip(rho, -most, most))
-    half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (n - 3))
-    low, high = np.tanh(center - half), np.tanh(center + half)
-    return rho, float(min(low, rho)), float(max(high, rho))
 
 
 def predictors(

@@ -26,6 +26,24 @@ def t_interval(
     return within((center, center - half, center + half), least, most)
 
 
+def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
+    """Spearman's rank correlation with its 95% interval: Fisher's transformation with the variance
+    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957); NaN below four pairs.
+
+    Of a perfect correlation, where that interval would have no width, the interval of the next
+    lower one that so many pairs can have (two neighbors exchanged), up to 1.
+    """
+    rho = float(stats.spearmanr(predicted, measured).statistic)
+    if len(predicted) < 4:
+        return rho, np.nan, np.nan
+    n = len(predicted)
+    most = 1 - 12 / (n**3 - n)
+    center = np.arctanh(np.clip(rho, -most, most))
+    half = stats.norm.ppf(0.975) * np.sqrt(1.06 / (n - 3))
+    low, high = np.tanh(center - half), np.tanh(center + half)
+    return rho, float(min(low, rho)), float(max(high, rho))
+
+
 @dataclass(frozen=True)
 class Coefficient:
     """What a unit of a variable is worth, with its 95% interval; none without noise to see."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from analysis.measurements.predictors import h_score, knn, leep, logme, rank_correlation, shrinkage
+from analysis.measurements.predictors import h_score, knn, leep, logme, shrinkage
+from analysis.statistics.intervals import rank_correlation
 
 
 def drawn(count, width, classes=3, apart=0.0, seed=0):

@@ -6,6 +6,7 @@ The plain operations are the definition. On a GPU each would pass over memory se
 Where nothing can be compiled the plain ones serve.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.networks.compiled import compiled, fuses
-from transferability.rng import counter_uniform
 
 ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalization; Caffe divides alpha by the window
 WINDOW = 5
@@ -55,6 +55,35 @@ def dropout_reference(x: Tensor, seed: Tensor, p: float, dims: int | None = None
     """
     shape = x.shape if dims is None else (*x.shape[:dims], *[1] * (x.dim() - dims))
     return x * (counter_uniform(seed, shape, x.device) >= p) / (1 - p)
+
+
+def counter_uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers in [0, 1), float32: a function of ``seed`` (int64, one number) and the place alone,
+    on every device.
+
+    SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's
+    state would have to be set from the host, this can be captured, fused and vectorized over
+    networks.
+    """
+    golden = 0x9E3779B97F4A7C15
+    # seed + golden * place modulo 2^64, with no product of a place and a large number: a compiler
+    # takes a function of places alone for an index, and computes it with 32 bits.
+    places = torch.arange(1, math.prod(shape) + 1, device=device)
+    z = (seed * _signed(pow(golden, -1, 1 << 64)) + places) * _signed(golden)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ _shifted(z, shift)) * _signed(factor)
+    z = z ^ _shifted(z, 31)
+    return (_shifted(z, 40).float() * 2**-24).reshape(shape)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """The logical right shift of int64 (torch's repeats the sign)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit number."""
+    return value - (1 << 64) if value >> 63 else value
 
 
 # The same on a GPU.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferability.rng import counter_uniform
+from transferability.networks.kernels import counter_uniform
 
 
 def splitmix64(seed: int, count: int) -> list[int]:
