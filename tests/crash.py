@@ -38,8 +38,6 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch._inductor  # noqa: F401  as the first optimizer does, for more than a second
-
 import analysis.collect
 import analysis.figures.__main__
 import analysis.report  # noqa: F401

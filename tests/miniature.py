@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import torch._inductor
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
