@@ -106,9 +106,10 @@ for name in FIGURES:
 """
 UPDATED = """
 import torch
-from transferability.networks.modules import Conv2d
+from transferability.networks.caffenet import _skip_init
 from transferability.training.optim import SGD, AdamW
-layer = Conv2d(3, 4, 3)
+layer = _skip_init(torch.nn.Conv2d, 3, 4, 3)
+assert type(layer) is torch.nn.Conv2d
 for optimizer in (SGD(layer.parameters(), fused=True), AdamW(layer.parameters(), fused=True)):
     layer(torch.zeros(1, 3, 5, 5)).sum().backward()
     optimizer.step()

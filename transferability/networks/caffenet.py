@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transferability.networks.compiled import fuses
 from transferability.networks.config import EightLayerConfig
 from transferability.networks.kernels import activation, conv2d_unshuffled
-from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Conv2d, Dropout, Linear
+from transferability.networks.modules import BatchNorm1d, BatchNorm2d, Dropout
 from transferability.rng import torch_rng
 
 
@@ -30,7 +30,9 @@ def _convolutional(config: EightLayerConfig) -> list[nn.Sequential]:
         stride = config.strides[i]
         padding = config.paddings[i]
         parts = OrderedDict[str, nn.Module]()
-        parts["conv"] = Conv2d(channels, out, kernel, stride, padding, groups=config.groups[i])
+        parts["conv"] = _skip_init(
+            nn.Conv2d, channels, out, kernel, stride, padding, groups=config.groups[i]
+        )
         if config.normalization == "batch":
             parts["norm"] = BatchNorm2d(out)
         pool = number in config.pools
@@ -53,7 +55,7 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
             # At the entrance of the layer above: what a layer puts out can be shared before
             # it is dropped.
             parts["drop"] = Dropout(config.dropout, f"drop{number - 1}", active_when_frozen=True)
-        parts["fc"] = Linear(features, out)
+        parts["fc"] = _skip_init(nn.Linear, features, out)
         if i < len(config.hidden):
             if config.normalization == "batch":
                 parts["norm"] = BatchNorm1d(out)
@@ -61,6 +63,17 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
         layers.append(nn.Sequential(parts))
         features = out
     return layers
+
+
+def _skip_init(module: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """``module(*args, **kwargs)`` whose weights are not drawn, as :func:`init_weights` draws them.
+
+    :func:`torch.nn.utils.skip_init` imports sympy for it, 0.8 s.
+    """
+    undrawn = type(module.__name__, (module,), {"reset_parameters": lambda self: None})
+    made = undrawn(*args, **kwargs)
+    made.__class__ = module
+    return made
 
 
 def init_weights(

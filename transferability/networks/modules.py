@@ -54,23 +54,6 @@ class Input(nn.Module):
         return x
 
 
-class _Undrawn(nn.Module):
-    """Weights that are drawn once, by ``init_weights``: :func:`torch.nn.utils.skip_init` would
-    import sympy for it, 0.8 s.
-    """
-
-    def reset_parameters(self) -> None:
-        pass
-
-
-class Conv2d(_Undrawn, nn.Conv2d):
-    pass
-
-
-class Linear(_Undrawn, nn.Linear):
-    pass
-
-
 class _InFloat32(nn.Module):
     """A normalization that computes in float32 whatever the precision, as
     :func:`kernels.response_norm_reference`.
