@@ -79,7 +79,7 @@ def _similarity_of(
     values = _known(known, identity).get("cka", [])
     if not len(values):
         networks = [stored_network(spec, store, start=pair == "untrained") for spec in (a, b)]
-        values = list(_compare(networks, stream))
+        values = _compare(networks, stream)
     names = {"a": str(a.cell), "b": str(b.cell) + (f" seed {b.seed}" if b.seed != a.seed else "")}
     task = {"split": a.split, "seed": a.seed}
     return [
@@ -163,15 +163,14 @@ def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFr
     )
 
 
-def _compare(networks: list[SequentialNetwork], stream: TaskLoader) -> Iterator[float]:
+def _compare(networks: list[SequentialNetwork], stream: TaskLoader) -> list[float]:
     """:func:`cka` of two networks, layer by layer.
 
     One thread each, as in training: cores do not change a number.
     """
     both = [unit_grams(network, stream) for network in networks]
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for _ in networks[0].layers[:-1]:
-            yield cka(*pool.map(next, both))
+        return [cka(*pool.map(next, both)) for _ in networks[0].layers[:-1]]
 
 
 def unit_grams(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Tensor]:

@@ -47,3 +47,18 @@ def test_an_error_ends_it_and_what_waits_is_not_begun():
     with pytest.raises(ValueError, match="the first"):
         list(prefetch(fails, range(100), 1, waiting=50))
     assert len(begun) < 51
+
+
+def test_closing_waits_for_no_thread():
+    """Garbage collection closes what nobody reads to its end, in whatever thread it happens: in one
+    that holds the lock with which threads end, waiting for another would be for ever.
+    """
+    held = threading.Event()
+    results = prefetch(lambda key: key and held.wait(60), range(9), 1)
+    assert next(results) == 0
+    closing = threading.Thread(target=results.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    ended = not closing.is_alive()
+    held.set()
+    assert ended

@@ -15,14 +15,18 @@ def prefetch(
 ) -> Iterator[T]:
     """``function(key)`` for each key in order; ``threads`` compute the next ones, and ``waiting``
     more wait.
+
+    When it ends early the threads finish what they have begun, and nobody waits for them: garbage
+    collection may end it, in a thread that is just being started, and holds the lock without which
+    no other thread ends.
     """
     left = iter(keys)
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         coming = deque(pool.submit(function, key) for key in islice(left, threads + waiting))
-        try:
-            while coming:
-                done = coming.popleft().result()
-                coming.extend(pool.submit(function, key) for key in islice(left, 1))
-                yield done
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while coming:
+            done = coming.popleft().result()
+            coming.extend(pool.submit(function, key) for key in islice(left, 1))
+            yield done
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
