@@ -155,7 +155,8 @@ def compiled(code: str, folder: Path) -> list[Kernel]:
 
     found = []
     for name, source in re.findall(r"async_compile\.triton\('(\w+)', '''(.*?)'''", code, re.S):
-        path = folder / f"{name}.py"
+        # one of the same name and size, written in the same second, would be taken for this one
+        path = Path(tempfile.mkdtemp(dir=folder)) / f"{name}.py"
         path.write_text(
             "import triton\nimport triton.language as tl\nfrom torch._inductor.runtime import "
             "triton_helpers\n"
