@@ -137,7 +137,12 @@ def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
 
     Computed without data (on torch's meta device).
     """
-    shapes = copy.deepcopy(traced).to("meta")
+    # a copy of the graph; of the weights, which may be large, without their values
+    shapes = copy.deepcopy(
+        traced,
+        {id(p): nn.Parameter(p.detach().to("meta"), False) for p in traced.parameters()}
+        | {id(b): b.to("meta") for b in traced.buffers()},
+    ).to("meta")
     runs = []
     for batch in (2, 3):
         values = _Values(shapes)
