@@ -51,7 +51,7 @@ def test_an_error_ends_it_and_what_waits_is_not_begun():
 
 def test_closing_waits_for_no_thread():
     """Garbage collection closes what nobody reads to its end, in whatever thread it happens: in one
-    that holds the lock with which threads end, waiting for another would be for ever.
+    that holds the lock with which threads end, waiting for another would never end.
     """
     held = threading.Event()
     results = prefetch(lambda key: key and held.wait(60), range(9), 1)

@@ -106,12 +106,15 @@ for name in FIGURES:
 """
 UPDATED = """
 import torch
-from transferability.networks.caffenet import _skip_init
+from transferability.networks.caffenet import make_layers
+from transferability.networks.config import EightLayerConfig
 from transferability.training.optim import SGD, AdamW
-layer = _skip_init(torch.nn.Conv2d, 3, 4, 3)
+one = {key: (1,) for key in ("channels", "kernels", "strides", "groups", "hidden")}
+config = EightLayerConfig(name="one", input_size=8, outputs=2, paddings=(0,), pools=(), **one)
+layer = make_layers(config)[0].conv
 assert type(layer) is torch.nn.Conv2d
 for optimizer in (SGD(layer.parameters(), fused=True), AdamW(layer.parameters(), fused=True)):
-    layer(torch.zeros(1, 3, 5, 5)).sum().backward()
+    layer(torch.zeros(1, 3, 8, 8)).sum().backward()
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.zero_grad()

@@ -142,7 +142,7 @@ def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
         traced,
         {id(p): nn.Parameter(p.detach().to("meta"), False) for p in traced.parameters()}
         | {id(b): b.to("meta") for b in traced.buffers()},
-    ).to("meta")
+    )
     runs = []
     for batch in (2, 3):
         values = _Values(shapes)
