@@ -33,8 +33,10 @@ for profile, examples in (("default", 20), ("ci", 80)):
 settings.load_profile("default")
 
 
-def pytest_collection_finish():
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
     """Training collects garbage after every wave: it need not look through what is imported."""
+    gc.collect()
     gc.freeze()
 
 

@@ -154,15 +154,11 @@ def verify(config: ZooNetworkConfig) -> None:
         layers = [PartitionedLayer(plan, model) for plan in config.layer_plans()]
         for mode, batch in ((True, 2), (False, 3)):
             x = torch.randn(batch, 3, config.input_size, config.input_size)
-            state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            whole = _forward_backward(model.train(mode), model, x)
-            model.load_state_dict(state)
-            model.zero_grad(set_to_none=True)
+            before = _buffers(model)
+            whole = _forward_backward(model.train(mode), model, x, before)
             for layer in layers:
                 layer.train(mode)
-            chopped = _forward_backward(_one_after_the_other(config, layers), model, x)
-            model.load_state_dict(state)
-            model.zero_grad(set_to_none=True)
+            chopped = _forward_backward(_one_after_the_other(config, layers), model, x, before)
             if wrong := [name for name in whole if not torch.equal(whole[name], chopped[name])]:
                 where = "training" if mode else "evaluation"
                 raise UserError(
@@ -196,15 +192,22 @@ def _one_after_the_other(
 
 
 def _forward_backward(
-    function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor
+    function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, before: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The output, and every gradient and buffer after a forward and backward pass."""
+    """The output, and every gradient and buffer after a forward and backward pass from the buffers
+    ``before``; ``model`` keeps no gradient.
+    """
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[f"buffer {name}"])
     logits = function(x)
     F.cross_entropy(logits, torch.arange(len(x)) % logits.shape[1]).backward()
     gradients = {
-        f"gradient of {n}": p.grad.clone()
-        for n, p in model.named_parameters()
-        if p.grad is not None
+        f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None
     }
-    buffers = {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
-    return {"output": logits.detach(), **gradients, **buffers}
+    model.zero_grad(set_to_none=True)
+    return {"output": logits.detach(), **gradients, **_buffers(model)}
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {f"buffer {name}": b.clone() for name, b in model.named_buffers()}
