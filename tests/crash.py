@@ -479,11 +479,11 @@ def harass(
     expected: dict[type[Victim], Path] | None = None,
 ) -> Tally:
     """Kill processes of ``kinds``, in turn and at most ``most`` on the way to one result,
-    until ``kills`` died.
+    until ``kills`` died and each kind had its turn.
     """
     expected = expected or references(folder / "reference", kinds)
     rng, tally, round_ = random.Random(seed), Tally(), 0
-    while tally.kills.total() < kills:
+    while tally.kills.total() < kills or round_ < len(kinds):
         victim = kinds[round_ % len(kinds)]
         victim(folder / f"{round_:03d}", expected[victim], rng, tally).attack(
             min(most, kills - tally.kills.total())
