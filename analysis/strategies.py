@@ -39,11 +39,11 @@ def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
 
 
 def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Advice | None:
-    """The advice for so many training images per class; None of fewer than two treatments."""
+    """The advice for so many training images per class; None of fewer than two ways."""
     asked = _at(asked, size)
     finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
     done = asked[finished]
-    if done.treatment.nunique() < 2:
+    if len(done.drop_duplicates(WAY)) < 2:
         return None
     subset = "test" if "test_top1" in done and done.test_top1.notna().all() else "validation"
     ways = []

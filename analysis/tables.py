@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from analysis.csv_files import _WAY_BACK, read_csv, write_csv
 from transferability.errors import UserError
 from transferability.files import replacing, write_atomic
+from transferability.tasks.splits import PRETRAINED
 
 # A row per network. The published numbers of the paper have the same columns (analysis/paper.py).
 RESULTS = [
@@ -238,11 +239,11 @@ def mixed(networks: pd.DataFrame) -> str | None:
         for column in (*VARIANT, "images_per_class")
         if treated[column].nunique(dropna=False) > 1
     ]
-    return (
-        f"the networks differ in {' and '.join(varied)}: `make question` compares them"
-        if varied
-        else None
-    )
+    if not varied:
+        return None
+    pretrained = (treated.split_kind == PRETRAINED).all()
+    shown_by = "the figure `advice`" if pretrained else "`make question`"
+    return f"the networks differ in {' and '.join(varied)}: {shown_by} compares them"
 
 
 def _finished(folder: Path) -> int:

@@ -41,7 +41,7 @@ SIZES = {  # columns of analysis.strategies.summary
 
 def draw(tables: StudyResults) -> FigureSpec | str:
     if not (found := advise(tables)):
-        return "no base of the study is given"
+        return "it compares two strategies or more for a pretrained base and one task"
     there = [name for name in LOOKS if any(len(a.family(name)) for a in found)]
     marks = [LOOKS[name] for name in there]
     shown = found[-1].shown
@@ -144,6 +144,8 @@ def _sizes(axes: Axes, found: list[Advice]) -> None:
     table, places = summary(found), range(len(found))
     for name, mark in SIZES.items():
         values = table[found[-1].subset if name == "best" else name]
+        if values.isna().all():
+            continue
         look: dict[str, Any] = {"color": mark.color, "marker": mark.marker, "label": mark.label}
         axes.plot(places, values, mark.line, lw=1.3, zorder=2, markersize=5, **look)
         tips = [f"{mark.label}, {row[0]} images per class" for row in table.itertuples(index=False)]

@@ -20,7 +20,8 @@ RECIPES = [(INK, "o", ":"), ("#8a5a00", "s", "--"), (GREEN, "^", "-.")]  # color
 
 
 def asked(networks: pd.DataFrame) -> bool:
-    return (networks.treatment != "base").any() and len(networks[VARIANT].drop_duplicates()) > 1
+    base = networks.treatment == "base"
+    return not base.all() and len(networks[base][VARIANT].drop_duplicates()) > 1
 
 
 def draw(tables: StudyResults) -> FigureSpec:

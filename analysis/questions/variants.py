@@ -25,7 +25,9 @@ SAME = [*TASK, "split", "split_kind", "cell", "treatment", "n"]
 
 
 def asked(networks: pd.DataFrame) -> bool:
-    return len(networks[networks.treatment != "base"][VARIANT].drop_duplicates()) > 1
+    known = with_share(networks)
+    treated = (known.treatment != "base") & known.share.notna()
+    return len(known[treated][VARIANT].drop_duplicates()) > 1
 
 
 def draw(tables: StudyResults) -> FigureSpec:

@@ -35,7 +35,9 @@ KINDS_OF_SPLIT = [(RED, "D", "-"), (ORANGE, "h", "--"), (BLUE, "s", "-"), (OLIVE
 
 
 def asked(networks: pd.DataFrame) -> bool:
-    return networks[networks.treatment != "base"].images_per_class.nunique() > 1
+    known = with_share(networks[networks.split_kind.isin(KINDS)])
+    treated = known.treatment.isin(["AnB", "AnB+"]) & known.share.notna()
+    return known[treated].images_per_class.nunique() > 1
 
 
 def draw(tables: StudyResults) -> FigureSpec:

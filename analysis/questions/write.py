@@ -26,8 +26,9 @@ def question(tables: StudyResults) -> FigureSpec:
         if one.asked(networks):
             return one.draw(tables)
     raise UserError(
-        "nothing to compare: the finished networks differ neither in network, recipe, images per "
-        "class, split or seed, nor are there preserved layers (A3B~1)"
+        "nothing to compare: the finished networks with a base differ neither in network, recipe, "
+        "images per class, split or seed, nor are there preserved layers (A3B~1); strategies for "
+        "a pretrained base are compared by the figure `advice` (python -m analysis.figures)"
     )
 
 

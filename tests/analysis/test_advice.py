@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.figures import advice as figure
-from analysis.plotting.layout import compose
+from analysis.plotting.layout import compose, render
 from analysis.plotting.plot import scatter
 from analysis.statistics.paired import two_way_interval
 from analysis.strategies import advise, confusions, summary
@@ -209,6 +209,23 @@ def test_each_number_of_images_has_its_advice_and_a_row_of_the_summary():
     ]
     assert len(drawing.panels) == 3 and set(drawing.table.family) == set(figure.LOOKS) - {"AnB++"}
     compose(drawing)
+
+
+def test_linear_classifiers_alone_say_which_depth():
+    tables = study({"A2.B": WAYS["A2.B"], "A3.B": WAYS["A3B"]})
+    fewer = tables.results.assign(images_per_class=10.0)
+    tables.results = pd.concat([tables.results, fewer], ignore_index=True)
+    few, every = advise(tables)
+    assert few.best.cell == every.best.cell == "A2.B" and every.best.test == 0.795
+    drawing = figure.draw(tables)
+    assert [p.title for p in drawing.panels][-1] == "What more images are worth"
+    (legend,) = [one.get_legend() for one in render(drawing.panels[-1]).axes]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "the best on validation",
+        "linear classifier",
+    ]
+    alone = study({"A2.B": WAYS["A2.B"]})
+    assert advise(alone) == [] and "two strategies or more" in figure.draw(alone)
 
 
 def test_two_phases_are_a_family_of_their_own():

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.plotting.layout import compose, save
 from analysis.questions.write import question
-from analysis.tables import RESULTS, StudyResults, kinds
+from analysis.tables import RESULTS, StudyResults, kinds, mixed
 from transferability.errors import UserError
 
 
@@ -309,8 +309,20 @@ def test_a_study_that_varies_nothing_is_one_clear_line():
         question(tables_of([row("baseB", "base", 0, 0.5), row("A1B", "AnB", 1, 0.5), distant]))
 
 
+@pytest.mark.parametrize("vary", [{"images_per_class": 10}, {"recipe": "other"}])
+def test_strategies_for_a_pretrained_base_are_compared_elsewhere(vary):
+    """There is no base of the same task, of which they would keep a share."""
+    given = {"split": "pretrained", "split_kind": "pretrained"}
+    rows = [row("A1B", "AnB", 1, 0.5, **given), row("A1B", "AnB", 1, 0.4, **given | vary)]
+    with pytest.raises(UserError, match="pretrained base are compared by the figure `advice`"):
+        question(tables_of(rows))
+    assert mixed(tables_of(rows).networks).endswith("the figure `advice` compares them")
+
+
 def test_more_than_a_figure_can_tell_apart_is_one_clear_line():
-    rows = [row("A1B", "AnB", 1, 0.5, network=f"kind {i}") for i in range(7)]
+    kinds_of = [{"network": f"kind {i}"} for i in range(7)]
+    rows = [row("A1B", "AnB", 1, 0.5, **kind) for kind in kinds_of]
+    rows += [row("baseB", "base", 0, 0.5, **kind) for kind in kinds_of]
     with pytest.raises(UserError, match="7 kinds of network: the figure has room for 6"):
         question(tables_of(rows))
     rows = [row("baseB", "base", 0, 0.5, recipe=f"recipe {i}") for i in range(4)]
