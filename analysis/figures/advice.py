@@ -41,7 +41,7 @@ SIZES = {  # columns of analysis.strategies.summary
 
 def draw(tables: StudyResults) -> FigureSpec | str:
     if not (found := advise(tables)):
-        return "it compares two strategies or more for a pretrained base and one task"
+        return "fewer than two strategies for a pretrained base and one task are finished"
     there = [name for name in LOOKS if any(len(a.family(name)) for a in found)]
     marks = [LOOKS[name] for name in there]
     shown = found[-1].shown

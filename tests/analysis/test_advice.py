@@ -225,7 +225,7 @@ def test_linear_classifiers_alone_say_which_depth():
         "linear classifier",
     ]
     alone = study({"A2.B": WAYS["A2.B"]})
-    assert advise(alone) == [] and "two strategies or more" in figure.draw(alone)
+    assert advise(alone) == [] and "fewer than two strategies" in figure.draw(alone)
 
 
 def test_two_phases_are_a_family_of_their_own():

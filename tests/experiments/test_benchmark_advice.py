@@ -15,7 +15,6 @@ from experiments.benchmarks.advice import OWN, Result
 from experiments.overrides import of_advice
 from tests.helpers import composed, network_of, write
 from transferability.data.packed import open_dataset
-from transferability.networks.pretrained import load_pretrained
 
 ROW = Result("mine", "0" * 12, "1" * 12, 96, 1.0, 0, OWN, 99.04, "A3.B", 0.9, "0111")
 
@@ -71,18 +70,13 @@ def test_every_tool_has_one_line_and_none_is_measured_again(words, capsys, monke
     """In a time that is too short for any step each predicts all the same."""
     monkeypatch.setenv("FASTAI_PYTHON", "")
     config = composed(*words, "minutes=0.01", "seed=3")
-    dataset, path = advice.packed(config), Path(config.out) / "tools.csv"
-    path.parent.mkdir()
-    right = "1" * len(advice.rows_of(dataset)["test"])
-    known = replace(ROW, tool="tutorial, head", right=right, minutes=0.01, seed=3, pixels=32)
-    weights = load_pretrained(str(config.weights), config.network).digest[:12]
-    advice._keep(path, replace(known, images=dataset.checksum[:12], weights=weights))
     advice.main(config)
+    path = Path(config.out) / "tools.csv"
     table = advice.read(path)
-    assert table.tool.tolist() == ["tutorial, head", OWN, "tutorial, head then all"]
+    assert table.tool.tolist() == [OWN, "tutorial, head", "tutorial, head then all"]
     assert (table.seed == 3).all() and (table.right.str.len() == table.right.str.len()[0]).all()
     assert set("".join(table.right)) <= {"0", "1"} and (table.seconds > 0).all()
-    assert re.fullmatch(r"A\d\.B", table.did[1]) and table.did[2] == "0 steps"
+    assert re.fullmatch(r"A\d\.B", table.did[0]) and table.did[1] == "0 steps"
     assert "fastai is left out: pip install" in caplog.text
     before = path.read_bytes()
     advice.main(config)

@@ -506,7 +506,7 @@ def test_a_long_run_keeps_nothing(spec_of, trained, dataset, tmp_path):
     """Objects, tensors and open files stay as many from a fifth of the steps on;
     memory (printed) all but so.
     """
-    steps = 500
+    steps = 1000
     recipe = {"steps": steps, "eval_every": 20}
     store = Store(tmp_path)
     specs = [spec_of("baseB", recipe=recipe), spec_of("baseA", recipe=recipe)]
