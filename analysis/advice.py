@@ -22,6 +22,10 @@ from transferability.study.expand import RATE
 BALANCES = ("balanced", "balanced_low", "balanced_high")
 # columns that the tables of before do not have
 LATER = ("validation_balanced", *BALANCES)
+NO_TEST = (
+    "There are no test images (dataset.test_fraction): it is reported on the images that it was "
+    "chosen on, which is optimistic."
+)
 # The four questions, a family of ways each: what it is for every n.
 FAMILIES = {
     "base": "trained from scratch",
@@ -77,9 +81,9 @@ class Advice:
         how = " by balanced accuracy" if self.chosen_by == BALANCED else ""
         said = [
             f"Of {len(self.strategies)} strategies, chosen on validation images{how}: "
-            f"{best.words} ({best.cell}, recipe {best.recipe}). It has {best.test:.3f} "
-            f"[{best.test_low:.3f}, {best.test_high:.3f}] of the {self.subset} images right (95%, "
-            f"over {covers})."
+            f"{best.words} ({best.cell}, recipe {best.recipe}). Its {self.subset} accuracy is "
+            f"{best.test:.3f} [{best.test_low:.3f}, {best.test_high:.3f}] (95% interval over "
+            f"{covers})."
         ]
         if self.majority:
             said.append(
@@ -123,10 +127,7 @@ class Advice:
                 "strategies)."
             )
         else:
-            said.append(
-                "There are no test images (dataset.test_fraction): it is reported on the images "
-                "that it was chosen on, which is optimistic."
-            )
+            said.append(NO_TEST)
         return said
 
     @property

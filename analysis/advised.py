@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.advice import first, words
+from analysis.advice import NO_TEST, first, words
 from analysis.advised_figures import ARM
 from analysis.page import MARGIN
 from analysis.statistics.baseline import Majority, too_few, within
 from analysis.statistics.paired import covering_choice, two_way_interval
 from analysis.strategies import accuracy
-from experiments.race import TIMES
+from experiments.race import EPOCHS
 from transferability.data.packed import PackedDataset
 from transferability.networks.sequential import profile_layers
 from transferability.runs.store import Store
@@ -45,6 +45,7 @@ class Answer:
         layers: below the classifier.
         depths: a row per depth: n, validation and test of its linear classifier, and what features
             say without a fit (``measurements.depths``).
+        ended: whether the race is over before the time was up, with all images.
     """
 
     strategies: pd.DataFrame
@@ -56,6 +57,7 @@ class Answer:
     spec: RunSpec
     layers: int
     depths: pd.DataFrame
+    ended: bool = False
 
     @property
     def best(self) -> pd.Series:
@@ -79,34 +81,48 @@ class Answer:
     def sentences(self) -> list[str]:
         """What to do, what it is worth, what would serve as well, and what more time may change."""
         best, (low, high), count = self.best, self.interval, len(self.strategies)
+        what = best.words[0].upper() + best.words[1:]
+        beside = ("linear probe", self.probe), ("training from scratch", self.scratch)
         chosen = f" and the choice among {count} strategies" if count > 1 else ""
-        said = [
-            f"{best.words[0].upper()}{best.words[1:]} ({name(best)}). It has {best.test:.3f} "
-            f"[{low:.3f}, {high:.3f}] of the {self.subset} images right (95%, over images{chosen}; "
-            f"{_seeds(best.seeds)}).",
+        return [
+            f"{what} ({name(best)}). Its {self.subset} accuracy is {best.test:.3f} [{low:.3f}, "
+            f"{high:.3f}] (95% interval over images{chosen}; {_seeds(best.seeds)}).",
             self.majority.sentence,
+            *self.limits,
+            *(
+                f"It is {_apart(other, what)} ({name(other)}: {other.test:.3f})."
+                for what, other in beside
+                if other is not None and other.run != best.run
+            ),
+            self.cheaper,
+            self.more_time,
         ]
+
+    @property
+    def limits(self) -> list[str]:
+        """What the images that there are, or that were used, do not let it say."""
+        said = []
         if size := self.spec.images_per_class:
             said.append(
                 f"Every network was trained on the first {size} training images of each class, "
                 "which is what the time allowed: more minutes use more."
             )
+        if self.subset != "test":
+            said.append(NO_TEST)
         if self.few:
             said.append(self.few)
-        for what, other in (("linear probe", self.probe), ("training from scratch", self.scratch)):
-            if other is not None and other.run != best.run:
-                said.append(f"It is {_apart(other, what)} ({name(other)}: {other.test:.3f}).")
-        cheap = self.cheapest
-        if cheap is not None:
-            said.append(
-                f"Cheaper and as good (less than {100 * MARGIN:g} point behind with 95%): "
-                f"{cheap.words} ({name(cheap)}), at {cheap.cost:.0%} of its operations."
-            )
-        else:
-            said.append(
-                f"Nothing cheaper is shown to be as good (less than {100 * MARGIN:g} point behind)."
-            )
-        return [*said, self.more_time]
+        return said
+
+    @property
+    def cheaper(self) -> str:
+        """What costs less and is as good."""
+        behind = f"less than {100 * MARGIN:g} point behind"
+        if (cheap := self.cheapest) is None:
+            return f"Nothing cheaper is shown to be as good ({behind})."
+        return (
+            f"Cheaper and as good ({behind} with 95%): {cheap.words} ({name(cheap)}), at "
+            f"{cheap.cost:.0%} of its operations."
+        )
 
     @property
     def cheapest(self) -> pd.Series | None:
@@ -118,19 +134,26 @@ class Answer:
     @property
     def more_time(self) -> str:
         """What more time would probably change."""
-        raced = self.strategies[~self.strategies.probe]
+        if self.ended:
+            return (
+                "More time changes nothing: the race is over, in which no network sees its images "
+                f"more than {EPOCHS} times."
+            )
+        raced = self.strategies[~self.strategies.probe & (self.strategies.n > 0)]
         if raced.empty:
-            return "More time lets fine-tuning race against it."
-        top = raced.iloc[0]
-        alike = (raced[ARM] == top[ARM]).all(axis=1)
-        before = raced[alike & (raced.steps < top.steps)]
+            return "With more time, fine-tuned networks are trained and compared with it."
+        # who is ahead in the race has the most steps, not always the highest accuracy
+        ahead = raced.sort_values(["steps", "validation"], ascending=False, kind="stable").iloc[0]
+        alike = (raced[ARM] == ahead[ARM]).all(axis=1)
+        before = raced[alike & (raced.steps < ahead.steps)]
         if before.empty:
-            return f"More time trains {top.cell} for {TIMES} times the steps."
+            return f"With more time, the best after {ahead.steps} steps are trained for more."
         last = before.sort_values("steps", kind="stable").iloc[-1]
+        less = ", which will probably gain less" if ahead.validation > last.validation else ""
         return (
-            f"From {last.steps} to {top.steps} steps {top.cell} went from {last.validation:.3f} to "
-            f"{top.validation:.3f} on validation images; more time trains it for {TIMES} times the "
-            f"steps, which probably brings less than that."
+            f"From {last.steps} to {ahead.steps} steps the validation accuracy of {ahead.cell} "
+            f"went from {last.validation:.3f} to {ahead.validation:.3f}; with more time it is "
+            f"trained for more steps{less}."
         )
 
 
@@ -156,7 +179,11 @@ def _seeds(count: int) -> str:
 
 
 def answer(
-    specs: list[RunSpec], store: Store, dataset: PackedDataset, told: pd.DataFrame
+    specs: list[RunSpec],
+    store: Store,
+    dataset: PackedDataset,
+    told: pd.DataFrame,
+    ended: bool = False,
 ) -> Answer:
     """What the finished runs ``specs``, of one task and base, say; ``told``: what features say."""
     classes = list(specs[0].classes)
@@ -194,6 +221,7 @@ def answer(
         table[table.probe][["n", "validation", "test"]]
         .merge(told, on="n")
         .sort_values("n", kind="stable"),
+        ended,
     )
 
 

@@ -7,8 +7,9 @@ python -m experiments.advise source=PATH weights=resnet18.a1_in1k minutes=30
 It packs the images, fits a linear classifier on every layer of the network, and lets strategies
 race against each other while time is left. The page is there after the first classifier, and is
 written again after each stage. Ctrl-C ends with the best answer so far; the same command resumes
-from there, and more minutes do. Of a large dataset networks see as many images per class as the
-minutes allow.
+from there, and so does one with more minutes. When no network is left to train, the command ends
+before the time is up. Of a large dataset, networks see as many images per class as the minutes
+allow.
 
 Settings used most:
 source=PATH          the images: a folder, a zip or tar file
@@ -116,6 +117,8 @@ class Advising:
         self.speed = Speed(Cost(self.store, self.dataset, self.execution, clock.now))
         self.stage = "packed"
         self.known: Answer | None = None
+        self.lacked_time = False  # whether anything was left out for it
+        self.ended = False  # whether more time would change nothing
 
     def run(self) -> None:
         """Stage 1, then the race, until the time is up."""
@@ -129,6 +132,7 @@ class Advising:
                 if self.train(probes):
                     self.page()
                 self.race()
+                self.ended = not (self.lacked_time or self.task.images_per_class)
 
     def race(self) -> None:
         """Rung after rung; see ``race.RULE``."""
@@ -166,6 +170,7 @@ class Advising:
         """
         specs = [self.task.spec(arm, steps, seed) for arm in arms]
         count = fitting(specs, self.speed.seconds, self.clock.left)
+        self.lacked_time |= count < len(specs)
         if self.train(specs[:count]):
             self.page()
         return [arm for arm, spec in zip(arms, specs, strict=True) if self.store.is_done(spec)]
@@ -221,7 +226,7 @@ class Advising:
         if not any(map(self.store.is_done, self.task.probes())):
             return None
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
-        self.known = answer(done, self.store, self.dataset, self.depths)
+        self.known = answer(done, self.store, self.dataset, self.depths, self.ended)
         write_page(self.known, self.path, self.config, self.title)
         self.clock.page = self.clock.now() - began
         log.info("%s: %s", self.stage, self.known.leader)

@@ -70,7 +70,7 @@ def agreement(told: pd.DataFrame) -> list[str]:
             alike = f"{rho:.2f} "
         said.append(
             f"{name[0].upper()}{name[1:]}: highest at layer {own.n:.0f}, where the linear "
-            f"classifier has {own.validation:.3f} of the validation images right (at its own best, "
+            f"classifier has a validation accuracy of {own.validation:.3f} (at its own best, "
             f"layer {best.n:.0f}, {best.validation:.3f}); {alike}rank correlation with it over "
             f"{len(told)} depths."
         )

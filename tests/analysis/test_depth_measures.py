@@ -125,7 +125,7 @@ def test_what_they_say_of_the_best_depth(told):
     nearest, logme, score = agreement(table)
     assert nearest.startswith("K nearest neighbors: highest at layer 3, where the linear")
     assert "; 1.00 rank correlation with it over 3 depths" in nearest
-    assert logme.startswith("LogME: highest at layer 7") and "0.400 of the validation" in logme
+    assert logme.startswith("LogME: highest at layer 7") and "validation accuracy of 0.400" in logme
     assert "(at its own best, layer 3, 0.500); 0.50 rank correlation with it" in logme
     assert "highest at layer 1" in score and "; -0.50 rank" in score
     assert "; no rank correlation" in agreement(table.assign(knn=1.0))[0]

@@ -23,7 +23,7 @@ from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
 from experiments.overrides import of_advice
-from experiments.race import EPOCHS, STEPS, TIMES, Arm, candidates, fitting, survivors
+from experiments.race import EPOCHS, SCRATCH, STEPS, TIMES, Arm, candidates, fitting, survivors
 from tests.helpers import composed, lines, network_of, write
 from tests.miniature import CPU, captured
 from transferability import load_run
@@ -80,9 +80,10 @@ def test_two_classes_of_twenty_images_end_well(finished):
     folder, status, out, err = finished
     assert status == 0, err
     assert re.search(
-        r"It has [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\] of the test images right", out
+        r"Its test accuracy is [01]\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\] \(95% interval", out
     )
     assert "So few images cannot answer" in out
+    assert out.count("More time changes nothing: the race is over") == 1
     page = (folder / "page" / "report.html").read_text()
     assert page.count('class="bar"') >= 2 and "The rule" in page and "Every network" in page
     assert 'id="race"' in page and 'id="curve"' in page
@@ -128,7 +129,7 @@ def test_ctrl_c_ends_with_the_best_answer_so_far(given, tmp_path, monkeypatch):
 
     monkeypatch.setattr(advise.Advising, "race", stopped)
     status, out, err = advised(*words(given, tmp_path, "minutes=5"))
-    assert status == 130 and "of the test images right" in out, err
+    assert status == 130 and "Its test accuracy is" in out, err
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_a_network_that_explodes_leaves_the_race(given, tmp_path, monkeypatch):
     monkeypatch.setattr(advise, "candidates", lambda best, top: arms)
     monkeypatch.setattr("experiments.race.EPOCHS", 10)
     status, out, err = advised(*words(given, tmp_path, "minutes=5"))
-    assert status == 0 and "of the test images right" in out, err
+    assert status == 0 and "Its test accuracy is" in out, err
     assert "became infinite" in err
     done = [s for s in Store(tmp_path / "runs").specs() if Store(tmp_path / "runs").is_done(s)]
     assert {s.recipe.lr for s in done if s.cell.again} == {0.003}
@@ -191,8 +192,9 @@ def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, 
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
     """Of the highest layer and few images, also beyond the time."""
     status, out, err = advised(*words(given, tmp_path, "minutes=0.001"))
-    assert status == 0 and "of the test images right" in out, err
+    assert status == 0 and "Its test accuracy is" in out, err
     assert "trained on the first 5 training images of each class, which is what the time" in out
+    assert "With more time, fine-tuned networks are trained" in out
     specs = Store(tmp_path / "runs").specs()
     assert all(spec.recipe.optimizer == "lbfgs" for spec in specs)
     assert "A7.B" in {str(spec.cell) for spec in specs if Store(tmp_path / "runs").is_done(spec)}
@@ -407,3 +409,52 @@ def test_what_is_not_said_is_asked_for(words, why):
 def test_what_is_worse_is_called_below(behind, low, high, said):
     row = pd.Series({"behind": behind, "behind_low": low, "behind_high": high})
     assert advised_answer._apart(row, "linear probe") == said
+
+
+@pytest.mark.parametrize(
+    ("rows", "ended", "said"),
+    [
+        ([], False, "With more time, fine-tuned networks are trained and compared with it."),
+        ([("baseB", 0, 120, 0.9)], False, "With more time, fine-tuned networks are trained and"),
+        (
+            [("A3.B++", 3, 30, 0.9), ("A3B", 3, 30, 0.8)],
+            False,
+            "With more time, the best after 30 steps are trained for more.",
+        ),
+        (
+            [("A3.B++", 3, 120, 0.95), ("A3.B++", 3, 30, 0.9), ("baseB", 0, 480, 0.5)],
+            False,
+            "From 30 to 120 steps the validation accuracy of A3.B++ went from 0.900 to 0.950; with "
+            "more time it is trained for more steps, which will probably gain less.",
+        ),
+        (  # the answer has 120 steps, the race is further
+            [("A3.B++", 3, 120, 0.95), ("A3.B++", 3, 480, 0.94), ("A3.B++", 3, 30, 0.9)],
+            False,
+            "From 120 to 480 steps the validation accuracy of A3.B++ went from 0.950 to 0.940; "
+            "with more time it is trained for more steps.",
+        ),
+        (
+            [("A3.B++", 3, 120, 0.95)],
+            True,
+            "More time changes nothing: the race is over, in which no network sees its images more "
+            "than 100 times.",
+        ),
+    ],
+)
+def test_what_more_time_would_change(rows, ended, said):
+    table = pd.DataFrame(rows, columns=["cell", "n", "steps", "validation"])
+    table = table.assign(rate=0.01, optimizer="adamw", probe=False)
+    nothing: dict = dict.fromkeys(advised_answer.Answer.__dataclass_fields__)
+    found = advised_answer.Answer(**nothing | {"strategies": table, "ended": ended})
+    assert found.more_time.startswith(said)
+
+
+def test_what_the_time_left_out_is_known(given, tmp_path):
+    advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
+    advice.speed.seconds = lambda specs: 25.0 * len(specs)
+    advice.train = lambda specs: False
+    arms = [Arm("A3.B++", 0.01), Arm("A3B", 0.03)]
+    advice.rung(arms, STEPS)
+    assert not advice.lacked_time
+    advice.rung([*arms, SCRATCH], STEPS)
+    assert advice.lacked_time
