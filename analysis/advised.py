@@ -6,23 +6,14 @@ with the highest mean validation accuracy; what is said of it comes of test imag
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from analysis.advice import NO_TEST, first, words
+from analysis.advice import NO_TEST, SIMULTANEOUS, first
 from analysis.advised_figures import ARM
 from analysis.page import MARGIN
-from analysis.statistics.baseline import Majority, too_few, within
-from analysis.statistics.paired import covering_choice, two_way_interval
-from analysis.strategies import accuracy
+from analysis.statistics.baseline import Majority
 from experiments.race import EPOCHS
-from transferability.data.packed import PackedDataset
-from transferability.networks.sequential import profile_layers
-from transferability.runs.store import Store
-from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
-
-CONFUSED = 12  # classes of a confusion matrix, at most
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,8 @@ class Answer:
     Attributes:
         strategies: a row per strategy, the best on validation first, of equals the cheapest: cell,
             words (what it does), n, steps, rate, optimizer, seeds, validation, test, low, high,
-            behind (the best minus it, on the same images), behind_low, behind_high, cost
+            behind (the best minus it, on the same images), behind_low, behind_high, bound (the
+            upper end of an interval that is simultaneous over all that cost less), cost
             (operations of training, best = 1), seconds (of training, all seeds), run (of its first
             seed), probe (whether a fitted linear classifier).
         interval: of the best, covering the choice (``covering_choice``); no narrower than that of
@@ -120,7 +112,7 @@ class Answer:
         if (cheap := self.cheapest) is None:
             return f"Nothing cheaper is shown to be as good ({behind})."
         return (
-            f"Cheaper and as good ({behind} with 95%): {cheap.words} ({name(cheap)}), at "
+            f"Cheaper and as good ({behind}, {SIMULTANEOUS}): {cheap.words} ({name(cheap)}), at "
             f"{cheap.cost:.0%} of its operations."
         )
 
@@ -128,7 +120,7 @@ class Answer:
     def cheapest(self) -> pd.Series | None:
         """Of the strategies that cost less and are not inferior the cheapest."""
         s = self.strategies
-        rows = s[(s.behind_high < MARGIN) & (s.cost < 1)]
+        rows = s[(s.bound < MARGIN) & (s.cost < 1)]
         return first(rows.sort_values("cost", kind="stable"))
 
     @property
@@ -176,123 +168,3 @@ def _apart(row: pd.Series, what: str) -> str:
 
 def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
-
-
-def answer(
-    specs: list[RunSpec],
-    store: Store,
-    dataset: PackedDataset,
-    told: pd.DataFrame,
-    ended: bool = False,
-) -> Answer:
-    """What the finished runs ``specs``, of one task and base, say; ``told``: what features say."""
-    classes = list(specs[0].classes)
-    rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
-    subset = "test" if len(rows_of["test"]) else "validation"
-    labels = {p: np.searchsorted(classes, dataset.labels[rows]) for p, rows in rows_of.items()}
-    groups: dict[tuple, list[RunSpec]] = {}
-    for spec in specs:
-        groups.setdefault((str(spec.cell), spec.recipe), []).append(spec)
-    found = [_strategy(own, store, dataset, labels, subset) for own in groups.values()]
-    found.sort(key=lambda one: (-round(one[0]["validation"], 12), one[0]["cost"]))
-    of_best = found[0][2]
-    for row, _, tested in found:
-        row["test"], row["low"], row["high"] = accuracy(tested)
-        pairs = of_best.mean(0) - tested
-        row["behind"], row["behind_low"], row["behind_high"] = within(two_way_interval(pairs))
-    table = pd.DataFrame([row for row, *_ in found])
-    table["cost"] /= table.cost[0]
-    chosen = covering_choice([v for _, v, _ in found], [tested for *_, tested in found])
-    alone = table.low[0], table.high[0]
-    spec = groups[table.cell[0], found[0][0]["recipe"]][0]
-    names = [dataset.classes[c].name for c in classes]
-    differing = [float((of_best.mean(0) != tested.mean(0)).mean()) for *_, tested in found[1:]]
-    return Answer(
-        table.drop(columns="recipe"),
-        (min(chosen[0], alone[0]), max(chosen[1], alone[1])),
-        subset,
-        _majority(labels, subset, of_best, names),
-        too_few(of_best.shape[1], float(np.median(differing)) if differing else 0.0, subset),
-        _confused(
-            store, groups[table.cell[0], found[0][0]["recipe"]], labels[subset], subset, names
-        ),
-        spec,
-        specs[0].network.whole_depth - 1,
-        table[table.probe][["n", "validation", "test"]]
-        .merge(told, on="n")
-        .sort_values("n", kind="stable"),
-        ended,
-    )
-
-
-def _strategy(
-    specs: list[RunSpec],
-    store: Store,
-    dataset: PackedDataset,
-    labels: dict[str, np.ndarray],
-    subset: str,
-) -> tuple[dict, np.ndarray, np.ndarray]:
-    """A row, before it is compared, and what is right of the validation images and of those of
-    ``subset``, (seeds, images).
-    """
-    first, cell = specs[0], specs[0].cell
-    kept = [store.predictions(spec) or {} for spec in specs]
-    right = {
-        p: np.stack([(one[p].numpy() == labels[p]).astype(float) for one in kept])
-        for p in ("validation", subset)
-    }
-    row = {
-        "cell": str(cell),
-        "words": words(
-            pd.Series(
-                {"treatment": cell.treatment, "cell": str(cell), "n": cell.n}
-                | {"copied": cell.copied, "frozen": cell.frozen}
-            ),
-            cell.short,
-            first.network.whole_depth - 1,
-        ),
-        "n": cell.n,
-        "steps": first.recipe.steps,
-        "rate": first.recipe.lr,
-        "optimizer": first.recipe.optimizer,
-        "seeds": len(specs),
-        "validation": right["validation"].mean(),
-        "cost": _operations(first, dataset),
-        "seconds": sum(store.provenance(spec)["seconds"] for spec in specs),
-        "run": first.run_id,
-        "probe": first.recipe.optimizer == LBFGS,
-        "recipe": first.recipe,
-    }
-    return row, right["validation"], right[subset]
-
-
-def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
-    """Multiply-adds of its training, and of the first of two phases."""
-    costs = [layer.macs for layer in profile_layers(spec.network)]
-    if spec.recipe.optimizer == LBFGS:
-        views = 1 + spec.recipe.mirror
-        return sum(costs) * views * len(dataset.train_rows(list(spec.classes)))
-    images = spec.recipe.steps * spec.recipe.batch_size
-    own = images * (sum(costs) + 2 * sum(costs[spec.cell.frozen :]))
-    return own + (_operations(spec.base, dataset) if spec.base else 0.0)
-
-
-def _majority(
-    labels: dict[str, np.ndarray], subset: str, right: np.ndarray, names: list[str]
-) -> Majority:
-    common = int(np.bincount(labels["validation"]).argmax())
-    always = (labels[subset] == common).astype(float)
-    return Majority(
-        repr(names[common]), float(always.mean()), within(two_way_interval(right - always))
-    )
-
-
-def _confused(
-    store: Store, specs: list[RunSpec], labels: np.ndarray, subset: str, names: list[str]
-) -> pd.DataFrame | None:
-    if len(names) > CONFUSED:
-        return None
-    matrix = np.zeros((len(names), len(names)), int)
-    for spec in specs:
-        np.add.at(matrix, (labels, (store.predictions(spec) or {})[subset].numpy()), 1)
-    return pd.DataFrame(matrix, columns=names).assign(**{"": names})[["", *names]]

@@ -36,7 +36,7 @@ from analysis.plotting.style import FigureSpec
 from analysis.questions import variants
 from analysis.statistics.intervals import t_interval, within
 from analysis.statistics.linear_model import BLOCK
-from analysis.statistics.paired import two_way_interval
+from analysis.statistics.over_images import difference_interval
 from analysis.tables import VARIANT, StudyResults, mixed, split_and_target
 from transferability.errors import UserError
 
@@ -130,7 +130,7 @@ def _within(
     images = [_on_images(row, column, first, second) for row in both.itertuples()]
     if all(one is not None for one in images):
         seeds = f" and {len(images)} seeds" if len(images) > 1 else ""
-        return *two_way_interval(np.array(images)), f"the same images{seeds}"
+        return *difference_interval(np.array(images)), f"the same images{seeds}"
     return float(change.mean()), np.nan, np.nan, "no interval: one task, no predictions"
 
 

@@ -11,12 +11,14 @@ from analysis.statistics.baseline import (
     ACCURACY,
     BALANCED,
     balanced_accuracy,
-    balancing,
     majority,
     too_few,
 )
-from analysis.statistics.intervals import within
-from analysis.statistics.paired import two_way_interval
+from analysis.statistics.over_images import (
+    accuracy_interval,
+    balanced_interval,
+    difference_interval,
+)
 from analysis.tables import StudyResults
 
 WAY = ["cell", "recipe"]
@@ -59,18 +61,7 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     ways.sort(key=lambda way: -way[0][chosen])  # stable
     if by:  # of equals the cheapest; tables that do not say it have the first of the study
         ways.sort(key=lambda way: (-round(way[0][chosen], 12), way[0]["cost"]))
-    weights = balancing(tables.predictions[f"{task} {subset}"])
-    of_best, shares = ways[0][1], []
-    for row, right in ways:
-        scores = np.stack(list(right.values()))
-        row["test"], row["test_low"], row["test_high"] = accuracy(scores)
-        row |= dict(zip(BALANCES, within(two_way_interval(scores * weights), 0), strict=True))
-        pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
-        shares.append(float((pairs != 0).mean()))
-        pairs = pairs * weights if by == BALANCED else pairs
-        row["behind"], row["low"], row["high"] = within(two_way_interval(pairs))
-        row["apart"] = not row["low"] <= 0 <= row["high"]
-    differing = float(np.median(shares[1:])) if len(shares) > 1 else 0.0
+    differing = _compare(ways, tables.predictions[f"{task} {subset}"], by == BALANCED)
     frame = pd.DataFrame([row for row, _ in ways])
     frame["cost"] /= frame.cost[0]
     frame["longer"] = frame.longer / frame.longer.mode()[0]
@@ -78,21 +69,41 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     left = len(asked[~finished].drop_duplicates(WAY))
     optimism = float(falls[0] - falls.mean())
     top = len(tables.metadata["layer_costs"]) - 1
-    best = np.stack(list(of_best.values()))
+    best = np.stack(list(ways[0][1].values()))
     found = majority(tables, task, subset, best, by == BALANCED)
     few = too_few(best.shape[1], differing, subset)
     return Advice(frame, left, subset, optimism, size, top, by or ACCURACY, found, few)
 
 
-def accuracy(right: np.ndarray) -> tuple[float, float, float]:
-    """With its interval, (seeds, images) right; where all are, or none is, that of Clopper and
-    Pearson: few images that are all right are no proof that every image is.
+def _compare(
+    ways: list[tuple[dict, dict[int, np.ndarray]]], labels: np.ndarray, balanced: bool
+) -> float:
+    """Write into each way's row its accuracy on the images of ``labels``, and how far it is behind
+    the first way; returns the share of images on which one of the two alone is right, in the
+    median.
     """
-    estimate = two_way_interval(right)
-    if len(np.unique(right)) == 1:
-        rest = 1 - 0.025 ** (1 / right.shape[1])
-        return (1.0, 1 - rest, 1.0) if right.all() else (0.0, 0.0, rest)
-    return within(estimate, 0)
+    of_best, shares = ways[0][1], []
+    cheaper = sum(row["cost"] < ways[0][0]["cost"] for row, _ in ways)
+    for row, right in ways:
+        scores = np.stack(list(right.values()))
+        row["test"], row["test_low"], row["test_high"] = accuracy_interval(scores)
+        row |= dict(zip(BALANCES, balanced_interval(scores, labels), strict=True))
+        pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
+        shares.append(float((pairs != 0).mean()))
+
+        def behind(
+            confidence: float, pairs: np.ndarray = pairs, best: bool = right is of_best
+        ) -> tuple[float, float, float]:
+            if best:  # behind itself by nothing
+                return 0.0, 0.0, 0.0
+            if balanced:
+                return balanced_interval(pairs, labels, True, confidence)
+            return difference_interval(pairs, confidence)
+
+        row["behind"], row["low"], row["high"] = behind(0.95)
+        row["bound"] = behind(1 - 0.05 / max(cheaper, 1))[2]
+        row["apart"] = not row["low"] <= 0 <= row["high"]
+    return float(np.median(shares[1:])) if len(shares) > 1 else 0.0
 
 
 def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataFrame:

@@ -40,8 +40,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.advised import Answer, answer
+from analysis.advised import Answer
 from analysis.advised_page import write_page
+from analysis.advised_strategies import answer
 from analysis.measurements.depths import depths
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said

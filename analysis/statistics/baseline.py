@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis.statistics.intervals import within
-from analysis.statistics.paired import two_way_interval
+from analysis.statistics.over_images import balanced_interval, difference_interval
 from analysis.tables import StudyResults
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be
 Z = 1.96  # of a 95% interval
+POWER = 0.84  # what is added to it for a power of 80%
 SEEN = 0.05  # a difference of accuracy that is worth knowing of
 LOST = 0.1  # one that must not be lost in chance
 
@@ -61,7 +61,8 @@ def majority(
     names = tables.metadata.get("dataset", {}).get("class_names", [])
     known = len(classes) > common and len(names) > classes[common]
     weights = balancing(labels) if balanced else 1.0
-    above = within(two_way_interval((right - always) * weights))
+    pairs = right - always
+    above = balanced_interval(pairs, labels, True) if balanced else difference_interval(pairs)
     name = repr(names[classes[common]]) if known else "one class"
     return Majority(name, float((always * weights).mean()), above)
 
@@ -115,9 +116,9 @@ def too_few(images: int, differing: float, subset: str) -> str | None:
     lost = Z * np.sqrt(share / images)
     if lost <= LOST:
         return None
-    needed = int(np.ceil(share * (Z / SEEN) ** 2))
+    needed = int(np.ceil(share * ((Z + POWER) / SEEN) ** 2))
     return (
         f"So few images cannot answer: with {images} {subset} image{'s' * (images > 1)} a "
-        f"difference below {min(lost, 1):.2f} is lost in chance; to see one of {SEEN:g} takes "
-        f"about {needed:,}."
+        f"difference below {min(lost, 1):.2f} is lost in chance; to see one of {SEEN:g} in 80% "
+        f"of cases takes about {needed:,}."
     )

@@ -11,9 +11,7 @@ from scipy import stats
 from analysis.statistics.intervals import within
 from analysis.statistics.linear_model import BLOCK
 from analysis.tables import StudyResults
-from transferability.rng import numpy_rng
 
-DRAWS = 1000  # of a bootstrap
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
 
 
@@ -95,55 +93,3 @@ def _changes(tables: StudyResults, network: pd.Series, base: pd.Series, most: in
             "high": chosen.high,
         }
     )
-
-
-def two_way_interval(
-    differences: np.ndarray, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """The mean of what differs between two strategies, with its interval over images and seeds.
-
-    The variances of both are added (Owen 2007, "The pigeonhole bootstrap", whose variance this is):
-    what is left of each image after all seeds, and of each seed after all images. Student's t with
-    Satterthwaite's degrees of freedom; of one seed the interval is over images alone.
-
-    Args:
-        differences: (seeds, images), such as -1, 0 or 1: right the second way, or the first.
-    """
-    seeds, images = differences.shape
-    if images < 2:  # one image says nothing of others
-        return float(differences.mean()), -np.inf, np.inf
-    parts = [(differences.mean(0).var(ddof=1) / images, images - 1)]
-    if seeds > 1:
-        parts.append((differences.mean(1).var(ddof=1) / seeds, seeds - 1))
-    variance = sum(part for part, _ in parts)
-    center = float(differences.mean())
-    if variance == 0:
-        return center, center, center
-    freedom = variance**2 / sum(part**2 / df for part, df in parts)
-    half = float(stats.t.isf((1 - confidence) / 2, freedom) * np.sqrt(variance))
-    return center, center - half, center + half
-
-
-def covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tuple[float, float]:
-    """A 95% interval of the accuracy of what is chosen, the best strategy first: the choice is made
-    again on validation images drawn with replacement, and measured on test images drawn so, with
-    one of its seeds.
-
-    Args:
-        validation, test: of each strategy what is right, (seeds, images).
-    """
-    draw = numpy_rng("choice", len(test), test[0].shape[1])
-
-    def counts(images: int) -> np.ndarray:
-        return draw.multinomial(images, np.full(images, 1 / images), DRAWS)
-
-    images = validation[0].shape[1]
-    means = np.stack([right.mean(0) for right in validation])
-    chosen = (means @ counts(images).T).argmax(0)
-    weights = counts(test[0].shape[1]) / test[0].shape[1]
-    values = np.empty(DRAWS)
-    for strategy in set(chosen.tolist()):
-        mine = np.flatnonzero(chosen == strategy)
-        seeds = draw.integers(0, len(test[strategy]), len(mine))
-        values[mine] = (test[strategy][seeds] * weights[mine]).sum(1)
-    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))

@@ -45,8 +45,7 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image
 
-from analysis.statistics.intervals import within
-from analysis.statistics.paired import two_way_interval
+from analysis.statistics.over_images import accuracy_interval, difference_interval
 from experiments.advise import Advising, packed
 from experiments.benchmarks.timing import table
 from experiments.clock import Clock
@@ -290,5 +289,5 @@ def _right(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _said(values: np.ndarray, sign: str = "") -> str:
-    mean, low, high = within(two_way_interval(values), -1 if sign else 0, 1)
+    mean, low, high = difference_interval(values) if sign else accuracy_interval(values)
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

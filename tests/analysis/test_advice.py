@@ -8,33 +8,8 @@ from matplotlib.figure import Figure
 from analysis.figures import advice as figure
 from analysis.plotting.layout import compose, render
 from analysis.plotting.plot import scatter
-from analysis.statistics.paired import two_way_interval
 from analysis.strategies import advise, confusions, summary
 from analysis.tables import RESULTS, StudyResults
-
-
-def test_an_interval_over_images_and_seeds_holds_what_it_promises():
-    """Simulated: each image is harder or easier for all seeds, each seed better or worse."""
-    draw, hits = np.random.default_rng(0), 0
-    for _ in range(400):
-        image, seed = draw.normal(0, 0.3, 200), draw.normal(0, 0.02, (4, 1))
-        values = 0.1 + image + seed + draw.normal(0, 0.2, (4, 200))
-        center, low, high = two_way_interval(values)
-        assert center == pytest.approx(values.mean())
-        hits += low <= 0.1 <= high
-    assert 0.93 <= hits / 400 <= 0.995
-
-
-def test_intervals_by_hand():
-    one = np.array([[1.0, 0.0, 0.0, 1.0]])
-    assert two_way_interval(one)[0] == 0.5
-    half = 3.182446 * np.sqrt(np.var(one, ddof=1) / 4)  # Student's t with 3 degrees of freedom
-    assert two_way_interval(one)[1:] == pytest.approx((0.5 - half, 0.5 + half))
-    assert two_way_interval(np.zeros((3, 10))) == (0.0, 0.0, 0.0)
-    seeds = np.array([[0.0] * 5, [1.0] * 5])  # images say nothing, seeds everything
-    half = 12.7062 * np.sqrt(0.5 / 2)
-    assert two_way_interval(seeds)[1:] == pytest.approx((0.5 - half, 0.5 + half), rel=1e-4)
-
 
 LABELS = np.zeros(1000, np.int16)
 WAYS = {  # cell: n, copied, frozen, source, right of 1000 validation images, of 1000 test images
@@ -96,9 +71,11 @@ def test_the_best_on_validation_is_reported_on_test():
     # operations: all layers once, those that are trained twice more; the short one has two layers
     assert rows.cost["A2B+"] == 1 and rows.cost["A2B"] == pytest.approx((31 + 2 * 11) / 93)
     assert rows.cost["A2.B"] == pytest.approx(20 / 93)
-    # A1B~2 is even ahead on test images; A2.B is behind by 0.005 [0.001, 0.009], A2B by 0.010
-    assert advice.as_good_and_cheaper.cell.tolist() == ["A2.B", "A1B~2"]
-    assert advise(study(), 0.005)[0].as_good_and_cheaper.cell.tolist() == ["A1B~2"]
+    # A1B~2 is even ahead on test images; A2.B is behind by 0.005 [0.001, 0.012], and by up to 0.014
+    # as one of the five that are cheaper
+    assert (rows.high["A2.B"], rows.bound["A2.B"]) == pytest.approx((0.0117, 0.0144), abs=1e-4)
+    assert advice.as_good_and_cheaper.cell.tolist() == ["A1B~2"]
+    assert advise(study(), 0.015)[0].as_good_and_cheaper.cell.tolist() == ["A2.B", "A1B~2"]
 
 
 def test_what_serves_as_well_and_is_cheaper_is_named():
@@ -107,7 +84,10 @@ def test_what_serves_as_well_and_is_cheaper_is_named():
     assert advice.as_good_and_cheaper.cell.tolist() == ["A2.B", "A1B~2"]
     assert advice.open_and_cheaper.empty
     said = " ".join(advice.sentences)
-    assert "Cheaper and as good (less than 1 point behind with 95%): 2 of them." in said
+    assert (
+        "Cheaper and as good (less than 1 point behind, 95% for all cheaper ones together): 2 of"
+        in said
+    )
     assert "copy 2 layers of the pretrained network, freeze none, the others random (A2B+" in said
     assert "keep 2 layers of the pretrained network, frozen, and a linear classifier" in said
     assert "22% of its operations" in said and "above training from scratch" in said

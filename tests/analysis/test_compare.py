@@ -9,7 +9,7 @@ from matplotlib import pyplot
 
 from analysis import compare
 from analysis.statistics.intervals import t_interval
-from analysis.statistics.paired import two_way_interval
+from analysis.statistics.over_images import difference_interval
 from analysis.tables import StudyResults
 from tests.made_up import networks, tables_of
 from transferability.errors import UserError
@@ -101,10 +101,10 @@ def test_one_task_is_compared_on_the_same_images():
         }
     found = rows_of(first, second)["AnB"]
     by_image = [1, 2, 0, -1]  # (new - its base) - (old - its base)
-    value, low, high = two_way_interval(np.array([by_image]))
-    assert high > 2  # than which no difference of differences is larger
+    value, low, high = difference_interval(np.array([by_image]))
+    assert value == 0.5 and 1 < high < 2  # differences of differences reach 2
     assert found["covers"] == "the same images"
-    assert [found[k] for k in ("difference", "low", "high")] == pytest.approx([value, low, 2])
+    assert [found[k] for k in ("difference", "low", "high")] == pytest.approx([value, low, high])
     second.predictions = {}
     found = rows_of(first, second)["AnB"]
     assert np.isnan(found["low"]) and found["covers"] == "no interval: one task, no predictions"

@@ -17,7 +17,6 @@ import safetensors.torch
 import torch
 
 from analysis import advised as advised_answer
-from analysis.statistics.paired import covering_choice
 from experiments import advise, export, first_stage, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
@@ -372,18 +371,6 @@ def test_the_rule_of_the_race():
     assert survivors(arms[:3], values.get) == [arms[1], arms[2]], "two finalists, no fewer"
     assert survivors(arms[:1], values.get) == arms[:1]
     assert fitting([1, 2, 3], sum, 3.5) == 2 and fitting([1, 2], sum, 0.5) == 0
-
-
-def test_the_interval_of_the_choice_covers_it():
-    """Two equal strategies on few validation images: the choice between them is chance."""
-    draw = np.random.default_rng(0)
-    val = [draw.random((1, 50)) < 0.8 for _ in range(2)]
-    good, bad = np.ones((1, 200)), (draw.random((1, 200)) < 0.5).astype(float)
-    good[0, :10] = 0
-    low, high = covering_choice([v.astype(float) for v in (val[0], val[0])], [good, bad])
-    assert 0.88 < low < 0.95 < high < 1, "equal on every draw: the first is chosen"
-    low, _ = covering_choice([v.astype(float) for v in val], [good, bad])
-    assert low < 0.65
 
 
 @pytest.mark.parametrize(
