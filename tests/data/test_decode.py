@@ -1,5 +1,6 @@
 """From files to pixels: every kind of image, and files that are corrupt, odd or no images."""
 
+import base64
 import io
 import os
 import shutil
@@ -25,7 +26,7 @@ from tests.helpers import (
     packing_refusal,
     write,
 )
-from transferability.data.decode import _warn_of_dark_images, decode
+from transferability.data.decode import UnsupportedError, _warn_of_dark_images, decode
 from transferability.data.pack import pack
 from transferability.data.packed import verify
 from transferability.errors import UserError
@@ -48,6 +49,7 @@ CORRUPT = {
     "empty.jpg": b"",
     "text.jpg": b"<html>404 Not Found</html>\n",
 }
+DEEP = ("TIFF", "PNG", "JPEG2000", "PPM")  # that may have 16 bits a value
 
 
 def rows_without(source, folder, path):
@@ -120,21 +122,25 @@ def test_half_an_image_of_any_kind_is_corrupt(tmp_path, kind):
     assert "bee/x.jpg is corrupt (" in packing_refusal(config_of(source, tmp_path / "packed"))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_images_that_are_not_read_are_not_called_corrupt(tmp_path, caplog):
     draw, root = np.random.default_rng(0), class_folders(tmp_path / "own", {"ant": 4, "bee": 4})
     for values, what in (
         (draw.random((8, 8)).astype(np.float32), "TIFF of 32 bits a value, floating point"),
         (draw.integers(0, 4096, (8, 8)).astype(np.int32), "TIFF of 32 bits a value with signs"),
     ):
-        (root / "ant" / "odd.tif").write_bytes(file_of(values, "TIFF"))
-        message = packing_refusal(config_of(root, tmp_path / "packed"))
-        assert f"ant/odd.tif is not supported ({what}; 8 and 16 are: convert it)" in message
+        for kind in ("TIFF", "BigTIFF"):
+            (root / "ant" / "odd.tif").write_bytes(file_of(values, kind, 1))
+            message = packing_refusal(config_of(root, tmp_path / "packed"))
+            assert f"ant/odd.tif is not supported ({what}; 8 and 16 are: convert it)" in message
+    with pytest.raises(UnsupportedError, match="BigTIFF with the highest byte first: convert it"):
+        decode(b"MM\0+\0\x08" + bytes(100))
     few = draw.integers(0, 4096, (16, 16)).astype(np.uint16)
     many = draw.integers(0, 65536, (16, 16)).astype(np.uint16)
     _warn_of_dark_images.cache_clear()
-    for kind in ("TIFF", "PNG"):
+    for kind in DEEP:
         assert (decode(file_of(many, kind))[..., 0] == many >> 8).all() and not caplog.messages
-    for kind in ("TIFF", "PNG"):
+    for kind in DEEP:
         assert (decode(file_of(few, kind))[..., 0] == few >> 8).all()
     assert (
         caplog.text.count(
@@ -142,6 +148,39 @@ def test_images_that_are_not_read_are_not_called_corrupt(tmp_path, caplog):
         )
         == 1
     )
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_values_that_the_highest_8_of_16_bits_leave_nothing_of_are_refused(kind):
+    dark = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint16)
+    what = r"^16 bits a value, all below 256: of the highest 8, which are read, nothing is left"
+    with pytest.raises(UnsupportedError, match=what):
+        decode(file_of(dark, kind))
+    assert not decode(file_of(np.zeros_like(dark), kind)).any()
+
+
+def test_twelve_bits_that_a_file_says_are_twelve_are_scaled(caplog):
+    """JPEG 2000 of 4x4 values, 256 apart."""
+    data = base64.b64decode(
+        "AAAADGpQICANCocKAAAAFGZ0eXBqcDIgAAAAAGpwMiAAAAAtanAyaAAAABZpaGRyAAAABAAAAAQAAQsHAAAAAAAP"
+        "Y29scgEAAAAAABEAAACQanAyY/9P/1EAKQAAAAAABAAAAAQAAAAAAAAAAAAAAAQAAAAEAAAAAAAAAAAAAQsBAf9S"
+        "AAwAAAABAAAEBAAB/1wABEBg/2QAJQABQ3JlYXRlZCBieSBPcGVuSlBFRyB2ZXJzaW9uIDIuNS40/5AACgAAAAAA"
+        "HgAB/5Pf4DQSD4SWQuG6bfHPvQin/9k="
+    )
+    assert decode(data)[..., 0].ravel().tolist() == list(range(0, 256, 16)) and not caplog.messages
+
+
+@pytest.mark.parametrize("most", [15, 127, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+def test_portable_maps_are_scaled_to_the_largest_value_that_they_say(kind, most):
+    values = np.linspace(0, most, 256).round().astype("u1" if most < 256 else ">u2")
+    pixels = np.repeat(values.reshape(16, 16, 1), 1 if kind == "P5" else 3, axis=2)
+    head = f"{kind} # made by hand, 9 9 9\n16 16\n#\n{most}\n".encode()
+    found = decode(head + pixels.tobytes()).reshape(-1, 3).astype(float)
+    assert np.abs(found - (values * (255.0 / most))[:, None]).max() < (0.51 if most < 256 else 1)
+    assert found.min() == 0 and found.max() == 255
+    with pytest.raises(ValueError, match=r"not a whole image|not enough image data"):
+        decode(head + pixels.tobytes()[:-20])
 
 
 def test_images_that_cannot_be_decoded_are_errors_or_counted_a_class_at_a_time(tmp_path, caplog):
@@ -257,12 +296,14 @@ def file_of(image: np.ndarray, kind: str, orientation: int | None = None) -> byt
     """An image file without loss, that says how it is to be turned."""
     out, exif = io.BytesIO(), Image.Exif()
     exif[274] = orientation or 1
-    how = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif, "lossless": True}
-    Image.fromarray(image).save(out, kind, **(how if orientation else {}))
+    how = {"exif": exif, "lossless": True}
+    if kind.endswith("TIFF"):
+        how = {"tiffinfo": {274: orientation}, "big_tiff": kind == "BigTIFF"}
+    Image.fromarray(image).save(out, kind.removeprefix("Big"), **(how if orientation else {}))
     return out.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["TIFF", "BigTIFF", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_ignored_or_applied_in_every_format(kind, orientation):
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)

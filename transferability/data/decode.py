@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -23,7 +24,12 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
 MAX_PIXELS = 89_478_485
 RAW = "a raw file of a camera, which begins with a thumbnail"  # what its error says it is
-_TIFF = (b"II*\0", b"MM\0*")  # how such a file begins
+# how such files begin
+_TIFF, _BIG_TIFF, _BIG_TIFF_MM = (b"II*\0", b"MM\0*"), b"II+\0", b"MM\0+"
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+_JPEG_2000_BITS = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # less one
+# a binary PGM or PPM file: its width, height and, kept, largest value
+_PORTABLE = re.compile(rb"P[56](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s")
 _ORIENTATION = 274  # the tag of EXIF and TIFF: how the image is to be turned to stand upright
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
@@ -63,22 +69,17 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     OpenCV decodes (as Caffe did). Of 16 bits a value the highest 8 stay. Pillow reads the header
     first, so that an image which claims to be huge is refused before anything is allocated. A JPEG
     that does not end as one is decoded by Pillow too, which refuses truncated files where OpenCV
-    fills in gray.
+    fills in gray; and so are PGM and PPM files with a largest value that OpenCV does not scale.
 
     Raises:
         ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
-        UnsupportedError: HEIF, a camera's raw file, or a TIFF file of other than whole numbers from
-            0 on of at most 8, or 16, bits.
+        UnsupportedError: HEIF, a camera's raw file, a TIFF file of other than whole numbers from
+            0 on of at most 8, or 16, bits, or 16 bits of which the highest 8 say nothing.
     """
     if not data:
         raise ValueError("empty file")
-    bits = data[24] if data[:4] == b"\x89PNG" and len(data) > 24 else 8
-    if tags := _tiff_tags(data):
-        bits, kind = (_first(tags.get(tag, 1)) for tag in (258, 339))
-        if bits not in (1, 2, 4, 8, 16) or kind != 1:
-            raise UnsupportedError(
-                f"TIFF of {bits} bits a value{_TIFF_KINDS.get(kind, '')}; 8 and 16 are: convert it"
-            )
+    tags, largest = _tiff_tags(data), _largest_value(data)
+    bits = _bits(data, tags, largest)
     try:
         with Image.open(io.BytesIO(data)) as header:
             if header.width * header.height > MAX_PIXELS:
@@ -89,9 +90,13 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
             if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
                 header.load()
             orientation = orientation_of(header)
+            if largest not in (None, 255, 65535):
+                return _scaled(header), orientation
     except Image.UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and not data[8:].startswith(b"avi"):
             raise UnsupportedError("HEIF: convert it to PNG or JPEG") from error
+        if data.startswith(_BIG_TIFF_MM):
+            raise UnsupportedError("BigTIFF with the highest byte first: convert it") from error
         raise ValueError("not an image") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"it claims more than {MAX_PIXELS:,} pixels") from error
@@ -99,19 +104,64 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
         raise
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise ValueError(reason(error)) from error
-    try:
-        ignoring = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), ignoring)
-        if bits == 16 and image is not None and 0 < image.max() < 16:
-            _warn_of_dark_images()
-    except cv2.error as error:
-        raise ValueError(f"OpenCV: {error.err}") from error
-    if image is None:
-        raise ValueError("not a whole image")
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(_by_opencv(data, bits), cv2.COLOR_BGR2RGB)
     if tags:  # OpenCV turns TIFF files all the same
         image = apply_orientation(image, UNTURN.get(orientation, orientation))
     return image, orientation
+
+
+def _bits(data: bytes, tags: Mapping[int, Any], largest: int | None) -> int:
+    """How many bits a value has where they may be more than 8; else 8, or fewer.
+
+    Raises:
+        UnsupportedError: a TIFF file of other numbers than are read.
+    """
+    if tags:
+        bits, kind = (_first(tags.get(tag, 1)) for tag in (258, 339))
+        if bits not in (1, 2, 4, 8, 16) or kind != 1:
+            raise UnsupportedError(
+                f"TIFF of {bits} bits a value{_TIFF_KINDS.get(kind, '')}; 8 and 16 are: convert it"
+            )
+        return int(bits)
+    if data[:4] == b"\x89PNG" and len(data) > 24:
+        return data[24]
+    if data.startswith(_JPEG_2000) and (found := _JPEG_2000_BITS.search(data)):
+        return (found[1][0] & 127) + 1
+    return 16 if largest == 65535 else 8
+
+
+def _largest_value(data: bytes) -> int | None:
+    """The value that stands for white in a binary PGM or PPM file; None of any other file."""
+    found = _PORTABLE.match(data)
+    return int(found[1]) if found else None
+
+
+def _scaled(image: Image.Image) -> np.ndarray:
+    """A PGM or PPM file, scaled by Pillow to 8 bits, or gray of more than 8 to 16."""
+    if image.mode != "I":
+        return np.array(image.convert("RGB"))
+    gray = (np.asarray(image) >> 8).astype(np.uint8)
+    return np.dstack([gray] * 3)
+
+
+def _by_opencv(data: bytes, bits: int) -> np.ndarray:
+    """The image, BGR; raises as :func:`decode_as_stored` does."""
+    buffer, how = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(buffer, how)
+        if image is None:
+            raise ValueError("not a whole image")
+        most = image.max() if bits > 8 else 255
+        if not most and np.any(cv2.imdecode(buffer, how | cv2.IMREAD_ANYDEPTH)):
+            raise UnsupportedError(
+                f"{bits} bits a value, all below {1 << bits - 8}: of the highest 8, which are "
+                "read, nothing is left; scale them to the whole range, or save them with 8 bits"
+            )
+        if bits == 16 and 0 < most < 16:
+            _warn_of_dark_images()
+    except cv2.error as error:
+        raise ValueError(f"OpenCV: {error.err}") from error
+    return image
 
 
 def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
@@ -143,10 +193,10 @@ def _tiff_tags(data: bytes) -> Mapping[int, Any]:
     """The tags of a TIFF file, also of one that Pillow cannot decode; none of a damaged one, as its
     decoder will say, or of another kind of file.
     """
-    if not data.startswith(_TIFF):
+    if not data.startswith((*_TIFF, _BIG_TIFF)):
         return {}
     try:
-        tags = ImageFileDirectory_v2(data[:8])
+        tags = ImageFileDirectory_v2(data[: 16 if data.startswith(_BIG_TIFF) else 8])
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
