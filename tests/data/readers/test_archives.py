@@ -190,6 +190,68 @@ def test_a_name_that_a_zip_file_has_twice_is_one_image(tmp_path):
     assert len(packed.images) == 8 and (packed.images[:, 0, 0, 0] == 77).sum() == 1
 
 
+class Unflagged(zipfile.ZipInfo):
+    """An entry whose name is bytes of which the zip file does not say how they are to be read."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, name, encoding, system=3):
+        super().__init__(name)
+        self.raw, self.create_system = name.encode(encoding), system
+
+    def _encodeFilenameFlags(self):
+        return self.raw, 0
+
+
+def unflagged(path, encoding, *names, system=3, more=()):
+    """A zip file of four images in each of the classes ``names``, and of ``more``, (name, data)."""
+    with zipfile.ZipFile(path, "w") as out:
+        for name in names:
+            for i in range(4):
+                out.writestr(Unflagged(f"{name}/{i}.png", encoding, system), plain_png(i))
+        for entry, data in more:
+            out.writestr(entry, data)
+    return path
+
+
+@pytest.mark.parametrize("names", [("café", "thé"), ("猫", "犬"), ("ant", "bée")])
+def test_names_of_utf8_are_read_as_such_also_where_the_zip_file_does_not_say_so(
+    tmp_path, caplog, names
+):
+    """As macOS writes them."""
+    archive = unflagged(tmp_path / "z.zip", "utf-8", *names)
+    assert found(archive)[0] == sorted(names) and not caplog.records
+    packed = pack(config_of(archive, tmp_path / "packed"))
+    root = class_folders(tmp_path / "own", dict.fromkeys(names, 4))
+    assert packed.checksum == pack(config_of(root, tmp_path / "plain")).checksum
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "read"),
+    [("gbk", ("猫", "狗"), ["├¿", "╣╖"]), ("cp437", ("café", "thé"), ["café", "thé"])],
+)
+def test_names_that_are_no_utf8_and_may_be_misread_are_named_once(
+    tmp_path, caplog, encoding, names, read
+):
+    archive = unflagged(tmp_path / "z.zip", encoding, *names)
+    assert found(archive)[0] == read
+    assert lines(caplog) == [
+        f"{archive}: it does not say how its names are encoded, and 8 of them may be misread, the "
+        f"first {read[0]}/0.png: where that is wrong, unpack it yourself and give the folder"
+    ]
+
+
+def test_names_are_checked_as_they_are_read(tmp_path):
+    said = ("café/0.png", plain_png(77))  # as UTF-8
+    archive = unflagged(tmp_path / "twice.zip", "utf-8", "café", "thé", more=[said])
+    packed = pack(config_of(archive, tmp_path / "packed"))
+    assert len(packed.images) == 8 and (packed.images[:, 0, 0, 0] == 77).sum() == 1
+    archive = unflagged(tmp_path / "out.zip", "utf-8", "café", "../thé")
+    assert "the entry ../thé/0.png points outside it" in refusal(archive)
+    windows = unflagged(tmp_path / "w.zip", "utf-8", "own\\café", "own\\thé", system=0)
+    assert found(windows)[0] == ["café", "thé"]
+
+
 # --- tar files ---
 
 

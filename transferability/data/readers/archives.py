@@ -3,6 +3,7 @@
 import bz2
 import errno
 import gzip
+import logging
 import lzma
 import os
 import posixpath
@@ -18,8 +19,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from transferability.errors import UserError, reason
+from transferability.errors import UserError, reason, shown
 
+log = logging.getLogger(__name__)
 MAX_BYTES = 256 << 20  # of one file
 _ZIP_ERRORS = (
     KeyError,
@@ -30,6 +32,7 @@ _ZIP_ERRORS = (
     zlib.error,
     lzma.LZMAError,
 )
+_UTF8 = 0x800  # the flag of an entry whose name is UTF-8
 _TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 # tar files, by their first bytes
 _COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -69,6 +72,25 @@ def _entry_name(archive: Path, name: str) -> str:
     return posixpath.normpath(name)
 
 
+def _names(archive: Path, entries: list[zipfile.ZipInfo]) -> list[str]:
+    """The names of the entries of a zip file: of those that do not say their encoding, which
+    ``zipfile`` takes for cp437, all are UTF-8, as macOS writes them, or they stay as they are.
+    """
+    unsaid = [e for e in entries if not (e.flag_bits & _UTF8 or e.filename.isascii())]
+    try:
+        utf8 = {id(e): e.filename.encode("cp437").decode() for e in unsaid}
+    except UnicodeError:
+        utf8 = {}
+        log.warning(
+            "%s: it does not say how its names are encoded, and %d of them may be misread, "
+            "the first %s: where that is wrong, unpack it yourself and give the folder",
+            shown(archive),
+            len(unsaid),
+            shown(unsaid[0].filename),
+        )
+    return [utf8.get(id(entry), entry.filename) for entry in entries]
+
+
 class _Zip:
     """The files of a zip file."""
 
@@ -77,15 +99,15 @@ class _Zip:
         entries = self.archive.infolist()
         slashes = any("/" in entry.filename for entry in entries)
         try:
-            for entry in entries:
+            for entry, name in zip(entries, _names(path, entries), strict=True):
                 # CLASS\IMAGE where some program of Windows wrote it;
                 # elsewhere a backslash is a character of a name.
                 of_windows = entry.create_system == 0 or not slashes
-                name = entry.filename.replace("\\", "/") if of_windows else entry.filename
+                name = name.replace("\\", "/") if of_windows else name
                 folder, name = name.endswith("/"), _entry_name(path, name)
                 if entry.flag_bits & 1:
                     raise UserError(
-                        f"dataset.source={path}: the entry {entry.filename} is "
+                        f"dataset.source={path}: the entry {name} is "
                         "encrypted: unzip it with its password and give the folder"
                     )
                 if folder:
