@@ -211,6 +211,9 @@ def test_the_level_of_the_classes(tmp_path):
     assert found == {"airfield": 2, "alley": 2, "bakery": 2, "balcony": 5}
     message = refusal(letters, class_level=3)
     assert "a/airfield/0.png lies outside a class folder (dataset.class_level=3);" in message
+    flatter = made(tmp_path / "flatter", *classes("train/x/"), *classes("val/"))
+    message = refusal(flatter, class_level=2)
+    assert "val/ant/0.png lies outside a class folder (dataset.class_level=2); sort" in message
     folds = made(
         tmp_path / "folds", *classes("train/f1/"), *classes("train/f2/"), *classes("val/g/")
     )

@@ -210,6 +210,18 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
             flat("trainA/") + flat("trainB/") + flat("testA/") + flat("testB/"),
             "testA/, testB/, trainA/ would be the classes",
         ),
+        (
+            flat("b/train/good/")
+            + classes("b/test/", names=("good", "bad"))
+            + flat("b/truth/bad/"),
+            "b/truth/ lies beside b/test/, b/train/ and is none; sort",
+        ),
+        (
+            flat("train_set/imgs/") + classes("val_set/"),
+            "train_set/, val_set/ would be the classes, but look like subsets of a dataset; sort",
+        ),
+        (flat("a_train/") + classes("a_val/"), "a_train/, a_val/ would be the classes"),
+        (classes("a_train/") + flat("a_val/x/"), "a_train/, a_val/ would be the classes"),
     ],
 )
 def test_folders_that_look_like_parts_are_never_classes(tmp_path, paths, what):

@@ -88,17 +88,18 @@ def _candidates(
                 class_level=level or stated.class_level,
             )
     if stated.subsets is None and subsets:
-        # not levels without subsets: they would mix them
+        # not levels without subsets, here or below: they would mix them
         inner = {subset: _only_inside(folders, f"{path}/") for subset, path in subsets.items()}
         for some in (subsets, inner):
             kept = {p: at for p, at in some.items() if len(folders.folders(f"{at}/")) > 1}
             for level in levels:
                 yield replace(stated, subsets=some, class_level=level)
-                yield replace(stated, subsets=kept, class_level=level)
+                if "train" in kept:
+                    yield replace(stated, subsets=kept, class_level=level)
     elif not subsets:
         for level in levels[1:]:
             yield replace(stated, class_level=level)
-    if stated.subsets is None:
+    if stated.subsets is None and not (subsets and levels[0]):
         yield replace(stated, subsets={})
 
 
