@@ -96,7 +96,8 @@ class DatasetConfig:
     # kind=folder: the level of the folders that are classes, below the folder of train, val or
     # test, or below the one that holds all; null: 1, if these hold images themselves
     class_level: Annotated[int | None, above(0)] = omit_at(None)
-    # kind=folder: names, or paths below the source, of folders that are left out
+    # kind=folder: names, or paths below the source, of folders that are left out; of files and
+    # folders where a * stands for any part of a name
     leave_out: Annotated[list[str] | None, FOLDER] = omit_at(None, [])
     # kind=folder: a table of files and classes, by its path below the source, its name there (then
     # all tables of that name), or its path on the disk

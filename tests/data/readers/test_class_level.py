@@ -114,6 +114,8 @@ def test_a_table_that_says_what_the_folders_say_or_names_nothing_is_no_error(tmp
 
 LETTERS = ["a/airfield", "a/alley", "b/bakery", "b/balcony/outside", "b/balcony/inside"]
 
+BUSI = [f"{c}/{i}{of}.png" for c in ("benign", "normal") for i in range(3) for of in ("", "_mask")]
+
 
 @pytest.mark.parametrize(
     ("paths", "what", "offered"),
@@ -168,6 +170,17 @@ LETTERS = ["a/airfield", "a/alley", "b/bakery", "b/balcony/outside", "b/balcony/
             [["ant", "bee"]],
         ),
         (flat("images/"), "images/ is named as what holds images", []),
+        (  # masks beside images, in one folder (BUSI)
+            [*BUSI, "benign/1_mask_1.png", "benign/1_mask_2.png"],
+            "8 images are named as masks, or the like, of others beside them, the first "
+            "benign/0_mask.png, and are read as images only where dataset.class_level is set; ",
+            [["benign", "normal"], ["benign", "normal"]],
+        ),
+        (  # in subsets; of other words
+            [f"{s}/{p}" for s in ("train", "val") for p in (*BUSI, "benign/0-Seg.tif")],
+            "14 images are named as masks",
+            [["benign", "normal"], ["benign", "normal"]],
+        ),
     ],
 )
 def test_what_is_offered_for_folders_that_are_no_classes_was_tried(tmp_path, paths, what, offered):
@@ -228,16 +241,50 @@ def test_the_level_of_the_classes(tmp_path):
 def test_folders_are_left_out_by_name_or_path(tmp_path, caplog):
     root = made(tmp_path / "own", *classes(), *flat("ant/old/"), *flat("bee/old/x/"), *flat("cat/"))
     assert counts(root, leave_out=["old", "cat"])[0] == {"ant": 2, "bee": 2}
-    assert lines(caplog) == [f"{root}: 9 images in folders of dataset.leave_out are left out"]
+    assert lines(caplog) == [f"{root}: 9 images are left out by dataset.leave_out"]
     assert counts(root, leave_out=["./ant/old/"], class_level=1)[0] == {
         "ant": 2,
         "bee": 5,
         "cat": 2,
     }
     assert "dataset.leave_out: mask is no folder in" in refusal(root, leave_out=["mask"])
+    assert "dataset.leave_out: *y is no file or folder in" in refusal(root, leave_out=["*y", "0*"])
+    assert counts(root, leave_out=["c*", "bee/o*d", "ant/0.*"])[0] == {"ant": 4, "bee": 2}
+    assert counts(root, leave_out=["*/old/*.png", "cat"])[0] == {"ant": 2, "bee": 5}
     assert "with dataset.leave_out there are no images" in refusal(
         root, leave_out=["ant", "bee", "cat"]
     )
+
+
+def test_masks_beside_images_are_left_out_or_named(tmp_path, caplog):
+    root = made(tmp_path / "own", *BUSI)
+    first, second = offers(refusal(root))
+    assert first == {"leave_out": ["*_mask.png"]} and second == {"class_level": 1}
+    assert counts(root, **first)[0] == {"benign": 2, "normal": 2}
+    caplog.clear()
+    assert counts(root, **second)[0] == {"benign": 5, "normal": 5}
+    what = "are named as masks, or the like, of others beside them, the first benign/0_mask.png"
+    leaves = "and are read as images: \"dataset.leave_out=['*_mask.png']\" leaves them out"
+    assert lines(caplog) == [f"{root}: 6 images {what}, {leaves}"]
+    one = made(tmp_path / "one", *classes(count=6, names=("benign", "x_mask")), "benign/0_mask.png")
+    assert counts(one)[0] == {"benign": 6, "x_mask": 5}
+    assert lines(caplog)[1:] == [f"{one}: 1 images {what}, {leaves}"]
+
+
+def test_images_that_differ_in_the_ending_alone_are_named_where_most_of_a_class_do(
+    tmp_path, caplog
+):
+    paths = [f"ant/{i}.{ending}" for i in range(4) for ending in ("jpg", "png")]
+    root = made(tmp_path / "own", *paths, *(f"bee/{i}.jpg" for i in range(4)), "bee/0.png")
+    assert counts(root)[0] == {"ant": 7, "bee": 4}
+    what = "8 images have the names of others beside them but for the ending (ant/0.jpg, ant/0.png)"
+    assert lines(caplog) == [f"{root}: {what}: some may be masks or copies"]
+    (root / "bee" / "0.png").unlink()
+    caplog.clear()
+    assert counts(root)[0] == {"ant": 7, "bee": 3}
+    leaves = "\"dataset.leave_out=['*.png']\" leaves out the latter"
+    assert lines(caplog) == [f"{root}: {what}: some may be masks or copies: {leaves}"]
+    assert counts(root, leave_out=["*.png"])[0] == {"ant": 3, "bee": 3}
 
 
 def test_a_class_that_holds_images_and_folders_is_named(tmp_path, caplog):

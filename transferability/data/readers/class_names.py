@@ -2,11 +2,18 @@
 with training images.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 from transferability.data.readers.subsets import WORDS, AmbiguousError
 from transferability.errors import UserError, and_more
+
+# the first part of a download, a shard, a fold: not a class
+_NUMBERED = re.compile(
+    r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
+    re.IGNORECASE,
+)
 
 
 def check_classes(
@@ -68,3 +75,9 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def numbered(names: Iterable[str]) -> bool:
+    """Whether names differ in the number of a part alone: images_001, images_002."""
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    return len(matches) > 1 and all(matches) and len({match and match[1] for match in matches}) == 1

@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from transferability.data.readers.class_names import check_classes, check_several
+from transferability.data.readers.accompanying import check_folders_inside, check_names_beside
+from transferability.data.readers.class_names import check_classes, check_several, numbered
 from transferability.data.readers.file_tree import (
     RAWS,
     TEXTS,
@@ -21,14 +22,12 @@ from transferability.data.readers.file_tree import (
 )
 from transferability.data.readers.offers import StatedLayout, tried_settings
 from transferability.data.readers.subsets import (
-    ACCOMPANYING,
     NO_CLASSES,
     AmbiguousError,
     Folders,
     class_root,
     found_subsets,
     look_like_subsets,
-    numbered,
     split_files,
     stated_subsets,
     word_of,
@@ -78,11 +77,13 @@ def layout_of(
     if others := [n for n in others if not tree.is_image(n)]:
         log.warning("%s: %s are no images and left out", source, count_by_ending(others))
     folders = Folders(tree, stated.leave_out)
-    if unknown := [f for f in folders.left_out if not any(f"/{f}/" in f"/{n}" for n in tree.names)]:
-        raise UserError(f"dataset.leave_out: {unknown[0]} is no folder in {source}")
+    for entry, pattern in folders.left_out.items():
+        if not any(pattern.search(f"/{name}") for name in tree.names):
+            what = "no file or folder" if "*" in entry else "no folder"
+            raise UserError(f"dataset.leave_out: {entry} is {what} in {source}")
     if stated.leave_out:
         log.warning(
-            "%s: %d images in folders of dataset.leave_out are left out",
+            "%s: %d images are left out by dataset.leave_out",
             source,
             sum(map(folders.leaves_out, tree.images(""))),
         )
@@ -136,7 +137,7 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
         raise UserError(f"{source}: with dataset.leave_out there are no images")
     at = subsets["train"] if subsets else class_root(folders)
     train = folders.classes(at, level)
-    _check_what_belongs(folders, at, level)
+    check_folders_inside(folders, at, level)
     if stated.class_level is None:
         if table := contradicting_table(folders.tree, train):
             raise AmbiguousError(
@@ -152,6 +153,7 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
         if subset in subsets and subset not in without
     }
     check_classes(train, held_out, source)
+    notes += check_names_beside([train, *held_out.values()], subsets, stated)
     if subsets and found:
         notes += _what_lacks(folders, subsets, without, held_out)
     elif subsets and (
@@ -165,16 +167,6 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
         )
     check_several(train)
     return Layout(train, held_out.get("val"), held_out.get("test"), notes)
-
-
-def _check_what_belongs(folders: Folders, at: str, level: int) -> None:
-    """That no folder in a class is named as masks or thumbnails are: they are no images of it."""
-    for path in folders.own:
-        inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
-        if odd := next((name for name in inside if name.casefold() in ACCOMPANYING), None):
-            raise AmbiguousError(
-                f"{path} is named as what belongs to images, not as images", odd=odd
-            )
 
 
 def _check_that_they_are_classes(

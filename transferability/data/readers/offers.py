@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from transferability.data.readers.class_names import numbered
 from transferability.data.readers.subsets import (
     NO_CLASSES,
     SUBSETS,
@@ -12,7 +13,6 @@ from transferability.data.readers.subsets import (
     Folders,
     class_root,
     look_like_subsets,
-    numbered,
     subset_named,
     word_of,
 )
@@ -84,7 +84,7 @@ def _candidates(
         for level in levels[:2]:
             yield replace(
                 stated,
-                leave_out=(*stated.leave_out, error.odd),
+                leave_out=(*stated.leave_out, *error.odd),
                 class_level=level or stated.class_level,
             )
     if stated.subsets is None and subsets:

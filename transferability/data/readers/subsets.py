@@ -31,33 +31,36 @@ _HOLDERS = {"", "data", "dataset", "folder", "image", "images", "imgs", "jpg", "
 # Folders that hold images, and what belongs to them, in lower case; no class is called so.
 ACCOMPANYING = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
 NO_CLASSES = {"images", "imgs", "jpegimages", *ACCOMPANYING}
-# the first part of a download, a shard, a fold: not a class
-_NUMBERED = re.compile(
-    r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
-    re.IGNORECASE,
-)
 SUBSETS = ("train", "val", "test")  # in the order of the rows of a pack
 WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test"}
 
 
 class AmbiguousError(UserError):
     """Folders whose role is unclear; ``subsets``: those that are known,
-    ``odd``: the name of a folder that may have to be left out.
+    ``odd``: the name of a folder, or names, as dataset.leave_out takes them, that may have to be
+    left out.
     """
 
-    def __init__(self, what: str, subsets: dict[str, str] | None = None, odd: str | None = None):
+    def __init__(
+        self,
+        what: str,
+        subsets: dict[str, str] | None = None,
+        odd: str | tuple[str, ...] | None = None,
+    ):
         super().__init__(what)
-        self.subsets, self.odd = subsets or {}, odd
+        self.subsets, self.odd = subsets or {}, (odd,) if isinstance(odd, str) else odd or ()
 
 
 class Folders:
     """The folders of a tree that have images below, each with its images (in it)
-    and its folders (names); without those of the names or paths ``leave_out``.
+    and its folders (names); without those of the names or paths ``leave_out``, and without the
+    files and folders of one in which a ``*`` stands for any part of a name.
     """
 
     def __init__(self, tree: FileTree, leave_out: Iterable[str] = ()):
         self.tree, self.below, self.own = tree, dict[str, set[str]](), dict[str, list[str]]()
-        self.left_out = [posixpath.normpath(folder) for folder in leave_out]
+        entries = [posixpath.normpath(entry) for entry in leave_out]
+        self.left_out = {entry: _as_pattern(entry) for entry in entries}
         self.images = [name for name in tree.images("") if not self.leaves_out(name)]
         for name in self.images:
             folder, slash, _ = name.rpartition("/")
@@ -70,8 +73,8 @@ class Folders:
                 )
 
     def leaves_out(self, path: str) -> bool:
-        """Whether a file, or a folder (ending in a slash), lies in a folder that is left out."""
-        return any(f"/{folder}/" in f"/{path}" for folder in self.left_out)
+        """Whether a file, or a folder (ending in a slash), is left out or in what is."""
+        return any(pattern.search(f"/{path}") for pattern in self.left_out.values())
 
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
@@ -114,6 +117,12 @@ class Folders:
                     f"{what}): add some, or take the folder away"
                 )
         return out
+
+
+def _as_pattern(entry: str) -> re.Pattern[str]:
+    """What finds an entry of dataset.leave_out in a path that begins with a slash."""
+    end = "(?:/|$)" if "*" in entry else "/"
+    return re.compile(f"/{'[^/]*'.join(map(re.escape, entry.split('*')))}{end}")
 
 
 def subset_of_folder(name: str) -> str | None:
@@ -287,9 +296,3 @@ def _spelled(name: str) -> str:
 
 def _letters(text: str) -> str:
     return re.sub(r"[\W\d_]+", "", text.casefold())
-
-
-def numbered(names: Iterable[str]) -> bool:
-    """Whether names differ in the number of a part alone: images_001, images_002."""
-    matches = [_NUMBERED.fullmatch(name) for name in names]
-    return len(matches) > 1 and all(matches) and len({match and match[1] for match in matches}) == 1

@@ -1,0 +1,86 @@
+"""What lies among the images of a class and is none of them: masks, thumbnails, copies."""
+
+import posixpath
+import re
+from collections import Counter
+
+from transferability.data.readers.offers import StatedLayout
+from transferability.data.readers.subsets import ACCOMPANYING, AmbiguousError, Folders
+
+# how the name of a mask, or of the like, ends after that of its image
+_BELONGS = re.compile(
+    r"[-_. ](?:annotation|depth|gt|heatmap|labels?|masks?|seg|segmentation|superpixels)(?:_\d+)?$",
+    re.IGNORECASE,
+)
+
+
+def check_folders_inside(folders: Folders, at: str, level: int) -> None:
+    """That no folder in a class is named as masks or thumbnails are: they are no images of it."""
+    for path in folders.own:
+        inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
+        if odd := next((name for name in inside if name.casefold() in ACCOMPANYING), None):
+            raise AmbiguousError(
+                f"{path} is named as what belongs to images, not as images", odd=odd
+            )
+
+
+def check_names_beside(
+    read: list[dict[str, list[str]]], subsets: dict[str, str], stated: StatedLayout
+) -> list[str]:
+    """What is to be said of images that by their names may be masks or copies of others beside
+    them; ``read``: those of each class, of each subset.
+
+    Raises:
+        AmbiguousError: more than some are named as masks, and it is not stated which folders are
+            classes.
+    """
+    by_class = [{n: _stem(n) for n in names} for classes in read for names in classes.values()]
+    images, notes = {name: stem for names in by_class for name, stem in names.items()}, []
+    if masks := _masks(images):
+        globs = tuple(sorted(set(masks.values())))
+        what = f"{len(masks)} images are named as masks, or the like, of others beside them, "
+        what += f"the first {min(masks)}"
+        if len(masks) > max(1, len(images) / 100) and not stated.class_level:
+            known = {subset: path.rstrip("/") for subset, path in subsets.items()}
+            way = ", and are read as images only where dataset.class_level is set"
+            raise AmbiguousError(what + way, known, globs)
+        leaves = f"{StatedLayout(leave_out=globs)} leaves them out"
+        notes.append(f": {what}, and are read as images: {leaves}")
+    if twins := [name for names in by_class for name in _twins(names)]:
+        first = twins[0]
+        other = next(name for name in twins[1:] if images[name] == images[first])
+        leaves = f": {StatedLayout(leave_out=(f'*{_ending(other)}',))} leaves out the latter"
+        alike = {name for name in images if _ending(name) == _ending(other)} <= {*twins}
+        notes.append(
+            f": {len(twins)} images have the names of others beside them but for the ending "
+            f"({first}, {other}): some may be masks or copies{leaves if alike else ''}"
+        )
+    return notes
+
+
+def _masks(stems: dict[str, str]) -> dict[str, str]:
+    """Of images (by their stems) that are called as one beside them and then ``_mask``, or the
+    like: what dataset.leave_out finds such names by.
+    """
+    known = set(stems.values())
+    found = {name: _BELONGS.search(stem, len(stem) - 24) for name, stem in stems.items()}
+    return {
+        name: f"*{re.sub('[0-9]+$', '*', end[0])}{_ending(name)}"
+        for name, end in found.items()
+        if end and name[: end.start()] in known
+    }
+
+
+def _twins(stems: dict[str, str]) -> list[str]:
+    """Images of a class that differ from one beside them in the ending alone, where most do."""
+    counts = Counter(stems.values())
+    twins = [name for name, stem in stems.items() if counts[stem] > 1]
+    return twins if len(twins) > len(stems) / 2 else []
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def _ending(name: str) -> str:
+    return posixpath.splitext(name)[1]
