@@ -123,6 +123,17 @@ def test_images_without_classes_beside_validation_are_left_out_with_a_line(tmp_p
     )
 
 
+@pytest.mark.parametrize("pred", ["pred", "predictions"])
+def test_predictions_in_class_folders_are_left_out_with_a_line_as_well(tmp_path, caplog, pred):
+    root = made(tmp_path, *classes("train/", 4), *classes("val/", 2), *classes(f"{pred}/"))
+    assert counts(root) == [both(4), both(2), {}]
+    (line,) = lines(caplog)
+    assert line == f"{root}: the 6 images in {pred}/ are predictions by its name and are left out"
+    (root / "val").rename(root / "test")
+    assert counts(root) == [both(3), both(1), both(2)]
+    assert line in lines(caplog)
+
+
 def test_the_parts_of_the_intel_scenes(tmp_path, caplog):
     root = made(
         tmp_path,

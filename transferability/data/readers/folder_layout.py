@@ -233,7 +233,7 @@ def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
 def _what_lacks(
     folders: Folders, subsets: dict[str, str], without: Sequence[str], held_out: Collection[str]
 ) -> list[str]:
-    """One line for each subset without classes, and one where there is no validation subset;
+    """One line for each subset that is left out, and one where there is no validation subset;
     an error without any.
     """
     source = folders.tree.source
@@ -250,9 +250,11 @@ def _what_lacks(
             f"{StatedLayout({'train': subsets['train'].rstrip('/')})}"
         )
     lines = []
-    for subset in without:
-        count = sum(name.startswith(subsets[subset]) for name in folders.images)
-        lines.append(f": the {count} images in {subsets[subset]} have no classes and are left out")
+    for subset in ("test", "pred"):
+        if at := subsets.get(subset) if subset not in held_out else None:
+            count = sum(name.startswith(at) for name in folders.images)
+            what = "have no classes" if subset in without else "are predictions by its name"
+            lines.append(f": the {count} images in {at} {what} and are left out")
     if "val" not in held_out:
         lines.append(
             " has no folder of validation images: a share of the training images is held out "
