@@ -83,7 +83,7 @@ def test_one_folder_beside_classes_that_looks_like_a_part_is_refused(tmp_path, o
     assert counts(tmp_path, **offer)[0].keys() == {"ant", "bee"}
 
 
-@pytest.mark.parametrize("test", ["test", "Test", "testing", "TEST"])
+@pytest.mark.parametrize("test", ["test", "Test", "testing", "TEST", "eval", "Evaluation"])
 def test_a_folder_of_test_images_is_a_part_of_its_own(tmp_path, caplog, test):
     root = made(tmp_path, *classes("train/", 4), *classes("valid/", 2), *classes(f"{test}/", 3))
     assert counts(root) == [both(4), both(2), both(3)]
@@ -96,6 +96,7 @@ def test_a_folder_of_test_images_is_a_part_of_its_own(tmp_path, caplog, test):
         ("train", "test"),
         ("Train", "Test"),
         ("training", "testing"),
+        ("train", "eval"),
         ("seg_train/seg_train", "seg_test/seg_test"),
     ],
 )
@@ -201,6 +202,11 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         (classes() + flat("test/"), "test/ is named as a subset of a dataset"),
         (classes() + classes("Val/"), "Val/ is named as a subset of a dataset"),
         (flat("train80/") + flat("test20/"), "test20/, train80/ would be the classes"),
+        (flat("train_set/") + flat("eval_set/"), "eval_set/, train_set/ would be the classes"),
+        (
+            classes("train/") + classes("test/") + classes("eval/"),
+            "eval/ and test/ are both named as test images",
+        ),
         (
             flat("1_train/") + flat("2_val/") + flat("3_test/"),
             "1_train/, 2_val/, 3_test/ would be the classes",
@@ -305,6 +311,7 @@ def test_a_picture_beside_the_classes_is_refused_wherever_it_lies(tmp_path):
     [
         (("steam train", "test tube", "validation stamp", "photo"), True),
         (("strain", "contest", "valley"), True),
+        (("medieval", "retrieval", "evaluator"), True),
         (("true", "false", "007", "1e3", "NA"), True),
         (("Cat", "cat"), True),
         (("ant", "ant "), False),

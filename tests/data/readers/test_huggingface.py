@@ -144,6 +144,21 @@ def test_imagenet_is_known_by_its_names_and_in_the_order_of_wnids():
     assert huggingface._classes(["cat", "dog"])[0].wnid is None
 
 
+@pytest.mark.parametrize(
+    ("names", "subsets"),
+    [
+        (["train", "validation", "test"], ["train", "val", "test"]),
+        (["training", "dev", "evaluation"], ["train", "val", "test"]),
+        (["train", "valid", "eval"], ["train", "val", "test"]),
+        (["train_2020", "testing"], ["train", "test"]),
+    ],
+)
+def test_splits_are_known_by_the_words_of_the_hub(names, subsets):
+    assert huggingface._by_subset({n: n for n in names}, "x") == dict(
+        zip(subsets, names, strict=True)
+    )
+
+
 def test_without_the_library_it_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(UserError, match=r"needs datasets: pip install '.\[huggingface\]'"):

@@ -2,9 +2,10 @@
 and which are classes.
 
 ``CLASS/IMAGE``, or folders of such folders that have the names that Hugging Face's imagefolder
-knows: ``train``, ``training``; ``val``, ``valid``, ``validation``, ``dev``; ``test``, ``testing``
-(and a few of public datasets, ``subsets.py``). What does not fit, or looks like a subset and has
-another name, is an error: a wrong guess would be a wrong dataset that nobody notices.
+knows: ``train``, ``training``; ``val``, ``valid``, ``validation``, ``dev``; ``test``, ``testing``,
+``eval``, ``evaluation`` (and a few of public datasets, ``subsets.py``). What does not fit, or looks
+like a subset and has another name, is an error: a wrong guess would be a wrong dataset that nobody
+notices.
 """
 
 import logging

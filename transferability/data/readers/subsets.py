@@ -16,13 +16,14 @@ from transferability.errors import UserError
 _KEYWORDS = {
     **dict.fromkeys(("train", "training", "seg_train", "training_set"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "seg_test", "test_set"), "test"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("seg_test", "test_set"), "test"),
     **dict.fromkeys(("pred", "prediction", "predictions", "seg_pred"), "pred"),
 }
 # Words that make a name look like a subset's: by themselves, or grown together with the rest.
 _KINDS = (
-    r"(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?)"
-    r"|(?P<pred>pred(?:ict(?:ions?)?)?))(?:[-_ .]?set)?"
+    r"(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)"
+    r"|(?P<test>test(?:ing)?|eval(?:uation)?)|(?P<pred>pred(?:ict(?:ions?)?)?))(?:[-_ .]?set)?"
 )
 _WORD = re.compile(rf"(?<![a-z]){_KINDS}(?![a-z])")
 _GLUED = re.compile(rf"^{_KINDS}|{_KINDS.replace('?P<', '?P<end_')}$")
