@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import SIDE, config_of, counts, made, refusal
+from tests.helpers import SIDE, config_of, counts, lines, made, refusal
 from transferability.data.pack import pack
 from transferability.data.readers import huggingface, read_dataset
 from transferability.data.readers.imagenet import imagenet_groups
@@ -142,6 +142,46 @@ def test_imagenet_is_known_by_its_names_and_in_the_order_of_wnids():
         assert [(c.name, c.wnid) for c in found] == [(w, w) for w in wnids]
         assert {c.group for c in found} == {"natural", "man-made"}
     assert huggingface._classes(["cat", "dog"])[0].wnid is None
+
+
+class Value:
+    """A feature of the library that is no class by itself."""
+
+
+class Rows:
+    """As much of its rows as is read."""
+
+    def __init__(self, labels):
+        self.labels = labels
+        self.features = {"image": type("Image", (), {})(), "label": Value()}
+
+    def select_columns(self, names):
+        return self
+
+    def __getitem__(self, key):
+        return {"label": self.labels}
+
+
+def test_rows_without_a_class_are_left_out_with_a_line(monkeypatch, caplog):
+    nan = float("nan")
+    monkeypatch.setattr(huggingface, "_reader", lambda data, image: lambda row: picture(row))
+    splits = {
+        "train": Rows(["cat", "", "dog", None, "dog", nan, "cat", "  "]),
+        "validation": Rows(["cat", "dog"]),
+        "test": Rows([None] * 3),
+    }
+    monkeypatch.setattr(huggingface, "_loaded", lambda config: splits)
+    assert counts("hub", kind="huggingface") == [{"cat": 2, "dog": 2}, {"cat": 1, "dog": 1}, {}]
+    assert lines(caplog) == [
+        "hub: 4 of 8 training images have no class and are left out",
+        "hub: 3 of 3 test images have no class and are left out",
+    ]
+    splits["train"] = Rows(["", nan])
+    message = refusal("hub", kind="huggingface")
+    assert "hub: no training image has a class in the column label: if another says it" in message
+    splits["train"] = Rows([1.0, 0.0, nan])
+    splits["validation"] = Rows([0.0, 1.0])
+    assert counts("hub", kind="huggingface")[0] == {"0.0": 1, "1.0": 1}
 
 
 @pytest.mark.parametrize(

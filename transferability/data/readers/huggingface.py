@@ -2,6 +2,8 @@
 WebDataset shards), by the library ``datasets``.
 """
 
+import logging
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +17,10 @@ from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.class_names import check_names
 from transferability.data.readers.holdout import with_validation
 from transferability.data.readers.imagenet import imagenet_groups
-from transferability.data.readers.subsets import subset_named
-from transferability.errors import UserError, and_more, reason
+from transferability.data.readers.subsets import WORDS, subset_named
+from transferability.errors import UserError, and_more, reason, shown
 
+log = logging.getLogger(__name__)
 # columns of classes that are no ClassLabel, and of those the one that is meant
 LABELS = ("label", "labels", "cls", "class", "category", "target", "fine_label")
 # first and last of ImageNet-1k's classes as the hub names them: they are in the order of wnids
@@ -31,6 +34,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     image = _image_column(first, columns.get("file"), str(config.source))
     label = _label_column(first, columns.get("class"), str(config.source))
     texts = {subset: _texts(data, label) for subset, data in splits.items()}
+    _say_without_class(texts, label, str(config.source))
     known = getattr(first.features[label], "names", None)
     names = known or sorted({t for t in texts["train"] if t is not None}, key=_in_order)
     check_names(names, str(config.source))
@@ -127,13 +131,38 @@ def _one(
 
 
 def _texts(data: Any, label: str) -> list[str | None]:
-    """The class of each row; None where it has none, as in test splits whose labels are secret."""
+    """The class of each row; None where it has none, as in test splits whose labels are secret, or
+    where a table had an empty cell.
+    """
     kind, values = data.features[label], data.select_columns([label])[:][label]
     if hasattr(kind, "names"):
         return [None if v is None or v < 0 else kind.names[v] for v in values]
     if wrong := [v for v in values if isinstance(v, (list, dict))]:
         raise UserError(f"column {label} has {wrong[0]}: an image is to have one class")
-    return [None if v is None else str(v) for v in values]
+    empty = [v is None or (isinstance(v, float) and math.isnan(v)) for v in values]
+    return [None if e or not str(v).strip() else str(v) for v, e in zip(values, empty, strict=True)]
+
+
+def _say_without_class(texts: dict[str, list[str | None]], label: str, source: str) -> None:
+    """One line for each subset with images that are left out.
+
+    Raises:
+        UserError: there are no others to train on.
+    """
+    if not any(text is not None for text in texts["train"]):
+        raise UserError(
+            f"dataset.source={source}: no training image has a class in the column {label}: if "
+            'another says it, set "dataset.columns={class: NAME}"'
+        )
+    for subset, own in texts.items():
+        if lost := own.count(None):
+            log.warning(
+                "%s: %d of %d %s images have no class and are left out",
+                shown(source),
+                lost,
+                len(own),
+                WORDS[subset],
+            )
 
 
 def _in_order(name: str) -> tuple[int, int, str]:
