@@ -4,7 +4,7 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from transferability.bounds import Bound, above, at_least, between, check_bounds, one_of
 from transferability.errors import UserError, require
@@ -31,6 +31,10 @@ FOLDER = Bound(lambda path: posixpath.normpath(path) != ".", "names of folders")
 
 def _is_folder_name(name: str) -> bool:
     return name.isprintable() and not {"/", os.sep} & {*name} and 0 < len(name.encode()) <= 100
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and bool(value)
 
 
 FOLDER_NAME = Bound(_is_folder_name, "a folder name of at most 100 bytes")
@@ -102,9 +106,10 @@ class DatasetConfig:
     # kind=folder: a table of files and classes, by its path below the source, its name there (then
     # all tables of that name), or its path on the disk
     labels: str | None = omit_at(None)
-    # the columns of that table: file, class, subset; those that are not named are found; of
-    # kind=huggingface those of images (file) and labels (class)
-    columns: dict[str, str] | None = omit_at(None, {})
+    # the columns of that table: file, class (or a list of those that say 0 or 1), subset (null:
+    # none); those that are not named are found; of kind=huggingface those of images (file) and
+    # labels (class)
+    columns: dict[str, Any] | None = omit_at(None, {})
     # kind=folder: a regular expression, found in a file's path below the source; its first group,
     # or all of it, is the class
     pattern: str | None = omit_at(None)
@@ -150,7 +155,13 @@ class DatasetConfig:
             if roles
             else "null: it is for dataset.labels and dataset=huggingface"
         )
-        require({*(self.columns or ())} <= roles, "dataset.columns", self.columns, wanted)
+        fits = {*(self.columns or ())} <= roles and all(
+            isinstance(name, str)
+            or (role == "subset" and name is None)
+            or (self.labels and role == "class" and _is_list_of_names(name))
+            for role, name in (self.columns or {}).items()
+        )
+        require(fits, "dataset.columns", self.columns, wanted)
         if self.parts:
             fits = "train" in self.parts and self.parts.keys() <= {"train", "val", "test"}
             fits = fits and all(isinstance(folder, str) for folder in self.parts.values())

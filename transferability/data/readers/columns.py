@@ -2,15 +2,22 @@
 or by what they are called and what is in them.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from transferability.data.readers.subsets import subset_named
+from transferability.data.readers.file_tree import IMAGES
+from transferability.data.readers.subset_column import (
+    SubsetColumn,
+    called_as_subset,
+    found_column,
+    stated_column,
+)
 from transferability.data.readers.tables import Row
 from transferability.errors import UserError
 
-SAMPLE = 1000  # rows
+SAMPLE = 1000  # rows in which files are looked for
 MOST = 2000  # columns
 # what columns of classes are called, in lower case
 CLASSES = {
@@ -18,8 +25,10 @@ CLASSES = {
     *("finding labels", "label", "label_name", "labels", "species", "target", "y"),
 }
 ONE_HOT = {"0", "1", "0.0", "1.0"}
+NONE = {"nan", "NaN", "<NA>"}  # what pandas and JavaScript write where there is no value
 HEADED = (".csv", ".tsv", ".txt", ".xlsx")
 Placed = tuple[str, Row]  # the folder of the table, and a row of it
+Find = Callable[[str, str], str | None]  # the image that a table in a folder calls so
 
 
 @dataclass(frozen=True)
@@ -29,15 +38,13 @@ class Columns:
     Attributes:
         names: what each column is called -> its key.
         one_hot: of columns that say 0 or 1, each of a class: their keys and names.
-        head: the row that names the columns, where there is one.
     """
 
     names: dict[str, Any]
     file: Any
     label: Any = None
-    subset: Any = None
+    subset: SubsetColumn | None = None
     one_hot: dict[Any, str] = field(default_factory=dict)
-    head: Row | None = None
 
     @property
     def title(self) -> str:
@@ -45,8 +52,9 @@ class Columns:
             return f"{', '.join([*self.one_hot.values()][:2])}, ... (0 or 1)"
         return next(name for name, key in self.names.items() if key == self.label)
 
-    def is_head(self, row: Row) -> bool:
-        return row == self.head
+    @property
+    def title_of_file(self) -> str:
+        return next(name for name, key in self.names.items() if key == self.file)
 
     def class_of(self, row: Row) -> str:
         """Empty where it says none.
@@ -56,88 +64,144 @@ class Columns:
         """
         if not self.one_hot:
             text = row.get(self.label, "")
+            text = "" if text in NONE else text
             several = [one.strip() for one in text.split("|")]
         else:
-            several = [c for key, c in self.one_hot.items() if row.get(key, "0")[0] == "1"]
+            several = [c for key, c in self.one_hot.items() if _is_one(row, key)]
             text = "".join(several)
         if len(several) > 1:
-            raise UserError(
-                f"{row[self.file]} has {len(several)} classes "
-                f"({', '.join(several[:3])}): an image is to have one"
-            )
+            raise several_classes(row[self.file], several)
         return text
 
 
+def several_classes(image: str, classes: list[str]) -> UserError:
+    return UserError(
+        f"{image} has {len(classes)} classes ({', '.join(classes[:3])}): an image is to have one"
+    )
+
+
+def check_one_class_each(classes: dict[str, str], table: str) -> None:
+    """That no class is a list of others: an image with several is refused.
+
+    Args:
+        classes: of each image.
+    """
+    signs = " '\"[]()"  # as of a list in Python
+    known = {text.strip(signs) for text in classes.values()}
+    for image, text in classes.items():
+        for several in (re.split(r"[,;/]", text), text.split()):
+            names = [one.strip(signs) for one in several]
+            if len(names) > 1 and known.issuperset(names):
+                raise several_classes(f"dataset.labels={table}: {image}", names)
+
+
+def headed(rows: list[Row], folder: str, table: str, find: Find) -> list[Row]:
+    """The rows of a table under the names of its columns, where the first row has them: where keys
+    are numbers or letters of columns, and the first row names no image.
+    """
+    if not rows or not table.lower().endswith(HEADED):
+        return rows
+    first, names = rows[0], dict[Any, str]()
+    if any(cell.lower().endswith(IMAGES) or find(cell, folder) for cell in first.values() if cell):
+        return rows
+    for position, key in enumerate(dict.fromkeys(key for row in rows for key in row), 1):
+        name = first.get(key, "") or f"column {position}"
+        names[key] = name if name not in names.values() else f"{name} ({position})"
+    return [{names[key]: text for key, text in row.items()} for row in rows[1:]]
+
+
 def columns_of(
-    rows: list[Placed],
-    stated: dict[str, str],
-    table: str,
-    find: Callable[[str, str], str | None],
+    rows: list[Placed], stated: dict[str, Any], table: str, group: str | None, find: Find
 ) -> Columns:
     """The columns of a table.
 
     Args:
-        stated: file, class, subset -> what the column is called.
-        find: the image that a table in a folder calls so.
+        stated: file, class, subset -> what the column is called; of class also a list of columns
+            that say 0 or 1, of subset also None: there is none.
+        group: the column that says what is held out as a whole, or a pattern.
 
     Raises:
         UserError: it is unclear; says what there is.
     """
-    # {file: class, ...} is a single row, too, and not the one that is meant
-    rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows
-    keys = list(dict.fromkeys(key for _, row in rows[:SAMPLE] for key in row))
+    keys = list(dict.fromkeys(key for _, row in rows for key in row))
     if not keys:
         raise UserError(f"dataset.labels={table} has no rows")
-
-    def finds(key: Any, some: list[Placed]) -> int:
-        named = [(row[key], folder) for folder, row in some if row.get(key)]
-        return sum(find(*one) is not None for one in named)
-
-    names, head = _names(rows, keys, table, finds)
-    sample = [placed for placed in rows[:SAMPLE] if placed[1] != head]
-    for role, name in stated.items():
+    title = {key: str(key + 1 if isinstance(key, int) else key) for key in keys}
+    names = {name: key for key, name in title.items()}
+    wanted = {role: name if isinstance(name, list) else [name] for role, name in stated.items()}
+    for role, name in ((r, n) for r, some in wanted.items() for n in some if n is not None):
         if name not in names:
-            known = ", ".join(names)
-            raise UserError(f"dataset.columns: {role}: {name} is none of {known}")
-    counts = {key: finds(key, sample) for key in keys}
-    # of as many names in several columns those of the one that is called something
-    file = max(keys, key=lambda key: (counts[key], isinstance(key, str)))
-    file = names[stated["file"]] if "file" in stated else file
-    if not counts[file]:
+            raise UserError(f"dataset.columns: {role}: {name} is none of {', '.join(names)}")
+    file = names[stated["file"]] if "file" in stated else None
+    file = _file_column([file] if file is not None else keys, title, rows, table, find)
+    named = [row for _, row in rows if row.get(file)]
+    others = {k: title[k] for k in keys if k != file and any(row.get(k) for row in named)}
+    classes = [names[name] for name in wanted.get("class", [])]
+    if stated.get("subset"):
+        key = names[stated["subset"]]
+        subset: SubsetColumn | None = stated_column(key, title[key], named, table)
+    else:
+        free = {} if "subset" in stated else {k: t for k, t in others.items() if k not in classes}
+        subset = found_column(free, named, table, group)
+    if not classes:
+        left = {k: t for k, t in others.items() if not (subset and k == subset.key)}
+        plain = {k: t for k, t in left.items() if not called_as_subset(t)}
+        classes = _class_columns(plain or left, named, table)
+    if len(classes) > 1:
+        return Columns(names, file, None, subset, {k: title[k].strip() for k in classes})
+    return Columns(names, file, classes[0], subset)
+
+
+def _file_column(
+    keys: list[Any], title: dict[Any, str], rows: list[Placed], table: str, find: Find
+) -> Any:
+    """The column that names most images. Numbers alone, as of an index, may be names only where no
+    other column has any.
+    """
+    sample = rows[:: -(-len(rows) // SAMPLE)]
+
+    def images(key: Any) -> list[str | None]:
+        return [find(row[key], folder) if row.get(key) else None for folder, row in sample]
+
+    found = {key: images(key) for key in keys}
+    counts = {key: sum(image is not None for image in own) for key, own in found.items()}
+    some = [key for key in keys if counts[key]]
+    if not some:
         raise UserError(
             f"dataset.labels={table}: no column names images of the source "
-            f"({', '.join(names)}): see dataset.columns"
+            f"({', '.join(title.values())}): see dataset.columns"
         )
-    named = [row for _, row in sample if row.get(file)]
-    title = {key: name for name, key in names.items()}
-    others = [key for key in keys if key != file and any(row.get(key) for row in named)]
-    subset = names.get(stated["subset"]) if "subset" in stated else _subset(others, named)
-    others = [key for key in others if key != subset]
-    if "class" in stated:
-        return Columns(names, file, names[stated["class"]], subset, head=head)
-    called = [key for key in others if title[key].strip().casefold() in CLASSES]
-    if not called and (hot := _one_hot(others, named)):
-        return Columns(names, file, None, subset, {k: title[k].strip() for k in hot}, head)
-    found = _label(called, others, named)
-    if len(found) != 1:
-        which = f"which of {', '.join(title[k] for k in found or others)} is the class"
+    words = [key for key in some if not _is_number(row.get(key, "") for _, row in sample)]
+    some = [key for key in words or some if 2 * counts[key] >= max(counts.values())] or some
+    # of as many names in several columns those of the one that is called something
+    best = max(some, key=lambda key: (counts[key], isinstance(key, str)))
+    for other in some:
+        both = zip(found[best], found[other], strict=True)
+        if counts[other] == counts[best] and any(a and b and a != b for a, b in both):
+            raise UserError(
+                f"dataset.labels={table}: which of {title[best]}, {title[other]} names the files? "
+                'Set "dataset.columns={file: NAME}"'
+            )
+    return best
+
+
+def _class_columns(titles: dict[Any, str], rows: list[Row], table: str) -> list[Any]:
+    """The column of classes, or those that say 0 or 1."""
+    called = [key for key, title in titles.items() if title.strip().casefold() in CLASSES]
+    hot = [] if called else _one_hot([*titles], rows)
+    others = [key for key in titles if key not in hot]
+    found = _label(called, others, rows) if others else []
+    if hot and not found:
+        return hot
+    if hot or len(found) != 1:
+        some = [titles[key] for key in [*hot[:2], *(found or others)]]
+        which = f"which of {', '.join(some)} is the class"
+        also = f", or {{class: [{titles[hot[0]]}, {titles[hot[1]]}]}}" if hot else ""
         raise UserError(
-            f"dataset.labels={table}: {which if others else 'it has no column of classes'}? "
-            'Set "dataset.columns={class: NAME}"'
+            f"dataset.labels={table}: {which if titles else 'it has no column of classes'}? "
+            f'Set "dataset.columns={{class: NAME}}"{also}'
         )
-    return Columns(names, file, found[0], subset, head=head)
-
-
-def _names(
-    rows: list[Placed], keys: list[Any], table: str, finds: Callable[[Any, list[Placed]], int]
-) -> tuple[dict[str, Any], Row | None]:
-    """What each column is called -> its key, and the row that says so, if there is one: where keys
-    are numbers or letters of columns the first row names them, or an image.
-    """
-    first = rows[0][1]
-    if table.lower().endswith(HEADED) and not any(finds(key, rows[:1]) for key in keys):
-        return {first.get(key, ""): key for key in keys}, first
-    return {str(key + 1 if isinstance(key, int) else key): key for key in keys}, None
+    return found
 
 
 def _label(called: list[Any], others: list[Any], rows: list[Row]) -> list[Any]:
@@ -149,26 +213,25 @@ def _label(called: list[Any], others: list[Any], rows: list[Row]) -> list[Any]:
     return _alike(called or repeated or others[:1] * (len(others) == 1), rows)
 
 
-def _subset(keys: list[Any], rows: list[Row]) -> Any:
-    """The column in which all words are those for subsets of a dataset, two at least."""
-    for key in keys:
-        words = {row.get(key, "") for row in rows}
-        if len(words) > 1 and all(subset_named(word) for word in words):
-            return key
-    return None
-
-
 def _one_hot(keys: list[Any], rows: list[Row]) -> list[Any]:
     """The columns that say 0 or 1, where they are all, or of each row one says 1."""
     hot = [key for key in keys if {row.get(key, "") for row in rows} <= ONE_HOT]
-    ones = {sum(row.get(key, "0")[0] == "1" for key in hot) for row in rows}
+    ones = {sum(_is_one(row, key) for key in hot) for row in rows}
     return hot if len(hot) > 1 and (len(hot) == len(keys) or ones == {1}) else []
+
+
+def _is_one(row: Row, key: Any) -> bool:
+    return row.get(key, "").startswith("1")
+
+
+def _is_number(cells: Iterable[str]) -> bool:
+    return all(cell.isdigit() for cell in cells if cell)
 
 
 def _alike(keys: list[Any], rows: list[Row]) -> list[Any]:
     """Columns that say different things; of a number and a name for the same classes the name."""
     kept: list[Any] = []
-    for key in sorted(keys, key=lambda key: all(row.get(key, "").isdigit() for row in rows)):
+    for key in sorted(keys, key=lambda key: _is_number(row.get(key, "") for row in rows)):
         pairs = [{(row.get(key), row.get(other)) for row in rows} for other in kept]
         if not any(len(p) == len({a for a, _ in p}) == len({b for _, b in p}) for p in pairs):
             kept.append(key)

@@ -5,30 +5,32 @@ that is found in the paths of files (``dataset.pattern``).
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transferability.data.config import DatasetConfig
 from transferability.data.readers.class_names import check_classes, check_several
-from transferability.data.readers.columns import columns_of
-from transferability.data.readers.file_tree import IMAGES, FileTree
+from transferability.data.readers.columns import (
+    Placed,
+    check_one_class_each,
+    columns_of,
+    headed,
+)
+from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import Layout
+from transferability.data.readers.named_files import NamedFiles
 from transferability.data.readers.offers import StatedLayout, classes_named
+from transferability.data.readers.subset_folders import LEFT_OUT, subsets_by_folder
 from transferability.data.readers.subsets import (
     ACCOMPANYING,
     SUBSETS,
     WORDS,
     AmbiguousError,
     Folders,
-    class_root,
-    look_like_subsets,
-    stated_subsets,
-    subset_named,
-    subset_of_folder,
 )
-from transferability.data.readers.tables import ENDINGS, rows_of, tables_naming_images
-from transferability.errors import UserError, and_more, reason
+from transferability.data.readers.tables import ENDINGS, parts_of, tables_naming_images
+from transferability.errors import UserError, reason
 
 # offered where there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
 PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
@@ -102,7 +104,7 @@ def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout
     UserError: subsets without classes, or classes without training images.
     """
     source, notes = str(folders.tree.source), said.notes
-    subset_of = said.subsets or _subsets_of_folders(folders, stated, said.classes)
+    subset_of = said.subsets or subsets_by_folder(folders, stated, said.classes)
     found: dict[str, dict[str, list[str]]] = {}
     without: dict[str | None, list[str]] = {}
     for name in folders.images:
@@ -126,65 +128,18 @@ def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout
     return Layout(train, found.get("val"), found.get("test"), notes, said.groups)
 
 
-def _subsets_of_folders(
-    folders: Folders, stated: StatedLayout, labelled: Collection[str]
-) -> dict[str, str]:
-    """The subset of each image, where the folder that it lies in says it: as stated, or by its
-    name; none where no folder is named as training images are.
-
-    Raises:
-        AmbiguousError: several folders hold ``labelled`` images, and look like subsets.
-        UserError: two folders are named as one subset.
-    """
-    if stated.subsets is not None:
-        paths = {path: subset for subset, path in stated_subsets(folders, stated.subsets).items()}
-        others = {name: "pred" for name in folders.images} if paths else {}
-    else:
-        at, others = class_root(folders), {}
-        below = sorted(
-            {n.removeprefix(at).split("/")[0] for n in labelled if "/" in n.removeprefix(at)}
-        )
-        named = {name: subset for name in folders.folders(at) if (subset := subset_of_folder(name))}
-        if len(below) > 1 and look_like_subsets(below):
-            raise AmbiguousError(
-                f"{', '.join(f'{at}{name}/' for name in below[:3])} look like subsets of a dataset",
-                {subset: f"{at}{name}" for name, subset in named.items()},
-            )
-        counts = Counter(named.values())
-        if "train" not in counts:
-            return {}
-        if twice := [subset for subset, count in counts.items() if count > 1 and subset != "pred"]:
-            both = [name for name, subset in named.items() if subset == twice[0]]
-            raise UserError(
-                f"dataset.source={folders.tree.source}: {' and '.join(both)} are both named "
-                f'as {WORDS[twice[0]]} images: set "dataset.parts={{train: FOLDER, val: FOLDER}}"'
-            )
-        paths = {f"{at}{name}/": subset for name, subset in named.items() if subset}
-    inside = {
-        n: subset for path, subset in paths.items() for n in folders.images if n.startswith(path)
-    }
-    return others | inside
-
-
 def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
-    files = _Files(folders.images)
-    rows = []
-    for table, data in _tables(folders.tree, str(config.labels)):
-        try:
-            found = list(rows_of(table, data))
-        except Exception as error:  # whatever a damaged file does
-            raise UserError(
-                f"dataset.labels={table} cannot be read ({reason(error)}): it is to be one "
-                f"of {', '.join(ENDINGS)}"
-            ) from error
-        rows += [(posixpath.dirname(table), row) for row in found]
-    columns = columns_of(rows, config.columns or {}, str(config.labels), files.find)
-    said, lost, group = ImageLabels({}), [], config.group
+    files, table = NamedFiles(folders.images), str(config.labels)
+    rows = _rows_of_tables(folders.tree, table, files)
+    columns = columns_of(rows, config.columns or {}, table, config.group, files.find)
+    said, group = ImageLabels({}), config.group
     said.groups = {} if group in columns.names else None
+    lost, without = list[str](), {folder: "" for folder, _ in rows}
+    left_out = Counter[str]()
     for folder, row in rows:
-        cell = row.get(columns.file, "")
-        if columns.is_head(row) or not cell:
+        if not (cell := row.get(columns.file, "")):
             continue
+        without.pop(folder, None)
         if (name := files.find(cell, folder)) is None:
             lost.append(cell)
             continue
@@ -192,24 +147,57 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
             continue
         if said.classes.setdefault(name, own) != own:
             raise UserError(
-                f"dataset.labels={config.labels}: {name} is said to be {own} and "
+                f"dataset.labels={table}: {name} is said to be {own} and "
                 f"{said.classes[name]}: an image has one class"
             )
         if columns.subset is not None:
-            said.subsets[name] = subset_named(row.get(columns.subset, "")) or "pred"
+            said.subsets[name] = columns.subset.of(row) or LEFT_OUT
+            left_out[row.get(columns.subset.key, "")] += said.subsets[name] not in SUBSETS
         if said.groups is not None and group is not None:
             said.groups[name] = row.get(columns.names[group], "")
+    if without:
+        raise UserError(
+            f"dataset.labels={table}: {posixpath.join(next(iter(without)), table)} has no column "
+            f"{columns.title_of_file}, as the table of that name in another folder has: give them "
+            "the same columns, or dataset.labels the path of one of them"
+        )
     if len(said.classes) < len(lost):
         raise UserError(
-            f"dataset.labels={config.labels} names {len(lost)} files that are not in "
+            f"dataset.labels={table} names {len(lost)} files that are not in "
             f"{config.source}, the first {lost[0]}, and {len(said.classes)} that are"
         )
-    if lost:
-        said.notes.append(
-            f": {len(lost)} files that {config.labels} names are not there, the first {lost[0]}"
-        )
-    said.notes.append(f": classes are those of column {columns.title} in {config.labels}")
+    check_one_class_each(said.classes, table)
+    said.notes += _notes(lost, left_out, table, columns.title)
     return said
+
+
+def _notes(lost: list[str], left_out: Counter[str], table: str, column: str) -> list[str]:
+    """What is to be said of a table."""
+    notes = [
+        f": {count} images that {table} says are {value or 'of no subset'} are left out"
+        for value, count in left_out.items()
+        if count
+    ]
+    if lost:
+        notes.append(f": {len(lost)} files that {table} names are not there, the first {lost[0]}")
+    return [*notes, f": classes are those of column {column} in {table}"]
+
+
+def _rows_of_tables(tree: FileTree, labels: str, files: NamedFiles) -> list[Placed]:
+    """The rows of all tables of that name, under the names of their columns."""
+    rows: list[Placed] = []
+    for table, data in _tables(tree, labels):
+        folder = posixpath.dirname(table)
+        try:
+            parts = parts_of(table, data)
+        except Exception as error:  # whatever a damaged file does
+            raise UserError(
+                f"dataset.labels={table} cannot be read ({reason(error)}): it is to be one "
+                f"of {', '.join(ENDINGS)}, as UTF-8 where it is text"
+            ) from error
+        for part in parts:
+            rows += [(folder, row) for row in headed(part, folder, table, files.find)]
+    return rows
 
 
 def _tables(tree: FileTree, labels: str) -> Iterator[tuple[str, bytes]]:
@@ -227,46 +215,3 @@ def _tables(tree: FileTree, labels: str) -> Iterator[tuple[str, bytes]]:
             f"dataset.labels={labels} is neither a file below {tree.source} nor one "
             f"that can be read ({reason(error)})"
         ) from error
-
-
-class _Files:
-    """Images by what a table may call them: a path or its end, with or without ending."""
-
-    def __init__(self, images: list[str]):
-        self.by_name: dict[str, list[str]] = {}
-        for image in images:
-            base = posixpath.basename(image)
-            for key in {base, posixpath.splitext(base)[0]}:
-                self.by_name.setdefault(key, []).append(image)
-
-    def find(self, cell: str, folder: str = "") -> str | None:
-        """The image that a table in ``folder`` calls ``cell``; None where there is none.
-
-        Raises:
-            UserError: there are several.
-        """
-        path = posixpath.normpath(cell.replace("\\", "/")).lstrip("/")
-        parts = path.split("/")
-        if parts[-1] not in self.by_name and parts[-1].lower().endswith(IMAGES):
-            parts[-1] = posixpath.splitext(parts[-1])[0]  # they were converted since
-        found = self.by_name.get(parts[-1], [])
-        for start in range(len(parts)):  # as much of the path as fits
-            end = "/" + "/".join(parts[start:])
-            ending = [n for n in found if end in (f"/{n}"[-len(end) :], _bare(n)[-len(end) :])]
-            here = [n for n in ending if folder and n.startswith(f"{folder}/")]
-            if ending:
-                found = here or ending
-                break
-        if len(found) > 1:
-            near = [n for n in found if posixpath.join(folder, path) in (n, _bare(n)[1:])]
-            found = near or found
-        if len(found) > 1:
-            raise UserError(
-                f"{cell} is the name of {found[0]}{and_more(found)}: leave the "
-                "others out, dataset.leave_out=[FOLDER], or write their paths into the table"
-            )
-        return found[0] if found else None
-
-
-def _bare(name: str) -> str:
-    return "/" + posixpath.splitext(name)[0]

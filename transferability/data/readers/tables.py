@@ -2,6 +2,7 @@
 of them something else than their folders.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -9,16 +10,16 @@ import posixpath
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import scipy.io
 
-from transferability.data.readers.file_tree import FileTree
+from transferability.data.readers.file_tree import IMAGES, FileTree
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".mat")
 MOST_BYTES, MOST_ROWS, SAMPLE = 64 << 20, 1_000_000, 200
@@ -109,30 +110,59 @@ def _rows(tree: FileTree, name: str) -> Iterator[Row]:
 
 
 def rows_of(name: str, data: bytes) -> Iterator[Row]:
-    """The rows of a table; raises anything where it is damaged, or of no kind that is known."""
-    for row in _READERS[posixpath.splitext(name)[1].lower()](data):
-        yield {column: text.strip() for column, text in row.items()}
+    """The rows of a table; raises anything where it is damaged, or of no kind that is known. Bytes
+    that are no text are replaced.
+    """
+    return chain(*parts_of(name, data, "replace"))
 
 
-def _delimited(data: bytes) -> Iterator[Row]:
-    text = data.decode("utf-8-sig", "replace")
-    first = text.partition("\n")[0]
-    delimiter = max("\t;,", key=first.count)
-    for row in csv.reader(io.StringIO(text), delimiter=delimiter):
+def parts_of(name: str, data: bytes, errors: str = "strict") -> list[list[Row]]:
+    """The rows of a table, of a spreadsheet those of each sheet; raises as :func:`rows_of`.
+
+    Args:
+        errors: what bytes that are no text do, as of ``bytes.decode``.
+    """
+    ending = posixpath.splitext(name)[1].lower()
+    parts: Iterable[Iterable[Row]]
+    if ending in _BINARY:
+        parts = _BINARY[ending](data)
+    else:
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        parts = [_TEXTS[ending](data.decode("utf-16" if utf16 else "utf-8-sig", errors))]
+    found = [
+        [{column: text.strip() for column, text in row.items()} for row in part] for part in parts
+    ]
+    return [[row for row in part if any(row.values())] for part in found]
+
+
+def _delimited(text: str) -> Iterator[Row]:
+    text = text.lstrip("\r\n")
+    first = text.splitlines()[0] if text else ""
+    if said := re.fullmatch(r"sep=(.)", first.strip('"')):  # as Excel writes it
+        text, delimiter = text[len(first) :], said[1]
+    else:
+        delimiter = max("\t;,|", key=first.count)
+    file = io.StringIO(text, newline=None)
+    for row in csv.reader(file, delimiter=delimiter, skipinitialspace=True):
         yield dict(enumerate(row))
 
 
-def _listed(data: bytes) -> Iterator[Row]:
-    """A file and its class a line, as lists for training have them."""
-    lines = data.decode("utf-8-sig", "replace").splitlines()
-    if lines and any(sign in lines[0] for sign in "\t;,"):
-        yield from _delimited(data)
-    else:
-        yield from (dict(enumerate(line.split())) for line in lines)
+def _listed(text: str) -> Iterator[Row]:
+    """A file and its class a line, as lists for training have them; a # begins a comment."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if lines and any(sign in lines[0] for sign in "\t;,|"):
+        yield from _delimited("\n".join(lines))
+        return
+    rows = [line.split() for line in lines]
+    if len({*map(len, rows)}) > 1:  # words of a class, or of a file
+        ends = [line.rsplit(None, 1) for line in lines]
+        last = all(row[0].lower().endswith(IMAGES) for row in ends)
+        rows = ends if last else [line.split(None, 1) for line in lines]
+    yield from (dict(enumerate(row)) for row in rows)
 
 
-def _json(data: bytes) -> Iterator[Row]:
-    value = json.loads(data)
+def _json(text: str) -> Iterator[Row]:
+    value = json.loads(text)
     coco = isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys()
     yield from _coco(value) if coco else _records(value, {})
 
@@ -145,32 +175,49 @@ def _coco(value: dict[str, Any]) -> Iterator[Row]:
         yield {"file_name": files[found["image_id"]], "category": names[found["category_id"]]}
 
 
-def _json_lines(data: bytes) -> Iterator[Row]:
-    for line in data.splitlines():
-        yield from _records(json.loads(line), {})
+def _json_lines(text: str) -> Iterator[Row]:
+    return _records([json.loads(line) for line in text.splitlines() if line.strip()], {})
 
 
-def _records(value: Any, above: Row) -> Iterator[Row]:
-    """Each list entry or group of plain values, with the keys that it lies below."""
+def _records(value: Any, above: Row, record: bool | None = None) -> Iterator[Row]:
+    """Each list entry or group of plain values, with the keys that it lies below.
+
+    Args:
+        record: whether its keys are columns, as others beside it have the same, or not, as they
+            have others: {"IMAGE": "label", ...} is a table, too; None: it is the only one.
+    """
     if isinstance(value, dict):
-        plain = {k: str(v) for k, v in value.items() if not isinstance(v, (dict, list))}
-        if plain:
+        plain = {k: _plain(v) for k, v in value.items() if not isinstance(v, (dict, list))}
+        if plain and record is not False:
             yield above | plain
-        # {"IMAGE": "label", ...} is a table, too
-        yield from ({0: k, 1: v} for k, v in plain.items())
-        for key, inner in value.items():
-            if isinstance(inner, (dict, list)):
-                yield from _records(inner, above | {len(above): key})
+        if not record:
+            yield from (above | {len(above): k, len(above) + 1: v} for k, v in plain.items())
+        inner = {k: v for k, v in value.items() if isinstance(v, (dict, list))}
+        alike = _same_keys(inner.values())
+        for key, one in inner.items():
+            yield from _records(one, above | {len(above): key}, alike)
     elif isinstance(value, list):
-        for inner in value:
-            if isinstance(inner, (dict, list)):
-                yield from _records(inner, above)
+        alike = _same_keys(value)
+        for one in value:
+            if isinstance(one, (dict, list)):
+                yield from _records(one, above, alike)
             else:
-                yield above | {"value": str(inner)}
+                yield above | {"value": _plain(one)}
 
 
-def _spreadsheet(data: bytes) -> Iterator[Row]:
-    """The cells of all sheets of an .xlsx file: a zip file of XML."""
+def _same_keys(values: Iterable[Any]) -> bool | None:
+    """Whether dictionaries have a key in common; None of fewer than two."""
+    keys = [value.keys() for value in values if isinstance(value, dict)]
+    return bool(set.intersection(*map(set, keys))) if len(keys) > 1 else None
+
+
+def _plain(value: Any) -> str:
+    """Empty where nothing is said."""
+    return "" if value is None or value != value else str(value)
+
+
+def _spreadsheet(data: bytes) -> Iterator[list[Row]]:
+    """The cells of each sheet of an .xlsx file: a zip file of XML."""
 
     def elements(file: zipfile.ZipFile, name: str, tag: str) -> Iterator[ElementTree.Element]:
         for _, element in ElementTree.iterparse(file.open(name)):
@@ -180,37 +227,57 @@ def _spreadsheet(data: bytes) -> Iterator[Row]:
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         names = file.namelist()
         shared = [
-            "".join(element.itertext())
+            _text_of(element)
             for name in names
             if name.endswith("sharedStrings.xml")
             for element in elements(file, name, "si")
         ]
         for name in names:
-            if not re.search(r"worksheets/[^/]+\.xml$", name):
-                continue
-            for row in elements(file, name, "row"):
-                cells = {}
-                for cell in row:
-                    text = "".join(cell.itertext())
-                    column = re.sub(r"\d+", "", cell.get("r", ""))
-                    cells[column] = shared[int(text)] if cell.get("t") == "s" else text
-                yield cells
+            if re.search(r"worksheets/[^/]+\.xml$", name):
+                yield [
+                    {
+                        re.sub(r"\d+", "", cell.get("r", "")): _cell(cell, shared)
+                        for cell in row
+                        if cell.tag.endswith("}c")
+                    }
+                    for row in elements(file, name, "row")
+                ]
 
 
-def _matlab(data: bytes) -> Iterator[Row]:
-    """The records of structures in a .mat file (to version 7.2)."""
+def _cell(cell: ElementTree.Element, shared: list[str]) -> str:
+    """The value of a cell, not its formula."""
+    if cell.get("t") == "inlineStr":
+        return _text_of(cell)
+    value = next((one.text or "" for one in cell if one.tag.endswith("}v")), "")
+    return shared[int(value)] if cell.get("t") == "s" else value
+
+
+def _text_of(element: ElementTree.Element) -> str:
+    """The text below an element, but not how it is pronounced (``rPh``)."""
+    if element.tag.endswith("}rPh"):
+        return ""
+    own = element.text or "" if element.tag.endswith("}t") else ""
+    return own + "".join(map(_text_of, element))
+
+
+def _matlab(data: bytes) -> Iterator[list[Row]]:
+    """The records of each structure in a .mat file (to version 7.2)."""
     for value in scipy.io.loadmat(io.BytesIO(data), squeeze_me=True).values():
         if isinstance(value, np.ndarray) and value.dtype.names:
-            for record in np.atleast_1d(value):
-                yield {name: str(record[name]) for name in value.dtype.names}
+            yield [
+                {name: str(record[name]) for name in value.dtype.names}
+                for record in np.atleast_1d(value)
+            ]
 
 
-_READERS = {
+_TEXTS: dict[str, Callable[[str], Iterator[Row]]] = {
     ".csv": _delimited,
     ".tsv": _delimited,
     ".json": _json,
     ".jsonl": _json_lines,
+    ".txt": _listed,
+}
+_BINARY: dict[str, Callable[[bytes], Iterator[list[Row]]]] = {
     ".xlsx": _spreadsheet,
     ".mat": _matlab,
-    ".txt": _listed,
 }

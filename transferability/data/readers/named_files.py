@@ -1,0 +1,70 @@
+"""Images by what a table may call them: a path or its end, with or without ending."""
+
+import posixpath
+import unicodedata
+from collections.abc import Callable
+
+from transferability.data.readers.file_tree import IMAGES
+from transferability.errors import UserError, and_more
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)  # macOS takes accents apart
+
+
+class NamedFiles:
+    """Images by name; where no image is spelled so, by one that differs in case alone."""
+
+    def __init__(self, images: list[str]):
+        self.spelled = _Index(images, _composed)
+        self.any_case = _Index(images, lambda text: _composed(text).casefold())
+
+    def find(self, cell: str, folder: str = "") -> str | None:
+        """The image that a table in ``folder`` calls ``cell``; None where there is none.
+
+        Raises:
+            UserError: there are several.
+        """
+        return self.spelled.find(cell, folder) or self.any_case.find(cell, folder)
+
+
+class _Index:
+    def __init__(self, images: list[str], key: Callable[[str], str]):
+        self.key = key
+        self.by_name: dict[str, list[str]] = {}
+        self.paths = {image: f"/{key(image)}" for image in images}
+        self.folders: set[str] = set()
+        for image, path in self.paths.items():
+            *above, base = path.split("/")
+            self.folders.update(above)
+            for name in {base, posixpath.splitext(base)[0]}:
+                self.by_name.setdefault(name, []).append(image)
+
+    def find(self, cell: str, folder: str) -> str | None:
+        path = posixpath.normpath(self.key(cell).replace("\\", "/")).lstrip("/")
+        parts = path.split("/")
+        if parts[-1] not in self.by_name and parts[-1].lower().endswith(IMAGES):
+            parts[-1] = posixpath.splitext(parts[-1])[0]  # they were converted since
+        found = self.by_name.get(parts[-1], [])
+        if len(parts) > 1 and parts[-2] in self.folders:  # else the folder was renamed
+            found = [n for n in found if f"/{parts[-2]}/" in self.paths[n]]
+        for start in range(len(parts)):  # as much of the path as fits
+            end = "/" + "/".join(parts[start:])
+            ending = [n for n in found if end in (e[-len(end) :] for e in self._ways(n))]
+            here = [n for n in ending if folder and n.startswith(f"{folder}/")]
+            if ending:
+                found = here or ending
+                break
+        if len(found) > 1:
+            near = posixpath.join("/", self.key(folder), path)
+            found = [n for n in found if near in self._ways(n)] or found
+        if len(found) > 1:
+            raise UserError(
+                f"{cell} is the name of {found[0]}{and_more(found)}: leave the "
+                "others out, dataset.leave_out=[FOLDER], or write their paths into the table"
+            )
+        return found[0] if found else None
+
+    def _ways(self, image: str) -> tuple[str, str]:
+        """With and without its ending."""
+        return self.paths[image], posixpath.splitext(self.paths[image])[0]
