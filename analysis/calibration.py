@@ -1,14 +1,15 @@
 """Does the study measure what is true by construction?
 
-Synthetic images whose tasks share rules up to a known level.
+The synthetic images have tasks that share rules up to a known level.
 
-python -m analysis.calibration FOLDER    FOLDER/calibration.{csv,pdf,svg,png} and half_layers.csv, a
-                                         row a grammar, from the folders of analysis.collect in it
+python -m analysis.calibration FOLDER    writes FOLDER/calibration.{csv,pdf,svg,png} and
+                                         half_layers.csv, one row per grammar, from the folders
+                                         of analysis.collect in FOLDER
 
-Each of them is a study of natural/man-made with base, BnB and AnB on another dataset: another
-grammar (dataset.grammar.seed), or other levels that both families share
+Each of these is a study of natural/man-made with base, BnB and AnB on a different dataset: another
+grammar (dataset.grammar.seed), or another number of levels that both families share
 (dataset.grammar.shared_levels). The more levels are shared, the higher the layer at which the
-features of one family stop to serve the other.
+features of one family stop being useful for the other.
 """
 
 from analysis.command import command

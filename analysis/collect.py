@@ -1,12 +1,12 @@
-"""From the run store to the tables of a study: a row per network, and what the report shows
-besides.
+"""Collect the tables of a study from the run store: one row per network, and what else the report
+shows.
 
 python -m analysis.collect
 python -m analysis.collect experiment=tiny_imagenet out=figures/tiny
 
-The study says which networks there should be: those that are not finished have rows too, with state
-"missing". What the folder has of networks whose weights are no longer in the store is kept, so a
-study can grow where its weights are not.
+The study says which networks there should be: unfinished ones have rows too, with state "missing".
+Rows of networks whose weights are no longer in the store are kept, so the tables can grow in a
+place that does not have all weights.
 
 Settings used most, the same as in training:
 experiment=NAME    or study=NAME dataset=KIND ..., as for experiments.run

@@ -1,9 +1,9 @@
-"""Two studies side by side: a network against another, a recipe, a dataset. What copied and frozen
+"""Two studies side by side, such as two networks, recipes or datasets: what copied and frozen
 layers cost in each, relative to its own bases, and the difference with its interval.
 
 python -m analysis.compare results/tiny_imagenet-first results/tiny_imagenet
 
-FIRST-SECOND/compare.{csv,pdf,svg,png} below figures/, or below --out.
+Writes FIRST-SECOND/compare.{csv,pdf,svg,png} below figures/, or below --out.
 """
 
 from argparse import ArgumentParser

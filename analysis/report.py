@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page that needs no network, from the tables alone.
+"""The report of a study: one HTML page that works offline, made from the tables alone.
 
 python -m analysis.report figures/demo       writes FOLDER/report.html, claims.csv,
                                                            decomposition.csv ...

@@ -1,5 +1,5 @@
-"""Collect and report again and again while a study trains, until it is finished:
-the page, open in a browser, follows by itself.
+"""Keep tables and report up to date while a study trains, until it is finished:
+the page, open in a browser, refreshes itself.
 
 python -m analysis.watch
 python -m analysis.watch experiment=tiny_imagenet out=figures/tiny

@@ -1,17 +1,17 @@
-r"""Measure pretrained weights on labeled images of their own task, as they were made to be used.
+r"""Measure pretrained weights on labeled images of their own task, prepared as in their training.
 
 python -m experiments.check_weights network=timm network.model=tf_efficientnet_lite0 \
     network.input_size=224 weights=FILE dataset=folder dataset.name=sample dataset.source=PATH
 
-The images (all of the source, none is packed) lie in folders named as the weights' classes are; of
-1000 classes ImageNet's WordNet ids are known, too. Accuracy far below what the weights are known
-for says that they are read, or that images are prepared, in another way than they were trained:
-the means and standard deviations that are in use elsewhere are tried, too.
+The images (all of the source; nothing is packed) lie in folders named after the weights' classes;
+for 1000 classes, ImageNet's WordNet ids work, too. Accuracy far below what is published for the
+weights means that they are read, or images are prepared, differently than in their training: other
+common means and standard deviations are tried, too.
 
 Settings used most:
 network=KIND network.model=NAME    the network, of torchvision or timm
-network.input_size=N               pixels a side that the weights were made for
-weights=FILE                       the weights, or the library's own name for them
+network.input_size=N               image size in pixels that the weights were trained for
+weights=FILE                       the weights, or the library's name for them
 dataset.source=PATH                the images
 """
 

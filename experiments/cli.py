@@ -25,8 +25,8 @@ from transferability.console import in_utf8, output
 from transferability.errors import UserError
 from transferability.study.config import Config, load
 
-MORE = """Settings stand in any order; lists in quotes: 'study.seeds=[0,1]'. Every setting is in
-conf/; --cfg job prints the resolved configuration. Glossary: docs/glossary.md"""
+MORE = """Settings can be given in any order; quote lists: 'study.seeds=[0,1]'. conf/ documents all
+settings; --cfg job prints the resolved configuration. Glossary: docs/glossary.md"""
 STOPPED = 130  # exit status after Ctrl-C
 JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
 HERE = Path(__file__).resolve().parent

@@ -1,12 +1,11 @@
-"""Write a finished network of torchvision or timm as a file of weights, under its library's names,
-or any network as a program of torch.
+"""Export a finished torchvision or timm network as a weights file with the library's parameter
+names, or any network as a torch.export program.
 
 python -m experiments.export run=runs/FOLDER out=flowers.safetensors
 python -m experiments.export run=runs/FOLDER out=flowers.pt2
 
-A file of weights can be given to others as weights=flowers.safetensors: layers that are copied from
-it are, bit for bit, those that were copied from the run. A program needs torch alone, and can be
-written of truncated networks, too:
+A weights file can be used as weights=flowers.safetensors: layers copied from it are bit-identical
+to layers copied from the run. A program needs only torch, and can hold a truncated network, too:
 
 torch.export.load("flowers.pt2").module()(images)   # (B, 3, side, side) from 0 to 1 -> logits
 

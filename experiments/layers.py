@@ -1,5 +1,5 @@
-"""The layers of a network: where it can be chopped, and what each layer takes. One that cannot be
-chopped is refused, with the reason.
+"""List the layers of a network: where it can be chopped, and what each layer costs. A network that
+cannot be chopped is refused, with the reason.
 
 python -m experiments.layers network=torchvision network.model=resnet18
 python -m experiments.layers network=timm network.model=tf_efficientnet_lite0 network.input_size=128
@@ -8,7 +8,7 @@ python -m experiments.layers network=timm network.model=tf_efficientnet_lite0 co
 Settings used most:
 network=KIND             torchvision, timm, or one of ours (conf/network/)
 network.model=NAME       its name in the library
-network.input_size=N     pixels a side of the images it sees
+network.input_size=N     image size in pixels
 compare=true             compare the layers with the whole network bit for bit, as before training
 """
 

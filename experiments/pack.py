@@ -6,8 +6,8 @@ python -m experiments.pack experiment=folder dataset.name=mine dataset.source=ph
 Settings used most:
 dataset=KIND             imagenet, tiny_imagenet, folder, torchvision ... (conf/dataset/)
 dataset.source=PATH      the images: a folder, a zip or tar file
-dataset.name=NAME        what this dataset is called from now on
-dataset.image_size=N     pixels a side as packed; dataset.fit=crop keeps the aspect ratio
+dataset.name=NAME        the name of this dataset in later commands
+dataset.image_size=N     packed image size in pixels; dataset.fit=crop keeps the aspect ratio
 dataset.test_fraction=X  the share of each class that is held out for test
 dataset.on_error=skip    leave corrupt images out
 """

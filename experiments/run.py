@@ -6,14 +6,14 @@ python -m experiments.run experiment=tiny_imagenet     a preset of all settings
 python -m experiments.run split=random-0 cell=A3B+     one network, and the base it starts from
 
 Settings used most:
-experiment=NAME      what belongs together (conf/experiment/), each with its cost and accuracy
+experiment=NAME      a preset of all settings (conf/experiment/), with its cost and accuracy
 study=NAME           which networks: figures, paper, or a small study (conf/study/)
 split= target= seed= cell=    a part of the study, such as split=random-0 target=B
 recipe.steps=N       training steps; recipe.lr=RATE, recipe.batch_size=N
 weights=FILE         pretrained base A (with split=pretrained)
 store=FOLDER         where networks are kept (runs/)
-device=cuda:1        where they train; threads=N on a CPU
-tracker=NAME         where curves go while they train: csv, tensorboard, mlflow, wandb
+device=cuda:1        where networks train; threads=N on a CPU
+tracker=NAME         where curves go during training: csv, tensorboard, mlflow, wandb
 """
 
 from experiments.cli import run_module

@@ -1,8 +1,8 @@
-"""What the store holds: finished, running, interrupted and missing networks, one line per cohort;
-of those that train now the step, the rate, the time left and the newest accuracies.
+"""Show what the store holds: finished, running, interrupted and missing networks, one line per cohort;
+for those that are training, the step, the speed, the time left and the newest accuracies.
 
 python -m experiments.status
-python -m experiments.status experiment=tiny_imagenet      also the time left for all of this study
+python -m experiments.status experiment=tiny_imagenet      also the time left for the whole study
 
 It only reads files, so it runs on any machine that sees the store.
 

@@ -4,11 +4,11 @@ first. Rerunning the command trains only what is missing.
 python -m experiments.sweep hydra/launcher=joblib hydra.launcher.n_jobs=8 experiment=imagenet
 python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu experiment=imagenet
 
-Settings used most, beside those of experiments.run:
-hydra/launcher=NAME       joblib (processes, a GPU each), slurm, or your own (docs/cluster.md)
+Settings used most, besides those of experiments.run:
+hydra/launcher=NAME       joblib (processes, one GPU each), slurm, or your own (docs/cluster.md)
 hydra.launcher.n_jobs=N   processes at the same time (joblib)
 hydra.launcher.partition=NAME    where Slurm puts them; conf/hydra/launcher/slurm.yaml has the rest
-threads=N                 networks that train at the same moment in each process, on a CPU
+threads=N                 networks that train at the same time in each process, on a CPU
 """
 
 from experiments.cli import run_module

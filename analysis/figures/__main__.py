@@ -1,4 +1,4 @@
-"""Every figure of a study, as PDF, SVG and PNG, into the folder of its tables (analysis.collect,
+"""Draw every figure of a study, as PDF, SVG and PNG, in the folder of its tables (analysis.collect,
 analysis.paper).
 
 python -m analysis.figures figures/demo
@@ -18,7 +18,7 @@ def settings(parser: ArgumentParser) -> None:
     """What only this command has."""
     figures = ", ".join(["design", *FIGURES])
     parser.add_argument("--only", nargs="+", metavar="FIGURE", help=f"only these: {figures}")
-    says = "only these beside the bases, such as BnB AnB"
+    says = "only these, and the bases: such as BnB AnB"
     parser.add_argument("--treatments", nargs="+", metavar="TREATMENT", help=says)
 
 

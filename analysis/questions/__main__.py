@@ -1,9 +1,9 @@
-"""The figure of the one question that a small study asks, and its table,
-into the folder of its tables.
+"""Draw the figure of the one question that a small study asks, and write its table,
+in the folder of its tables.
 
-python -m analysis.questions FOLDER      FOLDER/QUESTION.{csv,pdf,svg,png}, the question by what the
-                                         study varies (with random filters also the figure
-                                         "activity", of what becomes of them):
+python -m analysis.questions FOLDER      writes FOLDER/QUESTION.{csv,pdf,svg,png}; what the study
+                                         varies decides the question (with random filters also the
+                                         figure "activity"):
 """
 
 import ast
