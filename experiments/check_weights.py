@@ -51,7 +51,7 @@ CLIP = (
 
 def main(config: Config) -> None:
     if not config.weights:
-        raise UserError("weights= says which weights are to be measured")
+        raise UserError("set weights= to the weights to be measured")
     pretrained = load_pretrained(config.weights, config.network)
     for line in pretrained.lines():
         print(line)
@@ -65,7 +65,7 @@ def main(config: Config) -> None:
     ranks = ranked(pretrained, items, config.dataset.orientation)
     first, five = (int((ranks < k).sum()) for k in (1, 5))
     print(
-        f"{first} of {len(ranks)} images right, {five} in the first five, at "
+        f"{first} of {len(ranks)} images classified correctly, {five} in the top five, at "
         f"{pretrained.network.input_size} pixels"
     )
     print(best_input(pretrained, items, first, config.dataset.orientation))
@@ -87,11 +87,14 @@ def best_input(
     }
     best = max(right, key=right.__getitem__)
     if right[best] <= first:
-        return f"No other usual mean and standard deviation has more right (at most {right[best]})."
+        return (
+            "No other common mean and standard deviation classifies more correctly "
+            f"(at most {right[best]})."
+        )
     mean, std = (",".join(f"{value:g}" for value in values) for values in best)
     return (
-        f"Another mean and standard deviation has more right, {right[best]}: 'network.channel_mean="
-        f"[{mean}]' 'network.channel_std=[{std}]'"
+        f"Another mean and standard deviation classifies more correctly, {right[best]}: "
+        f"'network.channel_mean=[{mean}]' 'network.channel_std=[{std}]'"
     )
 
 
@@ -118,7 +121,9 @@ def ranked(
         chain = SequentialNetwork(network, state["input.mean"].numpy())
         chain.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"weights={pretrained.weights} has no classifier to be measured") from error
+        raise UserError(
+            f"weights={pretrained.weights} has no classification head to measure"
+        ) from error
     chain.eval()
     crop = network.input_size
     facts = pretrained.facts
@@ -161,8 +166,8 @@ def _outputs(pretrained: PretrainedBase, classes: list[str]) -> list[int]:
     known = _names(pretrained.facts, pretrained.network.outputs)
     if unknown := sorted(set(classes) - set(known)):
         raise UserError(
-            f"weights={pretrained.weights} have no class {unknown[0]!r}{and_more(unknown)}: images "
-            "are to lie in folders named as their classes are, ImageNet's by WordNet id"
+            f"weights={pretrained.weights} have no class {unknown[0]!r}{and_more(unknown)}: put "
+            "images in folders named after their classes, ImageNet's by WordNet id"
         )
     return [known[name] for name in classes]
 

@@ -91,7 +91,7 @@ def print_cost(left: list[RunSpec], cost: Cost) -> None:
         "a shared machine may be slower)."
     )
     operations = 2 * sum(map(cost.macs, works))
-    print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers once.")
+    print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers counted once.")
     print(_mirroring(left))
     if read:  # else only the last evaluations' results are to be written
         print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
@@ -108,16 +108,16 @@ def print_cost(left: list[RunSpec], cost: Cost) -> None:
             if k <= len(works)
         )
         print(
-            "Devices like this one, a job each at a time, "
-            f"bases first (experiments.sweep): {times}."
+            "With devices like this one, one job at a time on each, bases first "
+            f"(experiments.sweep): {times}."
         )
 
 
 def _mirroring(specs: list[RunSpec]) -> str:
     """Whether training images are mirrored, and how to change it."""
     said = {
-        True: "Training images are mirrored at random (recipe.mirror=false: not).",
-        False: "Training images are not mirrored (recipe.mirror=true: at random).",
+        True: "Training images are mirrored at random (recipe.mirror=false turns this off).",
+        False: "Training images are not mirrored (recipe.mirror=true mirrors them at random).",
     }
     return " ".join(said[mirror] for mirror in sorted({s.recipe.mirror for s in specs}))
 
@@ -144,7 +144,7 @@ def _disk(left: list[RunSpec]) -> str:
         evaluations = -(-spec.recipe.steps // spec.recipe.eval_every)
         stays += weights + BYTES_PER_EVALUATION * evaluations + BYTES_PER_RUN
         trains += 2 * 2 * weights  # the two newest checkpoints, each with weights and momentum
-    return f"{_size(stays)} that stay, and at most {_size(trains)} of checkpoints while they train"
+    return f"{_size(stays)} to keep, and at most {_size(trains)} of checkpoints during training"
 
 
 def _size(count: float) -> str:

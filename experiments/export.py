@@ -31,7 +31,8 @@ def main(config: Config) -> None:
     out = Path(config.out or "")
     if not config.run or out.suffix not in (".safetensors", PROGRAM):
         raise UserError(
-            "say run=FOLDER, of a finished run, and out=FILE.safetensors, or out=FILE.pt2"
+            "set run=FOLDER to the folder of a finished run, and out=FILE.safetensors or "
+            "out=FILE.pt2"
         )
     run = load_run(config.run)
     (export_program if out.suffix == PROGRAM else export)(run, out)

@@ -48,16 +48,16 @@ def print_layers(network: NetworkConfig, compare: bool = False) -> None:
         print(f"{a:>{number}}  {b:<{modules}}  {c:>{parameters}}  {d:>{operations}}  {e}")
     print(
         f"\n{network.n_layers} layers, so n goes from 1 to {network.n_layers - 1}, for images of "
-        f"{network.input_size} pixels a side and {network.outputs} classes."
+        f"{network.input_size}x{network.input_size} pixels and {network.outputs} classes."
     )
     if not compare:
         print(
-            "Before it is trained, the layers, one after the other, are compared with the whole "
-            "network, bit for bit (compare=true: now)."
+            "Before training, the layers run one after the other are compared with the whole "
+            "network, bit for bit (compare=true does it now)."
         )
         return
     network.verify()
     print(
-        "The layers, one after the other, give what the whole network gives, bit for bit: outputs, "
-        "gradients and buffers, in training and in evaluation."
+        "The layers run one after the other give the same as the whole network, bit for bit: "
+        "outputs, gradients and buffers, in training and in evaluation."
     )

@@ -58,7 +58,7 @@ def main(config: Config) -> None:
     if others := store.runs_of_other_packs(specs[0].dataset):
         log.warning(
             "%s holds %d runs of %s packed from other images: "
-            "they stay as they are, and are no part of this study",
+            "they stay as they are, and are not part of this study",
             store.root,
             others,
             dataset.name,
@@ -66,7 +66,7 @@ def main(config: Config) -> None:
     if config.all_images:
         log.warning(
             "all_images=true: the networks see validation and test images in training, so their "
-            "accuracy on them says nothing of new images"
+            "accuracy on them says nothing about new images"
         )
     if any(spec.recipe.mirror for spec in specs):
         how = ", and training images are mirrored: set recipe.mirror=false"

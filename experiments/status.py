@@ -1,5 +1,5 @@
-"""Show what the store holds: finished, running, interrupted and missing networks, one line per cohort;
-for those that are training, the step, the speed, the time left and the newest accuracies.
+"""Show what the store holds: finished, running, interrupted and missing networks, one line per
+cohort; for those that are training, the step, the speed, the time left and the newest accuracies.
 
 python -m experiments.status
 python -m experiments.status experiment=tiny_imagenet      also the time left for the whole study
@@ -44,8 +44,8 @@ def main(config: Config) -> None:
     print_states(runs, states)
     if waves := training([s for s in runs if states[s.run_id] == "training"], store):
         print(
-            "\nTraining now (top-1: median of the networks, evaluation before → newest evaluation; "
-            "in brackets the lowest and the highest):"
+            "\nTraining now (top-1: median of the networks, previous evaluation → newest "
+            "evaluation; in parentheses the lowest and the highest):"
         )
         for specs, progress in waves:
             print("\n".join(lines(specs, progress, store)))
@@ -72,7 +72,7 @@ def lines(specs: list[RunSpec], progress: Progress | None, store: Store) -> list
     steps = specs[0].recipe.steps
     if progress is None:
         saved = min(map(store.step, specs))
-        return [f"{what}: step {saved:,} of {steps:,} saved; it says no more yet"]
+        return [f"{what}: step {saved:,} of {steps:,} saved; nothing newer is known yet"]
     told = [f"step {progress.step:,} of {steps:,}"]
     if progress.rates:
         a_second, images = progress.rates
@@ -121,8 +121,8 @@ def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
     mine = [wave for wave in waves if any(s.run_id in asked for s in wave[0])]
     if not mine:
         return (
-            "None of them is of the study asked for: give the overrides that it was started with, "
-            "for the time left for all of it."
+            "None of these is in the study of these settings: for the time left for all of "
+            "theirs, give the settings that it was started with."
         )
     now = {s.run_id for specs, _ in mine for s in specs}
     left = [s for s in study if s.run_id not in now and not store.is_done(s)]
@@ -142,7 +142,7 @@ def time_left(
 ) -> str:
     """Of ``waves`` and of what is not begun, see ``estimate.py``."""
     if any(progress is None or progress.rates is None for _, progress in waves):
-        return "the time left cannot be said yet, a rate is not measured"
+        return "the time left is not known yet, because a speed is not measured"
     from transferability.runs.estimate import workload  # counts multiply-adds with torch
 
     notes = [progress for _, progress in waves if progress]

@@ -47,7 +47,8 @@ SHOWN = 5  # failed jobs named
 def main(config: Config) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN or config.mode != "train":
         raise UserError(
-            "experiments.sweep takes neither -m nor mode=plan: python -m experiments.run mode=plan"
+            "experiments.sweep takes neither -m nor mode=plan: use python -m experiments.run "
+            "mode=plan"
         )
     # packs the synthetic images before the jobs ask for them
     dataset, store = dataset_of(config.dataset), Store(config.store)

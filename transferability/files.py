@@ -102,6 +102,6 @@ def expanded(path: str, key: str) -> str:
     if found.startswith("~"):
         raise UserError(
             f"{key}={path}: there is no home folder {Path(path).parts[0]}; "
-            f"of a name as it is: ./{path}"
+            f"for a file of that name write ./{path}"
         )
     return found

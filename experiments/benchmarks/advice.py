@@ -98,7 +98,7 @@ class Result:
 
 def main(config: Config) -> None:
     if not str(config.weights).endswith(".safetensors"):
-        raise UserError("the tools share a file of weights: weights=FILE.safetensors")
+        raise UserError("the tools share one weights file: set weights=FILE.safetensors")
     dataset, pretrained = packed(config), load_pretrained(str(config.weights), config.network)
     path = Path(config.out or "figures/benchmark-advice") / "tools.csv"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -62,12 +62,11 @@ def test_equal_pictures_are_counted_and_named_and_kept(tmp_path, caplog, encodin
         f"{source}/train/ant/again.bmp), 1 in several classes (first {source}/train/ant/1.png and "
         f"{source}/train/bee/ant.bmp), 1 in several subsets (first {source}/train/cat/4.png and "
         f"{source}/val/cat/train.bmp); duplicates inflate or distort accuracy: "
-        "dataset.duplicates=drop takes them out"
+        "dataset.duplicates=drop removes them"
     )
     with pytest.raises(
         UserError,
-        match=r"has duplicate images: 1 within a class .*: take them "
-        r"away",
+        match=r"has duplicate images: 1 within a class .*: remove them",
     ):
         pack(replace(config, duplicates="fail"))
     verify(packed)

@@ -135,7 +135,7 @@ def test_a_damaged_jpeg_in_a_pack_is_named_when_it_is_read(tmp_path):
     opened = open_dataset(str(packed.folder))
     assert opened.read_rows(np.array([3, 5])).shape == (2, 32, 32, 3)
     with pytest.raises(
-        UserError, match=r"row 4 in jpegs.npy is no image any more; delete the folder"
+        UserError, match=r"row 4 in jpegs.npy is no longer an image; delete the folder"
     ):
         opened.read_rows(np.array([3, 4, 5]))
     with pytest.raises(UserError, match=r"jpegs.npy or offsets.npy is not as packed \(SHA-256"):

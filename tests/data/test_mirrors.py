@@ -44,7 +44,7 @@ def test_a_run_names_them_and_its_plan_says_whether_images_are_mirrored(tmp_path
         "recipe.mirror=false\n"
     )
     _, said, log = cli(experiments.run.main, *words)
-    assert "Training images are mirrored at random (recipe.mirror=false: not)." in said
+    assert "Training images are mirrored at random (recipe.mirror=false turns this off)." in said
     assert (
         "the classes arrow left and arrow right look like mirror images of each other, and "
         "training images are mirrored: set recipe.mirror=false\n"

@@ -77,8 +77,8 @@ def test_a_changed_copy_in_another_part_is_found(tmp_path, caplog, change):
         "some: 2 images have near-duplicates (saved again, mirrored or changed a little), 1 of "
         "the 13 held-out images in another subset (first "
         f"{root}/train/ant/2.png and {root}/val/bee/copy.png); they inflate accuracy: "
-        '"dataset.group=PATTERN" keeps the files in whose paths the pattern finds the same on one '
-        "side"
+        '"dataset.group=PATTERN" keeps files in whose paths the pattern matches the same text on '
+        "one side"
     )
 
 
@@ -105,7 +105,7 @@ def test_copies_of_an_augmentation_tool_are_all_found_and_what_is_offered_works(
     found = pack(config).meta["near_duplicates"]
     assert found["pictures"] == 80 and found["held out"] == 16
     (line,) = lines(caplog)
-    assert """: "dataset.group='([^/]+)[.]rf[.]'" keeps the files""" in line
+    assert """: "dataset.group='([^/]+)[.]rf[.]'" keeps files in""" in line
     grouped = config_of(
         root, tmp_path / "g", image_size=36, val_fraction=0.2, group="([^/]+)[.]rf[.]"
     )

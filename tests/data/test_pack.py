@@ -169,7 +169,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "thesis.txt").write_text("three years")
     message = packing_refusal(config_of(make_source(tmp_path / "source"), tmp_path / "packed"))
-    assert "is no packed dataset" in message
+    assert "is not a packed dataset" in message
     assert (tmp_path / "packed" / "thesis.txt").read_text() == "three years"
 
 

@@ -160,8 +160,8 @@ def test_what_pillow_loads_upright_is_not_turned_twice(folder):
         (np.zeros((8, 8, 2), np.uint8), "an array of shape (8, 8, 2)"),
         (np.zeros((2, 8, 8, 3), np.uint8), "an array of shape (2, 8, 8, 3)"),
         (torch.zeros(8, 8, 3), "an array of torch.float32"),
-        (Image.new("F", (8, 8)), "an image of floating point"),
-        (Image.new("I", (8, 8), 70000), "an image of 32 bits a value"),
+        (Image.new("F", (8, 8)), "a floating-point image"),
+        (Image.new("I", (8, 8), 70000), "an image of 32 bits per value"),
     ],
 )
 def test_what_is_not_understood_is_refused_not_guessed(image, what):
@@ -188,15 +188,16 @@ def test_images_that_ask_to_be_turned_are_counted_and_the_setting_is_named(
     asked = config_of(folder, tmp_path / "ignored", image_size=20)
     assert pack(asked).meta["turned"] == 10 == pack(asked).meta["turned"]
     line = (
-        "some: 10 of 27 images ask to be turned (EXIF or TIFF) and are packed as they are stored: "
-        "dataset.orientation=apply turns them"
+        "some: 10 of 27 images have an EXIF or TIFF tag that asks for rotation, and are packed as "
+        "they are stored: dataset.orientation=apply rotates them"
     )
     assert lines(caplog).count(line) == 2, "when it is packed, and when it is asked for again"
     caplog.clear()
     caplog.set_level("INFO")
     applied = pack(replace(asked, folder=str(tmp_path / "applied"), orientation="apply"))
     assert applied.meta["turned"] == 10 and (
-        "some: 10 of 27 images are turned, as they ask (dataset.orientation=apply)" in lines(caplog)
+        "some: 10 of 27 images are rotated according to their tags (dataset.orientation=apply)"
+        in lines(caplog)
     )
 
 

@@ -110,7 +110,7 @@ def test_what_hydra_reads_as_a_text_is_left_to_it():
 def test_a_text_that_was_read_as_a_number_is_refused():
     with pytest.raises(
         UserError,
-        match=r"^study.splits\[1\] was read as 1000.0, a float, but it is a text: put it in quo",
+        match=r"^study.splits\[1\] was read as 1000.0, a float, but it must be text: put it in quo",
     ):
         loaded("study.splits=[random-0,1e3]")
     with (

@@ -147,8 +147,10 @@ def test_a_store_without_notes_says_less(note, study, training, capsys):
     if note is not None:
         (store.folder(specs[0]) / PROGRESS).write_text(note)
     _, line, _, whole = said(config, capsys)
-    assert line.endswith("1 network: step 5 of 800 saved; it says no more yet")
-    assert whole.endswith("3 to begin; the time left cannot be said yet, a rate is not measured.")
+    assert line.endswith("1 network: step 5 of 800 saved; nothing newer is known yet")
+    assert whole.endswith(
+        "3 to begin; the time left is not known yet, because a speed is not measured."
+    )
 
 
 def test_one_note_is_no_rate(study, training, capsys):
@@ -156,7 +158,7 @@ def test_one_note_is_no_rate(study, training, capsys):
     training(store, specs[:1])
     write_note(store, specs[:1], points=[[100.0, 1, 6]])
     _, line, _, whole = said(config, capsys)
-    assert line.endswith("step 1 of 800, no rate yet") and "cannot be said yet" in whole
+    assert line.endswith("step 1 of 800, no rate yet") and "is not known yet" in whole
 
 
 def test_a_dead_process_trains_nothing(study, capsys):
@@ -176,7 +178,7 @@ def test_another_study_is_running(study, training, capsys, tmp_path):
     unpacked = shrunk(tmp_path, f"data_dir={tmp_path}/elsewhere")
     for asked in (other, unpacked):
         _, line, _, whole = said(asked, capsys)
-        assert "random-0 → A" in line and whole.startswith("None of them is of the study asked")
+        assert "random-0 → A" in line and whole.startswith("None of these is in the study of these")
     assert not (tmp_path / "elsewhere").exists(), "status packs nothing"
 
 

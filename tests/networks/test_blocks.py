@@ -64,7 +64,7 @@ def test_a_transformer_sees_patches_at_places():
     ("name", "values", "message"),
     [
         ("residual", {"block": "dense"}, "network.block=dense must be residual, plain or"),
-        ("residual", {"widths": [32, 16]}, "widths.*a shortcut has no fewer channels"),
+        ("residual", {"widths": [32, 16]}, "widths.*a shortcut cannot have fewer channels"),
         ("residual", {"blocks": 0}, "network.blocks=0 must be a number above 0"),
         ("vit", {"widths": [64, 64]}, "one number for a transformer"),
         ("vit", {"heads": 5}, "network.heads=5 must be a divisor of the width"),

@@ -26,7 +26,7 @@ def test_positions_are_resized_as_timm_does(tokens, before, after):
     found = with_positions({"pos_embed": old, "x": old}, {"pos_embed": shape}, notes)
     theirs = resample_abs_pos_embed(old, [after, after], [before, before], tokens)
     assert torch.allclose(found["pos_embed"], theirs, atol=1e-6) and found["x"] is old
-    assert notes == [f"pos_embed resized from {before}x{before} to {after}x{after} places"]
+    assert notes == [f"pos_embed resized from {before}x{before} to {after}x{after} positions"]
 
 
 def test_what_is_no_grid_of_places_stays():
@@ -47,7 +47,7 @@ def test_a_transformer_takes_its_weights_to_another_size(tmp_path, size):
     pretrained = load_pretrained(str(path), network_of("timm test_vit", input_size=size))
     own = 160 // 16
     assert (
-        f"pos_embed resized from {own}x{own} to {size // 16}x{size // 16} places"
+        f"pos_embed resized from {own}x{own} to {size // 16}x{size // 16} positions"
         in pretrained.lines()
     )
     theirs = timm.create_model("test_vit", num_classes=3, img_size=size)
@@ -67,10 +67,10 @@ def test_a_transformer_takes_its_weights_to_another_size(tmp_path, size):
 @pytest.mark.parametrize(
     ("key", "size", "words"),
     [
-        ("torchvision squeezenet1_1", 16, "Output size is too small): its weights are of 224"),
-        ("torchvision alexnet", 32, "Output size is too small): its weights are of 224 pixels"),
-        ("timm test_convnext", 16, "than actual input size): its weights are of 160 pixels"),
-        ("timm test_vit", 50, "should be divisible by patch size (16).): its weights are of 160"),
+        ("torchvision squeezenet1_1", 16, "Output size is too small): its weights are for 224"),
+        ("torchvision alexnet", 32, "Output size is too small): its weights are for 224 pixels"),
+        ("timm test_convnext", 16, "than actual input size): its weights are for 160 pixels"),
+        ("timm test_vit", 50, "should be divisible by patch size (16).): its weights are for 160"),
     ],
 )
 def test_a_size_that_a_network_cannot_have_is_one_clear_line(key, size, words):
@@ -89,17 +89,19 @@ def test_layers_are_shown_without_the_proof(capsys, monkeypatch):
     monkeypatch.setattr(torch, "randn", None)
     print_layers(network_of("torchvision squeezenet1_1", input_size=64))
     said = capsys.readouterr().out
-    assert "so n goes from 1 to 9" in said and "Before it is trained, the layers" in said
+    assert "so n goes from 1 to 9" in said and "Before training, the layers" in said
 
 
 def test_layers_are_compared_on_request(capsys, monkeypatch):
     network = network_of("torchvision squeezenet1_1", input_size=64)
     print_layers(network, compare=True)
     said = capsys.readouterr().out
-    assert "give what the whole network gives, bit for bit" in said and "Before" not in said
+    assert "give the same as the whole network, bit for bit" in said and "Before" not in said
     forward = PartitionedLayer.forward
     monkeypatch.setattr(PartitionedLayer, "forward", lambda self, x: forward(self, x) + 1e-6)
     base.verify.cache_clear()
-    with pytest.raises(UserError, match="in training its layers, one after the other, give anoth"):
+    with pytest.raises(
+        UserError, match="in training its layers run one after the other give a diff"
+    ):
         print_layers(network, compare=True)
     base.verify.cache_clear()

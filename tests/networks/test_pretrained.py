@@ -79,7 +79,7 @@ def wrapped(tensors):
     return [
         (tensors, []),
         ({"state_dict": tensors, "epoch": 3, "args": argparse.Namespace(lr=0.1)}, ["'state_dict'"]),
-        ({"model": others, "model_ema": averaged}, ["'model_ema'", "'module.' taken off"]),
+        ({"model": others, "model_ema": averaged}, ["'model_ema'", "'module.' removed from"]),
         ({f"_orig_mod.module.{n}": t for n, t in tensors.items()}, ["'_orig_mod.module.'"]),
         ({"model": {f"model.{n}": t for n, t in tensors.items()}}, ["'model'", "'model.'"]),
     ]
@@ -101,7 +101,7 @@ def test_wrappers_and_prefixes_are_taken_off_and_said(tensors, saved, which):
 def test_half_precision_is_made_float32_and_said(tensors, saved):
     half = {n: t.half() for n, t in tensors.items()}
     pretrained = load_pretrained(saved(half, "w.safetensors"), network())
-    assert pretrained.facts.notes == ("float16 made float32",)
+    assert pretrained.facts.notes == ("float16 converted to float32",)
     weight = pretrained_state_dict(pretrained)["layers.0.features.0.weight"]
     assert weight.dtype == torch.float32 and torch.equal(weight, half["features.0.weight"].float())
     assert pretrained.digest != load_pretrained(saved(tensors), network()).digest
@@ -126,10 +126,13 @@ def spoilt(tensors):
             tensors | {first: torch.zeros(64, 3, 5, 5)},
             ["features.0.weight is 64x3x5x5", "at network.input_size=32 64x3x3x3"],
         ),
-        "missing": (less, ["of 52 tensors", "lack features.0.weight"]),
-        "another": (other, ["not those of squeezenet1_1", "and 51 more", "have conv1.0.weight"]),
-        "no tensors": ({"epoch": 3}, ["holds epoch, which is no tensor"]),
-        "a list": ([1, 2], ["a dictionary of tensors is wanted"]),
+        "missing": (less, ["has 52 tensors", "lack features.0.weight"]),
+        "another": (
+            other,
+            ["not the weights of squeezenet1_1", "and 51 more", "have conv1.0.weight"],
+        ),
+        "no tensors": ({"epoch": 3}, ["holds epoch, which is not a tensor"]),
+        "a list": ([1, 2], ["it must hold a dictionary of tensors"]),
         "sparse": (tensors | {first: tensors[first].to_sparse()}, ["sparse"]),
     }
 
@@ -160,7 +163,9 @@ def test_damaged_files_are_one_clear_line(tensors, saved, tmp_path, name):
     data = Path(saved(tensors, name)).read_bytes()
     for kept in (data[: len(data) // 2], data[:100], b"", b"\x80\x02hello", bytes(5000)):
         (tmp_path / f"cut-{name}").write_bytes(kept)
-        with pytest.raises(UserError, match="cannot be read: it is truncated, or no file of") as e:
+        with pytest.raises(
+            UserError, match="cannot be read: it is truncated, or not a weights file"
+        ) as e:
             load_pretrained(str(tmp_path / f"cut-{name}"), network())
         assert "\n" not in str(e.value)
     with pytest.raises(UserError, match="there is no such file"):
@@ -209,7 +214,7 @@ def test_heads_that_only_training_has_are_left_out(saved):
         num_classes=4, aux_logits=True, transform_input=True, init_weights=True
     ).eval()
     pretrained = load_pretrained(saved(googlenet.state_dict()), network("torchvision googlenet"))
-    assert pretrained.facts.notes == ("heads that only training has are left out",)
+    assert pretrained.facts.notes == ("heads used only in training are left out",)
     assert (
         pretrained.facts.mean == pretrained.facts.std == (0.5, 0.5, 0.5)
         and "googlenet" in INCEPTIONS
@@ -232,7 +237,9 @@ def test_heads_that_only_training_has_are_left_out(saved):
 @pytest.mark.parametrize("key", [NETWORK, "timm tf_efficientnet_lite0"])
 def test_names_of_a_library(key, monkeypatch):
     tag = {"torchvision": "IMAGENET1K_V1", "timm": "in1k"}[key.split()[0]]
-    with pytest.raises(UserError, match=rf"weights=imagenet is no file, and no name .* {tag}$"):
+    with pytest.raises(
+        UserError, match=rf"weights=imagenet is neither a file nor a name .* {tag}$"
+    ):
         load_pretrained("imagenet", network(key))
     # a machine without a network: whatever is asked for is not there
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read at its import
@@ -358,10 +365,10 @@ def test_a_given_base_is_task_a_of_the_split_pretrained(exported, tmp_path):
     assert {s.split for s in specs} == {"pretrained"}
     assert all(s.classes == tuple(range(len(dataset.classes))) for s in specs)
     config.weights = None
-    with pytest.raises(UserError, match="has tasks B, not A: say what A is with weights="):
+    with pytest.raises(UserError, match="has tasks B, not A: define A with weights="):
         study_specs(config, dataset)
     config.weights, config.split = path, "random-0"
-    with pytest.raises(UserError, match="split=random-0 has a task A of its own"):
+    with pytest.raises(UserError, match="split=random-0 has its own task A"):
         study_specs(config, dataset)
 
 

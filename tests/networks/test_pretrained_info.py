@@ -181,8 +181,8 @@ def test_check_weights_says_which_values_fit(tensors, tmp_path):
     right = int((ranked(pretrained, items) == 0).sum())
     assert right < 16
     assert best_input(pretrained, items, right) == (
-        "Another mean and standard deviation has more right, 16: "
+        "Another mean and standard deviation classifies more correctly, 16: "
         "'network.channel_mean=[0,0,0]' 'network.channel_std=[1,1,1]'"
     )
     own = given_beside(tmp_path, tensors, channel_mean=NONE[0], channel_std=NONE[1])
-    assert best_input(own, items, 16).startswith("No other usual mean and standard deviation has")
+    assert best_input(own, items, 16).startswith("No other common mean and standard deviation")

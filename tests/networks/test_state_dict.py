@@ -47,29 +47,32 @@ def drawn(module):
 FILES = {
     "Lightning, a loss with weights": lambda t: (
         {"state_dict": below("model.", t) | {"criterion.weight": torch.ones(5)}},
-        ["taken from its 'state_dict'", "'model.' taken off the names below it; criterion.weight"],
+        [
+            "taken from its 'state_dict'",
+            "'model.' removed from the names below it; criterion.weight",
+        ],
     ),
     "Lightning, net": lambda t: (
         {"state_dict": below("net.", t), "epoch": 3},
-        ["taken from its 'state_dict'", "'net.' taken off all names"],
+        ["taken from its 'state_dict'", "'net.' removed from all names"],
     ),
     "compiled inside of Lightning": lambda t: (
         below("model._orig_mod.", t),
-        ["'model._orig_mod.' taken off all names"],
+        ["'model._orig_mod.' removed from all names"],
     ),
     "MoCo": lambda t: (
         below("module.encoder_q.", t)
         | below("module.encoder_k.", {n: v + 1 for n, v in t.items()})
         | {"module.queue": torch.ones(3, 4)},
-        ["'module.encoder_q.' taken off the names below it; module.encoder_k.conv1.0.weight and"],
+        ["'module.encoder_q.' removed from the names below it; module.encoder_k.conv1.0.weight"],
     ),
     "BYOL": lambda t: (
         below("target_encoder.", {n: v + 1 for n, v in t.items()}) | below("online_encoder.", t),
-        ["'online_encoder.' taken off the names below it; target_encoder.conv1.0.weight and"],
+        ["'online_encoder.' removed from the names below it; target_encoder.conv1.0.weight and"],
     ),
     "DINO": lambda t: (
         {"student": {n: v + 1 for n, v in t.items()}, "teacher": below("module.", t)},
-        ["taken from its 'teacher'", "'module.' taken off all names"],
+        ["taken from its 'teacher'", "'module.' removed from all names"],
     ),
     "a key of its own": lambda t: (
         {"my weights": t, "optimizer": {"state": {0: {"step": torch.ones(1)}}}, "best": 0.9},
@@ -109,9 +112,9 @@ def test_a_head_of_another_shape_is_left_out(tensors, tmp_path):
     outside = below("backbone.", headless) | {"classifier.weight": torch.zeros(5, 1024)}
     narrow = headless | {"fc.weight": torch.zeros(3, 8), "fc.bias": torch.zeros(3)}
     cases = (
-        (headless | below("fc.", two), "its head (fc.0.weight and 3 more) is another"),
-        (outside, "'backbone.' taken off the names below it; classifier.weight left out"),
-        (narrow, "its head (fc.weight and 1 more) is another"),
+        (headless | below("fc.", two), "its head (fc.0.weight and 3 more) differs"),
+        (outside, "'backbone.' removed from the names below it; classifier.weight left out"),
+        (narrow, "its head (fc.weight and 1 more) differs"),
     )
     for i, (values, said) in enumerate(cases):
         pretrained = opened(tmp_path, values, f"{i}.pth")
@@ -164,14 +167,14 @@ def refused(tmp_path):
     torch.save({"model": {"a": torch.ones(1)}, "best": np.float64(0.9)}, scalar)
     text.write_text("{}")
     return {
-        page: "a page of the web",
+        page: "a web page",
         pointer: "`git lfs pull`",
-        keras: "a file of Keras",
-        packed: "it is truncated, or no file of weights",
+        keras: "a Keras file",
+        packed: "it is truncated, or not a weights file",
         script: "torch.save(torch.jit.load(FILE).state_dict(), NEW)",
         model: "holds more than tensors (torch.nn.modules.linear.Linear)",
         scalar: "multiarray.scalar), and reading it would run code",
-        text: "it is truncated, or no file of weights",
+        text: "it is truncated, or not a weights file",
     }
 
 

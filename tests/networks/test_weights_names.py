@@ -40,7 +40,7 @@ def test_weights_are_understood(key, written, tag):
         (RESNET, "ResNet50_Weights.IMAGENET1K_V1", "it has IMAGENET1K_V1"),
         (RESNET, "IMAGENET_V1", "did you mean IMAGENET1K_V1?"),
         (OF_TIMM, "miil_in21k_ft_in1", "did you mean miil_in21k_ft_in1k?"),
-        (OF_TIMM, "hf-hub:somebody/model", "no name of weights that timm has for"),
+        (OF_TIMM, "hf-hub:somebody/model", "nor a name of weights that timm has for"),
         (OF_TIMM, "https://example.org/w.pth", "fetch the file and give its path"),
     ],
 )

@@ -115,7 +115,7 @@ def test_alexnet_and_vgg_have_the_layers_of_their_papers():
     ("key", "size", "why"),
     [
         pytest.param("timm crossvit_tiny_240", 240, "there is no place", marks=pytest.mark.slow),
-        ("timm ghostnet_100", 32, "drops by a function"),
+        ("timm ghostnet_100", 32, "applies dropout with a function"),
         ("torchvision resnet19", 32, "torchvision has no network of this name"),
     ],
 )
@@ -137,7 +137,7 @@ def test_layers_that_are_not_the_network_are_refused(monkeypatch):
         return layer
 
     for forward, why in (
-        (lambda y, x: y + 1e-6, "give another output"),
+        (lambda y, x: y + 1e-6, "give a different output"),
         (_overwriting, "writes into its input"),
     ):
         library.verify.cache_clear()

@@ -309,7 +309,7 @@ int flock(int fd, int operation) {
 LOCKS = {
     errno.ENOLCK: "this file system has no locks (No locks available)",
     errno.ENOSYS: "this file system has no locks",
-    0: "this file system has locks that keep nobody out",
+    0: "this file system has locks that exclude nobody",
 }
 
 
@@ -454,7 +454,7 @@ def test_memory_that_runs_out_splits_the_cohort(command, tmp_path):
     end(crash.start(RUN, command(*LARGE, f"store={whole}"), log), log)
     said = end(crash.start(RUN, command(*LARGE), log, limits=ROOM), log)
     halved = re.findall(
-        r"out of memory with (\d+) networks held at once: going on with (\d+)", said
+        r"out of memory with (\d+) networks held at once: continuing with (\d+)", said
     )
     assert halved[0] == ("6", "3")
     assert crash.differences(crash.contents(tmp_path / "runs"), crash.contents(whole)) == []

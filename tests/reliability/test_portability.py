@@ -158,6 +158,6 @@ def test_mps_has_plain_operations(config):
         with pytest.raises(UserError, match=f"{key}=true is not possible on device=mps"):
             ways_of(replace(config, **{key: True}), mps)
     if not torch.backends.mps.is_available():
-        with pytest.raises(UserError, match="device=mps is not here") as error:
+        with pytest.raises(UserError, match="device=mps is not available") as error:
             execution_of(replace(config, device="mps"))
         assert "\n" not in str(error.value)

@@ -93,7 +93,7 @@ def test_what_is_not_finished_or_says_no_names_is_one_clear_line(
     store.finish(spec, m.network.state_dict(), [], {"seconds": 1.0}, {})
     with pytest.raises(UserError, match="trained by an older version"):
         load_run(store.folder(spec))
-    with pytest.raises(UserError, match="is no folder of a run"):
+    with pytest.raises(UserError, match="is not the folder of a run"):
         load_run(tmp_path / "nothing")
 
 

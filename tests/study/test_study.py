@@ -295,14 +295,12 @@ def test_two_splits_of_one_name_are_refused(tmp_path, dataset):
         tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([0, 1], [2, 4])}
     )
     with pytest.raises(
-        UserError, match="two splits of the name mine, with other classes in task B: rename one"
+        UserError, match="two splits named mine, with different classes in task B: rename one"
     ):
         study_specs(shrunk(tmp_path, splits), dataset)
     # of the task that they share, from layers of two that they do not
     only = "study.treatments={user:[AnB]}"
-    with pytest.raises(
-        UserError, match="two splits of the name mine, with other classes in task B"
-    ):
+    with pytest.raises(UserError, match="two splits named mine, with different classes in task B"):
         study_specs(shrunk(tmp_path, splits, only, "target=A"), dataset)
     same = own_splits(
         tmp_path, dataset, {"a/mine.yaml": ([0, 1], [2, 3]), "b/mine.yaml": ([1, 0], [3, 2])}

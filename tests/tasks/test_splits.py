@@ -115,7 +115,7 @@ def test_a_name_that_two_classes_have_must_be_a_wnid(tmp_path):
 def test_lists_in_a_file_named_as_a_split_are_refused(tmp_path, name):
     (tmp_path / name).write_text("A: [c0, c1]\nB: [c2, c3]\n")
     with pytest.raises(
-        UserError, match=r"runs would be named as those of split=.*: rename the file"
+        UserError, match=r"runs would have the same names as those of split=.*: rename the file"
     ):
         tasks_of(str(tmp_path / name), classes(5))
 
@@ -189,5 +189,7 @@ def test_distances_are_known_for_classes_of_ilsvrc_only():
     for unknown in ("distance-5", "distance-0-0", "distance-", "distance-1-01"):
         with pytest.raises(UserError, match=r"is not known: .*distance-0 to distance-4"):
             tasks_of(unknown, ILSVRC)
-    with pytest.raises(UserError, match="split=distance-0: some has classes that are none of"):
+    with pytest.raises(
+        UserError, match="split=distance-0: some has classes that are not in ILSVRC"
+    ):
         tasks_of("distance-0", classes(20))

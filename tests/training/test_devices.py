@@ -80,7 +80,7 @@ def test_processes_share_no_device_and_one_too_many_is_told_so(owner):
     _, pipe = owner()
     said = pipe.recv()
     assert (
-        said.startswith("each GPU here (3) has a training process of yours")
+        said.startswith("each GPU here (3) already has a training process of yours")
         and "device=cuda:0" in said
     )
     processes[1][1].send("stop")

@@ -79,7 +79,7 @@ class JpegRows:
             image = None
         if image is None or image.shape != out.shape:
             folder = Path(str(self.files.filename)).parent
-            raise damaged(folder, f"row {row} in jpegs.npy is no image any more")
+            raise damaged(folder, f"row {row} in jpegs.npy is no longer an image")
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
 

@@ -147,7 +147,7 @@ class DatasetConfig:
                 require(False, f"dataset.{key}", getattr(self, key), wanted)
         said = [key for key in ("labels", "pattern", "class_level") if getattr(self, key)]
         if len(said) > 1:
-            raise UserError(f"dataset.{said[0]} and dataset.{said[1]} both say the classes")
+            raise UserError(f"dataset.{said[0]} and dataset.{said[1]} both define the classes")
         roles = {"file", "class", "subset"} if self.labels else set()
         roles = {"file", "class"} if self.kind == "huggingface" else roles
         wanted = (

@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
 MAX_PIXELS = 89_478_485
-RAW = "a raw file of a camera, which begins with a thumbnail"  # what its error says it is
+RAW = "a raw camera file, which begins with a thumbnail"  # what its error says it is
 # how such files begin
 _TIFF, _BIG_TIFF, _BIG_TIFF_MM = (b"II*\0", b"MM\0*"), b"II+\0", b"MM\0+"
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
@@ -120,7 +120,8 @@ def _bits(data: bytes, tags: Mapping[int, Any], largest: int | None) -> int:
         bits, kind = (_first(tags.get(tag, 1)) for tag in (258, 339))
         if bits not in (1, 2, 4, 8, 16) or kind != 1:
             raise UnsupportedError(
-                f"TIFF of {bits} bits a value{_TIFF_KINDS.get(kind, '')}; 8 and 16 are: convert it"
+                f"TIFF of {bits} bits per value{_TIFF_KINDS.get(kind, '')}; 8 and 16 bits are "
+                "supported: convert it"
             )
         return int(bits)
     if data[:4] == b"\x89PNG" and len(data) > 24:
@@ -150,12 +151,12 @@ def _by_opencv(data: bytes, bits: int) -> np.ndarray:
     try:
         image = cv2.imdecode(buffer, how)
         if image is None:
-            raise ValueError("not a whole image")
+            raise ValueError("not a complete image")
         most = image.max() if bits > 8 else 255
         if not most and np.any(cv2.imdecode(buffer, how | cv2.IMREAD_ANYDEPTH)):
             raise UnsupportedError(
-                f"{bits} bits a value, all below {1 << bits - 8}: of the highest 8, which are "
-                "read, nothing is left; scale them to the whole range, or save them with 8 bits"
+                f"{bits} bits per value, all below {1 << bits - 8}: of the highest 8, which are "
+                "read, nothing is left; scale them to the full range, or save them with 8 bits"
             )
         if bits == 16 and 0 < most < 16:
             _warn_of_dark_images()
@@ -184,8 +185,8 @@ def orientation_of(image: Image.Image) -> int:
 @lru_cache(maxsize=1)
 def _warn_of_dark_images() -> None:
     log.warning(
-        "of images with 16 bits a value the highest 8 are packed, and some use 12 bits or fewer: "
-        "they keep at most 16 levels. Scale such images to the whole range before packing"
+        "of images with 16 bits per value the highest 8 are packed, and some use 12 bits or "
+        "fewer: they keep at most 16 levels. Scale such images to the full range before packing"
     )
 
 

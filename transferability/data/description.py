@@ -97,13 +97,13 @@ def _checked(meta: dict[str, Any]) -> list[ClassInfo]:
     if type(meta.get("n_test", 1)) is not int or meta.get("n_test", 1) < 1:
         raise ValueError("n_test is a number above 0, or absent")
     if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
-        raise ValueError(f"name {meta['name']} is no name of a folder")
+        raise ValueError(f"name {meta['name']} is not a valid folder name")
     try:
         classes = [ClassInfo(**values) for values in meta["classes"]]
     except TypeError as error:
         raise ValueError(f"classes: {error}") from error
     if not all(isinstance(c.name, str) for c in classes):
-        raise ValueError("classes: a name is no text")
+        raise ValueError("classes: a name is not text")
     return classes
 
 

@@ -98,13 +98,13 @@ def check_duplicates(equal: dict[str, Any] | None, config: DatasetConfig) -> Non
     """
     if equal and config.duplicates == "fail":
         raise UserError(
-            f"{config.source} has duplicate images: {describe(equal)}: take them away, or set "
+            f"{config.source} has duplicate images: {describe(equal)}: remove them, or set "
             "dataset.duplicates=drop, or keep"
         )
     if equal and config.duplicates == "keep":
         log.warning(
             "%s has duplicate images: %s; duplicates inflate or distort accuracy: "
-            "dataset.duplicates=drop takes them out",
+            "dataset.duplicates=drop removes them",
             config.name,
             describe(equal),
         )

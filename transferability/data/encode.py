@@ -103,7 +103,7 @@ def failures_of(chunk: Chunk, config: DatasetConfig) -> dict[str, str]:
 def say_skipped(skipped: dict[str, str], source: RawDataset) -> None:
     """One line for raw files of a camera, one for corrupt images."""
     class_of = {item.name: source.classes[item.label].name for item in source.items}
-    for what, raw in (("raw files of a camera", True), ("corrupt images", False)):
+    for what, raw in (("raw camera files", True), ("corrupt images", False)):
         if not (own := {name: why for name, why in skipped.items() if (RAW in why) == raw}):
             continue
         lost = sorted(Counter(class_of[name] for name in own).items())

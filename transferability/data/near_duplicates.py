@@ -146,8 +146,8 @@ def say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> None
     # as Roboflow names the copies that it makes of an image
     way = "'([^/]+)[.]rf[.]'" if all(".rf." in name for name in near["first"]) else "PATTERN"
     log.warning(
-        '%s: %s (first %s); they inflate accuracy: "dataset.group=%s" keeps the files in '
-        "whose paths the pattern finds the same on one side",
+        '%s: %s (first %s); they inflate accuracy: "dataset.group=%s" keeps files '
+        "in whose paths the pattern matches the same text on one side",
         config.name,
         near_sentence(near, held_out),
         names,

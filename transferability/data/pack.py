@@ -93,7 +93,7 @@ def _pack_anew(config: DatasetConfig, folder: Path, workers: int) -> None:
     """Pack into a hidden folder beside ``folder``, which it becomes when it is whole."""
     if folder.exists():
         raise UserError(
-            f"{folder} exists and is no packed dataset: move it away, or set dataset.folder"
+            f"{folder} exists and is not a packed dataset: move it away, or set dataset.folder"
         )
     source = read_dataset(config)
     _check_classes(source, config)
@@ -260,15 +260,15 @@ def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
     """One line where images ask to be turned, as those of a phone that was held upright do."""
     if turned and config.orientation == "apply":
         log.info(
-            "%s: %d of %d images are turned, as they ask (dataset.orientation=apply)",
+            "%s: %d of %d images are rotated according to their tags (dataset.orientation=apply)",
             config.name,
             turned,
             images,
         )
     elif turned:
         log.warning(
-            "%s: %d of %d images ask to be turned (EXIF or TIFF) and are packed as they are "
-            "stored: dataset.orientation=apply turns them",
+            "%s: %d of %d images have an EXIF or TIFF tag that asks for rotation, and are packed "
+            "as they are stored: dataset.orientation=apply rotates them",
             config.name,
             turned,
             images,

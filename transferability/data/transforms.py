@@ -118,11 +118,13 @@ def _from_pillow(image: Image.Image) -> np.ndarray:
     color profile, 16 bits kept.
     """
     if image.mode == "F":
-        raise UnsupportedError("an image of floating point; 8 and 16 bits are: convert it")
+        raise UnsupportedError("a floating-point image; 8 and 16 bits are supported: convert it")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
-            raise UnsupportedError("an image of 32 bits a value; 8 and 16 are: convert it")
+            raise UnsupportedError(
+                "an image of 32 bits per value; 8 and 16 bits are supported: convert it"
+            )
         return values.astype(np.uint16)
     if image.mode == "CMYK":
         ink = 255 - np.asarray(image).astype(np.int32)
@@ -135,7 +137,7 @@ def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
     """An array as (H, W, 3) uint8: of 16 bits the highest 8 stay, as in packing; without alpha."""
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         kind = getattr(image, "dtype", type(image).__name__)
-        raise UnsupportedError(f"an array of {kind}; uint8 and uint16 are: convert it")
+        raise UnsupportedError(f"an array of {kind}; uint8 and uint16 are supported: convert it")
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:

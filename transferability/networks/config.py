@@ -201,7 +201,9 @@ class BlocksConfig(NetworkConfig):
         super().check()
         self._needs(bool(self.widths), "widths", "at least one number")
         fits = list(self.widths) == sorted(self.widths)
-        self._needs(fits, "widths", "numbers that do not fall: a shortcut has no fewer channels")
+        self._needs(
+            fits, "widths", "numbers that do not decrease: a shortcut cannot have fewer channels"
+        )
         if self.block == TRANSFORMER:
             self._needs(len(self.widths) == 1, "widths", "one number for a transformer")
             self._needs(self.widths[0] % self.heads == 0, "heads", "a divisor of the width")

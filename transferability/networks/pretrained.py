@@ -74,7 +74,7 @@ def is_file(weights: str) -> bool:
 def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[str, Tensor]]:
     where = f"weights={weights}"
     if not isinstance(network, ZooNetworkConfig):
-        raise UserError(f"{where}: weights are given to networks of torchvision and timm only")
+        raise UserError(f"{where}: only networks of torchvision and timm take weights")
     if "://" in weights:
         raise UserError(f"{where}: fetch the file and give its path, weights=PATH")
     header, notes = dict[str, Any](), list[str]()
@@ -98,7 +98,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[
     if mean is None and "input_mean" not in header:
         raise UserError(
             f"{where}: nothing says what was subtracted from their images: set "
-            "network.channel_mean and network.channel_std, of pixels from 0 to 1"
+            "network.channel_mean and network.channel_std, for pixels from 0 to 1"
         )
     state["input.mean"] = torch.tensor(
         header["input_mean"] if mean is None else mean, dtype=torch.float32
@@ -141,7 +141,7 @@ def _loaded(
     tensors = under_own_names(network.renamed(tensors), set(shapes), head, where, notes)
     if auxiliary := [name for name in tensors if name.startswith(AUXILIARY)]:
         tensors = {name: t for name, t in tensors.items() if name not in auxiliary}
-        notes.append("heads that only training has are left out")
+        notes.append("heads used only in training are left out")
     own = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
     tensors = with_own_head(tensors, head, own, notes)
     if classifier in tensors:
@@ -167,7 +167,8 @@ def _loaded(
         lacks = f"lack {missing[0]}{and_more(missing)}" if missing else ""
         has = f"have {extra[0]}{and_more(extra)}" if extra else ""
         raise UserError(
-            f"{where}: they are not those of {network.model}, of {len(wanted)} tensors: they "
+            f"{where}: they are not the weights of {network.model}, which has {len(wanted)} "
+            "tensors: they "
             f"{' and '.join(filter(None, (lacks, has)))}"
         )
     state = model.state_dict()
@@ -195,7 +196,7 @@ def _of_size(wrong: list[str], network: ZooNetworkConfig) -> str:
     size = network.info_of(tags[0]).size if tags else None
     if not size or size == network.input_size or not any("pos" in name for name in wrong):
         return ""
-    return f": they hang on the size of the images, which is usually network.input_size={size}"
+    return f": they depend on the size of the images, which is usually network.input_size={size}"
 
 
 def _size(tensor: Tensor) -> str:

@@ -31,9 +31,9 @@ TOKENS = (0, 1, 2, 5)  # before the places: for the class, of distillation, regi
 COUNTER = "num_batches_tracked"  # of BatchNorm; files of before 2018 have none
 # What begins a file that has the name of one of weights, and is none.
 OTHERS = {
-    b"<": "is a page of the web, not the file that it links to: download that",
-    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: give `git lfs pull`",
-    b"\x89HDF": "is a file of Keras (HDF5), not of PyTorch",
+    b"<": "is a web page, not the file that it links to: download that file",
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself: run `git lfs pull`",
+    b"\x89HDF": "is a Keras file (HDF5), not a PyTorch file",
     b"\x1f\x8b": "is compressed: unpack it",
 }
 HEADER = "transferability"  # what our own export says of the weights, in the header of the file
@@ -87,7 +87,7 @@ def _torch(path: Path) -> Any:
             raise UserError(
                 f"weights={path} is a TorchScript program, and reading it may run it: it is "
                 "not read. If you trust it, save its weights to a new file, "
-                "torch.save(torch.jit.load(FILE).state_dict(), NEW), and gives that"
+                "torch.save(torch.jit.load(FILE).state_dict(), NEW), and give that"
             )
     try:
         # the options that training scripts save beside the weights: a class without code
@@ -108,7 +108,7 @@ def _torch(path: Path) -> Any:
 
 def _damaged(path: Path, why: str = "") -> UserError:
     return UserError(
-        f"weights={path} cannot be read: it is truncated, or no file of weights"
+        f"weights={path} cannot be read: it is truncated, or not a weights file"
         f"{f' ({why})' if why else ''}"
     )
 
@@ -123,11 +123,11 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         found = found[inner]
         notes.append(f"taken from its {inner!r}")
     if not isinstance(found, Mapping) or not found:
-        raise UserError(f"weights={path} holds no weights: a dictionary of tensors is wanted")
+        raise UserError(f"weights={path} holds no weights: it must hold a dictionary of tensors")
     if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise UserError(
-            f"weights={path} holds {others[0]}, which is no tensor: a dictionary of "
-            "tensors is wanted, alone or below one key"
+            f"weights={path} holds {others[0]}, which is not a tensor: it must hold a dictionary "
+            "of tensors, by itself or below one key"
         )
     return dict(found), notes
 
@@ -182,7 +182,8 @@ def under_own_names(
     prefix = fitting[0]
     others = [name for name in tensors if not name.startswith(prefix)]
     rest = f"; {shown(others[0])}{and_more(others)} left out" if others else ""
-    notes.append(f"{prefix!r} taken off {'the names below it' if others else 'all names'}{rest}")
+    below = "the names below it" if others else "all names"
+    notes.append(f"{prefix!r} removed from {below}{rest}")
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
@@ -208,7 +209,7 @@ def with_own_head(
         notes.append(f"{module} read as its classifier")
         return rest | {names[kind]: t for kind, t in kinds.items()}
     notes.append(
-        f"its head ({shown(next(iter(found)))}{and_more(list(found))}) is another, and left out"
+        f"its head ({shown(next(iter(found)))}{and_more(list(found))}) differs, and is left out"
     )
     return rest
 
@@ -235,7 +236,7 @@ def with_positions(
                 grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=True)
                 grid = grid.flatten(2).movedim(1, 2)
                 out[name] = torch.cat([old[:, :tokens].float(), grid], 1)
-                notes.append(f"{name} resized from {before}x{before} to {after}x{after} places")
+                notes.append(f"{name} resized from {before}x{before} to {after}x{after} positions")
                 break
     return out
 
@@ -257,5 +258,5 @@ def _as_float32(found: dict[str, Tensor], path: Path, notes: list[str]) -> dict[
             tensor = tensor.float()
         out[name] = tensor
     if types:
-        notes.append(f"{' and '.join(sorted(types))} made float32")
+        notes.append(f"{' and '.join(sorted(types))} converted to float32")
     return out

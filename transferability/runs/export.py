@@ -60,7 +60,7 @@ def export_program(run: Run, path: Path) -> None:
 def _require_channels(run: Run) -> None:
     if run.network.input.mean.dim() > 1:
         raise UserError(
-            f"{run.spec.run_id} subtracts a mean image, which is no part of such files: train it "
+            f"{run.spec.run_id} subtracts a mean image, which such files cannot hold: train it "
             "with network.mean=channel"
         )
 
@@ -76,13 +76,13 @@ def export(run: Run, path: Path) -> None:
     network, state = run.spec.network, run.network.state_dict()
     if not isinstance(network, ZooNetworkConfig):
         raise UserError(
-            f"{run.spec.run_id} is no network of torchvision or timm: its own names are those in "
-            "weights.safetensors in its folder"
+            f"{run.spec.run_id} is not a network of torchvision or timm: weights.safetensors in "
+            "its folder has its own parameter names"
         )
     if network.depth:
         raise UserError(
             f"{run.spec.run_id} is truncated above layer {network.depth}, which {network.kind} has "
-            f"no network for: out={path.with_suffix(PROGRAM)} writes it as a program of torch"
+            f"no network for: out={path.with_suffix(PROGRAM)} writes it as a torch.export program"
         )
     _require_channels(run)
     mean = state.pop("input.mean")

@@ -71,8 +71,9 @@ class Run(nn.Module):
         if asks and not self._says_orientation:
             self._says_orientation = True  # once is enough
             log.warning(
-                "%s was trained before runs kept dataset.orientation; images that ask to be turned "
-                "are taken as they are stored, as its dataset's were unless that was set to apply",
+                "%s was trained before runs kept dataset.orientation; images with a tag that "
+                "asks for rotation are used as they are stored, as in its dataset unless that was "
+                "packed with apply",
                 self.spec.run_id,
             )
         return row
@@ -132,14 +133,14 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / "spec.json").is_file():
         raise UserError(
-            f"{folder} is no folder of a run: `python -m experiments.status` lists them"
+            f"{folder} is not the folder of a run: `python -m experiments.status` lists them"
         )
     store = Store(folder.parent)
     spec = store.spec_in(folder / "spec.json")
     if not store.is_done(spec):
         raise UserError(
             f"{folder} is not finished: `python -m experiments.status "
-            f"store={folder.parent}` says how far"
+            f"store={folder.parent}` shows its progress"
         )
     images = store.provenance(spec).get("images_of")
     if images is None:

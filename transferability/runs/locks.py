@@ -46,7 +46,7 @@ def _fault(path: Path) -> str | None:
                 return "has no locks"
             try:
                 with FileLock(path, timeout=0):
-                    return "has locks that keep nobody out"
+                    return "has locks that exclude nobody"
             except Timeout:
                 return None
     except Timeout:  # such a file, of a process that tries at the same moment or has died

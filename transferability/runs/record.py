@@ -66,8 +66,8 @@ def checked_file(folder: Path, name: str) -> Path:
 
 def _way_back(folder: Path) -> str:
     return (
-        f"delete {folder / 'DONE'} and run the command again, "
-        "the run is then trained again to the same numbers"
+        f"delete {folder / 'DONE'} and run the command again; the run is then trained again, to "
+        "the same numbers"
     )
 
 

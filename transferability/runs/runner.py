@@ -135,11 +135,11 @@ def _smaller_limit(networks: int, execution: Execution) -> int:
     if execution.max_networks is not None:
         raise UserError(
             f"out of memory on {execution.device} with {networks} networks held at once: set "
-            f"max_networks={smaller}, or null to have cohorts split by themselves; "
+            f"max_networks={smaller}, or null to split cohorts automatically; "
             "results do not depend on it"
         )
     log.warning(
-        "out of memory with %d networks held at once: going on with %d (max_networks)",
+        "out of memory with %d networks held at once: continuing with %d (max_networks)",
         networks,
         smaller,
     )

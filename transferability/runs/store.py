@@ -254,6 +254,6 @@ class Store:
             ) from None
         if differing := differences(spec.to_dict(), found, cosmetic_fields(spec)):
             raise UserError(
-                f"{path.parent} belongs to another run, it differs in {', '.join(differing[:4])}: "
-                "move the folder away"
+                f"{path.parent} belongs to another run, which differs in "
+                f"{', '.join(differing[:4])}: move the folder away"
             )

@@ -65,7 +65,7 @@ def train_wave(
         store.fail(spec, why)
         trackers.end(spec, "failed")
         where = (spec.split, spec.cell, why["step"], why["lr"])
-        log.warning("%s %s failed at step %d, rate %.3g", *where)
+        log.warning("%s %s failed at step %d, learning rate %.3g", *where)
 
     bar = progress_bar(total=images, desc=label, unit="img", unit_scale=True, dynamic_ncols=True)
     notes = ProgressWriter(store.root, cohorts, execution.threads)

@@ -110,7 +110,7 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
     source, number, dot, target, plus, more = match.groups()
     n, extra, short = int(number), int(more or 0), bool(dot)
     if short and extra:
-        raise UserError(f"{text!r}: a network that ends above layer {n} has no {extra} layers more")
+        raise UserError(f"{text!r}: a network that ends above layer {n} has no {extra} more layers")
     if n == 0 and source != UNTRAINED and not extra and not short:
         return Cell(target=target)
     if n < 1 or (n_layers and n >= n_layers):

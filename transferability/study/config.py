@@ -212,8 +212,8 @@ def _compare_texts(typed: Any, read: Any, where: str = "") -> None:
             _compare_texts(*values, f"{where}[{i}]")
     elif isinstance(typed, str) and isinstance(read, (bool, float)):
         raise UserError(
-            f"{where} was read as {str(read).lower()}, a {type(read).__name__}, but "
-            "it is a text: put it in quotes, on a command line such as "
+            f"{where} was read as {str(read).lower()}, a {type(read).__name__}, but it must be "
+            "text: put it in quotes, on a command line for example "
             "'dataset.name=\"2024.10\"'"
         )
 

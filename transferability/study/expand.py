@@ -40,7 +40,7 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
         return specs
     if any(spec.images_per_class for spec in specs):
         raise UserError(
-            "all_images=true is not possible with images_per_class: say "
+            "all_images=true is not possible with images_per_class: set "
             "'study.images_per_class=[null]'"
         )
     return [replace(spec, all_images=True) for spec in specs]
@@ -52,8 +52,8 @@ def _check_names(specs: list[RunSpec]) -> None:
     for spec in specs + [spec.base for spec in specs if spec.base]:
         if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
             raise UserError(
-                f"the study has two splits of the name {spec.split}, with other classes in "
-                f"task {spec.cell.target}: rename one of the files"
+                f"the study has two splits named {spec.split}, with different classes in task "
+                f"{spec.cell.target}: rename one of the files"
             )
 
 
@@ -104,8 +104,8 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
                 chosen = [cells.parse(config.cell, network.n_layers)]
                 if config.target not in (None, chosen[0].target):
                     raise UserError(
-                        f"cell={config.cell} is not of target={config.target}: "
-                        "leave one of them away"
+                        f"cell={config.cell} is not of target={config.target}: leave one of them "
+                        "out"
                     )
             else:
                 chosen = _cells(part, split, targets, network.n_layers)
@@ -137,8 +137,8 @@ def _pretrained(
     """The base network of a task A that the split leaves open."""
     if weights and "A" in tasks:
         raise UserError(
-            f"weights= says what A is, but split={split} has a task A of its own: use "
-            "split=pretrained, or a file of classes with B alone"
+            f"weights= defines A, but split={split} has its own task A: use split=pretrained, or "
+            "a file of classes with only B"
         )
     if not weights or tasks != ["B"]:
         return None

@@ -197,7 +197,7 @@ def _check_tasks(
     source = cell.source if cell.copied and not pretrained else None
     for task in filter(None, (cell.target, source)):
         if task not in tasks:
-            how = ": say what A is with weights=" if task == source and [*tasks] == ["B"] else ""
+            how = ": define A with weights=" if task == source and [*tasks] == ["B"] else ""
             raise UserError(f"{cell}: split={split} has tasks {', '.join(tasks)}, not {task}{how}")
 
 
@@ -214,7 +214,8 @@ def _check_fit(
     if network.input_size > dataset.image_size:
         raise UserError(
             f"network.input_size={network.input_size} is not possible: the packed images of "
-            f"{dataset.name} are {dataset.image_size} pixels a side (dataset.image_size)"
+            f"{dataset.name} are {dataset.image_size}x{dataset.image_size} pixels "
+            "(dataset.image_size)"
         )
     if network.has_batch_norm and recipe.batch_size == 1:
         raise UserError("recipe.batch_size=1 is not possible with network.normalization=batch")

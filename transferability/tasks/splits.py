@@ -41,7 +41,7 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
     if match := _RANDOM.fullmatch(split):
         if int(match[1]) >= 2**32:
             raise UserError(
-                f"split={split} is not possible: the number of a random split is below 2^32"
+                f"split={split} is not possible: the number of a random split must be below 2^32"
             )
         chosen = np.random.RandomState([int(match[1])]).choice(np.arange(n), n // 2, replace=False)
         tasks = {"A": sorted(chosen.tolist()), "B": sorted(set(range(n)) - set(chosen.tolist()))}
@@ -116,8 +116,8 @@ def _at_distance(step: int, draw: int, split: str, dataset: PackedDataset) -> di
     wnids = [c.wnid or "" for c in dataset.classes]
     if not wordnet.knows(wnids):
         raise UserError(
-            f"split={split}: {dataset.name} has classes that are none of ILSVRC's, so how far they "
-            "are apart is not known; use split=random-0, or your own lists: split=PATH.yaml"
+            f"split={split}: {dataset.name} has classes that are not in ILSVRC, so their "
+            "distances are not known; use split=random-0, or your own lists: split=PATH.yaml"
         )
     tasks = wordnet.tasks_at(step, draw, wnids, dataset.train_counts)
     return {task: classes.tolist() for task, classes in tasks.items()}
@@ -126,7 +126,8 @@ def _at_distance(step: int, draw: int, split: str, dataset: PackedDataset) -> di
 def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
     if split_kind(path.stem) != USER:
         raise UserError(
-            f"split={path}: runs would be named as those of split={path.stem}: rename the file"
+            f"split={path}: runs would have the same names as those of split={path.stem}: rename "
+            "the file"
         )
     path = Path(expanded(str(path), "split"))
     # names as they are written: YAML's own types would turn class 010 into 8,
@@ -137,8 +138,8 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
         raise UserError(f"split={path}: cannot be read: {' '.join(str(error).split())}") from error
     if not _lists_of_names(lists):
         raise UserError(
-            f"split={path}: wants exactly two lists, A: [...] and B: "
-            "[...], of class names or wnids; or B alone, where weights= says what A is"
+            f"split={path}: must have exactly two lists, A: [...] and B: [...], of class names "
+            "or wnids; or only B, where weights= defines A"
         )
     meant = _meant_by(dataset)
     found = {

@@ -73,7 +73,7 @@ def load(folder: Path, run_id: str) -> Checkpoint | None:
         try:
             header, tensors = _open(path)
         except ValueError as error:
-            log.warning("%s is damaged (%s): going on from an earlier state", path, error)
+            log.warning("%s is damaged (%s): resuming from an earlier state", path, error)
             continue
         if header["run"] != run_id:
             raise UserError(

@@ -60,8 +60,8 @@ def claim(keys: list[str], folder: Path) -> Iterator[int]:
     )
     if claimed is None:
         raise UserError(
-            f"each GPU here ({len(keys)}) has a training process of yours already: start at most "
-            "one a GPU (hydra.launcher.n_jobs), or set device=cuda:0 to share that one"
+            f"each GPU here ({len(keys)}) already has a training process of yours: start at most "
+            "one per GPU (hydra.launcher.n_jobs), or set device=cuda:0 to share that one"
         )
     place, lock = claimed
     try:

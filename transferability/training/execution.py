@@ -49,7 +49,7 @@ def execution_of(config: Config) -> Execution:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"device={config.device} is not here: {str(error).splitlines()[0]}"
+            f"device={config.device} is not available: {str(error).splitlines()[0]}"
         ) from error
     if device.type == "mps":
         require(
@@ -58,7 +58,7 @@ def execution_of(config: Config) -> Execution:
             config.recipe.precision,
             "float32 on device=mps",
         )
-        log.warning("device=mps is untried: compare its accuracies with those of device=cpu")
+        log.warning("device=mps is untested: compare its accuracies with those of device=cpu")
     gpu = device.type == "cuda"
     stacked, graphs = ways_of(config, device)
     _choose_kernels(gpu and config.deterministic)
@@ -84,7 +84,7 @@ def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
     for key in ("graphs", "stacked"):
         # on a CPU stacking would change results in their last digits
         if getattr(config, key) and not gpu:
-            raise UserError(f"{key}=true is not possible on device={device}: it is for a GPU")
+            raise UserError(f"{key}=true is not possible on device={device}: it needs a GPU")
     if config.stacked and not network.stackable:
         raise UserError(f"stacked=true is not possible with networks of the kind {network.kind}")
     stacked = gpu and network.stackable and network.input_size <= SMALL

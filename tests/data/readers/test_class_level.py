@@ -78,9 +78,9 @@ def test_a_table_that_names_the_images_and_says_other_than_the_folders_is_an_err
     root = made(tmp_path / "own", *paths, **{table: TABLES[table]})
     for source in (root, zipped(root)):
         message = refusal(source)
-        assert f"own{'.zip' if source != root else ''}: {table} names the images" in message
+        assert f"own{'.zip' if source != root else ''}: {table} lists the images" in message
         if table in ("GroundTruth.xlsx", "map.json"):
-            assert "there is one class only, nv" in message
+            assert "there is only one class, nv" in message
             continue
         (labelled,) = (offer for offer in offers(message) if "labels" in offer)
         assert labelled == {"labels": table}
@@ -127,7 +127,7 @@ BUSI = [f"{c}/{i}{of}.png" for c in ("benign", "normal") for i in range(3) for o
         ),
         (  # folds
             classes("fold_0/") + classes("fold_1/") + classes("fold_2/"),
-            "fold_0/, fold_1/, fold_2/ are named as numbered parts of a dataset",
+            "fold_0/, fold_1/, fold_2/ are named like numbered parts of a dataset",
             [["ant", "bee"]],
         ),
         (  # years, sites, devices: nothing in their names says what they are
@@ -137,7 +137,7 @@ BUSI = [f"{c}/{i}{of}.png" for c in ("benign", "normal") for i in range(3) for o
         ),
         (  # numbered parts, shards, without a table
             flat("images_001/images/") + flat("images_002/images/"),
-            "images_001/, images_002/ are named as numbered parts of a dataset",
+            "images_001/, images_002/ are named like numbered parts of a dataset",
             [],
         ),
         (flat("data/shard_0/") + flat("data/shard_1/"), "data/shard_0/, data/shard_1/ are", []),
@@ -155,21 +155,21 @@ BUSI = [f"{c}/{i}{of}.png" for c in ("benign", "normal") for i in range(3) for o
         (flat("photos/") + flat("photos_test/"), "photos/, photos_test/ would be the classes", []),
         (  # masks beside images, in every class
             [p for c in ("COVID", "Viral") for f in ("images", "masks") for p in flat(f"{c}/{f}/")],
-            "COVID/masks/ is named as what belongs to images",
+            "COVID/masks/ is named like something that belongs to images",
             [["COVID", "Viral"]],
         ),
         (  # what belongs to images, deep down, and beside them
             classes() + flat("ant/thumbnails/") + flat("bee/x/thumbs/"),
-            "ant/thumbnails/ is named as what belongs to images",
+            "ant/thumbnails/ is named like something that belongs to images",
             [],
         ),
-        (classes() + flat("ant/masks/"), "ant/masks/ is named as", [["ant", "bee"]]),
+        (classes() + flat("ant/masks/"), "ant/masks/ is named like", [["ant", "bee"]]),
         (  # parts whose classes lie a folder deeper
             classes("S/Final_Training/Images/") + flat("S/Final_Test/Images/"),
             "S/Final_Test/, S/Final_Training/ would be the classes, but look like subsets",
             [["ant", "bee"]],
         ),
-        (flat("images/"), "images/ is named as what holds images", []),
+        (flat("images/"), "images/ is named like something that contains images", []),
         (  # masks beside images, in one folder (BUSI)
             [*BUSI, "benign/1_mask_1.png", "benign/1_mask_2.png"],
             "8 images are named as masks, or the like, of others beside them, the first "
@@ -208,13 +208,13 @@ def test_stated_parts_and_stated_classes_are_looked_into_as_well(tmp_path):
     masks = [p for c in ("a", "b") for f in ("images", "masks") for p in flat(f"{c}/{f}/")]
     root = made(tmp_path / "masks", *masks)
     for stated in ({"parts": {}}, {"class_level": 1}):
-        assert "a/masks/ is named as what belongs to images" in refusal(root, **stated)
+        assert "a/masks/ is named like something that belongs to images" in refusal(root, **stated)
     (offer,) = offers(refusal(root, parts={}))
     assert offer == {"parts": {}, "leave_out": ["masks"], "class_level": 1}
     assert counts(root, **offer) == [{"a": 2, "b": 2}, {"a": 1, "b": 1}, {}]
     root = made(tmp_path / "signs", *classes("T/Images/"), *classes("V/Images/"))
     stated = {"parts": {"train": "T", "val": "V"}}
-    assert "T/Images/ is named as what holds images" in refusal(root, **stated)
+    assert "T/Images/ is named like something that contains images" in refusal(root, **stated)
     assert counts(root, **stated, class_level=2)[:2] == [{"ant": 3, "bee": 3}] * 2
 
 
@@ -247,13 +247,13 @@ def test_folders_are_left_out_by_name_or_path(tmp_path, caplog):
         "bee": 5,
         "cat": 2,
     }
-    assert "dataset.leave_out: mask is no folder in" in refusal(root, leave_out=["mask"])
-    assert "dataset.leave_out: *y is no file or folder in" in refusal(root, leave_out=["*y", "0*"])
+    assert "dataset.leave_out: mask is not a folder in" in refusal(root, leave_out=["mask"])
+    assert "dataset.leave_out: *y is not a file or folder in" in refusal(
+        root, leave_out=["*y", "0*"]
+    )
     assert counts(root, leave_out=["c*", "bee/o*d", "ant/0.*"])[0] == {"ant": 4, "bee": 2}
     assert counts(root, leave_out=["*/old/*.png", "cat"])[0] == {"ant": 2, "bee": 5}
-    assert "with dataset.leave_out there are no images" in refusal(
-        root, leave_out=["ant", "bee", "cat"]
-    )
+    assert "dataset.leave_out leaves no images" in refusal(root, leave_out=["ant", "bee", "cat"])
 
 
 def test_masks_beside_images_are_left_out_or_named(tmp_path, caplog):
@@ -293,7 +293,7 @@ def test_a_class_that_holds_images_and_folders_is_named(tmp_path, caplog):
     (line,) = lines(caplog)
     assert line == (
         f"{root}: class ant holds images and folders of images (small ones), which are read as "
-        "images of it, too: \"dataset.leave_out=['small ones']\" leaves them out"
+        "its images, too: \"dataset.leave_out=['small ones']\" leaves them out"
     )
 
 

@@ -57,7 +57,7 @@ def test_what_the_system_put_there_is_left_out_at_every_depth(tmp_path, caplog, 
     assert counts(source) == plain
     (line,) = lines(caplog)
     assert line.startswith(
-        f"{source}: 13 files and folders that the system or an editor put there are left out ("
+        f"{source}: 13 files and folders made by the system or an editor are left out ("
     )
     assert "2 @eaDir" in line and "2 __MACOSX" in line
 
@@ -129,7 +129,9 @@ def test_other_files_are_counted_and_texts_are_not_opened(tmp_path, caplog, monk
     }
     root = made(tmp_path, *classes(), **others)
     assert counts(root) == [both(2), both(1), {}]
-    assert lines(caplog) == [f"{root}: 3 other files (2 *.pkl, 1 *) are no images and left out"]
+    assert lines(caplog) == [
+        f"{root}: 3 other files (2 *.pkl, 1 *) are not images and are left out"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -188,10 +190,10 @@ def test_links_never_lead_in_circles(tmp_path, caplog):
     assert found(root) == plain
     lines = sorted(r.getMessage().removeprefix(f"{root}/") for r in caplog.records)
     assert lines[1:] == [
-        f"{at} is left out: it is a link to a folder that it lies in"
+        f"{at} is left out: it is a link to a folder that contains it"
         for at in ("ant/self", "ant/up", "bee/up")
     ]
-    assert lines[0] == f"{root}: 1 other files (1 *) are no images and left out"  # the knot
+    assert lines[0] == f"{root}: 1 other files (1 *) are not images and are left out"  # the knot
 
 
 def test_two_folders_that_link_to_each_other_end(tmp_path):

@@ -74,13 +74,13 @@ def test_a_dataset_inside_itself_is_no_class(tmp_path):
         zipped(root, tmp_path / "wrapped.zip", "home/"),
     ):
         assert (
-            "plants/ lies beside class folders and holds folders of their names (rust, scab)"
+            "plants/ lies beside class folders and contains folders with their names (rust, scab)"
             in refusal(source)
         )
     other = class_folders(
         tmp_path / "other", {"rust": 4, "scab": 4, "more/wilt": 4, "more/spot": 4}
     )
-    wanted = "more/ has only folders in it, but rust/ and 1 more beside it images"
+    wanted = "more/ contains only folders, but rust/ and 1 more beside it contains images"
     assert wanted in refusal(other) and "dataset.class_level=1 (3 classes" in refusal(other)
     for name in ("train", "val"):
         class_folders(tmp_path / "split", {"rust": 4, "scab": 4}, name)

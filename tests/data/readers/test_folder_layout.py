@@ -173,9 +173,9 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         ),
         (
             classes("train/") + classes("val/") + classes("valid/"),
-            "val/ and valid/ are both named as validation",
+            "val/ and valid/ are both named like validation",
         ),
-        (classes("val/") + classes("test/"), "are named as subsets, but there is no train/"),
+        (classes("val/") + classes("test/"), "are named like subsets, but there is no train/"),
         (flat("train/") + flat("test/"), "train/0.png lies outside a class folder"),
         (
             flat("ant/train/") + flat("ant/test/") + flat("bee/train/") + flat("bee/test/"),
@@ -183,29 +183,29 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         ),
         (
             classes("P/") + classes("P/P/"),
-            "P/P/ lies beside class folders and holds folders of their names (ant, bee)",
+            "P/P/ lies beside class folders and contains folders with their names (ant, bee)",
         ),
         (
             classes() + classes("augmented/"),
-            "augmented/ lies beside class folders and holds folders of their names",
+            "augmented/ lies beside class folders and contains folders with their names",
         ),
         (
             flat("images/") + flat("annotations/trimaps/"),
-            "annotations/trimaps/ is named as what belongs to images",
+            "annotations/trimaps/ is named like something that belongs to images",
         ),
         (
             flat("train/images/") + flat("val/images/"),
-            "train/images/ is named as what holds images",
+            "train/images/ is named like something that contains images",
         ),
-        (flat("train/") + flat("test1/"), "train/ is named as a subset of a dataset"),
+        (flat("train/") + flat("test1/"), "train/ is named like a subset of a dataset"),
         (flat("train2017/") + flat("val2017/"), "train2017/, val2017/ would be the classes"),
-        (classes() + flat("test/"), "test/ is named as a subset of a dataset"),
-        (classes() + classes("Val/"), "Val/ is named as a subset of a dataset"),
+        (classes() + flat("test/"), "test/ is named like a subset of a dataset"),
+        (classes() + classes("Val/"), "Val/ is named like a subset of a dataset"),
         (flat("train80/") + flat("test20/"), "test20/, train80/ would be the classes"),
         (flat("train_set/") + flat("eval_set/"), "eval_set/, train_set/ would be the classes"),
         (
             classes("train/") + classes("test/") + classes("eval/"),
-            "eval/ and test/ are both named as test images",
+            "eval/ and test/ are both named like test images",
         ),
         (
             flat("1_train/") + flat("2_val/") + flat("3_test/"),
@@ -217,7 +217,7 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
         ),
         (
             flat("ant/images/") + flat("ant/masks/") + flat("bee/images/"),
-            "ant/masks/ is named as what belongs to",
+            "ant/masks/ is named like something that belongs to",
         ),
         (
             classes("ds/train/") + classes("ds/val/") + classes("ds/ds/train/"),
@@ -231,7 +231,7 @@ def test_images_without_classes_and_no_others_to_validate_on_are_refused(tmp_pat
             flat("b/train/good/")
             + classes("b/test/", names=("good", "bad"))
             + flat("b/truth/bad/"),
-            "b/truth/ lies beside b/test/, b/train/ and is none; sort",
+            "b/truth/ lies beside b/test/, b/train/ and is not a subset; sort",
         ),
         (
             flat("train_set/imgs/") + classes("val_set/"),
@@ -253,12 +253,12 @@ def test_the_user_may_say_which_folders_are_which(tmp_path, caplog):
     root = made(tmp_path, *classes("Train/", 10), *classes("Test/", 2), *flat("Extra/"))
     stated = {"train": "Train", "val": "./Test/"}
     assert counts(root, parts=stated) == [both(10), both(2), {}]
-    assert lines(caplog) == [f"{root}: 3 images are in no folder of dataset.parts and left out"]
+    assert lines(caplog) == [f"{root}: 3 images are in no folder of dataset.parts and are left out"]
     assert counts(root, parts={"train": "Train"}) == [both(9), both(1), {}]
-    assert "dataset.parts: val: Tset is no folder with images in it" in refusal(
+    assert "dataset.parts: val: Tset is not a folder with images in it" in refusal(
         root, parts={"train": "Train", "val": "Tset"}
     )
-    assert "the folder of val lies in that of train" in refusal(
+    assert "the folder of val lies inside that of train" in refusal(
         root, parts={"train": "Train", "val": "Train/ant"}
     )
     for wrong in ({"val": "Test"}, {"train": "Train", "dev": "Test"}, {"train": ["Train", "Test"]}):
@@ -332,24 +332,24 @@ def test_names_of_classes_may_be_odd_but_not_look_the_same(tmp_path, names, fine
 
 def test_a_single_class_is_an_error_that_names_the_table_beside_it(tmp_path):
     root = made(tmp_path / "flowers", *flat("jpg/"))
-    what = "there is one class only, jpg, and a task needs at least two"
+    what = "there is only one class, jpg, and a task needs at least two"
     assert f": {what}; sort the images into folders" in refusal(root)
-    table = "imagelabels.mat may say their classes"
+    table = "imagelabels.mat may list their classes"
     (root / "imagelabels.mat").write_bytes(b"MATLAB")
     assert f": {what} ({table}); sort" in refusal(root)
     parts = made(tmp_path / "parts", *flat("train/ant/"), *flat("val/ant/"))
-    assert "there is one class only, ant," in refusal(parts)
-    assert "there is one class only, ant," in refusal(parts, parts={"train": "train"})
+    assert "there is only one class, ant," in refusal(parts)
+    assert "there is only one class, ant," in refusal(parts, parts={"train": "train"})
 
 
 @pytest.mark.parametrize("folder", ["", "train/"])
 def test_images_without_class_folders_name_the_table_that_names_them(tmp_path, folder):
     root = made(tmp_path, *flat(folder, 4))
     (root / "sizes.csv").write_text("0,12\n1,13\n")
-    assert "may say their classes" not in refusal(root)
+    assert "may list their classes" not in refusal(root)
     (root / "breeds.csv").write_text("id,breed\n0.png,pug\n1.png,boxer\n2.png,pug\n3.png,pug\n")
     message = refusal(root)
-    assert " (breeds.csv may say their classes)" in message
+    assert " (breeds.csv may list their classes)" in message
     (offer,) = offers(message)
     assert offer == {"labels": "breeds.csv"}
 
@@ -368,12 +368,12 @@ def test_a_class_that_is_left_with_nothing_is_an_error_with_its_reason(tmp_path)
         pack(config_of(root, folder=folder, on_error="skip"))
     root = made(tmp_path / "pages", *classes(), **{f"cat/{i}": b"<html>" for i in range(4)})
     assert (
-        f"class cat has no images ({root}/cat: its 4 files are none, the first is cat/0): add some"
+        f"class cat has no images ({root}/cat: its 4 files are not images, the first is cat/0): add"
         in refusal(root)
     )
     root = made(tmp_path / "nothing", *classes(), cat=FOLDER)
     assert (
-        f"class cat has no images ({root}/cat: it is empty): add some, or take the folder away"
+        f"class cat has no images ({root}/cat: it is empty): add some, or remove the folder"
         in refusal(root)
     )
     assert "class cat has no images" in refusal(zipped(root))
@@ -401,7 +401,7 @@ def test_a_link_in_place_of_a_class_or_a_part_that_leads_nowhere_is_an_error(tmp
     (root / name).symlink_to("/nowhere/at all")
     message = (
         f"{name} is a link that is not followed or leads nowhere: "
-        "put there what it points to, or take it away"
+        "replace it with what it points to, or remove it"
     )
     assert message in refusal(root)
     for archive in (tarred(root), linked(root)):

@@ -128,8 +128,8 @@ def test_raw_files_beside_photographs_are_left_out_with_a_line(tmp_path, caplog)
     assert counts(root)[0] == {"ant": 2, "bee": 2}
     (line,) = lines(caplog)
     assert line == (
-        f"{root}: 12 raw files of a camera are left out, the first ant/DSC_0.NEF: where there is "
-        "no photograph of theirs, convert them to JPEG or PNG"
+        f"{root}: 12 raw camera files are left out, the first ant/DSC_0.NEF: convert those that "
+        "have no JPEG or PNG version"
     )
     only = made(tmp_path / "only", **{name: out.getvalue() for name in names})
     assert "has no images in it, but 12 other files (6 *.NEF, 6 *.dng)" in refusal(only)
@@ -159,7 +159,7 @@ def test_a_raw_file_of_another_name_is_known_by_its_tags(tmp_path, caplog, tags,
     if not raw:
         assert decode(data).shape == (12, 16, 3)
         return
-    with pytest.raises(UnsupportedError, match="a raw file of a camera"):
+    with pytest.raises(UnsupportedError, match="a raw camera file"):
         decode(data)
     names = ["ant/DSC_1.tif", "bee/photograph"]
     root = made(tmp_path / "own", *classes(count=20), **dict.fromkeys(names, data))
@@ -167,8 +167,8 @@ def test_a_raw_file_of_another_name_is_known_by_its_tags(tmp_path, caplog, tags,
     assert sorted(packed.meta["skipped"]) == [f"{root}/{name}" for name in names]
     assert packed.n_train + packed.n_val == 40
     assert lines(caplog)[0] == (
-        "skipped 2 raw files of a camera (1 of class ant, 1 of class bee); the first: "
-        f"{root}/ant/DSC_1.tif is not supported (a raw file of a camera, which begins with a "
+        "skipped 2 raw camera files (1 of class ant, 1 of class bee); the first: "
+        f"{root}/ant/DSC_1.tif is not supported (a raw camera file, which begins with a "
         "thumbnail: convert it)"
     )
     (root / "ant" / "broken.png").write_bytes(b"no image")

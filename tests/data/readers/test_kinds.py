@@ -23,6 +23,7 @@ def test_every_kind_has_a_configuration_and_every_configuration_a_kind():
 @pytest.mark.parametrize("kind", [kind for kind in READERS if kind != "procedural"])
 def test_a_kind_that_reads_images_wants_to_know_where_they_are(kind):
     with pytest.raises(
-        UserError, match=r"^dataset.source is not set: say where the images of some are"
+        UserError,
+        match=r"^dataset.source is not set: set dataset.source=PATH to the images of some",
     ):
         read_dataset(DatasetConfig(kind, "some", "unused", 32))

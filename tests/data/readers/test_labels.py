@@ -129,13 +129,13 @@ def test_tables_of_hubs_and_tools(tmp_path, name):
     [
         (csv(["f", "label"], ["0.png", "a|b"], ["1.png", "a"]), "0.png has 2 classes (a, b): an"),
         (csv(["f", "a", "b"], ["0.png", 1, 1], ["1.png", 0, 1]), "0.png has 2 classes (a, b): an"),
-        (csv(["f", "label"], ["0.png", "a"], ["0.png", "b"]), "0.png is said to be b and a: an im"),
+        (csv(["f", "label"], ["0.png", "a"], ["0.png", "b"]), "0.png is listed as b and as a"),
         (csv(["f", "label"], *[[f"{i}.jpg", "ab"[i % 2]] for i in range(9)]), "0.png", ),
         (csv(["f", "label"], ["x.png", "a"], ["y.png", "b"], ["0.png", "b"]), "names 2 files that"),
-        (csv(["f", "label"], ["x.png", "a"]), "no column names images of the source (f, label)"),
+        (csv(["f", "label"], ["x.png", "a"]), "no column lists images of the source (f, label)"),
         (csv(["f"], ["0.png"], ["1.png"]), "it has no column of classes?"),
         (b"", "has no rows"),
-        (csv(["f", "label"], ["0.png", "a"], ["1.png", "a"]), "there is one class only, a"),
+        (csv(["f", "label"], ["0.png", "a"], ["1.png", "a"]), "there is only one class, a"),
     ],
 )  # fmt: skip
 def test_what_a_table_may_not_say(tmp_path, table, words):
@@ -177,7 +177,7 @@ def test_a_pattern_says_the_class(tmp_path, caplog):
     (offer,) = offers(refusal(root))
     assert counts(root, **offer)[0] == wanted
     made(root, *(f"trimaps/{name}" for name in names))
-    assert "trimaps/ is named as what belongs to images" in refusal(root, **offer)
+    assert "trimaps/ is named like something that belongs to images" in refusal(root, **offer)
     (offer,) = offers(refusal(root))
     assert offer["leave_out"] == ["trimaps"] and counts(root, **offer)[0] == wanted
     cats = [f"{p}/{c}.{i}.png" for p in ("train", "val") for c in ("cat", "dog") for i in range(3)]
@@ -193,7 +193,7 @@ def test_a_pattern_says_the_class(tmp_path, caplog):
 def test_settings_that_do_not_fit():
     for settings, words in (
         ({"pattern": "("}, "dataset.pattern=( must be a regular expression"),
-        ({"labels": "x.csv", "pattern": "y"}, "dataset.labels and dataset.pattern both say"),
+        ({"labels": "x.csv", "pattern": "y"}, "dataset.labels and dataset.pattern both define"),
         ({"columns": {"class": "x"}}, "must be null: it is for dataset.labels and"),
         (
             {"labels": "x.csv", "columns": {"klass": "x"}},

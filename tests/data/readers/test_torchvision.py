@@ -161,7 +161,7 @@ def test_it_packs(tmp_path):
 
 def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
     message = refusal(tmp_path, kind="torchvision", name="Flower102")
-    assert "dataset.name=Flower102 is none of torchvision's" in message
+    assert "dataset.name=Flower102 is not one of torchvision's" in message
     assert message.endswith("did you mean Flowers102?")
 
     def offline(*_, **__):

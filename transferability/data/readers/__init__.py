@@ -20,8 +20,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     """
     if config.source is None and not config.synthetic:
         raise UserError(
-            f"dataset.source is not set: say where the images of {config.name} are, "
-            "dataset.source=PATH"
+            f"dataset.source is not set: set dataset.source=PATH to the images of {config.name}"
         )
     reader = import_module(f"transferability.data.readers.{READERS[config.kind]}")
     source = reader.read_dataset(config)

@@ -20,7 +20,7 @@ def check_folders_inside(folders: Folders, at: str, level: int) -> None:
         inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
         if odd := next((name for name in inside if name.casefold() in ACCOMPANYING), None):
             raise AmbiguousError(
-                f"{path} is named as what belongs to images, not as images", odd=odd
+                f"{path} is named like something that belongs to images, not like images", odd=odd
             )
 
 

@@ -40,7 +40,7 @@ _COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xf
 
 def check_bytes(size: int) -> None:
     if size > MAX_BYTES:
-        raise OSError(f"{size:,} bytes, one image may have {MAX_BYTES:,}")
+        raise OSError(f"{size:,} bytes; one image may have at most {MAX_BYTES:,}")
 
 
 def open_archive(path: Path) -> "_Zip | _Tar":
@@ -55,8 +55,9 @@ def open_archive(path: Path) -> "_Zip | _Tar":
         return _Zip(path) if is_zip else _Tar(path)
     except (*_ZIP_ERRORS, *_TAR_ERRORS) as error:
         raise UserError(
-            f"dataset.source={path} is neither a folder nor a zip or tar file, or the file "
-            "is cut off: get it again (another kind of archive: unpack it and give the folder)"
+            f"dataset.source={path} is neither a folder nor a zip or tar file, or the file is "
+            "truncated: get it again (if it is another kind of archive, unpack it and give the "
+            "folder)"
         ) from error
     except OSError as error:
         raise UserError(f"dataset.source={path} cannot be read: {reason(error)}") from error
@@ -196,7 +197,9 @@ class _Tar:
     def read(self, name: str) -> bytes:
         offset, size = self.entries[name]
         if offset < 0:
-            raise OSError("a symbolic link or no file in a tar file; archive what it points to")
+            raise OSError(
+                "a symbolic link, or not a file, in a tar file; archive what it points to"
+            )
         check_bytes(size)
         return self._bytes(offset, size)
 

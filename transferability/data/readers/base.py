@@ -44,8 +44,8 @@ def file_item(
         found = re.search(config.group, name)
         if found is None:
             raise UserError(
-                f"dataset.group={config.group} is found nowhere in {name}: it has to "
-                "say for every file, by its path below dataset.source, of which group it is"
+                f"dataset.group={config.group} is found nowhere in {name}: it must match the "
+                "path of every file below dataset.source, and give its group"
             )
         group = found[1] if found.re.groups else found[0]
     return Sample(label, where, lambda: tree.read(name), lambda: tree.size(name), group)

@@ -29,7 +29,7 @@ def check_classes(
         if extra := sorted(classes.keys() - train.keys()):
             raise UserError(
                 f"class {extra[0]!r}{and_more(extra)} has {WORDS[subset]} images but no training "
-                f"images in {source}: add some, or take its folder away"
+                f"images in {source}: add some, or remove its folder"
             )
 
 
@@ -39,7 +39,7 @@ def check_several(train: dict[str, list[str]]) -> None:
     """
     if len(train) == 1:
         raise AmbiguousError(
-            f"there is one class only, {min(train)}, and a task needs at least two"
+            f"there is only one class, {min(train)}, and a task needs at least two"
         )
 
 

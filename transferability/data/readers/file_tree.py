@@ -87,8 +87,7 @@ class FileTree:
             kinds = Counter(_kind_of_system(name) for name in owned).most_common(5)
             listed = ", ".join(f"{count} {shown(kind)}" for kind, count in sorted(kinds))
             log.warning(
-                "%s: %d files and folders that the system or an editor put there are "
-                "left out (%s%s)",
+                "%s: %d files and folders made by the system or an editor are left out (%s%s)",
                 shown(source),
                 len(owned),
                 listed,
@@ -219,7 +218,7 @@ class _Folder:
             here = (status.st_dev, status.st_ino)
             if here in above:
                 log.warning(
-                    "%s is left out: it is a link to a folder that it lies in", shown(folder)
+                    "%s is left out: it is a link to a folder that contains it", shown(folder)
                 )
                 return
             with os.scandir(folder) as found:

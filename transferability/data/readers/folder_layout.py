@@ -68,19 +68,19 @@ def layout_of(
     require_images(tree)
     if raws := [n for n in tree.names if n.lower().endswith(RAWS)]:
         log.warning(
-            "%s: %d raw files of a camera are left out, the first %s: where there is no photograph "
-            "of theirs, convert them to JPEG or PNG",
+            "%s: %d raw camera files are left out, the first %s: convert those that have no JPEG "
+            "or PNG version",
             source,
             len(raws),
             shown(raws[0]),
         )
     others = [n for n in tree.names if not n.lower().endswith((*TEXTS, *RAWS))]
     if others := [n for n in others if not tree.is_image(n)]:
-        log.warning("%s: %s are no images and left out", source, count_by_ending(others))
+        log.warning("%s: %s are not images and are left out", source, count_by_ending(others))
     folders = Folders(tree, stated.leave_out)
     for entry, pattern in folders.left_out.items():
         if not any(pattern.search(f"/{name}") for name in tree.names):
-            what = "no file or folder" if "*" in entry else "no folder"
+            what = "not a file or folder" if "*" in entry else "not a folder"
             raise UserError(f"dataset.leave_out: {entry} is {what} in {source}")
     if stated.leave_out:
         log.warning(
@@ -96,8 +96,8 @@ def layout_of(
         table = label_table(tree)
         what = str(error)
         if table and not offered and table not in what:
-            what += f" ({table} may say their classes)"
-        how = f"take it away or rename it, or set {', or '.join(offered)}"
+            what += f" ({table} may list their classes)"
+        how = f"remove or rename it, or set {', or '.join(offered)}"
         if not offered:
             how = "sort the images into folders CLASS/IMAGE, or train/CLASS/IMAGE, val/CLASS/IMAGE"
         raise UserError(f"dataset.source={source}: {what}; {how}") from error
@@ -115,7 +115,7 @@ def _check_links(folders: Folders, names: list[str]) -> None:
         if not folders.direct_images(above) and folders.tree.is_lost(name):
             raise UserError(
                 f"{folders.tree.source / name} is a link that is not followed or leads "
-                "nowhere: put there what it points to, or take it away"
+                "nowhere: replace it with what it points to, or remove it"
             )
 
 
@@ -135,14 +135,14 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
         else stated_subsets(folders, stated.subsets)
     )
     if not folders.images:
-        raise UserError(f"{source}: with dataset.leave_out there are no images")
+        raise UserError(f"{source}: dataset.leave_out leaves no images")
     at = subsets["train"] if subsets else class_root(folders)
     train = folders.classes(at, level)
     check_folders_inside(folders, at, level)
     if stated.class_level is None:
         if table := contradicting_table(folders.tree, train):
             raise AmbiguousError(
-                f"{table} names the images, and says of them something else than their folders "
+                f"{table} lists the images with classes other than their folders "
                 f"({', '.join(sorted(train)[:2])})"
             )
         _check_that_they_are_classes(folders, at, subsets, found, notes)
@@ -160,7 +160,7 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
     elif subsets and (
         out := [name for name in folders.images if not name.startswith(tuple(subsets.values()))]
     ):
-        notes.append(f": {len(out)} images are in no folder of dataset.parts and left out")
+        notes.append(f": {len(out)} images are in no folder of dataset.parts and are left out")
     if not subsets and (lists := split_files(folders.tree)):
         notes.append(
             f": {lists[0]}{and_more(lists)} may list an official split, which is not read: "
@@ -184,10 +184,10 @@ def _check_that_they_are_classes(
     for name, inner in below.items():
         if len(inner & below.keys()) > 1:
             again = ", ".join(sorted(inner & below.keys())[:2])
-            what = f"{at}{name}/ lies beside class folders and holds folders of their names"
+            what = f"{at}{name}/ lies beside class folders and contains folders with their names"
             raise AmbiguousError(f"{what} ({again})", known, name)
         if name.casefold() in NO_CLASSES:
-            what = "is named as what holds images, or belongs to them, not as a class"
+            what = "is named like something that contains images or belongs to them, not a class"
             raise AmbiguousError(f"{at}{name}/ {what}", known, name)
     if found and look_like_subsets(below):
         names = [name for name in sorted(below) if word_of(name)]
@@ -199,14 +199,14 @@ def _check_that_they_are_classes(
     if numbered(below):
         would = ", ".join(f"{at}{name}/" for name in sorted(below)[:3])
         raise AmbiguousError(
-            f"{would} are named as numbered parts of a dataset, not as classes", known
+            f"{would} are named like numbered parts of a dataset, not like classes", known
         )
     flat = [name for name in below if folders.direct_images(f"{at}{name}/")]
     deeper = [name for name in below if name not in flat]
     if flat and deeper:
-        beside = f"{flat[0]}/{and_more(flat)} beside it images"
+        beside = f"{flat[0]}/{and_more(flat)} beside it contains images"
         raise AmbiguousError(
-            f"{at}{deeper[0]}/{and_more(deeper)} has only folders in it, but {beside}", known
+            f"{at}{deeper[0]}/{and_more(deeper)} contains only folders, but {beside}", known
         )
     if deeper:
         first = min(below[deeper[0]])
@@ -219,7 +219,7 @@ def _check_that_they_are_classes(
         one = min(below[both[0]])
         notes.append(
             f": class {both[0]}{and_more(both)} holds images and folders of images "
-            f"({one}), which are read as images of it, too: "
+            f"({one}), which are read as its images, too: "
             f"{StatedLayout(leave_out=(one,))} leaves them out"
         )
 

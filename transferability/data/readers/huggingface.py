@@ -73,7 +73,7 @@ def _loaded(config: DatasetConfig) -> dict[str, Any]:
     except Exception as error:  # of the library, the network, or a damaged file
         raise UserError(
             f"dataset.source={source} cannot be opened by datasets.load_dataset "
-            f"({reason(error)}): it is to be a name on the hub, or a folder or file of parquet, "
+            f"({reason(error)}): it must be a name on the hub, or a folder or file of parquet, "
             "arrow, images or WebDataset shards"
         ) from error
     return found if isinstance(found, dict) else {"train": found}
@@ -138,7 +138,7 @@ def _texts(data: Any, label: str) -> list[str | None]:
     if hasattr(kind, "names"):
         return [None if v is None or v < 0 else kind.names[v] for v in values]
     if wrong := [v for v in values if isinstance(v, (list, dict))]:
-        raise UserError(f"column {label} has {wrong[0]}: an image is to have one class")
+        raise UserError(f"column {label} has {wrong[0]}: an image must have one class")
     empty = [v is None or (isinstance(v, float) and math.isnan(v)) for v in values]
     return [None if e or not str(v).strip() else str(v) for v, e in zip(values, empty, strict=True)]
 

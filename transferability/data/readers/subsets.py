@@ -109,13 +109,13 @@ class Folders:
             ):
                 files = [n for n in tree.names if n.startswith(f"{folder}/")]
                 what = (
-                    f"its {len(files)} files are none, the first is {files[0]}"
+                    f"its {len(files)} files are not images, the first is {files[0]}"
                     if files
                     else "it is empty"
                 )
                 raise UserError(
                     f"class {names[-1]} has no images ({tree.source / folder}: "
-                    f"{what}): add some, or take the folder away"
+                    f"{what}): add some, or remove the folder"
                 )
         return out
 
@@ -194,8 +194,8 @@ def found_subsets(folders: Folders) -> dict[str, str]:
             # of classes of vehicles one is called train
             if one[name] != "train" or len(folders.folders(top)) < 3:
                 what = (
-                    f"{top}{name}/ is named as a subset of a dataset, "
-                    "and is none beside class folders"
+                    f"{top}{name}/ is named like a subset of a dataset, but lies beside class "
+                    "folders"
                 )
                 raise AmbiguousError(what, odd=name)
         return {}
@@ -216,16 +216,16 @@ def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, st
         both = " and ".join(
             f"{root}{name}/" for name, subset in named.items() if subset == twice[0]
         )
-        raise AmbiguousError(f"{both} are both named as {WORDS[twice[0]]} images", stated)
+        raise AmbiguousError(f"{both} are both named like {WORDS[twice[0]]} images", stated)
     inside = tuple(f"{path}/" for path in paths.values())
     if outside := [name for name in folders.images if not name.startswith(inside)]:
         above = root if outside[0].startswith(root) else ""
         beside = above + "".join(outside[0].removeprefix(above).partition("/")[:2])
-        what = f"{beside} lies beside {', '.join(sorted(inside))} and is none"
+        what = f"{beside} lies beside {', '.join(sorted(inside))} and is not a subset"
         raise AmbiguousError(what, stated, posixpath.basename(beside.rstrip("/")))
     if "train" not in paths:
         raise AmbiguousError(
-            f"{', '.join(inside)} are named as subsets, but there is no train/", stated
+            f"{', '.join(inside)} are named like subsets, but there is no train/", stated
         )
     if stray := folders.direct_images(f"{paths['train']}/"):
         raise AmbiguousError(f"{stray[0]} lies outside a class folder", stated)
@@ -250,12 +250,12 @@ def stated_subsets(folders: Folders, subsets: dict[str, str]) -> dict[str, str]:
     for subset, path in paths.items():
         if path not in folders.below and path not in folders.own:
             raise UserError(
-                f"dataset.parts: {subset}: {subsets[subset]} is no folder with images in it"
+                f"dataset.parts: {subset}: {subsets[subset]} is not a folder with images in it"
             )
         if other := next(
             (p for p, at in paths.items() if p != subset and at.startswith(path)), None
         ):
-            raise UserError(f"dataset.parts: the folder of {other} lies in that of {subset}")
+            raise UserError(f"dataset.parts: the folder of {other} lies inside that of {subset}")
     return paths
 
 

@@ -43,8 +43,8 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
     """
     if config.name not in KNOWN:
         raise UserError(
-            f"dataset.name={config.name} is none of torchvision's datasets for "
-            f"classification with one label an image ({', '.join(sorted(KNOWN))})"
+            f"dataset.name={config.name} is not one of torchvision's classification datasets "
+            f"with one label per image ({', '.join(sorted(KNOWN))})"
             f"{did_you_mean(config.name, KNOWN)}"
         )
     subsets = {subset: _opened(config, settings) for subset, settings in KNOWN[config.name].items()}

@@ -95,8 +95,8 @@ def _replace_dropout(name: str, module: Any) -> nn.Module | None:
     """
     if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
         raise UserError(
-            f"its attention {name} drops with {module.dropout} inside itself, "
-            "which cannot be seeded"
+            f"its attention {name} applies dropout ({module.dropout}) internally, which cannot "
+            "be seeded"
         )
     if type(module) in DROPOUTS:
         return Dropout(module.p, name, DROPOUTS[type(module)])
@@ -136,7 +136,7 @@ def plans(config: ZooNetworkConfig) -> list[LayerSpec]:
         raise UserError(f"network.model={config.model} cannot be chopped: {error}") from error
     except SIZES as error:  # of the library, or of torch
         size = config.info_of(config.tags()[0]).size if config.tags() else None
-        own = f": its weights are of {size} pixels" if size else ""
+        own = f": its weights are for {size} pixels" if size else ""
         raise UserError(
             f"network.input_size={config.input_size} is not possible for network.model="
             f"{config.model} ({reason(error).partition(' While executing')[0]}){own}"
@@ -162,8 +162,8 @@ def verify(config: ZooNetworkConfig) -> None:
             if wrong := [name for name in whole if not torch.equal(whole[name], chopped[name])]:
                 where = "training" if mode else "evaluation"
                 raise UserError(
-                    f"network.model={config.model} cannot be chopped: in {where} its layers, one "
-                    f"after the other, give another {wrong[0]} than the network as a whole"
+                    f"network.model={config.model} cannot be chopped: in {where} its layers run "
+                    f"one after the other give a different {wrong[0]} than the network as a whole"
                 )
 
 

@@ -80,7 +80,7 @@ class ZooNetworkConfig(NetworkConfig):
                 return tag
         known = f"it has {', '.join(tags)}{did_you_mean(name, tags)}" if tags else "it has none"
         raise UserError(
-            f"weights={weights} is no file, and no name of weights that {self.kind} has for "
+            f"weights={weights} is neither a file nor a name of weights that {self.kind} has for "
             f"{self.model}: {known}"
         )
 

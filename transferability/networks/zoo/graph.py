@@ -104,7 +104,8 @@ def _refuse_hidden_dropout(traced: fx.GraphModule) -> None:
         }
         if given.get("training", True) and given["p" if "p" in names else "dropout_p"]:
             raise UserError(
-                f"its {node.name} drops by a function, not by a module, which cannot be seeded"
+                f"its {node.name} applies dropout with a function, not with a module, which "
+                "cannot be seeded"
             )
 
 

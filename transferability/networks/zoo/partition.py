@@ -272,8 +272,8 @@ def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
     largest = max(sum(sizes[name] for name in layer) for layer in plan) / sum(sizes.values())
     if len(plan) < MIN_LAYERS or largest > MAX_LAYER_SHARE:
         raise UserError(
-            "there is no place to chop it at: between places where a single tensor carries "
-            f"everything lies {largest:.0%} of it"
+            f"there is no place to chop it: {largest:.0%} of it lies between two places where a "
+            "single tensor carries everything"
         )
 
 

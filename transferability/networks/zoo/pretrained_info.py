@@ -175,8 +175,8 @@ def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple
     if three and all(isinstance(v, (int, float)) and low <= v / scale <= 1 for v in values):
         return tuple(v / scale for v in values)
     raise UserError(
-        f"{where} says {values}, which is no mean or standard deviation of three channels "
-        "from 0 to 1: set network.channel_mean and network.channel_std"
+        f"{where} says {values}, which is not a mean or standard deviation of three channels from "
+        "0 to 1: set network.channel_mean and network.channel_std"
     )
 
 
