@@ -56,7 +56,7 @@ def test_a_number_of_the_row_is_no_name_of_a_file(head):
 
 def test_two_columns_that_name_other_images_are_refused():
     rows = shuffled(["row", "id", "label"], lambda place, i: [place, i, kind(i)])
-    with pytest.raises(UserError, match="which of row, id names the files") as error:
+    with pytest.raises(UserError, match="which of row, id is the column of files") as error:
         read(rows)
     assert '"dataset.columns={file: NAME}"' in str(error.value)
     assert read(rows, file="id")["7.png"] == ("dog", None)
@@ -113,7 +113,7 @@ def test_what_a_column_of_subsets_says(title, values, means):
     ],
 )
 def test_a_column_that_may_be_of_subsets_is_not_passed_over(title, values, shown):
-    with pytest.raises(UserError, match=f"Column {title} says {shown}") as error:
+    with pytest.raises(UserError, match=f"Column {title} has {shown}") as error:
         read(split(title, *values))
     assert f'"dataset.columns={{subset: {title}}}"' in str(error.value)
     assert '"dataset.columns={subset: null}"' in str(error.value)
@@ -128,7 +128,7 @@ def test_a_column_that_may_be_of_subsets_is_not_passed_over(title, values, shown
     ("title", "values"), [("fold", ["1", "2", "3"]), ("split", ["tr", "te"]), ("set", ["a", "b"])]
 )
 def test_a_column_of_subsets_whose_values_are_unclear(title, values):
-    with pytest.raises(UserError, match=f"Column {title} says") as error:
+    with pytest.raises(UserError, match=f"Column {title} has") as error:
         read(split(title, *values))
     assert f"subset: {title}" not in str(error.value), "which would read nothing"
     with pytest.raises(UserError, match="write train, val and test into it"):
@@ -140,7 +140,7 @@ def test_a_column_of_subsets_whose_values_are_unclear(title, values):
 def test_flags_are_not_classes():
     rows = [["file", "kind", "is_train", "is_test"]]
     rows += [[f"{i}.png", kind(i // 3), int(i % 4 > 0), int(i % 4 == 0)] for i in range(40)]
-    with pytest.raises(UserError, match="Column is_train says 0, 1"):
+    with pytest.raises(UserError, match="Column is_train has 0, 1"):
         read(rows)
     found = read(rows, subset="is_train")
     assert [found[f"{i}.png"] for i in (0, 1, 4)] == [
@@ -210,7 +210,7 @@ def test_bytes_that_are_no_utf8_are_refused(tmp_path):
     text = "file,label\n" + "".join(f"{i}.png,caf{'éè'[i % 2]}\n" for i in range(12))
     root = made(tmp_path, *flat("", 12), **{"t.csv": text.encode("latin-1")})
     message = refusal(root, labels="t.csv")
-    assert "dataset.labels=t.csv cannot be read (" in message and "as UTF-8" in message
+    assert "dataset.labels=t.csv cannot be read (" in message and "text must be UTF-8" in message
     (root / "t.csv").write_text(text, encoding="utf-8")
     assert counts(root, labels="t.csv")[0] == {"café": 5, "cafè": 5}
 
@@ -239,8 +239,10 @@ def test_json_says_the_subset(value, monkeypatch):
 def test_json_with_more_images_than_a_table_has_columns(monkeypatch):
     monkeypatch.setattr("transferability.data.readers.columns.MOST", 20)
     assert read(json.dumps(by_split()).encode(), name="t.json")["39.png"] == ("dog", "test")
-    flat_one = {f"{i}.png": kind(i) for i in range(40)}
-    assert read(json.dumps(flat_one).encode(), name="t.json")["39.png"] == ("dog", None)
+    flat_one = json.dumps({f"{i}.png": kind(i) for i in range(40)}).encode()
+    assert read(flat_one, name="t.json")["39.png"] == ("dog", None)
+    with pytest.raises(UserError, match=r"file: x is none of 1, 2$"):
+        read(flat_one, name="t.json", file="x")
 
 
 def test_what_json_does_not_say_is_no_class():
@@ -318,7 +320,7 @@ def test_tables_of_one_name_have_headers_of_their_own(tmp_path, heads):
 def test_a_class_that_is_a_list_of_others_is_refused(tmp_path, text):
     rows = "".join(f"{i}.png\t{kind(i)}\n" for i in range(11)) + f"11.png\t{text}\n"
     root = made(tmp_path, *flat("", 12), **{"t.tsv": ("file\tlabel\n" + rows).encode()})
-    said = "11.png has 2 classes (cat, dog): an image is to have one"
+    said = "11.png has 2 classes (cat, dog): an image must have one"
     assert said in refusal(root, labels="t.tsv")
     if text.startswith("["):
         lists = rows.replace("\tcat", "\t['cat']").replace("\tdog", "\t['dog']")
@@ -355,7 +357,7 @@ def test_what_a_column_leaves_out_is_counted(tmp_path, caplog):
     assert '"dataset.columns={subset: split}"' in refusal(root, labels="t.csv")
     train, val, test = counts(root, labels="t.csv", columns={"subset": "split"})
     assert [sum(part.values()) for part in (train, val, test)] == [2, 2, 4]
-    assert f"{root}: 4 images that t.csv says are extra are left out" in lines(caplog)
+    assert f"{root}: 4 images left out, whose subset in t.csv is extra" in lines(caplog)
 
 
 @pytest.mark.parametrize(

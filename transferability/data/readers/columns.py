@@ -76,7 +76,7 @@ class Columns:
 
 def several_classes(image: str, classes: list[str]) -> UserError:
     return UserError(
-        f"{image} has {len(classes)} classes ({', '.join(classes[:3])}): an image is to have one"
+        f"{image} has {len(classes)} classes ({', '.join(classes[:3])}): an image must have one"
     )
 
 
@@ -123,6 +123,8 @@ def columns_of(
     Raises:
         UserError: it is unclear; says what there is.
     """
+    # {file: class, ...} is a single row, too, and not the one that is meant
+    rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
     if not keys:
         raise UserError(f"dataset.labels={table} has no rows")
@@ -168,7 +170,7 @@ def _file_column(
     some = [key for key in keys if counts[key]]
     if not some:
         raise UserError(
-            f"dataset.labels={table}: no column names images of the source "
+            f"dataset.labels={table}: no column lists images of the source "
             f"({', '.join(title.values())}): see dataset.columns"
         )
     words = [key for key in some if not _is_number(row.get(key, "") for _, row in sample)]
@@ -179,8 +181,8 @@ def _file_column(
         both = zip(found[best], found[other], strict=True)
         if counts[other] == counts[best] and any(a and b and a != b for a, b in both):
             raise UserError(
-                f"dataset.labels={table}: which of {title[best]}, {title[other]} names the files? "
-                'Set "dataset.columns={file: NAME}"'
+                f"dataset.labels={table}: which of {title[best]}, {title[other]} is the column of "
+                'files? Set "dataset.columns={file: NAME}"'
             )
     return best
 

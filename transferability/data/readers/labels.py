@@ -59,7 +59,8 @@ def by_pattern(folders: Folders, stated: StatedLayout, config: DatasetConfig) ->
         if odd := next((n for n in name.split("/")[:-1] if n.casefold() in ACCOMPANYING), None):
             where = posixpath.dirname(name)
             raise AmbiguousError(
-                f"{where}/ is named as what belongs to images, not as images", odd=odd
+                f"{where}/ is named like something that belongs to images, not like images",
+                odd=odd,
             )
     found = {name: re.search(str(config.pattern), name) for name in folders.images}
     classes = {name: m[1] if m.re.groups else m[0] for name, m in found.items() if m}
@@ -147,8 +148,8 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
             continue
         if said.classes.setdefault(name, own) != own:
             raise UserError(
-                f"dataset.labels={table}: {name} is said to be {own} and "
-                f"{said.classes[name]}: an image has one class"
+                f"dataset.labels={table}: {name} is listed as {own} and as "
+                f"{said.classes[name]}: an image must have one class"
             )
         if columns.subset is not None:
             said.subsets[name] = columns.subset.of(row) or LEFT_OUT
@@ -174,7 +175,7 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
 def _notes(lost: list[str], left_out: Counter[str], table: str, column: str) -> list[str]:
     """What is to be said of a table."""
     notes = [
-        f": {count} images that {table} says are {value or 'of no subset'} are left out"
+        f": {count} images left out, whose subset in {table} is {value or 'empty'}"
         for value, count in left_out.items()
         if count
     ]
@@ -192,8 +193,8 @@ def _rows_of_tables(tree: FileTree, labels: str, files: NamedFiles) -> list[Plac
             parts = parts_of(table, data)
         except Exception as error:  # whatever a damaged file does
             raise UserError(
-                f"dataset.labels={table} cannot be read ({reason(error)}): it is to be one "
-                f"of {', '.join(ENDINGS)}, as UTF-8 where it is text"
+                f"dataset.labels={table} cannot be read ({reason(error)}): it must be one of "
+                f"{', '.join(ENDINGS)}, and text must be UTF-8"
             ) from error
         for part in parts:
             rows += [(folder, row) for row in headed(part, folder, table, files.find)]

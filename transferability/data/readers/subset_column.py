@@ -76,8 +76,8 @@ def stated_column(key: Any, title: str, rows: list[Row], table: str) -> SubsetCo
     found = SubsetColumn(key, title, rows)
     if "train" not in found.meaning.values():
         raise UserError(
-            f"dataset.labels={table}: none of the values of column {title} ({found.listed}) is "
-            "train or the like: write train, val and test into it"
+            f"dataset.labels={table}: no value of column {title} ({found.listed}) means training "
+            "images: write train, val and test into it"
         )
     return found
 
@@ -102,10 +102,13 @@ def found_column(
         one = odd or flags[0]
         name = titles[one.key]
         uses = "train" in one.meaning.values()
-        reads = f'set "dataset.columns={{subset: {name}}}" to read those that say so, or ' * uses
+        reads = (
+            f'set "dataset.columns={{subset: {name}}}" to use these and leave out the others, or '
+            * uses
+        )
         raise UserError(
             f"dataset.labels={table}: which images are for training and which for test? Column "
-            f"{name} says {one.listed}: {reads}"
-            'set "dataset.columns={subset: null}" where it does not matter'
+            f"{name} has {one.listed}: {reads}"
+            'set "dataset.columns={subset: null}" to ignore the column'
         )
     return clear[0] if clear else None
