@@ -101,11 +101,9 @@ def found_column(
     if odd or len(flags) > 1:
         one = odd or flags[0]
         name = titles[one.key]
-        uses = "train" in one.meaning.values()
-        reads = (
-            f'set "dataset.columns={{subset: {name}}}" to use these and leave out the others, or '
-            * uses
-        )
+        reads = ""
+        if "train" in one.meaning.values():
+            reads = f'set "dataset.columns={{subset: {name}}}" to leave out all other values, or '
         raise UserError(
             f"dataset.labels={table}: which images are for training and which for test? Column "
             f"{name} has {one.listed}: {reads}"
