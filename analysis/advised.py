@@ -74,21 +74,34 @@ class Answer:
         """What to do, what it is worth, what would serve as well, and what more time may change."""
         best, (low, high), count = self.best, self.interval, len(self.strategies)
         what = best.words[0].upper() + best.words[1:]
-        beside = ("linear probe", self.probe), ("training from scratch", self.scratch)
         chosen = f" and the choice among {count} strategies" if count > 1 else ""
         return [
             f"{what} ({name(best)}). Its {self.subset} accuracy is {best.test:.3f} [{low:.3f}, "
             f"{high:.3f}] (95% interval over images{chosen}; {_seeds(best.seeds)}).",
             self.majority.sentence,
             *self.limits,
-            *(
-                f"It is {_apart(other, what)} ({name(other)}: {other.test:.3f})."
-                for what, other in beside
-                if other is not None and other.run != best.run
-            ),
+            *self.beside,
             self.cheaper,
             self.more_time,
         ]
+
+    @property
+    def beside(self) -> list[str]:
+        """How far it is above the best linear probe, and above training from scratch."""
+        said, probe, scratch = list[str](), self.probe, self.scratch
+        if probe is not None and probe.run != self.best.run:
+            said.append(f"It is {_apart(probe, 'linear probe')} ({name(probe)}: {probe.test:.3f}).")
+        if scratch is None or scratch.run == self.best.run:
+            return said
+        beside = f"({name(scratch)}: {scratch.test:.3f})"
+        most = self.strategies.steps[~self.strategies.probe].max()
+        if scratch.steps < most:
+            return [
+                *said,
+                f"Training from scratch had time for only {scratch.steps} steps, of up to {most}: "
+                f"too few to compare {beside}.",
+            ]
+        return [*said, f"It is {_apart(scratch, 'training from scratch')} {beside}."]
 
     @property
     def limits(self) -> list[str]:

@@ -445,3 +445,29 @@ def test_what_the_time_left_out_is_known(given, tmp_path):
     assert not advice.lacked_time
     advice.rung([*arms, SCRATCH], STEPS)
     assert advice.lacked_time
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (
+            480,
+            "It is 0.100 [0.050, 0.150] above the best training from scratch (baseB, SGD, 480 st",
+        ),
+        (
+            30,
+            "Training from scratch had time for only 30 steps, of up to 480: too few to compare (b",
+        ),
+    ],
+)
+def test_training_from_scratch_is_compared_at_equal_steps(steps, said):
+    rows = [("A3.B++", 3, 480, False), ("A3.B", 3, 1, True), ("baseB", 0, steps, False)]
+    table = pd.DataFrame(rows, columns=["cell", "n", "steps", "probe"]).assign(
+        rate=0.01, optimizer="sgd", test=0.8, behind=0.1, behind_low=0.05, behind_high=0.15
+    )
+    table["run"] = table.cell
+    nothing: dict = dict.fromkeys(advised_answer.Answer.__dataclass_fields__)
+    found = advised_answer.Answer(**nothing | {"strategies": table})
+    probe, scratch = found.beside
+    assert probe == "It is 0.100 [0.050, 0.150] above the best linear probe (A3.B: 0.800)."
+    assert scratch.startswith(said)
