@@ -46,7 +46,7 @@ def test_plan_and_status_count(miniature, cli):
 
 def test_the_plan_says_how_many_bytes_the_study_will_write(miniature):
     plan = miniature.printed["plan"]
-    number, unit = re.search(r"To write: ([\d.]+) (KB|MB) that stay", plan).groups()
+    number, unit = re.search(r"To write: ([\d.]+) (KB|MB) to keep", plan).groups()
     planned = float(number) * {"KB": 1e3, "MB": 1e6}[unit]
     written = sum(p.stat().st_size for p in (miniature.folder / "runs").rglob("*") if p.is_file())
     assert planned == pytest.approx(written, rel=0.25)

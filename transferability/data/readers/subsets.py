@@ -23,7 +23,7 @@ _KEYWORDS = {
 # Words that make a name look like a subset's: by themselves, or grown together with the rest.
 _KINDS = (
     r"(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)"
-    r"|(?P<test>test(?:ing)?|eval(?:uation)?)|(?P<pred>pred(?:ict(?:ions?)?)?))(?:[-_ .]?set)?"
+    r"|(?P<test>test(?:ing)?|evaluation|eval)|(?P<pred>pred(?:ict(?:ions?)?)?))(?:[-_ .]?set)?"
 )
 _WORD = re.compile(rf"(?<![a-z]){_KINDS}(?![a-z])")
 _GLUED = re.compile(rf"^{_KINDS}|{_KINDS.replace('?P<', '?P<end_')}$")
