@@ -213,7 +213,8 @@ def main(config: Config) -> None:
         )
     if found := commonest(tables):
         print(
-            f"Always answering the commonest class of a task: {min(found):.3f} to {max(found):.3f}"
+            "Always predicting the most frequent class of a task: "
+            f"{min(found):.3f} to {max(found):.3f}"
         )
     if len(missing):
         listed = names(missing)

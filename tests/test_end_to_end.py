@@ -131,7 +131,7 @@ def test_the_tour_shows_what_the_tables_say_and_trains_its_own(miniature, tour, 
     assert re.search(r"random-0 → B, \d networks: +\d+%\|", str(outputs["study"]))  # a bar
     trained = outputs["study-networks"][0].data["text/plain"]
     assert trained.count("done") == 7 and "A4B+" in trained
-    assert "Always answering" in outputs["advise"][-1].data["text/plain"]
+    assert "Always predicting" in outputs["advise"][-1].data["text/plain"]
     a4b = f"{known.accuracy['A4B']:.3f}"
     assert outputs["classify"][0].text == (
         f"20 images. Accuracy now: {a4b}\nAccuracy when it was trained: {a4b}\n"

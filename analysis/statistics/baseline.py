@@ -19,7 +19,7 @@ LOST = 0.1  # one that must not be lost in chance
 
 @dataclass(frozen=True)
 class Majority:
-    """Always answering the commonest class.
+    """Always predicting the most frequent class.
 
     Attributes:
         name: of the class.
@@ -33,7 +33,7 @@ class Majority:
 
     @property
     def always(self) -> str:
-        return f"Always answering {self.name}, the commonest class, has {self.accuracy:.3f}"
+        return f"Always predicting {self.name}, the most frequent class, gives {self.accuracy:.3f}"
 
     @property
     def sentence(self) -> str:

@@ -47,12 +47,14 @@ def test_the_commonest_class_stands_beside_the_best():
     (advice,) = advise(unbalanced(NOISE))
     assert advice.best.test == 0.95 and advice.majority.accuracy == 0.95
     said = " ".join(advice.sentences)
-    assert "Always answering 'good', the commonest class, has 0.950: the best is not " in said
+    assert (
+        "Always predicting 'good', the most frequent class, gives 0.950: the best is not " in said
+    )
     assert "not significantly above that (+0.000 [-0.019, +0.019])" in said
     assert "Nothing cheaper is as good" not in said
     assert "Its balanced accuracy, the mean over classes, is 0.500 [" in said
     (advice,) = advise(unbalanced({"baseB": (190, 0), "A2B": (190, 10)}))
-    assert "the commonest class, has 0.950. " in " ".join([*advice.sentences, ""])
+    assert "the most frequent class, gives 0.950. " in " ".join([*advice.sentences, ""])
     (advice,) = advise(study())
     assert advice.majority is None  # of a single class
 
@@ -80,7 +82,7 @@ def test_what_is_chosen_by_balanced_accuracy():
     tables.metadata["network"] = {"name": "x", "layers": 4}
     drawing = figure.draw(tables)
     assert "balanced_low" in drawing.table and drawing.caption.startswith("Balanced accuracy on")
-    assert "Always answering 'good', the commonest class, has 0.500." in drawing.caption
+    assert "Always predicting 'good', the most frequent class, gives 0.500." in drawing.caption
     compose(drawing)
 
 
