@@ -27,7 +27,7 @@ from analysis.plotting.layout import compose
 from analysis.tables import StudyResults
 from analysis.use import pasted
 from experiments import pack, run
-from experiments.advise import Advising
+from experiments.advise import Advising, as_weights_want
 from experiments.cli import configuration
 from experiments.clock import Clock
 from experiments.overrides import of_advice
@@ -187,7 +187,7 @@ def advise(
         KeyboardInterrupt: it was interrupted before there is an answer.
     """
     words = [f"source={source}", f"weights={weights}", f"minutes={minutes}", *settings]
-    config = configuration(of_advice(words))
+    config = as_weights_want(configuration(of_advice(words)))
     advising = Advising(config, Clock(60 * config.minutes, time.monotonic()))
     try:
         advising.run()

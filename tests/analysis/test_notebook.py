@@ -82,8 +82,8 @@ def test_what_a_user_can_get_wrong_is_one_line(setting, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
-def test_advice_from_python_is_the_commands(tmp_path):
+def given(tmp_path):
+    """20 images in each of two classes that differ in brightness, and weights for them."""
     draw = np.random.default_rng(0)
     for label, name in enumerate(("dark", "light")):
         for i in range(20):
@@ -92,12 +92,28 @@ def test_advice_from_python_is_the_commands(tmp_path):
     torch.manual_seed(0)
     weights = network_of("timm test_resnet", input_size=32).build().state_dict()
     safetensors.torch.save_file(weights, tmp_path / "test_resnet.safetensors")
+    return tmp_path / "photos", tmp_path / "test_resnet.safetensors"
+
+
+def test_advice_from_python_has_the_input_size_of_the_weights(tmp_path):
+    """As the command has it: a file beside the weights says it."""
+    photos, weights = given(tmp_path)
+    described = {"architecture": "test_resnet", "mean": [0.5] * 3, "std": [0.5] * 3}
+    described |= {"input_size": [3, 48, 48], "crop_pct": 0.8, "interpolation": "bicubic"}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", f"out={tmp_path}/page"]
+    found = advise(photos, weights, *where, "device=cpu", "threads=1", minutes=0.001)
+    assert found.answer.spec.network.input_size == 48
+
+
+@pytest.mark.slow
+def test_advice_from_python_is_the_commands(tmp_path):
+    photos, weights = given(tmp_path)
     small = ["dataset.image_size=36", "network.input_size=32", "device=cpu", "threads=1"]
     where = [f"data_dir={tmp_path}/data", f"store={tmp_path}/runs", f"out={tmp_path}/page"]
 
     def ask(minutes):
-        given = tmp_path / "photos", tmp_path / "test_resnet.safetensors"
-        return advise(*given, *small, *where, minutes=minutes)
+        return advise(photos, weights, *small, *where, minutes=minutes)
 
     found = ask(0.05)
     assert len(found.table) >= 1, "one linear classifier, whatever the time"
