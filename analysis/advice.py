@@ -23,8 +23,8 @@ BALANCES = ("balanced", "balanced_low", "balanced_high")
 # columns that the tables of before do not have
 LATER = ("validation_balanced", *BALANCES, "bound")
 NO_TEST = (
-    "There are no test images (dataset.test_fraction): it is reported on the images that it was "
-    "chosen on, which is optimistic."
+    "There are no test images (dataset.test_fraction): accuracy is reported on the images that the "
+    "best was chosen on, which is optimistic."
 )
 SIMULTANEOUS = "95% for all cheaper ones together"
 # The four questions, a family of ways each: what it is for every n.
@@ -58,7 +58,7 @@ class Advice:
         images_per_class: training images per class; None: all that there are.
         top: the layers below the classifier.
         chosen_by: accuracy or balanced accuracy: what "best" and "behind" are of.
-        majority: what always answering the commonest class has; None of a single class.
+        majority: the accuracy of always predicting the most frequent class; None of a single class.
         few: a sentence where the images of ``subset`` are too few.
         margin: how far behind the best a way may be and still count as good.
     """

@@ -30,7 +30,7 @@ class Answer:
         interval: of the best, covering the choice (``covering_choice``); no narrower than that of
             the best alone.
         subset: the images that it is reported on: test, or validation where there are no others.
-        majority: what always answering the commonest class has.
+        majority: the accuracy of always predicting the most frequent class.
         few: a sentence where the images of ``subset`` are too few.
         confused: a row per class that is shown, a column per predicted class; None of many.
         spec: of the best.
@@ -49,7 +49,7 @@ class Answer:
     spec: RunSpec
     layers: int
     depths: pd.DataFrame
-    ended: bool = False
+    ended: bool
 
     @property
     def best(self) -> pd.Series:
@@ -105,7 +105,7 @@ class Answer:
 
     @property
     def limits(self) -> list[str]:
-        """What the images that there are, or that were used, do not let it say."""
+        """Why the answer is less certain than its interval: few images, or none for a test."""
         said = []
         if size := self.spec.images_per_class:
             said.append(

@@ -12,6 +12,7 @@ from analysis.statistics.over_images import (
     covering_choice,
     difference_interval,
     seed_part,
+    together,
 )
 from transferability.data.packed import PackedDataset
 from transferability.networks.sequential import profile_layers
@@ -27,9 +28,11 @@ def answer(
     store: Store,
     dataset: PackedDataset,
     told: pd.DataFrame,
-    ended: bool = False,
+    ended: bool,
 ) -> Answer:
-    """What the finished runs ``specs``, of one task and base, say; ``told``: what features say."""
+    """What the finished runs ``specs``, of one task and base, say; ``told``: what features say;
+    ``ended``: whether the race is over.
+    """
     classes = list(specs[0].classes)
     rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
     subset = "test" if len(rows_of["test"]) else "validation"
@@ -49,7 +52,7 @@ def answer(
         row["behind"], row["behind_low"], row["behind_high"] = difference_interval(
             pairs, seeds=seeds
         )
-        row["bound"] = difference_interval(pairs, 1 - 0.05 / max(cheaper, 1), seeds)[2]
+        row["bound"] = difference_interval(pairs, together(cheaper), seeds)[2]
     table = pd.DataFrame([row for row, *_ in found])
     table["cost"] /= table.cost[0]
     chosen = covering_choice([v for _, v, _ in found], [tested for *_, tested in found])

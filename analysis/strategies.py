@@ -18,6 +18,7 @@ from analysis.statistics.over_images import (
     accuracy_interval,
     balanced_interval,
     difference_interval,
+    together,
 )
 from analysis.tables import StudyResults
 
@@ -90,18 +91,15 @@ def _compare(
         row |= dict(zip(BALANCES, balanced_interval(scores, labels), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         shares.append(float((pairs != 0).mean()))
-
-        def behind(
-            confidence: float, pairs: np.ndarray = pairs, best: bool = right is of_best
-        ) -> tuple[float, float, float]:
-            if best:  # behind itself by nothing
-                return 0.0, 0.0, 0.0
-            if balanced:
-                return balanced_interval(pairs, labels, True, confidence)
-            return difference_interval(pairs, confidence)
-
-        row["behind"], row["low"], row["high"] = behind(0.95)
-        row["bound"] = behind(1 - 0.05 / max(cheaper, 1))[2]
+        found = [(0.0, 0.0, 0.0)] * 2  # the best is behind itself by nothing
+        if right is not of_best:
+            found = [
+                balanced_interval(pairs, labels, True, confidence)
+                if balanced
+                else difference_interval(pairs, confidence)
+                for confidence in (0.95, together(cheaper))
+            ]
+        (row["behind"], row["low"], row["high"]), (*_, row["bound"]) = found
         row["apart"] = not row["low"] <= 0 <= row["high"]
     return float(np.median(shares[1:])) if len(shares) > 1 else 0.0
 

@@ -49,8 +49,8 @@ class Majority:
 def majority(
     tables: StudyResults, task: str, subset: str, right: np.ndarray, balanced: bool = False
 ) -> Majority | None:
-    """What the class that is commonest among the validation images has of the images of ``subset``,
-    beside a strategy that has ``right`` of them, (seeds, images); None of a single class.
+    """The accuracy on ``subset`` of predicting the class that is most frequent among the validation
+    images, beside a strategy with ``right``, (seeds, images); None of a single class.
     """
     labels = tables.predictions[f"{task} {subset}"]
     if len(np.unique(labels)) < 2:
@@ -68,7 +68,7 @@ def majority(
 
 
 def commonest(tables: StudyResults, subset: str = "validation") -> list[float]:
-    """What always answering the commonest class has of a subset, of each task whose labels are
+    """The accuracy on a subset of predicting its most frequent class, of each task whose labels are
     kept; the study's tasks, in their order.
     """
     tasks = dict.fromkeys(tables.networks.task)

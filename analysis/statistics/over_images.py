@@ -20,6 +20,11 @@ DRAWS = 1000  # of a bootstrap
 Part = tuple[float, float]  # a variance of the mean, and its degrees of freedom
 
 
+def together(count: int) -> float:
+    """The confidence of each of ``count`` intervals that are simultaneous at 95% (Bonferroni)."""
+    return 1 - 0.05 / max(count, 1)
+
+
 def seed_part(*strategies: np.ndarray) -> Part | None:
     """What chance in training adds to the variance of the difference of strategies that have no
     seeds in common, or of one strategy; each varies as much as those with several seeds do. None

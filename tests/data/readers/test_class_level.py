@@ -172,13 +172,13 @@ BUSI = [f"{c}/{i}{of}.png" for c in ("benign", "normal") for i in range(3) for o
         (flat("images/"), "images/ is named like something that contains images", []),
         (  # masks beside images, in one folder (BUSI)
             [*BUSI, "benign/1_mask_1.png", "benign/1_mask_2.png"],
-            "8 images are named as masks, or the like, of others beside them, the first "
+            "8 images have names of masks, or the like, of images beside them, the first "
             "benign/0_mask.png, and are read as images only where dataset.class_level is set; ",
             [["benign", "normal"], ["benign", "normal"]],
         ),
         (  # in subsets; of other words
             [f"{s}/{p}" for s in ("train", "val") for p in (*BUSI, "benign/0-Seg.tif")],
-            "14 images are named as masks",
+            "14 images have names of masks",
             [["benign", "normal"], ["benign", "normal"]],
         ),
     ],
@@ -263,7 +263,7 @@ def test_masks_beside_images_are_left_out_or_named(tmp_path, caplog):
     assert counts(root, **first)[0] == {"benign": 2, "normal": 2}
     caplog.clear()
     assert counts(root, **second)[0] == {"benign": 5, "normal": 5}
-    what = "are named as masks, or the like, of others beside them, the first benign/0_mask.png"
+    what = "have names of masks, or the like, of images beside them, the first benign/0_mask.png"
     leaves = "and are read as images: \"dataset.leave_out=['*_mask.png']\" leaves them out"
     assert lines(caplog) == [f"{root}: 6 images {what}, {leaves}"]
     one = made(tmp_path / "one", *classes(count=6, names=("benign", "x_mask")), "benign/0_mask.png")
@@ -277,7 +277,8 @@ def test_images_that_differ_in_the_ending_alone_are_named_where_most_of_a_class_
     paths = [f"ant/{i}.{ending}" for i in range(4) for ending in ("jpg", "png")]
     root = made(tmp_path / "own", *paths, *(f"bee/{i}.jpg" for i in range(4)), "bee/0.png")
     assert counts(root)[0] == {"ant": 7, "bee": 4}
-    what = "8 images have the names of others beside them but for the ending (ant/0.jpg, ant/0.png)"
+    what = "8 images have the same name as another beside them, except the ending "
+    what += "(ant/0.jpg, ant/0.png)"
     assert lines(caplog) == [f"{root}: {what}: some may be masks or copies"]
     (root / "bee" / "0.png").unlink()
     caplog.clear()

@@ -356,7 +356,7 @@ def test_what_a_column_leaves_out_is_counted(tmp_path, caplog):
     assert '"dataset.columns={subset: split}"' in refusal(root, labels="t.csv")
     train, val, test = counts(root, labels="t.csv", columns={"subset": "split"})
     assert [sum(part.values()) for part in (train, val, test)] == [2, 2, 4]
-    assert f"{root}: 4 images left out, whose subset in t.csv is extra" in lines(caplog)
+    assert f"{root}: 4 images are left out: their subset in t.csv is extra" in lines(caplog)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def check_names_beside(
     images, notes = {name: stem for names in by_class for name, stem in names.items()}, []
     if masks := _masks(images):
         globs = tuple(sorted(set(masks.values())))
-        what = f"{len(masks)} images are named as masks, or the like, of others beside them, "
+        what = f"{len(masks)} images have names of masks, or the like, of images beside them, "
         what += f"the first {min(masks)}"
         if len(masks) > max(1, len(images) / 100) and not stated.class_level:
             known = {subset: path.rstrip("/") for subset, path in subsets.items()}
@@ -52,7 +52,7 @@ def check_names_beside(
         leaves = f": {StatedLayout(leave_out=(f'*{_ending(other)}',))} leaves out the latter"
         alike = {name for name in images if _ending(name) == _ending(other)} <= {*twins}
         notes.append(
-            f": {len(twins)} images have the names of others beside them but for the ending "
+            f": {len(twins)} images have the same name as another beside them, except the ending "
             f"({first}, {other}): some may be masks or copies{leaves if alike else ''}"
         )
     return notes

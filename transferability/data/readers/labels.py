@@ -175,7 +175,7 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
 def _notes(lost: list[str], left_out: Counter[str], table: str, column: str) -> list[str]:
     """What is to be said of a table."""
     notes = [
-        f": {count} images left out, whose subset in {table} is {value or 'empty'}"
+        f": {count} images are left out: their subset in {table} is {value or 'empty'}"
         for value, count in left_out.items()
         if count
     ]

@@ -3,6 +3,7 @@
 import posixpath
 import unicodedata
 from collections.abc import Callable
+from functools import cached_property
 
 from transferability.data.readers.file_tree import IMAGES
 from transferability.errors import UserError, and_more
@@ -16,8 +17,11 @@ class NamedFiles:
     """Images by name; where no image is spelled so, by one that differs in case alone."""
 
     def __init__(self, images: list[str]):
-        self.spelled = _Index(images, _composed)
-        self.any_case = _Index(images, lambda text: _composed(text).casefold())
+        self.images, self.spelled = images, _Index(images, _composed)
+
+    @cached_property
+    def any_case(self) -> "_Index":
+        return _Index(self.images, lambda text: _composed(text).casefold())
 
     def find(self, cell: str, folder: str = "") -> str | None:
         """The image that a table in ``folder`` calls ``cell``; None where there is none.

@@ -12,7 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 from xml.etree import ElementTree
 
@@ -104,23 +104,18 @@ def _contradicts(rows: Iterator[Row], wanted: dict[str, set[str]]) -> bool:
 def _rows(tree: FileTree, name: str) -> Iterator[Row]:
     """The rows of a table as far as they can be read; none of one that is damaged."""
     try:
-        yield from rows_of(name, tree.read(name))
+        for part in parts_of(name, tree.read(name), "replace"):
+            yield from part
     except Exception:  # whatever a damaged file does: it then names nothing
         return
 
 
-def rows_of(name: str, data: bytes) -> Iterator[Row]:
-    """The rows of a table; raises anything where it is damaged, or of no kind that is known. Bytes
-    that are no text are replaced.
-    """
-    return chain(*parts_of(name, data, "replace"))
-
-
 def parts_of(name: str, data: bytes, errors: str = "strict") -> list[list[Row]]:
-    """The rows of a table, of a spreadsheet those of each sheet; raises as :func:`rows_of`.
+    """The rows of a table; of a spreadsheet those of each sheet. Raises anything where it is
+    damaged, or of no kind that is known.
 
     Args:
-        errors: what bytes that are no text do, as of ``bytes.decode``.
+        errors: how bytes that are no text are handled, as in ``bytes.decode``.
     """
     ending = posixpath.splitext(name)[1].lower()
     parts: Iterable[Iterable[Row]]
