@@ -13,13 +13,25 @@ from multiprocessing import resource_tracker
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POSIX = os.name == "posix"  # Windows can neither block a signal nor send one to another process
 _ASKED = "TRANSFERABILITY_STOP"  # in the environment of workers that start after the signal
+
+
+class StopRequest:
+    """Whether training was asked to stop.
+
+    ``threading.Event`` takes a lock that is not reentrant: a second signal that arrives while the
+    handler of the first one sets the event would wait for it for ever.
+    """
+
+    requested = False
+
+
 # of a launcher and its workers, for as long as the process lives
-_asked: threading.Event | None = None
+_asked: StopRequest | None = None
 
 
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Within the block Ctrl-C and SIGTERM set the event, so that a step ends whole;
+def stop_requests() -> Iterator[StopRequest]:
+    """Within the block Ctrl-C and SIGTERM request a stop, so that a step ends whole;
     a second one stops at once.
 
     Each of the two counts alone: where a group of processes gets a signal, and one of them passes
@@ -30,7 +42,7 @@ def stop_requests() -> Iterator[threading.Event]:
     if _asked is not None:
         yield _asked
         return
-    stop = threading.Event()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
         return
@@ -40,7 +52,7 @@ def stop_requests() -> Iterator[threading.Event]:
     }
 
     def request(number: int, *_: object) -> None:
-        stop.set()
+        stop.requested = True
         # Python's own handler would wait for threads; any death is safe
         signal.signal(number, signal.SIG_DFL)
 
@@ -55,7 +67,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def stop_requested() -> bool:
     """Whether this launcher, or worker of one, was asked to stop."""
-    return _asked is not None and _asked.is_set()
+    return _asked is not None and _asked.requested
 
 
 def raise_if_stopped() -> None:
@@ -77,12 +89,12 @@ def listen_as_launcher() -> None:
     So none does: this process waits until they have saved.
     """
     global _asked
-    stop = _asked = threading.Event()
+    stop = _asked = StopRequest()
 
     def request(number: int, *_: object) -> None:
         signal.signal(number, kill)
         os.environ[_ASKED] = "1"
-        stop.set()
+        stop.requested = True
         if not POSIX:  # Ctrl-C reaches every process of a Windows console; SIGTERM would kill
             return
         for pid in filter(None, (worker.pid for worker in multiprocessing.active_children())):
@@ -112,11 +124,11 @@ def listen_as_worker() -> None:
     """
     global _asked
     if _asked is None:
-        stop = _asked = threading.Event()
+        stop = _asked = StopRequest()
         for number in SIGNALS:
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda *_: setattr(stop, "requested", True))
         if POSIX:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if os.environ.get(_ASKED):
-            stop.set()
+            stop.requested = True
     raise_if_stopped()

@@ -1,6 +1,5 @@
 """Linear classifiers fitted on features that are computed once."""
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from transferability import load_run
 from transferability.errors import UserError
 from transferability.networks.modules import global_avg_pool
 from transferability.runs.probes import FEATURES
+from transferability.signals import StopRequest
 from transferability.study import cells
 from transferability.study.recipe import probe_recipe
 from transferability.study.spec import make_spec
@@ -109,8 +109,8 @@ def test_weaker_strengths_are_tried_until_two_in_a_row_fall():
 
 
 def test_a_fit_stops_when_it_is_asked_to():
-    asked = threading.Event()
-    asked.set()
+    asked = StopRequest()
+    asked.requested = True
     x, y = torch.randn(50, 4), torch.arange(50) % 3
     with pytest.raises(KeyboardInterrupt):
         next(probe._path(samples(x, y), 200, (0.01,), asked))

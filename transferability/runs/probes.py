@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 import time
 
 from torch import Tensor
@@ -17,7 +16,7 @@ from transferability.runs.progress import Due
 from transferability.runs.provenance import provenance
 from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
-from transferability.signals import stop_requests
+from transferability.signals import StopRequest, stop_requests
 from transferability.study.spec import RunSpec
 from transferability.training.execution import Execution
 from transferability.training.features import Features, features_of
@@ -59,7 +58,7 @@ def _fit(
     dataset: PackedDataset,
     execution: Execution,
     trackers: Trackers,
-    stop: threading.Event,
+    stop: StopRequest,
 ) -> None:
     """Those of one base."""
     began, source = time.monotonic(), _weights(specs[0], store)
@@ -83,7 +82,7 @@ def _fit(
         store.finish(spec, probe.network.state_dict(), probe.metrics, made, probe.predictions)
         trackers.log(spec, probe.metrics)
         trackers.end(spec, "finished")
-        if stop.is_set():
+        if stop.requested:
             raise KeyboardInterrupt
     log.info(
         "%s: top-1 %.3f to %.3f",
@@ -97,14 +96,14 @@ def features_of_wave(
     store: Store,
     dataset: PackedDataset,
     execution: Execution,
-    stop: threading.Event | None = None,
+    stop: StopRequest | None = None,
 ) -> Features:
     """What linear classifiers of one base are fitted on: kept in the store, computed where it is
     missing.
     """
     began = time.monotonic()
     with progress_bar(desc="features", unit="img", dynamic_ncols=True) as bar:
-        told = _Told(bar, stop or threading.Event())
+        told = _Told(bar, stop or StopRequest())
         features = features_of(
             specs,
             _weights(specs[0], store),
@@ -138,12 +137,12 @@ def _range(values: list[float]) -> tuple[float, float]:
 class _Told:
     """Progress of the features, for other processes."""
 
-    def __init__(self, bar: tqdm, stop: threading.Event):
+    def __init__(self, bar: tqdm, stop: StopRequest):
         self.bar, self.stop = bar, stop
         self.due, self.began, self.images = Due(), time.monotonic(), 0
 
     def __call__(self, done: int, total: int) -> None:
-        if self.stop.is_set():
+        if self.stop.requested:
             raise KeyboardInterrupt
         self.bar.total, self.images = total, total
         self.bar.update(done - self.bar.n)

@@ -74,14 +74,14 @@ def train_wave(
         try:
             train(cohorts, execution, save, fail, on_step, stop)
         except KeyboardInterrupt:
-            if stop.is_set():  # everything was saved
+            if stop.requested:  # everything was saved
                 log.info("%s: stopped, saved %s", label, _where(cohorts))
             raise
         seconds = time.monotonic() - began
         for cohort in cohorts:
             _finish(cohort, len(states), store, execution, trackers)
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, images / seconds)
-        if stop.is_set():  # asked for after the last step
+        if stop.requested:  # asked for after the last step
             raise KeyboardInterrupt
 
 

@@ -5,7 +5,6 @@ time, so that its numbers depend neither on its cohort nor on the number of core
 ``gpu_step.py`` makes the steps.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferability.data.batch import Batch
+from transferability.signals import StopRequest
 from transferability.training.execution import Execution
 from transferability.training.gpu_step import GpuStep
 from transferability.training.loader import TaskLoader
@@ -42,7 +42,7 @@ def train(
     save: Callable[[TrainState], None],
     fail: Callable[[TrainState, dict], None],
     on_step: Callable[[int, list[TrainState]], None] = lambda step, active: None,
-    stop: threading.Event | None = None,
+    stop: StopRequest | None = None,
 ) -> None:
     """Train every network of ``cohorts`` to the end of their common recipe.
 
@@ -54,10 +54,10 @@ def train(
         save: called with a state when it should be checkpointed.
         fail: called with a state that leaves, and where it failed.
         on_step: called after each step with the step and the states that made it.
-        stop: when set, all states are saved after the step (and its evaluation) that is under way.
+        stop: once requested, all states are saved after the step (and its evaluation) under way.
 
     Raises:
-        KeyboardInterrupt: ``stop`` was set.
+        KeyboardInterrupt: ``stop`` was requested.
     """
     recipe = cohorts[0].states[0].spec.recipe
     start = min(state.step for state in _states(cohorts))
@@ -73,7 +73,7 @@ def train(
             active = [[state for state in c.states if state.step == step] for c in cohorts]
             stepped = [state for states in active for state in states]
             advance([(next(batches), own) for batches, own in zip(streams, active, strict=True)])
-            stopping = stop is not None and stop.is_set()
+            stopping = stop is not None and stop.requested
             evaluating = (step + 1) % recipe.eval_every == 0 or step + 1 == recipe.steps
             saving = stopping or checkpoints.due()
             if evaluating or saving:

@@ -6,7 +6,6 @@ What is minimized is the mean cross-entropy plus half the strength times the sum
 squared weights, on standardized features; the bias is free. Nothing is drawn: no seed matters.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from transferability.data.packed import PackedDataset
 from transferability.networks.modules import LinearProbeHead
 from transferability.networks.sequential import SequentialNetwork
+from transferability.signals import StopRequest
 from transferability.study.spec import RunSpec
 from transferability.training.features import Features
 from transferability.training.state import initial_network, one_thread
@@ -126,7 +126,7 @@ def fit_probe(
     dataset: PackedDataset,
     features: Features,
     device: torch.device,
-    stop: threading.Event | None = None,
+    stop: StopRequest | None = None,
 ) -> Probe:
     """The classifier of ``spec`` on the features of the base it starts from; of those that are
     equally often right on validation images the one with the smaller loss there.
@@ -134,7 +134,7 @@ def fit_probe(
     Trained on all images, it has the strength that is chosen without validation images.
 
     Raises:
-        KeyboardInterrupt: ``stop`` was set.
+        KeyboardInterrupt: ``stop`` was requested.
     """
     classes = list(spec.classes)
     rows = dataset.train_rows(classes, spec.images_per_class)
@@ -226,7 +226,7 @@ def _path(
     of: Samples,
     iterations: int,
     strengths: tuple[float, ...],
-    stop: threading.Event | None = None,
+    stop: StopRequest | None = None,
 ) -> Iterator[_Fit]:
     """A fit for each strength, from the strongest on."""
     from scipy.optimize import minimize  # a quarter of a second
@@ -238,7 +238,7 @@ def _path(
     for strength in strengths:
 
         def loss_and_gradient(flat: np.ndarray, strength: float = strength):
-            if stop is not None and stop.is_set():
+            if stop is not None and stop.requested:
                 raise KeyboardInterrupt
             weight, bias = _unpacked(flat, mean, of.classes)
             loss, gradient = 0.0, torch.cat([strength * weight.flatten(), torch.zeros_like(bias)])
