@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +10,7 @@ import scipy.io
 
 from experiments.pack import main
 from tests.helpers import classes, config_of, counts, flat, lines, made, offers, refusal, zipped
+from tests.spreadsheet import spreadsheet
 from transferability.data.pack import pack
 from transferability.errors import UserError
 
@@ -25,22 +25,9 @@ def csv_of(names, kinds=("nv", "mel"), delimiter=","):
 
 def xlsx_of(names):
     """A spreadsheet with the names among its shared strings."""
-    texts = [*names, "nv"]
-    rows = "".join(
-        f'<row r="{i + 1}"><c r="A{i + 1}" t="s"><v>{i}</v></c><c r="B{i + 1}" t="s">'
-        f"<v>{len(names)}</v></c></row>"
-        for i in range(len(names))
-    )
-    space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as file:
-        strings = "".join(f"<si><t>{text}</t></si>" for text in texts)
-        file.writestr("xl/sharedStrings.xml", f"<sst {space}>{strings}</sst>")
-        file.writestr(
-            "xl/worksheets/sheet1.xml",
-            f"<worksheet {space}><sheetData>{rows}</sheetData></worksheet>",
-        )
-    return out.getvalue()
+    word = '<c r="{{c}}{{r}}" t="s"><v>{}</v></c>'
+    rows = [[word.format(i), word.format(len(names))] for i in range(len(names))]
+    return spreadsheet(rows, shared=[f"<t>{text}</t>" for text in (*names, "nv")])
 
 
 def mat_of(names):

@@ -2,16 +2,15 @@
 that works. Nothing is guessed that may be meant otherwise.
 """
 
-import io
 import json
 import random
-import zipfile
 
 import pytest
 
 from tests.helpers import classes, composed, counts, flat, lines, made, refusal
+from tests.spreadsheet import spreadsheet
 from transferability.data.readers import tables
-from transferability.data.readers.columns import columns_of, headed
+from transferability.data.readers.columns import columns_of, together
 from transferability.data.readers.named_files import NamedFiles
 from transferability.errors import UserError
 
@@ -24,9 +23,8 @@ def read(rows, *, name="t.csv", images=FILES, group=None, **stated):
     if not isinstance(rows, bytes):
         data = "".join(",".join(map(str, row)) + "\n" for row in rows).encode()
     files = NamedFiles(list(images))
-    placed = []
-    for part in tables.parts_of(name, data):
-        placed += [("", row) for row in headed(part, "", name, files.find)]
+    rows = together(tables.parts_of(name, data), "", name, files.find)
+    placed = [("", row) for row in rows]
     columns = columns_of(placed, stated, name, group, files.find)
     return {
         image: (columns.class_of(row), columns.subset and columns.subset.of(row))
@@ -251,24 +249,6 @@ def test_what_json_does_not_say_is_no_class():
     assert [found[f"{i}.png"][0] for i in range(4)] == ["", "cat", "dog", ""]
 
 
-def spreadsheet(*sheets, shared=()):
-    """An .xlsx file of cells as they are in XML."""
-    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as file:
-        strings = "".join(f"<si>{text}</si>" for text in shared)
-        file.writestr("xl/sharedStrings.xml", f"<sst {main}>{strings}</sst>")
-        for number, rows in enumerate(sheets, 1):
-            text = "".join(
-                "<row>" + "".join(cell.format(c="ABC"[i], r=r)
-                                  for i, cell in enumerate(row)) + "</row>"
-                for r, row in enumerate(rows, 1)
-            )  # fmt: skip
-            path = f"xl/worksheets/sheet{number}.xml"
-            file.writestr(path, f"<worksheet {main}><sheetData>{text}</sheetData></worksheet>")
-    return out.getvalue()
-
-
 def inline(text):
     return f'<c r="{{c}}{{r}}" t="inlineStr"><is><t>{text}</t></is></c>'
 
@@ -292,6 +272,28 @@ def test_a_spreadsheet_has_values_and_sheets_of_their_own():
     assert found == {f"{i}.png": (["猫", "イヌ"][i % 2], None) for i in range(40)}
     found = read(spreadsheet(first, second, shared=shared), name="t.xlsx", **{"class": "number"})
     assert found["0.png"][0] == "0" and found["21.png"][0] == "1"
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("test", "train")])
+def test_sheets_may_be_of_training_and_test_images(names):
+    """Or of classes: then their names are."""
+    halves = [range(20), range(20, 40)]
+    sheets = [
+        [[inline("file"), inline("label")], *([inline(f"{i}.png"), inline(kind(i))] for i in half)]
+        for half in halves
+    ]
+    found = read(spreadsheet(*sheets, names=names), name="t.xlsx")
+    assert found == {f"{i}.png": (kind(i), names[i // 20]) for i in range(40)}
+    found = read(spreadsheet(*sheets, names=names), name="t.xlsx", subset=None)
+    assert found == {f"{i}.png": (kind(i), None) for i in range(40)}
+    found = read(spreadsheet(*sheets, names=("2019", "2020")), name="t.xlsx")
+    assert found == {f"{i}.png": (kind(i), None) for i in range(40)}
+    alone = [[[inline("file")], *([inline(f"{i}.png")] for i in half)] for half in halves]
+    found = read(spreadsheet(*alone, names=("ants", "bees")), name="t.xlsx")
+    assert found == {f"{i}.png": (["ants", "bees"][i // 20], None) for i in range(40)}
+    three = spreadsheet(*sheets, sheets[0], names=("train", "test", "notes"))
+    with pytest.raises(UserError, match="Column sheet has train, test, notes"):
+        read(three, name="t.xlsx")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Classes in tables and in names of files: found, named, refused; and what is offered works."""
 
 import json
+import re
 
 import pytest
 
@@ -167,6 +168,39 @@ def test_images_and_rows_without_the_other_are_counted(tmp_path, caplog):
     assert ": 1 files that t.csv names are not there, the first 99" in said
     assert ": 2 images of training have no class and are left out, the first train/8.png" in said
     assert ": 1 images of test have no class and are left out, the first test/x.png" in said
+
+
+def test_a_pattern_that_matches_masks_says_so(tmp_path, caplog):
+    """As ``([a-z]+)_`` does: the images were twice as many, without a word."""
+    images = [f"{c}_{i}{of}.png" for c in ("cat", "dog") for i in range(3) for of in ("", "_mask")]
+    root = made(tmp_path / "own", *images)
+    assert counts(root, pattern="([a-z]+)_")[0] == {"cat": 5, "dog": 5}
+    assert lines(caplog)[0] == (
+        f"{root}: 6 images have names of masks, or the like, of images beside them, the first "
+        "cat_0_mask.png, and are read as images: \"dataset.leave_out=['*_mask.png']\" leaves them "
+        "out"
+    )
+    left = counts(root, pattern="([a-z]+)_", leave_out=["*_mask.png"])[0]
+    assert left == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ("0.png,cat,train,a", "0.png,dog,train,a", "listed as dog and as cat: an image must have"),
+        ("0.png,cat,train,a", "0.png,cat,test,a", "listed as test and as train: .* one subset"),
+        ("0.png,cat,train,a", "0.png,cat,train,b", "listed as b and as a: .* one group"),
+    ],
+)
+def test_a_table_says_one_thing_of_an_image(tmp_path, first, second, what):
+    """Of an image in training and in test rows the last row counted."""
+    rows = [
+        f"{i}.png,{'cat' if i % 2 else 'dog'},{'test' if i > 7 else 'train'},{i}"
+        for i in range(1, 12)
+    ]
+    table = "\n".join(["file,label,split,patient", first, *rows, second])
+    root = made(tmp_path, *(f"{i}.png" for i in range(12)), **{"t.csv": table.encode()})
+    assert re.search(what, refusal(root, labels="t.csv", group="patient"))
 
 
 def test_a_pattern_says_the_class(tmp_path, caplog):

@@ -26,6 +26,7 @@ CLASSES = {
 }
 ONE_HOT = {"0", "1", "0.0", "1.0"}
 NONE = {"nan", "NaN", "<NA>"}  # what pandas and JavaScript write where there is no value
+SHEET = "sheet"
 HEADED = (".csv", ".tsv", ".txt", ".xlsx")
 Placed = tuple[str, Row]  # the folder of the table, and a row of it
 Find = Callable[[str, str], str | None]  # the image that a table in a folder calls so
@@ -108,6 +109,21 @@ def headed(rows: list[Row], folder: str, table: str, find: Find) -> list[Row]:
         name = first.get(key, "") or f"column {position}"
         names[key] = name if name not in names.values() else f"{name} ({position})"
     return [{names[key]: text for key, text in row.items()} for row in rows[1:]]
+
+
+def together(parts: dict[str, list[Row]], folder: str, table: str, find: Find) -> list[Row]:
+    """The rows of all parts of a table under the names of their columns; where several parts name
+    images, with a column that says which: sheets may be of training and test images, or of classes.
+    """
+    named = {title: headed(rows, folder, table, find) for title, rows in parts.items()}
+    of_images = [
+        title
+        for title, rows in named.items()
+        if any(find(cell, folder) for row in rows[:SAMPLE] for cell in row.values() if cell)
+    ]
+    if len(of_images) < 2:
+        return [row for rows in named.values() for row in rows]
+    return [{SHEET: title} | row for title, rows in named.items() for row in rows]
 
 
 def columns_of(

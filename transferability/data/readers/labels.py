@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transferability.data.config import DatasetConfig
+from transferability.data.readers.accompanying import check_names_beside
 from transferability.data.readers.class_names import check_classes, check_several
 from transferability.data.readers.columns import (
     Placed,
     check_one_class_each,
     columns_of,
-    headed,
+    together,
 )
 from transferability.data.readers.file_tree import FileTree
 from transferability.data.readers.folder_layout import Layout
@@ -64,7 +65,13 @@ def by_pattern(folders: Folders, stated: StatedLayout, config: DatasetConfig) ->
             )
     found = {name: re.search(str(config.pattern), name) for name in folders.images}
     classes = {name: m[1] if m.re.groups else m[0] for name, m in found.items() if m}
-    return _layout(folders, stated, ImageLabels(classes))
+    of_class: dict[str, list[str]] = {}
+    for name, class_ in classes.items():
+        of_class.setdefault(class_, []).append(name)
+    # a pattern states which files are images, as class_level states which folders are classes
+    plain = replace(stated, class_level=1)
+    notes = check_names_beside([of_class], {}, plain)
+    return _layout(folders, stated, ImageLabels(classes, notes=notes))
 
 
 def offered_setting(tree: FileTree, stated: StatedLayout) -> str:
@@ -146,16 +153,12 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
             continue
         if not (own := columns.class_of(row)):
             continue
-        if said.classes.setdefault(name, own) != own:
-            raise UserError(
-                f"dataset.labels={table}: {name} is listed as {own} and as "
-                f"{said.classes[name]}: an image must have one class"
-            )
+        _say(said.classes, name, own, table, "class")
         if columns.subset is not None:
-            said.subsets[name] = columns.subset.of(row) or LEFT_OUT
+            _say(said.subsets, name, columns.subset.of(row) or LEFT_OUT, table, "subset")
             left_out[row.get(columns.subset.key, "")] += said.subsets[name] not in SUBSETS
         if said.groups is not None and group is not None:
-            said.groups[name] = row.get(columns.names[group], "")
+            _say(said.groups, name, row.get(columns.names[group], ""), table, "group")
     if without:
         raise UserError(
             f"dataset.labels={table}: {posixpath.join(next(iter(without)), table)} has no column "
@@ -170,6 +173,17 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
     check_one_class_each(said.classes, table)
     said.notes += _notes(lost, left_out, table, columns.title)
     return said
+
+
+def _say(said: dict[str, str], name: str, value: str, table: str, what: str) -> None:
+    """Raises:
+    UserError: the table has said something else of the image.
+    """
+    if said.setdefault(name, value) != value:
+        raise UserError(
+            f"dataset.labels={table}: {name} is listed as {value} and as {said[name]}: "
+            f"an image must have one {what}"
+        )
 
 
 def _notes(lost: list[str], left_out: Counter[str], table: str, column: str) -> list[str]:
@@ -196,8 +210,7 @@ def _rows_of_tables(tree: FileTree, labels: str, files: NamedFiles) -> list[Plac
                 f"dataset.labels={table} cannot be read ({reason(error)}): it must be one of "
                 f"{', '.join(ENDINGS)}, and text must be UTF-8"
             ) from error
-        for part in parts:
-            rows += [(folder, row) for row in headed(part, folder, table, files.find)]
+        rows += [(folder, row) for row in together(parts, folder, table, files.find)]
     return rows
 
 

@@ -104,30 +104,31 @@ def _contradicts(rows: Iterator[Row], wanted: dict[str, set[str]]) -> bool:
 def _rows(tree: FileTree, name: str) -> Iterator[Row]:
     """The rows of a table as far as they can be read; none of one that is damaged."""
     try:
-        for part in parts_of(name, tree.read(name), "replace"):
+        for part in parts_of(name, tree.read(name), "replace").values():
             yield from part
     except Exception:  # whatever a damaged file does: it then names nothing
         return
 
 
-def parts_of(name: str, data: bytes, errors: str = "strict") -> list[list[Row]]:
-    """The rows of a table; of a spreadsheet those of each sheet. Raises anything where it is
-    damaged, or of no kind that is known.
+def parts_of(name: str, data: bytes, errors: str = "strict") -> dict[str, list[Row]]:
+    """The rows of a table; of a spreadsheet those of each sheet, by its name. Raises anything where
+    it is damaged, or of no kind that is known.
 
     Args:
         errors: how bytes that are no text are handled, as in ``bytes.decode``.
     """
     ending = posixpath.splitext(name)[1].lower()
-    parts: Iterable[Iterable[Row]]
+    parts: dict[str, Iterable[Row]]
     if ending in _BINARY:
-        parts = _BINARY[ending](data)
+        parts = dict(_BINARY[ending](data))
     else:
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        parts = [_TEXTS[ending](data.decode("utf-16" if utf16 else "utf-8-sig", errors))]
-    found = [
-        [{column: text.strip() for column, text in row.items()} for row in part] for part in parts
-    ]
-    return [[row for row in part if any(row.values())] for part in found]
+        parts = {name: _TEXTS[ending](data.decode("utf-16" if utf16 else "utf-8-sig", errors))}
+    found = {
+        title: [{column: text.strip() for column, text in row.items()} for row in part]
+        for title, part in parts.items()
+    }
+    return {title: [row for row in part if any(row.values())] for title, part in found.items()}
 
 
 def _delimited(text: str) -> Iterator[Row]:
@@ -211,8 +212,8 @@ def _plain(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def _spreadsheet(data: bytes) -> Iterator[list[Row]]:
-    """The cells of each sheet of an .xlsx file: a zip file of XML."""
+def _spreadsheet(data: bytes) -> Iterator[tuple[str, list[Row]]]:
+    """Name and cells of each sheet of an .xlsx file: a zip file of XML."""
 
     def elements(file: zipfile.ZipFile, name: str, tag: str) -> Iterator[ElementTree.Element]:
         for _, element in ElementTree.iterparse(file.open(name)):
@@ -227,16 +228,24 @@ def _spreadsheet(data: bytes) -> Iterator[list[Row]]:
             if name.endswith("sharedStrings.xml")
             for element in elements(file, name, "si")
         ]
-        for name in names:
-            if re.search(r"worksheets/[^/]+\.xml$", name):
-                yield [
-                    {
-                        re.sub(r"\d+", "", cell.get("r", "")): _cell(cell, shared)
-                        for cell in row
-                        if cell.tag.endswith("}c")
-                    }
-                    for row in elements(file, name, "row")
-                ]
+        files = {
+            relation.get("Id"): posixpath.join("xl", relation.get("Target", "")).lstrip("/")
+            for relation in elements(file, "xl/_rels/workbook.xml.rels", "Relationship")
+        }
+        for sheet in elements(file, "xl/workbook.xml", "sheet"):
+            path = files[next(v for k, v in sheet.items() if k.endswith("}id"))]
+            if "worksheets/" in path:  # and no chart
+                yield (
+                    sheet.get("name", ""),
+                    [
+                        {
+                            re.sub(r"\d+", "", cell.get("r", "")): _cell(cell, shared)
+                            for cell in row
+                            if cell.tag.endswith("}c")
+                        }
+                        for row in elements(file, path, "row")
+                    ],
+                )
 
 
 def _cell(cell: ElementTree.Element, shared: list[str]) -> str:
@@ -255,14 +264,17 @@ def _text_of(element: ElementTree.Element) -> str:
     return own + "".join(map(_text_of, element))
 
 
-def _matlab(data: bytes) -> Iterator[list[Row]]:
-    """The records of each structure in a .mat file (to version 7.2)."""
-    for value in scipy.io.loadmat(io.BytesIO(data), squeeze_me=True).values():
+def _matlab(data: bytes) -> Iterator[tuple[str, list[Row]]]:
+    """Name and records of each structure in a .mat file (to version 7.2)."""
+    for name, value in scipy.io.loadmat(io.BytesIO(data), squeeze_me=True).items():
         if isinstance(value, np.ndarray) and value.dtype.names:
-            yield [
-                {name: str(record[name]) for name in value.dtype.names}
-                for record in np.atleast_1d(value)
-            ]
+            yield (
+                name,
+                [
+                    {name: str(record[name]) for name in value.dtype.names}
+                    for record in np.atleast_1d(value)
+                ],
+            )
 
 
 _TEXTS: dict[str, Callable[[str], Iterator[Row]]] = {
@@ -272,7 +284,7 @@ _TEXTS: dict[str, Callable[[str], Iterator[Row]]] = {
     ".jsonl": _json_lines,
     ".txt": _listed,
 }
-_BINARY: dict[str, Callable[[bytes], Iterator[list[Row]]]] = {
+_BINARY: dict[str, Callable[[bytes], Iterator[tuple[str, list[Row]]]]] = {
     ".xlsx": _spreadsheet,
     ".mat": _matlab,
 }
