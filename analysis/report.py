@@ -216,7 +216,7 @@ def main(folder: Path, margin: float = MARGIN) -> None:
         print("The paper's claims on this study (claims.csv has differences and intervals):")
         for claim in claims.to_dict("records"):
             tested = claim["verdict"] != "not tested"
-            scope = f" (of {claim['holds for']})" if tested else ""
+            scope = f" (for {claim['holds for']})" if tested else ""
             if tested and claim["corrected"] != claim["verdict"]:
                 scope += f" ({claim['corrected']} when corrected for {claims.p.count()} claims)"
             print(f"  {claim['verdict']:<12}  {claim['statement']}{scope}")

@@ -123,8 +123,8 @@ def parse(text: str, n_layers: int | None = None) -> Cell:
     if source == UNTRAINED:
         if plus or extra:
             raise UserError(
-                f"{text!r}: untrained layers that are trained or kept are a base; "
-                f"write R{n}{target}"
+                f"{text!r}: random layers are frozen, as those that are trained make a base "
+                f"network: write R{n}{target}, or {target} for the base"
             )
         return Cell(target, UNTRAINED, copied=0, frozen=n, short=short)
     return Cell(target, source, n + extra, 0 if plus else n, short, again=plus == "++")
