@@ -46,11 +46,13 @@ class Clock:
                     _interrupt_main()
                     return
 
-        threading.Thread(target=wait, daemon=True).start()
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
         try:
             yield
         finally:
             ended.set()
+            thread.join()  # an interrupt that is on its way comes within the block
 
     @contextmanager
     def lines(self, said: Callable[[], str]) -> Iterator[None]:
@@ -71,7 +73,11 @@ class Clock:
 
 
 def _interrupt_main() -> None:
-    """Like a Ctrl-C, also where the main thread waits for something."""
+    """Like a Ctrl-C, also where the main thread waits for something; after one that was heard
+    nothing, as a second one would end the process before it has saved.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        return
     if hasattr(signal, "pthread_kill"):
         main = threading.main_thread().ident
         signal.pthread_kill(main, signal.SIGINT)  # type: ignore[arg-type]  # it has begun

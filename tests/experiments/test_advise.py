@@ -1,10 +1,12 @@
 """Advice within a time: from a folder to the page, stopped, gone on with, and small."""
 
+import itertools
 import json
 import re
 import shlex
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -31,6 +33,7 @@ from transferability.networks.modules import extra_tokens, pooled
 from transferability.runs.probes import FEATURES
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.signals import stop_requests
 from transferability.study.jobs import with_bases
 from transferability.training.features import images_read
 
@@ -150,6 +153,36 @@ def test_the_end_of_the_time_is_told_from_a_ctrl_c(interruptible):
     assert not early.over and 59 < early.left <= 60
     early.page = 4.0
     assert 53 < early.left <= 54, "the page is written after training"
+
+
+def test_the_end_of_the_time_never_interrupts_what_follows_the_block(interruptible):
+    """The page is written there: the interrupt came when the block had ended."""
+    looked, within, looks = threading.Event(), True, itertools.count()
+
+    def now():  # the look that says that the time is up takes longer than the block
+        if next(looks) == 1:
+            looked.set()
+            time.sleep(0.3)
+        return 2.0
+
+    clock = Clock(1.0, 0.0, now)
+    try:
+        with clock.limit():
+            looked.wait()
+        within = False
+        time.sleep(1)
+    except KeyboardInterrupt:
+        pass
+    assert clock.over and within
+
+
+def test_the_end_of_the_time_is_no_second_ctrl_c(interruptible):
+    """What trains saves after the first one; a second one kills."""
+    clock = Clock(0.1, time.monotonic())
+    with stop_requests() as stop, clock.limit():
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.5)
+    assert stop.requested and clock.over
 
 
 @pytest.mark.slow
