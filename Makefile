@@ -101,10 +101,10 @@ paper-figures: setup ## the paper's figures, tables and report from its publishe
 	@$(RUN) analysis.report figures/paper
 
 STUDIES = $(patsubst %/about.json,%,$(wildcard results/*/about.json results/advice/*/about.json))
-.PHONY: $(STUDIES) results/questions results/calibration
+.PHONY: $(STUDIES) results/questions results/calibration results/advice/benchmark
 
 results: setup ## draw the figures (PNG) and write the reports in results/ again from their tables, two folders at a time
-	@$(MAKE) --no-print-directory -j 2 results/questions $(STUDIES) results/calibration
+	@$(MAKE) --no-print-directory -j 2 results/questions $(STUDIES) results/calibration results/advice/benchmark
 
 $(STUDIES):
 	@$(RUN) analysis.figures --format png $@
@@ -115,6 +115,9 @@ results/questions:
 
 results/calibration:
 	@$(RUN) analysis.calibration --format png results/calibration
+
+results/advice/benchmark:
+	@$(RUN) analysis.tools --format png results/advice/benchmark
 
 bench: setup ## lockstep against one network at a time and against plain scripts, as ratios
 	$(RUN) experiments.benchmarks.lockstep $(OVERRIDES)

@@ -8,7 +8,7 @@ same input size (96 pixels, or what you set), and one thread; a minute is 100 se
 time, user and system, with imports, trial runs that a tool makes itself, and predictions. Packing
 counts for nobody. Every result is a line of OUT/tools.csv, which stays: the same command again
 prints the table, and measures what is missing; with -m, minutes=1,3,10 and seed=0,1,2 all times and
-seeds. Delete a line to have it measured again.
+seeds. Delete a line to have it measured again. python -m analysis.tools OUT draws the figure.
 
 Settings used most:
 source=PATH weights=FILE   as of experiments.advise; the weights as safetensors
@@ -45,9 +45,8 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image
 
-from analysis.statistics.over_images import accuracy_interval, difference_interval
+from analysis.tools import FILE, LABELS, OWN, print_tables, read, summary
 from experiments.advise import Advising, packed
-from experiments.benchmarks.timing import table
 from experiments.clock import Clock
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
@@ -58,14 +57,6 @@ from transferability.study.config import Config
 
 log = logging.getLogger(__name__)
 SECONDS = 100.0  # of processor time a minute: two cores that are busy most of the time
-OWN = "experiments.advise"
-RIVALS = (
-    "fastai",
-    "fastai, base_lr=1e-2",
-    "fastai, lr_find",
-    "tutorial, head",
-    "tutorial, head then all",
-)
 RUN = "import sys; sys.path.append(sys.argv[1]); import rivals; rivals.main(sys.argv[2])"
 
 
@@ -100,7 +91,7 @@ def main(config: Config) -> None:
     if not str(config.weights).endswith(".safetensors"):
         raise UserError("the tools share one weights file: set weights=FILE.safetensors")
     dataset, pretrained = packed(config), load_pretrained(str(config.weights), config.network)
-    path = Path(config.out or "figures/benchmark-advice") / "tools.csv"
+    path = Path(config.out or "figures/benchmark-advice") / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
         "images": dataset.checksum[:12],
@@ -111,7 +102,7 @@ def main(config: Config) -> None:
     }
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that follow
     with tempfile.TemporaryDirectory() as name:
-        for tool in (OWN, *RIVALS):
+        for tool in LABELS:
             if _known(path, common | {"tool": tool}):
                 continue
             log.info("%s: %s, %g minutes, seed %d", dataset.name, tool, *list(common.values())[3:])
@@ -122,14 +113,7 @@ def main(config: Config) -> None:
             )
             if found:
                 _keep(path, Result(name=dataset.name, tool=tool, **common, **found))
-    print_table(read(path))
-
-
-def read(path: Path) -> pd.DataFrame:
-    """The results that are kept; of none an empty table."""
-    names = list(Result.__dataclass_fields__)
-    texts = {key: str for key in ("images", "weights", "right")}
-    return pd.read_csv(path, dtype=texts) if path.exists() else pd.DataFrame(columns=names)
+    print_tables(summary(read(path)))
 
 
 def _known(path: Path, key: dict) -> bool:
@@ -249,45 +233,3 @@ def _rival(
         if part != "train"
     }
     return _found(found["seconds"], found["did"], taken, dataset)
-
-
-def print_table(results: pd.DataFrame) -> None:
-    """Test accuracy of each tool, and how far it is from ours on the same images, for each set and
-    time.
-    """
-    for (name, minutes), rows in results.groupby(["name", "minutes"]):
-        found = {tool: _right(own) for tool, own in rows.groupby("tool")}
-        ours = found.get(OWN)
-        lines = []
-        for tool in (OWN, *RIVALS):
-            if tool not in found:
-                lines.append([tool, "not measured", "", "", ""])
-                continue
-            right, behind = found[tool], ""
-            if ours is not None and tool != OWN:
-                seeds = right.index.intersection(ours.index)
-                pairs = (right.loc[seeds] - ours.loc[seeds]).to_numpy()
-                behind = _said(pairs, "+") if len(seeds) else ""
-            seconds = rows[rows.tool == tool].seconds
-            said = _said(right.to_numpy())
-            lines.append([tool, said, behind, str(len(right)), f"{seconds.mean():.0f}"])
-        table(
-            f"{name}: {minutes:g} minutes ({SECONDS * minutes:g} s of processor time), "
-            f"{len(rows.right.iloc[0])} test images",
-            ["", "right", "minus ours", "seeds", "s"],
-            lines,
-        )
-    print(
-        "\nBrackets: 95%, over test images, and over seeds where there are several. Minus ours: on "
-        "the same images and seeds."
-    )
-
-
-def _right(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each seed and test image, 1.0 or 0.0."""
-    return pd.DataFrame([list(map(float, r)) for r in rows.right], index=rows.seed)
-
-
-def _said(values: np.ndarray, sign: str = "") -> str:
-    mean, low, high = difference_interval(values) if sign else accuracy_interval(values)
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
