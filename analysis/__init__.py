@@ -1,5 +1,5 @@
 import os
 
-# Figures become files alone. Matplotlib reads the variable at its import, and an unknown name there
-# would end every command.
+# Figures are only written to files. Matplotlib reads the variable on import, and an unknown name in
+# it would end every command.
 os.environ["MPLBACKEND"] = "agg"

@@ -1,10 +1,9 @@
 """How many layers to keep, freeze and fine-tune: chosen on validation images, reported on test
 images.
 
-A *strategy* is a cell with its recipe: what all seeds have in common. Own and random layers are the
-paper's controls, and no strategies. The best is the one with the highest mean validation accuracy,
-so selection on validation makes it optimistic; its reported accuracy is on test images, which no
-choice has seen.
+A *strategy* is a cell with its recipe, shared by all seeds. Same-task layers and random filters are
+the paper's controls, not strategies. The best strategy has the highest mean validation accuracy,
+which is therefore optimistic. Its reported accuracy is on test images, which no choice uses.
 """
 
 from dataclasses import dataclass
@@ -20,14 +19,14 @@ from analysis.statistics.baseline import (
 from transferability.study.expand import RATE
 
 BALANCES = ("balanced", "balanced_low", "balanced_high")
-# columns that the tables of before do not have
+# columns that older tables lack
 LATER = ("validation_balanced", *BALANCES, "bound")
 NO_TEST = (
     "There are no test images (dataset.test_fraction): accuracy is reported on the images that the "
     "best was chosen on, which is optimistic."
 )
 SIMULTANEOUS = "95% for all cheaper ones together"
-# The four questions, a family of ways each: what it is for every n.
+# families of strategies: what a strategy is at each n
 FAMILIES = {
     "base": "trained from scratch",
     "An.B": "linear classifier on n frozen layers, nothing above",
@@ -40,27 +39,28 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Advice:
-    """What a study of a pretrained base says, for one number of training images.
+    """The advice of a study of a pretrained base, for one training-set size.
 
     Attributes:
-        strategies: one row per strategy: its WAY, what it is in words, n, copied, frozen, short
-            (nothing but a classifier above layer n), steps, longer (times as many as most),
-            cost (operations of training, best = 1), seeds, validation (mean accuracy), test with
-            test_low and test_high (of ``subset``, with its interval), behind, low, high (how far it
-            is behind the best on the same images, by what was chosen by), apart (whether that
-            interval leaves 0 out), run (of its first seed), validation_balanced, balanced,
-            balanced_low, balanced_high (means over classes). By validation, the best first, of
-            equals the cheapest.
-        unfinished: how many more ways lack a network, and are left out.
-        subset: the images that it is reported on: test, or validation where there are no others.
-        optimism: by how much more the best falls from validation to test than all strategies do on
-            average: the optimism of picking the best by validation.
-        images_per_class: training images per class; None: all that there are.
-        top: the layers below the classifier.
-        chosen_by: accuracy or balanced accuracy: what "best" and "behind" are of.
-        majority: the accuracy of always predicting the most frequent class; None of a single class.
-        few: a sentence where the images of ``subset`` are too few.
-        margin: how far behind the best a way may be and still count as good.
+        strategies: one row per strategy: cell, recipe, words (a description), n, copied, frozen,
+            short (only a classifier above layer n), steps, longer (training length relative to most
+            strategies), cost (training operations, best = 1), seeds, validation (mean accuracy),
+            test with test_low and test_high (accuracy on ``subset`` with its interval), behind,
+            low, high (how far it is behind the best on the same images, in ``chosen_by``), bound
+            (the upper end of the simultaneous interval of behind), apart (whether the interval from
+            low to high excludes 0), run (of its first seed), validation_balanced, balanced,
+            balanced_low, balanced_high (balanced accuracies). Sorted by ``chosen_by`` on validation
+            images, the best first; ties go to the cheapest.
+        unfinished: the number of strategies that lack a network and are left out.
+        subset: the images of the reported accuracy: test, or validation without test images.
+        optimism: the fall of the best from validation to test minus the mean fall of all
+            strategies: the optimism of choosing on validation images.
+        images_per_class: training images per class; None: all.
+        top: the number of layers below the classifier.
+        chosen_by: accuracy or balanced accuracy, the measure of "best" and "behind".
+        majority: always predicting the most frequent class; None if there is a single class.
+        few: a sentence if the images of ``subset`` are too few.
+        margin: how far behind the best a strategy may be and still count as good.
     """
 
     strategies: pd.DataFrame
@@ -76,7 +76,7 @@ class Advice:
 
     @property
     def sentences(self) -> list[str]:
-        """What to do, what it is worth, and what would serve as well."""
+        """The best strategy, its accuracy, and cheaper strategies that are as good."""
         best = self.best
         covers = "images and seeds" if best.seeds > 1 else "images only: one seed"
         how = " by balanced accuracy" if self.chosen_by == BALANCED else ""
@@ -133,7 +133,9 @@ class Advice:
 
     @property
     def settings(self) -> list[str]:
-        """What trains the best way on all images, beside dataset, network, recipe and weights."""
+        """The settings for training the best strategy on all images, in addition to dataset,
+        network, recipe and weights.
+        """
         *_, rate = self.best.recipe.partition(RATE)
         return [
             "study=pretrained",
@@ -150,21 +152,23 @@ class Advice:
 
     @property
     def shown(self) -> str:
-        """The column of what was chosen by."""
+        """The column of the measure that was chosen by."""
         return "balanced" if self.chosen_by == BALANCED else "test"
 
     @property
     def as_good_and_cheaper(self) -> pd.DataFrame:
-        """The ways that cost less and are not inferior: the interval, simultaneous over all that
-        cost less, excludes that they are as much as the margin behind the best. The cheapest first.
+        """The strategies that cost less and are not inferior, the cheapest first.
+
+        The interval, simultaneous over all that cost less, excludes being behind the best by the
+        margin or more.
         """
         rows = self.strategies[(self.strategies.bound < self.margin) & (self.strategies.cost < 1)]
         return rows.sort_values("cost", kind="stable")
 
     @property
     def open_and_cheaper(self) -> pd.DataFrame:
-        """The strategies that cost less, with no evidence that they are as good or that they are
-        worse. The cheapest first.
+        """The strategies that cost less, without evidence that they are as good or worse, the
+        cheapest first.
         """
         w = self.strategies
         return w[~w.apart & (w.bound >= self.margin) & (w.cost < 1)].sort_values(
@@ -173,7 +177,7 @@ class Advice:
 
     @property
     def scratch(self) -> pd.Series | None:
-        """The best way to train from scratch."""
+        """The best strategy that trains from scratch."""
         return first(self.family("base"))
 
     @property
@@ -182,8 +186,8 @@ class Advice:
         return first(self.family("An.B"))
 
     def family(self, name: str) -> pd.DataFrame:
-        """The ways of one of FAMILIES, the best on validation first; the networks at the ends of
-        AnB~all are of two.
+        """The strategies of one of FAMILIES, the best on validation first. Those at the ends of
+        AnB~all belong to two families.
         """
         w = self.strategies
         again = w.cell.str.endswith("++")
@@ -199,13 +203,15 @@ class Advice:
         return w[chosen].assign(n=n[chosen])
 
     def curve(self, name: str) -> pd.DataFrame:
-        """Of a family the best on validation at each n, by n; without what trained longer."""
+        """The best strategy of a family on validation at each n, by n; only those of the most
+        common training length.
+        """
         rows = self.family(name)
         return rows[rows.longer == 1].drop_duplicates("n").sort_values("n", kind="stable")
 
 
 def first(ways: pd.DataFrame) -> pd.Series | None:
-    """The first row; None of none."""
+    """The first row; None if there is none."""
     return None if ways.empty else ways.iloc[0]
 
 
@@ -214,7 +220,7 @@ def _points(way: pd.Series) -> str:
 
 
 def words(row: pd.Series, short: bool, top: int) -> str:
-    """What a way does, as one would tell a colleague."""
+    """A description of a strategy in plain words."""
     if row.treatment == "base":
         return "train from scratch"
     base = f"{'layer' if row.copied == 1 else 'layers'} of the pretrained network"

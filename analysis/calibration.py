@@ -6,7 +6,7 @@ python -m analysis.calibration FOLDER    writes FOLDER/calibration.{csv,pdf,svg,
                                          half_layers.csv, one row per grammar, from the folders
                                          of analysis.collect in FOLDER
 
-Each of these is a study of natural/man-made with base, BnB and AnB on a different dataset: another
+Each folder is a study of natural/man-made with base, BnB and AnB on a different dataset: another
 grammar (dataset.grammar.seed), or another number of levels that both families share
 (dataset.grammar.shared_levels). The more levels are shared, the higher the layer at which the
 features of one family stop being useful for the other.
@@ -14,7 +14,7 @@ features of one family stop being useful for the other.
 
 from analysis.command import command
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(command(__spec__.name, __doc__, draws=True))
 
 
@@ -38,19 +38,18 @@ from transferability.errors import UserError
 from transferability.files import remove_leftovers
 
 LOOKS = [(ORANGE, "o"), (RED, "D"), ("#542788", "^"), (BLUE, "s")]  # by shared level
-# of the base's accuracy: below it there is no layer at which half of the loss happens
+# share of the base's accuracy; a smaller loss has no half-loss layer
 LEAST_LOSS = 0.05
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, int]:
-    """The networks of all studies below ``folder``, with ``shared`` and ``grammar``;
-    the grammars' levels.
+    """The networks of all studies below ``folder``, and the number of levels of their grammars.
 
-    ``share`` is the accuracy as a share of that of the same task's base.
+    Added columns: ``shared`` (number of shared levels), ``grammar`` (its seed), and ``share``
+    (accuracy divided by that of the base of the same block).
 
     Raises:
-        UserError: there are none, or one is not of synthetic images,
-            or they are of different depths.
+        UserError: there is no study, one has no synthetic images, or grammars differ in levels.
     """
     paths = sorted(path.parent for path in folder.glob("*/about.json"))
     if not paths:
@@ -75,16 +74,18 @@ def read(folder: Path) -> tuple[pd.DataFrame, int]:
 
 
 def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
-    """For each shared level, grammar and seed: where half of the specificity loss
-    (BnB - AnB) has happened.
+    """The layer at which half of the specificity loss (BnB - AnB) has occurred.
 
-    The loss is the mean of both directions: where one of the two bases is the better one, its
-    layers serve the other task better, and the other way round worse, whatever the tasks share.
+    The loss is the mean of both directions: if one of the two bases is better, its layers transfer
+    better, and those of the other worse, whatever the tasks share.
 
     Returns:
-        A row per grammar: shared, grammar, seed, base (accuracy), loss (at the last n), half_layer
-        (interpolated; NaN where the loss never exceeds 5% of the base's accuracy). A grammar that
-        lacks a network has no row.
+        A row per shared level, grammar and seed: shared, grammar, seed, base (accuracy), loss (at
+        the last n), half_layer (interpolated; NaN if the loss never exceeds 5% of the base's
+        accuracy). Combinations that lack a network have no row.
+
+    Raises:
+        UserError: several networks of one cell, or no complete combination.
     """
     rows, layers = [], sorted(set(networks[networks.treatment == "AnB"].n))
     for key, own in networks.groupby(["shared", "grammar", "seed"]):
@@ -112,8 +113,8 @@ def half_layers(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(grammars: pd.DataFrame) -> pd.DataFrame:
-    """By shared level: means over grammars of base, loss and half-loss layer,
-    with Student's t over the grammars.
+    """Means of base, loss and half-loss layer per shared level; the half-loss layer has its
+    interval by Student's t over grammars.
     """
     rows = []
     for shared, own in grammars.groupby("shared"):
@@ -136,10 +137,10 @@ def summary(grammars: pd.DataFrame) -> pd.DataFrame:
 
 
 def slope(grammars: pd.DataFrame) -> tuple[float, float, float, int]:
-    """Layers by which the half-loss layer moves for one more shared level: mean, 95% interval,
-    number of grammars.
+    """The shift of the half-loss layer per additional shared level: mean, 95% interval (two
+    values) and number of grammars.
 
-    A least-squares slope for each grammar, Student's t over them.
+    Each grammar gives a least-squares slope; the interval is Student's t over grammars.
     """
     means = grammars.groupby(["grammar", "shared"]).half_layer.mean().dropna().reset_index()
     slopes = pd.Series(

@@ -1,5 +1,5 @@
-"""One way to be a command: folders as arguments;
-what a user can cause ends in one line and status 2.
+"""The command line shared by analysis modules: folders as arguments; user errors end in one line
+and status 2.
 """
 
 import sys
@@ -20,17 +20,20 @@ def command(
     settings: Callable[[ArgumentParser], None] | None = None,
     together: bool = False,
 ) -> int:
-    """``python -m NAME FOLDER...``: the module's ``main`` of every folder, one after the other, or
-    of all of them ``together``. Returns the exit status, 0.
+    """Run ``python -m NAME FOLDER...``: call the module's ``main`` on every folder in turn.
 
-    The module calls this above its imports, which are made when the words are found right, by
-    importing it under its own name: ``--help`` does not wait for them.
+    The module calls this function above its imports. Once the arguments are valid, it is imported
+    under its own name, so ``--help`` does not wait for its imports.
 
     Args:
-        name: the module; its ``main`` takes a folder; if it ``draws``, also a :class:`Page`, by
-            name; and the ``settings``.
-        about: what ``--help`` says.
-        settings: adds those of this command alone.
+        name: the module. Its ``main`` takes a folder and, by name, the values of ``settings``.
+        about: the text of ``--help``.
+        draws: add options of figures; ``main`` also takes ``page``, a :class:`Page`.
+        settings: adds options of this command to the parser.
+        together: call ``main`` once, with the list of all folders.
+
+    Returns:
+        The exit status, 0.
     """
     prog = f"python -m {name.removesuffix('.__main__')}"
     parser = ArgumentParser(
@@ -70,7 +73,7 @@ def _add_page(parser: ArgumentParser) -> None:
 
 
 def with_margin(parser: ArgumentParser) -> None:
-    """The setting of a command that says what is as good as something else."""
+    """Add the option ``--margin`` of commands that test whether one is as good as another."""
     says = f"accuracy up to which one counts as good as the other (default: {MARGIN:g}, 1 point)"
     parser.add_argument("--margin", type=_margin, default=MARGIN, help=says)
 

@@ -1,4 +1,4 @@
-"""CSV files of the tables: six digits, names that stay text, and no formulas."""
+"""CSV files of tables: floats with six digits, names that stay text, and no formulas."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,7 @@ import pandas as pd
 from transferability.errors import UserError
 from transferability.files import write_atomic
 
-# Columns of text in any of the tables: a name that looks like a number,
-# a date or a truth value is a name all the same.
+# Text columns of all tables: names that look like numbers, dates or truth values are read as text.
 TEXTS = (
     *(
         "dataset",
@@ -56,13 +55,13 @@ _WAY_BACK = (
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Six digits; whole numbers stay whole in columns with gaps.
+    """Write floats with six digits; integers stay integers in columns with missing values.
 
-    Rounded to twelve digits first: a mean of accuracies is often exactly between two numbers of six
-    digits, and which one it becomes would hang on the rounding error of the processor's linear
-    algebra. So would the sign of what is 0.
+    Values are first rounded to twelve digits. A mean of accuracies is often exactly between two
+    numbers of six digits, and its rounding, like the sign of a 0, would depend on rounding errors
+    of the processor's linear algebra.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it, which
+    Text that a spreadsheet would evaluate as a formula gets a leading apostrophe, which
     :func:`read_csv` removes.
     """
     whole = {name: "Int64" for name in WHOLE if name in table}
@@ -73,17 +72,17 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """What :func:`write_csv` wrote: TEXTS are text whatever they hold;
-    only empty fields are missing values.
+    """Read a table of :func:`write_csv`: the columns TEXTS are always text, and only empty fields
+    are missing values.
 
     Raises:
-        UserError: it is no such table, as after some spreadsheets.
+        UserError: the file is damaged, or not separated by commas, as some spreadsheets save it.
     """
     try:
         table = pd.read_csv(
             path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str)
         )
-    except ValueError as error:  # of pandas' parser, or of an encoding
+    except ValueError as error:  # from pandas' parser, or from decoding
         raise UserError(
             f"{path} is damaged ({' '.join(str(error).split())}): {_WAY_BACK}"
         ) from None

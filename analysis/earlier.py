@@ -1,11 +1,11 @@
-"""What a folder of tables had already, of networks whose weights are no longer in the store."""
+"""Earlier results in a folder of tables, for networks whose weights are no longer in the store."""
 
 import numpy as np
 import pandas as pd
 
 from analysis.tables import StudyResults
 
-# What a finished network's row has beside what its spec says.
+# The columns of a finished network that do not follow from its spec.
 MEASURED = [
     "state",
     "top1",
@@ -22,12 +22,12 @@ MEASURED = [
 
 
 def keep_earlier(tables: StudyResults, earlier: StudyResults) -> StudyResults:
-    """``tables`` with what ``earlier`` has of their runs and they lack,
-    by id: one id, one result.
+    """Add the results in ``earlier`` for runs that are missing in ``tables``; a run id identifies
+    its result.
     """
     results = tables.results
     known = earlier.results[earlier.results.state == "done"].set_index("run")
-    known = known.reindex(columns=MEASURED)  # of before there were test images
+    known = known.reindex(columns=MEASURED)  # older tables lack some
     kept = (results.state == "missing") & results.run.isin(known.index)
     if not kept.any():
         return tables
@@ -36,7 +36,7 @@ def keep_earlier(tables: StudyResults, earlier: StudyResults) -> StudyResults:
     results = results.infer_objects()
 
     def joined(name: str, runs: list[str], rows: list[str], of: pd.Series) -> pd.DataFrame:
-        """The earlier rows of these runs that are in no new table, and the new ones."""
+        """The new rows, and earlier rows of the runs ``of`` without a new counterpart."""
         old, new = getattr(earlier, name), getattr(tables, name)
         old = old[old[runs].isin(set(of)).all(axis=1)] if len(old) else old
         there = [table for table in (old, new) if len(table)]
@@ -64,8 +64,8 @@ def keep_earlier(tables: StudyResults, earlier: StudyResults) -> StudyResults:
 
 
 def first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
-    """The table, of the two, whose split and seed :func:`first_layer_filters` would choose before
-    the other's if all weights were there.
+    """The one of the two tables whose split and seed :func:`first_layer_filters` would prefer if
+    all weights were in the store.
     """
     bases = results[(results.treatment == "base") & (results.state == "done")]
     counts = bases.groupby(["split", "seed"], sort=False).size()
@@ -79,6 +79,6 @@ def first_filters(results: pd.DataFrame, new: pd.DataFrame, old: pd.DataFrame) -
 def _kept_predictions(
     results: pd.DataFrame, earlier: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Those of networks, and of tasks, that are in the study still."""
+    """The earlier predictions and labels of networks and tasks that are still in the study."""
     whose = set(results.run) | set(results.task)
     return {key: found for key, found in earlier.items() if key.rpartition(" ")[0] in whose}

@@ -1,4 +1,4 @@
-"""What pages of HTML are made of: templates, and figures as inline SVG."""
+"""Parts of HTML pages: templates, and figures as inline SVG."""
 
 import io
 import re
@@ -23,7 +23,7 @@ ET.register_namespace("xlink", HREF[1 : HREF.index("}")])
 
 
 def template(file: str, **filters: Callable) -> jinja2.Template:
-    """A template of this folder; every name that comes from a dataset or a table is escaped."""
+    """A template of this folder; names from datasets and tables are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -58,7 +58,7 @@ def figure(drawing: FigureSpec, colors: Iterable[str]) -> dict[str, Any]:
 
 
 def _swatch(mark: Style) -> Panel:
-    """A line and mark as in the legend."""
+    """A panel with the line and mark of a legend entry."""
 
     def draw(axes) -> None:
         axes.plot([0, 1, 2], [0, 0, 0], mark.line, color=mark.color)
@@ -69,8 +69,8 @@ def _swatch(mark: Style) -> Panel:
 
 
 def svg(panel: Panel, name: str, colors: Iterable[str], label: str = "") -> str:
-    """One panel as inline SVG: theme colors as CSS variables, ``data-tip`` on every mark,
-    ids unique in the page.
+    """Render one panel as inline SVG, with theme colors as CSS variables, ``data-tip`` on every
+    mark, and ids that are unique in the page.
     """
     drawn = render(panel)
     tagged: list[Any] = drawn.findobj(lambda artist: hasattr(artist, "tips"))
@@ -107,7 +107,7 @@ def svg(panel: Panel, name: str, colors: Iterable[str], label: str = "") -> str:
 
 
 def _isolate_ids(root: ET.Element, name: str) -> None:
-    """Drop ids that nothing refers to; put ``name`` before the others."""
+    """Drop unreferenced ids; prefix the others with ``name``."""
     text = ET.tostring(root, encoding="unicode")
     used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
     used = {one for pair in used for one in pair if one}
@@ -122,7 +122,7 @@ def _isolate_ids(root: ET.Element, name: str) -> None:
 
 
 def _theme(root: ET.Element, colors: Iterable[str]) -> None:
-    """Colors become variables of the page, which knows the dark ones, too."""
+    """Replace colors by variables of the page, which also defines the dark ones."""
     for element in root.iter():
         for light in colors:
             if light in (style := element.get("style", "")):
@@ -134,7 +134,7 @@ def variable(color: str) -> str:
 
 
 def number(value: Any) -> str:
-    """A table's cell as text."""
+    """A table entry as text."""
     if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
         return "–"
     if isinstance(value, float):

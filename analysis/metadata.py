@@ -1,4 +1,4 @@
-"""What about.json says of a study: what was run, on which images, chosen by what."""
+"""The contents of about.json: what was run, on which images, and the criterion of choice."""
 
 import math
 from collections import Counter
@@ -23,14 +23,18 @@ from transferability.tasks.splits import (
 
 
 def task_distance(dataset: PackedDataset, a: Sequence[int], b: Sequence[int]) -> float:
-    """The mean path distance in WordNet between two tasks' classes; NaN where they are not its."""
+    """The mean path distance in WordNet between the classes of two tasks; NaN if a class is not in
+    WordNet.
+    """
     wnids_a, wnids_b = ([dataset.classes[i].wnid or "" for i in task] for task in (a, b))
     known = wordnet.knows([*wnids_a, *wnids_b])
     return wordnet.mean_distance(wnids_a, wnids_b) if known else math.nan
 
 
 def split_distances(dataset: PackedDataset) -> dict[str, float]:
-    """How far apart the tasks of the paper's splits are, where the classes are WordNet's."""
+    """The distance between the tasks of random-0 and of natural/man-made, if all classes are in
+    WordNet.
+    """
     if not wordnet.knows([c.wnid for c in dataset.classes]):
         return {}
     tasks = {split: tasks_of(split, dataset) for split in ("random-0", NATURAL_MANMADE)}
@@ -38,7 +42,7 @@ def split_distances(dataset: PackedDataset) -> dict[str, float]:
 
 
 def _encoding(dataset: PackedDataset) -> dict[str, str]:
-    """What figures and report say of images that are not as they were before packing."""
+    """The label of lossily packed images in figures and report."""
     quality = dataset.meta["settings"].get("jpeg_quality")
     return (
         {"encoding": f"JPEG-compressed pack (quality {quality}, 4:4:4)"} if dataset.encoding else {}
@@ -46,7 +50,7 @@ def _encoding(dataset: PackedDataset) -> dict[str, str]:
 
 
 def _duplicates(dataset: PackedDataset) -> dict[str, str]:
-    """What the report says of duplicate images, and of those that nearly are."""
+    """The report's text on duplicate and near-duplicate images."""
     found, near = (dataset.meta.get(key) for key in ("duplicates", "near_duplicates"))
     dropped = dataset.meta["settings"].get("duplicates") == "drop"
     how = "dropped" if dropped else "kept: duplicates inflate or distort accuracy"
@@ -73,13 +77,13 @@ def _images(dataset: PackedDataset) -> dict[str, Any]:
 
 
 def _grammar(dataset: PackedDataset) -> dict[str, Any]:
-    """The grammar that drew the images, if one did."""
+    """The grammar of synthetic images, if any."""
     grammar = dataset.meta["settings"].get("grammar")
     return {"grammar": grammar} if grammar else {}
 
 
 def _tasks(specs: list[RunSpec], dataset: PackedDataset) -> dict[str, dict[str, Any]]:
-    """Of each split the rule that it follows, and the names of the classes of its tasks."""
+    """The rule of each split, and the names of the classes of its tasks."""
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
         tasks = found.setdefault(
@@ -92,8 +96,8 @@ def _tasks(specs: list[RunSpec], dataset: PackedDataset) -> dict[str, dict[str, 
 def study_metadata(
     specs: list[RunSpec], provenance: list[dict], dataset: PackedDataset
 ) -> dict[str, Any]:
-    """What was run, for the report; nothing in it depends on when it was collected."""
-    # parts of a study may have their own
+    """Describe what was run, for the report; independent of the time of collection."""
+    # parts of a study may differ in recipe or training-set size
     whole = [spec for spec in specs if not spec.cell.short]
     whole = [spec for spec in whole if spec.images_per_class is None] or whole or specs
     usual = Counter(spec.recipe for spec in whole).most_common(1)[0][0]
@@ -133,7 +137,7 @@ def study_metadata(
 
 
 def add_choice(about: dict[str, Any], choose_by: str) -> None:
-    """What the best is chosen by, and what figures show."""
+    """Add the criterion by which the best is chosen, and the statistic that figures show."""
     about["choose_by"] = choose_by
     if choose_by == BALANCED:
         label = "balanced accuracy (the mean over classes) on all validation images of the task"

@@ -1,4 +1,4 @@
-"""The commands as Python, for notebooks and scripts: what they print and write, as values.
+"""The commands as a Python API for notebooks and scripts, with results as values.
 
 >>> from transferability import Study, advise
 >>> study = Study("experiment=demo", "split=random-0")
@@ -7,8 +7,8 @@
 >>> found = advise("photographs.zip", "tf_efficientnet_lite0.safetensors", minutes=10)
 >>> found.best, found.plot()
 
-Settings are those of the commands, a word each. Training shows a bar in a notebook; interrupting it
-saves what trains, and the same call resumes.
+Settings are those of the commands, one string each. Training shows a progress bar in a notebook. An
+interrupt saves the networks in training, and the same call resumes them.
 """
 
 import time
@@ -41,11 +41,11 @@ from transferability.study.spec import RunSpec
 
 
 class Study:
-    """The study that these settings make of ``experiments.run``.
+    """The study that ``experiments.run`` trains with these settings.
 
     Attributes:
-        config: the settings, with those that were not given.
-        store: where its networks are kept.
+        config: the settings, including defaults.
+        store: the run store of its networks.
 
     Raises:
         UserError: an unknown setting, or an invalid value.
@@ -57,28 +57,28 @@ class Study:
 
     @cached_property
     def dataset(self) -> PackedDataset:
-        """The packed images; synthetic ones are packed on first use, others by :meth:`pack`."""
+        """The packed images; synthetic images are packed on first use, others by :meth:`pack`."""
         return dataset_of(self.config.dataset)
 
     @property
     def specs(self) -> list[RunSpec]:
-        """The networks that are asked for."""
+        """The networks that the settings select."""
         return job_specs(study_specs(self.config, self.dataset), self.config.job)
 
     def pack(self) -> None:
-        """Pack ``dataset.source``, as ``experiments.pack``."""
+        """Pack ``dataset.source``, like ``experiments.pack``."""
         pack.main(self.config)
 
     def plan(self) -> None:
-        """Print what there is to train, and how long it takes, as ``mode=plan``."""
+        """Print what is to be trained and how long it takes, like ``mode=plan``."""
         run.main(replace(self.config, mode="plan"))
 
     def train(self) -> None:
-        """Train what is missing and go on with what is half done, as ``experiments.run``."""
+        """Train missing networks and resume unfinished ones, like ``experiments.run``."""
         run.main(replace(self.config, mode="train"))
 
     def networks(self) -> pd.DataFrame:
-        """One row per network, those among them that others start from: split, cell, treatment, n,
+        """One row per network, including those that others start from: split, cell, treatment, n,
         target, seed, state (done | training | failed | partial | missing) and run, its folder in
         the store.
         """
@@ -101,10 +101,10 @@ class Study:
         return collect(self.specs, self.store, self.dataset)
 
     def load(self, cell: str, split: str | None = None, seed: int | None = None) -> Run:
-        """A finished network of the study, see :func:`transferability.load_run`.
+        """Load a finished network of the study, see :func:`transferability.load_run`.
 
         Raises:
-            UserError: it is not finished, or there is none or more than one.
+            UserError: the network is not finished, or none or several match.
         """
         found = [
             spec
@@ -118,11 +118,11 @@ class Study:
 
 
 class Advice:
-    """What :func:`advise` found.
+    """The result of :func:`advise`.
 
     Attributes:
-        answer: all of it.
-        page: the report.
+        answer: the complete result.
+        page: the path of the report.
     """
 
     def __init__(self, advising: Advising, answer: Answer):
@@ -144,7 +144,7 @@ class Advice:
     __repr__ = __str__
 
     def plot(self) -> Figure:
-        """What each depth is worth and, once there is one, the race."""
+        """Plot the accuracy at each depth and, if available, the race."""
         drawings = [one for one in (curve(self.answer), race(self.answer)) if one]
         both = replace(
             drawings[0],
@@ -155,16 +155,16 @@ class Advice:
             columns=2,
         )
         figure = compose(both)
-        plt.close(figure)  # a notebook shows what is open, and what is returned
+        plt.close(figure)  # a notebook would show an open figure again when it is returned
         return figure
 
     def load(self) -> Run:
-        """The best network, as it was measured."""
+        """Load the best network as it was measured."""
         return load_run(Path(self._config.store, self.answer.spec.run_id))
 
     def train_on_all(self) -> Run:
-        """The best strategy trained once more on all images, validation and test among them: a
-        network to use, whose accuracy nothing is left to measure.
+        """Train the best strategy again on all images, including validation and test: a network to
+        use, whose accuracy no remaining images can measure.
         """
         study = Study(*pasted(self._config, self.answer.spec))
         study.train()
@@ -174,17 +174,17 @@ class Advice:
 def advise(
     source: str | Path, weights: str | Path, *settings: str, minutes: float = 10.0
 ) -> Advice:
-    """What to do with these images and this pretrained network, as ``experiments.advise``.
+    """Find the best strategy for images and a pretrained network, like ``experiments.advise``.
 
     Args:
         source: a folder, zip or tar file with one folder per class.
         weights: a file, or the library's name for weights.
-        settings: more of the command's, such as ``store=runs``.
-        minutes: the time for all of it; the same call resumes.
+        settings: further settings of the command, such as ``store=runs``.
+        minutes: the total time; the same call resumes.
 
     Raises:
         UserError: images or weights cannot be used.
-        KeyboardInterrupt: it was interrupted before there is an answer.
+        KeyboardInterrupt: it was interrupted before the first result.
     """
     words = [f"source={source}", f"weights={weights}", f"minutes={minutes}", *settings]
     config = as_weights_want(configuration(of_advice(words)))

@@ -1,21 +1,21 @@
-"""What pages are told: the sizes that figures are drawn for, and what counts as good."""
+"""Settings of pages: sizes and formats of figures, and the default margin of equivalence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 FORMATS = ("pdf", "svg", "png")
-MARGIN = 0.01  # a difference of accuracy up to which one may count as good as the other: 1 point
+MARGIN = 0.01  # the accuracy difference below which one may count as good as the other: 1 point
 
 
 @dataclass(frozen=True)
 class Page:
-    """What drawings are made for.
+    """The formats and sizes of drawings.
 
     Attributes:
-        width: of each panel, in inches, for a paper that has a caption of its own: one file per
-            panel, with its legend. None: all panels of a drawing on one page, with title and
-            caption.
-        font: size of the text, in points, where ``width`` is given.
+        formats: the formats of the files.
+        width: of each panel, in inches, for a paper with its own captions: one file per panel, with
+            its legend. None: all panels of a drawing on one page, with title and caption.
+        font: size of the text, in points, if ``width`` is given.
     """
 
     formats: Sequence[str] = FORMATS

@@ -10,7 +10,7 @@ published, the other 22 have rows with state "missing".
 
 from analysis.command import command
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(command(__spec__.name, __doc__))
 
 
@@ -24,7 +24,7 @@ from analysis.tables import RESULTS, StudyResults, names
 from transferability.study import cells
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM
 
-# ILSVRC 2012 has 50 validation images a class.
+# ILSVRC 2012 has 50 validation images per class.
 VAL_PER_CLASS = 50
 CLASSES = {
     (RANDOM, "A"): 500,
@@ -33,8 +33,8 @@ CLASSES = {
     (NATURAL_MANMADE, "B"): 551,
 }
 
-# Fine-tuned networks that the paper's own analysis loads (splits 0 and 1: BnB+ for A,
-# AnB+ in both directions).
+# fine-tuned networks that the paper's analysis loads (splits 0 and 1: BnB+ for A, AnB+ in both
+# directions)
 FINE_TUNED = [
     (k, s, n, t)
     for k in (0, 1)
@@ -45,7 +45,7 @@ FINE_TUNED = [
 
 @lru_cache(maxsize=1)
 def published() -> StudyResults:
-    """The 148 published runs and the 22 whose logs are not published, as one study."""
+    """The 148 networks with published logs and the 22 without, as one study."""
     logs = pd.read_csv(files("transferability.reference") / "yosinski2014_runs.csv")
     rows = [_row(log) for log in logs.itertuples()]
     known = {(r["split"], r["cell"]) for r in rows}
@@ -79,10 +79,9 @@ def published() -> StudyResults:
 
 
 def beside(tables: StudyResults) -> pd.DataFrame:
-    """The published networks that figures draw beside a study's, n by n.
+    """The published networks that figures compare with a study's at each n.
 
-    None beside the paper itself, and beside networks of another depth,
-    whose n are not those of the paper.
+    Empty for the paper itself, and for networks of another depth, whose n are not comparable.
     """
     networks = published().networks
     if tables.is_paper or tables.layers != published().layers:
@@ -91,7 +90,7 @@ def beside(tables: StudyResults) -> pd.DataFrame:
 
 
 def _row(log) -> dict:
-    """One line of the logs' table."""
+    """A row of results from a line of the logs' table."""
     kind = {"random-split": RANDOM, "natural-manmade": NATURAL_MANMADE}.get(log.experiment, ALL)
     if kind != ALL:
         cell, split = cells.parse(log.cell), log.split

@@ -6,7 +6,7 @@ python -m analysis.report figures/demo       writes FOLDER/report.html, claims.c
 
 from analysis.command import command, with_margin
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(command(__spec__.name, __doc__, settings=with_margin))
 
 
@@ -45,11 +45,11 @@ FIRST = ("advice", "accuracy", "distance", "decomposition")  # the figures that 
 
 
 def write_report(folder: Path, margin: float = MARGIN) -> Path:
-    """Write ``folder``/report.html, and what it computes as CSV files beside it,
-    from the tables in ``folder``.
+    """Write ``folder``/report.html, and its computed tables as CSV files, from the tables in
+    ``folder``.
 
     Args:
-        margin: a difference of accuracy up to which one counts as good as the other.
+        margin: the accuracy difference below which one counts as good as the other.
 
     Raises:
         UserError: there are no tables.
@@ -73,7 +73,7 @@ def write_report(folder: Path, margin: float = MARGIN) -> Path:
 
 
 def unfinished(tables: StudyResults) -> bool:
-    """Whether networks of the study are missing that may still come."""
+    """Whether the study has missing networks that may still be trained."""
     return not tables.is_paper and bool((tables.results.state == "missing").any())
 
 
@@ -83,12 +83,12 @@ def page(
     margin: float = MARGIN,
     assessed: pd.DataFrame | None = None,
 ) -> str:
-    """The whole page; every name that comes from a dataset or a table is escaped.
+    """The complete page; names from datasets and tables are escaped.
 
     Args:
-        written: when, on the page of an unfinished study: it loads itself again in the browser.
+        written: the time of writing, for an unfinished study, whose page reloads itself.
         margin: as in :func:`write_report`.
-        assessed: the claims, where they are assessed already.
+        assessed: the claims, if they are assessed already.
     """
     made, absent = drawings(tables)
     colors = DARK | layer_colors(tables.layers - 1)
@@ -131,7 +131,7 @@ def page(
 
 
 def _comparable(tables: StudyResults) -> pd.DataFrame:
-    """The networks, or none where means over them would mix what the study varies."""
+    """The networks, or none if their means would mix what the study varies."""
     return tables.networks.iloc[:0] if mixed(tables.networks) else tables.networks
 
 
@@ -153,7 +153,7 @@ def _counts(tables: StudyResults) -> dict[str, Any]:
 def _with_the_papers(
     assessed: pd.DataFrame, tables: StudyResults, margin: float
 ) -> list[dict[str, Any]]:
-    """The claims on this study, with what the published numbers say of each."""
+    """The claims on this study, each with its assessment on the paper's published numbers."""
     ours = assessed.to_dict("records")
     if not tables.is_paper:
         for mine, theirs in zip(ours, _of_the_paper(margin)[0], strict=True):
@@ -163,7 +163,7 @@ def _with_the_papers(
 
 @cache
 def _of_the_paper(margin: float) -> tuple[list[dict[str, Any]], Transition | None]:
-    """What the published numbers say of the claims, and where specificity arises in them."""
+    """The claims and the transition to specific features in the paper's published numbers."""
     paper = published()
     claims = assess(paper.networks, paper.layers, margin).to_dict("records")
     return claims, transition(paper.networks)

@@ -1,4 +1,4 @@
-"""The strategies of a study, compared: chosen on validation images, reported on test images."""
+"""Comparison of a study's strategies: chosen on validation images, reported on test images."""
 
 from dataclasses import replace
 
@@ -26,11 +26,11 @@ WAY = ["cell", "recipe"]
 
 
 def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
-    """The advice of a study of a pretrained base for one task, for each number of training images,
-    from the fewest to all; none of any other study, or where predictions were not kept.
+    """The advice of a study of a pretrained base and one task, for each training-set size from the
+    smallest to all; empty for other studies, or if predictions were not kept.
 
     Args:
-        margin: how far behind the best a way may be and still count as good.
+        margin: how far behind the best a strategy may be and still count as good.
     """
     networks = tables.networks
     if "given" not in tables.metadata or "right" not in networks or networks.task.nunique() > 1:
@@ -42,7 +42,7 @@ def advise(tables: StudyResults, margin: float = MARGIN) -> list[Advice]:
 
 
 def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Advice | None:
-    """The advice for so many training images per class; None of fewer than two ways."""
+    """The advice for ``size`` training images per class; None for fewer than two strategies."""
     asked = _at(asked, size)
     finished = asked.groupby(WAY).right.transform("count") == asked.seed.nunique()
     done = asked[finished]
@@ -60,7 +60,7 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
     task, by = done.task.iloc[0], tables.metadata.get("choose_by")
     chosen = "validation_balanced" if by == BALANCED else "validation"
     ways.sort(key=lambda way: -way[0][chosen])  # stable
-    if by:  # of equals the cheapest; tables that do not say it have the first of the study
+    if by:  # ties go to the cheapest; in older tables, to the first of the study
         ways.sort(key=lambda way: (-round(way[0][chosen], 12), way[0]["cost"]))
     differing = _compare(ways, tables.predictions[f"{task} {subset}"], by == BALANCED)
     frame = pd.DataFrame([row for row, _ in ways])
@@ -79,9 +79,11 @@ def _of_size(tables: StudyResults, asked: pd.DataFrame, size: int | None) -> Adv
 def _compare(
     ways: list[tuple[dict, dict[int, np.ndarray]]], labels: np.ndarray, balanced: bool
 ) -> float:
-    """Write into each way's row its accuracy on the images of ``labels``, and how far it is behind
-    the first way; returns the share of images on which one of the two alone is right, in the
-    median.
+    """Add to each strategy's row its accuracy on the images of ``labels``, and how far it is behind
+    the first strategy.
+
+    Returns:
+        The median share of images that only one of a strategy and the first predicts correctly.
     """
     of_best, shares = ways[0][1], []
     cheaper = sum(row["cost"] < ways[0][0]["cost"] for row, _ in ways)
@@ -91,7 +93,7 @@ def _compare(
         row |= dict(zip(BALANCES, balanced_interval(scores, labels), strict=True))
         pairs = np.stack([of_best[seed] - right[seed] for seed in of_best])
         shares.append(float((pairs != 0).mean()))
-        found = [(0.0, 0.0, 0.0)] * 2  # the best is behind itself by nothing
+        found = [(0.0, 0.0, 0.0)] * 2  # the best is not behind itself
         if right is not of_best:
             found = [
                 balanced_interval(pairs, labels, True, confidence)
@@ -105,11 +107,12 @@ def _compare(
 
 
 def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataFrame:
-    """What the best way of an advice predicts for images, over all its seeds.
+    """The confusions of the best strategy of an advice, over all its seeds.
 
     Returns:
-        Up to ``most`` classes: a row per class, a column per predicted class; of more classes the
-        ``most`` frequent mistakes, a row each: shows, ``taken for``, images, share (of the class).
+        For up to ``most`` classes, the confusion matrix: a row per class, a column per predicted
+        class. For more classes, the ``most`` frequent errors, a row each: shows (the class),
+        ``taken for`` (the predicted class), images, share (of the class).
     """
     networks, best = tables.networks, advice.best
     own = networks[(networks.cell == best.cell) & (networks.recipe == best.recipe)]
@@ -137,15 +140,15 @@ def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataF
 
 
 def _at(networks: pd.DataFrame, size: int | None) -> pd.DataFrame:
-    """The networks that trained on so many images per class; None: on all."""
+    """The networks trained on ``size`` images per class; None: on all images."""
     sizes = networks.images_per_class
     return networks[sizes.isna() if size is None else sizes == size]
 
 
 def summary(advice: list[Advice]) -> pd.DataFrame:
-    """What more training images are worth: a row per number of images per class, the accuracies of
-    the best way, from scratch, of the best linear classifier, with all layers copied and frozen,
-    and with all copied and fine-tuned, each the best of its kind on validation.
+    """Accuracy by training-set size: a row per number of images per class, with the accuracies of
+    the best strategy, from scratch, of linear classifiers, with all layers copied and frozen, and
+    with all copied and fine-tuned, each the best of its kind on validation.
     """
     rows = []
     for a in advice:
@@ -172,7 +175,7 @@ def summary(advice: list[Advice]) -> pd.DataFrame:
 
 
 def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyResults) -> dict:
-    """A way's row, before it is compared."""
+    """The row of a strategy before comparison."""
     one = rows.iloc[0]
     costs, short = tables.metadata["layer_costs"], "." in one.cell
     top = one.n if short else len(costs)

@@ -1,4 +1,4 @@
-"""Advice within a time beside other tools: tables and a figure of accuracy against time.
+"""Advice within a time limit, compared with other tools: tables, and a figure of accuracy by time.
 
 python -m analysis.tools FOLDER    prints the tables of FOLDER/tools.csv, which
                                    experiments.benchmarks.advice writes, and draws
@@ -7,7 +7,7 @@ python -m analysis.tools FOLDER    prints the tables of FOLDER/tools.csv, which
 
 from analysis.command import command
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(command(__spec__.name, __doc__, draws=True))
 
 from functools import partial
@@ -27,7 +27,7 @@ from transferability.files import remove_leftovers
 
 FILE = "tools.csv"
 OWN = "experiments.advise"
-LABELS = {  # tool -> what the figure calls it
+LABELS = {  # tool -> its label in the figure
     OWN: "experiments.advise",
     "tutorial, head then all": "tutorials' script: new head, then all layers",
     "tutorial, head": "tutorials' script: new head only",
@@ -35,21 +35,21 @@ LABELS = {  # tool -> what the figure calls it
     "fastai, base_lr=1e-2": "fastai's fine_tune at 1e-2",
     "fastai, lr_find": "fastai's fine_tune at lr_find's rate",
 }
-PROBLEM = ["name", "images", "weights", "pixels"]  # of these equal results may be compared
+PROBLEM = ["name", "images", "weights", "pixels"]  # results with equal values are comparable
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The results that are kept, a row per tool, time and seed; of none an empty table. Column
-    ``right`` has a 1 or 0 for each test image.
+    """The stored results, a row per tool, time and seed; empty if there is no file. The column
+    ``right`` has a 1 or 0 per test image.
     """
     texts = {key: str for key in ("images", "weights", "right")}
     return pd.read_csv(path, dtype=texts) if path.exists() else pd.DataFrame()
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """For each dataset, time and tool: ``accuracy`` on test images and how far it is from ours
-    (``behind``: ours minus it, on the same images and seeds), each with ``low`` and ``high`` of its
-    95% interval, over test images and, where there are several, seeds.
+    """A row per dataset, time and tool: ``accuracy`` on test images, and ``behind``, the accuracy
+    of ``experiments.advise`` minus it on the same images and seeds. Each has the ends ``low`` and
+    ``high`` of its 95% interval over test images and, if there are several, seeds.
     """
     rows = []
     for key, one in results.groupby([*PROBLEM, "minutes"], sort=False):
@@ -71,12 +71,12 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _right(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each seed and test image, 1.0 or 0.0."""
+    """Correct predictions by seed and test image, 1.0 or 0.0."""
     return pd.DataFrame([list(map(float, r)) for r in rows.right], index=rows.seed)
 
 
 def print_tables(table: pd.DataFrame) -> None:
-    """One table per dataset and time."""
+    """Print one table per dataset and time."""
     for (name, *_, minutes), rows in table.groupby([*PROBLEM, "minutes"], sort=False):
         print(f"\n{name}: {minutes:g} minutes, {rows['test images'].iloc[0]} test images")
         said = {
@@ -94,7 +94,7 @@ def print_tables(table: pd.DataFrame) -> None:
 
 
 def _said(rows: pd.DataFrame, columns: list[str], sign: str) -> list[str]:
-    """Of each row a value and its interval; empty where there is none."""
+    """The text of each row's value and interval; empty if the value is missing."""
     return [
         "" if np.isnan(value) else f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
         for value, low, high in rows.reindex(columns=columns).to_numpy(dtype=float)

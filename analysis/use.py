@@ -1,4 +1,4 @@
-"""What trains the best network of a study once more, on all images: a command to paste."""
+"""The command that trains the best network of a study again, on all images."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,7 +8,7 @@ from transferability.study.config import Config
 from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec
 
-# Settings that choose what of a study is trained, and how it is shown: not what a network is.
+# Settings that select networks of a study, or concern output, and do not define a network.
 CHOOSES = (
     *("study", "split", "target", "seed", "cell", "images_per_class", "all_images", "job"),
     *("mode", "minutes", "sources", "run", "out", "tracker", "hydra"),
@@ -16,11 +16,11 @@ CHOOSES = (
 
 
 def use_of(config: Config, specs: list[RunSpec]) -> dict[str, Any]:
-    """What tables keep of the command that collected them.
+    """The parts of the collecting command that are kept with the tables.
 
     Returns:
-        ``settings``: as they were given, without those that choose of a study; ``recipes``: the
-        name of each recipe of the study -> the settings that it has beside; ``store``.
+        ``settings``: the command's settings, without those that select networks; ``recipes``: the
+        name of each recipe used on all images -> the settings that set it apart; ``store``.
     """
     given = _given(config)
     splits = [config.split] if config.split else config.study.splits
@@ -32,7 +32,7 @@ def use_of(config: Config, specs: list[RunSpec]) -> dict[str, Any]:
 
 
 def pasted(config: Config, spec: RunSpec) -> list[str]:
-    """All settings of ``experiments.run`` that train the network ``spec`` on all images."""
+    """All settings of ``experiments.run`` for training the network ``spec`` on all images."""
     recipe = _differing(spec.recipe, config.recipe)
     keys = [word.split("=")[0] for word in recipe]
     given = [word for word in _given(config) if not _of(word, keys)]
@@ -41,12 +41,14 @@ def pasted(config: Config, spec: RunSpec) -> list[str]:
 
 
 def _given(config: Config) -> list[str]:
-    """The settings as they were given, without those that choose, or have been packed."""
+    """The command's settings, without those that select networks, and without the source of the
+    pack.
+    """
     return [word for word in config.words if not _of(word, (*CHOOSES, "dataset.source"))]
 
 
 def _differing(recipe: RecipeConfig, configured: RecipeConfig) -> list[str]:
-    """The settings that a recipe has beside the configured one."""
+    """The settings in which a recipe differs from the configured one."""
     return [
         f"recipe.{f.name}={_text(value)}"
         for f in fields(recipe)
@@ -55,8 +57,8 @@ def _differing(recipe: RecipeConfig, configured: RecipeConfig) -> list[str]:
 
 
 def settings_of(about: dict[str, Any], advice: Advice) -> list[str]:
-    """All settings that train the best network of an advice on all images; of tables that do not
-    say how they were made those of the advice alone.
+    """All settings for training the best network of an advice on all images; for tables without
+    their command, the settings of the advice alone.
     """
     use = about.get("use")
     if use is None or advice.best.recipe not in use["recipes"]:
@@ -68,13 +70,13 @@ def settings_of(about: dict[str, Any], advice: Advice) -> list[str]:
 
 
 def _of(word: str, keys: list[str] | tuple[str, ...]) -> bool:
-    """Whether a setting is one of ``keys``, or below one of them."""
+    """Whether a setting is one of ``keys`` or nested below one."""
     key = word.partition("=")[0].lstrip("+~")
     return any(key == one or key.startswith((f"{one}.", f"{one}/")) for one in keys)
 
 
 def _text(value: Any) -> str:
-    """As Hydra reads it."""
+    """A value in Hydra's syntax."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,5 +1,5 @@
-"""Keep tables and report up to date while a study trains, until it is finished:
-the page, open in a browser, refreshes itself.
+"""Keep the tables and the report of a study up to date until its training is finished.
+The page refreshes itself in the browser.
 
 python -m analysis.watch
 python -m analysis.watch experiment=tiny_imagenet out=figures/tiny
@@ -12,7 +12,7 @@ out=FOLDER         where tables and report go (figures/STUDY-DATASET)
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import sys
@@ -26,12 +26,12 @@ from transferability.study.config import Config
 from transferability.study.jobs import with_bases
 from transferability.study.spec import RunSpec
 
-PAUSE = 60.0  # seconds, at least
-SHARE = 20  # times what the last report took, at least: training keeps the machine
+PAUSE = 60.0  # minimum pause in seconds
+SHARE = 20  # minimum pause in durations of the last report, which leaves the machine to training
 
 
 def watch(config: Config) -> None:
-    """Return when no network of the study is to come."""
+    """Update the report repeatedly; return when no further network of the study is expected."""
     while True:
         began = time.monotonic()
         folder, tables, specs = collect_study(config)
@@ -50,7 +50,7 @@ def watch(config: Config) -> None:
 
 
 def to_come(missing: list[RunSpec], store: Store) -> list[RunSpec]:
-    """The runs that have not failed, nor one that they start from."""
+    """The runs that have not failed and do not start from a failed run."""
     return [s for s in missing if not any(map(store.failure, with_bases([s])))]
 
 

@@ -1,14 +1,12 @@
 """The figures of a study, from its tables alone (never from the run store).
 
-Every mark is one network. A network that is missing from the study is never dropped silently: the
-caption counts it.
+Every mark is one network. Networks that are missing from the study are counted in the caption.
 
-A figure is a module here with ``draw(tables)``, which returns the drawing, or in words why the
-study has none. A new one is a file, and its name in FIGURES.
+Each figure is a module here with ``draw(tables)``, which returns the drawing, or a text that says
+why the study has none. To add a figure, add its module and its name to FIGURES.
 """
 
-# In the order in which they are drawn. The design of the study, which needs no networks,
-# is not one of them.
+# In drawing order. Without the design of the study, which needs no networks.
 FIGURES = (
     "advice",
     "accuracy",

@@ -15,7 +15,7 @@ from analysis.page import Page
 
 
 def settings(parser: ArgumentParser) -> None:
-    """What only this command has."""
+    """Add the options of this command."""
     figures = ", ".join(["design", *FIGURES])
     parser.add_argument("--only", nargs="+", metavar="FIGURE", help=f"only these: {figures}")
     says = "only these, and the bases: such as BnB AnB"
@@ -28,7 +28,7 @@ def main(
     only: Sequence[str] | None = None,
     treatments: Sequence[str] | None = None,
 ) -> None:
-    from analysis.figures.write import write_figures  # what draws, which --help does without
+    from analysis.figures.write import write_figures  # a heavy import, not needed for --help
 
     paths, absent = write_figures(folder, page, only, treatments)
     for path in paths:

@@ -1,5 +1,5 @@
-"""Top-1 accuracy against n on random (or the user's) splits: every network,
-and the means (paper, figure 2).
+"""Top-1 accuracy against n on random (or the user's) splits: all networks, and means (paper,
+figure 2).
 """
 
 import numpy as np
@@ -66,8 +66,8 @@ def _every_network(axes: Axes, rows: pd.DataFrame, there: list[str]) -> None:
 
 
 def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
-    """Mean accuracy by n and split, of the splits that have the treatment, from their bases on; NaN
-    where a split lacks the n, or a direction that another has: lines end there.
+    """Mean accuracy by n and split, for splits with the treatment, starting at their bases; NaN if
+    a split lacks the n, or a direction that another split has.
     """
     done = rows[rows.accuracy.notna() & rows.treatment.isin(["base", treatment])]
     done = done.assign(split=splits_of(done))
@@ -76,12 +76,14 @@ def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
     directions = by_split.size()
     whole = directions == directions[directions.index.get_level_values("n") > 0].max()
     table = by_split.mean().where(whole | (directions.index.get_level_values("n") == 0)).unstack()
-    of_study = {0, *rows[rows.treatment == treatment].n}  # finished or not
+    of_study = {0, *rows[rows.treatment == treatment].n}  # including unfinished networks
     return table.dropna(axis=1, how="all").reindex(sorted(of_study))
 
 
 def _kind_of_bars(rows: pd.DataFrame, several: dict[str, pd.DataFrame]) -> str | None:
-    """One kind of bars a panel: over splits, else between networks, else of their images."""
+    """The kind of bars of the panel: None for bars over splits, else between networks if there are
+    several, else over images.
+    """
     if several:
         return None
     networks = rows[rows.accuracy.notna()].groupby(["treatment", "n"]).size()
@@ -89,7 +91,7 @@ def _kind_of_bars(rows: pd.DataFrame, several: dict[str, pd.DataFrame]) -> str |
 
 
 def _bars(several: dict[str, pd.DataFrame], kind: str | None) -> str:
-    """What the bars of the means are."""
+    """Describe the bars of the means."""
     if kind == "images":
         return "Means: of one network each, with bars of the 95% interval of its validation images."
     if kind:
@@ -141,14 +143,14 @@ def _means(
 
 
 def _splits(axes: Axes, table: pd.DataFrame, mark: Style) -> None:
-    """Every split faintly, and at n that all have the mean with its interval over splits."""
+    """Draw every split faintly, and the mean with its interval over splits at n that all have."""
     shift = mark.offset / 2
     x = table.index + shift * (table.index > 0)
     for _, own in table.items():
         axes.plot(x, own, ".-", color=mark.color, lw=0.7, ms=3, alpha=0.35, zorder=1)
     for n, values in table.dropna().iterrows():
         if n == 0 and len(table) > 1:
-            continue  # the bases have a mark of their own
+            continue  # the bases have a separate mark
         center, low, high = t_interval(values, 0, 1)
         bar = [[center - low], [high - center]]
         axes.errorbar([n + shift], [center], bar, color=mark.color, lw=1, capsize=2, zorder=2)
@@ -157,8 +159,8 @@ def _splits(axes: Axes, table: pd.DataFrame, mark: Style) -> None:
 
 
 def _published_means(tables: StudyResults, rows: pd.DataFrame) -> tuple[dict[str, pd.Series], str]:
-    """The paper's mean lines: as they are for ImageNet,
-    else moved so that its base lies at ours.
+    """The paper's mean lines: unchanged for ImageNet, else shifted so that its base lies at the
+    study's.
     """
     theirs = beside(tables)
     if theirs.empty:
@@ -179,8 +181,8 @@ def _published_means(tables: StudyResults, rows: pd.DataFrame) -> tuple[dict[str
 def _mean_table(
     rows: pd.DataFrame, tables: StudyResults, several: dict[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Mean, standard deviation and number of networks by treatment and n, where there are enough
-    splits their mean with its interval, and the paper's mean beside.
+    """Mean, standard deviation and number of networks by treatment and n; if there are enough
+    splits, also their mean with its interval; and the paper's mean.
     """
     done = rows[rows.accuracy.notna()]
     table = done.groupby(["treatment", "n"]).accuracy.agg(["mean", "std", "size"]).reset_index()

@@ -1,5 +1,5 @@
-"""What random filters leave of the differences between images,
-and what becomes of the units above them.
+"""How far random filters preserve differences between images, and dead units in the layers above
+them.
 """
 
 import pandas as pd
@@ -64,8 +64,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 
 
 def _each_network(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per network: how similar the outputs of its layer n are for all images,
-    the share of its most silent trained layer.
+    """A row per network: the mean cosine between images in layer n, and the largest share of dead
+    units in a trained layer.
     """
     each = rows.drop_duplicates("run").set_index("run").drop(columns=["layer", "cosine", "images"])
     each["silent"] = rows[rows.layer > rows.n].groupby("run").silent.max()

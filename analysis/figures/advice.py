@@ -1,4 +1,4 @@
-"""The four questions about a pretrained network on one scale, and what more images are worth."""
+"""Strategies for a pretrained network on one scale, and accuracy against training-set size."""
 
 from functools import partial
 from typing import Any
@@ -69,7 +69,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
     columns = ["images", "family", "n", "recipe", shown, f"{shown}_low", f"{shown}_high"]
     always = ""
-    if "choose_by" in tables.metadata and one.majority:  # figures of before stay as they are
+    if "choose_by" in tables.metadata and one.majority:  # older figures stay unchanged
         always = f" {one.majority.always}."
     return FigureSpec(
         "advice",
@@ -110,7 +110,7 @@ def _of_size(axes: Axes, advice: Advice, there: list[str], scale: tuple[float, f
             continue
         _line(axes, advice.curve(name), mark, advice.shown)
         longer = rows[rows.longer > 1].drop_duplicates("n")
-        if len(longer) and name != "AnB+":  # whose end is the beginning of AnB~all
+        if len(longer) and name != "AnB+":  # whose last n is the first of AnB~all
             _line(
                 axes,
                 longer,

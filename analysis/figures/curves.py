@@ -1,4 +1,4 @@
-"""Training and validation curves of every treatment, a line for each n."""
+"""Training and validation curves of every treatment, with one line per n."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 
 
 def _place(group: str) -> tuple[int, str]:
-    """Where a treatment stands: as in ORDER, others after these by name."""
+    """The sort key of a treatment: its place in ORDER; other treatments follow by name."""
     return (ORDER.index(group) if group in ORDER else len(ORDER), group)
 
 
@@ -79,6 +79,6 @@ def _lines(
 
 
 def _marks(layers: int) -> dict[int, Style]:
-    """One for each n of networks of so many layers."""
+    """A mark for each n of networks with this number of layers."""
     colors = enumerate(layer_colors(layers - 1), start=1)
     return {0: Style("base", INK, "o")} | {n: Style(f"n = {n}", color, "o") for n, color in colors}

@@ -1,4 +1,4 @@
-"""The two losses, and the gains of fine-tuning, for each n (paper, section 4.1, in numbers)."""
+"""The two losses and the gains of fine-tuning for each n (paper, section 4.1, in numbers)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -102,5 +102,5 @@ def _differences(
 
 
 def _enough(parts: pd.DataFrame) -> pd.Series:
-    """Which rows have an interval over splits that decides."""
+    """Which rows have an interval over enough splits to decide."""
     return pd.to_numeric(parts.splits, errors="coerce") >= LEAST

@@ -1,5 +1,5 @@
-"""The experimental design as an image: which layers a network copies,
-freezes and trains (the paper's figure 1).
+"""The experimental design as an image: the layers that a network copies, freezes and trains (the
+paper's figure 1).
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from matplotlib.text import Text
 
 from analysis.plotting.style import INK, PAPER, FigureSpec, Panel
 
-# on a filled box: white in every theme, so not PAPER, which turns dark on a dark page
+# text on filled boxes: white in every theme, unlike PAPER, which turns dark on a dark page
 LETTER = "#fefefe"
 FILLS = {"A": "#b3192c", "B": "#205099", "R": "#7f8e00"}
-# the drawing's units are inches on a figure of 5.2 x 5.6, for up to 8 layers
+# units of the drawing are inches on a figure of 5.2 x 5.6, for up to 8 layers
 WIDTH, HEIGHT = 5.08, 5.52
-SIZE = 9.5  # points, the smallest text
-# first box's left edge, box to box, a box's width and height
+SIZE = 9.5  # points of the smallest text
+# left edge of the first box, distance between boxes, width and height of a box
 LEFT, PITCH, BOX, TALL = 0.6, 0.315, 0.265, 0.38
-MOST = 12  # columns: of a deeper network the lowest layers are drawn, and the last
-BASES = {"A": 4.84, "B": 4.3}  # the height of a base's row
-LANES = {"A": 0.22, "B": 0.46}  # where the line of copies from a base runs down
+MOST = 12  # columns; of a deeper network, the lowest layers and the last are drawn
+BASES = {"A": 4.84, "B": 4.3}  # y of the row of each base
+LANES = {"A": 0.22, "B": 0.46}  # x of the line of copies from each base
 
 
 def draw(layers: int) -> FigureSpec:
-    """Rows are networks and columns their layers."""
+    """Draw a row per network and a column per layer."""
     sketch = _Sketch(layers)
     wider = max(0, len(sketch.columns) - 8) * PITCH
     return FigureSpec(
@@ -42,19 +42,19 @@ def draw(layers: int) -> FigureSpec:
 
 @dataclass(frozen=True)
 class _Sketch:
-    """What is drawn of a network of so many layers."""
+    """The drawn columns, the example n and positions for networks with this number of layers."""
 
     layers: int
 
     @property
     def columns(self) -> Sequence[int | None]:
-        """The layers from the left; None: some that are left out."""
+        """The layers from left to right; None stands for omitted layers."""
         every = range(1, self.layers + 1)
         return every if len(every) <= MOST else [*every[: MOST - 2], None, self.layers]
 
     @property
     def chop(self) -> int:
-        """n, the example."""
+        """The n of the example."""
         return min(3, self.layers - 1)
 
     @property
@@ -63,7 +63,7 @@ class _Sketch:
 
     @property
     def names(self) -> float:
-        """Where the words beside a row start."""
+        """The x at which the text of a row starts."""
         return LEFT + (len(self.columns) - 1) * PITCH + BOX + 0.09
 
 
@@ -106,8 +106,8 @@ def _paint(axes: Axes, sketch: _Sketch, wider: float) -> None:
 
 
 def _copies(axes: Axes, sketch: _Sketch, source: str, frozen: float, tuned: float) -> None:
-    """The networks that start from a base's lowest layers,
-    and the lines along which these are copied.
+    """Draw the networks that start from the lowest layers of a base, and the lines that show the
+    copying.
     """
     n, letters = sketch.chop, source * sketch.chop
     _network(
@@ -138,8 +138,8 @@ def _copies(axes: Axes, sketch: _Sketch, source: str, frozen: float, tuned: floa
 def _network(
     axes: Axes, sketch: _Sketch, y: float, letters: str, name: str, words: str, frozen: bool = False
 ) -> None:
-    """One row: a box a layer, filled where ``letters`` says whose weights it starts with,
-    and fresh above.
+    """Draw one row with a box per layer, filled by the source in ``letters``; higher layers are
+    randomly initialized.
     """
     for column, layer in enumerate(sketch.columns):
         x = LEFT + column * PITCH
@@ -154,8 +154,8 @@ def _network(
 def _box(
     axes: Axes, x: float, y: float, letter: str = "", frozen: bool = False, fresh: bool = False
 ) -> None:
-    """One layer, ``y`` its middle: a frozen one has a thick border and a lock,
-    a fresh one is dashed.
+    """Draw one layer centered at height ``y``: a frozen layer has a thick border and a lock, a
+    randomly initialized one (``fresh``) a dashed border.
     """
     style = (0, (2, 1.5)) if fresh else "-"
     fill, ink = (FILLS[letter], LETTER) if letter else (PAPER, INK)
@@ -180,7 +180,7 @@ def _box(
 
 
 def _named(axes: Axes, x: float, y: float, name: str, words: str) -> None:
-    """A name in bold and the words that follow it."""
+    """Draw a name in bold, followed by ``words``."""
     bold = _text(axes, x, y, name, weight="bold")
     how: dict[str, Any] = {"color": INK, "fontsize": SIZE, "va": "center"}
     axes.annotate(words, (1, 0.5), (4, 0), xycoords=bold, textcoords="offset points", **how)

@@ -1,4 +1,4 @@
-"""All treatments between natural and man-made, where the study has more than the paper's AnB."""
+"""All treatments between natural and man-made, for studies with more than the paper's AnB."""
 
 from collections.abc import Callable
 

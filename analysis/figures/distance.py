@@ -1,5 +1,5 @@
-"""Natural/man-made, random filters, and both relative to base beside random splits
-(paper, figure 3).
+"""Natural/man-made splits and random filters, and both relative to base, compared with random
+splits (paper, figure 3).
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from transferability.tasks.splits import NATURAL_MANMADE, SIMILAR
 
 @dataclass(frozen=True)
 class _Line:
-    """One kind of frozen layers and the bases of its tasks."""
+    """One kind of frozen layers, with the bases of its tasks."""
 
     rows: pd.DataFrame
     treatment: str
     mark: Style
-    # the paper's mean accuracy minus base, by n; empty where there is nothing to compare
+    # the paper's mean accuracy minus base, by n; empty if it is not comparable
     published: pd.Series
 
 
@@ -78,8 +78,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 
 
 def _groups(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Frozen layers of a similar task, of a dissimilar one and of none, each with bases,
-    in the order of the legend.
+    """Networks with frozen layers of a similar task, of a dissimilar task and of no task, each with
+    bases, in the order of the legend.
     """
     distant = networks.split_kind == NATURAL_MANMADE
     transfers, random = (

@@ -1,4 +1,4 @@
-"""The first-layer filters of the bases and of an untrained network as images."""
+"""Images of the first-layer filters of the bases and of an untrained network."""
 
 from collections.abc import Callable
 
@@ -59,14 +59,15 @@ def _weights(rows: pd.DataFrame) -> np.ndarray:
 
 
 def mosaic(weights: np.ndarray) -> np.ndarray:
-    """Filters, (filters, side, side, 3), side by side as one image, (height, width, 4) in 0..1:
-    each is scaled by its own largest weight, gray is weight 0.
+    """Arrange filters, (filters, side, side, 3), in one RGBA image, (height, width, 4) in 0..1.
+
+    Each filter is scaled by its largest absolute weight; gray is weight 0.
     """
     count, side = weights.shape[:2]
     weights = weights / np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     across = int(np.ceil(np.sqrt(count)))
     down = int(np.ceil(count / across))
-    # what is between filters is transparent
+    # the gaps between filters are transparent
     picture = np.zeros((down * (side + 1) + 1, across * (side + 1) + 1, 4))
     for i, scaled in enumerate(weights):
         row, column = divmod(i, across)

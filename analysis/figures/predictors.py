@@ -1,5 +1,4 @@
-"""Transferability metrics of a pretrained base, computed without training, beside measured
-accuracy."""
+"""Transferability metrics of a pretrained base, compared with measured accuracy."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""CKA similarity of the bases' representations (linear CKA), beside the measured specificity."""
+"""Linear CKA similarity of the bases' representations, compared with the measured specificity."""
 
 import pandas as pd
 from matplotlib.axes import Axes

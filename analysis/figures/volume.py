@@ -1,4 +1,6 @@
-"""Base networks trained on fewer images per class, linear and logarithmic (paper, supplement)."""
+"""Base networks trained on fewer images per class, on linear and logarithmic scales (paper,
+supplement).
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Every figure of a study, drawn and written."""
+"""Draw and write all figures of a study."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,13 +17,13 @@ from transferability.files import remove_leftovers
 def drawings(
     tables: StudyResults, only: Sequence[str] = FIGURES
 ) -> tuple[list[FigureSpec], dict[str, str]]:
-    """Every figure that the study has networks for, and for the others the reason why not."""
+    """The figures that the study has networks for, and the reasons why the others are absent."""
     made = {
         name: import_module(f"analysis.figures.{name}").draw(tables)
         for name in FIGURES
         if name in only
     }
-    encoding = tables.metadata["dataset"].get("encoding")  # of raw pixels there is nothing to say
+    encoding = tables.metadata["dataset"].get("encoding")  # absent for raw pixels
     label = f" Images: {encoding}." if encoding else ""
     return (
         [
@@ -41,8 +41,14 @@ def write_figures(
     only: Sequence[str] | None = None,
     treatments: Sequence[str] | None = None,
 ) -> tuple[list[Path], dict[str, str]]:
-    """Draw every figure of the folder's tables into it, or ``only`` these, of all networks or of
-    bases and these ``treatments``; paths, and the figures that were not drawn with the reason.
+    """Draw the figures of the tables in ``folder`` into it.
+
+    Args:
+        only: names of figures; None: all.
+        treatments: the treatments shown in addition to bases; None: all.
+
+    Returns:
+        The paths of the files, and the figures that were not drawn, each with the reason.
 
     Raises:
         UserError: there is no such figure, or the study has no such treatment.

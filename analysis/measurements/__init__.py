@@ -1,1 +1,1 @@
-"""What is measured on finished networks: similarity of representations, predictors of transfer."""
+"""Measurements on finished networks: similarity of representations, transferability metrics."""

@@ -1,7 +1,7 @@
-"""What kept features say of every depth without a fit, beside the linear classifiers on them.
+"""Transferability metrics at every depth, compared with linear probes on the same features.
 
-k nearest neighbors, LogME and the regularized H-score (``predictors.py``) of the pooled features
-that the linear classifiers were fitted on, and how far they agree with these.
+k nearest neighbors, LogME and the regularized H-score (``predictors.py``) of the stored pooled
+features of the probes, and their agreement with the probes.
 """
 
 import numpy as np
@@ -21,12 +21,12 @@ MEASURES = {"knn": "k nearest neighbors", "logme": "LogME", "h_score": "regulari
 def depths(
     probes: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
 ) -> pd.DataFrame:
-    """MEASURES at the depth of each of ``probes``, which have one base, from at most IMAGES
-    training images, and at most as many of those that are asked; center crop, no mirror.
+    """MEASURES at the depth of each of ``probes``, which share one base, from at most IMAGES images
+    per subset; center crop, no mirror.
 
     Returns:
-        A row per depth: n, knn (accuracy on validation images), knn_test (on test images; NaN where
-        there are none), logme, h_score (of training images).
+        A row per depth: n, knn (accuracy on validation images), knn_test (on test images; NaN if
+        there are none), logme, h_score (both of training images).
     """
     features, classes = features_of_wave(probes, store, dataset, execution), list(probes[0].classes)
     rows = dataset.train_rows(classes, probes[0].images_per_class)[:IMAGES]
@@ -52,11 +52,11 @@ def depths(
 
 
 def agreement(told: pd.DataFrame) -> list[str]:
-    """A sentence per measure: the depth that it takes for the best, and how far it ranks the depths
-    as the linear classifiers do.
+    """A sentence per measure: the depth at which it is highest, and its rank correlation with the
+    linear classifiers over depths.
 
     Args:
-        told: as of :func:`depths`, with ``validation`` of the linear classifiers.
+        told: the table of :func:`depths`, with ``validation`` (accuracy of the linear classifiers).
     """
     if len(told) < 2:
         return []

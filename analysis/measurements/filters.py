@@ -17,23 +17,23 @@ FILTERS = ["split", "seed", "network", "filter", "row", "column", "red", "green"
 def first_layer_filters(specs: list[RunSpec], store: Store) -> pd.DataFrame:
     """The weights of layer 1 of finished base networks, and of an untrained one.
 
-    Of the first split and seed with two finished bases; failing that, of the first with one.
-    "untrained" is what the networks with random filters of that split and seed start from, for
-    target B if baseB is finished.
+    The bases are those of the first split and seed with two finished bases, or else of the first
+    with one. "untrained" has the initial weights of the networks with random filters of that split
+    and seed, for target B if baseB is finished.
 
     Returns:
         A row per pixel of a filter: split, seed, network (baseA, baseB, baseall, untrained),
-        filter, row, column (all from 0), and its weights red, green, blue (float32, as
-        stored). No rows where layer 1 is no convolution.
+        filter, row, column (all from 0), and its weights red, green, blue (float32, as stored). No
+        rows if layer 1 is not a convolution.
     """
     finished = finished_bases(specs, store)
     if not finished:
         return pd.DataFrame(columns=FILTERS)
-    # the first of the largest
+    # max returns the first of the largest
     (split, seed), bases = max(finished.items(), key=lambda found: len(found[1]))
     networks = {str(spec.cell): stored_network(spec, store) for spec in bases}
     if any(network.weight(1).dim() != 4 for network in networks.values()):
-        return pd.DataFrame(columns=FILTERS)  # layer 1 is no convolution
+        return pd.DataFrame(columns=FILTERS)  # layer 1 is not a convolution
     random = replace(bases[-1], cell=Cell(bases[-1].cell.target, UNTRAINED, frozen=1))
     networks["untrained"] = initial_network(
         random, networks[str(bases[-1].cell)].input.mean.numpy()

@@ -1,8 +1,8 @@
-"""What a target task will be worth to a base, estimated from its features without training.
+"""Transferability metrics: estimates from the features of a base, without training.
 
-Each predictor looks at the pooled output of one layer, for images of the task, and says one number:
-more is better. None is maintained in a package. Beside what was measured they show how much of the
-answer could be had for one forward pass.
+Each metric maps the pooled output of one layer, for images of the task, to one number; higher is
+better. None of them is maintained in a package. Compared with measured accuracy, they show how much
+of the result a single forward pass gives.
 """
 
 import numpy as np
@@ -21,14 +21,14 @@ from transferability.training.loader import TaskLoader
 from transferability.training.state import one_thread
 
 PREDICTORS = ["split", "task", "base", "predictor", "n", "value", "images"]
-IMAGES = 2000  # training images, and at most so many validation images
+IMAGES = 2000  # the maximum number of training images, and of validation images
 NEIGHBORS = 10
-_STEPS, _TINY = 50, 1e-12  # of LogME's fixed point
+_STEPS, _TINY = 50, 1e-12  # iterations of LogME's fixed point; a guard against division by 0
 
 
 def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.ndarray) -> float:
-    """The share of images whose ``NEIGHBORS`` nearest training images, by the cosine between
-    features, vote for their class (ties to the lower label).
+    """The share of images whose class wins the vote of the ``NEIGHBORS`` nearest training images by
+    cosine similarity of features (ties go to the lower label).
 
     Args:
         train, features: (N, D), (M, D). labels, truth: (N,), (M,) from 0.
@@ -43,9 +43,10 @@ def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray, truth: np.n
 
 
 def logme(features: np.ndarray, labels: np.ndarray) -> float:
-    """LogME: the log evidence an image of a Bayesian linear model of each class against the others,
-    at the precisions alpha (of its weights) and beta (of its noise) that make it largest; the mean
-    over classes. You et al., ICML 2021; solved by MacKay's fixed point, as You et al., JMLR 2022.
+    """LogME: the log evidence per image of a Bayesian linear model of each class against the
+    others, maximized over the precisions alpha (of the weights) and beta (of the noise), and
+    averaged over classes. You et al., ICML 2021; solved by MacKay's fixed point, as in You et al.,
+    JMLR 2022.
 
     Args:
         features: (N, D). labels: (N,) from 0.
@@ -58,9 +59,9 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _evidence(u: np.ndarray, sigma: np.ndarray, y: np.ndarray, count: int, width: int) -> float:
-    """Of one class, an image."""
+    """The log evidence of one class, per image."""
     z = u.T @ y
-    outside = max(float(y.sum() - z @ z), 0.0)  # of y, what no weights can reach
+    outside = max(float(y.sum() - z @ z), 0.0)  # the part of y outside the span of the features
     alpha = beta = 1.0
     for _ in range(_STEPS):
         ratio = alpha / beta
@@ -79,10 +80,10 @@ def _evidence(u: np.ndarray, sigma: np.ndarray, y: np.ndarray, count: int, width
 
 
 def h_score(features: np.ndarray, labels: np.ndarray) -> float:
-    """The regularized H-score: tr(S^-1 (1 - a) S_between), S the covariance of the features shrunk
-    by ``a`` towards a multiple of the identity (Ledoit & Wolf 2004). Ibrahim et al., "Newer is not
-    always better", ECML 2022. Without shrinking (Bao et al. 2019) any features of more dimensions
-    than images would have the number of classes minus one.
+    """The regularized H-score, tr(S^-1 (1 - a) S_between), where S is the covariance of the
+    features, shrunk by ``a`` towards a multiple of the identity (Ledoit & Wolf 2004). Ibrahim et
+    al., "Newer is not always better", ECML 2022. Without shrinkage (Bao et al. 2019), any features
+    with more dimensions than images would score the number of classes minus one.
 
     Args:
         features: (N, D). labels: (N,) from 0.
@@ -99,22 +100,22 @@ def h_score(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def shrinkage(x: np.ndarray) -> float:
-    """How far Ledoit & Wolf (2004) move the covariance of ``x`` (N, D), centered, towards the
-    identity: 0 not at all, 1 whole.
+    """The shrinkage intensity of Ledoit & Wolf (2004) for the covariance of centered ``x``, (N, D):
+    0 keeps the covariance, 1 replaces it by a multiple of the identity.
     """
     count, width = x.shape
     covariance = x.T @ x / count
     mean = np.trace(covariance) / width
     distance = ((covariance**2).sum() - width * mean**2) / width
     spread = ((x**2).sum(1) ** 2).sum() / count - (covariance**2).sum()
-    if distance <= _TINY * mean**2:  # it is one already
+    if distance <= _TINY * mean**2:  # already a multiple of the identity
         return 0.0
     return float(min(spread / count / width / distance, 1.0))
 
 
 def leep(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """LEEP: the mean log likelihood of the labels, each class of the task being read off the
-    classes of the base: log sum_z P(y|z) p(z|x). Nguyen et al., ICML 2020. At most 0.
+    """LEEP: the mean log likelihood of the labels when predicted from the base's class
+    probabilities, log sum_z P(y|z) p(z|x). Nguyen et al., ICML 2020. At most 0.
 
     Args:
         probabilities: of the base's own classes for each image, (N, Z). labels: (N,) from 0.
@@ -127,17 +128,18 @@ def leep(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def predictors(
     specs: list[RunSpec], dataset: PackedDataset, known: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """What each predictor says of every layer of the given bases of ``specs``, for their tasks.
+    """Each metric for every layer of the pretrained bases of ``specs``, for their tasks.
 
-    Features are layers' outputs, a mean over all places, of at most IMAGES training and validation
-    images, center crop. LEEP has n = the number of layers: it reads the base's own classifier.
+    Features are globally average-pooled outputs of layers for at most IMAGES training and
+    validation images, center crop. LEEP uses the base's own classifier, so its n is the number of
+    layers; it is left out if the base has no classifier.
 
     Args:
-        known: an earlier result; what it has of these very bases and tasks is not computed again.
+        known: an earlier result; its rows for the same bases, tasks and images are reused.
 
     Returns:
-        A row per predictor and layer: split, task (a digest of its classes), base (of its tensors),
-        predictor, n, value, images (training images).
+        A row per predictor and layer: split, task (see :func:`task_of`), base (digest of its
+        tensors), predictor, n, value, images (number of training images).
     """
     chosen: dict[tuple, tuple[RunSpec, PretrainedBase]] = {}
     for spec in specs:
@@ -185,7 +187,7 @@ def _told(base: PretrainedBase, stream: TaskLoader) -> list[dict]:
 def _features(
     network: SequentialNetwork, stream: TaskLoader, rows: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """The pooled output of every layer for these images, (N, C) each, and their labels."""
+    """The pooled outputs of all layers for the images ``rows``, (N, C) each, and their labels."""
     found: list[list[np.ndarray]] = [[] for _ in network.layers]
     labels = []
     with torch.no_grad(), one_thread():

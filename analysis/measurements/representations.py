@@ -1,7 +1,7 @@
-"""What the networks of a study look like inside: how similar two networks' layers are, and what
-random filters leave of the differences between images.
+"""Representations of the networks of a study: the similarity of two networks' layers, and how far
+random filters preserve differences between images.
 
-All read finished networks from the store; untrained networks are drawn again from their seeds.
+Finished networks are read from the store; untrained networks are recreated from their seeds.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ from transferability.training.state import initial_network
 
 SIMILARITY = ["split", "seed", "pair", "a", "b", "layer", "cka", "images", "run_a", "run_b"]
 ACTIVITY = ["run", "layer", "cosine", "silent", "images"]
-IMAGES = 1000  # twice as many change the similarities of the demo by about 0.02 at most
-FEATURES_AT_ONCE = 4096  # that are float64 at the same moment
+IMAGES = 1000  # doubling it changes the similarities of the demo by about 0.02 at most
+FEATURES_AT_ONCE = 4096  # features converted to float64 at a time
 
 
 def similarity(
@@ -39,23 +39,22 @@ def similarity(
 ) -> pd.DataFrame:
     """Debiased linear CKA between the layers of two networks, for every layer below the classifier.
 
-    Linear CKA is Kornblith et al. 2019, *Similarity of Neural Network Representations Revisited*;
-    debiased with the unbiased HSIC of Song et al. 2012, as in Nguyen et al. 2021, since a layer has
-    more features (all values that it puts out: channels x height x width) than there are images.
+    Linear CKA is that of Kornblith et al. 2019, *Similarity of Neural Network Representations
+    Revisited*. It is debiased with the unbiased HSIC of Song et al. 2012, as in Nguyen et al. 2021,
+    since a layer has more features (all outputs: channels x height x width) than there are images.
 
-    The pairs: "bases", baseA and baseB of one split and seed; "untrained", the same two as they
-    were at step 0;
-    "other seed", bases of one task. Only of finished bases.
+    The pairs of finished bases are "bases" (baseA and baseB of one split and seed), "untrained"
+    (the same two at step 0), and "other seed" (bases of one task with different seeds).
 
     Args:
-        images: at most so many validation images, drawn from those of all tasks of the split that
+        images: the maximum number of validation images, drawn from all tasks of the split that
             ``specs`` name; center crop, no mirror.
-        known: an earlier result; what it has of these very runs is not computed again.
+        known: an earlier result; its rows for the same runs and number of images are reused.
 
     Returns:
         A row per layer of a pair: split, seed (of ``a``), pair, a and b (cells, ``b`` with its seed
-        if another), layer (from 1), cka (at most 1, about 0 for independent features; NaN where all
-        images give the same), images (how many were used), and the two runs.
+        if different), layer (from 1), cka (at most 1, about 0 for independent features; NaN if all
+        images have the same features), images (the number used), and the two runs.
     """
     rows, splits = [], dict[str, list[RunSpec]]()
     for (split, _), bases in finished_bases(specs, store).items():
@@ -73,7 +72,7 @@ def similarity(
 def _similarity_of(
     pair: str, a: RunSpec, b: RunSpec, store: Store, stream: TaskLoader, known: pd.DataFrame | None
 ) -> list[dict]:
-    """Rows of :func:`similarity`, of one pair."""
+    """Rows of :func:`similarity` for one pair."""
     runs = {"run_a": a.run_id, "run_b": b.run_id}
     identity = {"pair": pair, "images": len(stream.val_rows), **runs}
     values = _known(known, identity).get("cka", [])
@@ -95,25 +94,25 @@ def activity(
     images: int = IMAGES,
     known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """How similar the outputs for all images are in the layers of networks with random filters,
-    and which units never respond.
+    """The similarity of outputs between images in networks with random filters, and the share of
+    dead units.
 
     Deep random layers with ReLU map all images to nearly one direction (Schoenholz et al. 2017,
-    *Deep Information Propagation*). What is trained above them then gets nearly the same gradient
-    from every image, and whole layers of it can end where no image switches a unit on, nothing
-    passes and nothing is learned any more (Lu et al. 2020, *Dying ReLU and Initialization*).
+    *Deep Information Propagation*). The layers trained above them then get nearly the same gradient
+    from every image. Entire layers can end up with only dead units, so that nothing is propagated
+    or learned any more (Lu et al. 2020, *Dying ReLU and Initialization*).
 
     Args:
-        images: at most so many validation images, drawn from those of the network's task;
+        images: the maximum number of validation images, drawn from those of the network's task;
             center crop, no mirror.
-        known: an earlier result; what it has of these very runs is not computed again.
+        known: an earlier result; its rows for the same runs and number of images are reused.
 
     Returns:
         A row per layer below the classifier, of every finished network with random filters and the
-        base of its task:
-        run, layer (from 1), cosine (mean over pairs of images of the cosine between the layer's
-        outputs; 1: all images give one direction; NaN where fewer than two give anything), silent
-        (share of the layer's values that are 0 for every image), images (how many were used).
+        base of its task: run, layer (from 1), cosine (mean over pairs of images of the cosine
+        between the layer's outputs; 1 if all images have one direction; NaN if fewer than two have
+        nonzero outputs), silent (share of the layer's values that are 0 for every image), images
+        (the number used).
     """
     finished = [spec for spec in specs if store.is_done(spec)]
     random = [spec for spec in finished if spec.cell.source == UNTRAINED]
@@ -131,31 +130,29 @@ def activity(
             )
         return found.assign(layer=range(1, len(found) + 1), **identity)[ACTIVITY]
 
-    # cores change no number
+    # one thread per network, so that results do not depend on the number of cores
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         measured = list(pool.map(measure, shown))
     return pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=ACTIVITY)
 
 
 def spread(outputs: Tensor) -> tuple[float, float]:
-    """Mean cosine of two images' outputs, (images, features),
-    and the share of features that are 0 for all.
+    """The mean cosine over pairs of images, and the share of features that are 0 for all images.
 
-    ``outputs`` are those of a ReLU, at least 0.
+    Args:
+        outputs: (images, features), at least 0, as after a ReLU.
     """
     norms = outputs.norm(dim=1)
     seen = norms > 0
     count = int(seen.sum())
-    # no copy of the outputs
+    # avoids a copy of the outputs
     together = (torch.where(seen, 1 / norms, 0) @ outputs).double().square().sum().item()
     cosine = (together - count) / (count * (count - 1)) if count > 1 else float("nan")
     return cosine, (outputs.amax(0) == 0).double().mean().item()
 
 
 def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFrame:
-    """The rows of these runs and images, layer by layer, from an earlier table;
-    none if they are not there.
-    """
+    """The rows of an earlier table for these runs and number of images, by layer; may be empty."""
     if table is None or table.empty or set(identity) - set(table.columns):
         return pd.DataFrame()
     return table[(table[list(identity)] == pd.Series(identity)).all(axis=1)].sort_values(
@@ -166,7 +163,8 @@ def _known(table: pd.DataFrame | None, identity: dict[str, object]) -> pd.DataFr
 def _compare(networks: list[SequentialNetwork], stream: TaskLoader) -> list[float]:
     """:func:`cka` of two networks, layer by layer.
 
-    One thread each, as in training: cores do not change a number.
+    Each network has one thread, as in training, so that results do not depend on the number of
+    cores.
     """
     both = [unit_grams(network, stream) for network in networks]
     with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -174,17 +172,17 @@ def _compare(networks: list[SequentialNetwork], stream: TaskLoader) -> list[floa
 
 
 def unit_grams(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Tensor]:
-    """:func:`unit_gram` of each layer below the classifier on the stream's validation images,
-    one after the other.
+    """Iterate over :func:`unit_gram` of the layers below the classifier, on the stream's validation
+    images.
     """
     return map(unit_gram, layer_outputs(network, stream))
 
 
 def layer_outputs(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Tensor]:
-    """(images, features) of each layer below the classifier on the stream's validation images,
-    one after the other.
+    """Iterate over the outputs, (images, features), of the layers below the classifier, on the
+    stream's validation images.
 
-    Holds the outputs of one layer for all images, and of the next while they are computed.
+    Memory holds the outputs of one layer for all images, and of the next during its computation.
     """
     network.eval().requires_grad_(False)
     below = map(network.input, stream.validation())
@@ -195,9 +193,9 @@ def layer_outputs(network: SequentialNetwork, stream: TaskLoader) -> Iterator[Te
 
 
 def unit_gram(features: Tensor) -> Tensor:
-    """The U-centered Gram matrix of (images, features), of norm 1.
+    """The U-centered Gram matrix of (images, features), scaled to norm 1.
 
-    U-centring leaves the diagonal out and makes every row sum to 0. The scalar product of two
+    U-centering zeroes the diagonal and makes every row sum to 0. The inner product of two
     U-centered matrices is n (n - 3) times the unbiased HSIC of Song et al. 2012, equation 5.
 
     Returns:
@@ -207,7 +205,7 @@ def unit_gram(features: Tensor) -> Tensor:
     gram = torch.zeros(n, n, dtype=torch.float64)
     for block in features.split(FEATURES_AT_ONCE, dim=1):
         block = block.double()
-        block -= block.mean(0)  # only for less rounding: what a shift adds, U-centring removes
+        block -= block.mean(0)  # for precision only: U-centering removes any shift
         gram.addmm_(block, block.T)
     if n < 4:
         return torch.full_like(gram, torch.nan)
@@ -219,15 +217,15 @@ def unit_gram(features: Tensor) -> Tensor:
 
 
 def cka(a: Tensor, b: Tensor) -> float:
-    """Debiased linear CKA of two layers from their :func:`unit_gram` on the same images."""
+    """Debiased linear CKA of two layers, from :func:`unit_gram` of each on the same images."""
     return (a * b).sum().item()
 
 
 def finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], list[RunSpec]]:
-    """(split, seed) -> its finished bases, A before B, where there are any.
+    """(split, seed) -> its finished bases, A before B; without entries that have none.
 
-    One per task: with fewer images per class, the study's own rather than one that its
-    networks start from.
+    There is one base per task. With fewer images per class, this is the study's own base rather
+    than one that its networks start from.
     """
     chosen: dict[tuple[str, int], dict[str, RunSpec]] = {}
     for spec in [*specs, *with_bases(specs)]:
@@ -241,7 +239,7 @@ def finished_bases(specs: list[RunSpec], store: Store) -> dict[tuple[str, int], 
 
 
 def _pairs(bases: list[RunSpec]) -> list[tuple[str, RunSpec, RunSpec]]:
-    """What is compared, of one split's bases."""
+    """The pairs of one split's bases that are compared."""
     together = [(a, b) for a, b in combinations(bases, 2) if a.seed == b.seed]
     apart = [(a, b) for a, b in combinations(bases, 2) if a.seed != b.seed and a.cell == b.cell]
     pairs = {"bases": together, "untrained": together, "other seed": apart}
@@ -258,7 +256,7 @@ def stored_network(spec: RunSpec, store: Store, start: bool = False) -> Sequenti
 
 
 def _stream(spec: RunSpec, dataset: PackedDataset, classes: list[int], images: int) -> TaskLoader:
-    """The validation images of ``classes``, or so many drawn from them."""
+    """The validation images of ``classes``, or a random sample of ``images`` of them."""
     stream = TaskLoader(
         dataset, classes, None, spec.seed, spec.recipe, spec.network.input_size, torch.device("cpu")
     )

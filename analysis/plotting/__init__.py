@@ -1,1 +1,1 @@
-"""How figures look: styles, axes, captions, which networks they show."""
+"""Styles, axes, layout and captions of figures, and the selection of networks."""

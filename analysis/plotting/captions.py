@@ -1,6 +1,4 @@
-"""What captions say of every figure: of which study it is, how many networks it shows,
-what is missing.
-"""
+"""The common parts of captions: the study, the number of networks, and missing networks."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +6,7 @@ import pandas as pd
 from analysis.statistics.linear_model import base_accuracy
 from analysis.tables import StudyResults
 
-# What each kind of 95% interval covers, in the same words everywhere.
+# what each kind of 95% interval covers, in the same words everywhere
 MODEL_COVERS = "networks, seeds and validation images of these tasks"
 SPLITS_COVER = "other splits of the same classes, with their networks and seeds"
 
@@ -21,7 +19,7 @@ def study(tables: StudyResults) -> str:
 
 
 def counts(rows: pd.DataFrame) -> str:
-    """How many networks of which splits, how many target tasks and seeds; how many are missing."""
+    """The numbers of networks, target tasks, seeds and missing networks, and the splits."""
     done, missing = int((rows.state == "done").sum()), int((rows.state == "missing").sum())
     tasks, seeds = rows.task.nunique(), rows.seed.nunique()
     text = f"{done} networks: {', '.join(sorted(rows.split.unique()))}; "
@@ -29,7 +27,7 @@ def counts(rows: pd.DataFrame) -> str:
         f"{tasks} target {'task' if tasks == 1 else 'tasks'}, {seeds} "
         f"{'seed' if seeds == 1 else 'seeds'}."
     )
-    if rows.groupby("split_kind").split.nunique().max() == 1:  # no second one to compare with
+    if rows.groupby("split_kind").split.nunique().max() == 1:  # no second split to compare with
         these = "this split" if rows.split.nunique() == 1 else "these splits"
         text += f" What it shows is of {these} alone."
     return text + (f" {missing} networks of the study are missing here." if missing else "")

@@ -1,4 +1,4 @@
-"""Figures laid out on paper, one panel alone, and written as files."""
+"""Layout of figures on a page or as single panels, and their files."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from analysis.page import FORMATS, Page
 from analysis.plotting.style import RC, FigureSpec, Panel, Style, styled
 from transferability.files import replacing
 
-AS_TEXT = {"svg.fonttype": "none"}  # of SVG in a page
+AS_TEXT = {"svg.fonttype": "none"}  # for inline SVG
 
 
 class SteadyLayout(ConstrainedLayoutEngine):
-    """Matplotlib's constrained layout, to nine digits: its solver rounds differently from drawing
-    to drawing, and the identifiers of an SVG are hashes of all digits.
+    """Matplotlib's constrained layout, rounded to nine digits: rounding errors of its solver vary
+    between drawings, and the identifiers in an SVG are hashes of all digits.
     """
 
     def execute(self, fig: Figure) -> Any:
@@ -36,17 +36,17 @@ class SteadyLayout(ConstrainedLayoutEngine):
             bounds = axes.get_position(original=True).bounds
             left, bottom, width, height = (round(value, 9) for value in bounds)
             axes.set_position((left, bottom, width, height), which="original")
-            axes.set_in_layout(True)  # which setting a position ends
+            axes.set_in_layout(True)  # set_position resets it
         return grids
 
 
 def compose(drawing: FigureSpec) -> Figure:
-    """The title, all panels and the legend on one page, and the caption below them."""
+    """Lay out the title, all panels, the legend and the caption on one page."""
     columns = min(drawing.columns, len(drawing.panels))
     rows = ceil(len(drawing.panels) / columns)
     first = drawing.panels[0]
     width, height = first.width * columns + 0.6, first.height * rows + 1.0
-    characters = int(width * 13.5)  # of 9 point type
+    characters = int(width * 13.5)  # at 9 points
     caption = textwrap.wrap(drawing.caption, characters)
     below = (len(caption) + 1) * 9 * 1.2 / 72  # inches
     with styled():
@@ -67,7 +67,7 @@ def compose(drawing: FigureSpec) -> Figure:
 
 
 def _legend(figure: Figure | SubFigure, handles: list[plt.Line2D], least: int = 2) -> None:
-    """Below the panels, in as many columns as fit."""
+    """Draw the legend below the panels, in as many columns as fit."""
     inches = figure.bbox.width / figure.dpi
     for columns in range(min(len(handles), max(least, int(inches / 3))), 0, -1):
         legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
@@ -77,7 +77,7 @@ def _legend(figure: Figure | SubFigure, handles: list[plt.Line2D], least: int = 
 
 
 def write(drawing: FigureSpec, folder: Path, page: Page) -> list[Path]:
-    """The files of a drawing in ``folder``."""
+    """Write the files of a drawing to ``folder``."""
     stem = folder / drawing.name
     if page.width is None:
         return save(compose(drawing), stem, page.formats)
@@ -94,8 +94,8 @@ def write(drawing: FigureSpec, folder: Path, page: Page) -> list[Path]:
 
 
 def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
-    """Laid out at the size it was made for, then scaled: text comes to the paper's size, and lines
-    and marks with it.
+    """Lay out a panel at the size it was made for, then scale it so that text has the size of
+    ``page``; lines and marks are scaled by the same factor.
     """
     scale = page.font / RC["font.size"]
     width = page.width / scale
@@ -104,7 +104,7 @@ def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
         figure, axes = plt.subplots(figsize=(width, height), layout=SteadyLayout())
         panel.draw(axes)
         if marks:
-            characters = int(width * 11.5)  # of 9 point type, beside the mark
+            characters = int(width * 11.5)  # at 9 points, next to the mark
             fitting = [replace(m, label=textwrap.fill(m.label, characters)) for m in marks]
             _legend(figure, [_handle(mark) for mark in fitting], least=1)
             legend = figure.legends[0].get_window_extent().height
@@ -121,12 +121,12 @@ def _for_paper(panel: Panel, marks: list[Style], page: Page) -> Figure:
             artist.set_linewidth(np.asarray(artist.get_linewidth()) * scale)
             if isinstance(artist, PathCollection):
                 artist.set_sizes(artist.get_sizes() * scale**2)
-    axes.tick_params(which="both", labelsize=page.font, pad=3 * scale)  # of ticks made later, too
+    axes.tick_params(which="both", labelsize=page.font, pad=3 * scale)  # also for later ticks
     return figure
 
 
 def _wrap_labels(axes: Axes) -> None:
-    """Labels that are longer than their axis take a second line."""
+    """Wrap labels that are longer than their axis."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # none is a subfigure
     for axis, room in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
         box, text = axis.label.get_window_extent(), axis.label.get_text()
@@ -135,7 +135,7 @@ def _wrap_labels(axes: Axes) -> None:
 
 
 def render(panel: Panel) -> Figure:
-    """One panel alone, its title left to the page around it, with text kept as text."""
+    """Draw a single panel without its title, which the page has, and with text kept as text."""
     with styled(**AS_TEXT):
         figure, axes = plt.subplots(figsize=(panel.width, panel.height), layout=SteadyLayout())
         panel.draw(axes)
@@ -143,12 +143,10 @@ def render(panel: Panel) -> Figure:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write ``stem``.pdf ..., each whole or not,
-    with nothing in them that changes from day to day.
-    """
+    """Write ``stem``.pdf ..., each atomically and without dates in its metadata."""
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     paths = [stem.with_suffix(f".{kind}") for kind in formats]
-    # the salt of SVG identifiers and the fonts count when a file is written
+    # the salt of SVG identifiers and the fonts are read when a file is written
     with styled():
         for path, kind in zip(paths, formats, strict=True):
             with replacing(path) as temporary:

@@ -1,7 +1,4 @@
-"""What figures are drawn of: marks, curves, bars and axes.
-
-Everything here takes axes and rows of a table.
-"""
+"""Elements of figures: marks, curves, bars and axes, drawn from rows of a table."""
 
 from collections.abc import Collection
 from typing import Any
@@ -14,7 +11,7 @@ from scipy import stats
 from analysis.plotting.style import BLUE, FAINT, LIGHT_RED, PAPER, READINGS, RED, Style, with_tips
 from analysis.statistics.linear_model import BLOCK
 
-TICKS = 16  # numbers that an axis of layers has room for
+TICKS = 16  # the number of tick labels that fit on an axis of layers
 
 
 def chance(axes: Axes, height: float, side: str) -> None:
@@ -25,8 +22,8 @@ def chance(axes: Axes, height: float, side: str) -> None:
 
 
 def curve(axes: Axes, rows: pd.DataFrame, mark: Style, style: str = "-") -> None:
-    """One treatment and its base at n = 0: marks, thin lines,
-    and the mean where there are several networks.
+    """Draw one treatment and its base at n = 0: marks, a thin line per block, and the mean if there
+    are several blocks.
     """
     treated = rows[rows.treatment != "base"]
     groups = [own.sort_values("n", kind="stable") for _, own in rows.groupby(BLOCK, dropna=False)]
@@ -48,7 +45,7 @@ def curve(axes: Axes, rows: pd.DataFrame, mark: Style, style: str = "-") -> None
 
 
 def by_target(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
-    """A curve for each direction between natural and man-made."""
+    """Draw a curve for each direction between natural and man-made."""
     for target, name, style in (("A", "natural (task A)", "-"), ("B", "man-made (task B)", "--")):
         if (rows.target == target).any():
             curve(axes, rows[rows.target == target], mark, style)
@@ -58,14 +55,14 @@ def by_target(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
 
 
 def points(axes: Axes, rows: pd.DataFrame, mark: Style, offset: float | None = None) -> None:
-    """One mark a network."""
+    """Draw one mark per network."""
     shown = rows[rows.accuracy.notna()]
     shift = mark.offset if offset is None else offset
     scatter(axes, shown.n + shift, shown.accuracy, mark, tips_of(shown))
 
 
 def scatter(axes: Axes, x, y, mark: Style, tips: list[str]) -> None:
-    """A mark each; none where a value is missing, which the drawing as text would leave out."""
+    """Draw marks of the values that are not NaN, so that each mark in an SVG has its tip."""
     there = ~np.isnan(np.asarray(y, float))
     collection = axes.scatter(
         np.asarray(x)[there],
@@ -85,8 +82,8 @@ def tips_of(rows: pd.DataFrame) -> list[str]:
 
 
 def bars(axes: Axes, rows: pd.DataFrame, mark: Style, kind: str | None) -> None:
-    """The mean at each n. Bars of ``kind`` "networks": one standard deviation between them, none of
-    a single one; "images": the binomial 95% interval of a single network; None: no bars.
+    """Draw the mean at each n with bars of ``kind``: one standard deviation if there are several
+    "networks", the binomial 95% interval over "images" of a single network, or None.
     """
     done = rows[rows.accuracy.notna()]
     for n, own in done.groupby("n"):
@@ -111,7 +108,7 @@ def bars(axes: Axes, rows: pd.DataFrame, mark: Style, kind: str | None) -> None:
 
 
 def estimates(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
-    """Differences with their intervals, a line through them."""
+    """Draw differences with their intervals, joined by a line."""
     x = rows.n + mark.offset
     axes.plot(x, rows.value, color=mark.color, lw=1.3, zorder=2)
     axes.vlines(x, rows.low, rows.high, color=mark.color, lw=1, zorder=2)
@@ -126,8 +123,8 @@ def estimates(axes: Axes, rows: pd.DataFrame, mark: Style) -> None:
 
 
 def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
-    """From base to BnB what co-adaptation costs, from BnB to AnB what specificity costs,
-    above base the gain.
+    """Shade the cost of broken co-adaptation from base to BnB, the cost of specificity from BnB to
+    AnB, and the gain of AnB+ above base.
     """
     base = lines["base"].iloc[0] if len(lines["base"]) else np.nan
     for upper, lower, color in (
@@ -147,9 +144,7 @@ def shade(axes: Axes, lines: dict[str, pd.Series]) -> None:
 
 
 def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> None:
-    """The number of each reading at the right end of its line,
-    moved apart where lines end close together.
-    """
+    """Draw the number of each reading at the right end of its line, with a minimum distance."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.055
     ends = {
@@ -174,17 +169,15 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
 
 
 def side_by_side(names: Collection[Any], step: float) -> dict[Any, float]:
-    """How far to shift each of ``names`` along an axis,
-    so that their marks at one place stand beside each other.
-    """
+    """The shift of each of ``names`` along an axis, so that marks at one place do not overlap."""
     return {name: step * (place - (len(names) - 1) / 2) for place, name in enumerate(names)}
 
 
 def layer_axis(axes: Axes, last: int, first: int = 0, numbers: bool = False) -> None:
-    """The axis of n: a number every 1, 2 or 5 layers, as many as there is room for.
+    """Set up the axis of n, with a tick label every 1, 2 or 5 layers, as many as fit.
 
     Args:
-        numbers: whether :func:`numbers_at_the_end` stand on the right.
+        numbers: whether to leave space on the right for :func:`numbers_at_the_end`.
     """
     every = next((step for step in (1, 2) if last - first < TICKS * step), 5)
     axes.set_xticks([n for n in range(first, last + 1) if n % every == 0])
@@ -198,5 +191,5 @@ def layer_axis(axes: Axes, last: int, first: int = 0, numbers: bool = False) -> 
 
 
 def _scale(last: int) -> float:
-    """How many layers of this axis are as wide as one of n = 1..7, or of fewer."""
+    """The number of layers on this axis that are as wide as one layer on an axis up to 7."""
     return max(1.0, last / 7)

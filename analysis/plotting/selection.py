@@ -1,4 +1,4 @@
-"""Which networks a figure shows, and their means."""
+"""Selection of the networks that figures show, and their means."""
 
 import pandas as pd
 
@@ -8,12 +8,12 @@ MAIN = ("BnB", "BnB+", "AnB", "AnB+")  # treatments that copy layers
 
 
 def finished(rows: pd.DataFrame, treatment: str) -> bool:
-    """Whether any network of the treatment is."""
+    """Whether any network of the treatment is finished."""
     return bool(rows[rows.treatment == treatment].accuracy.notna().any())
 
 
 def with_treated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the bases of tasks on which nothing but bases was trained."""
+    """Drop the bases of tasks on which only bases were trained."""
     return rows.groupby(BLOCK, dropna=False).filter(lambda own: (own.treatment != "base").any())
 
 
@@ -24,21 +24,21 @@ def mean_line(rows: pd.DataFrame, treatment: str) -> pd.Series:
 
 
 def relative_to_base(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy minus that of the base on the same task, split, seed and volume."""
+    """Replace the accuracy by its difference from the accuracy of the base of the same block."""
     return rows.assign(accuracy=rows.accuracy - base_accuracy(rows))
 
 
 def with_share(networks: pd.DataFrame) -> pd.DataFrame:
-    """With ``over_base`` (accuracy minus that of the same task's and variant's base)
-    and ``share`` (their ratio).
+    """Add ``over_base`` (accuracy minus that of the base of the same block) and ``share`` (the
+    ratio of the two).
     """
     own = base_accuracy(networks)
     return networks.assign(over_base=networks.accuracy - own, share=networks.accuracy / own)
 
 
 def relative_table(rows: pd.DataFrame, treatment: str, label: str) -> pd.DataFrame:
-    """A row per n: the mean over the treatment's networks, minus base and as it is,
-    and their spread.
+    """A row per n: the mean accuracy of the treatment's networks, relative to base and absolute,
+    and the standard deviation.
     """
     relative = relative_to_base(rows)
     done = relative[(relative.treatment == treatment) & relative.accuracy.notna()]

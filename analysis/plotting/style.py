@@ -1,5 +1,5 @@
-"""How every figure looks: the paper's marks, colors that color-blind readers can distinguish, and
-files that are equal for equal tables.
+"""Styles of all figures: the paper's marks, colors that color-blind readers can distinguish, and
+settings that make files reproducible.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,21 +20,21 @@ from transferability.errors import UserError
 matplotlib.use("Agg")
 
 INK, GRID, PAPER, FAINT = "#222222", "#e6e6e6", "#ffffff", "#767676"
-BLUE, LIGHT_BLUE = "#1f4e9c", "#7fb2e5"  # own layers: frozen, fine-tuned
-RED, LIGHT_RED = "#b2182b", "#ef8a7a"  # the other task's
-# a dissimilar task's; random ones; a second or third of a kind
+BLUE, LIGHT_BLUE = "#1f4e9c", "#7fb2e5"  # same-task layers: frozen, fine-tuned
+RED, LIGHT_RED = "#b2182b", "#ef8a7a"  # other-task layers: frozen, fine-tuned
+# layers of a dissimilar task; random layers; a second or third of a kind
 ORANGE, OLIVE, GREEN = "#e08214", "#8a9a00", "#1b7837"
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one kind of network is drawn and what the legend says of it."""
+    """The marks, line and legend label of one kind of network."""
 
     label: str
     color: str
     marker: str = ""
     filled: bool = True
-    offset: float = 0.0  # shift along the layer axis, so that marks of one layer stand side by side
+    offset: float = 0.0  # shift along the layer axis, so that marks of one layer do not overlap
     line: str = "-"
     size: int = 34  # of the marker, in square points
 
@@ -68,10 +68,10 @@ KINDS_OF_NETWORK = [  # color, marker, line
     ("#a6761d", "v", ":"),
     ("#c51b7d", "X", "-."),
 ]
-# from the lowest n on
+# from the lowest n to the highest
 BY_LAYER = ["#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#5aa800", "#b8860b"]
 
-# The same colors on a dark page; what is not here is readable on both.
+# The colors on a dark page; colors without an entry are readable on both.
 DARK = {
     INK: "#e8e6e3",
     GRID: "#3a3d42",
@@ -93,9 +93,7 @@ DARK = {
 
 
 def layer_colors(count: int) -> dict[str, str]:
-    """A color for each n = 1..count, in their order, and the same on a dark page: BY_LAYER,
-    or between these.
-    """
+    """A color for each n = 1..count, interpolated from BY_LAYER -> its color on a dark page."""
     light, dark = (
         _between(colors, count) for colors in (BY_LAYER, [DARK[color] for color in BY_LAYER])
     )
@@ -103,7 +101,7 @@ def layer_colors(count: int) -> dict[str, str]:
 
 
 def _between(colors: list[str], count: int) -> list[str]:
-    """``count`` colors from the first to the last of ``colors``, evenly."""
+    """``count`` evenly spaced colors from the first to the last of ``colors``."""
     channels = np.array([to_rgb(color) for color in colors]).T
     places = np.linspace(0, len(colors) - 1, count)
     mixed = np.array([np.interp(places, range(len(colors)), channel) for channel in channels]).T
@@ -134,15 +132,15 @@ RC: dict[str, Any] = {
 
 
 def styled(**more: str) -> AbstractContextManager[None]:
-    """Matplotlib's own defaults with RC, and ``more``: a user's matplotlibrc has no say."""
+    """Matplotlib's defaults with RC and ``more``; a user's matplotlibrc is ignored."""
     return style.context(["default", RC | more])
 
 
 def assign_styles(names: Sequence, looks: Sequence, what: str) -> dict:
-    """A look for each of ``names``, in their order.
+    """Assign one of ``looks`` to each of ``names``, in order.
 
     Raises:
-        UserError: there are more of them than looks.
+        UserError: there are more names than looks.
     """
     if len(names) > len(looks):
         raise UserError(f"{len(names)} {what}: the figure has room for {len(looks)}; collect fewer")
@@ -151,24 +149,24 @@ def assign_styles(names: Sequence, looks: Sequence, what: str) -> dict:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes; small enough to be read on a phone when it stands alone."""
+    """One pair of axes, small enough to be read alone on a phone."""
 
     title: str
     draw: Callable[[Axes], None]
     width: float = 4.6  # inches
     height: float = 3.6
-    marks: list[Style] | None = None  # those of the drawing that it shows; None: all
+    marks: list[Style] | None = None  # the marks that the panel shows; None: all of the figure's
 
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure before it is laid out: on paper its panels share a page,
-    in the report each flows with the text.
+    """A figure before layout: on paper its panels share a page, in the report each flows with the
+    text.
     """
 
-    name: str  # of its files
+    name: str  # stem of the files
     title: str
-    caption: str  # what it shows, how many networks, what their spread is
+    caption: str  # what is shown, the number of networks and their spread
     panels: list[Panel]
     marks: list[Style] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)  # the numbers behind it
@@ -176,7 +174,7 @@ class FigureSpec:
 
 
 def with_tips(artist: Artist, tips: list[str]) -> None:
-    """What the report says of each mark of ``artist`` (a collection, in drawing order)
-    under the pointer.
+    """Attach tooltips for the report to the marks of ``artist`` (a collection), in drawing
+    order.
     """
-    artist.tips = tips  # type: ignore[attr-defined]  # ours, which the report reads
+    artist.tips = tips  # type: ignore[attr-defined]  # our attribute, read by the report

@@ -1,10 +1,10 @@
-"""Small studies that ask one question each, with one figure and one table,
-from the tables of analysis.collect alone.
+"""Questions: small studies with one figure and one table each, from the tables of analysis.collect
+alone.
 
-A question is a module here: its first line says what is asked, ``asked(networks)`` whether finished
-networks vary what it is about, ``draw(tables)`` returns the drawing. A new one is a file, and its
-name in QUESTIONS.
+Each question is a module here. The first line of its docstring states the question,
+``asked(networks)`` returns whether finished networks vary its factor, and ``draw(tables)`` returns
+the drawing. To add a question, add its module and its name to QUESTIONS.
 """
 
-# The first that a study asks is drawn.
+# The first question that applies to a study is drawn.
 QUESTIONS = ("volume", "preserved", "variants", "longer", "wordnet", "replicates")

@@ -1,5 +1,5 @@
-"""Draw the figure of the one question that a small study asks, and write its table,
-in the folder of its tables.
+"""Draw the figure of a small study's question, and write its table, in the folder of the study's
+tables.
 
 python -m analysis.questions FOLDER      writes FOLDER/QUESTION.{csv,pdf,svg,png}; what the study
                                          varies decides the question (with random filters also the
@@ -15,13 +15,13 @@ from analysis.questions import QUESTIONS
 
 
 def asked(name: str) -> str:
-    """What the question is: the first line of its module, which is not imported."""
+    """The text of a question: the first line of its module's docstring, without importing it."""
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     return str(ast.get_docstring(ast.parse(source))).splitlines()[0]
 
 
 def main(folder: Path, page: Page) -> None:
-    from analysis.questions.write import write_question  # what draws, which --help does without
+    from analysis.questions.write import write_question  # a heavy import, not needed for --help
 
     drawn, paths = write_question(folder, page)
     for drawing in drawn:

@@ -1,6 +1,6 @@
-"""Base networks with a longer recipe, beside AnB+ and BnB+ (study=longer).
+"""Base networks with a longer recipe, compared with AnB+ and BnB+ (study=longer).
 
-Is the boost of transfer only more training?
+Is the boost of transfer only due to longer training?
 """
 
 from collections.abc import Callable
@@ -25,7 +25,9 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Bases of several recipes at n = 0, AnB+ and BnB+ against n, a panel per task."""
+    """Draw bases of several recipes at n = 0, and AnB+ and BnB+ against n, with a panel per
+    task.
+    """
     networks = tables.networks[tables.networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(TUNED)]
     if tuned.empty:
@@ -67,7 +69,7 @@ def draw(tables: StudyResults) -> FigureSpec:
 def _task(
     networks: pd.DataFrame, marks: dict[str, Style], limits: tuple[float, float], last: int
 ) -> Callable[[Axes], None]:
-    """The networks of one task; ``half`` is half of the interval of a base."""
+    """Draw the networks of one task; the column ``half`` is the half-width of a base's interval."""
 
     def paint(axes: Axes) -> None:
         for recipe, shift in plot.side_by_side(marks, 0.2).items():
@@ -96,10 +98,10 @@ def _task(
 
 
 def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
-    """Mean over n of AnB+ and BnB+, and the longer bases, minus each base.
+    """The mean over n of AnB+ and BnB+ minus each base, and the longer bases minus the usual one.
 
-    The interval is Student's t over tasks (classes, seed),
-    or of a single task that of the validation images.
+    The interval is Student's t over tasks (classes, seed), or, with a single task, binomial over
+    validation images.
     """
     above = {treatment: tuned[tuned.treatment == treatment] for treatment in TUNED}
     above |= {f"base, {recipe}": bases[bases.recipe == recipe] for recipe in recipes[1:]}

@@ -18,8 +18,8 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """AnB~k: n frozen layers and k more, copied and fine-tuned (an unpublished plot of the
-    original's authors).
+    """Draw AnB~k: n frozen layers, and k more that are copied and fine-tuned (an unpublished plot
+    of the paper's authors).
     """
     done = tables.networks[tables.networks.accuracy.notna()]
     kept = sorted(t for t in set(done.treatment) if "~" in t)
@@ -54,8 +54,8 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
-    """A row per preserved treatment and n: what it is above AnB of the same n,
-    with simultaneous intervals.
+    """A row per preserved treatment and n: the difference from AnB at the same n, with simultaneous
+    intervals.
     """
     compared = [
         (treatment, n)

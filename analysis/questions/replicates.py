@@ -42,7 +42,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Losses and gains of every target task, and their mean over splits: a panel per n."""
+    """Draw losses and gains of every target task and their means over splits, a panel per n."""
     compared = {treatment for name in REPLICATED for treatment in QUANTITIES[name]}
     own = tables.networks[tables.networks.treatment.isin(compared)]
     networks = own[own.split_kind != NATURAL_MANMADE]
@@ -79,7 +79,7 @@ def draw(tables: StudyResults) -> FigureSpec:
 def _differences(
     tasks: pd.DataFrame, means: pd.DataFrame, marks: dict[str, Style], labels: dict[str, str]
 ) -> Callable[[Axes], None]:
-    """Those of one n, in the order of ``labels``."""
+    """Draw the differences at one n, in the order of ``labels``."""
     place, shifts = list(labels).index, plot.side_by_side(marks, 0.1)
 
     def paint(axes: Axes) -> None:
@@ -129,14 +129,14 @@ def _task_differences(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(tasks: pd.DataFrame, networks: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
-    """A row per n and quantity: the mean over splits with its interval, the linear model's, in how
-    many tasks it is above 0, and the published study's value.
+    """A row per n and quantity: the mean over splits and the linear model's estimate, each with its
+    interval, the number of tasks above 0, and the paper's value.
     """
     by_split, rows = BySplit(networks), []
     for (n, name, compared), own in tasks.groupby(["n", "quantity", "compared"], sort=False):
         weights = difference_at(*QUANTITIES[name], n)
         over_splits, model = by_split.estimate(weights), estimate(networks, weights)
-        assert over_splits and model  # as there are tasks with the difference
+        assert over_splits and model  # since tasks have the difference
         above = int((own.difference > 0).sum())
         low, high = over_splits.interval()
         rows.append(

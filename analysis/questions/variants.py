@@ -1,4 +1,4 @@
-"""What differs between parts: kinds of network, recipes (study=random-filters, batchnorm)."""
+"""Differences between kinds of network or recipes (study=random-filters, batchnorm)."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """What is left of the own base's accuracy, a panel per treatment."""
+    """Draw accuracies as a share of the base's of the same kind, with a panel per treatment."""
     networks = with_share(tables.networks)
     networks = networks.assign(variant=kinds(networks))
     looks = assign_styles(networks.variant.unique(), KINDS_OF_NETWORK, "kinds of network")
@@ -40,7 +40,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     }
     shown = networks[(networks.treatment != "base") & networks.share.notna()]
     shown = shown[["split_kind", "treatment"]].drop_duplicates()
-    width = 4.6 if len(shown) > 1 else 7.4  # inches; alone it has the legend's width
+    width = 4.6 if len(shown) > 1 else 7.4  # inches; a single panel is as wide as the legend
     panels = []
     for kind, treatment in shown.itertuples(index=False):
         rows = networks[
@@ -95,14 +95,13 @@ def _shares(rows: pd.DataFrame, marks: dict[str, Style]) -> Callable[[Axes], Non
 
 
 def _table(networks: pd.DataFrame, depths: Depths) -> pd.DataFrame:
-    """For each variant, kind of split and treatment:
-    means, and the difference from the first variant, cell by cell.
+    """Means per variant, kind of split and treatment, and differences from the first variant.
 
-    ``difference`` is that of accuracy minus own base, in networks of the same split, cell and seed,
-    averaged over n. ``dip`` is how much lower BnB lies in the middle (of 8 layers: n = 4, 5) than
-    around it (1, 2, 7): the paper's sign of co-adaptation.
-    Intervals are Student's t over tasks (classes, seed): networks of one task start from one base
-    and share its luck.
+    ``difference`` compares accuracy minus base (for bases: accuracy) between networks of the same
+    split, cell and seed, averaged over n. ``dip`` is how much lower BnB lies in the middle (of 8
+    layers: n = 4, 5) than around it (1, 2, 7), the paper's sign of co-adaptation. Intervals are
+    Student's t over tasks (classes, seed, images per class), as networks of one task start from one
+    base and are not independent.
     """
     done = networks[networks.accuracy.notna()]
     names = list(done.variant.unique())

@@ -41,17 +41,17 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """A grid for each kind of split, and whether to freeze or to fine-tune, over all n."""
+    """Draw a grid per kind of split, and freezing minus fine-tuning, averaged over n."""
     table = _table(tables.networks)
     either = _freeze_minus_fine_tune(table)
-    # text and frames stay readable on the strongest color
+    # keeps text and frames readable on the strongest color
     limit = 1.4 * table["minus scratch"].abs().max()
     shown = [kind for kind in KINDS if (table.splits == kind).any()]
     looks = assign_styles(shown, KINDS_OF_SPLIT, "kinds of split")
     marks = {
         k: Style(KINDS[k], color, marker, line=line) for k, (color, marker, line) in looks.items()
     }
-    # inches: an accuracy beside the other is to be read
+    # inches, so that neighboring accuracies do not overlap
     width = max(8.4, 0.5 * table.arrangement.nunique())
     panels = []
     for kind in shown:
@@ -84,7 +84,7 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
-    """Accuracy of every arrangement (columns) at every number of images (rows)."""
+    """Draw the accuracy of every arrangement (columns) at every number of images (rows)."""
     rows = rows.rename(columns={"images a class": "images", "minus scratch": "above"})
     columns = list(dict.fromkeys(rows.sort_values(["order", "n"]).arrangement))
     volumes = sorted(set(rows.images), reverse=True)
@@ -131,15 +131,15 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Style]) -
 
 
 def _table(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row per kind of split, volume and arrangement:
-    mean accuracy, difference from scratch, the best, its equals.
+    """A row per kind of split, training-set size and arrangement: mean accuracy, difference from
+    scratch, whether it is the best, and whether it is not significantly worse than the best.
     """
     done = with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
     names = {"base": "scratch", "AnB": "freeze {}", "AnB+": "fine-tune {}"}
     done = done[done.treatment.isin(names)]
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
-    images = done.drop_duplicates([*keys, "task"])  # seeds share them
+    images = done.drop_duplicates([*keys, "task"])  # seeds share images
     table["val_images"] = images.groupby(keys).val_images.sum()
     table["minus scratch"] = done.groupby(keys).over_base.mean()
     table = table.reset_index().rename(
@@ -163,11 +163,11 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per kind of split and volume: AnB minus AnB+, averaged over n,
-    with the interval of a single n.
+    """A row per kind of split and training-set size: AnB minus AnB+, averaged over n, with the
+    interval of a single n.
 
-    The networks of one task share its validation images,
-    so the mean over n may be no surer than one n is.
+    The networks of one task share its validation images, so the mean over n may be no more precise
+    than a single n.
     """
     done = table.assign(variance=table.accuracy * (1 - table.accuracy) / table.val_images)
     rows = []

@@ -1,4 +1,4 @@
-"""What freezing costs against how far the source task is in WordNet (study=distance)."""
+"""Cost of freezing against the WordNet distance of the source task (study=distance)."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Specificity loss (BnB - AnB) of every source task: a panel per n."""
+    """Draw the specificity loss (BnB - AnB) of every source task, with a panel per n."""
     losses = losses_by_source(tables.networks[tables.networks.accuracy.notna()])
     if losses.empty:
         raise UserError(
@@ -65,7 +65,9 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def losses_by_source(done: pd.DataFrame) -> pd.DataFrame:
-    """A row per transferred network: BnB of its task and n, less itself."""
+    """A row per AnB network of known distance with its loss: the accuracy of BnB of the same block
+    and n minus that of the network.
+    """
     keys = [*BLOCK, "n"]
     own = done[done.treatment == "BnB"].groupby(keys, dropna=False).accuracy.mean()
     sent = done[(done.treatment == "AnB") & done.distance.notna()]
@@ -76,11 +78,11 @@ def losses_by_source(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(losses: pd.DataFrame) -> pd.DataFrame:
-    """A row per n: the loss per step of distance, and how much it bends.
+    """A row per n: the loss per step of distance, and its curvature.
 
-    ``slope``: of one line for all target tasks, each with a level of its own (least squares,
-    Student's t over what is left). ``bend``: of the square of the distance, where that is added.
-    ``rises``: in how many target tasks, alone, the line rises.
+    ``slope``: the common slope of all target tasks, each with its own intercept (least squares,
+    Student's t over residuals). ``bend``: the coefficient of the squared distance when added to the
+    model. ``rises``: the number of target tasks whose own slope is positive.
     """
     rows = []
     for n, own in losses.groupby("n"):
@@ -142,7 +144,7 @@ def _losses_of(
 
 
 def _at_heights(draw: Callable[[Axes], None], bottom: float, top: float) -> Callable[[Axes], None]:
-    """With one axis of losses for all panels."""
+    """Give a panel the range of losses of all panels."""
 
     def paint(axes: Axes) -> None:
         draw(axes)

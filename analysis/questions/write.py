@@ -1,4 +1,4 @@
-"""The question that a study asks, drawn and written."""
+"""Draw and write the question of a study."""
 
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +15,10 @@ from transferability.files import remove_leftovers
 
 
 def question(tables: StudyResults) -> FigureSpec:
-    """The figure of what the study varies.
+    """The figure of the first question that applies to the study.
 
     Raises:
-        UserError: it varies nothing, or nothing of it is finished.
+        UserError: the finished networks vary no factor of a question, or lack what it compares.
     """
     networks = tables.networks[tables.networks.accuracy.notna()]
     for name in QUESTIONS:
@@ -33,8 +33,8 @@ def question(tables: StudyResults) -> FigureSpec:
 
 
 def write_question(folder: Path, page: Page) -> tuple[list[FigureSpec], list[Path]]:
-    """Draw the folder's question, and with random filters what becomes of them,
-    and write the question's table.
+    """Draw the question of the folder's study and write its table; with random filters, also draw
+    the figure "activity".
     """
     tables = StudyResults.read(folder)
     asked, inside = question(tables), activity.draw(tables)

@@ -1,1 +1,1 @@
-"""What the numbers say: contrasts, intervals, claims."""
+"""Statistics of studies: contrasts, intervals and claims."""

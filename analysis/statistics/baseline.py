@@ -1,5 +1,5 @@
-"""What an accuracy is worth where classes are not of equal size: what the commonest class alone
-gives, and the mean over classes (balanced accuracy).
+"""Baselines for classes of unequal size: the accuracy of predicting the most frequent class, and
+balanced accuracy (the mean over classes).
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ import numpy as np
 from analysis.statistics.over_images import balanced_interval, difference_interval
 from analysis.tables import StudyResults
 
-ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # what study.choose_by may be
-Z = 1.96  # of a 95% interval
-POWER = 0.84  # what is added to it for a power of 80%
-SEEN = 0.05  # a difference of accuracy that is worth knowing of
-LOST = 0.1  # one that must not be lost in chance
+ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # values of study.choose_by
+Z = 1.96  # normal quantile of a 95% interval
+POWER = 0.84  # added to Z for a power of 80%
+SEEN = 0.05  # a difference in accuracy that is worth detecting
+LOST = 0.1  # the largest difference in accuracy that may go undetected
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Majority:
     """Always predicting the most frequent class.
 
     Attributes:
-        name: of the class.
-        accuracy: of the images of a subset.
-        above: by how much a strategy is above it on the same images, with a 95% interval.
+        name: the name of the class.
+        accuracy: its accuracy on the images of a subset, or its balanced accuracy.
+        above: how far a strategy is above ``accuracy`` on the same images, with a 95% interval.
     """
 
     name: str
@@ -49,8 +49,9 @@ class Majority:
 def majority(
     tables: StudyResults, task: str, subset: str, right: np.ndarray, balanced: bool = False
 ) -> Majority | None:
-    """The accuracy on ``subset`` of predicting the class that is most frequent among the validation
-    images, beside a strategy with ``right``, (seeds, images); None of a single class.
+    """The accuracy on ``subset`` of predicting the most frequent class of the validation images,
+    compared with a strategy with ``right``, (seeds, images); None if there is a single class. With
+    ``balanced``, both are balanced accuracies.
     """
     labels = tables.predictions[f"{task} {subset}"]
     if len(np.unique(labels)) < 2:
@@ -68,8 +69,8 @@ def majority(
 
 
 def commonest(tables: StudyResults, subset: str = "validation") -> list[float]:
-    """The accuracy on a subset of predicting its most frequent class, of each task whose labels are
-    kept; the study's tasks, in their order.
+    """The accuracy on a subset of predicting its most frequent class, for each task of the study
+    whose labels were kept, in the study's order.
     """
     tasks = dict.fromkeys(tables.networks.task)
     kept = [tables.predictions.get(f"{task} {subset}") for task in tasks]
@@ -77,8 +78,8 @@ def commonest(tables: StudyResults, subset: str = "validation") -> list[float]:
 
 
 def balancing(labels: np.ndarray) -> np.ndarray:
-    """A weight for each image, (images,): the mean of what is right, weighted so, is the mean over
-    classes of the share of each that is right.
+    """Weights of images, (images,), with which the mean of correct predictions is the balanced
+    accuracy.
     """
     _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return len(labels) / (len(counts) * counts[which])
@@ -89,9 +90,10 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def few_images(tables: StudyResults) -> str | None:
-    """:func:`too_few` of the task with the fewest validation images, by how much its networks
-    differ: from the median accuracy, as if they were right on images of their own, where it is not
-    known on which.
+    """Apply :func:`too_few` to the task with the fewest validation images.
+
+    The share of differing images is the median over networks. If predictions were not kept, it
+    follows from the median accuracy, as if networks were right on independent images.
     """
     done = tables.networks[tables.networks.accuracy.notna()]
     if done.empty:
@@ -107,12 +109,12 @@ def few_images(tables: StudyResults) -> str | None:
 
 
 def too_few(images: int, differing: float, subset: str) -> str | None:
-    """That so few images cannot answer, and how many would; None where they are enough.
+    """State that the images are too few, and how many are needed; None if they are enough.
 
     Args:
-        differing: the share of images that only one of two strategies has right.
+        differing: the share of images that only one of two strategies predicts correctly.
     """
-    share = (differing * images + 1) / (images + 2)  # few images that agree are no proof
+    share = (differing * images + 1) / (images + 2)  # agreement on few images is no proof
     lost = Z * np.sqrt(share / images)
     if lost <= LOST:
         return None

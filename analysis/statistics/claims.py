@@ -1,15 +1,15 @@
 """The paper's claims as statements that a study can support or contradict.
 
-Each claim is one difference between conditions, fixed here and not after a look at a study, and a
-threshold that the difference must exceed: 0; less a margin, where the claim is that nothing is lost
-(non-inferiority); or a share of the mean accuracy of the bases in it. A claim about several layers
-is about their mean: one test, not one a layer. Two 95% intervals stand side by side: that of the
-linear model (``stats``) and that over splits (``over_splits``). The verdict is by the one over
-splits where there are at least three of them, else by the model's, and then it is one of these
-splits alone: *supported* if the interval lies above the threshold, *contradicted* if below, else
-*inconclusive*. ``corrected`` is the verdict that is left when all claims are asked together (Holm).
-``above`` says in how many of the tasks that have all of the difference it is above the threshold,
-taken alone.
+Each claim is one difference between conditions, fixed here rather than after a look at a study, and
+a threshold that the difference must exceed: 0; minus a margin, if the claim is that nothing is lost
+(non-inferiority); or a share of the mean accuracy of the bases involved. A claim about several
+layers is about their mean: one test, not one per layer. There are two 95% intervals: of the linear
+model (``linear_model``) and over splits (``over_splits``). The verdict follows the interval over
+splits if there are at least three splits. Otherwise it follows the model's, and holds for these
+splits alone. It is *supported* if the interval lies above the threshold, *contradicted* if below,
+else *inconclusive*. ``corrected`` is the verdict after Holm's correction for all claims. ``above``
+counts the tasks in which the difference, estimated within the task, is above the threshold, among
+the tasks with all conditions of the difference.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from analysis.statistics.linear_model import (
 )
 from analysis.statistics.over_splits import LEAST, BySplit, splits_of
 
-NEAR_CHANCE = 0.9  # of the base's accuracy: a larger loss counts as a collapse
+NEAR_CHANCE = 0.9  # share of the base's accuracy; a larger loss counts as a collapse
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Claim:
     """One claim: ``difference`` > 0, or > minus the margin, or > ``share`` x mean accuracy of the
     bases of its tasks.
 
-    The texts name layers as :func:`_words` has them for the network's depth.
+    The texts are format strings; :func:`_words` gives the layers for the network's depth.
     """
 
     statement: str
@@ -50,9 +50,7 @@ class Claim:
 
 
 class _Study:
-    """What a claim asks of a study: the weights of means and slopes over the layers
-    that are there.
-    """
+    """Weights of means and slopes over the layers that a study has, from which claims are built."""
 
     def __init__(self, by_split: BySplit, depths: Depths):
         self.depths = depths
@@ -68,9 +66,10 @@ class _Study:
         self.used: list[int] = []
 
     def layers(self, treatment: str, wanted, *others: str, least: int = 1) -> list[int]:
-        """Those of ``wanted`` for which the treatment, and all ``others``, have a network: one in
-        every split that has the treatment at all, where these are enough for an interval over
-        splits and have ``least`` of them in common; else in any.
+        """The values of ``wanted`` at which the treatment and all ``others`` have networks.
+
+        If enough splits for an interval over splits have the treatment, a value counts only if all
+        of them have it. If fewer than ``least`` values remain, one network at a value is enough.
         """
         for there in (self._there | self._everywhere, self._there):
             found = [n for n in wanted if all(n in there[t] for t in (treatment, *others))]
@@ -84,7 +83,7 @@ class _Study:
         return mean(treatment, layers) if layers else None
 
     def decline(self, treatment: str) -> Contrast | None:
-        """The least-squares slope against n, turned round: accuracy lost per layer."""
+        """The negative least-squares slope against n: accuracy lost per layer."""
         layers = self.layers(treatment, self.depths.all, least=2)
         if len(layers) < 2:
             return None
@@ -180,14 +179,14 @@ CLAIMS = [
 
 
 def assess(networks: pd.DataFrame, layers: int, margin: float = MARGIN) -> pd.DataFrame:
-    """A row per claim: the statement, its verdict, the difference with both intervals,
-    and what it rests on.
+    """A row per claim: the statement, its verdict, the difference with both intervals, and the
+    networks, tasks and layers that carry it.
 
-    A claim that the study has no networks for has the verdict "not tested".
+    A claim for which the study has no networks has the verdict "not tested".
 
     Args:
-        layers: of the networks. What the paper says of layers of its 8 is said of the same parts
-            of other depths.
+        layers: the number of layers. The paper's claims about its 8 layers are scaled to the same
+            parts of other depths.
         margin: a loss of accuracy that counts as none.
     """
     depths, by_split = Depths(layers), BySplit(networks)
@@ -205,7 +204,7 @@ def assess(networks: pd.DataFrame, layers: int, margin: float = MARGIN) -> pd.Da
 
 
 def _words(depths: Depths) -> dict[str, str]:
-    """What stands in braces in the texts of claims."""
+    """The values of the placeholders in the texts of claims."""
     one_low, one_middle, one_high = (
         len(part) == 1 for part in (depths.low, depths.middle, depths.high)
     )
@@ -243,7 +242,7 @@ def _assess(
         threshold = claim.share * carriers[carriers.treatment == "base"].accuracy.mean()
     decisive = over if over and over.decides else found
     interval = decisive.interval() if decisive is over else (found.low, found.high)
-    # equal networks differ by nothing, whatever the last digit of a mean is
+    # so that rounding errors of means do not make equal networks differ
     low, high = (round(end - threshold, 12) for end in interval)
     verdict = "supported" if low > 0 else "contradicted" if high < 0 else "inconclusive"
     one = splits_of(carriers).nunique() == 1

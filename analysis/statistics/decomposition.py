@@ -1,5 +1,5 @@
-"""What the paper describes in words, as numbers for each n: what is lost and gained, how much,
-how suddenly, where.
+"""The paper's verbal descriptions as numbers for each n: what is lost and gained, how much, how
+suddenly and where.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from analysis.statistics.over_splits import BySplit, OverSplits, over
 from transferability.rng import numpy_rng
 from transferability.tasks.splits import SIMILAR
 
-# name: (what is subtracted from what, in words)
+# name: (first, second); the quantity is first minus second
 QUANTITIES = {
     "co-adaptation loss": ("base", "BnB"),
     "specificity loss": ("BnB", "AnB"),
@@ -43,27 +43,26 @@ QUANTITIES = {
 SAMPLES = 10_000
 
 # Table 1 of the paper: the mean boost of AnB+ over baseB and over the selffer BnB+, for n = 1..7,
-# 3..7 and 5..7.
-# above so many quarters of the layers
+# 3..7 and 5..7. The keys are the quarters of the layers that are left out at the bottom.
 TABLE1 = {0: (0.016, 0.014), 1: (0.018, 0.014), 2: (0.021, 0.017)}
 
 
 def decompose(networks: pd.DataFrame) -> pd.DataFrame:
-    """A row per quantity and n: the model's value and interval, networks, tasks, what that interval
-    covers, and the value and interval over splits.
+    """A row per quantity and n: the model's value and interval, the numbers of networks and tasks,
+    what the interval covers, and the value and interval over splits.
 
-    The intervals of one quantity are simultaneous: 95% in total (Bonferroni over
-    its values of n). Several figures and the report ask for the same: it is kept.
+    The intervals of one quantity are simultaneous: 95% in total (Bonferroni over its values of n).
+    Results are cached, as several figures and the report use them.
     """
     key = joblib.hash(networks)
     if key not in _kept:
-        if len(_kept) > 3:  # the study's own networks, and the paper's beside them
+        if len(_kept) > 3:  # room for the study's networks and the paper's
             _kept.clear()
         _kept[key] = _decompose(networks)
     return _kept[key].copy()
 
 
-_kept: dict[str, pd.DataFrame] = {}  # by the networks' hash
+_kept: dict[str, pd.DataFrame] = {}  # by hash of the networks
 
 
 def _decompose(networks: pd.DataFrame) -> pd.DataFrame:
@@ -93,20 +92,20 @@ def _decompose(networks: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Transition:
-    """The paper's three questions about the passage from general to specific,
-    each as (value, low, high).
+    """The paper's three questions about the transition from general to specific, each answered by
+    (value, low, high).
 
     Attributes:
         total: how much: the specificity loss at the last n, in accuracy.
-        half_layer: where: the n, interpolated, at which half of it has happened.
-        spread: sudden or spread: over how many of the study's steps of n the loss is spread (the
-            inverse of the sum of squared shares of the steps): 1 if it happens between two
+        half_layer: where: the interpolated n at which half of the loss has occurred.
+        spread: suddenly or spread: over how many steps of n the loss is spread (the inverse of the
+            sum of squared shares of the steps); 1 if all of the loss occurs between two
             neighboring n.
         largest_step: (n before, n after, share of the total) of the largest rise.
         layers: the values of n, without 0.
         splits: how many splits have all of these n.
-        over_splits: total, half_layer and spread as means of what the splits have, each with its
-            interval over them; none of one split.
+        over_splits: total, half_layer and spread as means over splits, each with its interval over
+            splits; empty for fewer than two splits with a loss.
     """
 
     total: tuple[float, float, float]
@@ -119,12 +118,12 @@ class Transition:
 
 
 def transition(networks: pd.DataFrame) -> Transition | None:
-    """Where specificity arises; None where it is not significantly different from no loss,
-    or BnB and AnB are not both there.
+    """Where specificity arises; None if the loss at the last n is not significantly above 0, or if
+    BnB and AnB share fewer than two n.
 
-    The loss is 0 at n = 0 and is taken to grow with n (isotonic regression). Intervals: 95% of
-    values drawn as the linear model leaves them possible (parametric bootstrap, seeded), and
-    Student's t over what each split has by itself.
+    The loss is 0 at n = 0 and assumed to grow with n (isotonic regression). The intervals are 95%
+    of a seeded parametric bootstrap of the linear model, and Student's t over the values of
+    splits.
     """
     layers = _layers(networks, "BnB", "AnB")
     if len(layers) < 2:
@@ -157,7 +156,7 @@ def transition(networks: pd.DataFrame) -> Transition | None:
 def _over_splits(
     layers: list[int], by_split: BySplit, differences: list[Contrast]
 ) -> tuple[int, tuple[tuple[float, float, float], ...]]:
-    """How many splits have all of the differences, and total, half layer and spread over them."""
+    """The number of splits with all differences, and total, half layer and spread over splits."""
     at_each = [dict(zip(*by_split.values(w)[0], strict=True)) for w in differences]
     names = set.intersection(*map(set, at_each))
     losses = [np.array([values[name] for values in at_each]) for name in sorted(names)]
@@ -172,18 +171,19 @@ def _over_splits(
 
 
 def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
-    """The paper's table 1: how much higher AnB+ is than base and BnB+ (the control),
-    averaged over ranges of n.
+    """The paper's table 1: how much higher AnB+ is than base and BnB+ (the control), averaged over
+    ranges of n.
 
-    Of networks of ``layers`` layers: all n, those above the lowest quarter,
-    those in the upper half.
+    The ranges, in networks with ``layers`` layers, are all n, n above the lowest quarter, and n in
+    the upper half.
 
-    ``difference of means``: the paper's way, over the networks there are, whatever their tasks.
-    ``within tasks``: the same by the linear model, which compares networks of one task (or, where
-    no task has both, each with its base) over the n that both have, with its 95% interval; the same
-    ``over splits``, those that have all of these n.
-    ``bases``: mean accuracy of the bases of the tasks on which the AnB+ networks, and the controls,
-    were trained: where they differ, a difference of means contains the difference between tasks.
+    ``difference of means``: the paper's method, over all networks, whatever their tasks.
+    ``within tasks``: the linear model's difference over the n that both treatments have, with its
+    95% interval. The model compares networks of one task or, if no task has both treatments, each
+    network with its base. ``over splits``: the same over the splits that have all of these n.
+    ``their bases``, ``bases of controls``: mean accuracy of the bases of the tasks on which the
+    AnB+ networks, or the controls, were trained. If the two differ, the difference of means
+    includes a difference between tasks.
     """
     done = networks[networks.accuracy.notna() & networks.split_kind.isin(SIMILAR)]
     by_split = BySplit(done)
@@ -223,14 +223,14 @@ def boosts(networks: pd.DataFrame, layers: int) -> pd.DataFrame:
 
 
 def _bases_of(networks: pd.DataFrame, bases: pd.DataFrame) -> float:
-    """Mean accuracy of the bases on the tasks of ``networks``, a base counted once a network."""
+    """Mean accuracy of the bases of the tasks of ``networks``, with a base counted once per
+    network.
+    """
     return networks[BLOCK].merge(bases, on=BLOCK).accuracy.mean()
 
 
 def _estimates(networks: pd.DataFrame, differences: list[Contrast]) -> list[Estimate | None]:
-    """Each difference, with simultaneous intervals;
-    all at once where the study can tell all of them.
-    """
+    """Each difference with simultaneous intervals; estimated jointly if all are estimable."""
     confidence = 1 - 0.05 / len(differences)
     if joint := estimate_jointly(networks, differences):
         return list(joint.intervals(confidence))
@@ -238,13 +238,13 @@ def _estimates(networks: pd.DataFrame, differences: list[Contrast]) -> list[Esti
 
 
 def _layers(networks: pd.DataFrame, *treatments: str) -> list[int]:
-    """The values of n that all of the treatments have (base: any)."""
+    """The values of n that all treatments have; the base has every n."""
     sets = [set(available(networks, t)) for t in treatments if t != "base"]
     return sorted(set.intersection(*sets))
 
 
 def difference_at(first: str, second: str, n: int) -> Contrast:
-    """Treatment minus treatment at n; of "base" the bases."""
+    """The first treatment minus the second at n; "base" means the bases at any n."""
 
     def one(treatment: str) -> Contrast:
         return {BASE: 1.0} if treatment == "base" else mean(treatment, [n])
@@ -253,14 +253,14 @@ def difference_at(first: str, second: str, n: int) -> Contrast:
 
 
 def _grown(losses: np.ndarray) -> np.ndarray:
-    """The losses with 0 before them, never falling and never below 0."""
+    """The losses after a leading 0, made nondecreasing and at least 0."""
     return np.concatenate([[0.0], np.maximum(isotonic_regression(losses).x, 0.0)])
 
 
 def shape(layers: list[int], losses: np.ndarray) -> tuple[float, float]:
-    """(layer at which half of the loss has happened, number of steps over which it is spread).
+    """(layer at which half of the loss has occurred, number of steps over which it is spread).
 
-    The loss is 0 at n = 0, is taken to grow with n, and must be above 0 somewhere.
+    The loss is 0 at n = 0, is assumed to grow with n, and must be above 0 at some n.
     """
     grown = _grown(losses)
     half = grown[-1] / 2

@@ -1,7 +1,7 @@
-"""Which layers of a network count as low, middle and high, whatever its depth: quarters of it.
+"""Low, middle and high layers of a network of any depth, by quarters of its depth.
 
-The paper speaks of 8 layers: 1 and 2 are low, 4 and 5 in the middle, 6 and 7 high. In a network of
-fewer than 4 layers some of these are empty, and what is claimed about them cannot be tested.
+In the paper's 8 layers, 1 and 2 are low, 4 and 5 in the middle, 6 and 7 high. In a network of fewer
+than 4 layers some of these groups are empty, and claims about them cannot be tested.
 """
 
 
@@ -11,12 +11,12 @@ class Depths:
     Attributes:
         all: every n.
         low: the lowest quarter (of 8 layers: 1, 2).
-        above_low: every n above it (3 to 7).
+        above_low: every n above the lowest quarter (3 to 7).
         middle: the third quarter (4, 5).
         below_high: above the lowest and below the highest quarter (3, 4, 5).
         high: the highest quarter (6, 7).
-        around: those that the middle is compared with: low ones and, above the highest quarter's
-            first, high ones (1, 2, 7).
+        around: the n that the middle is compared with: the lowest quarter, and the n strictly
+            above three quarters of the depth (1, 2, 7).
     """
 
     def __init__(self, layers: int):
@@ -30,8 +30,8 @@ class Depths:
 
 
 def listed(layers: list[int], conjunction: str = ", ") -> str:
-    """``4, 5`` or with ``" and "`` ``4 and 5``; ``3 to 7`` where more than three follow each other;
-    ``-`` if empty.
+    """Layers as text: ``4, 5``, or ``4 and 5`` with ``" and "``; ``3 to 7`` for more than three in
+    a row; ``-`` if empty.
     """
     runs: list[list[int]] = []
     for n in layers:

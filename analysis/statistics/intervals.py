@@ -1,4 +1,4 @@
-"""Estimates with intervals: Student's t, what is possible, and many tests at once."""
+"""Estimates with intervals: Student's t, clipping to possible values, and multiple tests."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from scipy import stats
 def within(
     estimate: tuple[float, float, float], low: float = -1.0, high: float = 1.0
 ) -> tuple[float, float, float]:
-    """An estimate with its interval, cut to what is possible."""
+    """Clip an estimate and its interval to the possible values."""
     value, lowest, highest = (float(value) for value in np.clip(estimate, low, high))
     return value, lowest, highest
 
@@ -18,8 +18,8 @@ def within(
 def t_interval(
     values: pd.Series, least: float = -np.inf, most: float = np.inf
 ) -> tuple[float, float, float]:
-    """The mean of independent values, without NaN, with its 95% interval (Student's t), which is
-    cut to what values can be; of one there is no interval.
+    """The mean of independent values, ignoring NaN, with its 95% interval (Student's t), clipped to
+    the possible values; the interval of a single value is NaN.
     """
     center, count = float(values.mean()), int(values.count())
     half = stats.t.ppf(0.975, count - 1) * values.std() / np.sqrt(count) if count > 1 else np.nan
@@ -28,10 +28,10 @@ def t_interval(
 
 def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
     """Spearman's rank correlation with its 95% interval: Fisher's transformation with the variance
-    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957); NaN below four pairs.
+    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957). The interval is NaN below four pairs.
 
-    Of a perfect correlation, where that interval would have no width, the interval of the next
-    lower one that so many pairs can have (two neighbors exchanged), up to 1.
+    A perfect correlation, whose interval would have no width, gets the interval of the next lower
+    correlation of n pairs (two neighbors exchanged), extended to 1.
     """
     rho = float(stats.spearmanr(predicted, measured).statistic)
     if len(predicted) < 4:
@@ -46,7 +46,7 @@ def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float
 
 @dataclass(frozen=True)
 class Coefficient:
-    """What a unit of a variable is worth, with its 95% interval; none without noise to see."""
+    """A regression coefficient with its 95% interval; NaN without residual degrees of freedom."""
 
     value: float
     low: float
@@ -54,8 +54,8 @@ class Coefficient:
 
 
 def fitted(y: pd.Series, blocks: pd.Series, x: pd.Series, *others: pd.Series) -> Coefficient:
-    """The coefficient of ``x`` by least squares, where every block has a level of its own and the
-    ``others`` are in the model as well (analysis of covariance).
+    """The least-squares coefficient of ``x`` in a model with one intercept per block and the
+    ``others`` as covariates (analysis of covariance).
     """
     design = np.column_stack([x, *others, indicators(tuple(blocks))])
     inverse, rank = np.linalg.pinv(design), np.linalg.matrix_rank(design)
@@ -70,14 +70,14 @@ def fitted(y: pd.Series, blocks: pd.Series, x: pd.Series, *others: pd.Series) ->
 
 
 def p_value(value: float, error: float, df: int) -> float:
-    """Two-sided, of a value whose truth is 0: Student's t, or normal without ``df``."""
+    """Two-sided p-value of a value whose truth is 0: Student's t, or normal without ``df``."""
     law = stats.t(df) if df else stats.norm
     return float(2 * law.sf(abs(value) / max(error, np.finfo(float).tiny)))
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p corrected for the number of tests (Holm 1979): it is below 0.05 of any true hypothesis in
-    one of twenty families of tests. NaN is no test.
+    """P-values corrected for the number of tests (Holm 1979): in at most one of twenty families of
+    tests, a true hypothesis has a corrected p-value below 0.05. NaN does not count as a test.
     """
     ordered = p.dropna().sort_values(kind="stable")
     steps = ordered * np.arange(len(ordered), 0, -1)
@@ -85,13 +85,13 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def difference(values: pd.Series, limit: float = 1.0) -> dict[str, float]:
-    """:func:`t_interval` of differences, none larger than ``limit``, as columns of a table."""
+    """:func:`t_interval` of differences of at most ``limit``, as columns of a table."""
     found = t_interval(values, -limit, limit)
     return dict(zip(("difference", "low", "high"), found, strict=True))
 
 
 def indicators(labels: tuple) -> pd.DataFrame:
-    """A column of zeros and ones for each label."""
+    """One-hot columns, one per label."""
     levels = sorted(set(labels), key=str)
     columns = {level: np.array([label == level for label in labels], float) for level in levels}
     return pd.DataFrame(

@@ -1,17 +1,17 @@
 """Differences between networks, with intervals: one linear model for every figure, table and claim.
 
-The accuracy of a network is that of its task (one effect for each target task, known by its
-classes, seed, volume, kind of network and recipe: the *block*) plus that of its condition
-(treatment and n), plus noise. A difference between conditions is then one within tasks, also where
-the study is not complete (or, where no task has all of it, one relative to bases), and the noise is
-estimated from all networks together (the two-way analysis of variance without interaction).
-Conditions between dissimilar tasks (natural/man-made) have effects of their own.
+The accuracy of a network is an effect of its task plus an effect of its condition (treatment and n)
+plus noise: a two-way analysis of variance without interaction. A task is identified by its classes,
+seed, training-set size, kind of network and recipe, and is called a *block*. Differences between
+conditions are therefore differences within tasks, even if the study is incomplete (or, if no task
+has all conditions, differences relative to bases). The noise is pooled over all networks.
+Conditions between dissimilar tasks (natural/man-made) have separate effects.
 
-Where every condition was trained once there is no spread between networks to see. What is left is
-the error of the validation images, and the estimate says so. Where it is known which images each
-network has right, networks of one task are compared on the same images; else it is the binomial
-error, counted as if each network had images of its own (cautious: images in common make differences
-more exact).
+Without residual degrees of freedom, as when every condition was trained once, the spread between
+networks is unknown. The interval then covers the error of the validation images only, and the
+estimate says so. If predictions were kept, networks of one task are compared on the same images.
+Otherwise the error is binomial, as if each network had separate images. This is conservative:
+shared images make differences more precise.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from analysis.statistics.intervals import indicators, within
 from transferability.tasks.splits import NATURAL_MANMADE
 
 BLOCK = ["task", "seed", "images_per_class", "network", "recipe"]
-DISTANT = "distant "  # before the treatment of networks between dissimilar tasks
+DISTANT = "distant "  # prefix of the treatment of networks between dissimilar tasks
 
-# a treatment, with DISTANT before it or not, and n; ("base", 0) is every base
+# a treatment, with or without the prefix DISTANT, and n; ("base", 0) is every base
 Condition = tuple[str, int]
-Contrast = dict[Condition, float]  # a contrast: a weight for each condition, summing to 0
+Contrast = dict[Condition, float]  # a weight for each condition; the weights sum to 0
 
 BASE: Condition = ("base", 0)
 
@@ -39,10 +39,10 @@ class Estimate:
     """A difference in accuracy with its interval.
 
     Attributes:
-        networks: how many networks carry weight in it.
-        tasks: how many blocks (target task, seed) they belong to.
-        df: degrees of freedom of the noise; 0: the interval is about validation images only.
-        error: standard error.
+        networks: the number of networks in its conditions.
+        tasks: the number of blocks (target task, seed) of these networks.
+        df: degrees of freedom of the noise; 0: the interval covers validation images only.
+        error: the standard error.
     """
 
     value: float
@@ -67,12 +67,12 @@ class JointEstimate:
     values: np.ndarray
     covariance: np.ndarray
     df: int
-    carriers: list[pd.DataFrame]  # for each difference the networks that carry it
-    limits: list[float]  # (k,) how large each can be
+    carriers: list[pd.DataFrame]  # the networks of each difference
+    limits: list[float]  # (k,) the largest possible value of each difference
 
     def intervals(self, confidence: float) -> list[Estimate]:
-        """Each difference with its own interval of this confidence:
-        Student's t, or normal without ``df``; cut to what is possible.
+        """Each difference with an interval of this confidence: Student's t, or normal without
+        ``df``; clipped to the possible values.
         """
         out = []
         for value, variance, rows, limit in zip(
@@ -86,8 +86,8 @@ class JointEstimate:
         return out
 
     def samples(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """(count, k) values as the data leave them possible: multivariate Student's t,
-        or normal without ``df``.
+        """Draw (count, k) values from the multivariate Student's t distribution of the estimate,
+        or the normal one without ``df``.
         """
         if not self.df:
             return generator.multivariate_normal(self.values, self.covariance, count)
@@ -97,24 +97,24 @@ class JointEstimate:
 
 
 def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
-    """For every network the accuracy of the base of its block; NaN where there is none."""
+    """The accuracy of the base of each network's block; NaN if there is none."""
     base = networks[networks.treatment == "base"].groupby(BLOCK, dropna=False).accuracy.mean()
     return base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
 
 
 def limit_of(weights: Contrast) -> float:
-    """How large a difference can be, as accuracies are from 0 to 1."""
+    """The largest possible value of a difference, as accuracies are between 0 and 1."""
     return sum(weight for weight in weights.values() if weight > 0)
 
 
 def blocks_of(networks: pd.DataFrame) -> pd.Series:
-    """The block of every network."""
+    """The block of each network."""
     return networks[BLOCK].astype(object).fillna("all").agg(tuple, axis=1)
 
 
 def conditions_of(networks: pd.DataFrame) -> pd.Series:
-    """The condition of every network: (treatment, n),
-    with DISTANT before treatments between dissimilar tasks.
+    """The condition of each network: (treatment, n), with the prefix DISTANT for treatments between
+    dissimilar tasks.
     """
     distant = (networks.split_kind == NATURAL_MANMADE) & (networks.treatment != "base")
     treatment = networks.treatment.where(~distant, DISTANT + networks.treatment)
@@ -122,13 +122,13 @@ def conditions_of(networks: pd.DataFrame) -> pd.Series:
 
 
 def available(networks: pd.DataFrame, treatment: str) -> list[int]:
-    """The values of n for which a network of the treatment is finished."""
+    """The values of n at which a network of the treatment is finished."""
     done = networks[networks.accuracy.notna()]
     return sorted(n for name, n in set(conditions_of(done)) if name == treatment)
 
 
 def mean(treatment: str, layers: list[int]) -> Contrast:
-    """The mean over ``layers`` of a treatment."""
+    """The mean of a treatment over ``layers``."""
     return {(treatment, n): 1 / len(layers) for n in layers}
 
 
@@ -139,26 +139,23 @@ def subtract(first: Contrast, second: Contrast) -> Contrast:
 def estimate(
     networks: pd.DataFrame, weights: Contrast, confidence: float = 0.95
 ) -> Estimate | None:
-    """One difference; None where the study cannot tell (a condition without a network,
-    or no task in common).
-    """
+    """Estimate one difference; None if a condition has no network, or conditions share no task."""
     joint = estimate_jointly(networks, [weights])
     return joint.intervals(confidence)[0] if joint else None
 
 
 def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> JointEstimate | None:
-    """Differences between conditions by least squares on block and condition.
+    """Estimate differences between conditions by least squares on block and condition.
 
-    All networks tell what a task is worth, with two exceptions, in which the bases and the networks
-    that the contrasts name do so alone. Networks with random filters, whose spread is of another
-    size, take part only where a contrast names them. And where no task has all conditions of a
-    difference, it compares tasks, each relative to its base:
-    what other treatments lose there need not be what these lose.
+    All networks except those with random filters, whose spread differs, determine the effects of
+    tasks. In two cases only the bases and the treatments in the contrasts do: if a contrast has
+    random filters, and if no task has all conditions of a difference. In the second case, tasks are
+    compared relative to their bases, and the losses of other treatments may differ between tasks.
 
     Args:
-        networks: with the columns of ``tables.RESULTS`` and ``accuracy``;
-            unfinished ones are left out.
-        contrasts: each summing to 0.
+        networks: with the columns of ``tables.RESULTS`` and ``accuracy``; unfinished networks are
+            left out.
+        contrasts: the weights of each sum to 0.
     """
     rows = networks[networks.accuracy.notna()]
     conditions = conditions_of(rows)
@@ -170,7 +167,7 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
     design, inverse, rank = _model(tuple(blocks), tuple(conditions))
     wanted = np.array([[weights.get(c, 0.0) for c in design.columns] for weights in contrasts])
     if not np.allclose(wanted @ inverse @ design.to_numpy(), wanted, atol=1e-8):
-        # the difference is not determined: the two sides share no task, nor a chain of tasks
+        # the difference is not estimable: no task, nor a chain of tasks, connects the two sides
         return None
     accuracy = rows.accuracy.to_numpy(float)
     carried = wanted @ inverse  # (k, networks): every difference is a weighted sum of accuracies
@@ -190,7 +187,7 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
 
 
 def _informative(conditions: pd.Series, blocks: pd.Series, contrasts: list[Contrast]) -> list[bool]:
-    """Which networks tell what a task is worth; see :func:`estimate_jointly`."""
+    """Which networks determine the effects of tasks; see :func:`estimate_jointly`."""
     contrasted = {treatment for contrast in contrasts for treatment, _ in contrast} | {"base"}
     conditions_by_task = [set(own) for _, own in conditions.groupby(blocks)]
     testable_within_tasks = all(
@@ -203,14 +200,12 @@ def _informative(conditions: pd.Series, blocks: pd.Series, contrasts: list[Contr
 
 
 def _is_random(treatment: str) -> bool:
-    """Whether its frozen filters are random."""
+    """Whether the frozen filters of a treatment are random."""
     return treatment.endswith("RnB")
 
 
 def _of_images(rows: pd.DataFrame) -> np.ndarray:
-    """The covariance of accuracies that comes of the choice of validation images,
-    (networks, networks).
-    """
+    """The covariance of accuracies due to sampled validation images, (networks, networks)."""
     accuracy, images = rows.accuracy.to_numpy(float), rows.val_images.to_numpy(float)
     covariance = np.diag(accuracy * (1 - accuracy) / images)
     if "right" not in rows or rows.right.isna().any():
@@ -224,17 +219,15 @@ def _of_images(rows: pd.DataFrame) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _model(blocks: tuple, conditions: tuple) -> tuple[pd.DataFrame, np.ndarray, int]:
-    """The design matrix of these networks, its pseudoinverse and its rank: many differences of a
-    study share them.
+    """The design matrix of these networks, its pseudoinverse and its rank; cached, as many
+    differences of a study share them.
     """
     design = pd.concat([indicators(blocks), indicators(conditions)], axis=1)
     return design, np.linalg.pinv(design.to_numpy()), int(np.linalg.matrix_rank(design.to_numpy()))
 
 
 def by_task(networks: pd.DataFrame, weights: Contrast) -> list[float]:
-    """The difference in each block that has all of its conditions,
-    alone: does it agree from task to task?
-    """
+    """The difference within each block that has all of its conditions, to compare tasks."""
     done = networks[networks.accuracy.notna()]
     done, found = done.assign(condition=conditions_of(done)), []
     for _, own in done.groupby(BLOCK, dropna=False):
@@ -250,8 +243,8 @@ def by_task(networks: pd.DataFrame, weights: Contrast) -> list[float]:
 def _carriers(
     rows: pd.DataFrame, conditions: pd.Series, blocks: pd.Series, weights: Contrast
 ) -> pd.DataFrame:
-    """The networks of the conditions that a difference names;
-    of the bases those of the other networks' tasks.
+    """The networks of the conditions in a difference, with bases only of the tasks of the other
+    networks.
     """
     named = np.array([bool(weights.get(c)) for c in conditions])
     tasks = set(blocks[named & (rows.treatment != "base")])

@@ -1,10 +1,10 @@
-"""Intervals over the images, and the seeds, that something was measured on.
+"""Intervals of accuracies and their differences over images and seeds.
 
-Arrays are (seeds, images): whether a strategy has an image right, 1 or 0; of two strategies the
-difference, 1 where the first alone is right, -1 where the second alone is. Where fewer than FEW
-images say anything, the normal approximation is too sure of itself (of no image that differs it
-would have an interval without width), and intervals for counts take its place. The variance
-between seeds is added to either.
+Arrays are (seeds, images): 1 where a strategy predicts an image correctly, else 0; for a difference
+of two strategies, 1 where only the first is right, -1 where only the second is. If fewer than FEW
+images are informative, intervals of the normal approximation are too narrow (of no width if no
+image differs) and are replaced by intervals for counts. The variance between seeds is added to
+both.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,24 @@ from scipy import optimize, stats
 from analysis.statistics.intervals import within
 from transferability.rng import numpy_rng
 
-FEW = 10  # images of a kind: from as many on the normal approximation serves
-DRAWS = 1000  # of a bootstrap
-Part = tuple[float, float]  # a variance of the mean, and its degrees of freedom
+FEW = 10  # informative images from which on the normal approximation is used
+DRAWS = 1000  # bootstrap samples
+Part = tuple[float, float]  # a component of the variance of the mean, and its degrees of freedom
 
 
 def together(count: int) -> float:
-    """The confidence of each of ``count`` intervals that are simultaneous at 95% (Bonferroni)."""
+    """The confidence of each of ``count`` intervals with simultaneous 95% coverage (Bonferroni)."""
     return 1 - 0.05 / max(count, 1)
 
 
 def seed_part(*strategies: np.ndarray) -> Part | None:
-    """What chance in training adds to the variance of the difference of strategies that have no
-    seeds in common, or of one strategy; each varies as much as those with several seeds do. None
-    where none has several.
+    """The variance between seeds of one strategy, or of the difference of strategies without common
+    seeds; None if no strategy has several seeds.
+
+    The variance is pooled over strategies with several seeds and assumed for all.
 
     Args:
-        strategies: those that are trained, each (seeds, images).
+        strategies: the strategies that are trained, each (seeds, images).
     """
     means = [right.mean(1) for right in strategies]
     freedom = sum(len(own) - 1 for own in means)
@@ -46,24 +47,24 @@ def two_way_interval(
 ) -> tuple[float, float, float]:
     """The mean of ``values``, with its interval over images and seeds by the normal approximation.
 
-    The variances of both are added: what is left of each image after all seeds, and of each seed
-    after all images. Student's t with Satterthwaite's degrees of freedom; of one seed the interval
-    is over images alone.
+    The variance is the sum of two parts: of the images' means over seeds, and of the seeds' means
+    over images. The interval is Student's t with Satterthwaite's degrees of freedom; with one seed
+    it is over images alone.
 
     Args:
         values: (seeds, images).
-        seeds: the part of the seeds, where ``values`` do not have them.
+        seeds: the variance between seeds, if ``values`` are already means over seeds.
     """
     images = values.shape[1]
-    if images < 2:  # one image says nothing of others
+    if images < 2:  # the variance between images is unknown
         return float(values.mean()), -np.inf, np.inf
     parts = [(float(values.mean(0).var(ddof=1)) / images, images - 1.0)]
     return _normal(float(values.mean()), parts, seeds or seed_part(values), confidence)
 
 
 def accuracy_interval(right: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """The accuracy of a strategy; of few images that are right, or wrong, the interval of Clopper
-    and Pearson (1934).
+    """The accuracy of a strategy with its interval; that of Clopper and Pearson (1934) if fewer
+    than FEW images are right, or wrong.
     """
     images, tail = right.shape[1], (1 - confidence) / 2
     count = float(right.mean(0).sum())
@@ -80,12 +81,12 @@ def accuracy_interval(right: np.ndarray, confidence: float = 0.95) -> tuple[floa
 def difference_interval(
     differences: np.ndarray, confidence: float = 0.95, seeds: Part | None = None
 ) -> tuple[float, float, float]:
-    """The mean difference of two strategies on the same images; where few images differ, Tango's
-    score interval (1998).
+    """The mean difference of two strategies on the same images with its interval; Tango's score
+    interval (1998) if fewer than FEW images differ.
 
     Args:
-        differences: (seeds, images); of four networks up to -2 or 2.
-        seeds: the part of the seeds, where ``differences`` do not have them.
+        differences: (seeds, images); from -2 to 2 for a difference of differences.
+        seeds: the variance between seeds, if ``differences`` are already means over seeds.
     """
     by_image = differences.mean(0)
     most = max(1.0, float(np.abs(differences).max()))
@@ -103,9 +104,11 @@ def balanced_interval(
     differences: bool = False,
     confidence: float = 0.95,
 ) -> tuple[float, float, float]:
-    """The mean over classes of the means of their images, with its interval. Within a class the
-    variance is that with four images more, two right and two wrong (Agresti and Coull 1998); of
-    ``differences`` with two more, of which one differs (Agresti and Min 2005).
+    """The mean over classes of the means over their images, with its interval.
+
+    The variance within a class is computed with four more images, two right and two wrong (Agresti
+    and Coull 1998), or, for ``differences``, with two more, of which one differs (Agresti and Min
+    2005).
 
     Args:
         values: (seeds, images).
@@ -113,7 +116,7 @@ def balanced_interval(
     """
     more = np.array([-1, 1]) / np.sqrt(2) if differences else np.array([0.0, 0.0, 1.0, 1.0])
     classes = np.unique(labels)
-    means = np.stack([values[:, labels == c].mean(1) for c in classes]).mean(0)  # of each seed
+    means = np.stack([values[:, labels == c].mean(1) for c in classes]).mean(0)  # per seed
     with_more = [np.concatenate([values[:, labels == c].mean(0), more]) for c in classes]
     variance = sum(float(own.var()) / len(own) for own in with_more) / len(classes) ** 2
     parts = [(variance, max(len(labels) - len(classes), 1.0))]
@@ -122,12 +125,14 @@ def balanced_interval(
 
 
 def covering_choice(validation: list[np.ndarray], test: list[np.ndarray]) -> tuple[float, float]:
-    """A 95% interval of the accuracy of what is chosen, the best strategy first: the choice is made
-    again on validation images drawn with replacement, and measured on test images drawn so, with
-    one of its seeds.
+    """A 95% bootstrap interval of the test accuracy of the strategy chosen on validation images.
+
+    Each sample repeats the choice on validation images drawn with replacement, and measures the
+    chosen strategy, with one of its seeds, on test images drawn with replacement.
 
     Args:
-        validation, test: of each strategy what is right, (seeds, images).
+        validation, test: per strategy, the correct predictions, (seeds, images). The best strategy
+            comes first, as ties go to the first.
     """
     draw = numpy_rng("choice", len(test), test[0].shape[1])
 
@@ -161,7 +166,9 @@ def _normal(
 def _with_seeds(
     center: float, low: float, high: float, seeds: Part | None, confidence: float
 ) -> tuple[float, float, float]:
-    """An interval over images, made wider by what the seeds add: squares of distances are added."""
+    """Widen an interval over images by the variance between seeds: half-widths are added in
+    quadrature.
+    """
     half = 0.0
     if seeds:
         half = float(stats.t.isf((1 - confidence) / 2, seeds[1]) * np.sqrt(seeds[0]))
@@ -176,13 +183,13 @@ def _tango(gained: float, lost: float, images: int, confidence: float) -> tuple[
     """The differences that a score test does not reject (Tango 1998).
 
     Args:
-        gained, lost: the images that the first, or the second, alone has right.
+        gained, lost: the number of images that only the first, or only the second, has right.
     """
     z = stats.norm.isf((1 - confidence) / 2)
 
     def lowest(gained: float, lost: float) -> float:
         def above(delta: float) -> float:
-            """By how much what was seen exceeds ``delta``, less z standard errors."""
+            """How far the observed difference exceeds ``delta``, minus z standard errors."""
             b = (2 * images - gained + lost) * delta - gained - lost
             c = -lost * delta * (1 - delta)
             other = (np.sqrt(max(b**2 - 8 * images * c, 0.0)) - b) / (4 * images)

@@ -1,9 +1,9 @@
-"""Differences with the split as the unit: what holds for other splits of the same classes.
+"""Differences with the split as the unit, which generalize to other splits of the same classes.
 
-Networks of one split share classes, images and bases, and a treatment may act on one split
-otherwise than on another. So every split gives one value, the mean over its tasks (both directions)
-and their seeds, and the interval is Student's t over these values. It covers all that differs
-between splits: classes, networks, seeds, and the validation images in so far as splits have others.
+Networks of one split share classes, images and bases, and the effect of a treatment may differ
+between splits. Each split therefore gives one value, the mean over its tasks (both directions) and
+their seeds, and the interval is Student's t over these values. The interval covers everything that
+differs between splits: classes, networks, seeds, and validation images if splits do not share them.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from analysis.statistics.linear_model import (
     limit_of,
 )
 
-LEAST = 3  # splits, from which on their interval decides
+LEAST = 3  # number of splits from which on the verdict follows the interval over splits
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class OverSplits:
 
     Attributes:
         value: the mean over splits.
-        error: its standard error; NaN where one split alone is no measure of spread.
+        error: the standard error of the mean; NaN for a single split.
         df: degrees of freedom of the error.
-        splits: how many; where no split has both sides of the difference, how many each side has.
-            The sides are then taken to vary equally from split to split.
-        limit: how large the difference can be.
+        splits: the number of splits; if no split has both sides of the difference, the number per
+            side. Both sides are then assumed to vary equally from split to split.
+        limit: the largest possible value of the difference.
     """
 
     COLUMNS: ClassVar = ("splits", "over splits", "splits low", "splits high")
@@ -59,7 +59,7 @@ class OverSplits:
 
     @property
     def decides(self) -> bool:
-        """Whether there are enough splits for a verdict that holds for others."""
+        """Whether there are enough splits for a verdict that holds for other splits."""
         return max(self.splits) >= LEAST
 
     @property
@@ -67,16 +67,16 @@ class OverSplits:
         return " + ".join(map(str, self.splits))
 
     def columns(self, confidence: float = 0.95) -> dict[str, str | float]:
-        """As columns of a table, beside those of the model's estimate."""
+        """Columns of a table, next to those of the model's estimate."""
         low, high = self.interval(confidence)
         values = (self.count, self.value, low, high)
         return dict(zip(self.COLUMNS, values, strict=True))
 
 
 def splits_of(networks: pd.DataFrame) -> pd.Series:
-    """The split of every network, by name.
+    """The name of each network's split.
 
-    Names that share a task are one split: its networks are not independent of each other.
+    Splits that share a task are merged into one, as their networks are not independent.
     """
     tasks, _ = pd.factorize(networks.task)
     names, known = pd.factorize(networks.split)
@@ -94,9 +94,9 @@ class BySplit:
 
     Attributes:
         conditions: the columns of ``accuracy``.
-        accuracy: (blocks, conditions), NaN where there is no network. A further axis, of studies of
-            the same design, is carried through.
-        tasks, splits: of the blocks.
+        accuracy: (blocks, conditions), NaN where there is no network. An additional last axis, of
+            studies of the same design, is preserved.
+        tasks, splits: the task and split of each block.
     """
 
     def __init__(self, networks: pd.DataFrame):
@@ -111,7 +111,7 @@ class BySplit:
         self.tasks, self.splits = known.task.to_numpy(str), known.split.to_numpy(str)
 
     def layers(self, treatment: str) -> dict[str, list[set[int]]]:
-        """Of every split with networks of the treatment: the values of n of each block."""
+        """The values of n in each block, per split with networks of the treatment."""
         there: dict[str, list[set[int]]] = {}
         for split, row in zip(self.splits, self.accuracy, strict=True):
             known = [c for c, value in zip(self.conditions, row, strict=True) if value == value]
@@ -120,12 +120,12 @@ class BySplit:
         return there
 
     def values(self, weights: Contrast) -> list[tuple[list[str], np.ndarray]]:
-        """The difference in every split that has it: the names of the splits, and (splits, ...).
-        A split with fewer directions than others is left out.
+        """The difference in each split that has it: the names of the splits, and (splits, ...).
+        Splits with fewer directions than others are left out.
 
-        Within tasks where some task has all of its conditions; else each treatment relative to the
-        base of its task, and added within the split; and where no split has all treatments either,
-        a list entry for each treatment.
+        The difference is within tasks if some task has all conditions. Otherwise each treatment is
+        relative to the base of its task, and treatments are added within the split. If no split has
+        all treatments either, the list has one entry per treatment.
         """
         if not {c for c in weights if weights[c]} <= set(self.conditions):
             return []
@@ -151,7 +151,7 @@ class BySplit:
         return [_stacked(side, list(side)) for side in sides] if all(sides) else []
 
     def estimate(self, weights: Contrast) -> OverSplits | None:
-        """The difference over splits; None where no split tells it."""
+        """The difference over splits; None if it cannot be computed in any split."""
         if not (sides := self.values(weights)):
             return None
         value, error, df = over(*(values for _, values in sides))
@@ -159,8 +159,8 @@ class BySplit:
         return OverSplits(float(value), float(error), df, counts, limit_of(weights))
 
     def _means(self, accuracy: np.ndarray, wanted: np.ndarray) -> dict[str, np.ndarray]:
-        """The weighted sum in every block that has all of it: mean over the blocks of a task, then
-        over the tasks of a split.
+        """The weighted sum in each block with all of its conditions, averaged over the blocks of a
+        task, then over the tasks of a split.
         """
         named = np.flatnonzero(wanted)
         parts = np.moveaxis(accuracy[:, named], 1, -1) @ wanted[named]
@@ -181,7 +181,7 @@ def over(*sides: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """The sum of the sides' means, its standard error, and the degrees of freedom.
 
     Args:
-        sides: of each its values, (splits, ...). The variance is pooled over sides.
+        sides: the values of each side, (splits, ...). The variance is pooled over sides.
     """
     centers = [side.mean(axis=0) for side in sides]
     df = sum(len(side) - 1 for side in sides)

@@ -1,7 +1,7 @@
 """Two networks on the same images: whether they differ, and in which classes.
 
-Every finished network keeps what it takes each image for (``StudyResults.predictions``). What
-both have right, or both wrong, says nothing of their difference; what only one has right says all.
+The predictions of every finished network are kept (``StudyResults.predictions``). Only images that
+exactly one of the networks predicts correctly are informative about their difference.
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ from analysis.statistics.intervals import within
 from analysis.statistics.linear_model import BLOCK
 from analysis.tables import StudyResults
 
-COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base, at their highest n
+COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base at their highest n
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """The exact two-sided p of two networks that are equally often right (McNemar 1947).
+    """The exact two-sided p-value that two networks are equally accurate (McNemar 1947).
 
     Args:
-        first, second: whether each has each image right, (images,) bool.
+        first, second: the correct predictions of each network, (images,) bool.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     either = only_first + only_second
@@ -29,16 +29,17 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 def by_class(
     first: np.ndarray, second: np.ndarray, labels: np.ndarray, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """For each class how much more often the first network is right than the second.
+    """The accuracy of the first network minus that of the second, per class.
 
     Args:
-        first, second: whether each has each image right, (images,) bool.
-        labels: of the images, (images,).
+        first, second: the correct predictions of each network, (images,) bool.
+        labels: the labels of the images, (images,).
 
     Returns:
         A row per class: label, images, first, second (accuracies), difference, low, high. The
-        intervals are normal ones of paired differences, with one image of each kind added (Agresti
-        & Min 2005) so that few images do not seem to be certain, and are simultaneous (Bonferroni).
+        intervals are normal ones of paired differences, with two more images, of which one differs
+        (Agresti & Min 2005), as few images would give too narrow ones. They are simultaneous
+        (Bonferroni).
     """
     rows = []
     classes = np.unique(labels)
@@ -57,7 +58,7 @@ def by_class(
 
 def class_changes(tables: StudyResults, most: int = 5) -> pd.DataFrame:
     """The classes that gain and lose most by transfer: AnB+ and AnB at their highest n against the
-    base of the same task, of one task and seed each; empty where predictions were not kept.
+    base, per task and seed; empty if predictions were not kept.
     """
     networks = tables.networks
     if "right" not in networks:
