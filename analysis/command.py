@@ -65,8 +65,10 @@ def command(
 def _add_page(parser: ArgumentParser) -> None:
     says = "only figures of this format; may be repeated"
     parser.add_argument("--format", dest="formats", action="append", choices=FORMATS, help=says)
-    says = "for a paper: one file per panel, so many inches wide, with its legend and without a "
-    "caption"
+    says = (
+        "for a paper: one file per panel, so many inches wide, with its legend and without a "
+        "caption"
+    )
     parser.add_argument("--width", type=_size, metavar="INCHES", help=says)
     says = f"of the text, in points, beside --width (default: {Page.font:g})"
     parser.add_argument("--font", type=_size, metavar="SIZE", default=Page.font, help=says)

@@ -20,12 +20,13 @@ LOOKS = {
 
 def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.predictors.empty:
-        return "no base of the study is given"
+        return "the study has no pretrained base"
     measured = tables.networks[tables.networks.treatment == "AnB"].dropna(subset="accuracy")
     measured = measured[measured.images_per_class.isna()]
     if measured.n.nunique() < 3:
-        return "networks with frozen layers of the pretrained base are finished at fewer than "
-        "three n"
+        return (
+            "networks with frozen layers of the pretrained base are finished at fewer than three n"
+        )
     accuracy = measured.groupby(["n", "recipe"]).accuracy.mean().groupby("n").max()
     most = tables.predictors[tables.predictors.images == tables.predictors.images.max()]
     told = most.groupby(["predictor", "n"]).value.mean()
