@@ -1,4 +1,4 @@
-"""The arrays of a packed dataset, memory-mapped: raw pixels, or images kept as JPEG files."""
+"""The memory-mapped arrays of a packed dataset: raw pixels, or JPEG files."""
 
 import math
 import os
@@ -17,10 +17,10 @@ from transferability.data.description import damaged
 def open_images(
     folder: Path, count: int, side: int, encoding: str | None
 ) -> "np.memmap | JpegRows":
-    """The images of a pack, (count, side, side, 3) uint8, memory-mapped.
+    """Open the images of a pack, (count, side, side, 3) uint8, memory-mapped.
 
     Raises:
-        UserError: their files are not of this size.
+        UserError: the files are damaged or not of this size.
     """
     if encoding:
         return JpegRows(folder, count, side)
@@ -28,13 +28,13 @@ def open_images(
 
 
 class JpegRows:
-    """Images kept as JPEG files in one array; indexing decodes them, as if it were (N,
-    H, W, 3) uint8.
+    """Images stored as JPEG files in one array; indexing decodes them, as if from an (N, H, W, 3)
+    uint8 array.
 
     Attributes:
         files: (bytes,) uint8, memory-mapped.
         offsets: (N+1,) int64; row i is ``files[offsets[i]:offsets[i + 1]]``.
-        shape, nbytes: those of the decoded array.
+        shape, nbytes: of the decoded array.
     """
 
     def __init__(self, folder: Path, count: int, side: int):
@@ -54,7 +54,7 @@ class JpegRows:
         return self.decode(rows.reshape(-1)).reshape(*rows.shape, *self.shape[1:])
 
     def decode(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The images of ``rows``, (len(rows), H, W, 3) uint8; in ``out`` where it is given.
+        """Decode the images of ``rows``, (len(rows), H, W, 3) uint8, into ``out`` if given.
 
         Raises:
             UserError: a file is damaged.
@@ -70,7 +70,7 @@ class JpegRows:
         return out
 
     def _decode(self, row: int, out: np.ndarray) -> None:
-        import cv2  # which packs of raw pixels do without
+        import cv2  # imported only here: packs of raw pixels do not need it
 
         try:
             file = self.files[self.offsets[row] : self.offsets[row + 1]]
@@ -85,32 +85,30 @@ class JpegRows:
 
 @lru_cache(maxsize=1)
 def _decoders() -> ThreadPoolExecutor:
-    # threads: OpenCV decodes without Python's lock
+    # threads, because OpenCV decodes without Python's GIL
     return ThreadPoolExecutor(joblib.cpu_count(), "decode")
 
 
 def read_rows(
     images: np.memmap | JpegRows, rows: np.ndarray, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Whole images, (len(rows), H, W, 3) uint8; in ``out`` where it is given."""
+    """Read entire images, (len(rows), H, W, 3) uint8, into ``out`` if given."""
     if isinstance(images, JpegRows):
         starts, ends = images.offsets[rows], images.offsets[rows + 1]
         _read_ahead(images.files, starts, ends - starts)
         return images.decode(rows, out)
     size = math.prod(images.shape[1:])
     _read_ahead(images, rows * size, np.full(len(rows), size))
-    # clip: the other modes fill ``out`` by a copy
+    # clip, because the default mode fills ``out`` by a copy
     return np.take(images, rows, axis=0, out=out, mode="clip")
 
 
 def _read_ahead(mapped: np.memmap, starts: np.ndarray, lengths: np.ndarray) -> None:
-    """Have the system read these bytes of a mapped file all at once: reading them by page faults
-    waits for each.
-    """
+    """Prefetch these bytes of a mapped file: page faults would wait for each of them in turn."""
     if not hasattr(os, "posix_fadvise"):  # macOS
         return
     places = zip((mapped.offset + starts).tolist(), lengths.tolist(), strict=True)
-    with suppress(OSError), open(str(mapped.filename), "rb") as file:  # it is a hint
+    with suppress(OSError), open(str(mapped.filename), "rb") as file:  # only a hint
         for start, length in places:
             os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
 
@@ -118,11 +116,11 @@ def _read_ahead(mapped: np.memmap, starts: np.ndarray, lengths: np.ndarray) -> N
 def open_array(
     path: Path, dtype: type, shape: tuple[int, ...], by: str = "dataset.json"
 ) -> np.memmap:
-    """The array in ``path``, mapped read-only, if it is what the file ``by`` says;
-    never unpickles anything.
+    """Map the array in ``path`` read-only, and check its shape and dtype, which the file ``by``
+    gives; never unpickles anything.
 
     Raises:
-        UserError: it is not.
+        UserError: the array is damaged, or has another shape or dtype.
     """
     try:
         # refuses object arrays, other formats, and files shorter than they claim

@@ -1,4 +1,4 @@
-"""A batch of images as they are packed, and how each is cropped, mirrored and colored."""
+"""A batch of packed images, and how each is cropped, mirrored and colored."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as torchvision's
+GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as in torchvision
 
 
 @dataclass
 class Batch:
-    """Images as packed and what to do with them: the crop and mirror every network applies to
-    images and mean.
+    """Packed images and their augmentation. Every network applies the same crops and mirroring to
+    the images and the mean image.
     """
 
     images: Tensor  # (B, H, W, 3) uint8
@@ -21,9 +21,9 @@ class Batch:
     top: Tensor  # (B,) int64, first row of the crop
     left: Tensor  # (B,) int64
     mirror: Tensor  # (B,) bool
-    crop: int  # pixels a side
-    # (B, 4) float32: top, left, height and width, in pixels, of what is resized to the crop;
-    # in place of top and left
+    crop: int  # side in pixels
+    # (B, 4) float32: top, left, height and width, in pixels, of the region that is resized to the
+    # crop; replaces top and left
     boxes: Tensor | None = None
     # (B, 3) float32: factors of brightness, contrast and saturation, in this order
     color: Tensor | None = None
@@ -52,19 +52,19 @@ class Batch:
         return pixels if self.color is None else _as_pixels(_colored(pixels.float(), self.color))
 
     def crop_and_flip(self, picture: Tensor) -> Tensor:
-        """One (H, W, C) image seen through every image's crop and mirror, (B, crop, crop, C)."""
+        """Apply the crop and mirroring of each image to one (H, W, C) image, (B, crop, crop, C)."""
         if self.boxes is None:
             return picture[self._indices]
         return self._resized(picture.expand(len(self), *picture.shape))
 
     def _resized(self, pictures: Tensor) -> Tensor:
-        """(B, H, W, C) float32 -> what is in ``boxes``, mirrored, (B, crop, crop, C); bilinear."""
+        """Resize ``boxes`` of (B, H, W, C) float32, mirrored, to (B, crop, crop, C); bilinear."""
         assert self.boxes is not None
         height, width = pictures.shape[1:3]
         top, left, high, wide = self.boxes.unbind(1)
         sign = 1 - 2 * self.mirror.float()
         zero = torch.zeros_like(top)
-        # from the crop's coordinates, -1 to 1, to those of the picture
+        # from coordinates of the crop, -1 to 1, to those of the image
         x = torch.stack([sign * wide / width, zero, (2 * left + wide) / width - 1], 1)
         y = torch.stack([zero, high / height, (2 * top + high) / height - 1], 1)
         shape = [len(self), pictures.shape[3], self.crop, self.crop]
@@ -80,8 +80,8 @@ def _as_pixels(values: Tensor) -> Tensor:
 
 
 def _colored(x: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast and saturation changed as torchvision's ``ColorJitter`` does,
-    (B, H, W, 3) from 0 to 255.
+    """Change brightness, contrast and saturation of images, (B, H, W, 3) from 0 to 255, as
+    torchvision's ``ColorJitter`` does.
     """
     brightness, contrast, saturation = (f[:, None, None, None] for f in factors.unbind(1))
     gray = torch.tensor(GRAY, device=x.device)

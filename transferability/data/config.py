@@ -10,7 +10,7 @@ from transferability.bounds import Bound, above, at_least, between, check_bounds
 from transferability.errors import UserError, require
 from transferability.fingerprint import omit_at
 
-# By dataset.kind, the file of data/readers/ that opens such datasets.
+# dataset.kind -> module in data/readers/
 READERS = {
     "procedural": "random_hierarchy",
     "tiny_imagenet": "tiny_imagenet",
@@ -21,7 +21,7 @@ READERS = {
     "huggingface": "huggingface",
     "folder": "folder",
 }
-PATHS = ("folder", "source", "val_labels")  # of the dataset
+PATHS = ("folder", "source", "val_labels")  # settings of a dataset that are paths
 
 
 TWO = Bound(lambda families: families == 2, "2: there are two families")
@@ -42,17 +42,17 @@ FOLDER_NAME = Bound(_is_folder_name, "a folder name of at most 100 bytes")
 
 @dataclass
 class GrammarConfig:
-    """The random hierarchy behind the synthetic images, see ``readers/random_hierarchy.py``."""
+    """The random hierarchy of the synthetic images, see ``readers/random_hierarchy.py``."""
 
     seed: int = 0
     # families of classes; the first is "natural", the second "man-made"
     families: Annotated[int, TWO] = 2
     classes_per_family: Annotated[int, above(0)] = 20
-    symbols: Annotated[int, above(0)] = 10  # v: symbols a level
-    rules: Annotated[int, above(0)] = 2  # m: ways to expand one symbol
+    symbols: Annotated[int, above(0)] = 10  # v: symbols per level
+    rules: Annotated[int, above(0)] = 2  # m: productions per symbol
     levels: Annotated[int, above(0)] = 3  # L: expansions from a class to the terminals
-    shared_levels: int = 1  # rules of the lowest levels that all families share
-    patch: Annotated[int, above(0)] = 4  # pixels a side of one terminal
+    shared_levels: int = 1  # lowest levels whose rules all families share
+    patch: Annotated[int, above(0)] = 4  # side of a terminal in pixels
     noise: Annotated[float, at_least(0)] = 0.25
     shift: Annotated[int, at_least(0)] = 1  # pixels, cyclic
     brightness: Annotated[float, at_least(0)] = 0.2
@@ -84,55 +84,57 @@ class DatasetConfig:
 
     kind: Annotated[str, one_of(*READERS)]
     name: Annotated[str, FOLDER_NAME]  # names the packed folder and the runs
-    folder: str  # the packed dataset
-    image_size: Annotated[int, above(0)]  # pixels a side, as packed
+    folder: str  # of the packed dataset
+    image_size: Annotated[int, above(0)]  # side of a packed image in pixels
     source: str | None = None  # folder, zip or tar file with the original images
-    # area, linear: OpenCV's (linear, without antialias, is the original's); bilinear, bicubic:
-    # Pillow's, with antialias, those of torchvision's and timm's transforms
+    # area, linear: OpenCV (linear, without antialiasing, as in the paper); bilinear, bicubic:
+    # Pillow with antialiasing, as in torchvision's and timm's transforms
     resize: Annotated[str, one_of("area", "linear", "bilinear", "bicubic")] = "area"
-    on_error: Annotated[str, one_of("fail", "skip")] = "fail"  # what a corrupt image does
-    # how images are stored; jpeg: about a fifth, changed a little
+    on_error: Annotated[str, one_of("fail", "skip")] = "fail"  # on a corrupt image
+    # how images are stored; jpeg: about a fifth of the size, with small changes
     encoding: Annotated[str, one_of("raw", "jpeg")] = omit_at("raw")
     # encoding=jpeg: colors at full resolution (4:4:4)
     jpeg_quality: Annotated[int, Bound(lambda q: 0 < q <= 100, "from 1 to 100")] = 95
-    # kind=folder: folders of train, val, test; {}: all are classes; null: by name
+    # kind=folder: folders of train, val and test; {}: all folders are classes; null: by name
     parts: dict[str, str] | None = None
-    # kind=folder: the level of the folders that are classes, below the folder of train, val or
-    # test, or below the one that holds all; null: 1, if these hold images themselves
+    # kind=folder: the level of the class folders below the folder of each subset, or below the one
+    # that contains all classes; null: 1, if the folders of this level contain images directly
     class_level: Annotated[int | None, above(0)] = omit_at(None)
-    # kind=folder: names, or paths below the source, of folders that are left out; of files and
-    # folders where a * stands for any part of a name
+    # kind=folder: folders to leave out, by name or by path below the source; an entry with a *,
+    # which stands for any part of a name, applies to files, too
     leave_out: Annotated[list[str] | None, FOLDER] = omit_at(None, [])
-    # kind=folder: a table of files and classes, by its path below the source, its name there (then
-    # all tables of that name), or its path on the disk
+    # kind=folder: a table of files and classes, by its path below the source, its name (all tables
+    # of this name below the source), or its path on disk
     labels: str | None = omit_at(None)
-    # the columns of that table: file, class (or a list of those that say 0 or 1), subset (null:
-    # none); those that are not named are found; of kind=huggingface those of images (file) and
+    # the columns of this table: file, class (or a list of one-hot columns), subset (null: none);
+    # other columns are found automatically. kind=huggingface: the columns of images (file) and
     # labels (class)
     columns: dict[str, Any] | None = omit_at(None, {})
-    # kind=folder: a regular expression, found in a file's path below the source; its first group,
-    # or all of it, is the class
+    # kind=folder: a regular expression that is searched in a file's path below the source; the
+    # match of its first group, or its entire match, is the class
     pattern: str | None = omit_at(None)
-    # kind=folder without a val folder: the share of each class held out
+    # without validation images in the source: the share held out per class
     val_fraction: Annotated[float, SHARE] = 0.1
-    # a regular expression, found in a file's path below the source: what its first group, or all of
-    # it, matches is held out as a whole, such as the images of a patient
+    # a regular expression that is searched in a file's path below the source: images with the same
+    # match, such as those of a patient, are in one subset; or a column of the table of labels
     group: str | None = omit_at(None)
-    # the share of each class held out for test, of what a val folder leaves; 0: none
+    # the share held out for test per class, of the images that are not in a val folder; 0: none
     test_fraction: Annotated[float, between(0, 1)] = omit_at(0.0)
-    # keep (and say so) equal pictures, see duplicates.py
+    # keep: with a warning; see duplicates.py
     duplicates: Annotated[str, one_of("keep", "drop", "fail")] = omit_at("keep", "fail")
-    val_labels: str | None = None  # kind=imagenet with a flat val folder: wnids, a line per image
-    seed: int = 0  # of the order of the packed rows
-    # what EXIF or TIFF say of turning an image; ignore, as the original
+    val_labels: str | None = None  # kind=imagenet with a flat val folder: file of wnids
+    seed: int = 0  # of the order of packed rows, and of held-out images
+    # orientation tags of EXIF or TIFF; ignore, as in the paper
     orientation: Annotated[str, one_of("ignore", "apply")] = omit_at("ignore")
-    # squash, as the original: the aspect ratio is not kept; crop: the square in the middle
+    # squash, as in the paper: the aspect ratio is not preserved; crop: the central square
     fit: Annotated[str, one_of("squash", "crop")] = omit_at("squash")
     grammar: GrammarConfig | None = None
 
     def check(self) -> None:
-        """Raises:
-        UserError: an impossible value.
+        """Check the values.
+
+        Raises:
+            UserError: a value is invalid.
         """
         check_bounds(self, "dataset.")
         for key in ("class_level", "leave_out", "labels", "pattern"):
@@ -172,9 +174,7 @@ class DatasetConfig:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images are made, not read: they need no ``source``, and are packed on first
-        use.
-        """
+        """Whether images are generated; they need no ``source`` and are packed on first use."""
         return self.kind == "procedural"
 
     def _check_grammar(self) -> None:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to its pixels."""
+"""Decode the bytes of an image file."""
 
 import io
 import logging
@@ -16,21 +16,21 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from transferability.errors import reason
 
 log = logging.getLogger(__name__)
-# of a bad image our own line says what is wrong
+# our own message describes what is wrong with an image
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-# of sizes that decode() refuses, and of damaged EXIF
+# on sizes that decode() refuses, and on damaged EXIF
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# of one image: 256 MiB decoded; where Pillow, too, begins to suspect a decompression bomb
+# per image: 256 MiB decoded; from here on, Pillow warns of a decompression bomb, too
 MAX_PIXELS = 89_478_485
-RAW = "a raw camera file, which begins with a thumbnail"  # what its error says it is
-# how such files begin
+RAW = "a raw camera file, which begins with a thumbnail"  # part of its error message
+# first bytes of files
 _TIFF, _BIG_TIFF, _BIG_TIFF_MM = (b"II*\0", b"MM\0*"), b"II+\0", b"MM\0+"
 _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
-_JPEG_2000_BITS = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # less one
-# a binary PGM or PPM file: its width, height and, kept, largest value
+_JPEG_2000_BITS = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # minus one
+# a binary PGM or PPM file: width, height and (kept) largest value
 _PORTABLE = re.compile(rb"P[56](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s")
-_ORIENTATION = 274  # the tag of EXIF and TIFF: how the image is to be turned to stand upright
+_ORIENTATION = 274  # the tag of EXIF and TIFF: how to rotate or mirror the image to be upright
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda image: np.rot90(image, 2),
@@ -45,36 +45,37 @@ _TIFF_KINDS = {2: " with signs", 3: ", floating point"}
 
 
 class UnsupportedError(ValueError):
-    """An image that is whole, but of a kind that is not read."""
+    """An undamaged image of an unsupported kind."""
 
 
 def decode(data: bytes, upright: bool = False) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB, orientation ignored or applied (``upright``);
-    raises what :func:`decode_as_stored` does.
+    """Decode an image to (H, W, 3) uint8 RGB; its orientation is ignored, or applied if
+    ``upright``. Raises what :func:`decode_as_stored` raises.
     """
     pixels, orientation = decode_as_stored(data)
     return apply_orientation(pixels, orientation) if upright else pixels
 
 
 def apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """An image as EXIF's or TIFF's orientation asks."""
+    """Rotate or mirror an image according to its EXIF or TIFF orientation."""
     turn = _TURNS.get(orientation)
     return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
 def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
-    """An encoded image as (H, W, 3) uint8 RGB, the first of an animation, without transparency;
-    and its orientation in EXIF or TIFF, 1 where it is upright.
+    """Decode an image, the first of an animation, to (H, W, 3) uint8 RGB without transparency; also
+    returns its EXIF or TIFF orientation, 1 if upright.
 
-    OpenCV decodes (as Caffe did). Of 16 bits a value the highest 8 stay. Pillow reads the header
-    first, so that an image which claims to be huge is refused before anything is allocated. A JPEG
-    that does not end as one is decoded by Pillow too, which refuses truncated files where OpenCV
-    fills in gray; and so are PGM and PPM files with a largest value that OpenCV does not scale.
+    OpenCV decodes (as Caffe did). Of 16 bits per value, the highest 8 are kept. Pillow reads the
+    header first, so that an image that claims to be huge is refused before memory is allocated.
+    Pillow also decodes JPEG files without an end marker, because it refuses truncated files where
+    OpenCV fills in gray, and PGM and PPM files with a largest value that OpenCV does not scale.
 
     Raises:
-        ValueError: not a whole image, or one of more than MAX_PIXELS pixels.
-        UnsupportedError: HEIF, a camera's raw file, a TIFF file of other than whole numbers from
-            0 on of at most 8, or 16, bits, or 16 bits of which the highest 8 say nothing.
+        ValueError: the image is incomplete, or has more than MAX_PIXELS pixels.
+        UnsupportedError: the file is HEIF, a raw camera file, a big-endian BigTIFF file, or a TIFF
+            file whose values are not unsigned integers of up to 8, or of 16, bits; or the highest 8
+            of more than 8 bits are 0 in all values.
     """
     if not data:
         raise ValueError("empty file")
@@ -83,7 +84,7 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     try:
         with Image.open(io.BytesIO(data)) as header:
             if header.width * header.height > MAX_PIXELS:
-                # as Pillow does itself from twice as many pixels on
+                # as Pillow itself does above twice as many pixels
                 raise Image.DecompressionBombError
             if _is_raw(tags, data):
                 raise UnsupportedError(f"{RAW}: convert it")
@@ -105,16 +106,16 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise ValueError(reason(error)) from error
     image = cv2.cvtColor(_by_opencv(data, bits), cv2.COLOR_BGR2RGB)
-    if tags:  # OpenCV turns TIFF files all the same
+    if tags:  # OpenCV rotates TIFF files nevertheless
         image = apply_orientation(image, UNTURN.get(orientation, orientation))
     return image, orientation
 
 
 def _bits(data: bytes, tags: Mapping[int, Any], largest: int | None) -> int:
-    """How many bits a value has where they may be more than 8; else 8, or fewer.
+    """Bits per value, for formats in which they may be more than 8; else 8.
 
     Raises:
-        UnsupportedError: a TIFF file of other numbers than are read.
+        UnsupportedError: a TIFF file has unsupported values.
     """
     if tags:
         bits, kind = (_first(tags.get(tag, 1)) for tag in (258, 339))
@@ -132,13 +133,15 @@ def _bits(data: bytes, tags: Mapping[int, Any], largest: int | None) -> int:
 
 
 def _largest_value(data: bytes) -> int | None:
-    """The value that stands for white in a binary PGM or PPM file; None of any other file."""
+    """The value of white in a binary PGM or PPM file; None for other files."""
     found = _PORTABLE.match(data)
     return int(found[1]) if found else None
 
 
 def _scaled(image: Image.Image) -> np.ndarray:
-    """A PGM or PPM file, scaled by Pillow to 8 bits, or gray of more than 8 to 16."""
+    """A PGM or PPM file in RGB, scaled by Pillow to 8 bits, or to 16 for gray of more than 8 bits,
+    of which the highest 8 are kept.
+    """
     if image.mode != "I":
         return np.array(image.convert("RGB"))
     gray = (np.asarray(image) >> 8).astype(np.uint8)
@@ -146,7 +149,7 @@ def _scaled(image: Image.Image) -> np.ndarray:
 
 
 def _by_opencv(data: bytes, bits: int) -> np.ndarray:
-    """The image, BGR; raises as :func:`decode_as_stored` does."""
+    """Decode to BGR by OpenCV; raises what :func:`decode_as_stored` raises."""
     buffer, how = np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(buffer, how)
@@ -166,7 +169,7 @@ def _by_opencv(data: bytes, bits: int) -> np.ndarray:
 
 
 def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
-    """Whether a TIFF file is one of a camera: DNG, CR2, or one whose first image is a reduced
+    """Whether a TIFF file is a raw camera file: DNG, CR2, or one whose first image is a reduced
     version of another in the file (NEF).
     """
     dng, reduced, others = 50706, tags.get(254, 0), 330
@@ -174,11 +177,11 @@ def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How an image asks to be turned, 2 to 8; 1 where it does not."""
+    """The orientation of an image, 2 to 8; 1 if it is upright or has no valid tag."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
         return found if found in _TURNS else 1
-    except Exception:  # damaged EXIF is no damage to the image
+    except Exception:  # damaged EXIF does not damage the image
         return 1
 
 
@@ -191,8 +194,8 @@ def _warn_of_dark_images() -> None:
 
 
 def _tiff_tags(data: bytes) -> Mapping[int, Any]:
-    """The tags of a TIFF file, also of one that Pillow cannot decode; none of a damaged one, as its
-    decoder will say, or of another kind of file.
+    """The tags of a TIFF file, even if Pillow cannot decode it; empty for other files, and for
+    damaged ones, on which the decoder will fail.
     """
     if not data.startswith((*_TIFF, _BIG_TIFF)):
         return {}
@@ -207,5 +210,5 @@ def _tiff_tags(data: bytes) -> Mapping[int, Any]:
 
 
 def _first(value: Any) -> Any:
-    """That of the first channel."""
+    """The value of the first channel."""
     return value[0] if isinstance(value, tuple) and value else value

@@ -1,4 +1,4 @@
-"""What ``dataset.json`` says of a packed dataset, and what two packs have to have in common."""
+"""The description of a packed dataset in ``dataset.json``, and how two packs are compared."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from transferability.errors import UserError
 from transferability.fingerprint import to_dict
 
 FORMAT = 1
-# settings that do not change what an image is
+# settings that do not change the pixels of an image
 LOCATION_FIELDS = {
     *("folder", "source", "parts", "class_level", "leave_out", "val_labels", "on_error"),
 }
@@ -29,7 +29,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """One class of a dataset; its index is its position in sorted order of wnid (or name)."""
+    """One class of a dataset; its label is its position in the list of classes."""
 
     name: str
     wnid: str | None = None
@@ -43,18 +43,18 @@ def settings_of(config: DatasetConfig) -> dict[str, Any]:
 
 
 def same_source(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two descriptions name one folder or file, however they spell it;
-    one that names none fits any.
+    """Whether two descriptions name the same folder or file, however it is spelled; one without a
+    source matches any.
     """
     names = [found for what in (first, second) if (found := what.get("source"))]
     return len({os.path.realpath(os.path.expanduser(str(name))) for name in names}) <= 1
 
 
 def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
-    """What the settings of a pack say that its pixels went through; None: nothing, they are raw.
+    """The encoding in the settings of a pack, such as "jpeg q95 4:4:4"; None for raw pixels.
 
     Raises:
-        UserError: it is no encoding that there is.
+        UserError: the encoding is unknown, or its quality is not a whole number.
     """
     kind, quality = settings.get("encoding", "raw"), settings.get("jpeg_quality")
     if kind == "raw":
@@ -65,10 +65,10 @@ def encoding_of(settings: dict[str, Any], folder: Path) -> str | None:
 
 
 def read_description(folder: Path) -> tuple[dict[str, Any], list[ClassInfo]]:
-    """dataset.json, with every key that is used and of the right type; and its classes.
+    """Read and check dataset.json; also returns its classes.
 
     Raises:
-        UserError: it is damaged, or of another format.
+        UserError: dataset.json is damaged, or of another format.
     """
     try:
         meta = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -84,10 +84,10 @@ def read_description(folder: Path) -> tuple[dict[str, Any], list[ClassInfo]]:
 
 
 def _checked(meta: dict[str, Any]) -> list[ClassInfo]:
-    """The classes of a description that has every key.
+    """The classes of a description with all keys, whose values are checked.
 
     Raises:
-        ValueError: a value is not what it has to be.
+        ValueError: a value is invalid.
     """
     for key, kind in _KEYS.items():
         if type(meta[key]) is not kind:
@@ -96,7 +96,7 @@ def _checked(meta: dict[str, Any]) -> list[ClassInfo]:
         raise ValueError("n_train, n_val and image_size are numbers above 0")
     if type(meta.get("n_test", 1)) is not int or meta.get("n_test", 1) < 1:
         raise ValueError("n_test is a number above 0, or absent")
-    if "/" in meta["name"] or "\0" in meta["name"]:  # the folders of runs begin with it
+    if "/" in meta["name"] or "\0" in meta["name"]:  # the names of run folders begin with it
         raise ValueError(f"name {meta['name']} is not a valid folder name")
     try:
         classes = [ClassInfo(**values) for values in meta["classes"]]

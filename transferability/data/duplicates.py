@@ -1,8 +1,7 @@
-"""Duplicate images in a dataset: copies in training and validation inflate accuracy, copies in two
-classes mislead it.
+"""Duplicate images in a dataset: copies in several subsets inflate accuracy, copies in several
+classes distort it.
 
-Duplicates are images whose pixels are equal, decoded and resized for the pack: as the networks see
-them.
+Duplicates are images with equal pixels after decoding and resizing, as the networks receive them.
 """
 
 import hashlib
@@ -19,8 +18,8 @@ from transferability.errors import UserError
 
 log = logging.getLogger(__name__)
 HASH = 16  # bytes
-Picture = tuple[str, Sample]  # its subset, and itself
-# By the name that dataset.json has for it, what two equal pictures have in common, or have not.
+Picture = tuple[str, Sample]  # its subset and the sample
+# Kinds of duplicates, by name in dataset.json -> whether two equal images are of this kind.
 KINDS: dict[str, Callable[[Picture, Picture], bool]] = {
     "within a class": lambda a, b: (a[0], a[1].label) == (b[0], b[1].label),
     "in several classes": lambda a, b: a[1].label != b[1].label,
@@ -29,12 +28,12 @@ KINDS: dict[str, Callable[[Picture, Picture], bool]] = {
 
 
 def pixel_hash(image: np.ndarray) -> bytes:
-    """HASH bytes that two images of one shape have in common only if their pixels are equal."""
+    """HASH bytes that are equal for two images of one shape only if their pixels are equal."""
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:HASH]
 
 
 def find_duplicates(source: RawDataset, hashes: np.ndarray) -> list[list[Picture]]:
-    """Images that are there more than once, each with its copies, by name.
+    """Groups of duplicate images, sorted by name.
 
     ``hashes``: (N, HASH) uint8, a row per image, in the order of ``source.subsets``.
     """
@@ -54,7 +53,7 @@ def _name(picture: Picture) -> str:
 
 
 def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
-    """How many images there are of each of KINDS, and the names of the first two."""
+    """The number of groups of each of KINDS, and the names of the first two images."""
     found: dict[str, Any] = {}
     for group in groups:
         for kind, matches in KINDS.items():
@@ -65,10 +64,10 @@ def summarize(groups: Iterable[list[Picture]]) -> dict[str, Any]:
 
 
 def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
-    """What to drop: name -> why.
+    """Images to drop: name -> reason.
 
-    Of each image one stays, of test images before validation before training; of one in several
-    classes none, as nobody knows which is its own.
+    One copy of each image stays: a test image if possible, else a validation image. No copy stays
+    if the copies are in several classes, because the correct class is unknown.
     """
     out, order = {}, ("test", "validation", "training")
     for group in groups:
@@ -82,7 +81,7 @@ def redundant(groups: Iterable[list[Picture]]) -> dict[str, str]:
 
 
 def describe(found: dict[str, Any], names: bool = True) -> str:
-    """What :func:`summarize` found, in words."""
+    """Describe the result of :func:`summarize` in words."""
     words = []
     for kind, of in found.items():
         first = f" (first {' and '.join(of['first'])})" if names else ""
@@ -91,10 +90,10 @@ def describe(found: dict[str, Any], names: bool = True) -> str:
 
 
 def check_duplicates(equal: dict[str, Any] | None, config: DatasetConfig) -> None:
-    """Say that there are duplicate images.
+    """Warn of duplicate images.
 
     Raises:
-        UserError: there are, and ``duplicates=fail``.
+        UserError: there are duplicates and ``duplicates=fail``.
     """
     if equal and config.duplicates == "fail":
         raise UserError(

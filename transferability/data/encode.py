@@ -1,4 +1,4 @@
-"""From the images of a source to the rows of a pack: decoded, fitted and hashed by threads."""
+"""Decode, resize and hash the images of a source in threads, to get the rows of a pack."""
 
 import logging
 import time
@@ -22,18 +22,18 @@ from transferability.data.transforms import IMAGE_ERRORS, Preprocessing, as_jpeg
 from transferability.errors import UserError, shown
 
 log = logging.getLogger(__name__)
-# images that a thread takes at once: with one at a time, handing them over costs more than a core
+# images per call of a thread: for single images, the calls cost more than a core
 CHUNK = 16
-LOG_SECONDS = 60  # between two lines of progress where there is no terminal
+LOG_SECONDS = 60  # between two lines of progress without a terminal
 
 
 @dataclass
 class Chunk:
-    """Some images, as they are stored and with the hashes of their pixels, how many ask to be
-    turned, and (name, why) of those that are bad.
+    """Some encoded images with the hashes of their pixels, the number with a tag for rotation, and
+    (name, reason) of those that cannot be read.
     """
 
-    rows: list[np.ndarray] = field(default_factory=list)  # of pixels, or JPEG files
+    rows: list[np.ndarray] = field(default_factory=list)  # pixels, or JPEG files
     hashes: list[bytes] = field(default_factory=list)
     perceptual: list[bytes] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
@@ -44,9 +44,9 @@ class Chunk:
 
 
 def encoded(items: list[Sample], config: DatasetConfig, workers: int) -> Iterator[Chunk]:
-    """``items`` in order, read and fitted, in chunks of CHUNK.
+    """``items`` in order, read and encoded, in chunks of CHUNK.
 
-    Threads, as all but the reading of headers and handing over happens outside of Python's lock.
+    Threads suffice: only reading headers and starting and ending calls hold Python's GIL.
     """
     cv2.setNumThreads(1)
     chunks = (items[i : i + CHUNK] for i in range(0, len(items), CHUNK))
@@ -72,8 +72,8 @@ def encode_chunk(items: list[Sample], config: DatasetConfig) -> Chunk:
 def with_progress(
     chunks: Iterator[Chunk], name: str, first: int, total: int
 ) -> Iterator[tuple[int, Chunk]]:
-    """Each chunk after the number of images done with it;
-    a bar on the way, or lines where there is no terminal.
+    """The number of images done, with each chunk; shows a progress bar, or logs lines without a
+    terminal.
     """
     done, began = first, time.monotonic()
     said = began
@@ -89,9 +89,11 @@ def with_progress(
 
 
 def failures_of(chunk: Chunk, config: DatasetConfig) -> dict[str, str]:
-    """What is wrong with images, by name; an error if they are not to be skipped.
+    """Name -> reason of images that cannot be read. Raw camera files are always skipped, as are
+    those recognized by extension.
 
-    Raw files of a camera are left out anyhow, as those whose ending says it are.
+    Raises:
+        UserError: an image is corrupt and ``on_error=fail``.
     """
     corrupt = [(name, why) for name, why in chunk.bad if RAW not in why]
     if corrupt and config.on_error == "fail":
@@ -101,7 +103,7 @@ def failures_of(chunk: Chunk, config: DatasetConfig) -> dict[str, str]:
 
 
 def say_skipped(skipped: dict[str, str], source: RawDataset) -> None:
-    """One line for raw files of a camera, one for corrupt images."""
+    """Log one line for raw camera files and one for corrupt images."""
     class_of = {item.name: source.classes[item.label].name for item in source.items}
     for what, raw in (("raw camera files", True), ("corrupt images", False)):
         if not (own := {name: why for name, why in skipped.items() if (RAW in why) == raw}):

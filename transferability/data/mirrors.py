@@ -1,5 +1,5 @@
-"""Classes that are mirror images of each other, by their names: mirroring training images, which is
-usual, teaches a network not to tell them apart.
+"""Classes whose names suggest mirror images of each other: mirroring of training images, which is
+usual, teaches a network not to distinguish them.
 """
 
 import logging
@@ -10,19 +10,17 @@ from transferability.errors import and_more, shown
 
 log = logging.getLogger(__name__)
 
-# Two words each of which makes the other of what it is said of.
+# Pairs of words that describe mirror images of each other.
 WORDS = (
     *(("left", "right"), ("links", "rechts"), ("gauche", "droite"), ("izquierd", "derech")),
     *(("sinistr", "destr"), ("west", "east"), ("counterclockwise", "clockwise")),
     *(("anticlockwise", "clockwise"), ("ccw", "cw")),
 )
-LETTERS = (("b", "d"), ("p", "q"), ("l", "r"))  # the last one for left and right
+LETTERS = (("b", "d"), ("p", "q"), ("l", "r"))  # the last pair for left and right
 
 
 def warn_of_mirrored(names: Sequence[str], how: str) -> None:
-    """One line where classes of these names look like mirror images of each other; ``how``: what
-    follows from it.
-    """
+    """Warn if names of classes suggest mirror images of each other; ``how``: the consequence."""
     if pairs := mirrored(names):
         log.warning(
             "the classes %s and %s%s look like mirror images of each other%s",
@@ -33,8 +31,8 @@ def warn_of_mirrored(names: Sequence[str], how: str) -> None:
 
 
 def mirrored(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of class names that say that one class is the other one mirrored, such as ``turn_left``
-    and ``turn_right``, or ``b`` and ``d``; in the order of the classes.
+    """Pairs of classes whose names suggest mirror images, such as ``turn_left`` and ``turn_right``,
+    or ``b`` and ``d``, in the order of the classes.
     """
     known = {name.casefold(): name for name in reversed(names)}
     pairs = []
@@ -52,12 +50,12 @@ def _swapped(name: str) -> list[str]:
 
 
 def _within(name: str, word: str, other: str) -> bool:
-    """Whether it is there only as a part of the other word: clockwise in counterclockwise."""
+    """Whether ``word`` is in ``name`` only as part of ``other``: clockwise in counterclockwise."""
     return word in other and word not in name.replace(other, "")
 
 
 def _of_letters(name: str) -> list[str]:
-    """A letter that stands alone: lower case, as B and D are no mirror images."""
+    """``name`` with a letter that stands alone mirrored; lower case, as B and D do not mirror."""
     both = [*LETTERS, *((b, a) for a, b in LETTERS)]
     alone = r"(?<![A-Za-z]){}(?![A-Za-z])"
     swapped = [re.sub(alone.format(a), b, name) for a, b in both]

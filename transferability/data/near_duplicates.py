@@ -1,8 +1,8 @@
-"""Near-duplicates in a dataset: images that a perceptual hash finds to be similar, mirrored or not,
-and whose gray pixels then correlate.
+"""Near-duplicates in a dataset: images with similar perceptual hashes, mirrored or not, whose gray
+pixels correlate.
 
-They are saved again, resized, mirrored, brightened or blurred, but not cropped by some percent or
-rotated.
+Near-duplicates are re-encoded, resized, mirrored, brightened or blurred copies. Copies that are
+rotated or cropped by a few percent are not found.
 """
 
 import logging
@@ -16,18 +16,18 @@ from transferability.data.readers.base import RawDataset
 
 log = logging.getLogger(__name__)
 PERCEPTUAL = 8  # bytes
-# Of 63 bits, and of 32x32 gray pixels. On photographs 99 of 100 copies saved at JPEG quality 50, at
-# half size or mirrored differ in at most 4 bits; of 80,000 pairs of different hand signs 4 differ
-# in at most 6, with correlations of at most 0.9.
+# Most bits that differ, of 63; least correlation; side of the gray images. Of copies of photographs
+# at JPEG quality 50, at half size or mirrored, 99 of 100 differ in at most 4 bits. Of 80,000 pairs
+# of different hand signs, 4 differ in at most 6 bits, with correlations of at most 0.9.
 _BITS, _CORRELATION, _GRAY = 6, 0.95, 32
 _MIRROR = np.packbits(np.arange(64) % 2 == 1).view(">u8").astype(np.uint64)[0]
-_PLAIN = 2.0  # gray levels of deviation below which nothing tells pictures apart
+_PLAIN = 2.0  # standard deviation in gray levels below which images are indistinguishable
 _COMPARISONS, _MOST_PAIRS = 1 << 27, 100_000
 
 
 def perceptual_hash(image: np.ndarray) -> bytes:
     """PERCEPTUAL bytes: the signs of the lowest frequencies of an image, (H, W, 3) uint8, which
-    brightness, contrast and compression hardly change; 0 for a plain one.
+    brightness, contrast and compression hardly change; 0 for a plain image.
 
     Mirroring changes the sign of every odd horizontal frequency, and of no other.
     """
@@ -47,8 +47,8 @@ def _gray(image: np.ndarray) -> np.ndarray:
 def near_duplicates(
     source: RawDataset, images: Any, perceptual: np.ndarray, equal: np.ndarray
 ) -> dict[str, Any]:
-    """How many images have a near-duplicate, and how many of those held out have one among the
-    others of another subset; {} where none has.
+    """Count images with a near-duplicate, and held-out images with one in another subset; {}
+    without any.
 
     ``images``: the rows of the pack; ``perceptual``: (N, PERCEPTUAL) uint8 and ``equal``: (N, HASH)
     uint8, their hashes; all in the order of ``source.subsets``. Duplicate images do not count.
@@ -62,7 +62,7 @@ def near_duplicates(
         return {}
     subset = np.repeat(np.arange(len(source.subsets)), [len(p) for p in source.subsets.values()])
     across = subset[first] != subset[second]
-    # training comes first, so that the second of a pair is the one held out
+    # training images come first, so the second of a pair is held out
     k = int(np.argmax(across))
     names = [source.items[i].name for i in (first[k], second[k])]
     return {
@@ -73,18 +73,19 @@ def near_duplicates(
 
 
 def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of images whose hashes, (N,) uint64, differ in at most _BITS bits: first < second,
-    and whether one has to be mirrored.
+    """Pairs of images whose hashes, (N,) uint64, differ in at most _BITS bits: first < second, and
+    whether one has to be mirrored.
 
-    All of them among some thousand images; of more those that are near each other in one of eight
-    orders, so that the time grows only a little faster than the number of images.
+    The search is exhaustive among some thousand images. Among more, it finds pairs that are near
+    each other in one of eight orders, so that time grows only a little faster than the number of
+    images.
     """
     pictures = np.flatnonzero(hashes)
     entries = np.concatenate([hashes[pictures], hashes[pictures] ^ _MIRROR])
     window = min(len(entries) - 1, max(16, _COMPARISONS // max(1, len(entries))))
     found = [np.empty((2, 0), np.int64)]
     for turn in range(1 if window == len(entries) - 1 else 8):
-        # by each byte first
+        # sorted by each byte first
         bytes_ = np.roll(entries.astype(">u8")[:, None].view(np.uint8), -turn, axis=1)
         order = np.argsort(np.ascontiguousarray(bytes_).view(">u8").ravel(), kind="stable")
         ordered, count = entries[order], 0
@@ -93,7 +94,7 @@ def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             at = np.flatnonzero(close)
             found.append(np.stack([order[at], order[at + shift]]))
             count += len(at)
-            if count > 4 * _MOST_PAIRS:  # so many that all have a neighbor among the nearest
+            if count > 4 * _MOST_PAIRS:  # so many that each has a neighbor among the nearest
                 break
     pairs, n = np.concatenate(found, axis=1), max(1, len(pictures))
     mirrored = (pairs >= n).sum(axis=0) == 1
@@ -106,7 +107,7 @@ def _alike(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _correlations(
     images: Any, first: np.ndarray, second: np.ndarray, mirrored: np.ndarray
 ) -> np.ndarray:
-    """Of the gray pixels of pairs of rows, (pairs,) float32."""
+    """Correlations of the gray pixels of pairs of rows, (pairs,) float32."""
     rows = np.union1d(first, second)
     gray = np.empty((len(rows), _GRAY, _GRAY), np.uint8)
     for start in range(0, len(rows), 256):
@@ -122,13 +123,15 @@ def _correlations(
 
 
 def _normal(gray: np.ndarray) -> np.ndarray:
-    """Each image with mean 0 and length 1."""
+    """Normalize each image to mean 0 and length 1."""
     out = gray - gray.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return out / np.sqrt((out**2).sum(axis=(1, 2), keepdims=True)).clip(1e-6)
 
 
 def near_sentence(near: dict[str, Any], held_out: int) -> str:
-    """What :func:`near_duplicates` found, in words; ``held_out``: the number of such images."""
+    """Describe the result of :func:`near_duplicates` in words; ``held_out``: the number of held-out
+    images.
+    """
     return (
         f"{near['pictures']:,} images have near-duplicates (saved again, mirrored or changed a "
         f"little), {near['held out']:,} of the {held_out:,} held-out images in another subset"
@@ -136,14 +139,14 @@ def near_sentence(near: dict[str, Any], held_out: int) -> str:
 
 
 def say_near(near: dict[str, Any], held_out: int, config: DatasetConfig) -> None:
-    """One line where images have near-duplicates."""
+    """Log one line if images have near-duplicates."""
     if not near:
         return
     if not near["held out"]:
         log.info("%s: %s", config.name, near_sentence(near, held_out))
         return
     names = " and ".join(near["first"])
-    # as Roboflow names the copies that it makes of an image
+    # as Roboflow names its copies of an image
     way = "'([^/]+)[.]rf[.]'" if all(".rf." in name for name in near["first"]) else "PATTERN"
     log.warning(
         '%s: %s (first %s); they inflate accuracy: "dataset.group=%s" keeps files '

@@ -1,8 +1,8 @@
-"""Packing: any source into the one data format of ``packed.py``.
+"""Pack any source into the data format of ``packed.py``.
 
-Atomic: the folder appears when it is whole. Until then the rows grow in a hidden folder beside it,
-``.NAME.partial``. Every CHECKPOINT_EVERY images they are forced to the disk, and ``progress.json``
-says how far: the next try resumes there, if it is to pack the same.
+Packing is atomic: the folder appears when it is complete. Until then, rows are written to a hidden
+folder beside it, ``.NAME.partial``. Every CHECKPOINT_EVERY images they are forced to disk, and
+``progress.json`` records how many: the next attempt to pack the same resumes there.
 """
 
 import errno
@@ -47,14 +47,14 @@ from transferability.files import remove_leftovers, replacing, write_atomic
 from transferability.rng import numpy_rng
 
 log = logging.getLogger(__name__)
-CHECKPOINT_EVERY = 4096  # images between two points from which packing can go on
+CHECKPOINT_EVERY = 4096  # images between two points at which packing can resume
 
 
 def pack(config: DatasetConfig, workers: int | None = None) -> PackedDataset:
-    """The packed dataset of ``config``; packs it if it is not there yet.
+    """Return the packed dataset of ``config``; pack it first if necessary.
 
-    Asking again costs nothing. A try that was stopped or killed is continued, to the same bytes;
-    ``workers`` threads (None: one a core) decode.
+    An existing pack is not packed again. An attempt that was stopped or killed is resumed and gives
+    the same bytes. ``workers`` threads (None: one per core) decode.
 
     Raises:
         UserError: the source is missing or empty, an image is corrupt (``on_error=fail``), a class
@@ -90,7 +90,7 @@ def _pack(config: DatasetConfig, folder: Path, workers: int) -> PackedDataset:
 
 
 def _pack_anew(config: DatasetConfig, folder: Path, workers: int) -> None:
-    """Pack into a hidden folder beside ``folder``, which it becomes when it is whole."""
+    """Pack into a hidden folder beside ``folder``, which is renamed to ``folder`` when complete."""
     if folder.exists():
         raise UserError(
             f"{folder} exists and is not a packed dataset: move it away, or set dataset.folder"
@@ -99,24 +99,24 @@ def _pack_anew(config: DatasetConfig, folder: Path, workers: int) -> None:
     _check_classes(source, config)
     partial, what = folder.with_name(f".{folder.name}.partial"), pack_identity(source, config)
     try:
-        # if there is one, it died just before the end of this function
+        # if there is one, an earlier attempt ended just before the rename below
         if read_if_same(partial / "dataset.json", what) is None:
             _write(source, config, partial, what, workers)
         for name in ("progress.json", HASHES, PERCEPTUALS):
             (partial / name).unlink(missing_ok=True)
         remove_leftovers(partial)
         os.replace(partial, folder)
-        open_dataset.cache_clear()  # it may know an earlier dataset of this folder, deleted since
+        open_dataset.cache_clear()  # may cache a deleted dataset of this folder
     finally:
         if not any((partial / name).exists() for name in ("progress.json", "dataset.json")):
-            shutil.rmtree(partial, ignore_errors=True)  # nothing to go on from
+            shutil.rmtree(partial, ignore_errors=True)  # nothing to resume from
 
 
 def _check_classes(
     source: RawDataset, config: DatasetConfig, left_out: dict[str, str] | None = None
 ) -> None:
-    """Whether each class has images of each subset; ``left_out``:
-    of those that do not count any more, the reason.
+    """Check that each class has images in each subset. ``left_out``: name -> reason of images that
+    do not count.
     """
     where = config.source or config.name
     if len(source.classes) < 2:
@@ -140,8 +140,8 @@ def _check_classes(
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Look before hours of packing; a disk that fills up later ends them in one line,
-    and they go on after it.
+    """Check the free space before hours of packing. A disk that fills up later ends packing with an
+    error, and packing can resume.
     """
     written = sum(path.stat().st_size for path in folder.iterdir())
     free = shutil.disk_usage(folder).free
@@ -155,8 +155,8 @@ def _check_room(folder: Path, size: int) -> None:
 def _write(
     source: RawDataset, config: DatasetConfig, folder: Path, what: dict[str, Any], workers: int
 ) -> None:
-    """Write images, and then labels and description, into ``folder``, going on where an earlier
-    try of the same was stopped.
+    """Write images, then labels and description, into ``folder``; resume an earlier attempt to pack
+    the same.
     """
     progress = resume_point(folder, what)
     source = source.each(
@@ -167,7 +167,7 @@ def _write(
     source, dropped = deduplicate(source, config, workers)
     skipped, turned, items = progress["skipped"], progress["turned"], source.items
     raw = len(items) * config.image_size**2 * 3
-    # of photographs, at quality 95
+    # raw // 4: for photographs at quality 95
     _check_room(folder, raw if config.encoding == "raw" else raw // 4)
     with PackWriter(folder, config, progress["sizes"]) as rows:
         safe = progress["items"]
@@ -192,9 +192,9 @@ def _write(
 def _describe(
     source: RawDataset, config: DatasetConfig, folder: Path, what: dict[str, Any], found: dict
 ) -> None:
-    """Write the labels, and last the description: with it the dataset is whole.
+    """Write the labels, and last the description, which completes the dataset.
 
-    ``found``: what packing has seen of the images so far.
+    ``found``: the skipped and duplicate images, and the number with a tag for rotation.
     """
     hashes = np.load(folder / HASHES)
     encoding = encoding_of(what["settings"], folder)
@@ -221,7 +221,7 @@ def _describe(
         "skipped": found["skipped"],
         **{key: value for key, value in of_images.items() if value},
         "part_checksums": part_checksums(labels, classes),
-        "checksum": checksum_of(images, labels, classes),  # of what the disk gives back
+        "checksum": checksum_of(images, labels, classes),  # as read back from disk
     }
     write_atomic(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
 
@@ -229,8 +229,8 @@ def _describe(
 def deduplicate(
     source: RawDataset, config: DatasetConfig, workers: int
 ) -> tuple[RawDataset, dict[str, Any]]:
-    """``source`` as ``duplicates`` wants it, and what was found;
-    to drop or refuse, every image is read beforehand.
+    """Apply ``dataset.duplicates`` to ``source``, and return it with a summary of the duplicates.
+    To drop or refuse duplicates, every image is read beforehand.
     """
     if config.duplicates == "keep":
         return source, {}
@@ -257,7 +257,7 @@ def deduplicate(
 
 
 def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
-    """One line where images ask to be turned, as those of a phone that was held upright do."""
+    """Log the number of images with a tag for rotation, as phones set when held upright."""
     if turned and config.orientation == "apply":
         log.info(
             "%s: %d of %d images are rotated according to their tags (dataset.orientation=apply)",
@@ -276,8 +276,8 @@ def _say_turned(turned: int, images: int, config: DatasetConfig) -> None:
 
 
 def resume_point(folder: Path, what: dict[str, Any]) -> dict[str, Any]:
-    """How far an earlier try to pack ``what`` is safe on the disk;
-    else an empty folder, and a start at 0.
+    """The progress of an earlier attempt to pack ``what``, as far as it is safe on disk; else 0, in
+    an empty folder.
     """
     found = read_if_same(folder / "progress.json", what)
     sizes = found["sizes"] if found else {}

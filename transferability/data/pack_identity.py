@@ -1,4 +1,4 @@
-"""What tells one packing from another: its settings, and the files of its source."""
+"""The identity of a pack: its settings, and the files of its source."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from transferability.errors import UserError
 
 
 def pack_identity(source: RawDataset, config: DatasetConfig) -> dict[str, Any]:
-    """What two packings must have in common to end with the same bytes;
-    begins the description of the dataset.
+    """What two packs must have in common to have the same bytes; the first part of the description
+    of a dataset.
     """
     what = {
         "format": FORMAT,
@@ -32,7 +32,7 @@ def pack_identity(source: RawDataset, config: DatasetConfig) -> dict[str, Any]:
 
 
 def read_if_same(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
-    """What the file says, if it is of a packing of ``what``."""
+    """The content of the JSON file ``path`` if it is of the pack ``what``; else None."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         same = all(found[key] == value for key, value in what.items() if key != "source")
@@ -42,10 +42,13 @@ def read_if_same(path: Path, what: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> None:
-    """Where the source is still there, it must be the one that was packed;
-    training does not need it.
+    """Check that the source, if it still exists, is the one that was packed. Training does not need
+    the source.
+
+    Raises:
+        UserError: the source differs.
     """
-    # None: packed before they were recorded, or made of no files
+    # None: packed before these were recorded, or not made of files
     recorded = dataset.meta.get("source_files")
     if (
         not isinstance(recorded, dict)
@@ -73,8 +76,8 @@ def check_source_unchanged(config: DatasetConfig, dataset: PackedDataset) -> Non
 
 
 def _source_files(source: RawDataset) -> dict | None:
-    """What tells a source that gained, lost or changed files, without reading them;
-    None if it is made of no files.
+    """Number, bytes and digest of the files of a source, from their names and sizes, to detect
+    changes without reading them. None if the source is not made of files.
     """
     digest, total, items = hashlib.sha256(), 0, source.items
     for item in items:

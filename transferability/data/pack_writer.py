@@ -1,5 +1,5 @@
-"""The array files of a pack while they are written: they grow at their end,
-and can be cut back to a safe point.
+"""The array files of a pack during writing: rows are appended, and files can be cut to a safe
+point.
 """
 
 import io
@@ -16,19 +16,19 @@ from transferability.data.duplicates import HASH
 from transferability.data.encode import Chunk
 from transferability.data.near_duplicates import PERCEPTUAL
 
-# of the pixels of the rows so far; no part of the finished dataset
+# hashes of the rows so far; not part of the finished dataset
 HASHES, PERCEPTUALS = "hashes.npy", "perceptual.npy"
 
 
 class AppendableNpy:
-    """A .npy file that grows at its end.
+    """A .npy file to which rows are appended.
 
-    ``size``: its safe bytes, what follows is cut off; None: a new file.
+    ``size``: the bytes to keep, the rest is cut off; None: a new file.
     """
 
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...], size: int | None):
         self.dtype, self.row = np.dtype(dtype), row
-        # it takes arrays, which have no type of a buffer below Python 3.12
+        # Any: it writes arrays, which are not typed as buffers before Python 3.12
         self.file: Any = open(path, "wb" if size is None else "r+b")  # noqa: SIM115 (closed below)
         if size is None:
             self.file.write(self._header(0))
@@ -42,7 +42,7 @@ class AppendableNpy:
         )
 
     def _header(self, count: int) -> bytes:
-        """Of the same length for every count: numpy leaves room."""
+        """The header, of the same length for every count because numpy pads it."""
         out = io.BytesIO()
         write_array_header_1_0(
             out, {"descr": self.dtype.str, "fortran_order": False, "shape": (count, *self.row)}
@@ -57,7 +57,7 @@ class AppendableNpy:
 
 
 class PackWriter:
-    """The array files of a pack. ``sizes``: the safe bytes of each; empty: none is there yet."""
+    """The array files of a pack. ``sizes``: the bytes to keep of each; empty: new files."""
 
     def __init__(self, folder: Path, config: DatasetConfig, sizes: dict[str, int]):
         side = config.image_size
@@ -90,14 +90,14 @@ class PackWriter:
         self.files[PERCEPTUALS].file.writelines(chunk.perceptual)
 
     def sync(self) -> dict[str, int]:
-        """Force everything to the disk; the bytes of each file."""
+        """Force all files to disk, and return their sizes in bytes."""
         for growing in self.files.values():
             growing.file.flush()
             os.fsync(growing.file.fileno())
         return {name: growing.file.tell() for name, growing in self.files.items()}
 
     def finish(self) -> None:
-        """Write into every file how many rows it has got."""
+        """Write the number of rows into every file."""
         for growing in self.files.values():
             growing.finish()
         self.sync()

@@ -1,10 +1,9 @@
-"""The one data format: a folder of ``images.npy``, ``labels.npy`` and ``dataset.json``.
+"""The data format: a folder with ``images.npy``, ``labels.npy`` and ``dataset.json``.
 
-Rows are in a seeded shuffled order: the training images, the validation images and, where there are
-any, the test images, on which nothing is ever trained or chosen. Tasks and reduced-volume sets are
-index arrays.
-A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files one after the other, and
-``offsets.npy`` in place of ``images.npy``.
+Rows are in a seeded random order within each subset: training images, then validation images, then
+test images, if any, which are never used for training or selection. Tasks and training subsets of
+reduced size are index arrays. A pack with ``encoding=jpeg`` has ``jpegs.npy``, all JPEG files
+concatenated, and ``offsets.npy`` in place of ``images.npy``.
 """
 
 import hashlib
@@ -31,20 +30,20 @@ from transferability.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-_HASHED = 1 << 26  # elements that are hashed at once
+_HASHED = 1 << 26  # elements hashed at once
 
 
 class PackedDataset:
     """A packed dataset, opened read-only.
 
     Attributes:
-        images: (N, H, W, 3) uint8, memory-mapped: n_train training images, n_val of validation,
-            n_test of test.
-            Of a JPEG-compressed pack :class:`JpegRows`, which decodes the rows it is asked for.
+        images: (N, H, W, 3) uint8, memory-mapped: n_train training, n_val validation and n_test
+            test images. For a JPEG-compressed pack, :class:`JpegRows`, which decodes rows on
+            access.
         labels: (N,) int64, dataset class of each row.
-        classes: a ClassInfo for each class.
-        encoding: None for raw pixels, else what a pixel went through, such as "jpeg q95 4:4:4".
-        checksum: SHA-256 of images (as they are stored), labels and class names.
+        classes: a ClassInfo per class.
+        encoding: None for raw pixels, else the encoding, such as "jpeg q95 4:4:4".
+        checksum: SHA-256 of images (as stored), labels and class names.
     """
 
     def __init__(self, folder: Path):
@@ -70,14 +69,14 @@ class PackedDataset:
 
     @property
     def train_counts(self) -> np.ndarray:
-        """Training images of each class, (classes,) int64."""
+        """Number of training images per class, (classes,) int64."""
         return np.bincount(self.labels[: self.n_train], minlength=len(self.classes))
 
     def train_rows(self, classes: list[int], images_per_class: int | None = None) -> np.ndarray:
-        """Training rows of ``classes`` in file order;
-        of each class the first ``images_per_class``, or all it has.
+        """Training rows of ``classes`` in file order, at most the first ``images_per_class`` per
+        class.
 
-        As in the authors' ``make_reduced_dataset.py``:
+        Classes with fewer images keep all of them, as in the authors' ``make_reduced_dataset.py``:
         ImageNet's classes have 732 to 1300 training images.
 
         Raises:
@@ -100,7 +99,7 @@ class PackedDataset:
         return self._rows(classes, self.n_train, self.n_train + self.n_val)
 
     def test_rows(self, classes: list[int]) -> np.ndarray:
-        """Test rows of ``classes`` in file order; none where the pack has no test subset."""
+        """Test rows of ``classes`` in file order; empty if the pack has no test subset."""
         return self._rows(classes, self.n_train + self.n_val, len(self.labels))
 
     def every_row(self, classes: list[int]) -> np.ndarray:
@@ -111,14 +110,14 @@ class PackedDataset:
         return start + np.flatnonzero(np.isin(self.labels[start:stop], classes))
 
     def read_rows(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Whole images, (len(rows), H, W, 3) uint8; in ``out`` where it is given."""
+        """Read entire images, (len(rows), H, W, 3) uint8, into ``out`` if given."""
         return read_rows(self.images, rows, out)
 
     def images_on(self, device: "torch.device") -> "torch.Tensor":
-        """All images on ``device``, the same for all who ask;
-        gone when nobody holds them: a process may move on.
+        """All images on ``device``, as one tensor for all callers. The tensor is freed when no
+        caller holds it, because a process may move on to another dataset.
         """
-        import torch  # which status and plans do without
+        import torch  # imported only here: status and plans do not need it
 
         images = self._images_on.get(device)
         if images is None:
@@ -127,8 +126,8 @@ class PackedDataset:
         return images
 
     def mean_image(self, rows: np.ndarray) -> np.ndarray:
-        """The mean of ``rows``, (H, W, 3) float32; exact sums,
-        so the order of rows does not matter.
+        """The mean of ``rows``, (H, W, 3) float32. Sums are exact, so the order of rows does not
+        matter.
         """
         total = np.zeros(self.images.shape[1:], dtype=np.int64)
         for start in range(0, len(rows), 1024):
@@ -138,33 +137,34 @@ class PackedDataset:
 
 @lru_cache(maxsize=8)
 def open_dataset(folder: str) -> PackedDataset:
-    """The packed dataset in ``folder``.
+    """Open the packed dataset in ``folder``.
 
     Raises:
-        UserError: nothing is packed there, or it does not fit its description.
+        UserError: nothing is packed there, or its files do not match its description.
     """
     _require_packed(Path(folder))
     return PackedDataset(Path(folder))
 
 
 def dataset_of(config: DatasetConfig) -> PackedDataset:
-    """The packed dataset; a synthetic one is packed on first use.
+    """Open the packed dataset of ``config``; a synthetic one is packed on first use.
 
     Raises:
         UserError: as :func:`open_packed`.
     """
     if config.synthetic and not (Path(config.folder) / "dataset.json").exists():
-        from transferability.data.pack import pack  # which only those that pack wait for
+        from transferability.data.pack import pack  # slow import, only to pack
 
         return pack(config)
     return open_packed(config)
 
 
 def open_packed(config: DatasetConfig) -> PackedDataset:
-    """The dataset of ``config``, packed before.
+    """Open the dataset of ``config``, packed before.
 
     Raises:
-        UserError: it is not packed, or was packed from another source or with other settings.
+        UserError: the dataset is not packed, or was packed from another source or with other
+            settings.
     """
     dataset = open_dataset(config.folder)
     wanted, found = settings_of(config), dataset.meta["settings"]
@@ -184,19 +184,20 @@ def open_packed(config: DatasetConfig) -> PackedDataset:
 
 
 def verify(dataset: PackedDataset | str | Path) -> None:
-    """Read a packed dataset whole and compare it with the checksum of the day it was packed.
+    """Read an entire packed dataset and compare it with the checksum from packing.
 
-    Opening checks sizes only: a flipped bit in an image goes unseen until this looks for it.
+    Opening a dataset checks only sizes: a flipped bit in an image is found only here.
 
     Raises:
-        UserError: images, labels or classes are not those that were packed; says which.
+        UserError: images, labels or classes differ from those that were packed; the message names
+            them.
     """
     folder = dataset.folder if isinstance(dataset, PackedDataset) else Path(dataset)
     _require_packed(folder)
-    found = PackedDataset(folder)  # from the disk, whatever was opened before
+    found = PackedDataset(folder)  # read from disk, whatever is open already
     classes = [asdict(c) for c in found.classes]
     sums = part_checksums(found.labels, classes)
-    recorded = found.meta.get("part_checksums")  # None: packed before there were any
+    recorded = found.meta.get("part_checksums")  # None: packed before these were recorded
     for what, file in (("labels", "labels.npy"), ("classes", "dataset.json")):
         if isinstance(recorded, dict) and recorded.get(what) != sums[what]:
             raise damaged(folder, f"the {what} in {file} are not those that were packed (SHA-256)")
@@ -212,8 +213,8 @@ def verify(dataset: PackedDataset | str | Path) -> None:
 
 
 def checksum_of(images: np.ndarray | JpegRows, labels: np.ndarray, classes: list[dict]) -> str:
-    """SHA-256 of the classes, all labels, and all pixels in row order;
-    of JPEG files their offsets and bytes.
+    """SHA-256 of the classes, all labels, and all pixels in row order; for JPEG files, of their
+    offsets and bytes.
     """
     digest = hashlib.sha256(json.dumps(classes, sort_keys=True).encode())
     digest.update(labels.astype("<i8").tobytes())
@@ -225,7 +226,9 @@ def checksum_of(images: np.ndarray | JpegRows, labels: np.ndarray, classes: list
 
 
 def part_checksums(labels: np.ndarray, classes: list[dict]) -> dict[str, str]:
-    """SHA-256 of the small files: where they are right and the whole is wrong, the images are."""
+    """SHA-256 of the small files: if these match and the full checksum does not, the images
+    changed.
+    """
     return {
         "classes": hashlib.sha256(json.dumps(classes, sort_keys=True).encode()).hexdigest(),
         "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),

@@ -1,4 +1,4 @@
-"""Threads that compute the next ones while one is used."""
+"""Threads that compute the next results while one is used."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +13,12 @@ T = TypeVar("T")
 def prefetch(
     function: Callable[[K], T], keys: Iterable[K], threads: int, waiting: int = 1
 ) -> Iterator[T]:
-    """``function(key)`` for each key in order; ``threads`` compute the next ones, and ``waiting``
-    more wait.
+    """Yield ``function(key)`` for each key in order; ``threads`` threads compute the next results,
+    and ``waiting`` more calls are queued.
 
-    When it ends early the threads finish what they have begun, and nobody waits for them: garbage
-    collection may end it, in a thread that is just being started, and holds the lock without which
-    no other thread ends.
+    If the generator ends early, threads finish the calls they have begun, but it does not wait for
+    them: garbage collection may end the generator in a thread that is just being started, and then
+    holds the lock without which no other thread ends.
     """
     left = iter(keys)
     pool = ThreadPoolExecutor(threads)

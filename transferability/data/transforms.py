@@ -1,6 +1,6 @@
-"""From an image file, a PIL image or an array to the pixels that a network is trained on.
+"""Convert an image file, a PIL image or an array to the pixels that a network is trained on.
 
-There is one chain: packing, ``run.preprocess`` and ``experiments.check_weights`` all go through it.
+Packing, ``run.preprocess`` and ``experiments.check_weights`` all use this one chain.
 """
 
 import re
@@ -22,15 +22,15 @@ from transferability.data.decode import (
 from transferability.errors import UserError, reason
 
 Content = bytes | str | Path | Image.Image | np.ndarray
-# what one image can do to the program that reads it
+# errors that a single image can cause
 IMAGE_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
-# with antialias, as torchvision's and timm's transforms have them
+# with antialiasing, as in torchvision's and timm's transforms
 PIL_FILTERS = {
     name: Image.Resampling[name.upper()]
     for name in ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 }
 OPENCV_FILTERS = ("area", "linear")
-# fit=crop: of an image that is longer only the middle is resized
+# fit=crop: only the middle of a longer image is resized
 MAX_ASPECT_RATIO = 8
 
 
@@ -57,15 +57,15 @@ class Preprocessing:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Preprocessing":
-        """That of a record that may hold other settings, and lack some that came later."""
+        """Create from a record, which may have other settings and lack later ones."""
         return cls(**{f.name: settings[f.name] for f in fields(cls) if f.name in settings})
 
     def __call__(self, content: Content) -> tuple[np.ndarray, bool]:
-        """The row of a pack that an image becomes, (image_size, image_size, 3) uint8 RGB, and
-        whether the image asks to be turned.
+        """Convert an image to a row of a pack, (image_size, image_size, 3) uint8 RGB; also returns
+        whether the image has an orientation tag other than upright.
 
         Raises:
-            One of ``IMAGE_ERRORS``: the image is damaged, or of a kind that is not read
+            One of ``IMAGE_ERRORS``: the image is damaged, or of an unsupported kind
                 (:func:`describe_failure`).
         """
         image, asks = self.resized(content)
@@ -76,9 +76,9 @@ class Preprocessing:
         return image, asks
 
     def resized(self, content: Content) -> tuple[np.ndarray, bool]:
-        """As :meth:`__call__`, but before it is encoded.
+        """As :meth:`__call__`, without the encoding.
 
-        An array is upright: it is gray, (H, W), or RGB or RGBA, (H, W, 3 or 4), uint8 or uint16.
+        Arrays are upright: gray, (H, W), or RGB or RGBA, (H, W, 3 or 4), uint8 or uint16.
         """
         pixels, orientation = _decoded(content)
         if self.orientation == "apply":
@@ -87,7 +87,7 @@ class Preprocessing:
 
 
 def describe_failure(error: Exception) -> str:
-    """What is wrong with an image, as what follows its name."""
+    """Why an image cannot be read, as text that follows its name."""
     if isinstance(error, UnsupportedError):
         return f"is not supported ({reason(error)})"
     if isinstance(error, MemoryError):
@@ -99,7 +99,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def _decoded(content: Content) -> tuple[np.ndarray, int]:
-    """Pixels as they are stored, (H, W, 3) uint8 RGB, and how they ask to be turned."""
+    """Pixels as stored, (H, W, 3) uint8 RGB, and the orientation (1: upright)."""
     if isinstance(content, (str, Path)):
         content = Path(content).read_bytes()
     if isinstance(content, bytes):
@@ -107,15 +107,15 @@ def _decoded(content: Content) -> tuple[np.ndarray, int]:
     if isinstance(content, Image.Image):
         orientation = orientation_of(content)
         pixels = _to_uint8_rgb(_from_pillow(content))
-        if orientation_of(content) != orientation:  # Pillow turns TIFF files when it loads them
+        if orientation_of(content) != orientation:  # Pillow rotates TIFF files on loading
             pixels = apply_orientation(pixels, UNTURN.get(orientation, orientation))
         return pixels, orientation
     return _to_uint8_rgb(content), 1
 
 
 def _from_pillow(image: Image.Image) -> np.ndarray:
-    """A PIL image as OpenCV would have decoded its file: without transparency, CMYK without a
-    color profile, 16 bits kept.
+    """A PIL image as OpenCV decodes its file: without transparency, CMYK without a color profile,
+    16 bits kept.
     """
     if image.mode == "F":
         raise UnsupportedError("a floating-point image; 8 and 16 bits are supported: convert it")
@@ -134,7 +134,9 @@ def _from_pillow(image: Image.Image) -> np.ndarray:
 
 
 def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
-    """An array as (H, W, 3) uint8: of 16 bits the highest 8 stay, as in packing; without alpha."""
+    """Convert an array to (H, W, 3) uint8 without alpha; of 16 bits the highest 8 are kept, as in
+    packing.
+    """
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         kind = getattr(image, "dtype", type(image).__name__)
         raise UnsupportedError(f"an array of {kind}; uint8 and uint16 are supported: convert it")
@@ -148,9 +150,9 @@ def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def resize_and_crop(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
-    """An image of any size, (H, W, 3), at the size of the pack: resized without preserving the
-    aspect ratio, or its shorter side brought to this size and the middle taken (torchvision's
-    ``Resize`` and ``CenterCrop``).
+    """Resize an image, (H, W, 3), to the size of the pack. With ``fit="crop"``, the shorter side is
+    resized and the center kept (torchvision's ``Resize`` and ``CenterCrop``); otherwise the aspect
+    ratio is not preserved.
     """
     if fit == "crop":
         image = _middle(image)
@@ -165,7 +167,7 @@ def resize_and_crop(image: np.ndarray, image_size: int, resize: str, fit: str) -
 
 
 def _middle(image: np.ndarray) -> np.ndarray:
-    """The middle of a very long image: what is cut off would take memory, and be cut off later."""
+    """The middle of a very long image: its ends would take memory, and are cropped later anyway."""
     most = MAX_ASPECT_RATIO * min(image.shape[:2])
     ends = [max(0, length - most) // 2 for length in image.shape[:2]]
     return image[ends[0] : image.shape[0] - ends[0], ends[1] : image.shape[1] - ends[1]]
@@ -183,7 +185,7 @@ def _resized(image: np.ndarray, height: int, width: int, resize: str) -> np.ndar
 
 
 def as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """An RGB image as a JPEG file, colors at full resolution (4:4:4), (bytes,) uint8."""
+    """Encode an RGB image as a JPEG file with colors at full resolution (4:4:4), (bytes,) uint8."""
     sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])[1]

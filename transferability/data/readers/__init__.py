@@ -1,7 +1,7 @@
-"""Where images come from: a file for each kind of dataset.
+"""Readers: one module per kind of dataset.
 
-A new kind is a file beside this one with ``read_dataset(config)``, its line in ``config.READERS``,
-and a file in ``conf/dataset/``.
+To add a kind, add a module with ``read_dataset(config)`` to this folder, an entry to
+``config.READERS``, and a file to ``conf/dataset/``.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names.
+    """Read the dataset of ``config``.
 
     Raises:
         UserError: the source is missing, empty or not of the stated kind.

@@ -1,4 +1,4 @@
-"""What lies among the images of a class and is none of them: masks, thumbnails, copies."""
+"""Find files among the images of a class that are not images of it: masks, thumbnails, copies."""
 
 import posixpath
 import re
@@ -7,7 +7,7 @@ from collections import Counter
 from transferability.data.readers.offers import StatedLayout
 from transferability.data.readers.subsets import ACCOMPANYING, AmbiguousError, Folders
 
-# how the name of a mask, or of the like, ends after that of its image
+# what the name of a mask or similar image adds to the name of its image
 _BELONGS = re.compile(
     r"[-_. ](?:annotation|depth|gt|heatmap|labels?|masks?|seg|segmentation|superpixels)(?:_\d+)?$",
     re.IGNORECASE,
@@ -15,7 +15,9 @@ _BELONGS = re.compile(
 
 
 def check_folders_inside(folders: Folders, at: str, level: int) -> None:
-    """That no folder in a class is named as masks or thumbnails are: they are no images of it."""
+    """Check that no folder in a class is named like masks or thumbnails, which are not images of
+    the class.
+    """
     for path in folders.own:
         inside = path.removeprefix(at).split("/")[level:-1] if path.startswith(at) else []
         if odd := next((name for name in inside if name.casefold() in ACCOMPANYING), None):
@@ -27,12 +29,14 @@ def check_folders_inside(folders: Folders, at: str, level: int) -> None:
 def check_names_beside(
     read: list[dict[str, list[str]]], subsets: dict[str, str], stated: StatedLayout
 ) -> list[str]:
-    """What is to be said of images that by their names may be masks or copies of others beside
-    them; ``read``: those of each class, of each subset.
+    """Notes on images that may be masks or copies of images beside them, by their names.
+
+    Args:
+        read: class -> its images, for each subset.
 
     Raises:
-        AmbiguousError: more than some are named as masks, and it is not stated which folders are
-            classes.
+        AmbiguousError: more than 1% of the images, and more than one, are named like masks, and
+            ``class_level`` is not set.
     """
     by_class = [{n: _stem(n) for n in names} for classes in read for names in classes.values()]
     images, notes = {name: stem for names in by_class for name, stem in names.items()}, []
@@ -59,8 +63,8 @@ def check_names_beside(
 
 
 def _masks(stems: dict[str, str]) -> dict[str, str]:
-    """Of images (by their stems) that are called as one beside them and then ``_mask``, or the
-    like: what dataset.leave_out finds such names by.
+    """Image -> its pattern for dataset.leave_out, for images named like an image beside them with
+    ``_mask`` or similar at the end. ``stems``: image -> its path without extension.
     """
     known = set(stems.values())
     found = {name: _BELONGS.search(stem, len(stem) - 24) for name, stem in stems.items()}
@@ -72,7 +76,7 @@ def _masks(stems: dict[str, str]) -> dict[str, str]:
 
 
 def _twins(stems: dict[str, str]) -> list[str]:
-    """Images of a class that differ from one beside them in the ending alone, where most do."""
+    """Images of a class that differ from one beside them only in extension, if most images do."""
     counts = Counter(stems.values())
     twins = [name for name, stem in stems.items() if counts[stem] > 1]
     return twins if len(twins) > len(stems) / 2 else []

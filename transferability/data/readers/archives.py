@@ -1,4 +1,4 @@
-"""The files of a zip file or a tar file, read one at a time without unpacking the whole."""
+"""Read the files of a zip or tar file one at a time, without extracting the others."""
 
 import bz2
 import errno
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from transferability.errors import UserError, reason, shown
 
 log = logging.getLogger(__name__)
-MAX_BYTES = 256 << 20  # of one file
+MAX_BYTES = 256 << 20  # per file
 _ZIP_ERRORS = (
     KeyError,
     RuntimeError,
@@ -32,9 +32,9 @@ _ZIP_ERRORS = (
     zlib.error,
     lzma.LZMAError,
 )
-_UTF8 = 0x800  # the flag of an entry whose name is UTF-8
+_UTF8 = 0x800  # the flag of entries whose names are UTF-8
 _TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-# tar files, by their first bytes
+# first bytes of compressed tar files -> how to open them
 _COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
@@ -44,11 +44,14 @@ def check_bytes(size: int) -> None:
 
 
 def open_archive(path: Path) -> "_Zip | _Tar":
-    """A zip or tar file, if every entry's name is one of a file below it and none
-    needs a password.
+    """Open a zip or tar file.
+
+    Raises:
+        UserError: the file is of another kind, truncated or unreadable, the name of an entry points
+            outside the archive, or an entry of a zip file is encrypted.
     """
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would block forever
             raise zipfile.BadZipFile
         with open(path, "rb") as file:
             is_zip = file.read(2) == b"PK"
@@ -64,7 +67,7 @@ def open_archive(path: Path) -> "_Zip | _Tar":
 
 
 def _entry_name(archive: Path, name: str) -> str:
-    """The path of an entry below the archive, as a folder would list it."""
+    """The normalized path of an entry relative to the archive's root."""
     if re.match(r"([A-Za-z]:)?[/\\]", name) or ".." in re.split(r"[/\\]", name):
         raise UserError(
             f"dataset.source={archive}: the entry {name} points outside it: an "
@@ -74,8 +77,10 @@ def _entry_name(archive: Path, name: str) -> str:
 
 
 def _names(archive: Path, entries: list[zipfile.ZipInfo]) -> list[str]:
-    """The names of the entries of a zip file: of those that do not say their encoding, which
-    ``zipfile`` takes for cp437, all are UTF-8, as macOS writes them, or they stay as they are.
+    """The names of the entries of a zip file.
+
+    ``zipfile`` decodes names without the UTF-8 flag as cp437. They are decoded as UTF-8, as macOS
+    writes them, unless one of them is not valid UTF-8.
     """
     unsaid = [e for e in entries if not (e.flag_bits & _UTF8 or e.filename.isascii())]
     try:
@@ -101,8 +106,8 @@ class _Zip:
         slashes = any("/" in entry.filename for entry in entries)
         try:
             for entry, name in zip(entries, _names(path, entries), strict=True):
-                # CLASS\IMAGE where some program of Windows wrote it;
-                # elsewhere a backslash is a character of a name.
+                # Some Windows programs write CLASS\IMAGE. Otherwise a backslash is part
+                # of the name.
                 of_windows = entry.create_system == 0 or not slashes
                 name = name.replace("\\", "/") if of_windows else name
                 folder, name = name.endswith("/"), _entry_name(path, name)
@@ -114,7 +119,7 @@ class _Zip:
                 if folder:
                     self.folders.append(name)
                 else:
-                    self.entries[name] = entry  # a name that is there twice is the last of them
+                    self.entries[name] = entry  # of entries with the same name, the last
         except UserError:
             self.archive.close()
             raise
@@ -142,7 +147,7 @@ class _Zip:
         check_bytes(entry.file_size)
         try:
             with self.archive.open(entry) as file:
-                return file.read(entry.file_size)  # no more than was claimed, whatever comes out
+                return file.read(entry.file_size)  # never more than the header states
         except _ZIP_ERRORS as error:
             raise OSError(f"zip: {error}") from error
 
@@ -154,8 +159,8 @@ class _Zip:
 
 
 class _Tar:
-    """The files of a tar file; a compressed one is unpacked into a temporary file,
-    to be read in any order.
+    """The files of a tar file. A compressed one is decompressed to a temporary file, for random
+    access.
     """
 
     def __init__(self, path: Path):
@@ -168,14 +173,14 @@ class _Tar:
                     self.folders.append(name)
                 elif member.isreg() and not member.issparse():
                     self.entries[name] = (member.offset_data, member.size)
-                elif member.islnk():  # the same file once more
+                elif member.islnk():  # a hard link to an earlier entry
                     self.entries[name] = self.entries[posixpath.normpath(member.linkname)]
                 else:
                     self.entries[name] = (-1, 0)
                     self.links.append(name)
-                archive.members = []  # type: ignore[attr-defined]  # they would stay, a kilobyte each
+                archive.members = []  # type: ignore[attr-defined]  # else kept, a kilobyte each
             if self._bytes(archive.offset, 512) != bytes(512):
-                # tarfile takes a damaged header, and a lost rest, for the end
+                # tarfile mistakes a damaged header, or a missing rest, for the end
                 raise tarfile.ReadError("no end")
 
     @property
@@ -183,10 +188,10 @@ class _Tar:
         return self.entries
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        # the readers are several threads
+        # several threads read at the same time
         if hasattr(os, "pread"):
             return os.pread(self.file.fileno(), size, offset)
-        with self.lock:  # Windows can read from where the file stands only
+        with self.lock:  # Windows reads only from the current position
             self.file.seek(offset)
             return self.file.read(size)
 

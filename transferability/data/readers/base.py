@@ -1,4 +1,4 @@
-"""What opening a dataset gives: classes, and images that are read one at a time."""
+"""A dataset before packing: its classes, and samples whose images are read one at a time."""
 
 import re
 from collections.abc import Callable, Collection
@@ -17,18 +17,19 @@ from transferability.errors import UserError, shown
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its class, a name for messages, and how to get it: an image file, or its pixels,
-    (H, W, 3) uint8 RGB of any size.
+    """One image: its label, its name in messages, and a function that reads it.
+
+    ``read`` returns the bytes of an image file, or pixels, (H, W, 3) uint8 RGB of any size.
     """
 
     label: int
     name: str
     read: Callable[[], bytes | np.ndarray]
-    size: Callable[[], int] | None = None  # bytes of its file, where it has one
-    group: str | None = None  # what stays on one side of training, validation and test
+    size: Callable[[], int] | None = None  # of the image file, in bytes
+    group: str | None = None  # images of one group are in one subset
 
     def load(self) -> np.ndarray:
-        """Its pixels as they are stored, not turned."""
+        """Read the pixels as stored, without applying orientation tags."""
         content = self.read()
         return decode(content) if isinstance(content, bytes) else content
 
@@ -36,8 +37,8 @@ class Sample:
 def file_item(
     tree: FileTree, config: DatasetConfig, label: int, name: str, group: str | None = None
 ) -> Sample:
-    """The image in the file ``name`` of ``tree``; its group, where none is given, is what
-    ``dataset.group`` finds.
+    """The sample in the file ``name`` of ``tree``; ``group`` defaults to the match of
+    ``dataset.group`` in ``name``.
     """
     where = shown(f"{tree.source}/{name}")
     if config.group is not None and group is None:
@@ -55,7 +56,7 @@ def file_item(
 class RawDataset:
     """A dataset before packing.
 
-    ``held_out``: ``val`` is a share of the training images, not a folder of its own.
+    ``held_out``: whether ``val`` is a share of the training images and not a subset of the source.
     """
 
     classes: list[ClassInfo]
@@ -66,7 +67,7 @@ class RawDataset:
 
     @property
     def subsets(self) -> dict[str, list[Sample]]:
-        """What each subset is called -> its images, in the order in which they are packed."""
+        """Name of each subset -> its samples, in the order of the pack."""
         return {"training": self.train, "validation": self.val} | (
             {"test": self.test} if self.test else {}
         )
@@ -76,10 +77,10 @@ class RawDataset:
         return [*self.train, *self.val, *self.test]
 
     def each(self, change: Callable[[str, list[Sample]], list[Sample]]) -> "RawDataset":
-        """With the images of train, val and test that ``change`` makes of them."""
+        """Return a copy whose train, val and test are ``change(name, samples)``."""
         made: dict[str, Any] = {name: change(name, getattr(self, name)) for name in SUBSETS}
         return replace(self, **made)
 
     def without(self, names: Collection[str]) -> "RawDataset":
-        """The images of other names."""
+        """Return a copy without the samples of these names."""
         return self.each(lambda _, items: [item for item in items if item.name not in names])

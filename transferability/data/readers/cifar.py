@@ -1,6 +1,4 @@
-"""CIFAR-10 and CIFAR-100 through torchvision, which downloads them to ``dataset.source`` when they
-are not there.
-"""
+"""CIFAR-10 and CIFAR-100 from torchvision, downloaded to ``dataset.source`` if missing."""
 
 from functools import partial
 from importlib.resources import files
@@ -14,7 +12,7 @@ from transferability.errors import UserError
 
 
 def cifar_groups(kind: str) -> dict[str, str]:
-    """class name -> natural | man-made for cifar10 or cifar100."""
+    """Class name -> natural | man-made, for cifar10 or cifar100."""
     groups = yaml.safe_load(
         (files("transferability.reference") / "cifar_natural_manmade.yaml").read_text(
             encoding="utf-8"
@@ -26,8 +24,8 @@ def cifar_groups(kind: str) -> dict[str, str]:
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`."""
-    # half of the time that a command takes to begin, for those who want CIFAR
+    """Read the dataset of ``config``, see :func:`readers.read_dataset`."""
+    # imported only for CIFAR: it takes half of a command's startup time
     from torchvision import datasets
 
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.kind]

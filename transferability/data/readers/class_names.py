@@ -1,5 +1,5 @@
-"""What the classes of a dataset have to be: at least two, with names that differ, each
-with training images.
+"""Check the classes of a dataset: there are at least two, their names differ, and each has training
+images.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from transferability.data.readers.subsets import WORDS, AmbiguousError
 from transferability.errors import UserError, and_more
 
-# the first part of a download, a shard, a fold: not a class
+# parts of a download, shards or folds: not classes
 _NUMBERED = re.compile(
     r"(.*?(?<![a-z])(?:part|shard|fold|batch|chunk|split|images?|imgs?|data)[-_ .]?)\d+",
     re.IGNORECASE,
@@ -19,10 +19,10 @@ _NUMBERED = re.compile(
 def check_classes(
     train: dict[str, list[str]], held_out: dict[str, dict[str, list[str]]], source: str
 ) -> None:
-    """Whether these may be the classes of a dataset.
+    """Check the names of classes, and that each class has training images.
 
     Raises:
-        UserError: names look the same, or a class has no training images.
+        UserError: a name is not UTF-8, two names look the same, or a class has no training images.
     """
     check_names([name for classes in (train, *held_out.values()) for name in classes], source)
     for subset, classes in held_out.items():
@@ -34,8 +34,10 @@ def check_classes(
 
 
 def check_several(train: dict[str, list[str]]) -> None:
-    """Raises:
-    AmbiguousError: there is one class only.
+    """Check that there are at least two classes.
+
+    Raises:
+        AmbiguousError: there is only one.
     """
     if len(train) == 1:
         raise AmbiguousError(
@@ -44,8 +46,9 @@ def check_several(train: dict[str, list[str]]) -> None:
 
 
 def check_names(names: Iterable[str], source: str) -> None:
-    """Names must survive a text file, and look different if they are.
-    (Cat and cat do: handwriting has a and A.)
+    """Check that names are valid UTF-8, and that different names look different.
+
+    Names may differ only in case, as a and A do in handwriting.
     """
     alike: dict[str, str] = {}
     for name in sorted(set(names)):
@@ -61,15 +64,13 @@ def check_names(names: Iterable[str], source: str) -> None:
 
 
 def _looks(name: str) -> str:
-    """One spelling of an accent, any space, and nothing that cannot be seen."""
+    """Normalize accents (NFC) and spaces, and remove invisible characters."""
     seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     return " ".join(seen.split())
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name from the disk was valid UTF-8 (Python keeps other bytes as
-    lone surrogates).
-    """
+    """Whether a name from disk was valid UTF-8 (Python keeps other bytes as lone surrogates)."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -78,6 +79,6 @@ def _is_text(name: str) -> bool:
 
 
 def numbered(names: Iterable[str]) -> bool:
-    """Whether names differ in the number of a part alone: images_001, images_002."""
+    """Whether names differ only in the number of a part: images_001, images_002."""
     matches = [_NUMBERED.fullmatch(name) for name in names]
     return len(matches) > 1 and all(matches) and len({match and match[1] for match in matches}) == 1

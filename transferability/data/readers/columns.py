@@ -1,5 +1,5 @@
-"""Which column of a table of labels holds the files, the classes and the subsets: as the user says,
-or by what they are called and what is in them.
+"""Find the columns of files, classes and subsets in a table of labels, as stated or by their titles
+and contents.
 """
 
 import re
@@ -17,28 +17,28 @@ from transferability.data.readers.subset_column import (
 from transferability.data.readers.tables import Row
 from transferability.errors import UserError
 
-SAMPLE = 1000  # rows in which files are looked for
-MOST = 2000  # columns
-# what columns of classes are called, in lower case
+SAMPLE = 1000  # rows that are searched for files
+MOST = 2000  # columns at most
+# titles of class columns, in lower case
 CLASSES = {
     *("breed", "category", "category_name", "class", "class_name", "classid", "diagnosis", "dx"),
     *("finding labels", "label", "label_name", "labels", "species", "target", "y"),
 }
 ONE_HOT = {"0", "1", "0.0", "1.0"}
-NONE = {"nan", "NaN", "<NA>"}  # what pandas and JavaScript write where there is no value
+NONE = {"nan", "NaN", "<NA>"}  # missing values, as pandas and JavaScript write them
 SHEET = "sheet"
 HEADED = (".csv", ".tsv", ".txt", ".xlsx")
 Placed = tuple[str, Row]  # the folder of the table, and a row of it
-Find = Callable[[str, str], str | None]  # the image that a table in a folder calls so
+Find = Callable[[str, str], str | None]  # (cell, folder of the table) -> image
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Keys of rows.
+    """The keys of the columns in the rows of a table.
 
     Attributes:
-        names: what each column is called -> its key.
-        one_hot: of columns that say 0 or 1, each of a class: their keys and names.
+        names: title of each column -> its key.
+        one_hot: key of each one-hot column -> its class.
     """
 
     names: dict[str, Any]
@@ -58,10 +58,10 @@ class Columns:
         return next(name for name, key in self.names.items() if key == self.file)
 
     def class_of(self, row: Row) -> str:
-        """Empty where it says none.
+        """The class of a row; empty without one.
 
         Raises:
-            UserError: it says several.
+            UserError: the row has several classes.
         """
         if not self.one_hot:
             text = row.get(self.label, "")
@@ -82,12 +82,15 @@ def several_classes(image: str, classes: list[str]) -> UserError:
 
 
 def check_one_class_each(classes: dict[str, str], table: str) -> None:
-    """That no class is a list of others: an image with several is refused.
+    """Check that no class is a list of other classes.
 
     Args:
-        classes: of each image.
+        classes: image -> its class.
+
+    Raises:
+        UserError: an image has several classes.
     """
-    signs = " '\"[]()"  # as of a list in Python
+    signs = " '\"[]()"  # as in a Python list
     known = {text.strip(signs) for text in classes.values()}
     for image, text in classes.items():
         for several in (re.split(r"[,;/]", text), text.split()):
@@ -97,8 +100,8 @@ def check_one_class_each(classes: dict[str, str], table: str) -> None:
 
 
 def headed(rows: list[Row], folder: str, table: str, find: Find) -> list[Row]:
-    """The rows of a table under the names of its columns, where the first row has them: where keys
-    are numbers or letters of columns, and the first row names no image.
+    """The rows of a table keyed by the titles in its first row, or unchanged if this row names an
+    image or the format has keys of its own.
     """
     if not rows or not table.lower().endswith(HEADED):
         return rows
@@ -112,8 +115,10 @@ def headed(rows: list[Row], folder: str, table: str, find: Find) -> list[Row]:
 
 
 def together(parts: dict[str, list[Row]], folder: str, table: str, find: Find) -> list[Row]:
-    """The rows of all parts of a table under the names of their columns; where several parts name
-    images, with a column that says which: sheets may be of training and test images, or of classes.
+    """The rows of all parts of a table, keyed by the titles of their columns.
+
+    If several parts name images, a column has the name of the part: sheets may be subsets or
+    classes.
     """
     named = {title: headed(rows, folder, table, find) for title, rows in parts.items()}
     of_images = [
@@ -129,17 +134,17 @@ def together(parts: dict[str, list[Row]], folder: str, table: str, find: Find) -
 def columns_of(
     rows: list[Placed], stated: dict[str, Any], table: str, group: str | None, find: Find
 ) -> Columns:
-    """The columns of a table.
+    """Find the columns of a table.
 
     Args:
-        stated: file, class, subset -> what the column is called; of class also a list of columns
-            that say 0 or 1, of subset also None: there is none.
-        group: the column that says what is held out as a whole, or a pattern.
+        stated: role (file, class or subset) -> title of its column. For class also a list of
+            one-hot columns, for subset also None: there is no such column.
+        group: ``dataset.group``: the title of the column of groups, or a pattern.
 
     Raises:
-        UserError: it is unclear; says what there is.
+        UserError: the columns are unclear; the message lists them.
     """
-    # {file: class, ...} is a single row, too, and not the one that is meant
+    # {file: class, ...} also gives one row with a column per file, which is not meant
     rows = [placed for placed in rows if len(placed[1]) <= MOST] or rows
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
     if not keys:
@@ -173,8 +178,8 @@ def columns_of(
 def _file_column(
     keys: list[Any], title: dict[Any, str], rows: list[Placed], table: str, find: Find
 ) -> Any:
-    """The column that names most images. Numbers alone, as of an index, may be names only where no
-    other column has any.
+    """The column that names most images. A column of numbers, such as an index, counts only if no
+    other column names images.
     """
     sample = rows[:: -(-len(rows) // SAMPLE)]
 
@@ -191,7 +196,7 @@ def _file_column(
         )
     words = [key for key in some if not _is_number(row.get(key, "") for _, row in sample)]
     some = [key for key in words or some if 2 * counts[key] >= max(counts.values())] or some
-    # of as many names in several columns those of the one that is called something
+    # of columns that name equally many images, one with a title
     best = max(some, key=lambda key: (counts[key], isinstance(key, str)))
     for other in some:
         both = zip(found[best], found[other], strict=True)
@@ -204,7 +209,7 @@ def _file_column(
 
 
 def _class_columns(titles: dict[Any, str], rows: list[Row], table: str) -> list[Any]:
-    """The column of classes, or those that say 0 or 1."""
+    """The column of classes, or the one-hot columns."""
     called = [key for key, title in titles.items() if title.strip().casefold() in CLASSES]
     hot = [] if called else _one_hot([*titles], rows)
     others = [key for key in titles if key not in hot]
@@ -223,8 +228,8 @@ def _class_columns(titles: dict[Any, str], rows: list[Row], table: str) -> list[
 
 
 def _label(called: list[Any], others: list[Any], rows: list[Row]) -> list[Any]:
-    """The columns that may say the class: those that are ``called`` so, else those whose words
-    repeat, else the only one.
+    """Candidates for the column of classes: those ``called`` so, else those with repeated values,
+    else the only column.
     """
     kinds = {key: {row.get(key, "") for row in rows} for key in others}
     repeated = [key for key in others if 2 <= len(kinds[key]) <= len(rows) / 2]
@@ -232,7 +237,7 @@ def _label(called: list[Any], others: list[Any], rows: list[Row]) -> list[Any]:
 
 
 def _one_hot(keys: list[Any], rows: list[Row]) -> list[Any]:
-    """The columns that say 0 or 1, where they are all, or of each row one says 1."""
+    """The columns of 0 and 1, if there are no others or each row has a single 1."""
     hot = [key for key in keys if {row.get(key, "") for row in rows} <= ONE_HOT]
     ones = {sum(_is_one(row, key) for key in hot) for row in rows}
     return hot if len(hot) > 1 and (len(hot) == len(keys) or ones == {1}) else []
@@ -247,7 +252,7 @@ def _is_number(cells: Iterable[str]) -> bool:
 
 
 def _alike(keys: list[Any], rows: list[Row]) -> list[Any]:
-    """Columns that say different things; of a number and a name for the same classes the name."""
+    """``keys`` without columns that map one-to-one to another; names are preferred to numbers."""
     kept: list[Any] = []
     for key in sorted(keys, key=lambda key: _is_number(row.get(key, "") for row in rows)):
         pairs = [{(row.get(key), row.get(other)) for row in rows} for other in kept]

@@ -1,5 +1,4 @@
-"""Where files lie: a folder, a zip file or a tar file, as one tree of names that is read in the
-same way."""
+"""A folder, zip file or tar file as a tree of files with one interface."""
 
 import errno
 import logging
@@ -16,8 +15,8 @@ from transferability.errors import UserError, and_more, reason, shown
 
 log = logging.getLogger(__name__)
 
-# What systems, network disks and editors put beside one's files, in lower case;
-# and every name that begins with a dot.
+# Files and folders that operating systems, network disks and editors create, in lower case.
+# Names that begin with a dot count, too.
 SYSTEM = {
     *("__macosx", "__pycache__", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found"),
     *("picasa.ini", "thumbs.db"),
@@ -25,14 +24,14 @@ SYSTEM = {
     *("@eadir", "@recently-snapshot", "@recycle", "@tmp", "#recycle", "#snapshot"),
     *("$recycle.bin", "recycler", "found.000"),
 }
-# Names that say "an image"; of files with other names the first bytes decide, but of texts,
-# which may be millions.
+# Extensions of images. Files with other extensions are recognized by their first bytes, except
+# TEXTS, of which there may be millions.
 IMAGES = (
     # torchvision's IMG_EXTENSIONS
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
     *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpg_large"),
 )
-# Of cameras: TIFF files, or others, that hold a photograph's raw data and begin with a thumbnail.
+# Extensions of raw camera files: TIFF or other files of raw data that begin with a thumbnail.
 RAWS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef"),
     *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf"),
@@ -48,14 +47,13 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 class FileTree:
-    """The files of a folder, a zip file or a tar file by path relative to it;
-    sorted, whatever the disk's order.
+    """The files of a folder, zip file or tar file.
 
-    What the system put there (SYSTEM) is left out, and counted in one line.
+    Files of the operating system and of editors (SYSTEM) are left out, and counted in one log line.
 
     Attributes:
-        names: all files.
-        folders: all folders, also empty ones; none for the top.
+        names: paths of all files relative to the source, sorted.
+        folders: paths of all folders below the top, including empty ones, sorted.
     """
 
     def __init__(self, source: str):
@@ -67,7 +65,7 @@ class FileTree:
             raise UserError(f"dataset.source={source} does not exist")
         self._files = _Folder(self.source) if self.source.is_dir() else open_archive(self.source)
         if links := [name for name in self._files.links if not name.lower().endswith(IMAGES)]:
-            # Those named as images are errors when they are read; of the others one may be a class.
+            # Links named like images raise errors when they are read. Other links may be classes.
             log.warning(
                 "%s: the symbolic link %s%s is left out: archive what it points to",
                 shown(self.source),
@@ -95,7 +93,7 @@ class FileTree:
             )
 
     def is_image(self, name: str) -> bool:
-        """Whether a listed file says that it is an image or, by its first bytes, is one."""
+        """Whether a listed file is an image by its extension or its first bytes."""
         lower = name.lower()
         if lower.endswith(IMAGES):
             return True
@@ -106,24 +104,27 @@ class FileTree:
         return self._sniffed[name]
 
     def images(self, under: str) -> list[str]:
-        """Image files below the folder ``under`` ('' for all)."""
+        """Image files whose paths begin with ``under`` ('' for all)."""
         return [n for n in self.names if n.startswith(under) and self.is_image(n)]
 
     def read(self, name: str) -> bytes:
-        """The bytes of a listed file (so a name in somebody's list never leads outside);
-        OSError if not to be had.
+        """The bytes of a listed file; other paths are refused, so that no table leads outside the
+        source.
+
+        Raises:
+            OSError: the file is not listed or cannot be read.
         """
         if name not in self._known:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return self._files.read(name)
 
     def size(self, name: str) -> int:
-        """The bytes of a file; -1 where there is none (a link that leads nowhere)."""
+        """The size of a listed file in bytes; -1 for other names and broken links."""
         return self._files.size(name) if name in self._known else -1
 
     def is_lost(self, name: str) -> bool:
-        """Whether a listed file is a link that leads nowhere, or one in an archive,
-        which is not followed.
+        """Whether a listed file is a broken link, or a symbolic link in an archive, which is not
+        followed.
         """
         return self._files.is_lost(name)
 
@@ -134,8 +135,8 @@ class FileTree:
             raise UserError(f"{self.source / name} cannot be read: {reason(error)}") from error
 
     def find(self, *names: str) -> str | None:
-        """The prefix ('' or 'a/b/') nearest the top with a file or a folder of images of
-        one of ``names``.
+        """The prefix ('' or 'a/b/') nearest the top that contains a file, or a folder with images,
+        of one of ``names``; None if there is none.
         """
         prefixes = ["", *(f"{folder}/" for folder in self.folders)]
         for prefix in sorted(prefixes, key=lambda p: (p.count("/"), p)):
@@ -145,17 +146,17 @@ class FileTree:
 
     @cached_property
     def _entries(self) -> set[str]:
-        """All files, and all folders with images below (ILSVRC also has a train/
-        of annotations).
+        """All files, and all folders that contain images at any depth. (ILSVRC also has a train/ of
+        annotations.)
         """
         return set(self.names) | _with_those_above({posixpath.dirname(n) for n in self.images("")})
 
 
 def require_images(tree: FileTree) -> None:
-    """See that there are any.
+    """Check that the tree has images.
 
     Raises:
-        UserError: there are none; says what is there.
+        UserError: there are none; the message describes the files found.
     """
     if any(map(tree.is_image, tree.names)):
         return
@@ -170,7 +171,7 @@ def require_images(tree: FileTree) -> None:
 
 
 def count_by_ending(names: list[str]) -> str:
-    """How many files there are, and of which endings."""
+    """Describe the number of files and their most frequent extensions."""
     endings = Counter(f"*{posixpath.splitext(name)[1]}" for name in names).most_common(4)
     dots = ", ..." if sum(count for _, count in endings) < len(names) else ""
     return (
@@ -180,13 +181,13 @@ def count_by_ending(names: list[str]) -> str:
 
 
 def _with_those_above(folders: set[str]) -> set[str]:
-    """Folders and all that they lie in, but for the top."""
+    """The folders and all of their parents, without the top."""
     every = {str(above) for folder in folders for above in PurePosixPath(folder, "x").parents}
     return every - {"."}
 
 
 def _of_the_system(path: str) -> str | None:
-    """The path down to the first name of the system in it; None if there is none."""
+    """``path`` up to its first name that is in SYSTEM or begins with a dot; None without one."""
     parts = path.split("/")
     at = next(
         (i for i, part in enumerate(parts) if part.startswith(".") or part.casefold() in SYSTEM),
@@ -201,17 +202,17 @@ def _kind_of_system(path: str) -> str:
 
 
 class _Folder:
-    """The files of a folder on the disk; of the system's folders only the name."""
+    """The files of a folder on disk. Folders of the operating system are listed, but not read."""
 
-    links: tuple[str, ...] = ()  # they are followed
+    links: tuple[str, ...] = ()  # links are followed
 
     def __init__(self, root: Path):
         self.root, self.names, self.folders = root, list[str](), list[str]()
         self._list(str(root), len(os.path.join(root, "")), frozenset())
 
     def _list(self, folder: str, below: int, above: frozenset[tuple[int, int]]) -> None:
-        """Everything below ``folder``, through links too (train/ is often one to another disk),
-        but not in circles.
+        """List everything below ``folder``, following links (train/ is often a link to another
+        disk), but not in circles.
         """
         try:
             status = os.stat(folder)
@@ -228,7 +229,7 @@ class _Folder:
         if folder != str(self.root):
             self.folders.append(_portable(folder[below:]))
         for entry in entries:
-            # a folder of the system may be shut
+            # a folder of the operating system may be unreadable
             if not _is_folder(entry) or _of_the_system(entry.name):
                 self.names.append(_portable(entry.path[below:]))
             else:
@@ -254,7 +255,7 @@ class _Folder:
 
 
 def _portable(path: str) -> str:
-    """As an archive would list it: on Windows folders are separated otherwise."""
+    """``path`` with the separators of an archive, on Windows too."""
     return path.replace(os.sep, "/")
 
 
@@ -266,7 +267,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _read_file(path: Path, most: int = -1) -> bytes:
-    # opening a pipe would wait for ever otherwise; Windows has none, and opens files as text
+    # otherwise opening a pipe would block forever, and Windows would open files as text
     flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, os.O_RDONLY | flags)
     with open(descriptor, "rb") as file:

@@ -1,5 +1,5 @@
-"""Your own images: any folder of class folders, with subsets such as train/ and val/ above them,
-or a share held out; or of files whose classes a table or their names say.
+"""Your own images: class folders, with subsets such as train/ and val/ above them or a held-out
+share, or files whose classes are in a table or in their names.
 """
 
 import posixpath
@@ -19,7 +19,7 @@ from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`."""
+    """Read the dataset of ``config``, see :func:`readers.read_dataset`."""
     tree = FileTree(str(config.source))
     stated = StatedLayout(config.parts, config.class_level, tuple(config.leave_out or ()))
     how = by_labels if config.labels else by_pattern if config.pattern else None
@@ -48,9 +48,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
 
 
 def _published(tree: FileTree) -> str | None:
-    """The configuration that reads what the tree looks like: a dataset as its
-    authors publish it.
-    """
+    """The kind of published dataset that the tree looks like; None if it looks like none."""
     bases = {posixpath.basename(name) for name in tree.names}
     if any(name.endswith((".parquet", ".arrow", ".cls")) for name in bases):
         return "huggingface"

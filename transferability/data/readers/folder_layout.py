@@ -1,11 +1,11 @@
-"""Folders as people have them: which of them are training, validation and test images,
-and which are classes.
+"""Infer from folders which images are for training, validation and test, and which classes they
+have.
 
-``CLASS/IMAGE``, or folders of such folders that have the names that Hugging Face's imagefolder
-knows: ``train``, ``training``; ``val``, ``valid``, ``validation``, ``dev``; ``test``, ``testing``,
-``eval``, ``evaluation`` (and a few of public datasets, ``subsets.py``). What does not fit, or looks
-like a subset and has another name, is an error: a wrong guess would be a wrong dataset that nobody
-notices.
+The layout is ``CLASS/IMAGE``, or folders of such folders with the names of Hugging Face's
+imagefolder: ``train``, ``training``; ``val``, ``valid``, ``validation``, ``dev``; ``test``,
+``testing``, ``eval``, ``evaluation`` (and a few of public datasets, ``subsets.py``). Any other
+layout, and any other name that looks like a subset, is an error: a wrong guess would be a wrong
+dataset that nobody notices.
 """
 
 import logging
@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 class Layout:
     """The image files of each class.
 
-    ``val`` None: to be held out of ``train``. ``test`` None: there is none. ``notes``: what
-    a user should hear of how the folders were read. ``groups``: of each image file, where a
-    table says them.
+    ``val``: None if it is to be held out of ``train``. ``test``: None if there are no test images.
+    ``notes``: warnings for the user on how the folders were read. ``groups``: image file -> its
+    group, if a table has groups.
     """
 
     train: dict[str, list[str]]
@@ -58,11 +58,11 @@ class Layout:
 def layout_of(
     tree: FileTree, stated: StatedLayout | None = None, read: Callable | None = None
 ) -> Layout:
-    """Which files are of which class and subset: by folders, or as ``read`` makes it of them.
+    """Assign image files to classes and subsets, by folders or by ``read``.
 
     Raises:
-        UserError: there are no images, or it is unclear; names the settings that
-            would make it so, each tried.
+        UserError: there are no images, or the layout is unclear; the message suggests settings,
+            each of which was tried.
     """
     stated, source, read = stated or StatedLayout(), shown(tree.source), read or _layout
     require_images(tree)
@@ -107,8 +107,8 @@ def layout_of(
 
 
 def _check_links(folders: Folders, names: list[str]) -> None:
-    """A link that stands where folders are may be a class or a subset;
-    one beside the images of a class is a file.
+    """Refuse broken or ignored links in folders without images, where they may be classes or
+    subsets. Beside the images of a class, a link is a file.
     """
     for name in names:
         above = name[: name.rfind("/") + 1]
@@ -120,12 +120,12 @@ def _check_links(folders: Folders, names: list[str]) -> None:
 
 
 def _layout(folders: Folders, stated: StatedLayout) -> Layout:
-    """The classes of each subset; of a found (not stated) one images without classes are left
-    out.
+    """Read the classes of each subset. Images without classes are left out if their subset was
+    found, not stated.
 
     Raises:
         AmbiguousError: the role of the folders is unclear.
-        UserError: they are not as they have to be.
+        UserError: the folders are not valid.
     """
     source, notes, level = str(folders.tree.source), list[str](), stated.class_level or 1
     found = stated.subsets is None
@@ -173,11 +173,12 @@ def _layout(folders: Folders, stated: StatedLayout) -> Layout:
 def _check_that_they_are_classes(
     folders: Folders, at: str, subsets: dict[str, str], found: bool, notes: list[str]
 ) -> None:
-    """Look into folders that would be classes.
+    """Check that the folders in ``at`` can be classes, and add notes on folders in them.
 
     Raises:
-        AmbiguousError: they look like subsets (which ``found`` ones only may), or one of them holds
-            the others once more, or what is not of one class, or none holds an image.
+        AmbiguousError: the folders look like subsets (only if ``found``) or like numbered parts,
+            one of them contains folders named like the others, one is named like folders of images
+            or masks, or one contains no images itself.
     """
     below = {name: set(folders.folders(f"{at}{name}/")) for name in folders.folders(at)}
     known = {subset: path.rstrip("/") for subset, path in subsets.items()}
@@ -225,8 +226,8 @@ def _check_that_they_are_classes(
 
 
 def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
-    """Whether a folder with the folders ``below`` holds images without classes: loose,
-    or all in one folder.
+    """Whether a folder with the folders ``below`` has images without classes: loose, or all in one
+    folder.
     """
     return len(below) < 2 and not classes.keys() & below
 
@@ -234,8 +235,10 @@ def _unlabelled(below: list[str], classes: dict[str, list[str]]) -> bool:
 def _what_lacks(
     folders: Folders, subsets: dict[str, str], without: Sequence[str], held_out: Collection[str]
 ) -> list[str]:
-    """One line for each subset that is left out, and one where there is no validation subset;
-    an error without any.
+    """Notes on each subset that is left out, and on a missing validation subset.
+
+    Raises:
+        UserError: there is neither a validation nor a test subset with classes.
     """
     source = folders.tree.source
     if not held_out:

@@ -1,6 +1,6 @@
-"""Holding out validation and test images where a dataset has none: a share of each class,
-the same every time. With ``dataset.group`` whole groups are held out, such as the images of a
-patient or of a video.
+"""Hold out validation and test images where a dataset has none: a reproducible share of each class.
+
+With ``dataset.group``, entire groups are held out, such as the images of a patient or a video.
 """
 
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
-    """Hold out ``val_fraction`` of each class."""
+    """Hold out ``val_fraction`` of each class for validation."""
     by_class = _training_by_class(source)
     if single := [name for name, found in by_class if len(found) == 1]:
         raise UserError(
@@ -29,8 +29,10 @@ def with_validation(source: RawDataset, config: DatasetConfig) -> RawDataset:
 
 
 def with_test(source: RawDataset, config: DatasetConfig) -> RawDataset:
-    """Take ``test_fraction`` of each class out of its training images, where the source has no test
-    images of its own; validation stays as it would be without.
+    """Hold out ``test_fraction`` of each class for test, unless the source has test images.
+
+    The test images are taken from the training images; the validation images are unchanged. The
+    fraction is of the training and the held-out validation images of a class.
     """
     if source.test:
         log.info(
@@ -48,7 +50,7 @@ def with_test(source: RawDataset, config: DatasetConfig) -> RawDataset:
 
 
 def _training_by_class(source: RawDataset) -> list[tuple[str, list[Sample]]]:
-    """The wnid or name of each class, and its training images."""
+    """The wnid or name of each class, with its training images."""
     items: list[list[Sample]] = [[] for _ in source.classes]
     for item in source.train:
         items[item.label].append(item)
@@ -58,8 +60,8 @@ def _training_by_class(source: RawDataset) -> list[tuple[str, list[Sample]]]:
 def _held_out(
     source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, subset: str
 ) -> tuple[list[Sample], list[Sample]]:
-    """Training images that stay, and those that are held out: of each class as many as ``wanted``,
-    or about as many in whole groups.
+    """The remaining and the held-out training images; the latter are ``wanted[c]`` of class c, or
+    about as many in entire groups.
     """
     if config.group is not None:
         return _by_groups(source, config, wanted, purpose, subset)
@@ -74,11 +76,11 @@ def _held_out(
 def _by_groups(
     source: RawDataset, config: DatasetConfig, wanted: list[int], purpose: str, subset: str
 ) -> tuple[list[Sample], list[Sample]]:
-    """Training images that stay, and those of whole groups that are held out: of each class about
-    as many as ``wanted``, no more where the groups allow it.
+    """The remaining and the held-out training images, by entire groups; the latter are about
+    ``wanted[c]`` of class c, and not more if the groups permit.
 
     Raises:
-        UserError: a class has one group only, so that nothing of it would stay.
+        UserError: a class has no training images left.
     """
     sizes: dict[str, Counter[int]] = {}
     for item in source.train:
@@ -117,10 +119,10 @@ def _by_groups(
 
 
 def check_groups(source: RawDataset, config: DatasetConfig) -> None:
-    """See that no group is in two subsets.
+    """Check that no group is in two subsets.
 
     Raises:
-        UserError: one is, or the images have no groups.
+        UserError: a group is in two subsets, or an image has no group.
     """
     subset_of: dict[str | None, tuple[str, Sample]] = {}
     for subset, items in source.subsets.items():

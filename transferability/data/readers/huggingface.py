@@ -1,5 +1,5 @@
-"""Datasets of the Hugging Face hub, and its formats on the disk (parquet, arrow, imagefolder,
-WebDataset shards), by the library ``datasets``.
+"""Datasets of the Hugging Face hub, and its formats on disk (parquet, arrow, imagefolder,
+WebDataset shards), read by the library ``datasets``.
 """
 
 import logging
@@ -21,14 +21,14 @@ from transferability.data.readers.subsets import WORDS, subset_named
 from transferability.errors import UserError, and_more, reason, shown
 
 log = logging.getLogger(__name__)
-# columns of classes that are no ClassLabel, and of those the one that is meant
+# names of class columns that are not a ClassLabel
 LABELS = ("label", "labels", "cls", "class", "category", "target", "fine_label")
-# first and last of ImageNet-1k's classes as the hub names them: they are in the order of wnids
+# first and last class of ImageNet-1k on the hub, where classes are in the order of wnids
 IMAGENET = ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`."""
+    """Read the dataset of ``config``, see :func:`readers.read_dataset`."""
     splits = _by_subset(_loaded(config), str(config.source))
     first, columns = splits["train"], config.columns or {}
     image = _image_column(first, columns.get("file"), str(config.source))
@@ -58,7 +58,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
 
 
 def _loaded(config: DatasetConfig) -> dict[str, Any]:
-    """Split -> its rows."""
+    """Name of each split -> its rows."""
     library, source = _datasets(), str(config.source)
     saved = [name for name in ("dataset_dict.json", "state.json") if (Path(source) / name).exists()]
     try:
@@ -70,7 +70,7 @@ def _loaded(config: DatasetConfig) -> dict[str, Any]:
             found = library.load_dataset(kind, data_files={"train": source})
         else:
             found = library.load_dataset(source)
-    except Exception as error:  # of the library, the network, or a damaged file
+    except Exception as error:  # from the library, the network or a damaged file
         raise UserError(
             f"dataset.source={source} cannot be opened by datasets.load_dataset "
             f"({reason(error)}): it must be a name on the hub, or a folder or file of parquet, "
@@ -90,7 +90,7 @@ def _datasets() -> ModuleType:
 
 
 def _by_subset(splits: dict[str, Any], source: str) -> dict[str, Any]:
-    """train, val, test -> rows, by the names of splits."""
+    """Subset (train, val or test) -> its rows, by the names of splits."""
     found: dict[str, Any] = {}
     for name, data in splits.items():
         subset = subset_named(name)
@@ -120,7 +120,7 @@ def _label_column(data: Any, stated: str | None, source: str) -> str:
 def _one(
     found: list[str], stated: str | None, usual: str, role: str, data: Any, source: str
 ) -> str:
-    """The only column of its kind, the one that is stated, or the one of the usual name."""
+    """The stated column, else the only one in ``found``, else the one with the usual name."""
     if stated is not None and stated in data.features:
         return stated
     if stated is None and (len(found) == 1 or usual in found):
@@ -131,8 +131,8 @@ def _one(
 
 
 def _texts(data: Any, label: str) -> list[str | None]:
-    """The class of each row; None where it has none, as in test splits whose labels are secret, or
-    where a table had an empty cell.
+    """The class of each row; None for rows without one, as in test splits whose labels are secret,
+    or for empty cells.
     """
     kind, values = data.features[label], data.select_columns([label])[:][label]
     if hasattr(kind, "names"):
@@ -144,10 +144,10 @@ def _texts(data: Any, label: str) -> list[str | None]:
 
 
 def _say_without_class(texts: dict[str, list[str | None]], label: str, source: str) -> None:
-    """One line for each subset with images that are left out.
+    """Log the number of images that are left out, per subset.
 
     Raises:
-        UserError: there are no others to train on.
+        UserError: no training image has a class.
     """
     if not any(text is not None for text in texts["train"]):
         raise UserError(
@@ -166,12 +166,12 @@ def _say_without_class(texts: dict[str, list[str | None]], label: str, source: s
 
 
 def _in_order(name: str) -> tuple[int, int, str]:
-    """Numbers by their size."""
+    """Sort key: numbers by value, then other names."""
     return (0, int(name), name) if re.fullmatch(r"\d+", name) else (1, 0, name)
 
 
 def _reader(data: Any, image: str) -> Callable[[int], bytes]:
-    """What gives the encoded image of a row."""
+    """A function that returns the encoded image of a row."""
     plain = data.select_columns([image]).cast_column(image, _datasets().Image(decode=False))
 
     def read(row: int) -> bytes:
@@ -182,7 +182,7 @@ def _reader(data: Any, image: str) -> Callable[[int], bytes]:
 
 
 def _classes(names: list[str]) -> list[ClassInfo]:
-    """Those of ImageNet by their wnid."""
+    """The classes; those of ImageNet have wnids and groups."""
     groups = imagenet_groups()
     if len(names) == len(groups) and (names[0], names[-1]) == IMAGENET:
         names = sorted(groups)

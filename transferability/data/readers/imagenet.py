@@ -1,5 +1,5 @@
-"""ImageNet (ILSVRC 2012): train/ and val/ with a folder per wnid,
-or a flat val/ with ``dataset.val_labels``.
+"""ImageNet (ILSVRC 2012): train/ and val/ with a folder per wnid, or a flat val/ with
+``dataset.val_labels``.
 """
 
 import csv
@@ -23,7 +23,7 @@ def imagenet_groups() -> dict[str, str]:
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`."""
+    """Read the dataset of ``config``, see :func:`readers.read_dataset`."""
     tree = FileTree(str(config.source))
     require_images(tree)
     root = tree.find("train")
@@ -57,8 +57,8 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
 
 
 def _flat_val_wnids(names: list[str], config: DatasetConfig) -> dict[str, str]:
-    """The wnid of each validation image, from lines ``wnid`` in file order,
-    or lines that hold file name and wnid.
+    """Validation image -> its wnid, from lines of a wnid in the order of file names, or from lines
+    of file name and wnid.
     """
     if config.val_labels is None:
         raise UserError(

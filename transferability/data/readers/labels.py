@@ -1,5 +1,5 @@
-"""Classes that no folders say: those of a table of files (``dataset.labels``), or of a pattern
-that is found in the paths of files (``dataset.pattern``).
+"""Read classes from a table of files (``dataset.labels``) or from the paths of files
+(``dataset.pattern``).
 """
 
 import posixpath
@@ -33,15 +33,13 @@ from transferability.data.readers.subsets import (
 from transferability.data.readers.tables import ENDINGS, parts_of, tables_naming_images
 from transferability.errors import UserError, reason
 
-# offered where there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
+# suggested if there are no class folders: cat_1.jpg, cat.1.jpg, cat1.jpg
 PATTERNS = (r"([^/]+)_\d+[.]", r"([^/.]+)[.]\d+[.]", r"([A-Za-z]+)\d+[.]")
 
 
 @dataclass
 class ImageLabels:
-    """What is said of images, by their names: the class, and where it is said the subset and the
-    group.
-    """
+    """The class of each image by its name; also its subset and group, if the table has them."""
 
     classes: dict[str, str]
     subsets: dict[str, str] = field(default_factory=dict)
@@ -50,12 +48,14 @@ class ImageLabels:
 
 
 def by_labels(folders: Folders, stated: StatedLayout, config: DatasetConfig) -> Layout:
-    """Images by the classes in the table ``config.labels``."""
+    """Assign images to the classes in the table ``config.labels``."""
     return _layout(folders, stated, _of_table(folders, config))
 
 
 def by_pattern(folders: Folders, stated: StatedLayout, config: DatasetConfig) -> Layout:
-    """Images by what the first group of ``config.pattern``, or all of it, matches."""
+    """Assign images to classes by the match of ``config.pattern``, or of its first group, in their
+    paths.
+    """
     for name in folders.images:
         if odd := next((n for n in name.split("/")[:-1] if n.casefold() in ACCOMPANYING), None):
             where = posixpath.dirname(name)
@@ -75,8 +75,8 @@ def by_pattern(folders: Folders, stated: StatedLayout, config: DatasetConfig) ->
 
 
 def offered_setting(tree: FileTree, stated: StatedLayout) -> str:
-    """What follows an error where there are no class folders: a setting that reads classes, which
-    was tried, or why the tables that name the images do not say them; empty where there is neither.
+    """The end of an error message about missing class folders: a setting, which was tried, that
+    finds classes, or why the tables that name the images do not work; empty if there is neither.
     """
     why, source = "", str(tree.source)
     for name in dict.fromkeys(posixpath.basename(name) for name in tables_naming_images(tree)):
@@ -96,7 +96,7 @@ def offered_setting(tree: FileTree, stated: StatedLayout) -> str:
             found = by_pattern(Folders(tree, stated.leave_out), stated, config)
         except UserError:
             continue
-        # not numbers, or words that one image has
+        # neither numbers nor classes of a single image
         if all(len(n) > 1 and re.search("[a-z]", c, re.I) for c, n in found.train.items()):
             return _way(found, stated, "pattern", f"'{pattern}'")
     return why
@@ -108,8 +108,10 @@ def _way(found: Layout, stated: StatedLayout, key: str, value: str) -> str:
 
 
 def _layout(folders: Folders, stated: StatedLayout, said: ImageLabels) -> Layout:
-    """Raises:
-    UserError: subsets without classes, or classes without training images.
+    """The layout of labeled images.
+
+    Raises:
+        UserError: no training image has a class, or a class has no training images.
     """
     source, notes = str(folders.tree.source), said.notes
     subset_of = said.subsets or subsets_by_folder(folders, stated, said.classes)
@@ -176,8 +178,10 @@ def _of_table(folders: Folders, config: DatasetConfig) -> ImageLabels:
 
 
 def _say(said: dict[str, str], name: str, value: str, table: str, what: str) -> None:
-    """Raises:
-    UserError: the table has said something else of the image.
+    """Record the class, subset or group of an image.
+
+    Raises:
+        UserError: the table has a different one in another row.
     """
     if said.setdefault(name, value) != value:
         raise UserError(
@@ -187,7 +191,7 @@ def _say(said: dict[str, str], name: str, value: str, table: str, what: str) -> 
 
 
 def _notes(lost: list[str], left_out: Counter[str], table: str, column: str) -> list[str]:
-    """What is to be said of a table."""
+    """Notes for the user on a table."""
     notes = [
         f": {count} images are left out: their subset in {table} is {value or 'empty'}"
         for value, count in left_out.items()
@@ -199,13 +203,13 @@ def _notes(lost: list[str], left_out: Counter[str], table: str, column: str) -> 
 
 
 def _rows_of_tables(tree: FileTree, labels: str, files: NamedFiles) -> list[Placed]:
-    """The rows of all tables of that name, under the names of their columns."""
+    """The rows of all tables named ``labels``, keyed by the titles of their columns."""
     rows: list[Placed] = []
     for table, data in _tables(tree, labels):
         folder = posixpath.dirname(table)
         try:
             parts = parts_of(table, data)
-        except Exception as error:  # whatever a damaged file does
+        except Exception as error:  # a damaged file can raise anything
             raise UserError(
                 f"dataset.labels={table} cannot be read ({reason(error)}): it must be one of "
                 f"{', '.join(ENDINGS)}, and text must be UTF-8"
@@ -215,7 +219,7 @@ def _rows_of_tables(tree: FileTree, labels: str, files: NamedFiles) -> list[Plac
 
 
 def _tables(tree: FileTree, labels: str) -> Iterator[tuple[str, bytes]]:
-    """The file of this path below the source, or all of this name; else that on the disk."""
+    """The table at this path below the source, else all tables of this name, else that on disk."""
     path = posixpath.normpath(labels)
     names = [path] if path in tree.names else []
     names = names or [name for name in tree.names if posixpath.basename(name) == path]

@@ -1,4 +1,4 @@
-"""Images by what a table may call them: a path or its end, with or without ending."""
+"""Find images by their names in a table: a path or the end of one, with or without extension."""
 
 import posixpath
 import unicodedata
@@ -10,11 +10,11 @@ from transferability.errors import UserError, and_more
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)  # macOS takes accents apart
+    return unicodedata.normalize("NFC", text)  # macOS decomposes accented characters
 
 
 class NamedFiles:
-    """Images by name; where no image is spelled so, by one that differs in case alone."""
+    """Images by name; case is ignored only if no image has the exact name."""
 
     def __init__(self, images: list[str]):
         self.images, self.spelled = images, _Index(images, _composed)
@@ -24,7 +24,7 @@ class NamedFiles:
         return _Index(self.images, lambda text: _composed(text).casefold())
 
     def find(self, cell: str, folder: str = "") -> str | None:
-        """The image that a table in ``folder`` calls ``cell``; None where there is none.
+        """The image that ``cell`` names in a table in ``folder``; None if there is none.
 
         Raises:
             UserError: there are several.
@@ -48,11 +48,11 @@ class _Index:
         path = posixpath.normpath(self.key(cell).replace("\\", "/")).lstrip("/")
         parts = path.split("/")
         if parts[-1] not in self.by_name and parts[-1].lower().endswith(IMAGES):
-            parts[-1] = posixpath.splitext(parts[-1])[0]  # they were converted since
+            parts[-1] = posixpath.splitext(parts[-1])[0]  # images may have been converted
         found = self.by_name.get(parts[-1], [])
-        if len(parts) > 1 and parts[-2] in self.folders:  # else the folder was renamed
+        if len(parts) > 1 and parts[-2] in self.folders:  # otherwise the folder was renamed
             found = [n for n in found if f"/{parts[-2]}/" in self.paths[n]]
-        for start in range(len(parts)):  # as much of the path as fits
+        for start in range(len(parts)):  # the longest end of the path that fits
             end = "/" + "/".join(parts[start:])
             ending = [n for n in found if end in (e[-len(end) :] for e in self._ways(n))]
             here = [n for n in ending if folder and n.startswith(f"{folder}/")]
@@ -70,5 +70,5 @@ class _Index:
         return found[0] if found else None
 
     def _ways(self, image: str) -> tuple[str, str]:
-        """With and without its ending."""
+        """The path of an image with and without extension."""
         return self.paths[image], posixpath.splitext(self.paths[image])[0]

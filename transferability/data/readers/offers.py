@@ -1,4 +1,4 @@
-"""What is offered where the role of folders is unclear: settings that were tried."""
+"""Suggest settings, each of them tried, where the role of folders is unclear."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ _OFFERED, _DEEPEST = 3, 4
 
 @dataclass(frozen=True)
 class StatedLayout:
-    """What the user says of the folders: see ``DatasetConfig``."""
+    """The user's settings on the role of folders, see ``DatasetConfig``."""
 
     subsets: dict[str, str] | None = None
     class_level: int | None = None
     leave_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """As on a command line."""
+        """The settings as command-line arguments."""
         words = []
         if self.subsets is not None:
             listed = (f"{s}: {_quoted(self.subsets[s])}" for s in SUBSETS if s in self.subsets)
@@ -52,13 +52,15 @@ def tried_settings(
     error: AmbiguousError,
     read: Callable[[Folders, StatedLayout], Any],
 ) -> Iterator[str]:
-    """Settings under which ``read`` makes a layout of the folders, each with its classes."""
+    """Settings with which ``read`` finds a layout, as text, each with its classes; at most
+    ``_OFFERED``.
+    """
     seen: list[Any] = []
     for candidate in _candidates(folders, stated, error):
         if len(seen) == _OFFERED:
             return
         if seen and candidate.subsets == {}:
-            continue  # all folders as classes: where nothing else is possible
+            continue  # all folders as classes: only if nothing else is possible
         try:
             found = read(Folders(folders.tree, candidate.leave_out), candidate)
         except UserError:
@@ -74,7 +76,7 @@ def tried_settings(
 def _candidates(
     folders: Folders, stated: StatedLayout, error: AmbiguousError
 ) -> Iterator[StatedLayout]:
-    """What the user may have meant, the most probable first."""
+    """Settings that the user may have meant, the most probable first."""
     levels = [None, *range(1, _DEEPEST + 1)]
     if stated.class_level:
         levels = [stated.class_level]
@@ -88,7 +90,7 @@ def _candidates(
                 class_level=level or stated.class_level,
             )
     if stated.subsets is None and subsets:
-        # not levels without subsets, here or below: they would mix them
+        # a level without subsets, here or below, would mix the subsets
         inner = {subset: _only_inside(folders, f"{path}/") for subset, path in subsets.items()}
         for some in (subsets, inner):
             kept = {p: at for p, at in some.items() if len(folders.folders(f"{at}/")) > 1}
@@ -104,8 +106,9 @@ def _candidates(
 
 
 def _subsets_by_words(folders: Folders) -> dict[str, str]:
-    """Subset -> its folder, by the words in names side by side, where each has one and one is for
-    training: named so, or the only one without a word.
+    """Subset -> its folder, by the words in the names of sibling folders; empty unless there are
+    several distinct subsets with training images among them. If no name has a word for training,
+    the only folder without a word counts as training.
     """
     at = class_root(folders)
     words = {name: word_of(name) for name in folders.folders(at)}
@@ -118,14 +121,14 @@ def _subsets_by_words(folders: Folders) -> dict[str, str]:
 
 
 def _only_inside(folders: Folders, at: str) -> str:
-    """The folder in ``at`` that holds all that it holds, however deep."""
+    """The deepest folder that contains everything in ``at``."""
     while not folders.direct_images(at) and len(folders.folders(at)) == 1:
         at = f"{at}{folders.folders(at)[0]}/"
     return at.rstrip("/")
 
 
 def _may_be_classes(names: list[str], stated: StatedLayout) -> bool:
-    """Whether folders of these names are worth offering."""
+    """Whether folders of these names are plausible as classes."""
     words = sum(subset_named(name) is not None for name in names)
     return (
         len(names) > 1

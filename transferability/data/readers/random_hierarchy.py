@@ -2,9 +2,10 @@
 
 After Cagnetta et al., "How deep neural networks learn compositional data: the random hierarchy
 model" (Phys. Rev. X 2024). A class expands by one of m rules into 2x2 symbols of the level below,
-each of those into 2x2, and so on; the terminals (level 0) are small Gabor patches and color blobs.
-Two families of classes share the rules of the lowest ``shared_levels`` levels and have their own
-above: so we know at which level features of one family stop serving the other.
+each of which expands into 2x2, and so on; the terminals (level 0) are small Gabor patches and color
+blobs. Two families of classes share the rules of the lowest ``shared_levels`` levels and have their
+own rules above. So the level at which features of one family stop transferring to the other is
+known.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ FAMILIES = ("natural", "man-made")
 
 @dataclass(frozen=True)
 class Grammar:
-    """The rules and the terminals.
+    """Rules and terminals.
 
     Attributes:
         rules: ``rules[family][level]``, level 1..L: (symbols of the level, m, 4) symbols of the
@@ -46,7 +47,9 @@ class Grammar:
         return symbols
 
     def image(self, family: int, label: int, *key: int | str) -> np.ndarray:
-        """One image of a class, (S, S, 3) uint8 with S = patch x 2^L; ``key`` names the draw."""
+        """Generate an image of a class, (S, S, 3) uint8 with S = patch x 2^L; ``key`` identifies
+        the draw.
+        """
         c = self.config
         draw = numpy_rng(c.seed, "image", family, label, *key)
         symbols = self.derive(family, label, draw)
@@ -60,8 +63,8 @@ class Grammar:
 
 
 def make_grammar(config: GrammarConfig) -> Grammar:
-    """The grammar of ``config.seed``; a level's rules depend on the seed,
-    the level and (above the shared) family.
+    """Generate the grammar of ``config.seed``. The rules of a level depend on the seed, the level
+    and, above the shared levels, the family.
     """
     top, per_family = config.levels, config.classes_per_family
     # One draw for the classes of all families, so that no two classes share a production.
@@ -81,17 +84,18 @@ def make_grammar(config: GrammarConfig) -> Grammar:
 
 
 def _productions(count: int, config: GrammarConfig, draw: np.random.Generator) -> np.ndarray:
-    """(count, m, 4): productions all different, so that no 2x2 block has two parents."""
+    """Draw (count, m, 4) productions, all different, so that no 2x2 block has two parents."""
     codes = draw.choice(config.symbols**4, count * config.rules, replace=False)
     digits = np.stack([codes // config.symbols**k % config.symbols for k in range(4)], axis=-1)
     return digits.reshape(count, config.rules, 4)
 
 
 def _terminals(config: GrammarConfig) -> np.ndarray:
-    """Half Gabor patches, half color blobs, each with its own direction in color space.
+    """Draw the terminals: half Gabor patches, half color blobs, each with its own direction in
+    color space.
 
-    Each is the one of 20 candidates that is farthest from those before it,
-    so that no two look the same.
+    Each is the one of 20 candidates that is farthest from the previous ones, so that no two look
+    the same.
     """
     draw = numpy_rng(config.seed, "terminals")
     chosen: list[np.ndarray] = []
@@ -117,9 +121,9 @@ def _terminal(symbol: int, config: GrammarConfig, draw: np.random.Generator) -> 
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`."""
+    """Generate the dataset of ``config``, see :func:`readers.read_dataset`."""
     settings = config.grammar
-    assert settings is not None  # DatasetConfig.check sees to it
+    assert settings is not None  # checked by DatasetConfig.check
     grammar, classes = make_grammar(settings), list[ClassInfo]()
     subsets: dict[str, list[Sample]] = {"train": [], "val": []}
     counts = {"train": settings.train_per_class, "val": settings.val_per_class}

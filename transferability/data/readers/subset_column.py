@@ -1,4 +1,4 @@
-"""The column of a table of labels that says which images are for training, validation and test."""
+"""The column of a table of labels with the subset (training, validation or test) of each image."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from transferability.data.readers.subsets import subset_named
 from transferability.data.readers.tables import Row
 from transferability.errors import UserError
 
-# what such columns are called, in lower case, where their values are more than one
+# titles of such columns, in lower case; a column with a single value does not count
 _TITLES = {"data_split", "fold", "partition", "set", "split", "subset", "usage"}
-# columns of yes and no, and what these stand for
+# true/false columns, and the subset for each value
 _FLAGS = {
     "is_test": {True: "test", False: "train"},
     "is_train": {True: "train", False: "test"},
@@ -24,11 +24,11 @@ def called_as_subset(title: str) -> bool:
 
 
 class SubsetColumn:
-    """What the values of a column say.
+    """A column whose values may be subsets.
 
     Attributes:
-        key: of the column.
-        meaning: value -> train, val, test or pred; what has none is left out.
+        key: the key of the column in rows.
+        meaning: value -> train, val, test or pred; images with other values are left out.
     """
 
     def __init__(self, key: Any, title: str, rows: list[Row]):
@@ -48,17 +48,17 @@ class SubsetColumn:
         self.called_so = called_as_subset(title)
 
     def of(self, row: Row) -> str | None:
-        """train, val, test or pred; None of an image that is left out."""
+        """The subset of a row: train, val, test or pred; None if its image is left out."""
         return self.meaning.get(row.get(self.key, ""))
 
     @property
     def clear(self) -> bool:
-        """Whether all its values are subsets, two at least."""
+        """Whether the column has at least two values, all of them subsets."""
         return len(self.values) > 1 and len(self.meaning) == len(self.values)
 
     @property
     def suspicious(self) -> bool:
-        """Whether it may be meant so."""
+        """Whether the column has several values, and they or the title suggest subsets."""
         return len(self.values) > 1 and (self.called_so or len({*self.meaning.values()}) > 1)
 
     @property
@@ -68,10 +68,10 @@ class SubsetColumn:
 
 
 def stated_column(key: Any, title: str, rows: list[Row], table: str) -> SubsetColumn:
-    """The column that the user names.
+    """The column of subsets that the user stated.
 
     Raises:
-        UserError: none of its values stands for training.
+        UserError: no value of the column stands for training.
     """
     found = SubsetColumn(key, title, rows)
     if "train" not in found.meaning.values():
@@ -85,14 +85,15 @@ def stated_column(key: Any, title: str, rows: list[Row], table: str) -> SubsetCo
 def found_column(
     titles: dict[Any, str], rows: list[Row], table: str, group: str | None
 ) -> SubsetColumn | None:
-    """The first column in which all values are subsets, two at least; None where there is none.
+    """The first column with at least two values, all of them subsets; None if there is none.
 
     Args:
-        titles: the columns that may be it -> what they are called.
-        group: the column that says what is held out as a whole; that it is not.
+        titles: key -> title of each candidate.
+        group: title of the column of groups, which is no candidate.
 
     Raises:
-        UserError: one may be meant so, and it is unclear what its values stand for.
+        UserError: a column may be meant as subsets, but the meaning of its values is unclear, or
+            there are several true/false columns.
     """
     candidates = [SubsetColumn(k, title, rows) for k, title in titles.items() if title != group]
     clear = [one for one in candidates if one.clear]

@@ -1,4 +1,4 @@
-"""The subset of images whose classes no folder says, by the folders that they lie in."""
+"""Find the subset of images by their folders, where a table or pattern defines the classes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from transferability.data.readers.subsets import (
 )
 from transferability.errors import UserError
 
-LEFT_OUT = "pred"  # the subset of images that are for none of training, validation and test
+LEFT_OUT = "pred"  # the subset of images that are not for training, validation or test
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The first folder in an image's path that is named as a subset."""
+    """The first folder in an image's path that is named like a subset."""
 
     above: str
     folder: str
@@ -33,13 +33,15 @@ class _Place:
 def subsets_by_folder(
     folders: Folders, stated: StatedLayout, labeled: Collection[str]
 ) -> dict[str, str]:
-    """The subset of each image, where the folder that it lies in says it: as stated, or by its
-    name; none where no folder is named as training images are, or only some of a class.
+    """Image -> its subset, as ``stated`` or by the names of the folders above it.
+
+    Empty if no ``labeled`` image is in a folder named like a subset, if all of them are in one
+    subset other than training, or if train is one of several classes.
 
     Raises:
-        AmbiguousError: several folders hold ``labeled`` images, and look like subsets; or some of
-            these images lie beside the folders of subsets.
-        UserError: two folders are named as one subset.
+        AmbiguousError: folders of ``labeled`` images look like subsets, some of these images lie
+            beside the folders of subsets, or no folder is named like training images.
+        UserError: two sibling folders are named like the same subset.
     """
     if stated.subsets is not None:
         return _stated(folders, stated.subsets)
@@ -52,7 +54,7 @@ def subsets_by_folder(
         return {}
     if outside:
         if {*known} == {"train"} and _beside(own, labeled) > 1:
-            return {}  # of classes of vehicles one is called train
+            return {}  # train may be a class of vehicles
         beside = ", ".join(sorted({f"{place.path}/" for place in own.values()})[:3])
         raise AmbiguousError(f"{outside[0]} lies beside {beside} and is in no subset", known)
     if "train" not in known:
@@ -83,7 +85,7 @@ def _place(image: str) -> _Place | None:
 
 
 def _beside(own: dict[str, _Place], labeled: Collection[str]) -> int:
-    """How many folders without a subset's name lie beside those with one."""
+    """The number of folders beside those of subsets that are not named like subsets."""
     above = next(iter(own.values())).above
     inside = [name.removeprefix(above) for name in labeled if name.startswith(above)]
     names = {name.split("/")[0] for name in inside if "/" in name}
@@ -91,7 +93,9 @@ def _beside(own: dict[str, _Place], labeled: Collection[str]) -> int:
 
 
 def _check_look(labeled: Collection[str]) -> None:
-    """That the first folders in which labeled images differ do not look like subsets."""
+    """Check that the first folders in which the paths of labeled images differ do not look like
+    subsets.
+    """
     at, below = "", {name.split("/")[0] for name in labeled if "/" in name}
     while len(below) == 1 and all(name.startswith(f"{at}{min(below)}/") for name in labeled):
         at = f"{at}{min(below)}/"
@@ -104,7 +108,7 @@ def _check_look(labeled: Collection[str]) -> None:
 
 
 def _check_once(own: dict[str, _Place], source: str) -> None:
-    """That no two folders side by side are named as one subset."""
+    """Check that no two sibling folders are named like the same subset."""
     seen: dict[tuple[str, str], str] = {}
     for place in own.values():
         other = seen.setdefault((place.above, place.subset), place.folder)

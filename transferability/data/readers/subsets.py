@@ -1,6 +1,4 @@
-"""Which folders of a tree are its training, validation and test images,
-by their names or as the user says.
-"""
+"""Find the folders of training, validation and test images, by name or by ``dataset.parts``."""
 
 import posixpath
 import re
@@ -11,8 +9,8 @@ from typing import NamedTuple
 from transferability.data.readers.file_tree import FileTree
 from transferability.errors import UserError
 
-# Folders of these names are subsets, whatever their case: the names that Hugging Face's imagefolder
-# knows, and those of public datasets (Intel's image scenes, Kaggle's cats and dogs).
+# Names of subset folders, in lower case (case is ignored): those of Hugging Face's imagefolder and
+# of public datasets (Intel's image scenes, Kaggle's cats and dogs).
 _KEYWORDS = {
     **dict.fromkeys(("train", "training", "seg_train", "training_set"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -20,16 +18,16 @@ _KEYWORDS = {
     **dict.fromkeys(("seg_test", "test_set"), "test"),
     **dict.fromkeys(("pred", "prediction", "predictions", "seg_pred"), "pred"),
 }
-# Words that make a name look like a subset's: by themselves, or grown together with the rest.
+# Words that make a name look like a subset's: separate from the rest of the name, or joined to it.
 _KINDS = (
     r"(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id(?:ation)?)?|dev)"
     r"|(?P<test>test(?:ing)?|evaluation|eval)|(?P<pred>pred(?:ict(?:ions?)?)?))(?:[-_ .]?set)?"
 )
 _WORD = re.compile(rf"(?<![a-z]){_KINDS}(?![a-z])")
 _GLUED = re.compile(rf"^{_KINDS}|{_KINDS.replace('?P<', '?P<end_')}$")
-# What else is in the name of a subset that has nothing of its own: train_images, test-data, val2.
+# What generic names of subsets contain besides such a word: train_images, test-data, val2.
 _HOLDERS = {"", "data", "dataset", "folder", "image", "images", "imgs", "jpg", "photos", "pictures"}
-# Folders that hold images, and what belongs to them, in lower case; no class is called so.
+# Names of folders that accompany images, or (NO_CLASSES) contain them, in lower case: not classes.
 ACCOMPANYING = {"annotations", "labels", "masks", "previews", "thumbnails", "thumbs", "trimaps"}
 NO_CLASSES = {"images", "imgs", "jpegimages", *ACCOMPANYING}
 SUBSETS = ("train", "val", "test")  # in the order of the rows of a pack
@@ -37,9 +35,10 @@ WORDS = {"train": "training", "val": "validation", "test": "test", "pred": "test
 
 
 class AmbiguousError(UserError):
-    """Folders whose role is unclear; ``subsets``: those that are known,
-    ``odd``: the name of a folder, or names, as dataset.leave_out takes them, that may have to be
-    left out.
+    """Raised if the role of a folder is unclear.
+
+    ``subsets``: the folders of the known subsets. ``odd``: what may have to be added to
+    ``dataset.leave_out``, such as the name of a folder.
     """
 
     def __init__(
@@ -53,9 +52,10 @@ class AmbiguousError(UserError):
 
 
 class Folders:
-    """The folders of a tree that have images below, each with its images (in it)
-    and its folders (names); without those of the names or paths ``leave_out``, and without the
-    files and folders of one in which a ``*`` stands for any part of a name.
+    """The folders of a tree that contain images at any depth, with their images and subfolders.
+
+    ``leave_out``: folders to leave out, by name or path. An entry in which ``*`` stands for any
+    part of a name applies to files, too.
     """
 
     def __init__(self, tree: FileTree, leave_out: Iterable[str] = ()):
@@ -74,22 +74,22 @@ class Folders:
                 )
 
     def leaves_out(self, path: str) -> bool:
-        """Whether a file, or a folder (ending in a slash), is left out or in what is."""
+        """Whether ``path`` (a folder ends in a slash), or a folder above it, is left out."""
         return any(pattern.search(f"/{path}") for pattern in self.left_out.values())
 
     def folders(self, at: str) -> list[str]:
         return sorted(self.below.get(at, ()))
 
     def direct_images(self, at: str) -> list[str]:
-        """The images right in a folder."""
+        """The images in the folder ``at``, without those in its subfolders."""
         return self.own.get(at, [])
 
     def classes(self, at: str, level: int = 1) -> dict[str, list[str]]:
-        """Images by the name of the folder that they lie in, the ``level``-th below ``at``.
+        """Class -> its images. The class is the ``level``-th folder below ``at``.
 
         Raises:
-            AmbiguousError: an image lies in none.
-            UserError: a folder has no images.
+            AmbiguousError: an image lies in no such folder.
+            UserError: such a folder has no images.
         """
         tree, out = self.tree, dict[str, list[str]]()
         for name in self.images:
@@ -121,13 +121,13 @@ class Folders:
 
 
 def _as_pattern(entry: str) -> re.Pattern[str]:
-    """What finds an entry of dataset.leave_out in a path that begins with a slash."""
+    """Compile an entry of dataset.leave_out into a pattern for paths that begin with a slash."""
     end = "(?:/|$)" if "*" in entry else "/"
     return re.compile(f"/{'[^/]*'.join(map(re.escape, entry.split('*')))}{end}")
 
 
 def subset_of_folder(name: str) -> str | None:
-    """train, val, test or pred of a folder that is a subset by its name; None of any other."""
+    """The subset (train, val, test or pred) of a folder by its name; None for other names."""
     return _KEYWORDS.get(name.casefold())
 
 
@@ -136,9 +136,8 @@ def _keywords(names: Iterable[str]) -> dict[str, str]:
 
 
 def look_like_subsets(names: Collection[str]) -> bool:
-    """Whether folders side by side look like subsets of a dataset and have no keyword's name, as
-    nobody names classes: train_images; traindata and testdata; rps and rps-test-set; steam train
-    and test tube alone.
+    """Whether sibling folders look like subsets by names that are not keywords: train_images;
+    traindata and testdata; rps and rps-test-set; steam train and test tube without others.
     """
     found = {name: word for name in names if not subset_of_folder(name) and (word := word_of(name))}
     others = {_letters(name) for name in names if name not in found}
@@ -153,8 +152,8 @@ def look_like_subsets(names: Collection[str]) -> bool:
 
 
 class _Word(NamedTuple):
-    """The word for a subset in a name: train, val, test or pred; what else the name has, letters
-    alone; and whether the word stands by itself.
+    """The subset (train, val, test or pred) of a word in a name, the other letters of the name, and
+    whether the word stands by itself.
     """
 
     subset: str
@@ -163,7 +162,7 @@ class _Word(NamedTuple):
 
 
 def word_of(name: str) -> _Word | None:
-    """The only word for a subset in a name; None where there is none, or there are several."""
+    """The only word for a subset in a name; None if there is none or more than one."""
     text = _spelled(name)
     whole = list(_WORD.finditer(text))
     words = whole or list(_GLUED.finditer(text))
@@ -174,15 +173,15 @@ def word_of(name: str) -> _Word | None:
 
 
 def found_subsets(folders: Folders) -> dict[str, str]:
-    """Part -> its folder, by the names of folders; none if they are classes.
+    """Subset -> its folder, by the names of folders; empty if the folders are classes.
 
     Raises:
-        UserError: folders are named as subsets, but it is unclear which is which.
+        AmbiguousError: folders are named like subsets, but their roles are unclear.
     """
     named = {at: subsets for at in folders.below if (subsets := _keywords(folders.folders(at)))}
 
     def has_subsets(at: str) -> bool:
-        """Whether it is more than one nested folder of a class that happens to be called so."""
+        """Whether ``at`` has subsets, and not just one folder of a class with such a name."""
         trains = [f"{at}{name}/" for name, subset in named[at].items() if subset == "train"]
         return len(named[at]) > 1 or any(not folders.direct_images(train) for train in trains)
 
@@ -191,7 +190,7 @@ def found_subsets(folders: Folders) -> dict[str, str]:
     if not roots:
         if one := named.get(top, {}):
             (name,) = one
-            # of classes of vehicles one is called train
+            # train may be a class of vehicles
             if one[name] != "train" or len(folders.folders(top)) < 3:
                 what = (
                     f"{top}{name}/ is named like a subset of a dataset, but lies beside class "
@@ -209,7 +208,7 @@ def found_subsets(folders: Folders) -> dict[str, str]:
 
 
 def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, str]:
-    """Part -> its folder in ``root``, if each is there once and nothing else is."""
+    """Subset -> its folder in ``root``, if each occurs once and nothing lies beside them."""
     paths = {subset: f"{root}{name}" for name, subset in named.items()}
     stated = {subset: path for subset, path in paths.items() if subset != "pred"}
     if twice := [subset for subset, count in Counter(named.values()).items() if count > 1]:
@@ -233,7 +232,7 @@ def _checked(folders: Folders, root: str, named: dict[str, str]) -> dict[str, st
 
 
 def _inner(folders: Folders, at: str) -> str:
-    """``at``, or the folder in it that is all it holds and has its name once more."""
+    """``at``, or the folder of the same name inside if ``at`` contains nothing else."""
     below = folders.folders(at)
     if (
         folders.direct_images(at)
@@ -245,7 +244,7 @@ def _inner(folders: Folders, at: str) -> str:
 
 
 def stated_subsets(folders: Folders, subsets: dict[str, str]) -> dict[str, str]:
-    """Part -> its folder, as the user says."""
+    """Subset -> its folder, as in ``dataset.parts``."""
     paths = {subset: f"{posixpath.normpath(folder)}/" for subset, folder in subsets.items()}
     for subset, path in paths.items():
         if path not in folders.below and path not in folders.own:
@@ -260,8 +259,8 @@ def stated_subsets(folders: Folders, subsets: dict[str, str]) -> dict[str, str]:
 
 
 def class_root(folders: Folders) -> str:
-    """The folder whose folders are the classes: one that wraps them all,
-    as most zip files have, is no class.
+    """The folder that contains the class folders. A folder around all of them, as in most zip
+    files, is not a class.
     """
     at = ""
     while not folders.direct_images(at) and len(folders.folders(at)) == 1:
@@ -273,7 +272,7 @@ def class_root(folders: Folders) -> str:
 
 
 def split_files(tree: FileTree) -> list[str]:
-    """Files that by their names list which images are for training and which for test."""
+    """Files whose names suggest lists of training and test images."""
 
     def lists(name: str) -> bool:
         base, ending = posixpath.splitext(posixpath.basename(name))
@@ -284,8 +283,8 @@ def split_files(tree: FileTree) -> list[str]:
 
 
 def subset_named(name: str) -> str | None:
-    """train, val, test or pred where a name has one such word, whatever else it has: of a value in
-    a table, a split of the hub or a file. A folder has to be named exactly (``subset_of_folder``).
+    """The subset (train, val, test or pred) by the only such word in a name; None without one. For
+    values in tables, splits on the hub and files; folders have exact names (``subset_of_folder``).
     """
     word = word_of(name)
     return word.subset if word and word.whole else None

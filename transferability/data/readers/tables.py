@@ -1,6 +1,4 @@
-"""Tables that lie beside folders of images: their rows, and whether they name the images and say
-of them something else than their folders.
-"""
+"""Read tables beside folders of images, and compare their labels with the folders."""
 
 import codecs
 import csv
@@ -23,14 +21,14 @@ from transferability.data.readers.file_tree import IMAGES, FileTree
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".mat")
 MOST_BYTES, MOST_ROWS, SAMPLE = 64 << 20, 1_000_000, 200
-NOT_SAID = "\0"  # a class that no cell is
+NOT_SAID = "\0"  # a class that equals no cell
 _NAMED = re.compile("label|class|categor|annotation|metadata|truth")
 Row = dict[Any, str]  # column -> text
 
 
 def contradicting_table(tree: FileTree, classes: dict[str, list[str]]) -> str | None:
-    """The first table outside of the class folders that names most images, and in no column says
-    for them what their folders say; None where there is none.
+    """The first table outside the class folders that names most images and has no column that
+    agrees with their folders; None if there is none.
     """
     inside = {posixpath.dirname(name) + "/" for names in classes.values() for name in names}
     wanted = _keys(classes)
@@ -43,8 +41,8 @@ def contradicting_table(tree: FileTree, classes: dict[str, list[str]]) -> str | 
 
 
 def label_table(tree: FileTree) -> str | None:
-    """The table that may say what the images of a tree show: the first that names most of them,
-    else one that is named so; None where there is none.
+    """The table that may contain the labels: the first that names most images of its folder, else
+    the first with a name such as labels.csv; None if there is none.
     """
     named = (
         name
@@ -55,7 +53,7 @@ def label_table(tree: FileTree) -> str | None:
 
 
 def tables_naming_images(tree: FileTree) -> Iterator[str]:
-    """The tables that name most of the images of their folder, and say something of them."""
+    """Tables that name most images of their folder and have other columns, too."""
 
     @cache
     def wanted(under: str) -> dict[str, set[str]]:
@@ -69,13 +67,13 @@ def tables_naming_images(tree: FileTree) -> Iterator[str]:
 
 
 def _keys(classes: dict[str, list[str]]) -> dict[str, set[str]]:
-    """How a table may name some of the images, with and without ending -> their classes."""
+    """File names of a sample of images, with and without extension -> their classes."""
     named = [(c, name) for c, names in classes.items() for name in names]
     found: dict[str, set[str]] = {}
     for c, name in named[:: -(-len(named) // SAMPLE)]:
         base = posixpath.basename(name)
         for key in {base, posixpath.splitext(base)[0]}:
-            # a table may count from 1 to 100 what is no image
+            # small numbers in a table may count something else
             if not (key.isdigit() and len(key) < 4):
                 found.setdefault(key, set()).add(c.casefold())
     return found
@@ -95,27 +93,29 @@ def _contradicts(rows: Iterator[Row], wanted: dict[str, set[str]]) -> bool:
                 c for c, said in row.items() if c != column and said.casefold() in wanted[key]
             )
             break
-    # with and without its ending a name is there twice
+    # each name occurs twice, with and without extension
     enough = 2 * len(seen) >= len({posixpath.splitext(key)[0] for key in wanted})
     agreed = max(agreeing.values(), default=0)
     return bool(seen) and enough and others and agreed < 0.8 * len(seen)
 
 
 def _rows(tree: FileTree, name: str) -> Iterator[Row]:
-    """The rows of a table as far as they can be read; none of one that is damaged."""
+    """The rows of a table, with undecodable bytes replaced; none if the table is damaged."""
     try:
         for part in parts_of(name, tree.read(name), "replace").values():
             yield from part
-    except Exception:  # whatever a damaged file does: it then names nothing
+    except Exception:  # a damaged file can raise anything, and names no images
         return
 
 
 def parts_of(name: str, data: bytes, errors: str = "strict") -> dict[str, list[Row]]:
-    """The rows of a table; of a spreadsheet those of each sheet, by its name. Raises anything where
-    it is damaged, or of no kind that is known.
+    """The rows of each part of a table: a sheet of a spreadsheet, a structure of a .mat file, or
+    the file.
+
+    Raises any exception if the table is damaged or of an unknown kind.
 
     Args:
-        errors: how bytes that are no text are handled, as in ``bytes.decode``.
+        errors: how undecodable bytes are handled, as in ``bytes.decode``.
     """
     ending = posixpath.splitext(name)[1].lower()
     parts: dict[str, Iterable[Row]]
@@ -144,13 +144,13 @@ def _delimited(text: str) -> Iterator[Row]:
 
 
 def _listed(text: str) -> Iterator[Row]:
-    """A file and its class a line, as lists for training have them; a # begins a comment."""
+    """Rows of lines with a file and its class, as in training lists. # begins a line of comment."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if lines and any(sign in lines[0] for sign in "\t;,|"):
         yield from _delimited("\n".join(lines))
         return
     rows = [line.split() for line in lines]
-    if len({*map(len, rows)}) > 1:  # words of a class, or of a file
+    if len({*map(len, rows)}) > 1:  # spaces in classes or file names
         ends = [line.rsplit(None, 1) for line in lines]
         last = all(row[0].lower().endswith(IMAGES) for row in ends)
         rows = ends if last else [line.split(None, 1) for line in lines]
@@ -176,11 +176,12 @@ def _json_lines(text: str) -> Iterator[Row]:
 
 
 def _records(value: Any, above: Row, record: bool | None = None) -> Iterator[Row]:
-    """Each list entry or group of plain values, with the keys that it lies below.
+    """A row per list entry or group of plain values, with the keys above it.
 
     Args:
-        record: whether its keys are columns, as others beside it have the same, or not, as they
-            have others: {"IMAGE": "label", ...} is a table, too; None: it is the only one.
+        record: whether the keys of a dictionary are columns: True if its siblings share a key,
+            False if they do not ({"IMAGE": "label", ...} is a table, too), None (both) without
+            siblings.
     """
     if isinstance(value, dict):
         plain = {k: _plain(v) for k, v in value.items() if not isinstance(v, (dict, list))}
@@ -202,18 +203,18 @@ def _records(value: Any, above: Row, record: bool | None = None) -> Iterator[Row
 
 
 def _same_keys(values: Iterable[Any]) -> bool | None:
-    """Whether dictionaries have a key in common; None of fewer than two."""
+    """Whether all dictionaries share a key; None for fewer than two."""
     keys = [value.keys() for value in values if isinstance(value, dict)]
     return bool(set.intersection(*map(set, keys))) if len(keys) > 1 else None
 
 
 def _plain(value: Any) -> str:
-    """Empty where nothing is said."""
+    """``value`` as text; empty for None and NaN."""
     return "" if value is None or value != value else str(value)
 
 
 def _spreadsheet(data: bytes) -> Iterator[tuple[str, list[Row]]]:
-    """Name and cells of each sheet of an .xlsx file: a zip file of XML."""
+    """Name and rows of each sheet of an .xlsx file, which is a zip file of XML."""
 
     def elements(file: zipfile.ZipFile, name: str, tag: str) -> Iterator[ElementTree.Element]:
         for _, element in ElementTree.iterparse(file.open(name)):
@@ -234,7 +235,7 @@ def _spreadsheet(data: bytes) -> Iterator[tuple[str, list[Row]]]:
         }
         for sheet in elements(file, "xl/workbook.xml", "sheet"):
             path = files[next(v for k, v in sheet.items() if k.endswith("}id"))]
-            if "worksheets/" in path:  # and no chart
+            if "worksheets/" in path:  # not a chart
                 yield (
                     sheet.get("name", ""),
                     [
@@ -257,7 +258,7 @@ def _cell(cell: ElementTree.Element, shared: list[str]) -> str:
 
 
 def _text_of(element: ElementTree.Element) -> str:
-    """The text below an element, but not how it is pronounced (``rPh``)."""
+    """The text below an element, without phonetic guides (``rPh``)."""
     if element.tag.endswith("}rPh"):
         return ""
     own = element.text or "" if element.tag.endswith("}t") else ""
@@ -265,7 +266,7 @@ def _text_of(element: ElementTree.Element) -> str:
 
 
 def _matlab(data: bytes) -> Iterator[tuple[str, list[Row]]]:
-    """Name and records of each structure in a .mat file (to version 7.2)."""
+    """Name and rows of each structure in a .mat file (up to version 7.2)."""
     for name, value in scipy.io.loadmat(io.BytesIO(data), squeeze_me=True).items():
         if isinstance(value, np.ndarray) and value.dtype.names:
             yield (

@@ -1,8 +1,8 @@
-"""Tiny-ImageNet: the official zip or its folder,
-also with its validation images sorted into class folders.
+"""Tiny-ImageNet: the official zip or its folder, also with validation images sorted into class
+folders.
 
-wnids.txt, words.txt, train/WNID/images/*.JPEG, val/images/*.JPEG with val/val_annotations.txt,
-or val/WNID/*.JPEG.
+The files are wnids.txt, words.txt, train/WNID/images/*.JPEG, and val/images/*.JPEG with
+val/val_annotations.txt, or val/WNID/*.JPEG.
 """
 
 import posixpath
@@ -17,7 +17,7 @@ from transferability.errors import UserError
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`."""
+    """Read the dataset of ``config``, see :func:`readers.read_dataset`."""
     tree = FileTree(str(config.source))
     require_images(tree)
     root = tree.find("wnids.txt")
@@ -47,9 +47,7 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
 
 
 def _val(tree: FileTree, under: str) -> list[tuple[str, str]]:
-    """The file and wnid of each validation image, in the order of the official list: val_0,
-    val_1, val_2 ...
-    """
+    """File and wnid of each validation image, in the official order: val_0, val_1, val_2 ..."""
     images, listed = tree.images(under), f"{under}val_annotations.txt"
     sorted_to = {
         n: n.removeprefix(under).split("/")[0]

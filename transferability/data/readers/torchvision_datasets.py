@@ -1,5 +1,5 @@
-"""Datasets for classification that torchvision knows, with their official splits; it downloads what
-is not in ``dataset.source``.
+"""torchvision's classification datasets with their official splits, downloaded to
+``dataset.source`` if missing.
 """
 
 import posixpath
@@ -16,7 +16,7 @@ from transferability.data.readers.base import RawDataset, Sample
 from transferability.data.readers.holdout import with_validation
 from transferability.errors import UserError, did_you_mean, reason, shown
 
-# Part -> what torchvision's class is asked for it.
+# Subset -> arguments of torchvision's class.
 _ALL: dict[str, dict[str, Any]] = {"train": {}}
 _TEST = {"train": {"split": "train"}, "test": {"split": "test"}}
 _THREE = {**_TEST, "val": {"split": "val"}}
@@ -38,8 +38,9 @@ KNOWN: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def read_dataset(config: DatasetConfig) -> RawDataset:
-    """The images that ``config`` names, see :func:`readers.read_dataset`. Without validation images
-    a share of the training images is held out.
+    """Read the dataset of ``config``, see :func:`readers.read_dataset`.
+
+    Without official validation images, a share of the training images is held out.
     """
     if config.name not in KNOWN:
         raise UserError(
@@ -59,14 +60,14 @@ def read_dataset(config: DatasetConfig) -> RawDataset:
 
 
 def _opened(config: DatasetConfig, settings: dict[str, Any]) -> Any:
-    # seconds, for those who want one of them
+    # imported only for these datasets: it takes seconds
     from torchvision import datasets
 
     known, root = getattr(datasets, config.name), Path(str(config.source)).expanduser()
     try:
         try:
             return known(root, **settings)
-        except RuntimeError:  # not there, or not whole
+        except RuntimeError:  # missing or incomplete
             return known(root, **settings, download=True)
     except ImportError as error:
         raise UserError(f"{config.name} needs more than torchvision: {reason(error)}") from error
@@ -78,7 +79,7 @@ def _opened(config: DatasetConfig, settings: dict[str, Any]) -> Any:
 
 
 def _labels(data: Any) -> list[int]:
-    """Of all images, in their order."""
+    """The labels of all images, in order."""
     for name in ("_labels", "targets", "labels", "y"):
         if len(found := getattr(data, name, ())) == len(data):
             return [int(label) for label in found]
@@ -96,7 +97,7 @@ def _class_names(data: Any, count: int) -> Sequence[str]:
 
 
 def _items(config: DatasetConfig, subset: str, data: Any, labels: list[int]) -> list[Sample]:
-    """Files where there are such, else the images that torchvision gives."""
+    """Samples that read image files if the dataset has any, else torchvision's decoded images."""
     paths = next(
         (
             [file[0] if isinstance(file, tuple) else file for file in files]
