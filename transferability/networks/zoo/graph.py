@@ -137,6 +137,9 @@ def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
     returns the nodes that are the batch size.
 
     Computed without data (on torch's meta device).
+
+    Raises:
+        UserError: the network is no classifier.
     """
     # a copy of the graph; of the weights, which may be large, without their values
     shapes = copy.deepcopy(
@@ -148,7 +151,8 @@ def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
     for batch in (2, 3):
         values = _Values(shapes)
         with torch.no_grad():
-            values.run(torch.empty(batch, 3, input_size, input_size, device="meta"))
+            out = values.run(torch.empty(batch, 3, input_size, input_size, device="meta"))
+        _require_logits(out, batch)
         runs.append({node.name: value for node, value in values.values.items()})
     of_batch = set()
     for node in list(traced.graph.nodes):
@@ -164,6 +168,15 @@ def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
             of_batch.add(node)
     traced.graph.eliminate_dead_code()
     return {node for node in of_batch if node in set(traced.graph.nodes)}
+
+
+def _require_logits(out: object, batch: int) -> None:
+    if isinstance(out, Tensor) and out.dim() == 2 and len(out) == batch:
+        return
+    what = "x".join(map(str, out.shape)) if isinstance(out, Tensor) else "several tensors"
+    raise UserError(
+        f"it is no classifier: of {batch} images it puts out {what}, not a row of numbers for each"
+    )
 
 
 def _replaced(part: Any, node: Node, by: Any) -> Any:

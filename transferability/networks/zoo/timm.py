@@ -11,6 +11,8 @@ from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloa
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+CLASSES = 1000  # where neither the task nor timm says how many: as ImageNet has
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig(ZooNetworkConfig):
@@ -20,10 +22,12 @@ class TimmConfig(ZooNetworkConfig):
         return _timm().list_models()
 
     def build(self) -> "nn.Module":
-        timm, settings = _timm(), {}
-        if self.outputs is not None:
-            settings["num_classes"] = self.outputs
-        if getattr(timm.get_pretrained_cfg(self.model), "fixed_input_size", False):
+        timm = _timm()
+        usual = timm.get_pretrained_cfg(self.model)
+        # a network that is made without a classifier (DINOv2) has one here, or its place is unknown
+        classes = self.outputs or getattr(usual, "num_classes", None) or CLASSES
+        settings = {"num_classes": classes}
+        if getattr(usual, "fixed_input_size", False):
             settings["img_size"] = self.input_size
         return timm.create_model(self.model, pretrained=False, **settings)
 
