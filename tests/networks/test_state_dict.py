@@ -84,6 +84,14 @@ FILES = {
         {"params": {n: v + 1 for n, v in t.items()}, "params_ema": t},
         ["taken from its 'params_ema'"],
     ),
+    "averages that are not kept": lambda t: (
+        {"ema": {"decay": 0.999, "updates": 3}, "model_ema": {}, "model": t},
+        ["taken from its 'model'"],
+    ),
+    "the settings of a model": lambda t: (
+        {"model": {"name": "x", "width": 0.5}, "weights": t},
+        ["taken from its 'weights'"],
+    ),
     "a head after dropout": lambda t: (
         {n: v for n, v in t.items() if not n.startswith("fc.")}
         | {f"fc.1.{kind}": t[f"fc.{kind}"] for kind in ("weight", "bias")},

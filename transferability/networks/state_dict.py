@@ -138,12 +138,10 @@ def _inner(found: Mapping, path: Path) -> str | None:
     Raises:
         UserError: there are two.
     """
-    if known := [key for key in WRAPPERS if isinstance(found.get(key), Mapping)]:
+    holding = [key for key, value in found.items() if _holds_tensors(value)]
+    if known := [key for key in WRAPPERS if key in holding]:
         return known[0]
-    inner = [
-        key for key, value in found.items() if isinstance(value, Mapping) and _tensors_only(value)
-    ]
-    inner = [key for key in inner if found[key]]
+    inner = [key for key in holding if _tensors_only(found[key])]
     if len(inner) > 1:
         raise UserError(
             f"weights={path} holds tensors below {inner[0]} and below "
@@ -243,6 +241,15 @@ def with_positions(
 
 def _tensors_only(found: Mapping) -> bool:
     return all(isinstance(value, Tensor) for value in found.values())
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether this is a dictionary with tensors in it, at any depth; settings of a model, and the
+    state of what has averaged nothing yet, stand below the same keys as weights.
+    """
+    return isinstance(value, Mapping) and any(
+        isinstance(part, Tensor) or _holds_tensors(part) for part in value.values()
+    )
 
 
 def _as_float32(found: dict[str, Tensor], path: Path, notes: list[str]) -> dict[str, Tensor]:
