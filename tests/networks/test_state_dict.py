@@ -210,3 +210,16 @@ def test_two_networks_in_one_file_are_named(tensors, tmp_path):
         opened(tmp_path, below("left.", tensors) | below("right.", tensors))
     with pytest.raises(UserError, match="tensors below left and below right: save one of them"):
         opened(tmp_path, {"left": tensors, "right": tensors, "epoch": 1})
+
+
+def test_a_network_that_asks_for_its_version_is_read(tmp_path):
+    """MNASNet refuses tensors without one, which safetensors does not keep."""
+    torch.manual_seed(0)
+    own = models.mnasnet0_5(num_classes=3).state_dict()
+    safetensors.torch.save_file(own, tmp_path / "w.safetensors")
+    asked = network("torchvision mnasnet0_5")
+    pretrained = load_pretrained(str(tmp_path / "w.safetensors"), asked)
+    assert pretrained.digest == opened(tmp_path, own, key="torchvision mnasnet0_5").digest
+    state = pretrained_state_dict(pretrained)
+    read = {name.split(".", 2)[2]: t for name, t in state.items() if name != "input.mean"}
+    assert read.keys() == own.keys() and all(torch.equal(read[name], own[name]) for name in own)

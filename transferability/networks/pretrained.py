@@ -6,13 +6,14 @@ they came from, and what is known about them, are labels.
 
 import os
 import re
+from collections import OrderedDict
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transferability.errors import UserError, and_more
 from transferability.files import digest_of
@@ -156,7 +157,7 @@ def _loaded(
             f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
             f"{_of_size(wrong, network)}"
         )
-    missing, extra = model.load_state_dict(tensors, strict=False)
+    missing, extra = model.load_state_dict(_with_version(tensors, model), strict=False)
     above = set(top.state_dict())
     if classifier in missing and above.issuperset(missing):
         notes.append("without a classifier, which no network takes over")
@@ -179,6 +180,15 @@ def _loaded(
         if name not in above
     }
     return chain, network
+
+
+def _with_version(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The tensors as ``state_dict`` of the installed network would give them: MNASNet refuses those
+    of no version. Of its modules none is said, so that BatchNorm does without a counter.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = {"": {"version": model._version}}  # type: ignore[attr-defined]
+    return state
 
 
 def _head(classifier: str, top: set[str], names: set[str]) -> str:
