@@ -134,10 +134,20 @@ def spoilt(tensors):
         "no tensors": ({"epoch": 3}, ["holds epoch, which is not a tensor"]),
         "a list": ([1, 2], ["it must hold a dictionary of tensors"]),
         "sparse": (tensors | {first: tensors[first].to_sparse()}, ["sparse"]),
+        "int8": (
+            tensors | {first: (100 * tensors[first]).to(torch.int8)},
+            [first, "int8, not floating-point", "save them as float32"],
+        ),
+        "complex": (tensors | {first: tensors[first] * 1j}, [first, "complex64"]),
+        "overflow": (
+            tensors | {first: tensors[first].double() * 1e300},
+            [first, "infinite or NaN"],
+        ),
     }
 
 
 SPOILT = ("code", "nan", "shape", "missing", "another", "no tensors", "a list", "sparse")
+SPOILT += ("int8", "complex", "overflow")
 
 
 @pytest.mark.parametrize("name", SPOILT)

@@ -157,6 +157,7 @@ def _loaded(
             f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
             f"{_of_size(wrong, network)}"
         )
+    _require_floating_point(tensors, wanted, where)
     missing, extra = model.load_state_dict(_with_version(tensors, model), strict=False)
     above = set(top.state_dict())
     if classifier in missing and above.issuperset(missing):
@@ -189,6 +190,22 @@ def _with_version(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     state = OrderedDict(tensors)
     state._metadata = {"": {"version": model._version}}  # type: ignore[attr-defined]
     return state
+
+
+def _require_floating_point(
+    tensors: dict[str, Tensor], wanted: dict[str, Tensor], where: str
+) -> None:
+    """Raises:
+    UserError: a tensor is of a type that torch would convert without a word (quantized weights).
+    """
+    for name, tensor in tensors.items():
+        due = name in wanted and wanted[name].is_floating_point()
+        if due and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{where}: {name} is of type {kind}, not floating-point, as quantized weights are: "
+                "save them as float32"
+            )
 
 
 def _head(classifier: str, top: set[str], names: set[str]) -> str:

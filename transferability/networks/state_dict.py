@@ -257,13 +257,15 @@ def _as_float32(found: dict[str, Tensor], path: Path, notes: list[str]) -> dict[
     for name, tensor in found.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise UserError(f"weights={path}: {name} is sparse or quantised")
+        out[name] = tensor
         if tensor.is_floating_point():
-            if not tensor.isfinite().all():
-                raise UserError(f"weights={path}: {name} has values that are infinite or NaN")
+            out[name] = tensor.float()
+            if not out[name].isfinite().all():
+                raise UserError(
+                    f"weights={path}: {name} has values that are infinite or NaN in float32"
+                )
             if tensor.dtype != torch.float32:
                 types.add(str(tensor.dtype).removeprefix("torch."))
-            tensor = tensor.float()
-        out[name] = tensor
     if types:
         notes.append(f"{' and '.join(sorted(types))} converted to float32")
     return out
