@@ -106,6 +106,48 @@ def test_what_lies_beside_the_file_is_read(tensors, tmp_path, beside, header, wa
     assert "assumed" not in " ".join(pretrained.lines())
 
 
+OTHER = TIMM | {"architecture": "resnet18.a1_in1k"}
+MADE = {"num_classes": 5, "drop_rate": 0.2, "act_layer": "gelu", "scriptable": False}
+
+
+@pytest.mark.parametrize(
+    ("beside", "header", "said"),
+    [
+        (
+            {"config.json": OTHER},
+            None,
+            "config.json says that they are of resnet18, and they are read as shufflenet_v2_x0_5: "
+            "network.model=resnet18 reads them as it says",
+        ),
+        (
+            {"config.json": TIMM | {"model_args": MADE}},
+            None,
+            "config.json says that their network was made with act_layer=gelu, and it is made "
+            "without",
+        ),
+        (
+            None,
+            {
+                "transferability": json.dumps(
+                    {"model": "timm resnet18", "facts": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
+                )
+            },
+            "the header of model.safetensors says that they are of timm resnet18, and they are "
+            "read as torchvision shufflenet_v2_x0_5: network=timm network.model=resnet18 reads "
+            "them as it says",
+        ),
+    ],
+)
+def test_another_network_with_the_same_tensors_is_named(tensors, tmp_path, beside, header, said):
+    """Such networks differ in what is no tensor: padding, activations, normalizations."""
+    for settings in ({}, {"channel_mean": NONE[0], "channel_std": NONE[1]}):
+        assert said in given_beside(tmp_path, tensors, beside, header, **settings).facts.notes
+    own = TIMM | {"model_args": {"num_classes": 5, "drop_rate": 0.2, "img_size": 64}}
+    (tmp_path / "own").mkdir()
+    plain = given_beside(tmp_path / "own", tensors, {"config.json": own})
+    assert not any("they are" in note or "was made" in note for note in plain.facts.notes)
+
+
 @pytest.mark.parametrize(
     "beside",
     [

@@ -34,6 +34,7 @@ from transferability.networks.zoo.pretrained_info import (
     PretrainedInfo,
     assumed,
     described_beside,
+    read_as,
 )
 
 # Heads that only their own training has (GoogLeNet, Inception).
@@ -82,7 +83,7 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[
     if is_file(weights):
         tensors, texts, notes = read_weights(Path(weights))
         header = texts.pop(HEADER, {})
-        facts = _facts(Path(weights), header, texts, network)
+        facts = _facts(Path(weights), header, texts, network, notes)
     else:
         tensors, facts = network.download_weights(network.tag_of(weights))
     network = replace(
@@ -109,15 +110,20 @@ def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[
 
 
 def _facts(
-    path: Path, header: dict, texts: dict[str, str], network: ZooNetworkConfig
+    path: Path, header: dict, texts: dict[str, str], network: ZooNetworkConfig, notes: list[str]
 ) -> PretrainedInfo:
     """What the file says of how images are prepared, or what is beside it, or what the library says
     of its own weights; the settings of the network win.
     """
     if header:
         facts = PretrainedInfo(**header["facts"])
+        theirs, ours = header.get("model", ""), f"{network.kind} {network.model}"
+        kind, _, model = theirs.partition(" ")
+        if theirs and theirs != ours:
+            setting = f"network={kind} network.model={model}"
+            notes.append(read_as(f"the header of {path.name}", theirs, ours, setting))
     else:
-        facts = described_beside(path, texts, network.model) or assumed(network)
+        facts = described_beside(path, texts, network.model, notes) or assumed(network)
     if not (network.channel_mean or network.channel_std):
         return facts
     mean, std = network.channel_mean or facts.mean, network.channel_std or facts.std

@@ -15,6 +15,9 @@ from transferability.networks.zoo.config import ZooNetworkConfig
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of weights
 LEAST = 1e-3  # of a standard deviation
 TAGS = 3  # named of weights that want the same
+# what a network of timm may be made with here, too, or does not compute with
+SAME = ("num_classes", "img_size", "in_chans", "scriptable", "exportable")
+SQUASHED_FROM = 384  # pixels from which ConvNeXt's images are not cropped, in Hugging Face's files
 RESAMPLING = {
     0: "nearest",
     2: "bilinear",
@@ -98,9 +101,14 @@ class PretrainedBase:
         return replace(network, **{key: getattr(self.network, key) for key in keys})
 
 
-def described_beside(path: Path, header: Mapping[str, str], model: str) -> PretrainedInfo | None:
+def described_beside(
+    path: Path, header: Mapping[str, str], model: str, notes: list[str]
+) -> PretrainedInfo | None:
     """What the header of a file of weights, or a file beside it, says of how images are prepared:
     timm's ``config.json``, Hugging Face's ``preprocessor_config.json``; None where none does.
+
+    A note says where it is of another network, or of one that was made otherwise: its tensors may
+    have the same names and shapes.
 
     Raises:
         UserError: it says what cannot be.
@@ -116,11 +124,31 @@ def described_beside(path: Path, header: Mapping[str, str], model: str) -> Pretr
             continue
         config = found.get("pretrained_cfg", found)
         named = str(found.get("architecture") or config.get("architecture") or model)
-        if {"mean", "std"} <= config.keys() and named.partition(".")[0] == model:
+        named = named.partition(".")[0]
+        if {"mean", "std"} <= config.keys() and named == model:
+            notes += _made_otherwise(found.get("model_args"), where)
             return _of_timm(config, where)
+        if {"mean", "std"} <= config.keys():
+            notes.append(read_as(where, named, model, f"network.model={named}"))
         if {"image_mean", "image_std"} <= config.keys():
             return _of_hugging_face(config, where)
     return None
+
+
+def read_as(where: str, theirs: str, ours: str, setting: str) -> str:
+    """That weights are said to be of another network than they are read as."""
+    return (
+        f"{where} says that they are of {theirs}, and they are read as {ours}: {setting} reads "
+        "them as it says"
+    )
+
+
+def _made_otherwise(given: Any, where: str) -> list[str]:
+    """What timm's network was made with that changes its outputs, and no tensor perhaps."""
+    given = given if isinstance(given, Mapping) else {}
+    rest = [f"{k}={v}" for k, v in given.items() if k not in SAME and "drop" not in k]
+    said = f"says that their network was made with {' '.join(rest)}, and it is made without"
+    return [f"{where} {said}"] if rest else []
 
 
 def _json(text: str) -> Any:
