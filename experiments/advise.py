@@ -251,6 +251,8 @@ def as_weights_want(config: Config) -> Config:
         wanted["dataset.image_size"] = max(facts.resized or 0, facts.size)
         if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
             wanted["dataset.resize"] = facts.interpolation
+        if facts.fit and "dataset.fit" not in own:
+            wanted["dataset.fit"] = facts.fit
         said = " ".join(f"{key}={value}" for key, value in wanted.items())
         log.info("%s (%s); fewer pixels take less time", said, facts.origin)
     network = replace(config.network, **_below("network", wanted))

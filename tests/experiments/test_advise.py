@@ -271,11 +271,13 @@ def test_input_and_crop_come_with_the_weights(given, tmp_path, caplog):
     assert (own.network.input_size, own.dataset.image_size) == (32, 36)
     described = {"architecture": "test_resnet", "mean": [0.5] * 3, "std": [0.5] * 3}
     described |= {"input_size": [3, 64, 64], "crop_pct": 0.8, "interpolation": "bicubic"}
+    described |= {"crop_mode": "squash"}
     (tmp_path / "described").mkdir()
     (tmp_path / "described" / "config.json").write_text(json.dumps(described))
     config = found(tmp_path / "described")
     assert (config.network.input_size, config.dataset.image_size) == (64, 80)
-    assert config.dataset.resize == "bicubic"
+    assert (config.dataset.resize, config.dataset.fit) == ("bicubic", "squash")
+    assert found(tmp_path / "described", "dataset.fit=crop").dataset.fit == "crop"
 
 
 @pytest.fixture(scope="module")

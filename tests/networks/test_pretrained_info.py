@@ -106,6 +106,60 @@ def test_what_lies_beside_the_file_is_read(tensors, tmp_path, beside, header, wa
     assert "assumed" not in " ".join(pretrained.lines())
 
 
+GIVEN = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
+SQUARE = {"height": 224, "width": 224}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "wanted"),
+    [
+        # as their own classes do it: ViTImageProcessor, ConvNextImageProcessor, EfficientNet's
+        ("preprocessor_config.json", GIVEN | {"size": SQUARE}, (0.5, 0.25, 224, 224, "squash")),
+        (
+            "preprocessor_config.json",
+            GIVEN | {"size": {"shortest_edge": 224}, "crop_pct": 0.875},
+            (0.5, 0.25, 224, 256, None),
+        ),
+        (
+            "preprocessor_config.json",
+            GIVEN | {"size": {"shortest_edge": 384}, "crop_pct": 0.875},
+            (0.5, 0.25, 384, 384, "squash"),
+        ),
+        (
+            "preprocessor_config.json",
+            GIVEN | {"rescale_factor": 1 / 127.5},
+            (0.25, 0.125, None, None, None),
+        ),
+        (
+            "preprocessor_config.json",
+            GIVEN | {"rescale_factor": 1 / 127.5, "rescale_offset": True},
+            (0.75, 0.125, None, None, None),
+        ),
+        (
+            "preprocessor_config.json",
+            GIVEN | {"do_rescale": False, "do_normalize": False},
+            (0.0, 1 / 255, None, None, None),
+        ),
+        (
+            "config.json",
+            TIMM | {"pretrained_cfg": TIMM["pretrained_cfg"] | {"crop_mode": "squash"}},
+            (0, 1, 160, 200, "squash"),
+        ),
+    ],
+)
+def test_images_are_scaled_and_cropped_as_the_library_does(tensors, tmp_path, name, values, wanted):
+    f = given_beside(tmp_path, tensors, {name: values}).facts
+    mean, std, *rest = wanted
+    assert (f.mean, f.std) == ((pytest.approx(mean),) * 3, (pytest.approx(std),) * 3)
+    assert [f.size, f.resized, f.fit] == rest
+
+
+def test_a_library_that_squashes_images_says_so():
+    network = network_of("timm coatnet_rmlp_2_rw_384", input_size=384)
+    assert network.info_of("sw_in12k_ft_in1k").fit == "squash"
+    assert network_of("timm test_vit", input_size=160).info_of("r160_in1k").fit is None
+
+
 OTHER = TIMM | {"architecture": "resnet18.a1_in1k"}
 MADE = {"num_classes": 5, "drop_rate": 0.2, "act_layer": "gelu", "scriptable": False}
 

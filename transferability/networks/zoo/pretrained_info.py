@@ -168,22 +168,36 @@ def _of_timm(config: Mapping, where: str) -> PretrainedInfo:
         size=size,
         resized=round(size / crop) if size and crop else None,
         interpolation=config.get("interpolation"),
+        fit=fit_of(config.get("crop_mode")),
         licence=config.get("license"),
     )
 
 
+def fit_of(crop_mode: str | None) -> str | None:
+    """What timm calls so, as ``Preprocessing.fit``; None: a crop."""
+    return "squash" if crop_mode == "squash" else None
+
+
 def _of_hugging_face(config: Mapping, where: str) -> PretrainedInfo:
-    raw = config.get("do_rescale") is False or config.get("rescale_factor") == 1
+    factor = 1 if config.get("do_rescale") is False else config.get("rescale_factor") or 1 / 255
+    scale = round(255 * factor, 6)  # of pixels from 0 to 1
+    lower = 1 if config.get("rescale_offset") else 0  # what is subtracted after it
     plain = config.get("do_normalize") is False
+    mean, std = ([0.0] * 3, [1.0] * 3) if plain else (config["image_mean"], config["image_std"])
     size, crop = (_side(config.get(key)) for key in ("size", "crop_size"))
-    scale = 255 if raw else 1
+    share, resized = config.get("crop_pct"), size  # ConvNeXt's
+    squashed = isinstance(config.get("size"), Mapping) and "height" in config["size"]
+    if size and share:
+        squashed = size >= SQUASHED_FROM
+        resized = size if squashed else int(size / share)
     return PretrainedInfo(
         where,
-        mean=(0.0,) * 3 if plain else _three(config["image_mean"], where, scale),
-        std=(1.0,) * 3 if plain else _three(config["image_std"], where, scale, LEAST),
+        mean=_three(mean, where, scale, plus=lower),
+        std=_three(std, where, scale, LEAST),
         size=crop if config.get("do_center_crop") and crop else size,
-        resized=size,
+        resized=resized,
         interpolation=RESAMPLING.get(config.get("resample", -1)),
+        fit="squash" if squashed else None,
     )
 
 
@@ -195,13 +209,19 @@ def _side(size: Any) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _three(values: Any, where: str, scale: float = 1, low: float = 0.0) -> tuple[float, ...]:
-    """Raises:
-    UserError: they are no three numbers from ``low`` to 1.
+def _three(
+    values: Any, where: str, scale: float = 1, low: float = 0.0, plus: float = 0
+) -> tuple[float, ...]:
+    """``values`` and ``plus``, of pixels times ``scale``, for pixels from 0 to 1.
+
+    Raises:
+        UserError: they are no three numbers from ``low`` to 1.
     """
     three = isinstance(values, list) and len(values) == 3
-    if three and all(isinstance(v, (int, float)) and low <= v / scale <= 1 for v in values):
-        return tuple(v / scale for v in values)
+    if three and all(isinstance(v, (int, float)) for v in values):
+        found = tuple((v + plus) / scale for v in values)
+        if all(low <= v <= 1 for v in found):
+            return found
     raise UserError(
         f"{where} says {values}, which is not a mean or standard deviation of three channels from "
         "0 to 1: set network.channel_mean and network.channel_std"
@@ -241,6 +261,7 @@ def _prepares(facts: PretrainedInfo) -> dict[str, Any]:
         "mean": facts.mean,
         "standard deviation": facts.std,
         "interpolation": facts.interpolation,
+        "fit": facts.fit or "crop",
         "crop of the middle": share,
     }
 

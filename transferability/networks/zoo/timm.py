@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from transferability.errors import UserError
 from transferability.networks.zoo.config import ZooNetworkConfig
-from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading
+from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading, fit_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,6 +57,7 @@ class TimmConfig(ZooNetworkConfig):
             size=size,
             resized=round(size / config.crop_pct),
             interpolation=config.interpolation,
+            fit=fit_of(config.crop_mode),
             licence=config.license,
         )
 
