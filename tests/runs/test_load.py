@@ -2,19 +2,22 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.helpers import equal
+from tests.helpers import equal, network_of
 from tests.miniature import CPU, shrunk
 from transferability import load_run
 from transferability.data.pack import pack
 from transferability.errors import UserError
 from transferability.runs.store import Store
 from transferability.runs.wave import make_cohorts
+from transferability.study.cells import parse
+from transferability.study.spec import make_spec
 from transferability.training.state import one_thread
 
 
@@ -95,6 +98,26 @@ def test_what_is_not_finished_or_says_no_names_is_one_clear_line(
         load_run(store.folder(spec))
     with pytest.raises(UserError, match="is not the folder of a run"):
         load_run(tmp_path / "nothing")
+
+
+def test_a_network_of_another_version_of_its_library_is_said(
+    config, dataset, trained, monkeypatch, caplog
+):
+    """The names of its tensors may be the same, and what is done with them another."""
+    recipe = replace(config.recipe, steps=2, eval_every=2, warmup_steps=0)
+    network = network_of("timm test_resnet", input_size=16)
+    spec = make_spec(parse("baseB"), "random-0", dataset, network, recipe, 0)
+    folder = trained([spec]).folder(spec)
+    own = network.library_version
+    with caplog.at_level("WARNING"):
+        load_run(folder)
+        assert caplog.messages == []
+        monkeypatch.setattr("transferability.networks.zoo.config.version", lambda name: "0.4")
+        load_run(folder)
+    assert caplog.messages == [
+        f"{spec.run_id} was trained with {own}, and timm 0.4 is installed: its outputs differ if "
+        "test_resnet does; compare its accuracy with run.metrics, or install that version"
+    ]
 
 
 FIGURES = """

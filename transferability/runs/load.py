@@ -20,6 +20,7 @@ from transferability.data.packed import PackedDataset
 from transferability.data.transforms import IMAGE_ERRORS, Preprocessing, describe_failure
 from transferability.errors import UserError
 from transferability.networks.sequential import SequentialNetwork
+from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.runs.store import Store
 from transferability.study.spec import RunSpec
 
@@ -142,7 +143,8 @@ def load_run(folder: str | Path) -> Run:
             f"{folder} is not finished: `python -m experiments.status "
             f"store={folder.parent}` shows its progress"
         )
-    images = store.provenance(spec).get("images_of")
+    provenance = store.provenance(spec)
+    images = provenance.get("images_of")
     if images is None:
         raise UserError(
             f"{folder} does not say what its classes are called: it was trained by an older version"
@@ -150,4 +152,17 @@ def load_run(folder: str | Path) -> Run:
     weights = store.weights(spec)
     network = SequentialNetwork(spec.network, weights["input.mean"].numpy())
     network.load_state_dict(weights)
+    _warn_of_another_version(spec, provenance.get("network_made_by"))
     return Run(spec, network, images, store.metrics(spec))
+
+
+def _warn_of_another_version(spec: RunSpec, made_by: str | None) -> None:
+    """Of a network whose library has the same layers in both versions; others are refused."""
+    network = spec.network
+    if not isinstance(network, ZooNetworkConfig) or made_by in (None, network.library_version):
+        return
+    log.warning(
+        "%s was trained with %s, and %s is installed: its outputs differ if %s does; compare its "
+        "accuracy with run.metrics, or install that version",
+        *(spec.run_id, made_by, network.library_version, network.model),
+    )
