@@ -171,6 +171,8 @@ def refused(tmp_path):
         archive.writestr("w.pth", b"none")
     torch.jit.save(torch.jit.script(nn.Linear(2, 3)), script)
     torch.save(nn.Linear(2, 3), model)
+    program = tmp_path / "mine.pt2"
+    torch.export.save(torch.export.export(nn.Linear(2, 3), (torch.ones(1, 2),)), program)
     scalar, text = tmp_path / "scalar.pth", tmp_path / "text.bin"
     torch.save({"model": {"a": torch.ones(1)}, "best": np.float64(0.9)}, scalar)
     text.write_text("{}")
@@ -180,6 +182,7 @@ def refused(tmp_path):
         keras: "a Keras file",
         packed: "it is truncated, or not a weights file",
         script: "torch.save(torch.jit.load(FILE).state_dict(), NEW)",
+        program: "a torch.export program, not weights: export the run with out=FILE.safetensors",
         model: "holds more than tensors (torch.nn.modules.linear.Linear)",
         scalar: "multiarray.scalar), and reading it would run code",
         text: "it is truncated, or not a weights file",

@@ -82,8 +82,13 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _torch(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if program:
+            parts = {name.partition("/")[2] for name in archive.namelist()}
+        if "archive_format" in parts:
+            raise UserError(
+                f"weights={path} is a torch.export program, not weights: export the run with "
+                "out=FILE.safetensors"
+            )
+        if "constants.pkl" in parts:
             raise UserError(
                 f"weights={path} is a TorchScript program, and reading it may run it: it is "
                 "not read. If you trust it, save its weights to a new file, "
