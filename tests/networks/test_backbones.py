@@ -1,5 +1,6 @@
 """Networks that a library makes to put out features: they get a classifier, or are refused."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from tests.helpers import network_of
 from transferability.errors import UserError
 from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
+from transferability.networks.sequential import SequentialNetwork
 from transferability.networks.zoo.partition import partition
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -27,6 +29,16 @@ def test_the_classifier_is_a_layer_of_its_own(tmp_path):
     assert pretrained.facts.notes == ("without a classifier, which no network takes over",)
     read = {name.split(".", 2)[2]: t for name, t in state.items() if name != "input.mean"}
     assert read.keys() == own.keys() and all(torch.equal(read[name], own[name]) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("timm test_vit", "patch_embed.proj"), ("timm test_resnet", "conv1.0")]
+)
+def test_the_weight_of_a_layer_is_that_of_its_first_operation(key, name):
+    """And not a token or the positions, which a transformer has beside its modules."""
+    network = SequentialNetwork(network_of(key, input_size=32).resolved(5), np.zeros(3))
+    assert network.weight(1) is network.layers[0].get_submodule(name).weight
+    assert network.weight(1).shape[1] == 3
 
 
 class Features(nn.Module):

@@ -127,12 +127,13 @@ class SequentialNetwork(nn.Module):
 
     def weight(self, number: int) -> Tensor:
         """The weight of layer ``number`` (from 1); of a layer with several that of its
-        first operation.
+        first operation: of one without modules in it, as a token or positions stand beside those.
         """
         layer = self.layers[number - 1]
-        return next(
-            p for name, p in layer.named_parameters() if parameter_kinds(layer)[name] == WEIGHT
-        )
+        names = [name for name, role in parameter_kinds(layer).items() if role == WEIGHT]
+        owners = {name: layer.get_submodule(name.rpartition(".")[0]) for name in names}
+        first = [name for name in names if not any(True for _ in owners[name].children())]
+        return layer.get_parameter((first or names)[0])
 
 
 def parameter_kinds(module: nn.Module) -> dict[str, str]:
