@@ -199,6 +199,19 @@ def test_a_file_that_changes_between_two_looks_is_noticed(tensors, saved):
     pretrained = load_pretrained(saved(tensors), network())
     with pytest.raises(UserError, match="has changed"):
         pretrained_state_dict(replace(pretrained, digest="0" * 64))
+    path = saved({n: t + 1 if t.is_floating_point() else t for n, t in tensors.items()})
+    again = load_pretrained(path, network())
+    assert again.weights == pretrained.weights and again.digest != pretrained.digest
+    with pytest.raises(UserError, match="has changed"):
+        pretrained_state_dict(pretrained)
+
+
+def test_what_lies_beside_a_file_is_looked_at_again(tensors, saved, tmp_path):
+    path = saved(tensors)
+    assert load_pretrained(path, network()).facts.mean == (0.485, 0.456, 0.406)
+    beside = {"architecture": "squeezenet1_1", "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(json.dumps(beside))
+    assert load_pretrained(path, network()).facts.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.slow
@@ -358,7 +371,6 @@ def test_the_identity_is_that_of_the_tensors(exported, dataset, tmp_path):
     changed["conv1.0.weight"][0, 0, 0, 0] += 1
     header = safetensors.safe_open(path, "pt").metadata()
     safetensors.torch.save_file(changed, moved, metadata=header)
-    load_pretrained.__globals__["_opened"].cache_clear()
     assert given_back(specs, str(moved), tmp_path, dataset)[0].id != spec.id
     assert given_back(specs, path, tmp_path, dataset, channel_std=(0.5, 0.5, 0.5))[0].id != spec.id
 

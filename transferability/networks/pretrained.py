@@ -29,6 +29,7 @@ from transferability.networks.state_dict import (
 )
 from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import (
+    BESIDE,
     FILES,
     PretrainedBase,
     PretrainedInfo,
@@ -49,7 +50,7 @@ def load_pretrained(weights: str, network: NetworkConfig) -> PretrainedBase:
     Raises:
         UserError: they cannot be read or fetched, or are not the weights of such a network.
     """
-    return _opened(weights, network)[0]
+    return _opened(weights, network, _stamps(weights))[0]
 
 
 def pretrained_state_dict(pretrained: PretrainedBase) -> dict[str, Tensor]:
@@ -59,9 +60,10 @@ def pretrained_state_dict(pretrained: PretrainedBase) -> dict[str, Tensor]:
     Raises:
         UserError: the file has changed.
     """
-    found, state = _opened(pretrained.weights, pretrained.network)
+    weights = pretrained.weights
+    found, state = _opened(weights, pretrained.network, _stamps(weights))
     if found.digest != pretrained.digest:
-        raise UserError(f"weights={pretrained.weights} has changed: run the command again")
+        raise UserError(f"weights={weights} has changed: run the command again")
     return state
 
 
@@ -72,8 +74,19 @@ def is_file(weights: str) -> bool:
     return weights.endswith(FILES) or not SEPARATORS.isdisjoint(weights) or Path(weights).exists()
 
 
+def _stamps(weights: str) -> tuple:
+    """What differs when a file, or what lies beside it, was written again."""
+    if not is_file(weights):
+        return ()
+    found = [Path(weights), *(Path(weights).parent / name for name in BESIDE)]
+    stats = [path.stat() for path in found if path.is_file()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
 @lru_cache(maxsize=2)
-def _opened(weights: str, network: NetworkConfig) -> tuple[PretrainedBase, dict[str, Tensor]]:
+def _opened(
+    weights: str, network: NetworkConfig, stamps: tuple
+) -> tuple[PretrainedBase, dict[str, Tensor]]:
     where = f"weights={weights}"
     if not isinstance(network, ZooNetworkConfig):
         raise UserError(f"{where}: only networks of torchvision and timm take weights")

@@ -13,6 +13,7 @@ from transferability.networks.config import NetworkConfig
 from transferability.networks.zoo.config import ZooNetworkConfig
 
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of weights
+BESIDE = ("config.json", "preprocessor_config.json")
 LEAST = 1e-3  # of a standard deviation
 TAGS = 3  # named of weights that want the same
 # what a network of timm may be made with here, too, or does not compute with
@@ -116,7 +117,7 @@ def described_beside(
     own = {key: _json(text) for key, text in header.items()}
     beside = {
         name: _json((path.parent / name).read_text(encoding="utf-8", errors="replace"))
-        for name in ("config.json", "preprocessor_config.json")
+        for name in BESIDE
         if (path.parent / name).is_file()
     }
     for where, found in {f"the header of {path.name}": own, **beside}.items():
