@@ -38,9 +38,14 @@ def stop_requests() -> Iterator[StopRequest]:
     it on, it passes on the other one. A handler of somebody else's stays: under Slurm submitit
     takes no notice of SIGTERM, because a preempted job that ends by itself before Slurm kills it
     has failed for Slurm, and is not requeued.
+
+    Raises:
+        KeyboardInterrupt: a stop was requested, and the block ended without one, as it does where
+            it had no step left to look.
     """
     if _asked is not None:
         yield _asked
+        raise_if_stopped()
         return
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -63,6 +68,8 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if stop.requested:
+        raise KeyboardInterrupt
 
 
 def stop_requested() -> bool:

@@ -1,5 +1,8 @@
-"""Two signals at the same moment, as Ctrl-C gives them to what a sweep has started."""
+"""Signals at any moment: two at once, as Ctrl-C gives them to what a sweep has started, and one
+when nobody looks any more.
+"""
 
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -7,7 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from transferability.signals import stop_requests
+from tests.miniature import CPU
+from transferability.runs.runner import train_missing
+from transferability.runs.store import Store
+from transferability.signals import SIGNALS, stop_requests
 
 
 @contextmanager
@@ -54,7 +60,49 @@ def test_a_second_signal_at_any_line_of_the_handler_of_the_first_is_heard(first,
                     signal.raise_signal(second)
             return trace
 
-        with alarm(10), stop_requests() as stop, tracing(trace):
+        with (
+            alarm(10),
+            pytest.raises(KeyboardInterrupt),
+            stop_requests() as stop,
+            tracing(trace),
+        ):
             signal.raise_signal(first)
         assert stop.requested
     assert line > 3, "it was sent within the handler"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_the_last_look_at_the_request_is_heard(number):
+    """Of a wave that is finished, and closes its bar."""
+    with pytest.raises(KeyboardInterrupt), stop_requests():
+        signal.raise_signal(number)
+
+
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a job in the background of a shell ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # what a test leaves is collected by the code under test, and not before
+    yield
+    gc.enable()
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_while_garbage_is_collected_between_two_waves_is_heard(
+    interruptible, spec_of, dataset, tmp_path
+):
+    """Python ignores what is raised in a finalizer."""
+
+    class Leaves:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    Leaves()
+    spec, store = spec_of("baseB"), Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_missing([spec], store, dataset, CPU)
+    assert store.is_done(spec)

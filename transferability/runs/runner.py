@@ -18,7 +18,7 @@ from transferability.runs.pending import Pending
 from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
 from transferability.runs.wave import train_wave
-from transferability.signals import raise_if_stopped
+from transferability.signals import raise_if_stopped, stop_requests
 from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 from transferability.study.trackers import TrackersConfig
@@ -106,7 +106,8 @@ def _train_in_waves(
         finally:
             for _, lock in claimed:
                 lock.release()
-        gc.collect()  # the networks of this wave, before those of the next are built
+        with stop_requests():  # a finalizer would swallow the KeyboardInterrupt
+            gc.collect()  # the networks of this wave, before those of the next are built
         if execution.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -81,8 +81,6 @@ def train_wave(
         for cohort in cohorts:
             _finish(cohort, len(states), store, execution, trackers)
         log.info("%s: finished in %.0f s, %.0f network-images/s", label, seconds, images / seconds)
-        if stop.requested:  # asked for after the last step
-            raise KeyboardInterrupt
 
 
 def make_cohorts(
