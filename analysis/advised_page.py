@@ -1,7 +1,6 @@
 """The page of ``experiments.advise``."""
 
 import datetime
-import shlex
 from pathlib import Path
 
 from analysis.advised import Answer, name
@@ -9,7 +8,7 @@ from analysis.advised_figures import curve, race
 from analysis.html import figure, template, variable
 from analysis.measurements.depths import agreement
 from analysis.plotting.style import DARK, layer_colors
-from analysis.use import pasted
+from analysis.use import in_python, in_shell, pasted
 from experiments.race import RULE
 from transferability.console import pluralize
 from transferability.files import write_atomic
@@ -33,7 +32,7 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
     shown = found.strategies[SHOWN].copy()
     for column in ("steps", "rate"):  # of a fit to its end they mean nothing
         shown[column] = shown[column].astype(object).where(~found.strategies.probe, None)
-    text = template("advised.html.j2", name=name).render(
+    text = template("advised.html.j2", name=name, python=in_python, shell=in_shell).render(
         title=title,
         written=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         networks=pluralize(found.strategies.seeds.sum(), "network"),
@@ -44,7 +43,7 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
         figures=[figure(drawing, colors) for drawing in (curve(found), race(found)) if drawing],
         agreement=agreement(found.depths),
         table=shown,
-        store=config.store,
-        paste=shlex.join(pasted(config, found.spec)),
+        folder=f"{config.store}/{found.best.run}",
+        paste=pasted(config, found.spec),
     )
     write_atomic(path, text)

@@ -11,7 +11,6 @@ if __name__ == "__main__":  # above the imports, which --help does not need
 
 
 import datetime
-import shlex
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -38,7 +37,7 @@ from analysis.statistics.over_splits import LEAST
 from analysis.statistics.paired import class_changes
 from analysis.strategies import advise, confusions, summary
 from analysis.tables import StudyResults, mixed, names
-from analysis.use import settings_of
+from analysis.use import in_python, in_shell, settings_of
 from transferability.files import remove_leftovers, write_atomic
 
 FIRST = ("advice", "accuracy", "distance", "decomposition")  # the figures that come first
@@ -97,7 +96,9 @@ def page(
         assessed = assess(networks, tables.layers, margin)
     claims, advice = _with_the_papers(assessed, tables, margin), advise(tables, margin)
     missing = tables.results[tables.results.state == "missing"]
-    return template("report.html.j2", signed=_signed, p=_p).render(
+    return template(
+        "report.html.j2", signed=_signed, p=_p, python=in_python, shell=in_shell
+    ).render(
         about=tables.metadata,
         written=written,
         is_paper=is_paper,
@@ -119,7 +120,7 @@ def page(
         changes=class_changes(tables),
         advice=advice[-1] if advice else None,
         store=tables.metadata.get("use", {}).get("store", "runs"),
-        paste=shlex.join(settings_of(tables.metadata, advice[-1])) if advice else None,
+        paste=settings_of(tables.metadata, advice[-1]) if advice else None,
         sizes=summary(advice) if len(advice) > 1 else None,
         confused=confusions(tables, advice[-1]) if advice else None,
         counts=_counts(tables),

@@ -1,9 +1,14 @@
-"""The command that trains the best network of a study again, on all images."""
+"""Commands and lines to paste: load or export the best network of a study, whatever its folder is
+called, and train it again on all images.
+"""
 
+import json
+import shlex
 from dataclasses import fields
 from typing import Any
 
 from analysis.advice import Advice
+from experiments.overrides import as_typed
 from transferability.study.config import Config
 from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec
@@ -13,6 +18,16 @@ CHOOSES = (
     *("study", "split", "target", "seed", "cell", "images_per_class", "all_images", "job"),
     *("mode", "minutes", "sources", "run", "out", "tracker", "hydra"),
 )
+
+
+def in_python(folder: str) -> str:
+    """A folder as a Python string literal."""
+    return json.dumps(folder, ensure_ascii=False)
+
+
+def in_shell(words: list[str]) -> str:
+    """Settings quoted for the shell, and for Hydra after it."""
+    return shlex.join(as_typed(words))
 
 
 def use_of(config: Config, specs: list[RunSpec]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Advice within a time: from a folder to the page, stopped, gone on with, and small."""
 
 import itertools
+import html
 import json
 import re
 import shlex
@@ -23,11 +24,11 @@ from experiments import advise, export, first_stage, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
-from experiments.overrides import of_advice
+from experiments.overrides import as_typed, of_advice
 from experiments.race import EPOCHS, SCRATCH, STEPS, TIMES, Arm, candidates, fitting, survivors
 from tests.helpers import composed, lines, network_of, write
 from tests.miniature import CPU, captured
-from transferability import load_run
+from transferability import Study, load_run
 from transferability.errors import UserError
 from transferability.networks.modules import extra_tokens, pooled
 from transferability.runs.probes import FEATURES
@@ -112,16 +113,40 @@ def test_the_same_command_again_trains_nothing_and_more_time_nothing_more(finish
 @pytest.mark.slow
 def test_the_command_on_the_page_is_whole(finished):
     folder, *_ = finished
-    page = (folder / "page" / "report.html").read_text()
-    pasted = re.search(r"python -m experiments\.run (.*?)</code>", page)[1]
-    pasted = shlex.split(pasted.replace("&#39;", "'").replace("&#34;", '"').replace("&amp;", "&"))
+    page = html.unescape((folder / "page" / "report.html").read_text())
+    pasted = shlex.split(re.search(r"python -m experiments\.run (.*?)</code>", page)[1])
     status, _, err = captured(command(run.main), *pasted)
     assert status == 0, err
     store = Store(folder / "runs")
     (spec,) = [s for s in store.specs() if s.all_images]
-    best = re.search(r'load_run\("(.+?)"\)', page.replace("&#34;", '"'))[1]
+    best = re.search(r'load_run\("(.+?)"\)', page)[1]
     best = store.spec_in(Path(best) / "spec.json")
     assert replace(spec, all_images=False).id == best.id, "it is the best, but for its images"
+
+
+def test_what_a_page_gives_to_paste_works_in_folders_of_any_name(given, tmp_path):
+    """A run's folder begins with the name of the images."""
+    photos = shutil.copytree(given / "photos", tmp_path / 'my "photos", it\'s $HOME=`a` [é]')
+    store = f'store={tmp_path}/it\'s my "runs" $x\\\\y'
+    made = as_typed(words(given, tmp_path, f"source={photos}", store))
+    config = composed(*made)
+    config.words = tuple(made)
+    advice = advise.Advising(config, Clock(60, time.monotonic()))
+    advice.train(advice.task.probes()[:1])
+    advice.page()
+    page = html.unescape(advice.path.read_text())
+    (code,) = re.findall(r"<code>(from transferability.*?)run.classes", page, re.S)
+    scope = {}
+    exec(code, scope)
+    best = scope["run"].spec
+    assert best == advice.task.probes()[0]
+    (pasted,) = re.findall(r"python -m experiments.export (.*)", page)
+    pasted = shlex.split(pasted.replace("mine.pt2", f"{tmp_path}/mine.pt2"))
+    status, _, err = captured(command(export.main), *pasted)
+    assert status == 0 and (tmp_path / "mine.pt2").exists(), err
+    (pasted,) = re.findall(r"python -m experiments.run (.*)</code>", page)
+    (spec,) = Study(*shlex.split(pasted)).specs
+    assert spec.all_images and replace(spec, all_images=False).id == best.id
 
 
 @pytest.mark.slow
