@@ -59,8 +59,10 @@ from experiments.race import (
     fitting,
     survivors,
 )
+from transferability.data.config import DatasetConfig
 from transferability.data.mirrors import mirrored
 from transferability.data.pack import pack
+from transferability.data.pack_identity import check_source_unchanged
 from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
 from transferability.networks.config import WITH_CLASS_TOKEN
@@ -105,7 +107,7 @@ class Advising:
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
         pretrained = load_pretrained(str(config.weights), config.network)
-        self.dataset = packed(config)
+        self.dataset = packed(config.dataset)
         self.folder = Path(config.out or f"figures/advice-{self.dataset.name}")
         self.path = self.folder / "report.html"
         recipe = config.recipe
@@ -274,7 +276,14 @@ def _below(section: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for (above, _, name), value in own if above == section}
 
 
-def packed(config: Config) -> PackedDataset:
-    """The images, which are packed where they are not yet."""
-    folder = Path(config.dataset.folder)
-    return open_packed(config.dataset) if folder.exists() else pack(config.dataset)
+def packed(config: DatasetConfig) -> PackedDataset:
+    """The images, which are packed where they are not yet.
+
+    Raises:
+        UserError: they cannot be, or are not those that were packed.
+    """
+    if not Path(config.folder).exists():
+        return pack(config)
+    dataset = open_packed(config)
+    check_source_unchanged(config, dataset)
+    return dataset

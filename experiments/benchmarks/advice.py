@@ -90,7 +90,8 @@ class Result:
 def main(config: Config) -> None:
     if not str(config.weights).endswith(".safetensors"):
         raise UserError("the tools share one weights file: set weights=FILE.safetensors")
-    dataset, pretrained = packed(config), load_pretrained(str(config.weights), config.network)
+    dataset = packed(config.dataset)
+    pretrained = load_pretrained(str(config.weights), config.network)
     path = Path(config.out or "figures/benchmark-advice") / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {

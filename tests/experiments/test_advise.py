@@ -257,6 +257,19 @@ def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
     assert "A7.B" in {str(spec.cell) for spec in specs if Store(tmp_path / "runs").is_done(spec)}
 
 
+def test_images_that_changed_since_they_were_packed_are_named(given, tmp_path):
+    """Or the answer would be of others; without the originals it is of those that were packed."""
+    photos = shutil.copytree(given / "photos", tmp_path / "photos")
+    config = composed(*words(given, tmp_path, f"source={photos}"))
+    checksum = advise.packed(config.dataset).checksum
+    assert advise.packed(config.dataset).checksum == checksum
+    shutil.copy(photos / "dark" / "0.png", photos / "dark" / "new.png")
+    with pytest.raises(UserError, match="40 images .* then, 41 images .* now"):
+        advise.packed(config.dataset)
+    shutil.rmtree(photos)
+    assert advise.packed(config.dataset).checksum == checksum
+
+
 def test_what_is_missing_is_one_line(given, tmp_path):
     status, _, err = advised(*[w for w in words(given, tmp_path) if not w.startswith("weights")])
     assert status == 2 and "weights=FILE" in err and err.count("\n") == 1

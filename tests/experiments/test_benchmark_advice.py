@@ -66,7 +66,7 @@ def test_every_tool_has_one_line_and_none_is_measured_again(words, capsys, monke
 
 def test_files_of_the_other_tools_are_the_packed_images(words, tmp_path):
     config = composed(*words)
-    dataset = advice.packed(config)
+    dataset = advice.packed(config.dataset)
     folder = advice._export(dataset, tmp_path / "images")
     rows = advice.rows_of(dataset)
     for part, name in advice.FOLDERS.items():
