@@ -72,6 +72,7 @@ from transferability.networks.sequential import profile_layers
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
+from transferability.signals import interrupted_by_sigterm
 from transferability.study.config import Config
 from transferability.study.jobs import with_bases
 from transferability.study.recipe import LBFGS
@@ -86,13 +87,17 @@ def main(config: Config) -> None:
         raise UserError("say which pretrained network: weights=FILE, or a library's name for them")
     config = as_weights_want(config)
     clock = Clock(60 * config.minutes, time.monotonic() - time.process_time())
-    advice = Advising(config, clock)
-    status = 0
-    try:
-        advice.run()
-    except KeyboardInterrupt:
-        status = 0 if clock.over else STOPPED
-    if found := advice.page():
+    with interrupted_by_sigterm():
+        advice, status = Advising(config, clock), 0
+        try:
+            advice.run()
+        except KeyboardInterrupt:
+            status = 0 if clock.over else STOPPED
+        try:
+            found = advice.page()
+        except KeyboardInterrupt:  # a second one: the answer that there is
+            found, status = advice.known, STOPPED
+    if found:
         print("\n".join(found.sentences))
         print(f"page: {advice.path.resolve()}")
     else:

@@ -11,6 +11,7 @@ from experiments.cost import Cost
 from transferability.console import duration
 from transferability.networks.sequential import profile_layers
 from transferability.runs.estimate import macs
+from transferability.signals import interrupted_by_sigterm
 from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 
@@ -35,24 +36,29 @@ class Clock:
 
     @contextmanager
     def limit(self) -> Iterator[None]:
-        """Within the block the time's end is like a Ctrl-C: what trains is saved, and ends."""
-
+        """Within the block the time's end is like a Ctrl-C: what trains is saved, and ends. Where
+        this thread hears no signals, what has begun is finished.
+        """
         ended = threading.Event()
 
         def wait() -> None:
             while not ended.wait(min(max(self.left, 0.0), LOOKS)):
                 if self.left <= 0:
-                    self.over = True
-                    _interrupt_main()
+                    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # one was heard already
+                        self.over = True
+                        _interrupt_main()
                     return
 
-        thread = threading.Thread(target=wait, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()  # an interrupt that is on its way comes within the block
+        with interrupted_by_sigterm() as heard:
+            thread = threading.Thread(target=wait, daemon=True)
+            if not heard:
+                ended.set()
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()  # or its signal might come when nobody expects one
 
     @contextmanager
     def lines(self, said: Callable[[], str]) -> Iterator[None]:
@@ -73,16 +79,14 @@ class Clock:
 
 
 def _interrupt_main() -> None:
-    """Like a Ctrl-C, also where the main thread waits for something; after one that was heard
-    nothing, as a second one would end the process before it has saved.
+    """Like a Ctrl-C, also where the main thread waits for something. By SIGTERM, so that a Ctrl-C
+    beside it is the first of its kind, and what ignores SIGINT in the background hears it.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        return
     if hasattr(signal, "pthread_kill"):
         main = threading.main_thread().ident
-        signal.pthread_kill(main, signal.SIGINT)  # type: ignore[arg-type]  # it has begun
+        signal.pthread_kill(main, signal.SIGTERM)  # type: ignore[arg-type]  # it has begun
     else:  # Windows, where os.kill would end the process
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
 
 
 class Speed:

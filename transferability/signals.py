@@ -72,6 +72,25 @@ def stop_requests() -> Iterator[StopRequest]:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[bool]:
+    """Within the block SIGTERM is like Ctrl-C, also where nothing trains; says whether it is: only
+    the main thread hears signals, and a handler of somebody else's stays.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before not in (
+        signal.SIG_DFL,
+        signal.default_int_handler,
+    ):
+        yield False
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def stop_requested() -> bool:
     """Whether this launcher, or worker of one, was asked to stop."""
     return _asked is not None and _asked.requested

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 
 from analysis import advised as advised_answer
+from analysis.advised_page import write_page
 from experiments import advise, export, first_stage, run
 from experiments.cli import command
 from experiments.clock import CAUTION, Clock, Speed, said
@@ -159,15 +160,7 @@ def test_ctrl_c_ends_with_the_best_answer_so_far(given, tmp_path, monkeypatch):
     assert status == 130 and "Its test accuracy is" in out, err
 
 
-@pytest.fixture
-def interruptible():
-    """As in a terminal: a job in the background of a shell ignores SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_the_end_of_the_time_is_told_from_a_ctrl_c(interruptible):
+def test_the_end_of_the_time_is_told_from_a_ctrl_c():
     clock = Clock(0.2, time.monotonic())
     with pytest.raises(KeyboardInterrupt), clock.limit():
         time.sleep(600)
@@ -201,13 +194,73 @@ def test_the_end_of_the_time_never_interrupts_what_follows_the_block(interruptib
     assert clock.over and within
 
 
-def test_the_end_of_the_time_is_no_second_ctrl_c(interruptible):
-    """What trains saves after the first one; a second one kills."""
+@pytest.fixture
+def in_background():
+    """As in a script that starts it with &: SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_time_ends_also_in_the_background(in_background):
+    with pytest.raises(KeyboardInterrupt), Clock(0.1, time.monotonic()).limit():
+        time.sleep(2)
+
+
+@pytest.fixture
+def interruptible():
+    """As in a terminal, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_ctrl_c_beside_the_end_of_the_time_is_no_second_one(interruptible):
+    """Which would kill, without an answer."""
     clock = Clock(0.1, time.monotonic())
-    with stop_requests() as stop, clock.limit():
+    with pytest.raises(KeyboardInterrupt), clock.limit(), stop_requests() as stop:
+        while not stop.requested:
+            time.sleep(0.01)
+        assert signal.getsignal(signal.SIGINT) != signal.SIG_DFL
+        signal.raise_signal(signal.SIGINT)
+    clock = Clock(0.1, time.monotonic())
+    with pytest.raises(KeyboardInterrupt), clock.limit(), stop_requests():
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.5)
-    assert stop.requested and clock.over
+
+
+def test_in_a_thread_the_end_of_the_time_stops_nobody_else(interruptible):
+    def wait():
+        with Clock(0.05, time.monotonic()).limit():
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join()
+
+
+def test_sigterm_where_nothing_trains_is_a_ctrl_c(given, tmp_path, monkeypatch):
+    def stopped(self):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL, "which would kill"
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(advise.Advising, "run", stopped)
+    status, _, err = advised(*words(given, tmp_path))
+    assert status == 130 and "stopped before there is an answer" in err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_ctrl_c_while_the_page_is_written_prints_the_answer(
+    given, tmp_path, monkeypatch, interruptible
+):
+    def write_and_stop(*told):
+        write_page(*told)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(advise, "write_page", write_and_stop)
+    status, out, err = advised(*words(given, tmp_path, "minutes=5"))
+    assert status == 130 and "Its test accuracy is" in out, err
+    assert f"page: {tmp_path / 'page' / 'report.html'}" in out
 
 
 @pytest.mark.slow
@@ -264,7 +317,7 @@ def test_images_that_changed_since_they_were_packed_are_named(given, tmp_path):
     checksum = advise.packed(config.dataset).checksum
     assert advise.packed(config.dataset).checksum == checksum
     shutil.copy(photos / "dark" / "0.png", photos / "dark" / "new.png")
-    with pytest.raises(UserError, match="40 images .* then, 41 images .* now"):
+    with pytest.raises(UserError, match=r"40 images .* then, 41 images .* now"):
         advise.packed(config.dataset)
     shutil.rmtree(photos)
     assert advise.packed(config.dataset).checksum == checksum
