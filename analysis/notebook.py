@@ -187,8 +187,9 @@ def advise(
         KeyboardInterrupt: it was interrupted before the first result.
     """
     words = [f"source={source}", f"weights={weights}", f"minutes={minutes}", *settings]
-    config = as_weights_want(configuration(of_advice(words)))
-    advising = Advising(config, Clock(60 * config.minutes, time.monotonic()))
+    began, config = time.monotonic(), configuration(of_advice(words))
+    clock = Clock(60 * config.minutes, began)
+    advising = Advising(as_weights_want(config), clock)  # which may download weights, and packs
     try:
         advising.run()
     except KeyboardInterrupt:

@@ -85,8 +85,8 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> None:
     if not config.weights:
         raise UserError("say which pretrained network: weights=FILE, or a library's name for them")
-    config = as_weights_want(config)
-    clock = Clock(60 * config.minutes, time.monotonic() - time.process_time())
+    clock = Clock(60 * config.minutes, config.began or time.monotonic())
+    config = as_weights_want(config)  # which may download them
     with interrupted_by_sigterm():
         advice, status = Advising(config, clock), 0
         try:

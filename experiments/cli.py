@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -41,8 +42,9 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
 
     The module calls this above its imports. They are made when the configuration is composed and
     found right, by importing it under its own name: ``--help`` and a misspelt setting are answered
-    without waiting for them.
+    without waiting for them. The time they take counts, as does that of Python until now.
     """
+    began = time.monotonic() - time.process_time()
     in_utf8()
     if {"--help", "-h"} & set(sys.argv[1:]):
         with output():
@@ -53,7 +55,12 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
                 sys.argv[1:] = rewrite(sys.argv[1:])
             except UserError as error:
                 sys.exit(_fail(str(error)))
-        command(lambda config: import_module(name).main(config))()
+
+        def main(config: Config) -> None:
+            config.began = began  # type: ignore[misc]  # a ClassVar, so that it is no setting
+            import_module(name).main(config)
+
+        command(main)()
     return 0
 
 

@@ -22,7 +22,7 @@ import torch
 from analysis import advised as advised_answer
 from analysis.advised_page import write_page
 from experiments import advise, export, first_stage, run
-from experiments.cli import command
+from experiments.cli import command, run_module
 from experiments.clock import CAUTION, Clock, Speed, said
 from experiments.cost import Cost
 from experiments.overrides import as_typed, of_advice
@@ -192,6 +192,33 @@ def test_the_end_of_the_time_never_interrupts_what_follows_the_block(interruptib
     except KeyboardInterrupt:
         pass
     assert clock.over and within
+
+
+def test_the_time_begins_with_the_command(given, tmp_path, monkeypatch):
+    """What is imported and downloaded before anything is known takes of it, also where it waits."""
+    (tmp_path / "slow_command.py").write_text(
+        "import time\n"
+        "from transferability.errors import UserError\n"
+        "time.sleep(0.3)\n"
+        "def main(config):\n"
+        "    raise UserError(f'{time.monotonic() - config.began:.3f} seconds')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(time, "process_time", lambda: 2.0)  # of the tests before this one
+    status, _, err = captured(lambda: run_module("slow_command"), *words(given, tmp_path))
+    assert status == 2 and 2.3 < float(re.search(r"error: (\S+) seconds", err)[1]) < 8
+    left = []
+
+    def stopped(self):
+        left.append(self.clock.left)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advise.Advising, "run", stopped)
+    config = composed(*words(given, tmp_path, "minutes=1"))
+    config.began = time.monotonic() - 20
+    with pytest.raises(SystemExit):
+        advise.main(config)
+    assert 30 < left[0] < 40
 
 
 @pytest.fixture

@@ -101,6 +101,7 @@ class Config:
     out: str | None = None
     tracker: TrackersConfig = field(default_factory=TrackersConfig)
     words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
+    began: ClassVar[float | None] = None  # when its command did, by time.monotonic()
 
     def check(self) -> None:
         self.dataset.check()
