@@ -136,7 +136,8 @@ def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
     costs = [layer.macs for layer in profile_layers(spec.network)]
     if spec.recipe.optimizer == LBFGS:
         views = 1 + spec.recipe.mirror
-        return sum(costs) * views * len(dataset.train_rows(list(spec.classes)))
+        rows = dataset.train_rows(list(spec.classes), spec.images_per_class)
+        return sum(costs) * views * len(rows)
     images = spec.recipe.steps * spec.recipe.batch_size
     own = images * (sum(costs) + 2 * sum(costs[spec.cell.frozen :]))
     return own + (_operations(spec.base, dataset) if spec.base else 0.0)

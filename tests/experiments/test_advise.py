@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 
 from analysis import advised as advised_answer
+from analysis import advised_strategies
 from analysis.advised_page import write_page
 from experiments import advise, export, first_stage, run
 from experiments.cli import command, run_module
@@ -512,6 +513,17 @@ def test_networks_see_the_images_that_the_time_allows_and_never_fewer_than_befor
     train_missing(few.probes()[:1], again, advice.dataset, CPU)
     kept = again.weights(few.probes()[0])
     assert all(torch.allclose(kept[k], first[k], atol=1e-3) for k in first), "of all features, too"
+
+
+def test_a_linear_classifier_costs_as_many_images_as_it_sees(given, tmp_path):
+    advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
+    few = replace(advice.task, images_per_class=5)
+    whole = advised_strategies._operations(advice.task.probe(3), advice.dataset)
+    least = advised_strategies._operations(few.probe(3), advice.dataset)
+    assert least / whole == pytest.approx(2 * 5 / advice.dataset.n_train)
+    fine_tuned = few.spec(Arm("A3.B++", 0.01), STEPS), advice.task.spec(Arm("A3.B++", 0.01), STEPS)
+    costs = [advised_strategies._operations(spec, advice.dataset) for spec in fine_tuned]
+    assert costs[1] - costs[0] == pytest.approx(whole - least), "the first phase is in it"
 
 
 def test_the_rule_of_the_race():
