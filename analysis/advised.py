@@ -122,6 +122,8 @@ class Answer:
     def cheaper(self) -> str:
         """What costs less and is as good."""
         behind = f"less than {100 * MARGIN:g} point behind"
+        if not (self.strategies.cost < 1).any():
+            return "Nothing that was trained is cheaper."
         if (cheap := self.cheapest) is None:
             return f"Nothing cheaper is shown to be as good ({behind})."
         return (

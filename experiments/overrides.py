@@ -3,6 +3,7 @@ though Hydra would read a number or a list in it.
 """
 
 import logging
+import os
 import re
 import shlex
 from dataclasses import fields, is_dataclass
@@ -48,7 +49,6 @@ def of_advice(words: list[str]) -> list[str]:
         UserError: one of them is not said.
     """
     values = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
-    names = {key: Path(text).name.partition(".")[0] for key, text in values.items()}
     images = values.keys() & {"source", "dataset.source", "dataset.name"}
     if "experiment" not in values and not (images and "weights" in values):
         raise UserError(
@@ -56,15 +56,34 @@ def of_advice(words: list[str]) -> list[str]:
         )
     made = [re.sub(r"^source=", "dataset.source=", word) for word in words]
     if "experiment" not in values:
-        made.insert(0, "experiment=advice")
-        weights = values.get("weights", "")
-        # a file that is not there is named when it is opened
-        known = not weights.endswith(FILES) or Path(weights).expanduser().is_file()
-        if weights and known and not values.keys() & {"network", "network.model"}:
-            made.append(f"network.model={names['weights']}")
+        made = ["experiment=advice", *made, *_model_of(values)]
     if "source" in values and "dataset.name" not in values:
-        made.append(f"dataset.name={names['source']}")
+        if not (name := _name(values["source"])):
+            raise UserError(
+                f"source={values['source']} has no name for the images: say dataset.name=NAME"
+            )
+        made.append(f"dataset.name={name}")
     return made
+
+
+def _model_of(values: dict[str, str]) -> list[str]:
+    """The network that weights name, where nothing else does."""
+    weights, kind = values.get("weights", ""), values.get("network")
+    if not weights or "network.model" in values or kind not in (None, "torchvision"):
+        return []
+    there = Path(weights).expanduser().is_file()
+    if kind and not there:
+        raise UserError(f"say which network weights={weights} are of: network.model=NAME")
+    # a file that is not there is named when it is opened
+    if weights.endswith(FILES) and not there:
+        return []
+    # the libraries' own files end with a part of their digest
+    return [f"network.model={re.sub('-[0-9a-f]{8}$', '', _name(weights))}"]
+
+
+def _name(path: str) -> str:
+    """The name of a file or folder without what follows a dot, however the path is spelt."""
+    return Path(os.path.abspath(os.path.expanduser(path))).name.lstrip(".").partition(".")[0]
 
 
 def how_to_quote(error: OverrideParseException) -> str:

@@ -539,8 +539,48 @@ def test_the_rule_of_the_race():
 
 
 @pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (".", "my photos"),
+        ("./", "my photos"),
+        ("../my photos", "my photos"),
+        ("dogs/..", "my photos"),
+        (".hidden", "hidden"),
+        ("a/.hidden.zip", "hidden"),
+        ("v1.2 of=all.tar.gz", "v1"),
+    ],
+)
+def test_images_are_called_as_their_folder_however_it_is_spelt(source, name, tmp_path, monkeypatch):
+    (tmp_path / "my photos" / "dogs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "my photos")
+    made = of_advice([f"source={source}", "weights=w"])
+    assert made[-1] == f"dataset.name={name}" and f"dataset.source={source}" in made
+
+
+@pytest.mark.parametrize(
+    ("file", "more", "model"),
+    [
+        ("resnet18-f37072fd.pth", ["network=torchvision"], "resnet18"),
+        ("resnet18-5c106cde.pth", [], "resnet18"),
+        ("resnet18.safetensors", ["network=torchvision"], "resnet18"),
+        ("vit-base.pth", [], "vit-base"),
+        ("my.pth", ["network=timm"], None),
+        ("my.pth", ["network=torchvision", "network.model=vgg11"], "vgg11"),
+    ],
+)
+def test_a_file_of_weights_names_its_network(file, more, model, tmp_path):
+    """As torchvision and timm call the files that they offer, with a part of the digest."""
+    (tmp_path / file).touch()
+    made = of_advice(["source=a", f"weights={tmp_path / file}", *more])
+    named = [word for word in made if word.startswith("network.model=")]
+    assert named == ([f"network.model={model}"] if model else [])
+
+
+@pytest.mark.parametrize(
     ("words", "why"),
     [
+        (["source=/", "weights=w"], "source=/ has no name .*: say dataset.name=NAME"),
+        (["source=a", "network=torchvision", "weights=DEFAULT"], "say which .* network.model=NAME"),
         ([], "say which images and which pretrained network: source=PATH weights=FILE"),
         (["weights=w.pth"], "say which images and which pretrained network"),
         (["source=a.zip"], "say which images and which pretrained network"),
@@ -610,6 +650,20 @@ def test_what_the_time_left_out_is_known(given, tmp_path):
     assert not advice.lacked_time
     advice.rung([*arms, SCRATCH], STEPS)
     assert advice.lacked_time
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ([1.0], "Nothing that was trained is cheaper."),
+        ([1.0, 2.0], "Nothing that was trained is cheaper."),
+        ([1.0, 0.5], "Nothing cheaper is shown to be as good (less than 1 point behind)."),
+    ],
+)
+def test_that_nothing_is_cheaper_is_not_called_unproven(costs, said):
+    nothing: dict = dict.fromkeys(advised_answer.Answer.__dataclass_fields__)
+    table = pd.DataFrame({"cost": costs, "bound": 0.05})
+    assert advised_answer.Answer(**nothing | {"strategies": table}).cheaper == said
 
 
 @pytest.mark.parametrize(
