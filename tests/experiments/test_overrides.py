@@ -157,6 +157,8 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cli):
         "data_dir=~/d",
         "store=~/s",
         "out=~/o",
+        "weights=~/w.pth",
+        "run=~/s/r",
         "dataset.source=~",
         "dataset.val_labels=~/v",
     ]
@@ -165,10 +167,14 @@ def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cli):
         config.data_dir,
         config.store,
         config.out,
+        config.weights,
+        config.run,
         config.dataset.source,
         config.dataset.val_labels,
     )
-    assert found == tuple(f"{tmp_path}{part}" for part in ("/d", "/s", "/o", "", "/v"))
+    assert found == tuple(
+        f"{tmp_path}{part}" for part in ("/d", "/s", "/o", "/w.pth", "/s/r", "", "/v")
+    )
     assert config.dataset.folder == f"{tmp_path}/d/imagenet" and loaded("store=./~").store == "./~"
     with pytest.raises(
         UserError,

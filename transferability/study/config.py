@@ -133,7 +133,7 @@ def load(composed: DictConfig) -> Config:
     _check_texts(typed, composed)
     config = cast(Config, OmegaConf.to_object(typed))
     for part, prefix, keys in (
-        (config, "", ("data_dir", "store", "out")),
+        (config, "", ("data_dir", "store", "out", "run", "weights")),
         (config.dataset, "dataset.", PATHS),
         *((part, f"tracker.{name}.", FOLDERS) for name, part in config.tracker.asked.items()),
     ):
