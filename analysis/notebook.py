@@ -12,6 +12,7 @@ interrupt saves the networks in training, and the same call resumes them.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -190,11 +191,8 @@ def advise(
     began, config = time.monotonic(), configuration(of_advice(words))
     clock = Clock(60 * config.minutes, began)
     advising = Advising(as_weights_want(config), clock)  # which may download weights, and packs
-    try:
+    with suppress(KeyboardInterrupt):
         advising.run()
-    except KeyboardInterrupt:
-        if not advising.known:
-            raise
-    answer = advising.page()
-    assert answer is not None  # the first stage is finished
+    if (answer := advising.page()) is None:
+        raise KeyboardInterrupt
     return Advice(advising, answer)

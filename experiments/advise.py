@@ -47,7 +47,7 @@ from analysis.measurements.depths import depths
 from experiments.cli import STOPPED
 from experiments.clock import Clock, Speed, said
 from experiments.cost import Cost
-from experiments.first_stage import sized
+from experiments.first_stage import known, sized
 from experiments.race import (
     FINALISTS,
     SCRATCH,
@@ -229,10 +229,14 @@ class Advising:
         return self.known.leader if self.known else "none yet"
 
     def page(self) -> Answer | None:
-        """Write the page of what is finished; None before a linear classifier is."""
+        """Write the page of what is finished, until there is a linear classifier of these images
+        that of fewer; None before there is one.
+        """
         began = self.clock.now()
         if not any(map(self.store.is_done, self.task.probes())):
-            return None
+            if not (earlier := known(self.task, self.store)):
+                return None
+            self.task = earlier
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
         self.known = answer(done, self.store, self.dataset, self.depths, self.ended)
         write_page(self.known, self.path, self.config, self.title)

@@ -29,14 +29,11 @@ def sized(task: Task, store: Store, execution: Execution, clock: Clock) -> Task:
     """``task`` with as many training images per class as the first stage has time for: all where
     they fit, and never fewer than it had before.
     """
-    most = int(np.bincount(task.dataset.labels[: task.dataset.n_train]).max())
-    sizes = [None, *(size for size in FEWER if size < most)]
-    tasks = [replace(task, images_per_class=size) for size in sizes]
-    known = next((t for t in tasks if any(map(store.is_done, t.probes()))), None)
-    if known == tasks[0]:
-        return known
+    tasks, found, most = _of_sizes(task), known(task, store), _most(task)
+    if found == tasks[0]:
+        return tasks[0]
     seconds, left = _seconds(task, execution, clock.now), clock.left
-    chosen = next((t for t in tasks if t == known or seconds(t) <= SHARE * left), tasks[-1])
+    chosen = next((t for t in tasks if t == found or seconds(t) <= SHARE * left), tasks[-1])
     if chosen.images_per_class:
         log.info(
             "in the time that is left networks see the first %d training images of each class, of "
@@ -47,6 +44,22 @@ def sized(task: Task, store: Store, execution: Execution, clock: Clock) -> Task:
             duration(seconds(task)),
         )
     return chosen
+
+
+def known(task: Task, store: Store) -> Task | None:
+    """``task`` with the most images of which there is an answer already."""
+    return next((t for t in _of_sizes(task) if any(map(store.is_done, t.probes()))), None)
+
+
+def _of_sizes(task: Task) -> list[Task]:
+    """``task`` with every number of images that it may have, the most first."""
+    sizes = [None, *(size for size in FEWER if size < _most(task))]
+    return [replace(task, images_per_class=size) for size in sizes]
+
+
+def _most(task: Task) -> int:
+    """Training images of the largest class."""
+    return int(task.dataset.train_counts.max())
 
 
 def _seconds(task: Task, execution: Execution, now: Callable[[], float]) -> Callable[[Task], float]:

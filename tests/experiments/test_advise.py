@@ -515,6 +515,14 @@ def test_networks_see_the_images_that_the_time_allows_and_never_fewer_than_befor
     assert all(torch.allclose(kept[k], first[k], atol=1e-3) for k in first), "of all features, too"
 
 
+def test_the_answer_of_fewer_images_is_there_until_there_is_one_of_more(given, tmp_path):
+    """More minutes, and a Ctrl-C while the features of all images are computed."""
+    advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
+    assert advice.page() is None
+    advice.train(replace(advice.task, images_per_class=5).probes()[:1])
+    assert advice.page().spec.images_per_class == 5
+
+
 def test_a_linear_classifier_costs_as_many_images_as_it_sees(given, tmp_path):
     advice = advise.Advising(composed(*words(given, tmp_path)), Clock(60, time.monotonic()))
     few = replace(advice.task, images_per_class=5)
