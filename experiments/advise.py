@@ -65,6 +65,7 @@ from transferability.data.pack import pack
 from transferability.data.pack_identity import check_source_unchanged
 from transferability.data.packed import PackedDataset, open_packed
 from transferability.errors import UserError
+from transferability.files import make_folder
 from transferability.networks.config import WITH_CLASS_TOKEN
 from transferability.networks.modules import extra_tokens
 from transferability.networks.pretrained import load_pretrained
@@ -112,9 +113,9 @@ class Advising:
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
         pretrained = load_pretrained(str(config.weights), config.network)
+        out = make_folder(Path(config.out or f"figures/advice-{config.dataset.name}"), "out")
+        self.path = out / "report.html"
         self.dataset = packed(config.dataset)
-        self.folder = Path(config.out or f"figures/advice-{self.dataset.name}")
-        self.path = self.folder / "report.html"
         recipe = config.recipe
         if recipe.mirror and (pairs := mirrored([c.name for c in self.dataset.classes])):
             log.info("classes %s and %s are mirror images: nothing is mirrored", *pairs[0])

@@ -27,6 +27,19 @@ def remove_leftovers(folder: Path) -> None:
             left.unlink()
 
 
+def make_folder(path: Path, key: str) -> Path:
+    """Create the folder that the setting ``key`` names, where it is not there.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be created: {error.strerror}") from error
+    return path
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a whole text file or nothing (see :func:`replacing`)."""
     with replacing(path) as temporary:

@@ -351,6 +351,13 @@ def test_images_that_changed_since_they_were_packed_are_named(given, tmp_path):
     assert advise.packed(config.dataset).checksum == checksum
 
 
+def test_a_page_that_cannot_be_written_is_named_before_anything_is_packed(given, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = advised(*words(given, tmp_path, f"out={tmp_path}/file/page"))
+    assert status == 2 and f"error: out={tmp_path}/file/page: cannot be created" in err
+    assert not (tmp_path / "data").exists()
+
+
 def test_what_is_missing_is_one_line(given, tmp_path):
     status, _, err = advised(*[w for w in words(given, tmp_path) if not w.startswith("weights")])
     assert status == 2 and "weights=FILE" in err and err.count("\n") == 1

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from transferability.errors import UserError
 from transferability.files import (
     load_tensors,
+    make_folder,
     remove_leftovers,
     replacing,
     save_tensors,
@@ -50,11 +51,7 @@ class Store:
     """The runs below one folder."""
 
     def __init__(self, root: str | Path):
-        self.root = Path(root)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"store={root}: cannot be created: {error.strerror}") from error
+        self.root = make_folder(Path(root), "store")
 
     def folder(self, spec: RunSpec) -> Path:
         return self.root / spec.run_id
