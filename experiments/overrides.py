@@ -15,7 +15,12 @@ from typing import Any, get_args, get_type_hints
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from transferability.errors import UserError, did_you_mean
 from transferability.networks import KINDS, NetworkConfig
@@ -29,6 +34,14 @@ _SETTING = re.compile(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", re.DOTALL)
 _GROUPS = ("dataset", "network", "recipe", "study", "experiment", "tracker", "hydra/launcher")
 # a,b: one value, or a sweep over several
 _PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
+
+# what OmegaConf says of a value that is none
+_TYPES = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
+_OF_ANOTHER_TYPE = re.compile(
+    r"Value '(.*)' (?:of type '.*' could not be converted to|is not a) "
+    rf"({'|'.join(_TYPES)})",
+    re.DOTALL,
+)
 
 
 def as_typed(words: list[str]) -> list[str]:
@@ -116,6 +129,9 @@ def plainly(error: Exception) -> str:
             return f"{group}={name} is unknown{near or '.'} Available: {', '.join(there)}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key:
         return _no_setting(cause.full_key)
+    if (found := _OF_ANOTHER_TYPE.match(str(cause))) and isinstance(cause, ValidationError):
+        value, kind = found.groups()
+        return f"{cause.full_key}={value} must be {_TYPES[kind]}"
     return f"{error}" if cause is error else f"{error} {cause}"
 
 

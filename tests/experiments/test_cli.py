@@ -58,7 +58,11 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
     [
         (["recipe.rate=1"], "recipe.rate is an unknown setting; conf/ documents every one"),
         (["network=alexnet"], "network=alexnet is unknown. Available: caffenet, medium"),
-        (["recipe.lr=fast"], "Value 'fast' of type 'str' could not be converted to Float"),
+        (["recipe.lr=fast"], "error: recipe.lr=fast must be a number\n"),
+        (["minutes="], "error: minutes= must be a number\n"),
+        (["recipe.steps=1.5"], "error: recipe.steps=1.5 must be a whole number\n"),
+        (["recipe.mirror=maybe"], "error: recipe.mirror=maybe must be true or false\n"),
+        (["study.seeds=[a]"], "error: study.seeds[0]=a must be a whole number\n"),
         (["cell=A9B"], "'A9B': n=9 is outside 1..7"),
         (["cell=X3B"], "'X3B' is not a cell"),
         (["split=halves"], "split=halves is not known"),
