@@ -38,7 +38,9 @@ tour: setup ## open the notebook docs/tour.ipynb in a browser: a look inside the
 	$(VENV)/bin/jupyter lab --notebook-dir=. docs/tour.ipynb
 
 MINUTES = 10
-ADVISED = $(if $(SOURCE),"source=$(SOURCE)") $(if $(WEIGHTS),"weights=$(WEIGHTS)") minutes=$(MINUTES) $(OVERRIDES)
+# a path as it was typed, whatever quotes and dollar signs are in it
+quoted = '$(subst ','\'',$(value $(1)))'
+ADVISED = $(if $(value SOURCE),source=$(call quoted,SOURCE)) $(if $(value WEIGHTS),weights=$(call quoted,WEIGHTS)) minutes=$(MINUTES) $(OVERRIDES)
 
 # Ctrl-C ends it with the best answer so far, and is no error
 advice: setup ## how to use a pretrained network (WEIGHTS=FILE) for your images (SOURCE=PATH) in MINUTES=10: a page that improves until the time is up

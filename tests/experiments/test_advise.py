@@ -7,6 +7,8 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -551,6 +553,23 @@ def test_the_rule_of_the_race():
     assert survivors(arms[:3], values.get) == [arms[1], arms[2]], "two finalists, no fewer"
     assert survivors(arms[:1], values.get) == arms[:1]
     assert fitting([1, 2, 3], sum, 3.5) == 2 and fitting([1, 2], sum, 0.5) == 0
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("source", ["a b", "it's", 'so "called"', "$HOME $(x) `y` #1", "é\\=,%"])
+def test_make_advice_takes_any_name(source, tmp_path):
+    (tmp_path / ".ready").touch()  # an environment that is made
+    said = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    given = [f"VENV={tmp_path}", f"RUN={sys.executable} -c '{said}'", f"SOURCE={source}"]
+    done = subprocess.run(
+        ["make", "-s", "advice", *given, f"WEIGHTS={source}.pth", "OVERRIDES=seed=1 'x=a b'"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted = [f"source={source}", f"weights={source}.pth", "minutes=10", "seed=1", "x=a b"]
+    assert json.loads(done.stdout) == ["experiments.advise", *wanted]
 
 
 @pytest.mark.parametrize(
