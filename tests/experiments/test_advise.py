@@ -1,7 +1,7 @@
 """Advice within a time: from a folder to the page, stopped, gone on with, and small."""
 
-import itertools
 import html
+import itertools
 import json
 import re
 import shlex
