@@ -19,6 +19,7 @@ import experiments.run
 from tests import crash
 from tests.miniature import CPU, SHRUNK
 from transferability.errors import UserError
+from transferability.runs.load import load_run
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
 from transferability.runs.wave import make_cohorts
@@ -193,6 +194,39 @@ def test_a_damaged_record_or_specification_is_found(
     assert len(store.verify()[1]) == 1 and str(store.folder(spec)) in store.verify()[1][0]
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "1", "{}", '{"weights.safetensors": 5}'])
+def test_a_record_that_is_json_of_another_form_is_named(text, whole, spec_of, tmp_path):
+    store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
+    (store.folder(spec) / "DONE").write_text(text)
+    for reader in (store.is_done, store.state, store.weights):
+        with pytest.raises(UserError, match=r"DONE cannot be read \(.*delete .*/DONE and run"):
+            reader(spec)
+    assert len(store.verify()[1]) == 1 and "DONE cannot be read" in store.verify()[1][0]
+
+
+@pytest.mark.parametrize("change", [{"network": None}, {"network": []}, {"seed": float("nan")}])
+def test_a_specification_of_another_form_stops_nobody(change, whole, spec_of, tmp_path, caplog):
+    store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
+    path = store.folder(spec) / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert spec.run_id not in {found.run_id for found in store.specs()}
+    assert f"{path} cannot be read" in caplog.text
+    assert f"{path} cannot be read" in store.verify()[1][0]
+
+
+def test_a_renamed_run_is_named_and_not_taken_for_missing(whole, spec_of, tmp_path, caplog):
+    """Also where its hash is still in the name: by the whole name it would be trained again."""
+    store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("baseB")
+    for name in (f"best-{spec.id}", "best"):
+        folder = store.folder(spec).rename(store.root / name)
+        assert spec not in store.specs() and f"is of the run {spec.run_id}" in caplog.text
+        assert "renamed, give it that name again" in store.verify()[1][0]
+        with pytest.raises(UserError, match=f"is of the run {spec.run_id}: if the folder was ren"):
+            load_run(folder)
+        folder.rename(store.folder(spec))
+    assert store.verify()[1] == []
+
+
 def test_a_run_whose_marker_was_deleted_is_trained_again(whole, spec_of, dataset, tmp_path):
     store, spec = Store(shutil.copytree(whole.root, tmp_path / "runs")), spec_of("A3B+")
     (store.folder(spec) / "DONE").unlink()
@@ -213,7 +247,7 @@ def test_an_edited_specification_is_named_and_nothing_is_trained_over_it(
     values["seed"] = 5
     path.write_text(json.dumps(values))
     before = crash.files(store.root)
-    assert "was changed: it is of a run" in store.verify()[1][0]
+    assert "if the file was changed, restore it" in store.verify()[1][0]
     for _ in range(2):
         with pytest.raises(UserError, match=r"seed \(wanted 0, found 5\)"):
             train_missing([spec], store, dataset, CPU)

@@ -19,11 +19,26 @@ def read_record(folder: Path) -> Record | None:
     """What DONE says of the files; None without the marker."""
     path = folder / "DONE"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not _is_record(record):
+            raise ValueError("it does not say the size and SHA-256 of the files")
+        return record
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): {_way_back(folder)}") from error
+
+
+def _is_record(found: Any) -> bool:
+    """Whether JSON that was read has the form of a record, and of a run at all."""
+    return (
+        isinstance(found, dict)
+        and "weights.safetensors" in found
+        and all(
+            isinstance(known, dict) and known.keys() == {"bytes", "sha256"}
+            for known in found.values()
+        )
+    )
 
 
 def write_record(folder: Path) -> None:

@@ -224,27 +224,32 @@ class Store:
         """The specification in a run's folder.
 
         Raises:
-            UserError: it cannot be read, was changed, or the folder is a copy.
+            UserError: it cannot be read, was changed, or the folder is a copy or was renamed.
         """
         try:
             spec = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+            name = spec.run_id  # of impossible values there is none
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): move its folder out of the store"
             ) from error
-        if spec.run_id != path.parent.name and self.folder(spec).exists():
-            raise UserError(f"{path.parent} is a copy of {spec.run_id}: move it out of the store")
-        if spec.id != path.parent.name.rpartition("-")[2]:
-            raise UserError(
-                f"{path} was changed: it is of a run {spec.id}; restore it or move its folder away"
-            )
-        return spec
+        if name == path.parent.name:
+            return spec
+        if self.folder(spec).exists():
+            raise UserError(f"{path.parent} is a copy of {name}: move it out of the store")
+        # by its name alone a run is found: under another one it would be trained again
+        raise UserError(
+            f"{path} is of the run {name}: if the folder was renamed, give it that name again; if "
+            "the file was changed, restore it or move the folder away"
+        )
 
     def _check(self, spec: RunSpec) -> None:
         """Compare the folder's spec.json with ``spec``, field by field."""
         path = self.folder(spec) / "spec.json"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it is no specification")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): move the folder away to train the run again"
