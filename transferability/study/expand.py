@@ -4,10 +4,11 @@ from dataclasses import fields, replace
 
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
+from transferability.fingerprint import cosmetic_fields, differences
 from transferability.networks import NetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study import cells
-from transferability.study.config import Config, StudyConfig, StudyPart, changed
+from transferability.study.config import Config, StudyConfig, StudyPart, changed, current_name
 from transferability.study.recipe import RecipeConfig
 from transferability.study.spec import RunSpec, make_spec
 from transferability.tasks.splits import split_kind, tasks_of
@@ -22,8 +23,8 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
     them.
 
     Raises:
-        UserError: an impossible split, task or cell, two splits of one name,
-            or a choice that leaves nothing.
+        UserError: an impossible split, task or cell, two splits of one name, two networks that
+            differ in nothing that tables say, or a choice that leaves nothing.
     """
     specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
     if not specs:
@@ -36,6 +37,7 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
         )
     _check_names(specs)
     specs = _each_once(specs)
+    _check_apart(specs)
     if not config.all_images:
         return specs
     if any(spec.images_per_class for spec in specs):
@@ -67,6 +69,24 @@ def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
     return [
         replace(s, source=first.get(s.base.id, s.base)) if s.base else s for s in first.values()
     ]
+
+
+def _check_apart(specs: list[RunSpec]) -> None:
+    """Tables know a network by these, and recipes by their names alone: two that have them all in
+    common would count as two tries of one, and figures would show their mean.
+    """
+    known: dict[tuple, RunSpec] = {}
+    for s in specs:
+        key = (s.split, str(s.cell), s.seed, s.images_per_class, s.network.name, s.recipe.name)
+        if (other := known.setdefault(key, s)) is not s:
+            found = differences(s.to_dict(), other.to_dict(), cosmetic_fields(s))
+            settings = [current_name(one.partition(" ")[0]) for one in found]
+            raise UserError(
+                f"the study has two networks {s.split} {s.cell} seed {s.seed} that tables "
+                f"cannot tell apart: they differ in {', '.join(settings[:4])}, and the names of "
+                f"network and recipe are {s.network.name} and {s.recipe.name} for both; give one "
+                "another name, such as study.parts.PART.recipe.name=NAME"
+            )
 
 
 def _parts(study: StudyConfig) -> list[StudyPart]:
