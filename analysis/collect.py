@@ -34,7 +34,7 @@ from analysis.measurements.predictors import predictors
 from analysis.measurements.representations import activity, similarity
 from analysis.metadata import add_choice, study_metadata, task_distance
 from analysis.statistics.baseline import balanced_accuracy, commonest
-from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of
+from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of, varied_in
 from analysis.use import use_of
 from transferability.data.packed import PackedDataset, dataset_of
 from transferability.errors import UserError
@@ -92,8 +92,17 @@ def collect(
 
 
 def means(networks: pd.DataFrame) -> str:
-    """Mean accuracy of the study's networks by split, treatment and n, as text."""
-    table = networks.pivot_table(index=["split", "treatment"], columns="n", values="accuracy")
+    """Mean accuracy of the study's networks by split, treatment, n and what else it varies, as
+    text.
+    """
+    varied = varied_in(networks)
+    rows = networks
+    if "images_per_class" in varied:
+        images = rows.images_per_class.map("{:.0f}".format)
+        rows = rows.assign(images_per_class=images.where(rows.images_per_class.notna(), "all"))
+    table = rows.pivot_table(
+        index=["split", "treatment", *varied], columns="n", values="accuracy", sort=not varied
+    )
     return table.to_string(float_format="%.3f", na_rep="")
 
 

@@ -229,17 +229,18 @@ def kinds(networks: pd.DataFrame) -> pd.Series:
     return networks[enough[0] if enough else VARIANT].agg(", ".join, axis=1)
 
 
+def varied_in(networks: pd.DataFrame) -> list[str]:
+    """The columns of what a study may vary, beside treatment and n, in which these differ."""
+    columns = (*VARIANT, "images_per_class")
+    return [column for column in columns if networks[column].nunique(dropna=False) > 1]
+
+
 def mixed(networks: pd.DataFrame) -> str | None:
     """Why a mean over the networks of a treatment would mix what a study varies;
     None where it does not.
     """
     treated = networks[networks.treatment != "base"]
-    varied = [
-        column
-        for column in (*VARIANT, "images_per_class")
-        if treated[column].nunique(dropna=False) > 1
-    ]
-    if not varied:
+    if not (varied := varied_in(treated)):
         return None
     pretrained = (treated.split_kind == PRETRAINED).all()
     shown_by = "the figure `advice`" if pretrained else "`make question`"

@@ -9,27 +9,35 @@ from analysis.plotting import captions
 from analysis.plotting.selection import MAIN
 from analysis.plotting.style import INK, FigureSpec, Panel, Style, layer_colors, with_tips
 from analysis.statistics.linear_model import DISTANT
-from analysis.tables import StudyResults
+from analysis.tables import StudyResults, varied_in
 from transferability.tasks.splits import NATURAL_MANMADE
 
 ORDER = [near + treatment for near in ("", DISTANT) for treatment in ("base", *MAIN, "RnB")]
+# how a panel says what a study varies, where not by its name
+NAMED = {
+    "images_per_class": lambda images: f", {images:.0f} images per class" if images > 0 else ""
+}
 LOSSES = {"train_loss": "-", "val_loss": "--"}
 
 
 def draw(tables: StudyResults) -> FigureSpec | str:
     if tables.curves.empty:
         return "not collected, as no network is finished, or its evaluations are not published"
-    rows = tables.curves.merge(
-        tables.networks[["run", "treatment", "n", "split_kind", "cell"]], on="run"
-    )
+    varied = varied_in(tables.networks)
+    told = tables.networks[["run", "treatment", "n", "split_kind", "cell", *varied]]
+    rows = tables.curves.merge(told, on="run")
     distant = (rows.split_kind == NATURAL_MANMADE).map({True: DISTANT, False: ""})
     rows["group"] = distant + rows.treatment
+    for column in varied:
+        rows["group"] += rows[column].map(NAMED.get(column, ", {}".format))
     marks, panels = _marks(tables.layers), []
     for name in sorted(set(rows.group), key=_place):
         own = rows[rows.group == name]
         title = (
             f"{name.removeprefix(DISTANT)}, natural/man-made" if name.startswith(DISTANT) else name
         )
+        if varied:  # long names
+            title = title.replace(", ", "\n", 1)
         accuracy, losses = (
             _lines(own, marks, {"val_top1": "-"}, "Validation top-1"),
             _lines(own, marks, LOSSES, "Loss (dashed: validation)"),
@@ -54,7 +62,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 
 def _place(group: str) -> tuple[int, str]:
     """The sort key of a treatment: its place in ORDER; other treatments follow by name."""
-    return (ORDER.index(group) if group in ORDER else len(ORDER), group)
+    kind = group.partition(", ")[0]
+    return (ORDER.index(kind) if kind in ORDER else len(ORDER), group)
 
 
 def _lines(

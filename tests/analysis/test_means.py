@@ -1,0 +1,44 @@
+"""The means that are printed when a study is collected: over targets and seeds, as they say."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from analysis.collect import means
+from analysis.figures import curves
+from tests.made_up import row, tables_of
+
+TWO = [
+    row(cell, treatment, n, top1 - lost) | {"recipe": recipe, "images_per_class": images}
+    for recipe, lost in (("slow", 0.0), ("fast", 0.2))
+    for images in (None, 10)
+    for cell, treatment, n, top1 in (("baseB", "base", 0, 0.8), ("A3B", "AnB", 3, 0.6))
+]
+
+
+def test_what_a_study_varies_is_no_mean():
+    """Recipes and numbers of images were averaged."""
+    text = means(tables_of(*TWO).networks)
+    assert sorted(re.findall(r"0\.\d+", text)) == ["0.400"] * 2 + ["0.600"] * 4 + ["0.800"] * 2
+    assert text.count("slow") == text.count("fast") == 2 and text.count("all") == 4
+
+
+def test_a_study_that_varies_neither_is_as_ever():
+    table = means(tables_of(*[one for one in TWO if one["recipe"] == "slow"][:2]).networks)
+    assert table.splitlines()[1].split() == ["split", "treatment"]
+
+
+def test_curves_of_several_recipes_have_panels_of_their_own():
+    tables = tables_of(*TWO)
+    tables.curves = pd.DataFrame(
+        {"run": row.run, "step": 1, "lr": 0.1, "train_loss": 1.0, "val_loss": 1.0}
+        | {"val_top1": row.top1}
+        for row in tables.results.itertuples()
+    )
+    drawing = curves.draw(tables)
+    found = drawing.table.set_index(["group", "n"]).val_top1
+    expected = {"AnB, fast, 10 images per class": 0.4, "AnB, fast": 0.4, "AnB, slow": 0.6}
+    assert {group: found[group, 3] for group in expected} == pytest.approx(expected)
+    assert drawing.panels[0].title == "base\nfast: accuracy"
+    assert len(drawing.panels) == 2 * 8
