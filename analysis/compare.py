@@ -44,11 +44,12 @@ TASK = [name for name in BLOCK if name not in VARIANT]
 
 
 def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) -> FigureSpec:
-    """The drawing of both, its table a row per treatment and n.
+    """The drawing of both, its table a row per treatment and n. Both have the statistic that the
+    first one's figures show.
 
     Raises:
         UserError: they cannot be compared: other numbers of layers, several kinds of network in
-            one, or no treatment and n in common.
+            one, no treatment and n in common, or no such statistic of the second.
     """
     if first.layers != second.layers:
         raise UserError(
@@ -59,10 +60,14 @@ def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) 
         if why := mixed(tables.networks):
             raise UserError(f"{name}: {why}")
     same = _checksum(first) is not None and _checksum(first) == _checksum(second)
-    one, other = _networks(first, names[0], same), _networks(second, names[1], same)
+    statistic = first.metadata["statistic"]
+    one, other = (
+        _networks(tables, name, same, statistic)
+        for tables, name in zip((first, second), names, strict=True)
+    )
     if same and (first.without_tasks or second.without_tasks):
         one, other = (rows.assign(task=split_and_target(rows)) for rows in (one, other))
-    table = _differences(one, other)
+    table = _differences(one, other, statistic)
     if table.empty:
         raise UserError(f"{names[0]} and {names[1]} have no finished treatment of the same n")
     shared = set(zip(table.split_kind, table.treatment, strict=True))
@@ -79,13 +84,22 @@ def _checksum(tables: StudyResults) -> str | None:
     return tables.metadata["dataset"].get("checksum")
 
 
-def _networks(tables: StudyResults, name: str, same_images: bool) -> pd.DataFrame:
-    """Those of a study under its name; tasks of other images are other tasks."""
-    networks = with_share(tables.networks).assign(network=name, recipe="")
+def _networks(tables: StudyResults, name: str, same_images: bool, statistic: str) -> pd.DataFrame:
+    """Those of a study under its name, their accuracy the ``statistic``; tasks of other images are
+    other tasks.
+    """
+    networks = tables.networks
+    if statistic not in networks or networks[statistic].isna().all():
+        raise UserError(
+            f"{name} has no numbers of the column {statistic}, which the first of two studies is "
+            f"compared by: name {name} first, or collect it again"
+        )
+    networks = with_share(networks.assign(accuracy=networks[statistic]))
+    networks = networks.assign(network=name, recipe="")
     return networks if same_images else networks.assign(task=f"{name} " + networks.task)
 
 
-def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def _differences(first: pd.DataFrame, second: pd.DataFrame, statistic: str) -> pd.DataFrame:
     """A row per kind of split, treatment and n that both have: accuracy minus own base (of bases
     accuracy) in each, and ``difference``, second minus first: of networks that both have, where
     there are any.
@@ -107,7 +121,9 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             continue
         both = own.merge(theirs, on=[*TASK, "cell"], suffixes=("", "_second"))
         *found, covers = (
-            _within(both, column, first, second) if len(both) else _between(own, theirs, column)
+            _within(both, column, first, second, statistic)
+            if len(both)
+            else _between(own, theirs, column)
         )
         limit = 1 if column == "accuracy" else 2
         value, low, high = within((found[0], found[1], found[2]), -limit, limit)
@@ -121,12 +137,14 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def _within(
-    both: pd.DataFrame, column: str, first: pd.DataFrame, second: pd.DataFrame
+    both: pd.DataFrame, column: str, first: pd.DataFrame, second: pd.DataFrame, statistic: str
 ) -> tuple[float, float, float, str]:
     change = both[f"{column}_second"] - both[column]
     by_task = change.groupby([both[c] for c in TASK], dropna=False).mean()
     if both.task.nunique() > 1:
         return *t_interval(by_task), f"{len(by_task)} tasks"
+    if statistic != "top1":  # of another statistic images are no equal parts
+        return float(change.mean()), np.nan, np.nan, f"no interval: one task, {statistic}"
     images = [_on_images(row, column, first, second) for row in both.itertuples()]
     if all(one is not None for one in images):
         seeds = f" and {len(images)} seeds" if len(images) > 1 else ""

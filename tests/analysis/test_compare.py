@@ -110,6 +110,41 @@ def test_one_task_is_compared_on_the_same_images():
     assert np.isnan(found["low"]) and found["covers"] == "no interval: one task, no predictions"
 
 
+def test_both_have_the_statistic_of_the_first():
+    """One is shown by balanced accuracy, 0.1 lower than accuracy: it is no difference between the
+    studies, and table and figure say the same.
+    """
+    plain, balanced = study(OLD), study(OLD)
+    for tables in (plain, balanced):
+        tables.results["top1_balanced"] = tables.results.top1 - 0.1
+    balanced.metadata |= {"statistic": "top1_balanced", "statistic_label": "balanced accuracy"}
+    for first, second, base in ((plain, balanced, 0.55), (balanced, plain, 0.45)):
+        made = compare.compared(first, second, NAMES)
+        table = made.table.set_index("treatment")
+        assert table.loc["base", ["first", "second"]].tolist() == pytest.approx([base, base])
+        assert f"old {base:.3f}; new {base:.3f}" in made.caption
+        assert f"Accuracy: {first.metadata['statistic_label']}." in made.caption
+    del plain.results["top1_balanced"]
+    with pytest.raises(
+        UserError, match=r"new has no numbers of the column top1_balanced.*new first"
+    ):
+        compare.compared(balanced, plain, NAMES)
+
+
+def test_balanced_accuracy_of_one_task_is_not_replaced_by_that_of_its_images():
+    tables = [study(OLD[:2]), study(NEW[:2])]
+    for one in tables:
+        one.results["top1_balanced"] = one.results.top1 - [0.1, 0.2]
+        one.metadata["statistic"] = "top1_balanced"
+        base, copied = one.results.run
+        one.predictions = dict.fromkeys((f"{base} validation", f"{copied} validation"), np.ones(4))
+        one.predictions["x validation"] = np.ones(4)
+    found = rows_of(*tables)["AnB"]
+    assert found["difference"] == pytest.approx(found["second"] - found["first"])
+    assert found["difference"] == pytest.approx(0.05) and np.isnan(found["low"])
+    assert found["covers"] == "no interval: one task, top1_balanced"
+
+
 def test_what_differs_is_said_and_what_cannot_be_compared_refused(tmp_path, monkeypatch, capsys):
     made = compare.compared(study(OLD), study(NEW, lr=0.5, steps=200), NAMES)
     assert "They differ in: recipe steps 100 and 200." in made.caption
