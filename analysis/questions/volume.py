@@ -22,7 +22,8 @@ from analysis.plotting.style import (
     assign_styles,
 )
 from analysis.statistics.intervals import within
-from analysis.tables import StudyResults
+from analysis.tables import VARIANT, StudyResults
+from transferability.errors import UserError
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
 
 KINDS = {
@@ -31,6 +32,7 @@ KINDS = {
     NATURAL_MANMADE: "dissimilar tasks",
     ALL: "all classes",
 }
+ARRANGEMENTS = {"base": "scratch", "AnB": "freeze {}", "AnB+": "fine-tune {}"}
 KINDS_OF_SPLIT = [(RED, "D", "-"), (ORANGE, "h", "--"), (BLUE, "s", "-"), (OLIVE, "^", "--")]
 
 
@@ -41,7 +43,12 @@ def asked(networks: pd.DataFrame) -> bool:
 
 
 def draw(tables: StudyResults) -> FigureSpec:
-    """Draw a grid per kind of split, and freezing minus fine-tuning, averaged over n."""
+    """Draw a grid per kind of split, and freezing minus fine-tuning, averaged over n.
+
+    Raises:
+        UserError: networks with one number of images differ in settings that the grid does not show.
+    """
+    _check_one_kind(tables.networks)
     table = _table(tables.networks)
     either = _freeze_minus_fine_tune(table)
     # keeps text and frames readable on the strongest color
@@ -83,6 +90,18 @@ def draw(tables: StudyResults) -> FigureSpec:
     )
 
 
+def _check_one_kind(networks: pd.DataFrame) -> None:
+    """Each number of images may have a recipe of its own, but no more."""
+    shown = networks[networks.treatment.isin(ARRANGEMENTS) & networks.accuracy.notna()]
+    for (_, images), own in shown.groupby(["split_kind", "images_per_class"]):
+        if varied := [column for column in VARIANT if own[column].nunique() > 1]:
+            raise UserError(
+                f"the networks with {images:.0f} images per class differ in "
+                f"{' and '.join(varied)}, whose means say nothing: collect one of them into a "
+                "folder of its own, for example without study.rates"
+            )
+
+
 def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
     """Draw the accuracy of every arrangement (columns) at every number of images (rows)."""
     rows = rows.rename(columns={"images a class": "images", "minus scratch": "above"})
@@ -97,7 +116,9 @@ def _grid(rows: pd.DataFrame, limit: float) -> Callable[[Axes], None]:
         )
         for row in rows.itertuples():
             x, y = columns.index(row.arrangement), volumes.index(row.images)
-            text = f"{row.accuracy:.3f}"[1:] + ("*" if row.among_the_best and not row.best else "")
+            text = f"{row.accuracy:.3f}".removeprefix("0") + (
+                "*" if row.among_the_best and not row.best else ""
+            )
             color = PAPER if abs(row.above) > 0.6 * limit else INK
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color=color)
             if row.best:
@@ -135,8 +156,7 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     scratch, whether it is the best, and whether it is not significantly worse than the best.
     """
     done = with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
-    names = {"base": "scratch", "AnB": "freeze {}", "AnB+": "fine-tune {}"}
-    done = done[done.treatment.isin(names)]
+    done = done[done.treatment.isin(ARRANGEMENTS)]
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
     images = done.drop_duplicates([*keys, "task"])  # seeds share images
@@ -146,11 +166,11 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
         columns={"split_kind": "splits", "images_per_class": "images a class"}
     )
     table["images a class"] = table["images a class"].astype(int)
-    table["order"] = table.treatment.map(list(names).index)
+    table["order"] = table.treatment.map(list(ARRANGEMENTS).index)
     table.insert(
         2,
         "arrangement",
-        [names[t].format(n) for t, n in zip(table.treatment, table.n, strict=True)],
+        [ARRANGEMENTS[t].format(n) for t, n in zip(table.treatment, table.n, strict=True)],
     )
     parts = []
     for _, row in table.groupby(["splits", "images a class"]):

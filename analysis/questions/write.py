@@ -27,8 +27,8 @@ def question(tables: StudyResults) -> FigureSpec:
             return one.draw(tables)
     raise UserError(
         "nothing to compare: the finished networks with a base differ neither in network, recipe, "
-        "images per class, split or seed, nor are there preserved layers (A3B~1); strategies for "
-        "a pretrained base are compared by the figure `advice` (python -m analysis.figures)"
+        "images per class (of AnB or AnB+), split or seed, nor are there preserved layers "
+        "(A3B~1); strategies for a pretrained base are compared by the figure `advice` (python -m analysis.figures)"
     )
 
 

@@ -48,6 +48,26 @@ def drawn(made, folder) -> None:
     assert path.stat().st_size > 8_000
 
 
+def reduced(**values) -> list[dict]:
+    """From scratch, frozen and fine-tuned, with 10 and with 30 images per class."""
+    cells = [("baseB", "base", 0, 0.9), ("A3B", "AnB", 3, 1.0), ("A3B+", "AnB+", 3, 0.9996)]
+    return [row(*cell, images_per_class=v, **values) for v in (10.0, 30.0) for cell in cells]
+
+
+def test_an_accuracy_of_one_is_written_as_such():
+    """It was .000: the digit before the point is left out of the others."""
+    (grid, _) = compose(question(tables_of(reduced()))).axes
+    assert [text.get_text() for text in grid.texts] == ["1.000", "1.000*", ".900"] * 2
+
+
+def test_numbers_of_images_at_two_rates_are_not_averaged():
+    tables = tables_of([*reduced(recipe="rate 0.1"), *reduced(recipe="rate 0.2")])
+    with pytest.raises(UserError, match="networks with 10 images per class differ in recipe"):
+        question(tables)
+    rows = [one | {"recipe": f"for {one['images_per_class']:.0f}"} for one in reduced()]
+    assert question(tables_of(rows)).name == "volume"  # each has its own, as in study=reduced
+
+
 def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp_path):
     rows = []
     for name, base, left in (("kaiming", 0.8, 0.5), ("caffe", 0.6, 0.25)):
