@@ -13,6 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from analysis.csv_files import _WAY_BACK, read_csv, write_csv
+from analysis.table_values import checked
 from transferability.errors import UserError
 from transferability.files import replacing, write_atomic
 from transferability.tasks.splits import PRETRAINED
@@ -156,6 +157,7 @@ class StudyResults:
             raise UserError(f"{folder}/about.json is damaged ({error}): {_WAY_BACK}") from None
         if absent := [c for c in RESULTS if c not in results and c != "task"]:
             raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: {_WAY_BACK}")
+        results = checked(results, folder / "results.csv")
         others = {
             n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()
         }

@@ -28,7 +28,8 @@ def question(tables: StudyResults) -> FigureSpec:
     raise UserError(
         "nothing to compare: the finished networks with a base differ neither in network, recipe, "
         "images per class (of AnB or AnB+), split or seed, nor are there preserved layers "
-        "(A3B~1); strategies for a pretrained base are compared by the figure `advice` (python -m analysis.figures)"
+        "(A3B~1); strategies for a pretrained base are compared by the figure `advice` "
+        "(python -m analysis.figures)"
     )
 
 

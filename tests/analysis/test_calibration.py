@@ -57,9 +57,9 @@ def study(folder, shared, grammar, breaks_at, levels=4):
         "name": "d",
         "grammar": {"levels": levels, "shared_levels": shared, "seed": grammar},
     }
-    StudyResults(about, pd.DataFrame(rows, columns=RESULTS)).write(
-        folder / f"shared{shared}-grammar{grammar}"
-    )
+    results = pd.DataFrame(rows, columns=RESULTS)
+    results = results.assign(run=[f"run-{i}" for i in results.index])
+    StudyResults(about, results).write(folder / f"shared{shared}-grammar{grammar}")
 
 
 def test_the_half_loss_layer_is_found_and_moves_with_the_shared_level(tmp_path):
