@@ -36,8 +36,9 @@ from analysis.metadata import add_choice, study_metadata, task_distance
 from analysis.statistics.baseline import balanced_accuracy, commonest
 from analysis.tables import OPTIONAL, RESULTS, StudyResults, names, task_of, varied_in
 from analysis.use import use_of
+from transferability.console import pluralize
 from transferability.data.packed import PackedDataset, dataset_of
-from transferability.errors import UserError
+from transferability.errors import UserError, and_more
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
@@ -188,7 +189,8 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     Returns: the folder, its tables, and every run of which they have a row.
 
     Raises:
-        UserError: the networks were trained on all images; the folder is that of another study.
+        UserError: the networks were trained on all images; the folder is that of another study, or
+            alone has networks that are not of this one.
     """
     if config.all_images:
         raise UserError("all_images=true leaves no images to measure accuracy on: collect without")
@@ -198,6 +200,12 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     earlier = StudyResults.read(folder) if whole else None
     specs, store = study_specs(config, dataset), Store(config.store)
     tables = collect(specs, store, dataset, earlier)
+    if earlier and (lost := _nowhere_else(earlier, tables, store)):
+        raise UserError(
+            f"{folder} has {pluralize(len(lost), 'finished network')} that this study does not "
+            f"have, nor the store {store.root} ({lost[0]}{and_more(lost)}): nothing is "
+            "overwritten; set out= to another folder, or collect with the settings of both"
+        )
     add_choice(tables.metadata, config.study.choose_by)
     use = use_of(config, specs) if config.words else None
     if earlier and not any(map(store.is_done, specs)):  # all of them lie in another store
@@ -206,6 +214,13 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
         tables.metadata["use"] = use
     tables.write(folder)
     return folder, tables, with_bases(specs)
+
+
+def _nowhere_else(earlier: StudyResults, tables: StudyResults, store: Store) -> list[str]:
+    """The finished runs of earlier tables that would be lost with them."""
+    done = earlier.results.run[earlier.results.state == "done"]
+    gone = done[~done.isin(tables.results.run)]
+    return [run for run in gone if not (store.root / run / "DONE").exists()]
 
 
 def main(config: Config) -> None:

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+import experiments.run
 from analysis import collect
 from analysis.earlier import first_filters
 from analysis.figures import accuracy, distance
@@ -67,6 +68,22 @@ def test_tables_of_another_study_are_not_overwritten(miniature, cli):
     status, _, err = cli(collect.main, *miniature.overrides, "study.layers=[1,2]", out)
     assert status == 2 and "has 88 finished networks, this study 28: nothing is overwritten" in err
     assert (miniature.tables / "results.csv").read_bytes() == before
+
+
+def test_networks_that_only_the_folder_has_are_not_overwritten(miniature, cli, tmp_path):
+    """By a study of as many others: the tables of one machine, where another collects its half."""
+    parts = [[f"split=random-{k}", "study.treatments={random:[base]}"] for k in (0, 1)]
+    half, other = ([*miniature.overrides, *part, f"out={tmp_path}/t"] for part in parts)
+    collected(cli, *half)
+    kept = (tmp_path / "t/results.csv").read_bytes()
+    status, _, err = cli(experiments.run.main, *other, f"store={tmp_path}/runs")
+    assert status == 0, err
+    status, _, err = cli(collect.main, *other, f"store={tmp_path}/runs")
+    assert status == 2 and (tmp_path / "t/results.csv").read_bytes() == kept
+    assert f"has 2 finished networks that this study does not have, nor the store {tmp_path}" in err
+    splits = "study.splits=[random-0,random-1]"
+    collected(cli, *half, "split=null", splits, f"store={tmp_path}/runs")
+    assert StudyResults.read(tmp_path / "t").results.state.tolist() == ["done"] * 4
 
 
 def test_tables_outlive_the_weights(miniature, cli, tmp_path):
