@@ -241,7 +241,7 @@ def main(config: Config) -> None:
             f"{min(found):.3f} to {max(found):.3f}"
         )
     if len(missing):
-        listed = names(missing)
+        listed = names(missing, table)
         print(
             f"missing: {', '.join(listed[:12])}{' ...' if len(listed) > 12 else ''}",
             file=sys.stderr,

@@ -126,7 +126,7 @@ def page(
         counts=_counts(tables),
         commonest=commonest(tables),
         few=None if advice or is_paper else few_images(tables),
-        missing=names(missing),
+        missing=names(missing, tables.results),
         results=tables.results,
     )
 

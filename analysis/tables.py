@@ -206,18 +206,24 @@ def task_of(classes: tuple[int, ...]) -> str:
     return f"{len(classes)} classes, {hashlib.sha256(repr(classes).encode()).hexdigest()[:12]}"
 
 
-def names(table: pd.DataFrame) -> list[str]:
-    """How a person names networks: ``random-0 A3B+``, with the seed where there are several."""
-    seeds = table.seed.nunique() > 1
-    volume = table.images_per_class.nunique(dropna=False) > 1
+def names(table: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
+    """How a person names networks: ``random-0 A3B+``, with the seed, network, recipe and number of
+    images where there are several ``among`` these (without: in the table itself).
+    """
+    among = table if among is None else among
+    varied = varied_in(among)
+    seeds = among.seed.nunique() > 1
+    images = "images_per_class" in varied
+    labels = [name for name in VARIANT if name in varied]
     return [
         f"{row.split} {row.cell}"
         + (f" seed {row.seed}" if seeds else "")
         + (
             f" {row.images_per_class:.0f} images per class"
-            if volume and row.images_per_class > 0
+            if images and row.images_per_class > 0
             else ""
         )
+        + (f" ({', '.join(getattr(row, name) for name in labels)})" if labels else "")
         for row in table.itertuples()
     ]
 

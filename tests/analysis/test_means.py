@@ -1,4 +1,6 @@
-"""The means that are printed when a study is collected: over targets and seeds, as they say."""
+"""What is printed when a study is collected: means over targets and seeds, as they say, and names
+of missing networks that tell them apart.
+"""
 
 import re
 
@@ -7,6 +9,7 @@ import pytest
 
 from analysis.collect import means
 from analysis.figures import curves
+from analysis.tables import names
 from tests.made_up import row, tables_of
 
 TWO = [
@@ -42,3 +45,14 @@ def test_curves_of_several_recipes_have_panels_of_their_own():
     assert {group: found[group, 3] for group in expected} == pytest.approx(expected)
     assert drawing.panels[0].title == "base\nfast: accuracy"
     assert len(drawing.panels) == 2 * 8
+
+
+def test_a_missing_network_is_told_from_all_others_of_the_study():
+    """The only one that is missing, of two seeds, was named without its seed."""
+    results = tables_of(*TWO[:2], *TWO[:2]).results.assign(seed=[0, 0, 1, 1])
+    assert names(results[3:], results) == ["random-0 A3B seed 1"]
+    results = tables_of(*TWO).results
+    told = names(results, results)
+    assert len(set(told)) == len(told) == 8
+    assert names(results[-1:], results) == ["random-0 A3B 10 images per class (fast)"]
+    assert names(results[:1]) == ["random-0 baseB"]
