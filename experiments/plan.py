@@ -8,6 +8,7 @@ import numpy as np
 
 from transferability.data.description import ClassInfo
 from transferability.data.packed import PackedDataset
+from transferability.errors import shown
 from transferability.runs.store import Store
 from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
@@ -71,7 +72,7 @@ def print_tasks(specs: list[RunSpec], dataset: PackedDataset | UnpackedImagenet)
         print(f"\n{split}: {split_rule(split, len(dataset.classes))}")
         tasks = {s.cell.target: s.classes for s in with_bases(specs) if s.split == split}
         for task, classes in sorted(tasks.items()):
-            names = [dataset.classes[i].name for i in classes]
+            names = [shown(dataset.classes[i].name) for i in classes]
             more = " ..., all in about.json" if len(names) > LISTED else ""
             print(f"  {task}, {len(names)} classes: {', '.join(names[:LISTED])}{more}")
 

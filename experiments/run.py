@@ -32,7 +32,7 @@ from transferability.data.packed import PackedDataset, dataset_of
 from transferability.runs.store import Store
 from transferability.study.config import Config
 from transferability.study.expand import study_specs
-from transferability.study.jobs import job_specs
+from transferability.study.jobs import check_volumes, job_specs
 from transferability.study.spec import RunSpec, pretrained_base_of
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ def plan(
     dataset: PackedDataset | UnpackedImagenet,
 ) -> None:
     """Print what there is to train; torch is imported where that is anything."""
+    if isinstance(dataset, PackedDataset):
+        check_volumes(specs, dataset)
     left = print_plan(specs, study, store)
     print_tasks(specs, dataset)
     if not left:

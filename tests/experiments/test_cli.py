@@ -72,6 +72,7 @@ def test_impossible_values_are_one_line(tmp_path, override, message):
         (["target=A", "split=random-0", "cell=A3B"], "cell=A3B is not of target=A"),
         (["split=random-00"], "split=random-00 is not known"),
         (["images_per_class=13"], "no class of the task has more than 12 training images"),
+        (["images_per_class=13", "mode=plan"], "no class of the task has more than 12 training"),
         (
             ["+study.parts.x.network={input_size:17}"],
             "the packed images of procedural are 16x16 pixels",

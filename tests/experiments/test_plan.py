@@ -65,6 +65,13 @@ def test_the_classes_of_each_task_are_listed_with_the_rule(spec_of, dataset, cap
     assert said[2:] == [f"  {task}, 4 classes: {', '.join(names[task])}" for task in "AB"]
 
 
+def test_the_name_of_a_class_stays_on_its_line(spec_of, dataset, capsys):
+    classes = [replace(c, name=f"{c.name}\nbreed") for c in dataset.classes]
+    plan.print_tasks([spec_of("baseA")], SimpleNamespace(classes=classes))
+    (line,) = capsys.readouterr().out.splitlines()[2:]
+    assert line.count(r"\nbreed") == 4
+
+
 def test_a_job_keeps_its_number_and_its_base_is_listed(spec_of, dataset, tmp_path, capsys):
     study = [spec_of(cell) for cell in ("baseA", "baseB", "A3A", "A3B")]
     assert plan.print_plan(study[-1:], study, Store(tmp_path)) == [study[0], study[-1]]

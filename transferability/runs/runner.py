@@ -19,7 +19,7 @@ from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
 from transferability.runs.wave import train_wave
 from transferability.signals import raise_if_stopped, stop_requests
-from transferability.study.jobs import group_into_jobs, with_bases
+from transferability.study.jobs import check_volumes, group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 from transferability.study.trackers import TrackersConfig
 from transferability.training import checkpoint as checkpoints
@@ -61,8 +61,7 @@ def train_missing(
     if len(done) == len(specs):
         log.info("nothing to train: all %d networks are finished in %s", len(specs), store.root)
         return
-    for classes, images in {(s.classes, s.images_per_class) for s in specs if s.images_per_class}:
-        dataset.train_rows(list(classes), images)  # too few are named before anything is trained
+    check_volumes(specs, dataset)  # too few are named before anything is trained
     check_locks(store.root)
     log.info(
         "to train: %s of %d, into %s",

@@ -1,5 +1,6 @@
 """Which runs train together: the cohorts of a study, and the jobs that they are given away as."""
 
+from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
 from transferability.study.spec import RunSpec
 
@@ -35,6 +36,15 @@ def group_into_jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
     for spec in sorted(runs, key=lambda s: s.stage):
         groups.setdefault((spec.stage, *cohort_key(spec)), []).append(spec)
     return list(groups.values())
+
+
+def check_volumes(specs: list[RunSpec], dataset: PackedDataset) -> None:
+    """Raises:
+    UserError: no class of a task has as many training images as a run is to use of each.
+    """
+    volumes = {(s.classes, s.images_per_class) for s in with_bases(specs) if s.images_per_class}
+    for classes, images in sorted(volumes):
+        dataset.train_rows(list(classes), images)
 
 
 def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
