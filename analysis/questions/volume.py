@@ -46,7 +46,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     """Draw a grid per kind of split, and freezing minus fine-tuning, averaged over n.
 
     Raises:
-        UserError: networks with one number of images differ in settings that the grid does not show.
+        UserError: networks with one training-set size differ in settings that are not shown.
     """
     _check_one_kind(tables.networks)
     table = _table(tables.networks)
