@@ -30,6 +30,11 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     rows["group"] = distant + rows.treatment
     for column in varied:
         rows["group"] += rows[column].map(NAMED.get(column, ", {}".format))
+    once = rows.groupby("group").step.transform("nunique") == 1
+    if once.all():
+        return "not drawn, as every network was evaluated once"
+    apart = f" {rows[once].run.nunique()} evaluated once have no curve." if once.any() else ""
+    rows = rows[~once]
     marks, panels = _marks(tables.layers), []
     for name in sorted(set(rows.group), key=_place):
         own = rows[rows.group == name]
@@ -50,9 +55,9 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     return FigureSpec(
         "curves",
         f"Training and validation as they went: {captions.study(tables)}",
-        f"{captions.counts(tables.networks)} A line is the mean over splits, directions and seeds "
-        "for one n. The training loss is the mean since the evaluation before; it is that of the "
-        "network in training (with dropout, if any).",
+        f"{captions.counts(tables.networks)}{apart} A line is the mean over splits, directions "
+        "and seeds for one n. The training loss is the mean since the evaluation before; it is "
+        "that of the network in training (with dropout, if any).",
         panels,
         [marks[n] for n in sorted(set(rows.n))],
         rows.groupby(["group", "n", "step"], sort=False)[measured].mean().reset_index(),

@@ -35,16 +35,24 @@ def test_a_study_that_varies_neither_is_as_ever():
 def test_curves_of_several_recipes_have_panels_of_their_own():
     tables = tables_of(*TWO)
     tables.curves = pd.DataFrame(
-        {"run": row.run, "step": 1, "lr": 0.1, "train_loss": 1.0, "val_loss": 1.0}
+        {"run": row.run, "step": step, "lr": 0.1, "train_loss": 1.0, "val_loss": 1.0}
         | {"val_top1": row.top1}
         for row in tables.results.itertuples()
+        for step in (1, 2)
     )
     drawing = curves.draw(tables)
-    found = drawing.table.set_index(["group", "n"]).val_top1
+    found = drawing.table.query("step == 1").set_index(["group", "n"]).val_top1
     expected = {"AnB, fast, 10 images per class": 0.4, "AnB, fast": 0.4, "AnB, slow": 0.6}
     assert {group: found[group, 3] for group in expected} == pytest.approx(expected)
     assert drawing.panels[0].title == "base\nfast: accuracy"
-    assert len(drawing.panels) == 2 * 8
+    assert len(drawing.panels) == 2 * 8 and "evaluated once" not in drawing.caption
+    ten = tables.results.run[tables.results.images_per_class == 10]
+    tables.curves = tables.curves[(tables.curves.step == 1) | ~tables.curves.run.isin(ten)]
+    drawing = curves.draw(tables)
+    assert len(drawing.panels) == 2 * 4 and " 4 evaluated once have no curve." in drawing.caption
+    assert not drawing.table.group.str.contains("10 images").any()
+    tables.curves = tables.curves[tables.curves.step == 1]
+    assert curves.draw(tables) == "not drawn, as every network was evaluated once"
 
 
 def test_a_missing_network_is_told_from_all_others_of_the_study():
