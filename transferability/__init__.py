@@ -1,6 +1,6 @@
 """How transferable are features?
 
-Cells, splits, lockstep training and the run store of the study; and the door for notebooks.
+Cells, splits, lockstep training and the run store, and the entry points for notebooks.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ __all__ = ["Study", "advise", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
-    """What notebooks ask for, imported when they do: ``import transferability`` waits for nothing.
+    """Import the names in ``__all__`` on first use, so that ``import transferability`` is fast.
 
-    ``Study`` and ``advise`` are the commands, which lie above this package: only its own front
-    names them, and nothing in it does.
+    ``Study`` and ``advise`` are in ``analysis``, which is above this package: no other module in
+    the package imports them.
     """
     if name == "load_run":
         from transferability.runs.load import load_run

@@ -1,4 +1,4 @@
-"""The values that a setting may have, declared at its field: ``lr: Annotated[float, above(0)]``."""
+"""Allowed values of settings, declared at their fields: ``lr: Annotated[float, above(0)]``."""
 
 import math
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from transferability.errors import require
 
 @dataclass(frozen=True)
 class Bound:
-    """What holds of a value, or of each value of a list."""
+    """A condition on a value, or on each value of a list."""
 
     holds: Callable[[Any], bool]
-    wanted: str  # in words, as what follows "must be"
+    wanted: str  # in words, to follow "must be" in a message
 
 
 def above(low: float) -> Bound:
@@ -26,7 +26,7 @@ def at_least(low: float) -> Bound:
 
 
 def between(low: float, high: float) -> Bound:
-    """From ``low`` to below ``high``."""
+    """At least ``low`` and below ``high``."""
     return Bound(lambda value: low <= value < high, f"at least {low:g} and below {high:g}")
 
 
@@ -39,10 +39,10 @@ SHARE = Bound(lambda share: 0 < share <= 1, "a number above 0, and at most 1")
 
 
 def check_bounds(settings: Any, section: str = "") -> None:
-    """See that each value of a dataclass is within the bounds of its field; None always is.
+    """Check each value of a dataclass against the bounds of its field; None is always allowed.
 
     Raises:
-        UserError: one is not; the message has its name, with ``section`` before it.
+        UserError: a value is out of bounds; the message has its name, prefixed by ``section``.
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         value: Any = getattr(settings, name, None)

@@ -1,5 +1,6 @@
-"""No printing stops a command: characters that the terminal lacks are escaped,
-and a reader may go (``| head``). And how numbers are written for people.
+"""Printing that never stops a command, and numbers in messages.
+
+Characters that the terminal cannot encode are escaped, and the reader may exit early (``| head``).
 """
 
 import os
@@ -15,20 +16,21 @@ SECONDS_PER_DAY = 86400
 
 
 def in_utf8() -> None:
-    """Start the command again in Python's UTF-8 mode where the locale is another one.
+    """Restart the command in Python's UTF-8 mode if the locale uses another encoding.
 
-    Names of classes come from the disk: in Latin-1 they would be others,
-    and so would a dataset's checksum.
+    Class names come from the disk: read as Latin-1, they and the dataset's checksum would differ.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
-        os.environ["PYTHONUTF8"] = "1"  # also of the processes that this one starts
+        os.environ["PYTHONUTF8"] = "1"  # also for child processes
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @contextmanager
 def output() -> Iterator[None]:
-    """Within the block, and when the process ends, no printing is an error;
-    if its reader has gone the block ends.
+    """Within the block and at exit, printing raises no error. The block ends if the reader exits.
+
+    Raises:
+        BrokenPipeError: the reader of another pipe has exited.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # not of TextIO
@@ -36,7 +38,7 @@ def output() -> Iterator[None]:
         yield
     except BrokenPipeError:
         if not any([_ends_here(stream) for stream in (sys.stdout, sys.stderr)]):
-            raise  # of another pipe
+            raise  # the error is from another pipe
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
@@ -46,11 +48,11 @@ def output() -> Iterator[None]:
 
 
 def _ends_here(stream: TextIO) -> bool:
-    """Whether nobody can read the stream any more; then what is printed goes nowhere."""
-    gone = True  # on Windows, where nothing else tells
+    """Whether the stream's reader has exited; if so, redirect the stream to the null device."""
+    gone = True  # on Windows, where the reader cannot be checked
     if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(stream.fileno(), 0)  # tells of errors alone
+        poll.register(stream.fileno(), 0)  # reports only errors
         gone = bool(poll.poll(0))
     if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -58,9 +60,7 @@ def _ends_here(stream: TextIO) -> bool:
 
 
 def progress_bar(**options: Any) -> tqdm:
-    """A bar of tqdm, in a notebook the notebook's; where there is neither that nor a terminal it
-    is disabled.
-    """
+    """A tqdm progress bar: a widget in a notebook, and disabled without a notebook or terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None or "IPKernelApp" not in shell.config:
         return tqdm(**options, disable=None)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: to a temporary file, fsync, rename."""
+"""Atomic files: write to a temporary file, fsync, rename."""
 
 import hashlib
 import os
@@ -18,20 +18,18 @@ os.umask(_UMASK)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written:
-    our temporary files, and those of safetensors itself.
-    """
+    """Remove the temporary files of killed processes: our own, and those of safetensors."""
     for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp*")):
-        # gone, or in a folder that cannot be written, as the next one to write will say
+        # already removed, or the folder is not writable, which the next write reports
         with suppress(OSError):
             left.unlink()
 
 
 def make_folder(path: Path, key: str) -> Path:
-    """Create the folder that the setting ``key`` names, where it is not there.
+    """Create the folder given by the setting ``key`` if it does not exist.
 
     Raises:
-        UserError: it cannot be.
+        UserError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -41,28 +39,28 @@ def make_folder(path: Path, key: str) -> Path:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a whole text file or nothing (see :func:`replacing`)."""
+    """Write a text file atomically (see :func:`replacing`)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that replaces ``path``, on disk, when the block ends well.
+    """Yield a temporary path, which is synced and renamed to ``path`` if the block raises no error.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the file cannot be written, e.g. because the disk is full.
     """
-    from safetensors import SafetensorError  # which --help does without
+    from safetensors import SafetensorError  # imported only here: --help does not need it
 
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for its owner only
-        with open(temporary, "rb+") as file:  # Windows syncs no file that is open for reading
+        with open(temporary, "rb+") as file:  # Windows cannot sync a file opened for reading
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        if hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+        if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
             directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
@@ -78,7 +76,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def digest_of(tensors: "dict[str, Tensor]", header: str = "") -> str:
-    """SHA-256 of the header, and of names, types, shapes and values of the tensors."""
+    """SHA-256 of the header and of the names, types, shapes and values of the tensors."""
     digest = hashlib.sha256(header.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -92,24 +90,24 @@ def plain(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
 
 
 def save_tensors(tensors: "dict[str, Tensor]", path: Path, header: dict[str, str]) -> None:
-    """Write a file of safetensors (through :func:`replacing`)."""
-    from safetensors.torch import save_file  # imports torch, which reading a store does without
+    """Write a safetensors file; not atomic, ``path`` should come from :func:`replacing`."""
+    from safetensors.torch import save_file  # imports torch, which reading a store does not need
 
     save_file(plain(tensors), path, metadata=header)
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":
-    """The tensors in a file of safetensors, by name."""
+    """The tensors in a safetensors file, by name."""
     from safetensors.torch import load_file
 
     return load_file(path)
 
 
 def expanded(path: str, key: str) -> str:
-    """``path`` with the home folder that its ``~`` or ``~user`` stands for.
+    """Replace ``~`` or ``~user`` at the start of ``path`` with the home folder.
 
     Raises:
-        UserError: there is no such user.
+        UserError: there is no such user; the message names the setting ``key``.
     """
     found = os.path.expanduser(path)
     if found.startswith("~"):

@@ -1,7 +1,7 @@
 """Random numbers as a pure function of a key, never of call order.
 
-Every draw of the project is named by (seed, purpose, ...): so a network trained alone, in a cohort,
-or after a restart sees the same numbers.
+Every draw has a key (seed, purpose, ...), so a network gets the same numbers when trained alone, in
+a cohort, or after a restart.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # statistics draw without torch, which takes more than a second to import
+if TYPE_CHECKING:  # statistics do not need torch, which takes more than a second to import
     import torch
 
 

@@ -1,5 +1,5 @@
-"""Ctrl-C and SIGTERM: a training step ends whole and is saved,
-in one process or in all workers of a launcher.
+"""Ctrl-C and SIGTERM: the current training step is completed and saved, in one process or in all
+workers of a launcher.
 """
 
 import multiprocessing
@@ -11,37 +11,37 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-POSIX = os.name == "posix"  # Windows can neither block a signal nor send one to another process
+POSIX = os.name == "posix"  # Windows can neither block signals nor send them to other processes
 _ASKED = "TRANSFERABILITY_STOP"  # in the environment of workers that start after the signal
 
 
 class StopRequest:
-    """Whether training was asked to stop.
+    """Whether a stop of training was requested.
 
-    ``threading.Event`` takes a lock that is not reentrant: a second signal that arrives while the
-    handler of the first one sets the event would wait for it for ever.
+    Not a ``threading.Event``, whose lock is not reentrant: a second signal that arrives while the
+    handler of the first sets the event would wait forever.
     """
 
     requested = False
 
 
-# of a launcher and its workers, for as long as the process lives
+# in a launcher and its workers, for the lifetime of the process
 _asked: StopRequest | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block Ctrl-C and SIGTERM request a stop, so that a step ends whole;
-    a second one stops at once.
+    """Within the block, Ctrl-C and SIGTERM request a stop, so that the current step is completed; a
+    second signal of the same kind kills the process.
 
-    Each of the two counts alone: where a group of processes gets a signal, and one of them passes
-    it on, it passes on the other one. A handler of somebody else's stays: under Slurm submitit
-    takes no notice of SIGTERM, because a preempted job that ends by itself before Slurm kills it
-    has failed for Slurm, and is not requeued.
+    The two signals are counted separately, because Ctrl-C reaches a whole process group, and a
+    parent that received it forwards the other signal. Handlers that other code has installed are
+    kept: under Slurm, submitit ignores SIGTERM, because Slurm counts a preempted job that exits
+    before it is killed as failed and does not requeue it.
 
     Raises:
-        KeyboardInterrupt: a stop was requested, and the block ended without one, as it does where
-            it had no step left to look.
+        KeyboardInterrupt: a stop was requested, and the block ended without an exception, e.g.
+            because no step was left that checks for requests.
     """
     if _asked is not None:
         yield _asked
@@ -49,7 +49,7 @@ def stop_requests() -> Iterator[StopRequest]:
         return
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread hears signals
+        yield stop  # only the main thread receives signals
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     before = {
@@ -58,7 +58,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def request(number: int, *_: object) -> None:
         stop.requested = True
-        # Python's own handler would wait for threads; any death is safe
+        # Python's own handler would wait for threads; killing the process is safe at any time
         signal.signal(number, signal.SIG_DFL)
 
     for number in before:
@@ -74,8 +74,10 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[bool]:
-    """Within the block SIGTERM is like Ctrl-C, also where nothing trains; says whether it is: only
-    the main thread hears signals, and a handler of somebody else's stays.
+    """Within the block, SIGTERM acts like Ctrl-C even if nothing is being trained.
+
+    Yields whether it does: only the main thread can set handlers, and handlers that other code has
+    installed are kept.
     """
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before not in (
@@ -92,27 +94,26 @@ def interrupted_by_sigterm() -> Iterator[bool]:
 
 
 def stop_requested() -> bool:
-    """Whether this launcher, or worker of one, was asked to stop."""
+    """Whether a stop of this launcher, or of this worker, was requested."""
     return _asked is not None and _asked.requested
 
 
 def raise_if_stopped() -> None:
-    """In a launcher or a worker, which are not interrupted wherever they are: end here if they
-    were asked to.
+    """End a launcher or worker here if a stop was requested; signals do not interrupt them.
 
     Raises:
-        KeyboardInterrupt: they were.
+        KeyboardInterrupt: a stop was requested.
     """
     if stop_requested():
         raise KeyboardInterrupt
 
 
 def listen_as_launcher() -> None:
-    """From now on the first Ctrl-C or SIGTERM is passed on to the worker processes;
-    a second one kills them and this.
+    """From now on, forward the first Ctrl-C or SIGTERM to the worker processes; a second signal of
+    the same kind kills them and this process.
 
-    Joblib kills its workers as soon as an exception reaches it.
-    So none does: this process waits until they have saved.
+    Joblib kills its workers as soon as an exception reaches it. Therefore no exception is raised:
+    this process waits until the workers have saved.
     """
     global _asked
     stop = _asked = StopRequest()
@@ -135,18 +136,18 @@ def listen_as_launcher() -> None:
         signal.signal(number, request)
     if not POSIX:
         return
-    # Workers inherit what is blocked here: a signal that comes while they start waits until they
-    # listen. It is another thread that hears it for this process, and the main one that handles it.
+    # Workers inherit the blocked signals: a signal that arrives during their start waits until they
+    # listen. In this process another thread receives the signal, and the main thread handles it.
     resource_tracker.ensure_running()  # unblocks both when it starts
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def listen_as_worker() -> None:
-    """From now on a signal lets the job under way save and end, and those that follow not begin.
+    """From now on, a signal makes the current job save and end, and later jobs not begin.
 
     Raises:
-        KeyboardInterrupt: there was one already.
+        KeyboardInterrupt: a stop was requested before.
     """
     global _asked
     if _asked is None:

@@ -1,1 +1,1 @@
-"""What was trained: the run store, the runner, finished runs as modules."""
+"""The run store, the runner, and finished runs as modules."""

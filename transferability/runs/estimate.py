@@ -1,5 +1,7 @@
-"""How long training takes still, by arithmetic: networks that are to begin are as fast, for each
-multiply-add, as those of their kind that train now.
+"""Estimates of the remaining training time.
+
+Networks that have not begun are assumed to take as long per multiply-add as networks of their kind
+that are training now.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +20,10 @@ def macs(
     step: Callable[[RunSpec], int],
     weight: Callable[[RunSpec], float] = lambda spec: 1.0,
 ) -> float:
-    """Training the networks of a job, from the ``step`` of each on, backward counted twice, and
-    validation; shared prefixes once.
+    """Multiply-adds of training the networks of a job from the ``step`` of each, with validation.
 
-    Each network times its ``weight``.
+    A backward pass counts as two forward passes; shared prefixes count once. The multiply-adds of
+    each network are multiplied by its ``weight``.
     """
     total, prefixes = 0.0, dict[tuple, float]()
     validated = len(dataset.val_rows(list(job[0].classes)))
@@ -39,12 +41,12 @@ def macs(
 
 @dataclass(frozen=True)
 class Workload:
-    """The arithmetic of what trains now and of what is to begin.
+    """The multiply-adds of the networks that are training and of those that have not begun.
 
     Attributes:
-        per_image: multiply-adds for each image of each process that trains, on one of its threads.
-        ahead: multiply-adds to begin, on one of as many threads as have a network.
-        unlike: networks to begin of a kind that does not train now; they are not in ``ahead``.
+        per_image: per training process, the multiply-adds per network-image and thread.
+        ahead: multiply-adds of the networks that have not begun, per thread that has a network.
+        unlike: the number of such networks whose kind is not training now; not part of ``ahead``.
     """
 
     per_image: list[float]
@@ -52,7 +54,7 @@ class Workload:
     unlike: int
 
     def seconds(self, training: Sequence[Progress]) -> float:
-        """Until all is trained by these processes, whose rates are known."""
+        """Seconds until these processes have trained all networks; at least one needs a rate."""
         speeds = [
             progress.rates[1] * work
             for progress, work in zip(training, self.per_image, strict=True)
@@ -74,8 +76,9 @@ def workload(
 
     Args:
         training: the networks that each process trains now.
-        threads: how many of them it trains at the same moment.
-        step: the next training step of a network that is to begin.
+        threads: how many networks each process trains at a time.
+        to_begin: the networks that have not begun.
+        step: the next training step of such a network.
     """
     per_image = []
     for specs, at_once in zip(training, threads, strict=True):

@@ -1,6 +1,4 @@
-"""The network of a finished run for other programs: as a file of weights of its library, or as a
-program of torch.
-"""
+"""Export the network of a finished run, as weights for its library or as a torch.export program."""
 
 import json
 from dataclasses import asdict
@@ -16,11 +14,11 @@ from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.pretrained_info import PretrainedInfo
 from transferability.runs.load import Run
 
-PROGRAM = ".pt2"  # what files of torch.export are called
+PROGRAM = ".pt2"  # the suffix of torch.export files
 
 
 class _FromPixels(nn.Module):
-    """The network of (B, 3, side, side) float32 from 0 to 1."""
+    """The network for images as (B, 3, side, side) float32, 0 to 1."""
 
     def __init__(self, run: Run):
         super().__init__()
@@ -36,13 +34,13 @@ class _FromPixels(nn.Module):
 
 
 def export_program(run: Run, path: Path) -> None:
-    """Write the network of a finished run, whole or truncated, as a program of ``torch.export``,
-    which needs torch alone: images, (B, 3, side, side) float32 from 0 to 1 -> logits, (B, classes).
+    """Write the network of a finished run, whole or truncated, as a ``torch.export`` program.
 
-    ``classes.json`` in it has the names of the classes and how images are prepared.
+    The program needs only torch. It maps images, (B, 3, side, side) float32 from 0 to 1, to logits,
+    (B, classes). Its ``classes.json`` has the class names and the preprocessing.
 
     Raises:
-        UserError: it subtracts a whole image, or cannot be written.
+        UserError: the network subtracts a mean image, or the file cannot be written.
     """
     _require_channels(run)
     side = run.spec.network.input_size
@@ -66,12 +64,12 @@ def _require_channels(run: Run) -> None:
 
 
 def export(run: Run, path: Path) -> None:
-    """Write the network of a finished run under the names of its library, as weights that can be
-    given; the header says what was done to its images.
+    """Write the weights of a finished run with its library's parameter names, to be used as a
+    pretrained network. The header describes the preprocessing.
 
     Raises:
-        UserError: it is no network of a library, or a part of one, subtracts a whole image, or
-            cannot be written.
+        UserError: the network is not from a library, is truncated, or subtracts a mean image; or
+            the file cannot be written.
     """
     network, state = run.spec.network, run.network.state_dict()
     if not isinstance(network, ZooNetworkConfig):

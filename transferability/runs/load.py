@@ -1,5 +1,4 @@
-"""A finished run in Python: the network as a module,
-with its class names and what was done to its images.
+"""Load a finished run as a module, with its class names and preprocessing.
 
 >>> from transferability import load_run
 >>> run = load_run("runs/flowers-random-0-A3B+-s0-0123456789ab")
@@ -31,11 +30,11 @@ class Run(nn.Module):
     """A finished network, in evaluation mode.
 
     Attributes:
-        spec: all that it is.
-        classes: the names of its classes, in the order of its outputs.
+        spec: the specification of the run.
+        classes: the class names, in the order of the outputs.
         preprocessing: how the dataset was packed: image_size, resize, fit, orientation, encoding.
-        metrics: its evaluations, see ``Store.metrics``.
-        network: the layers, ``network.layers[n - 1]`` is layer n.
+        metrics: the evaluations, see ``Store.metrics``.
+        network: the layers; ``network.layers[n - 1]`` is layer n.
     """
 
     def __init__(
@@ -53,13 +52,13 @@ class Run(nn.Module):
         self.eval()
 
     def preprocess(self, *images: str | Path | Image.Image | np.ndarray) -> Tensor:
-        """Images as the dataset was packed, (B, H, W, 3) uint8: paths, PIL's, or arrays.
+        """Prepare images as the dataset was packed, (B, H, W, 3) uint8.
 
-        An array is taken as upright: gray, (H, W), RGB or RGBA, (H, W, 3 or 4), uint8 or uint16,
-        of any size.
+        Images are paths, PIL images or arrays. Arrays are upright: gray, (H, W), or RGB or RGBA,
+        (H, W, 3 or 4), uint8 or uint16, of any size.
 
         Raises:
-            UserError: an image is damaged, or of a kind that is not read; says which.
+            UserError: an image is damaged or of an unsupported kind.
         """
         return torch.from_numpy(np.stack([self._row(image) for image in images]))
 
@@ -70,7 +69,7 @@ class Run(nn.Module):
             name = image if isinstance(image, (str, Path)) else f"an image ({type(image).__name__})"
             raise UserError(f"{name} {describe_failure(error)}") from error
         if asks and not self._says_orientation:
-            self._says_orientation = True  # once is enough
+            self._says_orientation = True  # warn only once
             log.warning(
                 "%s was trained before runs kept dataset.orientation; images with a tag that "
                 "asks for rotation are used as they are stored, as in its dataset unless that was "
@@ -80,12 +79,13 @@ class Run(nn.Module):
         return row
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (B, classes), of the middle of :meth:`preprocess`'s images."""
+        """Logits, (B, classes), of the center crops of preprocessed images, (B, H, W, 3) uint8."""
         return self.features(images, len(self.network.layers))[:, : len(self.classes)]
 
     def features(self, images: Tensor, layer: int) -> Tensor:
-        """What layer ``layer`` (from 1) puts out for :meth:`preprocess`'s images;
-        0: what goes into layer 1.
+        """The output of layer ``layer`` (from 1) for the center crops of preprocessed images.
+
+        ``layer=0`` is the input of layer 1.
         """
         start = torch.full(
             (len(images),),
@@ -101,11 +101,11 @@ class Run(nn.Module):
         return x
 
     def images_of(self, dataset: PackedDataset, subset: str) -> tuple[Tensor, Tensor]:
-        """All images of its task in a subset (train, val, test) of ``dataset``, (N, H, W, 3) uint8,
-        and the place of each one's class in ``classes``, (N,) int64.
+        """All images of the run's task in a subset (train, val, test) of ``dataset``, (N, H, W, 3)
+        uint8, and their labels, indices into ``classes``, (N,) int64.
 
         Raises:
-            UserError: it was trained on other images.
+            UserError: the run was trained on other images.
         """
         if dataset.checksum != self.spec.dataset.checksum:
             raise UserError(
@@ -125,11 +125,11 @@ class Run(nn.Module):
 
 
 def load_run(folder: str | Path) -> Run:
-    """The finished run in ``folder`` of a run store.
+    """Load the finished run in ``folder`` of a run store.
 
     Raises:
-        UserError: it is not finished, damaged, or was trained before runs kept the names of
-            their classes.
+        UserError: ``folder`` is not a run, or the run is not finished, is damaged, or was trained
+            by a version that did not store class names.
     """
     folder = Path(folder)
     if not (folder / "spec.json").is_file():
@@ -157,7 +157,7 @@ def load_run(folder: str | Path) -> Run:
 
 
 def _warn_of_another_version(spec: RunSpec, made_by: str | None) -> None:
-    """Of a network whose library has the same layers in both versions; others are refused."""
+    """Warn if another library version made the network; with other layers it would not load."""
     network = spec.network
     if not isinstance(network, ZooNetworkConfig) or made_by in (None, network.library_version):
         return

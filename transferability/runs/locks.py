@@ -1,4 +1,4 @@
-"""Whether the file system of a store has locks that work."""
+"""Check that file locks work on the file system of a store."""
 
 import errno
 import warnings
@@ -8,7 +8,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from transferability.errors import UserError
 
-LOCK_SECONDS = 3  # to wait for another process that tries the locks
+LOCK_SECONDS = 3  # to wait for another process that is checking the locks
 _NO_LOCKS = (
     "two processes could train one run at once; "
     "put the store on a local disk, NFS or Lustre with flock"
@@ -16,8 +16,8 @@ _NO_LOCKS = (
 
 
 def check_locks(root: Path) -> None:
-    """Try whether locks below ``root`` keep a second holder out,
-    as training by several processes needs.
+    """Check that locks below ``root`` exclude a second holder, as training by several processes
+    requires.
 
     Raises:
         UserError: the store cannot be written, or its locks do not work.
@@ -33,15 +33,16 @@ def check_locks(root: Path) -> None:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a lock at ``path``. The file stays: a process that dies here leaves no
-    more than one that does not.
+    """What is wrong with a lock at ``path``, or None.
+
+    The file is kept, so a process that dies here leaves nothing else behind.
     """
     try:
         with (
-            warnings.catch_warnings(action="ignore"),  # of filelock: the error says it
+            warnings.catch_warnings(action="ignore"),  # filelock's; the error has the same message
             FileLock(path, timeout=LOCK_SECONDS) as lock,
         ):
-            # a file that stands for a lock, where there are none, outlives its process
+            # filelock's substitute, a file whose existence is the lock, outlives its process
             if isinstance(lock, SoftFileLock):
                 return "has no locks"
             try:
@@ -49,5 +50,5 @@ def _fault(path: Path) -> str | None:
                     return "has locks that exclude nobody"
             except Timeout:
                 return None
-    except Timeout:  # such a file, of a process that tries at the same moment or has died
+    except Timeout:  # such a file exists: another process is checking, or has died
         return "has no locks"

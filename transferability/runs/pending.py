@@ -1,6 +1,4 @@
-"""The runs that one command asks for, and those they start from: which are finished, can be
-trained, or have failed.
-"""
+"""The runs of one command and the runs they start from: finished, ready to train, or failed."""
 
 from collections.abc import Collection
 
@@ -11,11 +9,11 @@ from transferability.study.spec import RunSpec
 
 
 class Pending:
-    """The runs of one command. Failures of earlier tries are tried again, once.
+    """The runs of one command. Runs that failed in an earlier try are tried again, once.
 
     Attributes:
-        specs: sources first.
-        tried: the ids of those that this process has begun.
+        specs: the runs, sources first.
+        tried: the ids of the runs that this process has begun.
     """
 
     def __init__(self, specs: list[RunSpec], store: Store):
@@ -24,28 +22,28 @@ class Pending:
         self._old_failures = {spec.run_id: store.failure(spec) for spec in specs}
 
     def runnable(self) -> list[RunSpec]:
-        """Those that can be trained now: not finished, not failed in this try, source finished."""
+        """Runs that can be trained now: not finished, not failed in this try, source finished."""
         left = [s for s in self.specs if not self.store.is_done(s) and not self._failed(s)]
         return [s for s in left if s.base is None or self.store.is_done(s.base)]
 
     def after(self, wave: Collection[RunSpec]) -> list[RunSpec]:
-        """Those that are to be trained after the runs of ``wave``."""
+        """Runs to be trained after those of ``wave``, except where a source failed in this try."""
         now = {spec.run_id for spec in wave}
         left = [s for s in self.specs if s.run_id not in now and not self.store.is_done(s)]
         return [s for s in left if not any(map(self._failed, with_bases([s])))]
 
     def _failed(self, spec: RunSpec) -> bool:
-        """Whether it has failed in this try."""
+        """Whether the run has failed in this try."""
         failure = self.store.failure(spec)
         if failure is None:
             return False
         return spec.run_id in self.tried or failure != self._old_failures[spec.run_id]
 
     def report_failures(self) -> None:
-        """Name the networks that failed, and count those that wait for them.
+        """Report the networks that failed, and the number of networks that start from them.
 
         Raises:
-            UserError: there are any.
+            UserError: a network failed.
         """
         left = [spec for spec in self.specs if not self.store.is_done(spec)]
         failures = [(spec, why) for spec in left if (why := self.store.failure(spec))]

@@ -1,4 +1,4 @@
-"""Linear classifiers of a wave: fitted on features that are computed once, and kept as runs."""
+"""Fit the linear classifiers of a wave on features computed once, and store them as runs."""
 
 import logging
 import math
@@ -34,10 +34,10 @@ def fit_wave(
     execution: Execution,
     trackers: Trackers,
 ) -> None:
-    """Fit and finish the runs ``specs``, whose bases are finished.
+    """Fit and finish the runs ``specs``, whose bases must be finished.
 
     Raises:
-        KeyboardInterrupt: it was asked for; what is finished stays.
+        KeyboardInterrupt: a stop was requested; finished runs are kept.
     """
     with stop_requests() as stop:
         for of_base in _by_base(specs):
@@ -60,7 +60,7 @@ def _fit(
     trackers: Trackers,
     stop: StopRequest,
 ) -> None:
-    """Those of one base."""
+    """Fit and finish the classifiers of one base."""
     began, source = time.monotonic(), _weights(specs[0], store)
     features = features_of_wave(specs, store, dataset, execution, stop)
     shared = (time.monotonic() - began) / len(specs)
@@ -98,7 +98,7 @@ def features_of_wave(
     execution: Execution,
     stop: StopRequest | None = None,
 ) -> Features:
-    """What linear classifiers of one base are fitted on: kept in the store, computed where it is
+    """Features for the linear classifiers of one base, stored below the run store; computed if
     missing.
     """
     began = time.monotonic()
@@ -124,7 +124,7 @@ def features_of_wave(
 
 
 def _weights(spec: RunSpec, store: Store) -> dict[str, Tensor]:
-    """Those of its base."""
+    """The weights of the run's base."""
     base = spec.source
     assert base is not None  # of a linear classifier
     return pretrained_state_dict(base) if isinstance(base, PretrainedBase) else store.weights(base)
@@ -135,7 +135,7 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 class _Told:
-    """Progress of the features, for other processes."""
+    """Show the progress of the features; raise KeyboardInterrupt once a stop is requested."""
 
     def __init__(self, bar: tqdm, stop: StopRequest):
         self.bar, self.stop = bar, stop

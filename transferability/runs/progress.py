@@ -1,9 +1,9 @@
-"""How far training is, for monitoring: a note every few seconds, read by
-``experiments.status``, and lines of a log.
+"""Training progress for monitoring: a note every few seconds, read by ``experiments.status``, and
+lines in the log.
 
-No result depends on a note, and none is part of one. It lies in the folder of the last of the
-networks that train together, and holds while that run is locked: what a killed process left there
-is removed by the next one that claims the run, or finds it finished.
+No result depends on a note. The note is in the run folder of the last of the networks that train
+together, and is valid while that run is locked. A note that a killed process left is removed by the
+next process that claims the run or finds it finished.
 """
 
 import json
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from transferability.training.loop import Cohort
     from transferability.training.state import TrainState
 
-NOTE_SECONDS = 5.0  # between notes, or a step where that takes longer
-KEPT = 25  # notes that a rate is measured over: two minutes
-FIRST_LINE, MOST = 5.0, 30.0  # seconds to the first line of a log; between two lines, at most
+NOTE_SECONDS = 5.0  # between notes; longer if a step takes longer
+KEPT = 25  # notes over which a rate is measured: two minutes
+FIRST_LINE, MOST = 5.0, 30.0  # seconds to the first log line; the most between two lines
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the networks stand that one process trains in lockstep.
+    """Progress of the networks that one process trains in lockstep.
 
     Attributes:
-        runs: their ids; the note lies in the folder of the last.
-        points: of the newest notes: seconds, steps made, network-images trained.
-        left: network-images that are still to be trained.
-        top1: by id the newest evaluations, two at most: step, top-1.
-        process: who trains them.
-        written: when, in seconds since 1970.
-        threads: networks that it trains at the same moment.
+        runs: the run ids; the note is in the folder of the last.
+        points: (seconds, steps done, network-images trained) of the newest notes.
+        left: network-images still to be trained.
+        top1: run id -> at most two newest evaluations, (step, top-1 accuracy).
+        process: the training process and its machine.
+        written: the time of the note, in seconds since 1970.
+        threads: the number of networks that the process trains at a time.
     """
 
     runs: list[str]
@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def rates(self) -> tuple[float, float] | None:
-        """Steps and images per second, counted per network; None where two notes are needed."""
+        """Steps and network-images per second; None with fewer than two points."""
         (began, *first), (now, *last) = self.points[0], self.points[-1]
         if len(self.points) < 2:
             return None
@@ -67,13 +67,14 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of these networks; None while their rate is not known."""
+        """The remaining time of these networks; None while their rate is unknown."""
         return self.left / self.rates[1] if self.rates else None
 
 
 class ProgressWriter:
-    """Notes of networks that train together, ``threads`` at the same moment; called after every
-    step. ``clock`` gives seconds.
+    """Write notes on networks that train together, ``threads`` at a time; called after every step.
+
+    ``clock`` returns seconds.
     """
 
     def __init__(
@@ -91,19 +92,19 @@ class ProgressWriter:
         self.images = self.step = 0
 
     def __call__(self, step: int, stepped: "list[TrainState]") -> None:
-        """After training step ``step``, which ``stepped`` made."""
+        """Record training step ``step`` of the networks ``stepped``."""
         now, self.step = self.clock(), step + 1
         self.images += len(stepped) * self.recipe.batch_size
         ended = self.step == self.recipe.steps
         if self.points and now - self.points[-1][0] < NOTE_SECONDS and not ended:
             return
         self.points.append((now, self.step, self.images))
-        # a full disk is told by what matters, when it is written
+        # results report a full disk when they are written
         with suppress(UserError):
             write_atomic(self.path, json.dumps(asdict(self.progress())) + "\n")
 
     def progress(self) -> Progress:
-        """Where the networks stand after the newest step."""
+        """The progress of the networks after the newest step."""
         points, newest = list(self.points), (self.clock(), self.step, self.images)
         states = self._states()
         return Progress(
@@ -120,13 +121,13 @@ class ProgressWriter:
         )
 
     def _states(self) -> "list[TrainState]":
-        """Those that have not failed."""
+        """The networks that have not failed."""
         return [state for cohort in self.cohorts for state in cohort.states]
 
 
 class Due:
-    """Whether it is time for a line of a log: soon after the start, then after pauses as long as
-    all that went before, of half a minute at most (5, 10, 20, 40, 70, 100 s ...).
+    """Whether a log line is due: 5 s after the start, then after pauses as long as the time so far,
+    but at most 30 s (5, 10, 20, 40, 70, 100 s ...).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -142,7 +143,7 @@ class Due:
 
 
 def read(folder: Path) -> Progress | None:
-    """The note in a run's folder; None where there is none, or none that this version knows."""
+    """Read the note in a run's folder; None if it is missing or has an unknown format."""
     try:
         return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""How a run was made: the machine, the versions, the time it took."""
+"""The provenance of a run: machine, versions and training time."""
 
 import datetime
 import platform
@@ -17,11 +17,12 @@ from transferability.training.execution import Execution
 def provenance(
     spec: RunSpec, seconds: float, images: int, cohort_size: int, execution: Execution
 ) -> dict:
-    """What is worth knowing about how a run was made, and is no part of its identity.
+    """Facts about how a run was made that are not part of its identity.
 
     Args:
-        seconds: its share of the time spent.
-        images: how many it was trained on, each as often as it came.
+        seconds: the run's share of the time spent.
+        images: the number of images trained on, with repetitions.
+        cohort_size: the number of networks that trained side by side.
     """
     device = execution.device
     return {
@@ -45,10 +46,10 @@ def provenance(
 
 
 def _processor(device: str) -> str:
-    """The kind of processor, as another kind may order sums differently:
+    """The kind of processor, because another kind may order sums differently:
     "cpu, x86_64, AMD EPYC, AVX512", "mps, arm64, arm".
     """
-    info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the name
+    info = Path("/proc/cpuinfo")  # on Linux; elsewhere Python has the name
     named = re.search(
         r"^model name\s*: (.+)$",
         info.read_text(encoding="utf-8") if info.exists() else "",
@@ -61,7 +62,7 @@ def _processor(device: str) -> str:
 
 @lru_cache(maxsize=1)
 def _commit() -> str | None:
-    """The commit of the code, with a + when the tree has changes; None outside a git checkout."""
+    """The commit of the code, with a + if the tree has changes; None outside a git checkout."""
     where = Path(__file__).parent
     try:
         out = subprocess.run(

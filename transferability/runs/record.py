@@ -1,4 +1,4 @@
-"""What vouches for the files of a finished run: ``DONE``, with the size and SHA-256 of each."""
+"""The record of a finished run's files: ``DONE``, with the size and SHA-256 of each file."""
 
 import hashlib
 import json
@@ -12,11 +12,15 @@ RESULTS = (
     *("spec.json", "weights.safetensors", "predictions.safetensors"),
     *("metrics.jsonl", "provenance.json"),
 )
-Record = dict[str, dict[str, Any]]  # by name: bytes, sha256
+Record = dict[str, dict[str, Any]]  # file name -> bytes, sha256
 
 
 def read_record(folder: Path) -> Record | None:
-    """What DONE says of the files; None without the marker."""
+    """Read the record in ``DONE``; None if there is no such file.
+
+    Raises:
+        UserError: the record cannot be read.
+    """
     path = folder / "DONE"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -30,7 +34,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def _is_record(found: Any) -> bool:
-    """Whether JSON that was read has the form of a record, and of a run at all."""
+    """Whether parsed JSON has the form of a record, and lists weights."""
     return (
         isinstance(found, dict)
         and "weights.safetensors" in found
@@ -46,8 +50,10 @@ def write_record(folder: Path) -> None:
 
 
 def check_sizes(folder: Path, record: Record) -> None:
-    """Raises:
-    UserError: a file has not the size that was recorded.
+    """Compare the sizes of the files with their record.
+
+    Raises:
+        UserError: the size of a file differs.
     """
     for name, known in record.items():
         size = (folder / name).stat().st_size if (folder / name).exists() else 0
@@ -58,10 +64,10 @@ def check_sizes(folder: Path, record: Record) -> None:
 
 
 def checked_file(folder: Path, name: str) -> Path:
-    """The path of a result, read once and compared with its record.
+    """The path of a result, after its content is compared with the record.
 
     Raises:
-        UserError: it is not as it was written.
+        UserError: the file has no record, cannot be read, or differs.
     """
     known = (read_record(folder) or {}).get(name)
     if known is None:

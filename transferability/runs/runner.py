@@ -1,6 +1,4 @@
-"""From a list of runs to finished runs: what is done is skipped, what is half done resumed,
-what is missing trained.
-"""
+"""Train a list of runs: skip finished runs, resume interrupted ones, and train missing ones."""
 
 import gc
 import logging
@@ -38,19 +36,20 @@ def train_missing(
     sources: str = "train",
     trackers: Trackers | None = None,
 ) -> None:
-    """Return when every run of ``specs`` is finished, by this process or by another.
+    """Train every run of ``specs`` that is not finished; wait for runs that another process trains.
 
-    Networks that fail are left out, with those that start from them; all others are trained first.
+    Networks that fail, and networks that start from them, are left out; all others are trained
+    before the error is raised.
 
     Args:
-        sources: ``train`` trains missing base networks first;
-            ``require`` makes a missing one an error.
-        trackers: what hears of the networks that train here.
+        sources: ``train`` trains missing base networks first; ``require`` raises an error instead.
+        trackers: receive the networks that train in this process.
 
     Raises:
-        UserError: networks failed, or one does not fit into memory (the message names them); no GPU
-            is free; there are too few images per class; the layers of a network are not the
-            network; a tracker cannot be used.
+        UserError: networks failed, or one does not fit into memory; a source is missing with
+            ``sources="require"``; the locks of the store do not work; no GPU is free; there are too
+            few images per class; the layers of a network do not reproduce the network that they
+            were cut from; a tracker cannot be used.
     """
     if sources == "require":
         _require_sources(specs, store)
@@ -61,7 +60,7 @@ def train_missing(
     if len(done) == len(specs):
         log.info("nothing to train: all %d networks are finished in %s", len(specs), store.root)
         return
-    check_volumes(specs, dataset)  # too few are named before anything is trained
+    check_volumes(specs, dataset)  # report too few images before training begins
     check_locks(store.root)
     log.info(
         "to train: %s of %d, into %s",
@@ -80,7 +79,7 @@ def train_missing(
 def _train_in_waves(
     pending: Pending, dataset: PackedDataset, execution: Execution, trackers: Trackers
 ) -> None:
-    """Train what is not finished, and wait for what another process is training."""
+    """Train unfinished runs in waves, and wait for runs that another process is training."""
     store = pending.store
     limit, told = execution.max_networks, False
     while runnable := pending.runnable():
@@ -105,8 +104,8 @@ def _train_in_waves(
         finally:
             for _, lock in claimed:
                 lock.release()
-        with stop_requests():  # a finalizer would swallow the KeyboardInterrupt
-            gc.collect()  # the networks of this wave, before those of the next are built
+        with stop_requests():  # a finalizer would swallow a KeyboardInterrupt
+            gc.collect()  # free this wave's networks before the next wave's are built
         if execution.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -121,10 +120,10 @@ def _require_sources(specs: list[RunSpec], store: Store) -> None:
 
 
 def _smaller_limit(networks: int, execution: Execution) -> int:
-    """How many networks to hold at once after memory ran out with ``networks``.
+    """The number of networks to hold at once after memory ran out with ``networks``.
 
     Raises:
-        UserError: there is nothing to split, or the user has set the number.
+        UserError: there is only one network, or the user has set ``max_networks``.
     """
     smaller = -(-networks // 2)
     if networks == 1:
@@ -149,8 +148,8 @@ def _smaller_limit(networks: int, execution: Execution) -> int:
 def _claim_wave(
     ready: list[RunSpec], store: Store, execution: Execution, limit: int | None
 ) -> list[tuple[RunSpec, FileLock]]:
-    """Lock runs that can train side by side: one cohort or, while threads would idle,
-    several of one pace.
+    """Lock runs that can train side by side: one cohort or, while threads would be idle, several
+    cohorts with the same ``batching_key``.
 
     Runs that others start from come first.
     """

@@ -1,14 +1,13 @@
-"""The run store: one folder per run, safe against crashes and against two processes asking
-for the same run.
+"""The run store: one folder per run, safe against crashes and concurrent processes.
 
-A run folder holds ``spec.json``; while it trains ``checkpoint.safetensors`` and the one before it,
-``checkpoint-previous.safetensors``, and in one of the networks that train together
-``progress.json``; when it is finished ``weights.safetensors``, ``predictions.safetensors`` (the
-class of each validation and test image; older runs have none), ``metrics.jsonl``,
-``provenance.json`` and, written last, ``DONE`` with the size and SHA-256 of each. ``FAILED`` says
-why the last try ended. Every file is written whole: to a temporary file, fsync, rename. ``.lock``
-is held by the process that trains the run, by a lock of the system (``flock``, on Windows
-``LockFileEx``), which frees it when that process dies.
+A run folder holds ``spec.json``. During training, the folder also holds
+``checkpoint.safetensors``, its predecessor ``checkpoint-previous.safetensors`` and, for one of the
+networks that train together, ``progress.json``. A finished run has ``weights.safetensors``,
+``predictions.safetensors`` (the predicted label of each validation and test image; missing in older
+runs), ``metrics.jsonl``, ``provenance.json`` and, written last, ``DONE`` with the size and SHA-256
+of each file. ``FAILED`` says why the last try ended. Every file is written atomically: to a
+temporary file, fsync, rename. The process that trains the run holds a system lock (``flock``, on
+Windows ``LockFileEx``) on ``.lock``, which the system releases when that process dies.
 """
 
 import json
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-_RUN = ("spec.json", "DONE", *CHECKPOINTS)  # what makes a folder one of a run
+_RUN = ("spec.json", "DONE", *CHECKPOINTS)  # files that identify a run folder
 
 
 class Store:
@@ -57,11 +56,11 @@ class Store:
         return self.root / spec.run_id
 
     def is_done(self, spec: RunSpec) -> bool:
-        """Whether the run is finished: the marker is there,
-        and the files have the sizes that it recorded.
+        """Whether the run is finished: ``DONE`` exists, and all files have the recorded sizes.
 
         Raises:
-            UserError: the folder is that of another run, or a file is not as it was written.
+            UserError: the folder belongs to another run, the record cannot be read, or the size of
+                a file differs.
         """
         folder = self.folder(spec)
         record = read_record(folder)
@@ -74,8 +73,11 @@ class Store:
     def lock(self, spec: RunSpec) -> FileLock | None:
         """Lock the run for this process, creating its folder; None if another process holds it.
 
-        What a killed process left half-written, or said of its progress, and the mark of an earlier
-        failure, are removed.
+        Removes the temporary files and progress note of a killed process, and the mark of an
+        earlier failure.
+
+        Raises:
+            UserError: the folder cannot be locked, or belongs to another run.
         """
         folder = self.folder(spec)
         try:
@@ -100,7 +102,7 @@ class Store:
         return lock
 
     def state(self, spec: RunSpec) -> str:
-        """done | training (by some process now) | failed | partial (can be resumed) | missing."""
+        """done | training (in a process now) | failed | partial (can be resumed) | missing."""
         if self.is_done(spec):
             return "done"
         folder = self.folder(spec)
@@ -111,16 +113,14 @@ class Store:
                     pass
             except Timeout:
                 return "training"
-            except OSError:  # another user's run: whether it is being trained cannot be asked
+            except OSError:  # another user's run: its lock cannot be checked
                 pass
         if (folder / "FAILED").exists():
             return "failed"
         return "partial" if checkpoints.exists(folder) else "missing"
 
     def specs(self) -> list[RunSpec]:
-        """The specification of every run in the store, by folder name;
-        folders that are none are named and left out.
-        """
+        """The specifications of all runs, by folder name; log and skip invalid folders."""
         found = []
         for path in sorted(self.root.glob("*/spec.json")):
             try:
@@ -130,8 +130,8 @@ class Store:
         return found
 
     def runs_of_other_packs(self, images: DatasetId) -> int:
-        """How many runs are of a dataset of this name that was packed from other images or
-        at another size.
+        """The number of runs of a dataset with this name that was packed from other images or at
+        another size.
         """
         others = (spec.dataset for spec in self.specs())
         return sum(other.name == images.name and other != images for other in others)
@@ -143,7 +143,7 @@ class Store:
         return checkpoints.load(self.folder(spec), spec.run_id)
 
     def step(self, spec: RunSpec) -> int:
-        """Training steps that are safe: all of a finished run, those of the checkpoint, or 0."""
+        """Saved training steps: all for a finished run, else those of the checkpoint, or 0."""
         return (
             spec.recipe.steps if self.is_done(spec) else checkpoints.saved_step(self.folder(spec))
         )
@@ -156,7 +156,7 @@ class Store:
         provenance: dict[str, Any],
         predictions: "dict[str, Tensor]",
     ) -> None:
-        """Write the results of a finished run; the marker last, then drop the checkpoints."""
+        """Write the results of a finished run, ``DONE`` last, then delete the checkpoints."""
         folder = self.folder(spec)
         for name, tensors in (("weights", weights), ("predictions", predictions)):
             with replacing(folder / f"{name}.safetensors") as temporary:
@@ -167,11 +167,11 @@ class Store:
         checkpoints.delete(folder)
 
     def fail(self, spec: RunSpec, why: dict[str, Any]) -> None:
-        """Record why this try ended; checkpoints stay, a later try resumes from the newest."""
+        """Record why this try ended; keep checkpoints, from which a later try resumes."""
         write_atomic(self.folder(spec) / "FAILED", as_json({**why, "attempt": uuid.uuid4().hex}))
 
     def failure(self, spec: RunSpec) -> dict[str, Any] | None:
-        """Why the last try ended, where it failed."""
+        """Why the last try failed; None if it did not."""
         try:
             return json.loads((self.folder(spec) / "FAILED").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
@@ -181,13 +181,13 @@ class Store:
         """The final weights of a finished run, checked against its record.
 
         Raises:
-            UserError: the file is not as it was written.
+            UserError: the file has no record, cannot be read, or differs.
         """
         return load_tensors(checked_file(self.folder(spec), "weights.safetensors"))
 
     def predictions(self, spec: RunSpec) -> "dict[str, Tensor] | None":
-        """The class that a finished run predicts for each image, see :func:`loop.predict`;
-        None of a run that was finished before these were kept.
+        """The predictions of a finished run, see :func:`loop.predict`; None if an older version
+        finished the run without them.
         """
         name = "predictions.safetensors"
         if name not in (read_record(self.folder(spec)) or {}):
@@ -204,9 +204,7 @@ class Store:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def verify(self) -> tuple[int, list[str]]:
-        """Read every file of every run: how many runs there are,
-        and a line for each thing that is damaged.
-        """
+        """Read every file of every run; return the number of runs and a line per damaged file."""
         damaged = []
         folders = sorted({path.parent for name in _RUN for path in self.root.glob(f"*/{name}")})
         for folder in folders:
@@ -224,11 +222,12 @@ class Store:
         """The specification in a run's folder.
 
         Raises:
-            UserError: it cannot be read, was changed, or the folder is a copy or was renamed.
+            UserError: the file cannot be read or was changed, or the folder is a copy or was
+                renamed.
         """
         try:
             spec = RunSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
-            name = spec.run_id  # of impossible values there is none
+            name = spec.run_id  # raises if values are impossible
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): move its folder out of the store"
@@ -237,14 +236,18 @@ class Store:
             return spec
         if self.folder(spec).exists():
             raise UserError(f"{path.parent} is a copy of {name}: move it out of the store")
-        # by its name alone a run is found: under another one it would be trained again
+        # runs are found by folder name: in a renamed folder, the run would be trained again
         raise UserError(
             f"{path} is of the run {name}: if the folder was renamed, give it that name again; if "
             "the file was changed, restore it or move the folder away"
         )
 
     def _check(self, spec: RunSpec) -> None:
-        """Compare the folder's spec.json with ``spec``, field by field."""
+        """Compare the folder's spec.json with ``spec``, field by field.
+
+        Raises:
+            UserError: the file cannot be read, or a field other than a label differs.
+        """
         path = self.folder(spec) / "spec.json"
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

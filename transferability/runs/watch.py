@@ -1,4 +1,4 @@
-"""What is shown of networks while they train."""
+"""Show the progress of networks while they train."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def time_left(progress: Progress, work: Workload) -> str:
-    """The rate of the networks that train, and the time left of them and of the whole command."""
+    """The rate and remaining time of the networks in training, and the time left of the command."""
     if progress.rates is None or progress.seconds_left is None:
         return "no rate yet"
     words = f"{progress.rates[0]:.3g} steps/s, {duration(progress.seconds_left)} left"
@@ -28,8 +28,8 @@ def time_left(progress: Progress, work: Workload) -> str:
 
 
 class Watch:
-    """What is shown of networks that train: a note for ``experiments.status``, a bar or, where
-    there is no terminal, lines of the log, and trackers; called after every step.
+    """Update the note for ``experiments.status``, the progress bar (or log lines) and the trackers
+    after every step.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Watch:
     ):
         self.notes, self.bar, self.due, self.said = notes, bar, Due(notes.clock), ""
         self.trackers = trackers
-        self.work = lru_cache(maxsize=1)(rest)  # asked for when the first line is due
+        self.work = lru_cache(maxsize=1)(rest)  # computed when the first line is due
 
     def __call__(self, step: int, stepped: list[TrainState]) -> None:
-        """After training step ``step``, which ``stepped`` made."""
+        """Show training step ``step`` of the networks ``stepped``."""
         self.notes(step, stepped)
         recipe = self.notes.recipe
         place = f"step {step + 1}/{recipe.steps}"

@@ -1,4 +1,4 @@
-"""Networks that train side by side, from their first step in this process to finished runs."""
+"""Train networks side by side, from their first step in this process to finished runs."""
 
 import logging
 import time
@@ -36,10 +36,10 @@ def train_wave(
     execution: Execution,
     trackers: Trackers,
 ) -> None:
-    """Train and finish the runs ``specs``, whose sources are finished.
+    """Train and finish the runs ``specs``, whose sources must be finished.
 
     Raises:
-        KeyboardInterrupt: it was asked for, or happened; what is finished or saved stays.
+        KeyboardInterrupt: on a stop request or Ctrl-C; finished runs and checkpoints are kept.
     """
     store, recipe = pending.store, specs[0].recipe
     if recipe.optimizer == LBFGS:
@@ -74,7 +74,7 @@ def train_wave(
         try:
             train(cohorts, execution, save, fail, on_step, stop)
         except KeyboardInterrupt:
-            if stop.requested:  # everything was saved
+            if stop.requested:  # all states were saved
                 log.info("%s: stopped, saved %s", label, _where(cohorts))
             raise
         seconds = time.monotonic() - began
@@ -86,9 +86,7 @@ def train_wave(
 def make_cohorts(
     specs: list[RunSpec], store: Store, dataset: PackedDataset, execution: Execution
 ) -> list[Cohort]:
-    """Build the networks of ``specs``, whose sources are finished,
-    and the streams that feed them.
-    """
+    """Build the networks of ``specs``, whose sources must be finished, and their streams."""
     cohorts = {}
     sources = {spec.source.id: spec.source for spec in specs if spec.source}
     weights = {
@@ -108,18 +106,18 @@ def make_cohorts(
 def _finish(
     cohort: Cohort, networks: int, store: Store, execution: Execution, trackers: Trackers
 ) -> None:
-    """Write the results of the networks of a cohort; ``networks`` trained side by side."""
+    """Write the results of a cohort. ``networks`` is how many networks trained side by side."""
     for state, predicted in zip(cohort.states, predict(cohort, execution), strict=True):
         spec, images = state.spec, state.step * state.spec.recipe.batch_size
         made = provenance(spec, state.seconds, images, networks, execution)
         made["images_of"] = cohort.stream.images_of
         store.finish(spec, state.network.state_dict(), state.metrics, made, predicted)
-        trackers.log(spec, state.metrics)  # of one whose last step was saved before
+        trackers.log(spec, state.metrics)  # for networks resumed after their last step
         trackers.end(spec, "finished")
 
 
 def _where(cohorts: list[Cohort]) -> str:
-    """How many networks there are, and at which step they stand."""
+    """The number of networks and their steps, as text."""
     states = [state for cohort in cohorts for state in cohort.states]
     if not states:
         return "none: all have failed"

@@ -1,9 +1,8 @@
-"""How a crash is survived: where each network stands is written now and then,
-and training resumes from there.
+"""Checkpoints, from which training resumes after a crash.
 
-The folder of a run that trains holds ``checkpoint.safetensors`` and the one before it, each with a
-SHA-256 of its own: of the two, the newest that is whole counts. How often they are
-written: ``loop.train``.
+The folder of an unfinished run holds ``checkpoint.safetensors`` and its predecessor, each with its
+own SHA-256; training resumes from the newest intact one. ``loop.train`` decides how often
+checkpoints are written.
 """
 
 import json
@@ -30,9 +29,7 @@ PROGRESS = "progress.json"  # for monitoring, see progress.py
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stands: tensors by name, the next step,
-    the metrics so far and the seconds spent.
-    """
+    """The state of a run: tensors by name, next step, metrics so far and seconds spent."""
 
     tensors: "dict[str, Tensor]"
     step: int
@@ -41,9 +38,7 @@ class Checkpoint:
 
 
 def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint; the one before it is kept,
-    for the case that this one is damaged on disk.
-    """
+    """Write the checkpoint; keep its predecessor in case the new file is damaged on disk."""
     newest, previous = (folder / name for name in CHECKPOINTS)
     tensors = plain(checkpoint.tensors)
     header = {
@@ -60,11 +55,10 @@ def save(folder: Path, run_id: str, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path, run_id: str) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there is none,
-    and the run starts from the beginning.
+    """Load the newest intact checkpoint; None if there is none.
 
     Raises:
-        UserError: a checkpoint of another run.
+        UserError: the checkpoint belongs to another run.
     """
     for name in CHECKPOINTS:
         path = folder / name
@@ -86,10 +80,10 @@ def load(folder: Path, run_id: str) -> Checkpoint | None:
 
 
 def saved_step(folder: Path) -> int:
-    """Training steps that are safe; 0 without a checkpoint."""
+    """The step of the newest readable checkpoint, not checked for damage; 0 without one."""
     for name in CHECKPOINTS:
         try:
-            # of the frameworks the one that reads a header without importing torch
+            # the framework that reads a header without importing torch
             with safetensors.safe_open(folder / name, framework="np") as file:
                 return int(file.metadata()["step"])
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
@@ -98,19 +92,19 @@ def saved_step(folder: Path) -> int:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint, whole or not."""
+    """Whether there is a checkpoint, intact or not."""
     return any((folder / name).exists() for name in CHECKPOINTS)
 
 
 def delete(folder: Path) -> None:
-    """Remove what a finished run does not need, where it is still there and can be removed."""
+    """Remove the files that a finished run does not need, where possible."""
     for name in (*CHECKPOINTS, PROGRESS):
         with suppress(OSError):
             (folder / name).unlink()
 
 
 def corrupt(folder: Path) -> Iterator[str]:
-    """A line for each checkpoint that is not as it was written."""
+    """Yield a line for each damaged checkpoint."""
     for name in CHECKPOINTS:
         try:
             _open(folder / name)
@@ -121,11 +115,11 @@ def corrupt(folder: Path) -> Iterator[str]:
 
 
 def _open(path: Path) -> "tuple[dict[str, str], dict[str, Tensor]]":
-    """Header and tensors of a checkpoint.
+    """Read the header and tensors of a checkpoint.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not as it was written.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:

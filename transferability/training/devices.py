@@ -1,5 +1,5 @@
-"""Which process trains on which GPU: a lock file each, held by the process that trains,
-freed when it dies; streams; what running out of memory looks like.
+"""GPUs of this process: one lock file per GPU, held by the process that trains and released when it
+dies; CUDA streams; recognizing out-of-memory errors.
 """
 
 import getpass
@@ -18,11 +18,11 @@ from transferability.errors import UserError
 
 @contextmanager
 def training_device(device: torch.device) -> Iterator[torch.device]:
-    """The device to train on within the block: a GPU of its own for ``cuda`` without a number,
-    else ``device`` itself.
+    """Yield the device to train on: an exclusive GPU for ``cuda`` without number, else ``device``.
 
     Raises:
-        UserError: every GPU that this process sees has a training process of this user already.
+        UserError: every visible GPU already has a training process of this user, or a lock file
+            cannot be opened.
     """
     if device.type != "cuda" or device.index is not None:
         yield device
@@ -32,11 +32,11 @@ def training_device(device: torch.device) -> Iterator[torch.device]:
 
 
 def visible_gpus() -> list[str]:
-    """A name for each GPU that this process sees, the same in every process, fit for a file.
+    """A name for each visible GPU, identical in every process and valid in file names.
 
-    The UUID: under Slurm every process sees its own GPU as number 0. Of slices of a GPU (MIG) a
-    process sees one, the one that it was told to use; whether its UUID there is the slice's or the
-    whole GPU's differs by driver.
+    GPUs are named by UUID, because under Slurm every process has its own GPU as number 0. A process
+    can use only one slice of a GPU (MIG), the one in ``CUDA_VISIBLE_DEVICES``. Whether torch gives
+    the UUID of the slice or of the entire GPU depends on the driver.
     """
     told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if told.startswith("MIG-"):
@@ -46,13 +46,12 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def claim(keys: list[str], folder: Path) -> Iterator[int]:
-    """The place in ``keys`` of the first that no other holds,
-    by a lock on a file in ``folder`` within the block.
+    """Lock the first free key by a file in ``folder`` within the block; yield the key's index.
 
     Raises:
-        UserError: all are held, or a lock file cannot be opened.
+        UserError: all keys are held, or a lock file cannot be opened.
     """
-    own = getattr(os, "getuid", getpass.getuser)()  # Windows has no numbers
+    own = getattr(os, "getuid", getpass.getuser)()  # Windows has no user ids
     paths = [folder / f"transferability-{own}-{key}.lock" for key in keys]
     claimed = next(
         ((place, lock) for place, path in enumerate(paths) if (lock := _lock(path)) is not None),
@@ -71,7 +70,7 @@ def claim(keys: list[str], folder: Path) -> Iterator[int]:
 
 
 def _lock(path: Path) -> FileLock | None:
-    """The lock, or None if another holds it. Its file stays, and is opened through no link."""
+    """Acquire the lock; None if another process holds it. The file stays; links are refused."""
     lock = FileLock(path, timeout=0, mode=0o600)
     try:
         lock.acquire()
@@ -88,10 +87,10 @@ def _lock(path: Path) -> FileLock | None:
 def cuda_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
     """The CUDA stream of this process for one purpose on one GPU (``device`` has a number).
 
-    torch hands streams out from a pool of 32 in turn, so that one made for every use would some day
-    be the one that does something else; and its own stream for captures belongs for ever to the GPU
-    of the first capture: captured on another GPU, a graph is empty, and its replays leave every
-    result as it was, without a word.
+    torch takes streams from a pool of 32 in turn, so a stream created for every use would at some
+    point be shared with another purpose. torch's own stream for captures stays on the GPU of the
+    first capture: on another GPU the captured graph is empty, and its replays silently change
+    nothing.
     """
     return torch.cuda.Stream(device)
 
@@ -99,15 +98,16 @@ def cuda_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
 OUT_OF_MEMORY = (
     # torch's allocators, and mmap
     *("can't allocate memory", "not enough memory", "Cannot allocate memory"),
-    *("out of memory", "_ALLOC_FAILED"),  # CUDA's, for pinned memory too; those of cuBLAS and cuDNN
-    # cuDNN, where none has room to work in
+    *("out of memory", "_ALLOC_FAILED"),  # CUDA, also for pinned memory; cuBLAS and cuDNN
+    # cuDNN, if no algorithm has enough workspace
     *("unable to find an engine", "Unable to find a valid cuDNN"),
 )
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether it, or what it came of, is: the end of a capture that ran out of memory has an
-    error of its own.
+    """Whether an error, or the one in its context, means out of memory.
+
+    Ending a capture that ran out of memory raises another error.
     """
     if error is None:
         return False

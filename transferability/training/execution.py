@@ -1,4 +1,4 @@
-"""How the networks of a study are executed: the device, and what torch may choose on it."""
+"""How the networks of a study are executed: the device, and the kernels that torch may choose."""
 
 import logging
 import os
@@ -11,32 +11,34 @@ from transferability.errors import UserError, require
 from transferability.study.config import Config
 
 log = logging.getLogger(__name__)
-SMALL = 64  # pixels a side up to which a single network leaves most of a GPU idle
+SMALL = 64  # input side in pixels up to which a single network leaves most of a GPU idle
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How to execute; on a CPU in float32 nothing but ``stacked``, which is for a GPU,
-    changes a result.
+    """How to execute networks.
+
+    On a CPU in float32 only ``stacked`` would change results, and it requires a GPU.
     """
 
     device: torch.device
-    threads: int = 1  # networks at the same moment on a CPU
+    threads: int = 1  # networks trained at a time on a CPU
     max_networks: int | None = None
-    # between checkpoints, or longer (loop.SAVING); 0: after every step
+    # minimum time between checkpoints (see loop.SAVING); 0: after every step
     checkpoint_seconds: float = 120.0
     stacked: bool = False  # train networks of equal shape as one stack, see gpu_step.py
     graphs: bool = False  # replay the passes of a step as one CUDA graph
-    deterministic: bool = False  # on a GPU: the same bits every time
+    deterministic: bool = False  # on a GPU: bit-identical from run to run
 
 
 def execution_of(config: Config) -> Execution:
-    """Device and threads of a configuration.
+    """The device, threads and other execution settings of a configuration.
 
-    ``cuda`` without a number is any GPU: training claims a free one.
+    ``cuda`` without a number is any GPU: training claims a free one. Also sets which kernels torch
+    may choose in this process.
 
     Raises:
-        UserError: the device does not exist.
+        UserError: the device is not available, or cannot execute the configuration.
     """
     name = config.device
     if name == "auto":
@@ -44,7 +46,7 @@ def execution_of(config: Config) -> Execution:
     try:
         device = torch.device(name)
         if device == torch.device("cuda"):
-            torch.cuda.init()  # a tensor would take memory on GPU 0 in every process
+            torch.cuda.init()  # a tensor would occupy memory on GPU 0 in every process
         else:
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -74,11 +76,12 @@ def execution_of(config: Config) -> Execution:
 
 
 def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
-    """Whether networks are trained as one stack, and their steps as CUDA graphs: on a GPU,
-    where they can be.
+    """Whether networks are trained as one stack, and whether steps are replayed as CUDA graphs.
+
+    By default, graphs are used on a GPU, and stacks there for small, stackable networks.
 
     Raises:
-        UserError: one is asked for where it cannot be.
+        UserError: ``graphs`` or ``stacked`` is set but not possible.
     """
     gpu, network = device.type == "cuda", config.network
     for key in ("graphs", "stacked"):
@@ -95,17 +98,16 @@ def ways_of(config: Config, device: torch.device) -> tuple[bool, bool]:
 
 
 def _choose_kernels(deterministic: bool) -> None:
-    """Which kernels torch may choose on a GPU, for the whole process."""
+    """Set which kernels torch may choose on a GPU in this process."""
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is the fast precision
-    # Long sums of bf16 products are cut into parts: each part would be rounded to bf16
-    # (fc6 sums 9,216).
+    # Long sums of bf16 products are split, and each part would be rounded to bf16 (fc6 sums 9,216).
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    # The fastest for each shape, of which a study has few. Which one that is, is a matter of
-    # time: other bits each run.
+    # Use the fastest kernel for each shape; a study has few shapes. The choice depends on timing,
+    # so results are not bit-identical between runs.
     torch.backends.cudnn.benchmark = not deterministic
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # it imports torch's compiler
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # imports torch's compiler
         torch.use_deterministic_algorithms(deterministic)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
-        # nothing here reads what was not written; the module is of a class that knows the name
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+        # no code here reads uninitialized memory; mypy does not find the module's attribute
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

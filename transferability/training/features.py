@@ -1,11 +1,11 @@
-"""Features of every layer of a base network, for every image, computed once: linear classifiers on
-frozen layers need no more.
+"""Features of every layer of a base network, for every image, computed once: all that linear
+classifiers on frozen layers need.
 
-One forward pass over all images, center crop, and one over the mirror images of those that are
-trained on, where these are wanted; over fewer where no classifier reads more. Of every
-layer below the classifier what the head of a truncated network sees is kept (``modules.pooled``).
-One file per layer, float16, memory-mapped, in a folder named by a hash of the base's weights, the
-images and their preprocessing.
+One forward pass over the center crops of all images, and if needed one over the mirrored training
+images; over fewer images if no classifier reads more. For every layer below the classifier, the
+pooled output (``modules.pooled``) is stored, as in the head of a truncated network. Each layer is
+one memory-mapped float16 file, in a folder named by a hash of the base, the images and their
+preprocessing.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from transferability.study.spec import RunSpec
 from transferability.training.state import one_thread
 
 log = logging.getLogger(__name__)
-IMAGES = 64  # of a batch: no setting, as the last bits of a feature hang on it
+IMAGES = 64  # per batch; not a setting, because the last bits of a feature depend on it
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -44,8 +44,8 @@ class View:
     """Images of a dataset as they are, or their mirror images.
 
     Attributes:
-        rows: of the dataset, ascending.
-        whole: whether these are all rows.
+        rows: rows of the dataset, ascending.
+        whole: whether ``rows`` are all rows of the dataset.
     """
 
     mirrored: bool
@@ -53,22 +53,23 @@ class View:
     whole: bool
 
     def name(self, n: int) -> str:
-        """The file with what layer ``n`` (from 1) says of it."""
+        """The name of the file with the activations of layer ``n`` (from 1)."""
         rows = "" if self.whole else f"-{hashlib.sha256(self.rows.tobytes()).hexdigest()[:8]}"
         return f"layer-{n:03d}{'-mirrored' if self.mirrored else ''}{rows}.npy"
 
 
 @dataclass(frozen=True)
 class Features:
-    """Those of one base on one dataset, in ``folder``; ``views``: the images as they are and, where
-    it is wanted, their mirror images.
+    """The features of one base on one dataset, in ``folder``.
+
+    ``views`` has the images as they are and, if needed, their mirror images.
     """
 
     folder: Path
     views: tuple[View, ...]
 
     def layer(self, n: int, rows: np.ndarray, mirrored: bool = False) -> Tensor:
-        """What layer ``n`` (from 1) says of these rows of the dataset, (rows, channels) float32."""
+        """Features of layer ``n`` (from 1) for rows of the dataset, (rows, channels) float32."""
         view = self.views[mirrored]
         return torch.from_numpy(self._of(n, view)[np.searchsorted(view.rows, rows)]).float()
 
@@ -88,12 +89,12 @@ def features_of(
     threads: int = 1,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """The features of the base that ``specs`` start from, computed where they are not kept yet.
+    """The features of the base that ``specs`` start from; computed unless they are stored.
 
     Args:
-        source: the state of the base.
-        root: below which features are kept.
-        told: called with the images done and all images, after every batch.
+        source: the state dict of the base.
+        root: the folder below which features are stored.
+        told: called after every batch with the number of images done and of all images.
     """
     folder = root / _key(specs[0], dataset)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def features_of(
 
 
 def images_read(specs: Sequence[RunSpec], dataset: PackedDataset) -> int:
-    """Forward passes that the features of ``specs`` take, where none are kept."""
+    """The number of images to pass through the base for ``specs`` if no features are stored."""
     return sum(len(_wanted(specs, dataset, mirrored)) for mirrored in _mirrored(specs))
 
 
@@ -126,7 +127,7 @@ def _mirrored(specs: Sequence[RunSpec]) -> list[bool]:
 def _kept(
     folder: Path, top: int, specs: Sequence[RunSpec], dataset: PackedDataset, mirrored: bool
 ) -> View:
-    """The view that is kept, and has what is wanted; the one to compute where there is none."""
+    """The stored view with all rows that ``specs`` read; if none is stored, the one to compute."""
     count = len(dataset.labels)
     wanted = _wanted(specs, dataset, mirrored)
     views = [
@@ -138,8 +139,10 @@ def _kept(
 
 
 def _wanted(specs: Sequence[RunSpec], dataset: PackedDataset, mirrored: bool) -> np.ndarray:
-    """The rows that ``specs`` read; all of the dataset, or all for training, where one reads all
-    of a class, so that other tasks find them.
+    """The rows that ``specs`` read, ascending.
+
+    If a run uses all images of its classes, the rows of all classes, so that other tasks can reuse
+    the features: of mirror images only training rows, unless a run trains on all subsets.
     """
     if any(spec.all_images for spec in specs):
         return np.arange(len(dataset.labels))
@@ -152,7 +155,7 @@ def _wanted(specs: Sequence[RunSpec], dataset: PackedDataset, mirrored: bool) ->
 
 
 def _key(spec: RunSpec, dataset: PackedDataset) -> str:
-    """The base's weights, the images, and what is done to these."""
+    """A hash of the base's id, the images, and the network, which includes the preprocessing."""
     assert spec.source is not None  # of a linear classifier
     network = to_dict(spec.network.whole, labels=False)
     network.pop("outputs")
@@ -161,7 +164,7 @@ def _key(spec: RunSpec, dataset: PackedDataset) -> str:
 
 
 def frozen(spec: RunSpec, source: dict[str, Tensor]) -> SequentialNetwork:
-    """The whole network that ``spec`` copies layers of, without what follows them."""
+    """The whole network whose layers ``spec`` copies: frozen, its classifier not copied."""
     network = SequentialNetwork(spec.network.whole, source["input.mean"].numpy())
     copy_layers(source, network, spec.network.whole_depth - 1)
     return network.requires_grad_(False).eval()
@@ -175,11 +178,11 @@ def _compute(
     threads: int,
     told: Callable[[int], None],
 ) -> None:
-    """Write the features of every layer for one view; that of the highest layer last."""
+    """Write the features of every layer for one view, the file of the highest layer last."""
     count, top = len(view.rows), len(network.layers) - 1
     forward = partial(features_of_batch, network, dataset, view)
     with ExitStack() as stack:
-        # the last that is entered is the first to be renamed
+        # contexts exit in reverse order: the file entered last is renamed first
         names = [view.name(n) for n in range(top, 0, -1)]
         paths = [stack.enter_context(replacing(folder / name)) for name in names][::-1]
         files: list[np.memmap] = []
@@ -198,13 +201,17 @@ def _compute(
                 files[place][start : start + len(value)] = value
             told(min(start + IMAGES, count))
         while files:
-            files.pop().flush()  # and closed: Windows renames no file that is mapped
+            files.pop().flush()  # and close: Windows cannot rename a mapped file
 
 
 def features_of_batch(
     network: SequentialNetwork, dataset: PackedDataset, view: View, start: int
 ) -> list[np.ndarray]:
-    """Of every layer below the classifier, for IMAGES rows of ``view`` from ``start`` on."""
+    """Features of every layer below the classifier for IMAGES rows of ``view`` from ``start`` on.
+
+    Returns:
+        One (images, channels) float16 array per layer.
+    """
     size, device = network.config.input_size, network.input.mean.device
     corner = (dataset.image_size - size) // 2
     rows = view.rows[start : start + IMAGES]

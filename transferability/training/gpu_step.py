@@ -1,8 +1,9 @@
 """A training step on a GPU: a few large operations instead of thousands of small ones.
 
-Four ways to execute what ``state.py`` says: networks of equal shape are stacked and trained as
+Four ways to execute the steps of ``state.py``: networks of equal shape are stacked and trained as
 one; the forward and backward passes of all networks are captured once and replayed as one CUDA
-graph; in it small networks run side by side, on branches; one optimizer step updates all.
+graph; small networks run in parallel branches of the graph; one optimizer step updates all
+networks.
 """
 
 import logging
@@ -25,18 +26,16 @@ from transferability.training.state import PrefixCache, TrainState, autocast, re
 log = logging.getLogger(__name__)
 Work = list[
     tuple[Batch, list[TrainState]]
-]  # the batch of each stream, and the networks that see it
-# passes before a capture: kernels are compiled and chosen, libraries ask for their memory
+]  # the batch of each stream, and the networks that it trains
+# passes before a capture: kernels are compiled and chosen, libraries allocate their memory
 WARM_UP = 3
-# networks that run side by side in a graph where a batch has at most so many pixels a channel: a
-# kernel of one of them leaves most of a GPU idle
+# networks that run in parallel in a graph, if a batch has at most SMALL pixels per channel: one
+# network's kernel leaves most of a GPU idle
 BRANCHES, SMALL = 8, 1 << 20
 
 
 class GpuStep:
-    """Makes steps; what was built for a set of networks is kept as long as the same
-    networks take part.
-    """
+    """Run training steps. Stacks and graphs are reused until the set of networks changes."""
 
     def __init__(self, stacked: bool, graphs: bool):
         self.stacked, self.graphs = stacked, graphs
@@ -44,14 +43,15 @@ class GpuStep:
         self._step: _CapturedStep | None = None
 
     def __call__(self, work: Work) -> None:
-        """One training step of every network of ``work``;
-        all stand at the same step of one recipe.
+        """Run one training step of every network of ``work``.
+
+        All networks are at the same step of one recipe.
         """
         networks = [[id(state) for state in states] for _, states in work]
-        if not any(networks):  # those that are behind have failed; the others wait for their step
+        if not any(networks):  # networks that were behind have failed; the rest are at later steps
             return
         if self._step is None or networks != self._networks:
-            self._step = None  # its memory first
+            self._step = None  # free its memory first
             self._networks, self._step = networks, _CapturedStep(work, self.stacked, self.graphs)
         self._step([batch for batch, _ in work])
 
@@ -82,17 +82,18 @@ class _CapturedStep:
         self.update()
 
     def read(self, batches: list[Batch]) -> None:
-        """Copy ``batches`` to where a graph looks for them."""
+        """Copy ``batches`` into the tensors that the graph reads."""
         for mine, batch in zip(self.inputs, batches, strict=True):
             for own, given in zip(_tensors(mine), _tensors(batch), strict=True):
                 own.copy_(given, non_blocking=True)
 
     def captured(self) -> None:
-        """What a graph captures: the passes over ``inputs``."""
-        self.gradients([replace(batch) for batch in self.inputs])  # crops are computed anew
+        """Run the passes over ``inputs`` that a graph captures."""
+        # copies have no cached crops, so that the graph computes them
+        self.gradients([replace(batch) for batch in self.inputs])
 
     def gradients(self, batches: list[Batch]) -> None:
-        """Loss and gradients of every network."""
+        """Compute loss and gradients of every network."""
         for batch, stacks in zip(batches, self.stacks, strict=True):
             shared = PrefixCache(batch)
             if self.branches == 1:
@@ -104,7 +105,7 @@ class _CapturedStep:
     def _on_branches(
         self, stacks: "list[TrainState | StackedNetworks]", batch: Batch, shared: PrefixCache
     ) -> None:
-        """The same on several streams, where nothing but what is shared has to wait."""
+        """Compute loss and gradients on several streams, which wait only for shared outputs."""
         device = batch.images.device
         streams = [cuda_stream(device, f"branch {i}") for i in range(self.branches)]
         trunk = torch.cuda.current_stream(device)
@@ -121,13 +122,13 @@ class _CapturedStep:
             trunk.wait_stream(stream)
 
     def _capture(self, device: torch.device) -> torch.cuda.CUDAGraph | None:
-        """The passes as one graph that reads ``inputs`` and writes every network's ``loss``
-        and gradients; None where a network asks the host in the middle of a step.
+        """Capture the passes as one graph, which reads ``inputs`` and writes every network's
+        ``loss`` and gradients. Return None if a network synchronizes with the host within a step.
         """
-        # BatchNorm counts passes
+        # BatchNorm statistics change in the passes before the capture
         statistics = [(b, b.clone()) for state in self.states for b in state.network.buffers()]
         side, graph = cuda_stream(device, "capture"), torch.cuda.CUDAGraph()
-        with torch.cuda.device(device):  # graphs belong to the current one
+        with torch.cuda.device(device):  # graphs belong to the current device
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP):
@@ -139,14 +140,14 @@ class _CapturedStep:
                 state.optimizer.zero_grad(set_to_none=True)
             usual = torch.cuda.current_stream()
             try:
-                # The thread that reads the next batch may ask for memory meanwhile.
+                # The thread that reads the next batch may allocate memory during the capture.
                 with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                     self.captured()
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
-                torch.cuda.set_stream(usual)  # which the end of a failed capture leaves
-                why = error.__context__ or error  # that end has an error of its own
+                torch.cuda.set_stream(usual)  # a failed capture does not restore the stream
+                why = error.__context__ or error  # ending a failed capture raises another error
                 log.warning("steps are not captured as a CUDA graph: %s", reason(why))
                 return None
         return graph
@@ -157,7 +158,7 @@ def _is_small(batch: Batch) -> bool:
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
-    """What a batch was made of."""
+    """The tensors that a batch was constructed from."""
     return [
         value
         for f in fields(batch)
@@ -172,9 +173,7 @@ def _copy(batch: Batch) -> Batch:
 
 
 def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | StackedNetworks]":
-    """Networks of equal shape together; those that are trained whole must also see
-    the same input.
-    """
+    """Stack networks of equal shape; networks without frozen layers also need the same input."""
     if not stacked:
         return list(states)
     alike: dict[tuple, list[TrainState]] = {}
@@ -187,11 +186,11 @@ def _stacks(states: list[TrainState], stacked: bool) -> "list[TrainState | Stack
 
 
 class StackedNetworks:
-    """Networks with equally many frozen layers, whose trained layers run as one network with a
-    dimension more.
+    """Networks with equally many frozen layers, whose trained layers run as one network with an
+    additional leading dimension.
 
-    Their parameters and buffers become views of stacked tensors: all that a ``TrainState`` does
-    keeps working.
+    Their parameters and buffers become views of stacked tensors, so all methods of ``TrainState``
+    keep working.
     """
 
     def __init__(self, states: list[TrainState]):
@@ -206,12 +205,12 @@ class StackedNetworks:
         self._roles = parameter_kinds(self.top)
 
     def gradients(self, batch: Batch, shared: PrefixCache) -> None:
-        """The loss and the gradients of every network of the stack."""
+        """Compute the loss and the gradients of every network of the stack."""
         with autocast(batch, self.states[0].spec.recipe):
             inputs = [shared.outputs(state, self.frozen) for state in self.states]
         one = all(x is inputs[0] for x in inputs)
         x = inputs[0] if one else torch.stack(inputs)
-        # Autocast does not reach into vmap: here is what it does, to all but normalization.
+        # Autocast does not reach into vmap: cast as it does, except for normalization.
         cast = {
             k: p if self._roles[k] == NORMALIZATION else p.to(x.dtype)
             for k, p in self.parameters.items()
@@ -239,9 +238,9 @@ class StackedNetworks:
 
 
 def _stacked(networks: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """By name one tensor with a dimension more, of which the networks' own become views.
+    """Stack tensors of equal name; the networks' own tensors become views of the stacked ones.
 
-    Each keeps its order in memory, channels last, which ``torch.stack`` would not.
+    Each keeps its memory format (channels last), unlike with ``torch.stack``.
     """
     out = {}
     for name, like in networks[0].items():
@@ -254,8 +253,9 @@ def _stacked(networks: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 class JointOptimizer:
-    """The optimizer step of many networks at once;
-    each keeps its own optimizer's state, which is the same.
+    """The optimizer step of many networks at once.
+
+    The joint optimizer shares its state with the optimizer of each network.
     """
 
     def __init__(self, states: list[TrainState]):

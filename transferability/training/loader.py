@@ -1,7 +1,7 @@
 """The stream of raw uint8 batches of one target task: one stream feeds every network of a cohort.
 
-Which images come at step t, and how they are cropped, mirrored and colored, is a function of
-(seed, t) alone. The next batches are read, and copied to a GPU, while one is used.
+The images of step t, and how they are cropped, mirrored and colored, are a function of (seed, t)
+alone. The next batches are read, and copied to a GPU, while the current one is used.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -23,12 +23,12 @@ from transferability.training.devices import cuda_stream
 if TYPE_CHECKING:
     from transferability.study.spec import RunSpec
 
-ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is moved to the GPU whole
-# Threads that read batches ahead. Two on a CPU: a disk has the rows of the next batch
-# to find while those of the last are copied. A base network alone takes as many images a second
-# from a GPU's stream as a cohort of 28 takes from 28.
+ON_DEVICE_BYTES = 8 << 30  # a packed dataset up to this size is kept on the GPU
+# Threads that read batches ahead. Two on a CPU: the disk finds the rows of the next batch while
+# the last one is copied. On a GPU, a single base network takes as many images per second from its
+# stream as a cohort of 28 takes from 28 streams.
 READERS = {"cpu": 2, "cuda": 8, "mps": 2}
-Crops = dict[str, np.ndarray]  # the fields of a ``Batch`` but images, labels and crop
+Crops = dict[str, np.ndarray]  # the fields of a ``Batch`` except images, labels and crop
 K = TypeVar("K")
 
 
@@ -38,10 +38,10 @@ class TaskLoader:
     Args:
         dataset: the packed images.
         classes: dataset classes of the task; their order gives the labels 0..K-1.
-        images_per_class: train on the first images of each class, this many; None for all.
+        images_per_class: train on the first ``images_per_class`` images of each class; None: all.
         all_images: train on validation and test images as well.
-        seed: of the order, crops and mirrors.
-        crop: pixels a side of what the networks see.
+        seed: of the order, crops, mirroring and colors.
+        crop: the side of the networks' input, in pixels.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TaskLoader:
 
     @classmethod
     def of(cls, spec: "RunSpec", dataset: PackedDataset, device: torch.device) -> "TaskLoader":
-        """The batches that a run sees."""
+        """The loader of a run's batches."""
         return cls(
             dataset,
             list(spec.classes),
@@ -87,7 +87,7 @@ class TaskLoader:
 
     @property
     def images_of(self) -> dict[str, Any]:
-        """What the images show, in the order of the labels, and how they were packed."""
+        """The class names, in the order of the labels, and how the images were packed."""
         settings = self._dataset.meta["settings"]
         return {
             "classes": [self._dataset.classes[c].name for c in self._classes],
@@ -103,7 +103,7 @@ class TaskLoader:
         return self._dataset.mean_image(self.train_rows)
 
     def rows(self, step: int) -> np.ndarray:
-        """The dataset rows of training step ``step``: epochs follow each other without a gap."""
+        """The dataset rows of training step ``step``; a batch may span two epochs or more."""
         size, total = self.recipe.batch_size, len(self.train_rows)
         positions = np.arange(step * size, (step + 1) * size)
         epochs = positions // total
@@ -119,7 +119,7 @@ class TaskLoader:
         known, order = self._cached_order
         if known != epoch:
             order = numpy_rng(self.seed, "order", epoch).permutation(len(self.train_rows))
-            self._cached_order = epoch, order  # at once: the readers are several threads
+            self._cached_order = epoch, order  # one assignment: several threads read it
         return order
 
     def batch(self, step: int) -> Batch:
@@ -131,21 +131,21 @@ class TaskLoader:
         return self._read_ahead(self._drawn, range(start, stop))
 
     def validation(self) -> Iterator[Batch]:
-        """Every validation image of the task once, center crop, no mirror; read ahead."""
+        """Every validation image of the task once, center crop, not mirrored; read ahead."""
         return self.batches_of(self.val_rows)
 
     def test(self) -> Iterator[Batch]:
-        """Every test image of the task once, as :meth:`validation`; none where there are none."""
+        """Every test image of the task once, as in :meth:`validation`; may be empty."""
         return self.batches_of(self.test_rows)
 
     def batches_of(self, rows: np.ndarray) -> Iterator[Batch]:
-        """These rows once, center crop, no mirror; read ahead."""
+        """These rows once, center crop, not mirrored; read ahead."""
         size = self.recipe.eval_batch_size
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return self._read_ahead(self._centered, parts)
 
     def _drawn(self, step: int) -> tuple[np.ndarray, Crops]:
-        """Rows of a training step, and what becomes of them."""
+        """The rows of a training step, and their augmentation."""
         size, side = self.recipe.batch_size, self._dataset.image_size
         draw = numpy_rng(self.seed, "augment", step)
         top, left = draw.integers(0, side - self.crop + 1, (2, size))
@@ -159,16 +159,14 @@ class TaskLoader:
         return self.rows(step), crops
 
     def _centered(self, rows: np.ndarray) -> tuple[np.ndarray, Crops]:
-        """Rows of images that are evaluated, and what becomes of them."""
+        """The rows of an evaluation batch, and their center crops."""
         same = np.full(len(rows), (self._dataset.image_size - self.crop) // 2)
         return rows, {"top": same, "left": same, "mirror": np.zeros(len(rows), dtype=bool)}
 
     def _read_ahead(
         self, choose: Callable[[K], tuple[np.ndarray, Crops]], keys: Iterable[K]
     ) -> Generator[Batch]:
-        """The batches that ``choose`` describes for each key;
-        more are being read while one is used.
-        """
+        """Yield the batch that ``choose`` gives for each key; read the next ones meanwhile."""
         start, threads = lambda key: self._start_copy(*choose(key)), READERS[self.device.type]
         for pending in prefetch(start, keys, threads):
             yield self._finish_copy(pending)
@@ -176,9 +174,9 @@ class TaskLoader:
     def _start_copy(self, rows: np.ndarray, crops: Crops) -> "_PendingBatch":
         """Read a batch and start its copy to the device, without waiting.
 
-        On a GPU the copies go from pinned memory, in a CUDA stream of their own, beside the
-        computation. A pinned buffer is dropped here while its copy may not have begun: torch's
-        allocator of pinned memory gives it away again only when the copies from it are done.
+        On a GPU the copies go from pinned memory, in a separate CUDA stream, in parallel with the
+        computation. Pinned buffers are released here possibly before their copies have begun:
+        torch's allocator of pinned memory reuses a buffer only when the copies from it are done.
         """
         arrays = {"labels": self._label_of[self._dataset.labels[rows]], **crops}
         host = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
@@ -199,13 +197,11 @@ class TaskLoader:
         return images
 
     def _finish_copy(self, pending: "_PendingBatch") -> Batch:
-        """The batch, for what the calling thread computes from now on: its CUDA stream waits for
-        the copies, the host does not.
-        """
+        """The batch on the device. The caller's CUDA stream waits for the copies, not the host."""
         if pending.copied is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(pending.copied)
-            # allocated for the copies: its memory must not go to the next ones while it is in use
+            # allocated in the copy stream: its memory must not be reused there while in use here
             for tensor in pending.tensors.values():
                 tensor.record_stream(computing)
         tensors = pending.tensors
@@ -219,8 +215,8 @@ class _PendingBatch:
     """A batch on its way to the device.
 
     Attributes:
-        tensors: the fields of a ``Batch``; where all images are on the device, ``images`` are rows.
-        copied: comes after the copies; None on a CPU.
+        tensors: the fields of a ``Batch``; if all images are on the device, ``images`` has rows.
+        copied: recorded after the copies; None without a GPU.
     """
 
     tensors: dict[str, Tensor]
@@ -228,8 +224,12 @@ class _PendingBatch:
 
 
 def boxes(seed: int, step: int, count: int, side: int, scale: float) -> np.ndarray:
-    """Random resized crops (Szegedy et al. 2015), (count, 4) float32: top, left, height and width
-    within a square of ``side`` pixels: of ``scale`` to all of its area, width to height 3:4 to 4:3.
+    """Draw random resized crops (Szegedy et al. 2015) of a square of ``side`` pixels.
+
+    Their area is ``scale`` to 1 of the square's, their ratio of width to height 3:4 to 4:3.
+
+    Returns:
+        (count, 4) float32: top, left, height and width, in pixels.
     """
     draw = numpy_rng(seed, "resized crop", step)
     area = side**2 * draw.uniform(scale, 1, count)

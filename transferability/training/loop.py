@@ -1,8 +1,8 @@
-"""Lockstep training: one batch a step trains every network of a cohort.
+"""Lockstep training: one batch per step trains every network of a cohort.
 
-Lockstep is only a way to execute. On a CPU every network runs on one thread, several networks at a
-time, so that its numbers depend neither on its cohort nor on the number of cores. On a GPU
-``gpu_step.py`` makes the steps.
+Lockstep affects only the execution. On a CPU every network runs on one thread, several networks at
+a time, so results depend neither on the cohort nor on the number of cores. On a GPU
+``gpu_step.py`` runs the steps.
 """
 
 import time
@@ -23,14 +23,14 @@ from transferability.training.loader import TaskLoader
 from transferability.training.optim import learning_rate
 from transferability.training.state import PrefixCache, TrainState
 
-# times what the last checkpoints took, at least,
-# until the next: they never take more than 3% of the time
+# The pause after checkpoints is at least SAVING times as long as writing them took, so they take
+# about 3% of the time at most.
 SAVING = 30
 
 
 @dataclass
 class Cohort:
-    """Networks with one target task and the stream that feeds them."""
+    """Networks with one target task, and their stream of batches."""
 
     stream: TaskLoader
     states: list[TrainState]
@@ -46,15 +46,15 @@ def train(
 ) -> None:
     """Train every network of ``cohorts`` to the end of their common recipe.
 
-    Networks may stand at different steps (after a crash): each joins when the others have reached
-    it. A network whose loss diverges or is NaN leaves its cohort at the next evaluation or
-    checkpoint; the others do not notice.
+    Networks may be at different steps (after a crash): each joins when the others reach its step. A
+    network whose loss diverges or is NaN leaves its cohort at the next evaluation or checkpoint,
+    without effect on the others.
 
     Args:
-        save: called with a state when it should be checkpointed.
-        fail: called with a state that leaves, and where it failed.
-        on_step: called after each step with the step and the states that made it.
-        stop: once requested, all states are saved after the step (and its evaluation) under way.
+        save: called with each state that is to be checkpointed.
+        fail: called with each state that leaves, and where it failed.
+        on_step: called after each step with the step and the states that took part.
+        stop: once requested, all states are saved after the current step (and its evaluation).
 
     Raises:
         KeyboardInterrupt: ``stop`` was requested.
@@ -79,7 +79,7 @@ def train(
             if evaluating or saving:
                 _drop_failed(cohorts, fail)
             if evaluating:
-                for cohort in cohorts:  # a network that is ahead was evaluated at this step already
+                for cohort in cohorts:  # a network that is ahead has been evaluated at this step
                     due = [state for state in cohort.states if state in stepped]
                     evaluate(due, cohort.stream, run)
             for state in stepped:
@@ -94,8 +94,9 @@ def train(
 
 
 class _Checkpoints:
-    """When states are saved: ``seconds`` after the last time, or SAVING times as long as that
-    took.
+    """Save states ``seconds`` after the last time, or after SAVING times its duration if longer.
+
+    With ``seconds=0``, states are saved after every step.
     """
 
     def __init__(self, seconds: float, save: Callable[[TrainState], None]):
@@ -119,19 +120,19 @@ def _states(cohorts: list[Cohort]) -> list[TrainState]:
 
 
 def _on_threads(run: Callable) -> Callable[[list[tuple[Batch, list[TrainState]]]], None]:
-    """Steps in which every network runs on a thread of its own."""
+    """Steps in which every network runs on one worker thread."""
 
     def advance(work: list[tuple[Batch, list[TrainState]]]) -> None:
         shared = [(batch, PrefixCache(batch), states) for batch, states in work]
         calls = [(state, batch, prefix) for batch, prefix, states in shared for state in states]
-        # The longest first: no thread is left with a whole network at the end of a step.
+        # The longest first, so that no thread starts a long one at the end of a step.
         run(TrainState.train_step, sorted(calls, key=lambda call: call[0].network.frozen))
 
     return advance
 
 
 def _drop_failed(cohorts: list[Cohort], fail: Callable[[TrainState, dict], None]) -> None:
-    """Take the networks that failed out of their cohorts."""
+    """Remove failed networks from their cohorts."""
     for cohort in cohorts:
         for state in list(cohort.states):
             if why := state.failure():
@@ -143,12 +144,13 @@ def _drop_failed(cohorts: list[Cohort], fail: Callable[[TrainState, dict], None]
 class _Score:
     correct: Tensor | int = 0
     loss: Tensor | float = 0.0
-    labels: list[Tensor] = field(default_factory=list)  # predicted, of each image
+    labels: list[Tensor] = field(default_factory=list)  # predicted, one tensor per batch
 
 
 def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> None:
-    """Top-1 accuracy and mean loss of every network on the whole validation set,
-    each batch shared.
+    """Append top-1 accuracy and mean loss on the validation set to the metrics of every network.
+
+    Each batch is read once for all networks.
     """
     scores = {id(state): _Score() for state in states}
 
@@ -185,12 +187,11 @@ def evaluate(states: list[TrainState], stream: TaskLoader, run: Callable) -> Non
 
 
 def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
-    """The class that each network of a cohort predicts for every validation image, and for every
-    test image where there are any.
+    """Predict the class of every validation and test image with each network of a cohort.
 
     Returns:
-        A dictionary a network, in the order of the states: ``validation``, ``test`` -> the label,
-        (images,) int16, in the order of the packed file.
+        One dictionary per network, in the order of the states: ``validation`` and, if there are
+        test images, ``test`` -> predicted labels, (images,) int16, in the order of the packed file.
     """
     subsets = {"validation": cohort.stream.validation, "test": cohort.stream.test}
     found: list[dict[str, list]] = [{subset: [] for subset in subsets} for _ in cohort.states]
@@ -221,7 +222,7 @@ def predict(cohort: Cohort, execution: Execution) -> list[dict[str, Tensor]]:
 
 @contextmanager
 def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tuple]], None]]:
-    """A function that runs calls on the worker threads and waits for all of them."""
+    """Yield a function that runs calls on the worker threads and waits for all of them."""
     if execution.device.type != "cpu":
 
         def in_turn(function: Callable, calls: Iterable[tuple]) -> None:
@@ -231,7 +232,7 @@ def _workers(execution: Execution) -> Iterator[Callable[[Callable, Iterable[tupl
         yield in_turn
         return
 
-    # One intra-operation thread each: a network's sums are then added in one order on any machine.
+    # One intra-operation thread each: the order of sums is then the same on any machine.
     with ThreadPoolExecutor(
         execution.threads, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:

@@ -1,5 +1,6 @@
-"""The paper's optimizer: Caffe's SGD, with its multipliers for biases, and pure
-learning-rate schedules; AdamW, which transformers want, with the same.
+"""The paper's optimizer, Caffe's SGD with its multipliers for biases, and AdamW for transformers.
+
+Both use the same multipliers, and learning-rate schedules that are pure functions of the step.
 """
 
 import inspect
@@ -16,9 +17,9 @@ _Class = TypeVar("_Class", bound=type[torch.optim.Optimizer])
 
 
 def _without_compiler(optimizer: _Class) -> _Class:
-    """The same optimizer, whose first call does not import all of torch.compile (1.4 s).
+    """Derive an optimizer whose first call does not import all of torch.compile (1.4 s).
 
-    torch wraps these methods in what tells the compiler where to stop; nothing here compiles them.
+    torch wraps these methods in markers for its compiler; nothing here compiles them.
     """
     names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
@@ -38,7 +39,7 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
     ``cosine`` falls to zero at ``recipe.steps``. A warm-up rises linearly to the schedule.
     """
     if recipe.schedule == "step":
-        assert recipe.step_size is not None  # RecipeConfig.check sees to it
+        assert recipe.step_size is not None  # by RecipeConfig.check
         rate = recipe.lr * recipe.gamma ** (step // recipe.step_size)
     else:
         rate = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
@@ -48,13 +49,12 @@ def learning_rate(step: int, recipe: RecipeConfig) -> float:
 def create_optimizer(
     network: SequentialNetwork, copied: int, recipe: RecipeConfig
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer over every parameter that is not frozen.
+    """Create the recipe's optimizer over every parameter that is not frozen.
 
-    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (the paper: 2
-    and 0).
-    Normalization scales: rate x 1, no decay. Copied layers (1..copied): rate x
-    ``copied_lr_multiplier``.
-    Each group keeps its ``recipe`` and ``multiplier``; :func:`set_learning_rate` applies them.
+    Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (in the paper 2
+    and 0). Normalization scales and shifts: rate x 1, no decay. In copied layers (1..copied) all
+    rates are also multiplied by ``copied_lr_multiplier``. Each group keeps its ``recipe`` and
+    ``multiplier``; :func:`set_learning_rate` applies them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for index, layer in enumerate(network.layers):
@@ -81,8 +81,8 @@ def create_optimizer(
 
 
 def optimizer_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimizer:
-    """The recipe's optimizer over these groups of parameters; AdamW is that of Loshchilov & Hutter
-    (2019), its first beta the recipe's momentum.
+    """Create the recipe's optimizer over these parameter groups. For AdamW (Loshchilov & Hutter,
+    2019), the recipe's momentum is the first beta.
     """
     if recipe.optimizer == "adamw":
         return AdamW(groups, recipe.lr, (recipe.momentum, 0.999), fused=True)
@@ -90,11 +90,11 @@ def optimizer_of(groups: list[dict], recipe: RecipeConfig) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Set the rates of step ``step``, each group's by its recipe.
+    """Set the learning rate of step ``step`` for each group by its recipe.
 
-    Of SGD: Caffe keeps ``v = momentum v + lr g; w -= v``: a change of rate leaves v as it is.
-    torch keeps ``b = momentum b + g; w -= lr b``, with v = lr b: a change of rate would rescale it.
-    Scaling the momentum by the ratio of the two rates makes torch's rule Caffe's, exactly.
+    For SGD, Caffe keeps ``v = momentum v + lr g; w -= v``, and a change of rate leaves v unchanged.
+    torch keeps ``b = momentum b + g; w -= lr b`` with v = lr b, so a change of rate rescales v.
+    Scaling the momentum by the ratio of the old and new rate makes torch's rule exactly Caffe's.
     """
     for group in optimizer.param_groups:
         recipe = group["recipe"]

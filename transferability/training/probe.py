@@ -1,9 +1,9 @@
-"""A linear classifier on frozen layers, fitted to its end: L2-regularized logistic regression.
+"""A linear classifier on frozen layers, fitted to convergence: L2-regularized logistic regression.
 
-The strength is chosen on validation images, of STRENGTHS, each fit starting where the stronger one
-ended; after two in a row that have fewer right there than one before them no weaker one is tried.
-What is minimized is the mean cross-entropy plus half the strength times the sum of the
-squared weights, on standardized features; the bias is free. Nothing is drawn: no seed matters.
+The strength is chosen from STRENGTHS on validation images. Each fit starts from the solution of the
+next stronger one. The search ends after two strengths in a row that are less accurate than an
+earlier one. The objective is the mean cross-entropy plus half the strength times the sum of the
+squared weights, on standardized features; the bias is not penalized. No random numbers are used.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,9 +24,9 @@ from transferability.study.spec import RunSpec
 from transferability.training.features import Features
 from transferability.training.state import initial_network, one_thread
 
-STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # strongest first; no setting
-BLOCK = 1 << 28  # bytes of features that a fit has in memory, with what it computes of them
-EPSILON = nn.BatchNorm1d(1).eps  # of the head's
+STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # strongest first; not a setting
+BLOCK = 1 << 28  # bytes of features, and of results computed from them, that a fit has in memory
+EPSILON = nn.BatchNorm1d(1).eps  # as in the head
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Probe:
     """A fitted classifier in its network.
 
     Attributes:
-        metrics: its one evaluation, as those of ``loop.evaluate``.
-        predictions: as those of ``loop.predict``. Features are kept as float16: of an image on the
-            border between two classes the network in float32 may take the other one.
-        strength: the one of STRENGTHS that was chosen.
-        views: training images, mirror images counted.
+        metrics: a single evaluation, in the format of ``loop.evaluate``.
+        predictions: in the format of ``loop.predict``. Because features are stored as float16, the
+            network in float32 may predict another class for an image near a decision boundary.
+        strength: the chosen one of STRENGTHS.
+        views: the number of training images, including mirror images.
     """
 
     network: SequentialNetwork
@@ -49,13 +49,14 @@ class Probe:
 
 
 class Samples:
-    """Features of images and their labels, in blocks of at most BLOCK bytes with what a fit
-    computes of them: a single block is kept, several are read again every time.
+    """Features and labels of images, in blocks of at most BLOCK bytes including a fit's results.
+
+    A single block is kept in memory; several blocks are read again in every iteration.
 
     Args:
         read: (start, stop) -> features, (images, channels) float32, and labels, (images,).
-        count: images.
-        change: what becomes of features that were read, in place.
+        count: the number of images.
+        change: applied to features after reading; may modify them in place.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Samples:
             yield block
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Samples":
-        """The same, changed."""
+        """The same samples with ``change`` applied to their features."""
         return Samples(self.read, self.count, self.channels, self.classes, change)
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -104,9 +105,9 @@ class _Fit:
     """A classifier of standardized features.
 
     Attributes:
-        mean, var: of the features of the training images, (channels,).
+        mean, var: statistics of the training images' features, (channels,).
         weight: (classes, channels); bias: (classes,).
-        loss: the mean cross-entropy of the training images.
+        loss: the mean cross-entropy on the training images.
     """
 
     mean: Tensor
@@ -116,7 +117,7 @@ class _Fit:
     loss: float
 
     def logits(self, x: Tensor) -> Tensor:
-        """Of features, which are standardized as the head's BatchNorm does in evaluation."""
+        """Logits of features, standardized as by the head's BatchNorm in evaluation mode."""
         return (x - self.mean) * (self.var + EPSILON).rsqrt() @ self.weight.T + self.bias
 
 
@@ -128,10 +129,11 @@ def fit_probe(
     device: torch.device,
     stop: StopRequest | None = None,
 ) -> Probe:
-    """The classifier of ``spec`` on the features of the base it starts from; of those that are
-    equally often right on validation images the one with the smaller loss there.
+    """Fit the classifier of ``spec`` on the features of its base.
 
-    Trained on all images, it has the strength that is chosen without validation images.
+    The strength with the highest validation accuracy is chosen; ties are broken by validation loss.
+    With ``spec.all_images``, the classifier is then fitted with this strength to the images of all
+    subsets.
 
     Raises:
         KeyboardInterrupt: ``stop`` was requested.
@@ -172,7 +174,7 @@ def fit_probe(
 
 
 def _predicted(fit: _Fit, samples: Samples) -> Tensor:
-    """The class of each, (samples,) int16."""
+    """The predicted label of each sample, (samples,) int16."""
     return torch.cat([fit.logits(x).argmax(1).cpu() for x, _ in samples]).to(torch.int16)
 
 
@@ -184,7 +186,7 @@ def _samples(
     of: np.ndarray,
     mirror: bool = False,
 ) -> Samples:
-    """The features of the rows ``of``, and of their mirror images, with their labels."""
+    """Features and labels of the rows ``of`` and, with ``mirror``, of their mirror images."""
     classes, views = list(spec.classes), (False, True)[: 1 + mirror]
 
     def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -217,7 +219,7 @@ def _score(fit: _Fit, of: Samples) -> tuple[float, float]:
 
 
 def _falls(scores: list[tuple[float, float]]) -> bool:
-    """Whether the last two have fewer right than one before them."""
+    """Whether the last two accuracies are both below an earlier one."""
     right = [top1 for top1, _ in scores]
     return len(right) > 2 and max(right[-2:]) < max(right[:-2])
 
@@ -228,8 +230,8 @@ def _path(
     strengths: tuple[float, ...],
     stop: StopRequest | None = None,
 ) -> Iterator[_Fit]:
-    """A fit for each strength, from the strongest on."""
-    from scipy.optimize import minimize  # a quarter of a second
+    """Yield a fit for each strength, in order; each starts from the previous solution."""
+    from scipy.optimize import minimize  # takes a quarter of a second to import
 
     mean, var = of.moments()
     scale = (var + EPSILON).rsqrt()
@@ -261,6 +263,6 @@ def _path(
 
 
 def _unpacked(flat: np.ndarray, like: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one array."""
+    """Split a flat array into weight and bias, on the device of ``like``."""
     values = torch.from_numpy(flat.astype(np.float32)).to(like.device)
     return values[:-classes].view(classes, -1), values[-classes:]

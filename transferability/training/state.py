@@ -1,4 +1,4 @@
-"""One network of a cohort: its weights, its optimizer, where it stands, and how it makes a step."""
+"""The training state of one network of a cohort, and its training step."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ from transferability.training.checkpoint import Checkpoint
 from transferability.training.loader import TaskLoader
 from transferability.training.optim import create_optimizer, learning_rate, set_learning_rate
 
-DIVERGED_LOSS = 1e4  # a loss above it never comes back
+DIVERGED_LOSS = 1e4  # training does not recover from a higher loss
 
 
-# what an optimizer keeps of a parameter, under the name that a checkpoint has for it
+# the optimizer's state of a parameter: torch's names -> names in checkpoints
 _SAVED = {
     "momentum_buffer": "momentum",
     "exp_avg": "exp_avg",
@@ -38,7 +38,7 @@ _SAVED = {
 
 
 class TrainState:
-    """One network of a cohort: its weights, its optimizer and where it stands."""
+    """One network of a cohort, with its optimizer, step and metrics."""
 
     def __init__(self, spec: RunSpec, network: SequentialNetwork):
         self.spec, self.network = spec, network
@@ -51,20 +51,20 @@ class TrainState:
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), dtype=precise, device=device)
         self.loss: Tensor  # of the last step
-        # the step of the newest evaluation, and what it took each validation image for
+        # the step of the newest evaluation, and the predicted label of each validation image
         self.validated: tuple[int, Tensor] | None = None
-        # the step at which the loss went wrong
+        # the step at which the loss became NaN or diverged; recipe.steps if it did not
         self.diverged_at = torch.tensor(spec.recipe.steps, device=device)
         self._digests = _prefix_digests(network)
 
     def prefix_key(self, n: int) -> tuple:
-        """What the output of the frozen layers 1..n depends on: their weights and,
-        in training, own dropout.
+        """A key of all that the output of frozen layers 1..n depends on: their weights and, if
+        active, this network's dropout.
         """
         return self._digests[n], self.spec.id if self.network.has_active_dropout(n) else None
 
     def train_step(self, batch: Batch, shared: "PrefixCache") -> None:
-        """Forward from the frozen prefix, backward down to it, one step of the optimizer."""
+        """Run forward from the frozen prefix, backward down to it, and one optimizer step."""
         self.network.reseed_dropout(self.step)
         self.gradients(batch, shared)
         set_learning_rate(self.optimizer, self.step)
@@ -73,7 +73,7 @@ class TrainState:
         self.step += 1
 
     def gradients(self, batch: Batch, shared: "PrefixCache") -> None:
-        """The loss and the gradient of every parameter that is trained."""
+        """Compute the loss and the gradient of every trained parameter."""
         smoothing = self.spec.recipe.label_smoothing
         logits = self.logits(batch, shared)
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
@@ -82,7 +82,7 @@ class TrainState:
         self.loss = loss.detach()
 
     def failure(self) -> dict[str, Any] | None:
-        """Where the loss became NaN or diverged; None while all is well."""
+        """Step, learning rate and last evaluation if the loss diverged or became NaN, else None."""
         step = int(self.diverged_at)
         if step >= self.spec.recipe.steps:
             return None
@@ -90,7 +90,7 @@ class TrainState:
         return {"step": step, "lr": learning_rate(step, self.spec.recipe), "last": last}
 
     def logits(self, batch: Batch, shared: "PrefixCache") -> Tensor:
-        """(B, outputs) float32."""
+        """The logits of a batch, (B, outputs) float32."""
         with autocast(batch, self.spec.recipe):
             x = shared.outputs(self, self.network.frozen)
             for layer in self.network.layers[self.network.frozen :]:
@@ -108,7 +108,7 @@ class TrainState:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on exactly where ``checkpoint`` was taken."""
+        """Restore the exact state in which ``checkpoint`` was taken."""
         tensors = dict(checkpoint.tensors)
         self.loss_sum.copy_(tensors.pop("loss_sum"))
         for name, parameter in self.network.named_parameters():
@@ -126,14 +126,14 @@ class TrainState:
 
 
 def record_losses(loss: Tensor, loss_sum: Tensor, diverged_at: Tensor, step: int) -> None:
-    """Add the losses of ``step`` to their sums, and note where one is NaN or
+    """Add the losses of ``step`` to ``loss_sum``, and record in ``diverged_at`` which are NaN or
     diverged.
 
-    In place and on the device, so that no step waits for it;
-    of one network, or of several in tensors of one shape.
+    In place and on the device, so that no step waits. The tensors have one shape, that of the
+    losses of one or several networks.
     """
     loss_sum += loss
-    bad = ~(loss < DIVERGED_LOSS)  # true of NaN too
+    bad = ~(loss < DIVERGED_LOSS)  # also true for NaN
     diverged_at.copy_(torch.where(bad, diverged_at.clamp(max=step), diverged_at))
 
 
@@ -141,7 +141,7 @@ class PrefixCache:
     """Outputs of frozen layers for one batch, computed once for all networks with the same
     frozen weights.
 
-    Depth 0 is the input after mean subtraction, which is never trained: every network shares it.
+    Depth 0 is the input after mean subtraction, shared by networks with the same settings and mean.
     """
 
     def __init__(self, batch: Batch):
@@ -167,15 +167,15 @@ class PrefixCache:
 def initial_network(
     spec: RunSpec, mean: np.ndarray, source: dict[str, Tensor] | None = None
 ) -> SequentialNetwork:
-    """The network of ``spec`` at step 0, on the CPU.
+    """Create the network of ``spec`` at step 0, on the CPU.
 
-    Randomly initialized layers are drawn under (seed, cell, classes); the frozen layers of a
-    random-filter network under (seed, "untrained", classes), the same for every n: R1..R7 are
-    chops of one untrained network, as A1B..A7B are of one baseA.
+    Randomly initialized layers are drawn with the key (seed, cell, classes). The frozen layers of a
+    random-filter network are drawn with (seed, "untrained", classes) for every n: R1..R7 are chops
+    of one untrained network, as A1B..A7B are of one baseA.
 
     Args:
-        mean: what the network subtracts, (H, W, 3) or (3,); a copied layer 1 brings its own.
-        source: the state of the network whose layers are copied.
+        mean: the mean to subtract, (H, W, 3) or (3,); with copied layers, replaced by the source's.
+        source: the state dict of the network whose layers are copied.
     """
     task, cell = derive_seed(*spec.classes), spec.cell
     network = SequentialNetwork(spec.network, mean, (spec.seed, str(cell), task))
@@ -189,7 +189,7 @@ def initial_network(
 
 
 def _copied(spec: RunSpec, network: SequentialNetwork) -> int:
-    """How many layers start from the source: of the second of two phases all, head included."""
+    """The number of layers copied from the source: in a second phase all, including the head."""
     return len(network.layers) if spec.cell.again else spec.cell.copied
 
 
@@ -199,7 +199,7 @@ def build_state(
     source: dict[str, Tensor] | None,
     checkpoint: Checkpoint | None,
 ) -> TrainState:
-    """The network of ``spec`` with its optimizer, at step 0 or where its checkpoint was taken."""
+    """Build the network and optimizer of ``spec``, at step 0 or restored from its checkpoint."""
     network = initial_network(spec, _mean(spec.network, stream), source).to(stream.device)
     if spec.cell.source == UNTRAINED and checkpoint is None:
         measure_statistics(network, stream)
@@ -210,7 +210,7 @@ def build_state(
 
 
 def _mean(network: NetworkConfig, stream: TaskLoader) -> np.ndarray:
-    """The mean to subtract where layer 1 is trained from scratch."""
+    """The mean to subtract if layer 1 is trained from scratch."""
     if (mean := channels_subtracted(network)) is not None:
         return mean
     image = stream.mean_image
@@ -218,12 +218,11 @@ def _mean(network: NetworkConfig, stream: TaskLoader) -> np.ndarray:
 
 
 def measure_statistics(network: SequentialNetwork, stream: TaskLoader, batches: int = 20) -> None:
-    """Give the BatchNorm of frozen, untrained layers the statistics of the task's images;
-    without BatchNorm, nothing.
+    """Set the BatchNorm statistics of frozen, untrained layers to those of the task's images.
 
-    Layers that were trained bring their statistics along. Untrained ones would keep those they are
-    made with (mean 0, variance 1) and normalize nothing. The mean over the first training batches,
-    in float32.
+    Trained layers already have statistics. Untrained layers would keep their initial ones (mean 0,
+    variance 1) and normalize nothing. The statistics are means over the first training batches, in
+    float32. Without BatchNorm nothing is changed.
     """
     frozen = network.layers[: network.frozen]
     norms = [m for m in frozen.modules() if isinstance(m, BatchNorm)]
@@ -234,7 +233,7 @@ def measure_statistics(network: SequentialNetwork, stream: TaskLoader, batches: 
     for norm in norms:
         norm.momentum = None  # the mean over all batches
         norm.train()
-    # as in training: sums are then added in one order on any machine
+    # as in training: the order of sums is then the same on any machine
     with torch.no_grad(), one_thread():
         for step in range(batches):
             x = network.input(stream.batch(step))
@@ -247,7 +246,7 @@ def measure_statistics(network: SequentialNetwork, stream: TaskLoader, batches: 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block this thread's operations run on one intra-operation thread."""
+    """Within the block, run this thread's operations on one intra-operation thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -262,9 +261,7 @@ def autocast(batch: Batch, recipe: RecipeConfig) -> torch.autocast:
 
 
 def _prefix_digests(network: SequentialNetwork) -> list[bytes]:
-    """For each depth 0..frozen, a digest of everything at or below it,
-    settings that are no tensors among it.
-    """
+    """For each depth 0..frozen, a digest of the network's settings and all tensors up to it."""
     settings = to_dict(network.config.whole, labels=False)
     running, out = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()), []
     for module in (network.input, *network.layers[: network.frozen]):

@@ -1,7 +1,7 @@
-"""Trackers: each network is a run of its own in them, with its parameters and its evaluations.
+"""Trackers, in which each network is a separate run with its parameters and evaluations.
 
-They hear of a network when it begins or resumes, after each evaluation, and when it ends. No result
-depends on them. What they do is done on a thread of its own, so that training does not wait for a
+Trackers are called when a network begins or resumes, after each evaluation, and when it ends. No
+result depends on them. They are called on a separate thread, so that training does not wait for a
 server.
 """
 
@@ -23,18 +23,20 @@ log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """What a tracker does. It may raise whatever its library raises."""
+    """The interface of a tracker. Its methods may raise any exception of its library."""
 
     def begin(self, spec: RunSpec, parameters: dict[str, Any], step: int) -> int:
-        """Begin a network, or go on with one that has made ``step`` steps; returns the step of the
-        last evaluation that the tracker has of it, 0 where it has none.
+        """Begin a network, or resume one at step ``step``.
+
+        Returns:
+            The step of the last evaluation that the tracker already has of this network, or 0.
         """
 
     def log(self, spec: RunSpec, evaluations: list[dict[str, Any]]) -> None:
-        """Evaluations that are new: step, lr, train_loss, val_loss, val_top1."""
+        """Log new evaluations: step, lr, train_loss, val_loss, val_top1."""
 
     def end(self, spec: RunSpec, state: str) -> None:
-        """It is finished, failed or stopped (and may go on some day)."""
+        """End a network as finished, failed or stopped; in the last two cases it may be resumed."""
 
 
 KINDS: dict[str, Callable[[Any], Tracker]] = {
@@ -43,7 +45,7 @@ KINDS: dict[str, Callable[[Any], Tracker]] = {
     "mlflow": Mlflow,
     "wandb": Wandb,
 }
-LIBRARIES = {"mlflow": "mlflow-skinny"}  # to install, where it is not the tracker's name
+LIBRARIES = {"mlflow": "mlflow-skinny"}  # packages to install, if not named as the tracker
 
 
 class Trackers:
@@ -52,32 +54,30 @@ class Trackers:
     def __init__(self, config: TrackersConfig):
         self._asked = config.asked
         self._trackers: dict[str, Tracker] = {}
-        # of each tracker, by run: the step of the last evaluation that it has
+        # tracker -> run -> the step of the last evaluation that the tracker had at the start
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._asked}
-        self._told: dict[str, int] = {}  # by run: how many evaluations were passed on
+        self._told: dict[str, int] = {}  # run -> the number of evaluations sent to the thread
         self._thread = ThreadPoolExecutor(1, "trackers")
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Training happens within the block; when it ends, all is told.
+        """Open the trackers; at the end of the block, wait until all calls are done.
 
         Raises:
-            UserError: a library is not there, or a tracker cannot begin.
+            UserError: a library is not installed, or a tracker cannot be opened.
         """
-        while self._asked:  # the first time
+        while self._asked:  # only the first time
             name, settings = self._asked.popitem()
             self._trackers[name] = _opened(name, settings)
         try:
             yield
         finally:
-            if self._trackers:  # else no thread was started, for which there may be no memory now
+            if self._trackers:  # else no thread was started, and memory for one may be lacking
                 self._thread.submit(int).result()
 
     @contextmanager
     def following(self, specs: Sequence[RunSpec], step: Callable[[RunSpec], int]) -> Iterator[None]:
-        """Within the block these networks train, from their ``step`` on; those that have not ended
-        when it does are stopped.
-        """
+        """Begin these networks at their ``step``; after the block, stop those still running."""
         followed = specs if self._trackers else ()
         self._told = {spec.run_id: 0 for spec in followed}
         for spec in followed:
@@ -89,16 +89,16 @@ class Trackers:
                 self.end(spec, "stopped")
 
     def log(self, spec: RunSpec, metrics: list[dict[str, Any]]) -> None:
-        """All evaluations of a network so far."""
+        """Send new evaluations of a network; ``metrics`` has all evaluations so far."""
         told = self._told.get(spec.run_id)
-        if told is None:  # it has failed
+        if told is None:  # no tracker follows it, or it has ended
             return
         if new := metrics[told:]:
             self._told[spec.run_id] = len(metrics)
             self._each(self._log, spec, new)
 
     def end(self, spec: RunSpec, state: str) -> None:
-        """A network is finished, failed or stopped; what was said before stays."""
+        """End a network as finished, failed or stopped; only the first call has an effect."""
         if self._told.pop(spec.run_id, None) is not None:
             self._each(self._end, spec, state)
 
@@ -114,7 +114,7 @@ class Trackers:
         self._trackers[name].end(spec, state)
 
     def _each(self, call: Callable[..., None], *args: Any) -> None:
-        """Have the thread call ``call(name, *args)`` for every tracker."""
+        """Submit ``call(name, *args)`` to the thread for every tracker."""
         for name in list(self._trackers):
             self._thread.submit(self._guarded, call, name, *args)
 
@@ -123,7 +123,7 @@ class Trackers:
             return
         try:
             call(name, *args)
-        except Exception as error:  # whatever it is: training is worth more
+        except Exception as error:  # of any kind: it must not stop training
             del self._trackers[name]
             log.warning(
                 "tracker=%s failed (%s): training continues without it", name, reason(error)
@@ -137,12 +137,12 @@ def _opened(name: str, settings: Any) -> Tracker:
         raise UserError(
             f"tracker={name} needs pip install {LIBRARIES.get(name, name)} ({reason(error)})"
         ) from error
-    except Exception as error:  # libraries have their own
+    except Exception as error:  # libraries raise their own kinds
         raise UserError(f"tracker={name} cannot be used: {reason(error)}") from error
 
 
 def parameters(spec: RunSpec) -> dict[str, str | int | float]:
-    """What a tracker has beside the curves of a network."""
+    """The parameters of a network that trackers store."""
     cell, recipe = spec.cell, spec.recipe
     return {
         "identity": spec.id,

@@ -1,4 +1,4 @@
-"""A table for each network, whose rows say whose they are: all of them together are one table."""
+"""CSV: one table per network. Each row has the parameters, so tables can be concatenated."""
 
 import csv
 from pathlib import Path
@@ -16,7 +16,7 @@ class Csv:
 
     def begin(self, spec: RunSpec, parameters: dict[str, Any], step: int) -> int:
         self.parameters[spec.run_id] = parameters
-        self._path(spec).unlink(missing_ok=True)  # written anew from the first evaluation on
+        self._path(spec).unlink(missing_ok=True)  # rewritten from the first evaluation on
         return 0
 
     def log(self, spec: RunSpec, evaluations: list[dict[str, Any]]) -> None:

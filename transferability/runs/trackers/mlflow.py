@@ -1,4 +1,4 @@
-"""MLflow: the networks are runs of one experiment, found again by their ids."""
+"""MLflow: the networks are runs of one experiment, identified by a tag with the network's id."""
 
 import os
 import time
@@ -7,10 +7,10 @@ from typing import Any
 from transferability.study.spec import RunSpec
 from transferability.study.trackers import MlflowConfig
 
-LAST = "val_top1"  # of an evaluation
-MOST = 1000  # metrics that MLflow takes at once
+LAST = "val_top1"  # the metric whose history gives the last evaluation
+MOST = 1000  # the maximum of metrics per MLflow request
 STATES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
-# A server that is down is told in seconds: MLflow's own defaults are seven tries over minutes.
+# Detect a server that is down within seconds: MLflow's defaults are seven tries over minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
@@ -29,7 +29,7 @@ class Mlflow:
         if found is None:
             try:
                 return self.client.create_experiment(name)
-            except Exception:  # another process has made it in between
+            except Exception:  # another process has created it in the meantime
                 found = self.client.get_experiment_by_name(name)
                 if found is None:
                     raise

@@ -1,4 +1,4 @@
-"""TensorBoard: a folder of event files for each network, its parameters in the tab HPARAMS."""
+"""TensorBoard: a folder of event files per network, with its parameters in the HPARAMS tab."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ class Tensorboard:
         self.writers: dict[str, SummaryWriter] = {}
 
     def begin(self, spec: RunSpec, parameters: dict[str, Any], step: int) -> int:
-        # What an earlier try wrote is hidden, and written again with what follows: it may have come
-        # farther than the checkpoint, or less far.
+        # Hide evaluations that an earlier try wrote, which may end before or after the checkpoint;
+        # all are written again.
         writer = self.writer(str(self.folder / spec.run_id), purge_step=0)
-        # add_hparams would make a run of its own
+        # add_hparams would create a separate run
         for summary in self.hparams(parameters, {"val_top1": 0}):
             writer._get_file_writer().add_summary(summary)
         self.writers[spec.run_id] = writer

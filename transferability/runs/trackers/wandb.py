@@ -1,4 +1,4 @@
-"""Weights & Biases: each network is a run whose id is the network's own."""
+"""Weights & Biases: each network is a run with the network's id."""
 
 import os
 from pathlib import Path
@@ -33,12 +33,12 @@ class Wandb:
             group=f"{spec.dataset.name} {spec.split} {spec.cell.target}",
             config=parameters,
             resume="allow",
-            reinit="create_new",  # one of many in this process
+            reinit="create_new",  # several runs in one process
             settings=self.wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
         if self.mode == "online":
             return run.starting_step - 1
-        return step if before else 0  # what is sent later is not known to the service yet
+        return step if before else 0  # the service has no offline runs that are not synced yet
 
     def log(self, spec: RunSpec, evaluations: list[dict[str, Any]]) -> None:
         for evaluation in evaluations:
