@@ -1,7 +1,7 @@
-"""The answer of ``experiments.advise``: what finished networks of a race say.
+"""The answer of ``experiments.advise``, from the finished networks of a race.
 
-A *strategy* is a cell with its steps and rate: what all seeds have in common. The best is the one
-with the highest mean validation accuracy; what is said of it comes of test images.
+A *strategy* is a cell with a recipe, over all seeds. The best strategy has the highest mean
+validation accuracy; its reported accuracy is that on test images, if there are any.
 """
 
 from dataclasses import dataclass
@@ -18,26 +18,28 @@ from transferability.study.spec import RunSpec
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known so far.
+    """The answer from the networks that are finished.
 
     Attributes:
-        strategies: a row per strategy, the best on validation first, of equals the cheapest: cell,
-            words (what it does), n, steps, rate, optimizer, seeds, validation, test, low, high,
-            behind (the best minus it, on the same images), behind_low, behind_high, bound (the
-            upper end of an interval that is simultaneous over all that cost less), cost
-            (operations of training, best = 1), seconds (of training, all seeds), run (of its first
-            seed), probe (whether a fitted linear classifier).
-        interval: of the best, covering the choice (``covering_choice``); no narrower than that of
-            the best alone.
-        subset: the images that it is reported on: test, or validation where there are no others.
+        strategies: a row per strategy, by decreasing validation accuracy, then increasing cost:
+            cell, words (a description), n, steps, rate, optimizer, seeds, validation, test
+            (accuracy on ``subset``), low, high, behind (the best minus the strategy, on the same
+            images), behind_low, behind_high, bound (the upper end of an interval that is
+            simultaneous over all strategies that cost less), cost (operations of training, best =
+            1), seconds (of training, all seeds), run (of the first seed), probe (whether a linear
+            probe).
+        interval: 95% interval of the best that covers the choice (``covering_choice``), at least
+            as wide as that of the best alone.
+        subset: the images of all reported accuracies: test, or validation if there are no others.
         majority: the accuracy of always predicting the most frequent class.
-        few: a sentence where the images of ``subset`` are too few.
-        confused: a row per class that is shown, a column per predicted class; None of many.
-        spec: of the best.
-        layers: below the classifier.
-        depths: a row per depth: n, validation and test of its linear classifier, and what features
-            say without a fit (``measurements.depths``).
-        ended: whether the race is over before the time was up, with all images.
+        few: a sentence if the images of ``subset`` are too few; else None.
+        confused: the confusion matrix, a row per true class and a column per predicted class; None
+            if there are many classes.
+        spec: the first seed of the best strategy.
+        layers: the number of layers below the classifier.
+        depths: a row per depth: n, validation and test accuracy of the linear probe, and
+            transferability metrics (``measurements.depths``).
+        ended: whether the race was over before the time was up, on all images.
     """
 
     strategies: pd.DataFrame
@@ -61,17 +63,17 @@ class Answer:
 
     @property
     def probe(self) -> pd.Series | None:
-        """The best linear classifier."""
+        """The best linear probe."""
         return first(self.strategies[self.strategies.probe])
 
     @property
     def scratch(self) -> pd.Series | None:
-        """The best network that starts from nothing."""
+        """The best network trained from scratch."""
         return first(self.strategies[self.strategies.n == 0])
 
     @property
     def sentences(self) -> list[str]:
-        """What to do, what it is worth, what would serve as well, and what more time may change."""
+        """The advice with its accuracy, limits, alternatives, and the effect of more time."""
         best, (low, high), count = self.best, self.interval, len(self.strategies)
         what = best.words[0].upper() + best.words[1:]
         chosen = f" and the choice among {count} strategies" if count > 1 else ""
@@ -87,7 +89,7 @@ class Answer:
 
     @property
     def beside(self) -> list[str]:
-        """How far it is above the best linear probe, and above training from scratch."""
+        """How far the best strategy is above the best linear probe and training from scratch."""
         said, probe, scratch = list[str](), self.probe, self.scratch
         if probe is not None and probe.run != self.best.run:
             said.append(f"It is {_apart(probe, 'linear probe')} ({name(probe)}: {probe.test:.3f}).")
@@ -120,7 +122,7 @@ class Answer:
 
     @property
     def cheaper(self) -> str:
-        """What costs less and is as good."""
+        """A sentence on a strategy that costs less and is as good."""
         behind = f"less than {100 * MARGIN:g} point behind"
         if not (self.strategies.cost < 1).any():
             return "Nothing that was trained is cheaper."
@@ -133,14 +135,14 @@ class Answer:
 
     @property
     def cheapest(self) -> pd.Series | None:
-        """Of the strategies that cost less and are not inferior the cheapest."""
+        """The cheapest strategy that costs less than the best and is non-inferior."""
         s = self.strategies
         rows = s[(s.bound < MARGIN) & (s.cost < 1)]
         return first(rows.sort_values("cost", kind="stable"))
 
     @property
     def more_time(self) -> str:
-        """What more time would probably change."""
+        """A sentence on the probable effect of more time."""
         if self.ended:
             return (
                 "More time changes nothing: the race is over, in which no network sees its images "
@@ -149,7 +151,7 @@ class Answer:
         raced = self.strategies[~self.strategies.probe & (self.strategies.n > 0)]
         if raced.empty:
             return "With more time, fine-tuned networks are trained and compared with it."
-        # who is ahead in the race has the most steps, not always the highest accuracy
+        # the leader of the race has the most steps, not always the highest accuracy
         ahead = raced.sort_values(["steps", "validation"], ascending=False, kind="stable").iloc[0]
         alike = (raced[ARM] == ahead[ARM]).all(axis=1)
         before = raced[alike & (raced.steps < ahead.steps)]
@@ -165,7 +167,7 @@ class Answer:
 
 
 def name(row: pd.Series) -> str:
-    """A strategy as it is called."""
+    """The name of a strategy."""
     if row.probe:
         return row.cell
     optimizer = {"sgd": "SGD", "adamw": "AdamW"}[row.optimizer]
@@ -173,7 +175,7 @@ def name(row: pd.Series) -> str:
 
 
 def _apart(row: pd.Series, what: str) -> str:
-    """How far the best is above or below a row."""
+    """How far the best strategy is above or below another."""
     if row.behind >= 0:
         low, high = row.behind_low, row.behind_high
         return f"{row.behind:.3f} [{low:.3f}, {high:.3f}] above the best {what}"

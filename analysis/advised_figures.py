@@ -1,4 +1,4 @@
-"""The images of an answer: what each depth is worth, and the race."""
+"""The figures of an answer: accuracy at each depth, and the race."""
 
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,10 @@ from analysis.plotting.style import (
 if TYPE_CHECKING:
     from analysis.advised import Answer
 
-ARM = ["cell", "rate", "optimizer"]  # what the steps of a race are of
+ARM = ["cell", "rate", "optimizer"]  # columns that identify an arm of the race
 PROBE = Style("a linear classifier on layer n", BLUE, "s")
 KNN = Style("k nearest neighbors on layer n", LIGHT_BLUE, "v", line="--")
-KINDS = {  # what a cell ends with, and whether it is short -> how it is drawn
+KINDS = {  # kind of cell -> its style
     "two phases": Style("two phases: new layers first, then everything", GREEN, "^", size=50),
     "fine-tuned": Style("n layers copied, all fine-tuned", LIGHT_RED, "P", size=60),
     "frozen": Style("n layers copied and frozen", RED, "D"),
@@ -36,7 +36,7 @@ KINDS = {  # what a cell ends with, and whether it is short -> how it is drawn
 
 
 def kind(cell: str) -> str:
-    """Which of KINDS a cell of the race is."""
+    """The kind of a cell of the race, a key of KINDS."""
     if cell.startswith("base"):
         return "scratch"
     if cell.endswith("++"):
@@ -47,7 +47,7 @@ def kind(cell: str) -> str:
 
 
 def curve(found: "Answer") -> FigureSpec:
-    """What each depth is worth by itself."""
+    """Accuracy of linear probes, nearest neighbors and the best raced network at each depth."""
     probes = found.strategies[found.strategies.probe].sort_values("n", kind="stable")
     raced = found.strategies[~found.strategies.probe & (found.strategies.n > 0)]
 
@@ -81,7 +81,7 @@ def curve(found: "Answer") -> FigureSpec:
 
 
 def race(found: "Answer") -> FigureSpec | None:
-    """Steps against validation accuracy; None before there is a race."""
+    """Validation accuracy against steps; None before the race."""
     raced = found.strategies[~found.strategies.probe]
     if raced.empty:
         return None

@@ -30,7 +30,7 @@ def write_page(found: Answer, path: Path, config: Config, title: str) -> None:
         if row is not None
     ]
     shown = found.strategies[SHOWN].copy()
-    for column in ("steps", "rate"):  # of a fit to its end they mean nothing
+    for column in ("steps", "rate"):  # meaningless for linear probes, which are fitted by L-BFGS
         shown[column] = shown[column].astype(object).where(~found.strategies.probe, None)
     text = template("advised.html.j2", name=name, python=in_python, shell=in_shell).render(
         title=title,

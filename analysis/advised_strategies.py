@@ -1,4 +1,4 @@
-"""The answer of ``experiments.advise`` from finished networks: its strategies, compared."""
+"""Comparison of the finished strategies of ``experiments.advise``, and its answer."""
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,11 @@ def answer(
     told: pd.DataFrame,
     ended: bool,
 ) -> Answer:
-    """What the finished runs ``specs``, of one task and base, say; ``told``: what features say;
-    ``ended``: whether the race is over.
+    """The answer from the finished runs ``specs``, all of one task and base.
+
+    Args:
+        told: the table of ``measurements.depths``.
+        ended: whether the race is over.
     """
     classes = list(specs[0].classes)
     rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
@@ -47,7 +50,7 @@ def answer(
     for row, _, tested in found:
         row["test"], row["low"], row["high"] = accuracy_interval(tested)
         row |= dict.fromkeys(("behind", "behind_low", "behind_high", "bound"), 0.0)
-    for row, _, tested in found[1:]:  # the best is behind itself by nothing
+    for row, _, tested in found[1:]:  # the best is 0 behind itself
         pairs, seeds = _pairs(found[0][0], of_best, row, tested)
         row["behind"], row["behind_low"], row["behind_high"] = difference_interval(
             pairs, seeds=seeds
@@ -81,8 +84,11 @@ def answer(
 def _pairs(
     best: dict, of_best: np.ndarray, row: dict, tested: np.ndarray
 ) -> tuple[np.ndarray, Part | None]:
-    """The best minus a strategy, (seeds, images), seed by seed where both have several; else the
-    best's mean minus it, and what the seeds of those that are trained add to its variance.
+    """The best minus another strategy on each image, and the variance that their seeds add.
+
+    With equally many seeds, the differences are seed by seed, (seeds, images), and no variance is
+    added. Otherwise they are of means over seeds, (1, images), and the variance is that between the
+    seeds of strategies that are trained, not fitted.
     """
     if len(of_best) == len(tested):
         return of_best - tested, None
@@ -97,8 +103,8 @@ def _strategy(
     labels: dict[str, np.ndarray],
     subset: str,
 ) -> tuple[dict, np.ndarray, np.ndarray]:
-    """A row, before it is compared, and what is right of the validation images and of those of
-    ``subset``, (seeds, images).
+    """The row of a strategy without comparisons, and its correct predictions of validation images
+    and of images of ``subset``, each (seeds, images).
     """
     first, cell = specs[0], specs[0].cell
     kept = [store.predictions(spec) or {} for spec in specs]
@@ -132,7 +138,7 @@ def _strategy(
 
 
 def _operations(spec: RunSpec, dataset: PackedDataset) -> float:
-    """Multiply-adds of its training, and of the first of two phases."""
+    """Multiply-adds of training a network, and of the first phase if there are two."""
     costs = [layer.macs for layer in profile_layers(spec.network)]
     if spec.recipe.optimizer == LBFGS:
         views = 1 + spec.recipe.mirror

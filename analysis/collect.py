@@ -16,7 +16,7 @@ out=FOLDER         where the tables go (figures/STUDY-DATASET)
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import math
@@ -50,17 +50,18 @@ from transferability.tasks.splits import split_kind
 def collect(
     specs: list[RunSpec], store: Store, dataset: PackedDataset, earlier: StudyResults | None = None
 ) -> StudyResults:
-    """The tables of the runs ``specs``, and of the runs they start from: those have ``in_study``
-    False if not asked.
+    """The tables of the runs ``specs`` and of their bases; ``in_study`` is False for bases that are
+    not in ``specs``.
 
-    ``earlier``: of these networks; what it has of runs that the store lacks is kept, and what is
-    costly (similarity, activity) is only computed where it is new.
+    Args:
+        earlier: tables of these networks. Results of runs that the store lacks are kept, and
+            similarity, activity and predictors are computed only where missing.
     """
     earlier = earlier or StudyResults({}, pd.DataFrame(columns=RESULTS))
     asked = {spec.run_id for spec in specs}
     every = with_bases(specs)
     val_images = {spec.classes: len(dataset.val_rows(list(spec.classes))) for spec in every}
-    done = [s for s in every if store.is_done(s)]  # asked once: a study may be running
+    done = [s for s in every if store.is_done(s)]  # checked once: the study may be training
     ended = {s.run_id for s in done}
     predictions = _predictions(done, store, dataset)
     rows = [
@@ -93,9 +94,7 @@ def collect(
 
 
 def means(networks: pd.DataFrame) -> str:
-    """Mean accuracy of the study's networks by split, treatment, n and what else it varies, as
-    text.
-    """
+    """Mean accuracy by split, treatment, n and the other settings that vary, as text."""
     varied = varied_in(networks)
     rows = networks
     if "images_per_class" in varied:
@@ -147,7 +146,7 @@ def _row(spec: RunSpec, store: Store, done: bool) -> dict[str, Any]:
 def _predictions(
     specs: list[RunSpec], store: Store, dataset: PackedDataset
 ) -> dict[str, np.ndarray]:
-    """See ``StudyResults.predictions``."""
+    """Predictions and labels in the format of ``StudyResults.predictions``."""
     found = {}
     for spec in specs:
         rows_of = {"validation": dataset.val_rows, "test": dataset.test_rows}
@@ -161,14 +160,14 @@ def _predictions(
 
 
 def _distance(spec: RunSpec, dataset: PackedDataset) -> float:
-    """From the classes of its source to its own, in WordNet; NaN where there is none."""
+    """The WordNet distance between the classes of the source and of the run; NaN if undefined."""
     if not isinstance(spec.source, RunSpec) or spec.source.classes == spec.classes:
         return math.nan
     return task_distance(dataset, spec.source.classes, spec.classes)
 
 
 def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
-    """On test images; NaN where there are none, or it is not known."""
+    """Accuracy on test images; NaN without test images or predictions."""
     found = predictions.get(f"{spec.run_id} test")
     if found is None:
         return math.nan
@@ -176,7 +175,7 @@ def _accuracy(predictions: dict[str, np.ndarray], spec: RunSpec) -> float:
 
 
 def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, subset: str) -> float:
-    """Balanced accuracy; NaN where there are no such images, or it is not known."""
+    """Balanced accuracy on ``subset``; NaN without such images or predictions."""
     found = predictions.get(f"{spec.run_id} {subset}")
     if found is None:
         return math.nan
@@ -184,13 +183,15 @@ def _balanced(predictions: dict[str, np.ndarray], spec: RunSpec, subset: str) ->
 
 
 def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
-    """Collect the study of the configuration into its folder, with what that has of it already.
+    """Collect the study of the configuration into its folder; results that only the folder has are
+    kept.
 
-    Returns: the folder, its tables, and every run of which they have a row.
+    Returns:
+        The folder, its tables, and every run that has a row in them.
 
     Raises:
         UserError: the networks were trained on all images; the folder is that of another study, or
-            alone has networks that are not of this one.
+            has finished networks that neither this study nor the store has.
     """
     if config.all_images:
         raise UserError("all_images=true leaves no images to measure accuracy on: collect without")
@@ -208,7 +209,7 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
         )
     add_choice(tables.metadata, config.study.choose_by)
     use = use_of(config, specs) if config.words else None
-    if earlier and not any(map(store.is_done, specs)):  # all of them lie in another store
+    if earlier and not any(map(store.is_done, specs)):  # all runs are in another store
         use = earlier.metadata.get("use", use)
     if use:
         tables.metadata["use"] = use
@@ -217,7 +218,7 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
 
 
 def _nowhere_else(earlier: StudyResults, tables: StudyResults, store: Store) -> list[str]:
-    """The finished runs of earlier tables that would be lost with them."""
+    """Finished runs that only the earlier tables have."""
     done = earlier.results.run[earlier.results.state == "done"]
     gone = done[~done.isin(tables.results.run)]
     return [run for run in gone if not (store.root / run / "DONE").exists()]

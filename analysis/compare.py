@@ -11,10 +11,10 @@ from pathlib import Path
 
 from analysis.command import command
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
 
     def settings(parser: ArgumentParser) -> None:
-        """What only this command has."""
+        """Add the options of this command alone."""
         says = "where to write (default: figures/FIRST-SECOND)"
         parser.add_argument("--out", type=Path, metavar="FOLDER", help=says)
 
@@ -44,12 +44,12 @@ TASK = [name for name in BLOCK if name not in VARIANT]
 
 
 def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) -> FigureSpec:
-    """The drawing of both, its table a row per treatment and n. Both have the statistic that the
-    first one's figures show.
+    """The figure of two studies, with a table of a row per kind of split, treatment and n. For both
+    studies, accuracy is the statistic that figures of the first show.
 
     Raises:
-        UserError: they cannot be compared: other numbers of layers, several kinds of network in
-            one, no treatment and n in common, or no such statistic of the second.
+        UserError: the studies cannot be compared: different numbers of layers, several kinds of
+            network in one study, no treatment and n in common, or no such statistic in the second.
     """
     if first.layers != second.layers:
         raise UserError(
@@ -85,8 +85,8 @@ def _checksum(tables: StudyResults) -> str | None:
 
 
 def _networks(tables: StudyResults, name: str, same_images: bool, statistic: str) -> pd.DataFrame:
-    """Those of a study under its name, their accuracy the ``statistic``; tasks of other images are
-    other tasks.
+    """The networks of a study, labeled with its name, with ``statistic`` as accuracy. Tasks get the
+    name as a prefix unless the studies share their images.
     """
     networks = tables.networks
     if statistic not in networks or networks[statistic].isna().all():
@@ -100,13 +100,13 @@ def _networks(tables: StudyResults, name: str, same_images: bool, statistic: str
 
 
 def _differences(first: pd.DataFrame, second: pd.DataFrame, statistic: str) -> pd.DataFrame:
-    """A row per kind of split, treatment and n that both have: accuracy minus own base (of bases
-    accuracy) in each, and ``difference``, second minus first: of networks that both have, where
-    there are any.
+    """A row per kind of split, treatment and n of both studies: mean accuracy minus base (for
+    bases, accuracy) in each, and ``difference``, second minus first. If the studies have networks
+    in common, only these are compared.
 
-    Intervals: of several tasks that both have Student's t over them; of one task whose predictions
-    were kept a paired one, on the same images (and over seeds, where there are several); of tasks
-    of which they share none Welch's t over both, where each has several. ``covers`` says which.
+    Intervals: for several common tasks, Student's t over tasks; for one common task with stored
+    predictions, a paired interval over the same images (and seeds, if there are several); without
+    common tasks, Welch's t over the tasks of each, if both have several. ``covers`` states which.
     """
     rows = []
     conditions = ["split_kind", "treatment", "n"]
@@ -143,7 +143,7 @@ def _within(
     by_task = change.groupby([both[c] for c in TASK], dropna=False).mean()
     if both.task.nunique() > 1:
         return *t_interval(by_task), f"{len(by_task)} tasks"
-    if statistic != "top1":  # of another statistic images are no equal parts
+    if statistic != "top1":  # other statistics are not means over images
         return float(change.mean()), np.nan, np.nan, f"no interval: one task, {statistic}"
     images = [_on_images(row, column, first, second) for row in both.itertuples()]
     if all(one is not None for one in images):
@@ -155,8 +155,8 @@ def _within(
 def _on_images(
     row: Any, column: str, first: pd.DataFrame, second: pd.DataFrame
 ) -> np.ndarray | None:
-    """What differs on each image, relative to the bases where ``column`` is; None where it is not
-    known.
+    """Second minus first on each image, (images,), relative to the bases if ``column`` is
+    ``over_base``; None if predictions were not kept.
     """
     parts = []
     for networks, run in ((second, row.run_second), (first, row.run)):
@@ -186,7 +186,7 @@ def _between(
 
 
 def _differ(first: StudyResults, second: StudyResults, names: tuple[str, str]) -> str:
-    """In which settings."""
+    """A sentence on the settings in which two studies differ."""
     found = []
     for part in ("dataset", "network", "recipe"):
         one, other = first.metadata[part], second.metadata[part]

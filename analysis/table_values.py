@@ -1,5 +1,5 @@
-"""What may stand in results.csv: it can be edited, by a spreadsheet too, and every figure, claim
-and report believes it.
+"""Validation of results.csv: the file may have been edited, also in a spreadsheet, and all figures,
+claims and reports rely on it.
 """
 
 from pathlib import Path
@@ -11,16 +11,17 @@ from analysis.csv_files import _WAY_BACK, TEXTS
 from transferability.errors import UserError
 
 ACCURACIES = ("top1", "top1_mean_best10", "test_top1", "top1_balanced", "test_balanced")
-# texts that every row has
+# text columns without missing values
 GIVEN = ("split", "split_kind", "cell", "treatment", "target", "network", "recipe", "run", "state")
 WHOLE = ("n", "seed", "classes")
 
 
 def checked(results: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """``results`` as they were read from ``path``, whole numbers and truth values as such.
+    """Validate ``results``, read from ``path``; return them with whole numbers as int and
+    ``in_study`` as bool.
 
     Raises:
-        UserError: a value is none that is written there; says in which row and column.
+        UserError: a value is invalid; the message names the row and column.
     """
 
     def refuse(name: str, bad: "pd.Series | np.ndarray", wanted: str) -> None:

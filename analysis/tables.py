@@ -1,5 +1,5 @@
-"""The tables of one study: a folder of CSV files and ``about.json``, all that figures,
-claims and the report read.
+"""The tables of one study: a folder of CSV files and ``about.json``, the only input of figures,
+claims and the report.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ RESULTS = [
     "treatment",  # base, BnB, BnB+, AnB, AnB+, RnB, AnB~1 ...
     "source",
     "target",
-    "task",  # the classes of the target task: what a network is of, whatever its split is called
+    "task",  # identifies the classes of the target task, independent of the name of the split
     "n",
     "copied",
     "frozen",
@@ -46,43 +46,42 @@ RESULTS = [
     "train_loss",
     "images",  # training images seen
     "seconds",  # this network's share of its cohort's time
-    "in_study",  # False: only lends its layers to a network of the study
+    "in_study",  # False: only a base of networks of the study
 ]
-OPTIONAL = [  # where there is one
+OPTIONAL = [  # written only if any network has a value
     "test_top1",  # on test images
-    "top1_balanced",  # mean over classes of the share of its validation images that is right
-    "test_balanced",  # of its test images
+    "top1_balanced",  # mean over classes of the accuracy on their validation images
+    "test_balanced",  # the same on test images
     "distance",  # mean path distance in WordNet between the classes of source and target
 ]
 VARIANT = ["network", "recipe"]  # labels of what a study may vary
-# tables that a study may have beside its results
+# tables that a study may have besides its results
 OTHERS = ("curves", "filters", "similarity", "activity", "predictors")
 PREDICTIONS = "predictions.safetensors"
 
 
 def split_and_target(networks: pd.DataFrame) -> pd.Series:
-    """What a task is called where its classes are not known."""
+    """The names of tasks whose classes are unknown."""
     return networks.split.astype(str) + " " + networks.target
 
 
 @dataclass
 class StudyResults:
-    """What is known of one study.
+    """The results of one study.
 
     Attributes:
-        metadata: what was run, in words and numbers; ``statistic`` names the column that figures
-            show.
-        results: a row per network, columns RESULTS, and those of OPTIONAL that it has.
+        metadata: settings of the study; ``statistic`` is the column that figures show.
+        results: a row per network, with the columns RESULTS and those of OPTIONAL that are known.
         curves: a row per evaluation of a network (run, step, lr, train_loss, val_loss, val_top1).
-        filters: a row per pixel of a filter of layer 1: ``representations.first_layer_filters``.
+        filters: a row per pixel of a filter of layer 1: ``filters.first_layer_filters``.
         similarity: a row per layer of a pair of networks, see ``representations.similarity``.
         activity: a row per layer of a network, see ``representations.activity``.
         predictors: a row per predictor and layer of a pretrained base, see
-        ``predictors.predictors``. predictions: what each network takes the images of its task for,
-        and what they are:
-            ``RUN validation``, ``RUN test``, ``TASK validation`` ... -> (images,) int16, and
-            ``TASK classes``, which of the dataset they are; empty for networks that were trained
-            before these were kept.
+            ``predictors.predictors``.
+        predictions: predicted classes (``RUN validation``, ``RUN test``) and labels (``TASK
+            validation``, ``TASK test``), (images,) int16, as positions in ``TASK classes``, the
+            classes of the task in the dataset. Networks trained before predictions were kept have
+            none.
     """
 
     metadata: dict[str, Any]
@@ -96,9 +95,7 @@ class StudyResults:
     without_tasks: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """Of tables that do not say the classes (the paper's, and older ones)
-        a task is its split and target.
-        """
+        """In tables without classes (the paper's, and older ones), split and target name a task."""
         known = self.results.reindex(columns=["task"]).task.astype(object)
         self.without_tasks = bool(known.isna().any())
         self.results = self.results.assign(task=known.fillna(split_and_target(self.results)))
@@ -107,8 +104,8 @@ class StudyResults:
         """Write the folder.
 
         Raises:
-            UserError: the folder has more finished networks,
-                so those of another study: nothing is overwritten.
+            UserError: the folder has more finished networks, which must be those of another study,
+                or it cannot be made. Nothing is overwritten.
         """
         finished = int((self.results.state == "done").sum())
         if (folder / "results.csv").exists() and (known := _finished(folder)) > finished:
@@ -142,7 +139,7 @@ class StudyResults:
         """The tables in ``folder``.
 
         Raises:
-            UserError: there are none, or they are not of this format.
+            UserError: the tables are missing, damaged or of another format.
         """
         try:
             about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
@@ -166,14 +163,12 @@ class StudyResults:
 
     @property
     def is_paper(self) -> bool:
-        """Whether these are the paper's published numbers themselves."""
+        """Whether the tables are the published numbers of the paper."""
         return self.metadata.get("published", False)
 
     @property
     def layers(self) -> int:
-        """How many layers the study's networks have;
-        tables of before, which do not say, are of the 8-layer family.
-        """
+        """The number of layers of the study's networks; 8 for older tables, which lack it."""
         return self.metadata["network"].get("layers", 8)
 
     @property
@@ -182,9 +177,10 @@ class StudyResults:
 
     @property
     def networks(self) -> pd.DataFrame:
-        """The study's own networks, finished or missing, with the shown statistic as ``accuracy``;
-        where predictions were kept also whether each validation image is predicted right, as
-        ``right``: (images,) bool, or None.
+        """The study's networks, finished or missing, with the statistic of figures as ``accuracy``.
+
+        If predictions were kept and the statistic is top-1 or balanced accuracy, ``right`` is
+        whether each validation image is predicted correctly, (images,) bool, or None.
         """
         own = self.results[self.results.in_study]
         own = own.assign(accuracy=own[self.metadata["statistic"]])
@@ -194,21 +190,21 @@ class StudyResults:
         return own.assign(right=[self.correct(run, task) for run, task in pairs])
 
     def correct(self, run: str, task: str, subset: str = "validation") -> np.ndarray | None:
-        """Whether a network takes each image of a subset for what it is, (images,) bool; None where
-        its predictions were not kept.
+        """Whether a network predicts each image of a subset correctly, (images,) bool; None if its
+        predictions were not kept.
         """
         predicted = self.predictions.get(f"{run} {subset}")
         return None if predicted is None else predicted == self.predictions[f"{task} {subset}"]
 
 
 def task_of(classes: tuple[int, ...]) -> str:
-    """What a task is in the tables: how many classes it has, and a digest of which."""
+    """The identifier of a task in the tables: the number of its classes, and their digest."""
     return f"{len(classes)} classes, {hashlib.sha256(repr(classes).encode()).hexdigest()[:12]}"
 
 
 def names(table: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
-    """How a person names networks: ``random-0 A3B+``, with the seed, network, recipe and number of
-    images where there are several ``among`` these (without: in the table itself).
+    """Names of networks for people: ``random-0 A3B+``, with the seed, images per class, network and
+    recipe if these vary in ``among`` (default: ``table``).
     """
     among = table if among is None else among
     varied = varied_in(among)
@@ -229,23 +225,21 @@ def names(table: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
 
 
 def kinds(networks: pd.DataFrame) -> pd.Series:
-    """What tells kinds of network apart, a text a row: the label of the network,
-    of the recipe, or both.
-    """
+    """The label per row that distinguishes kinds of network: the network, the recipe, or both."""
     pairs = networks[VARIANT].drop_duplicates()
     enough = [[column] for column in VARIANT if len(pairs) > 1 and pairs[column].is_unique]
     return networks[enough[0] if enough else VARIANT].agg(", ".join, axis=1)
 
 
 def varied_in(networks: pd.DataFrame) -> list[str]:
-    """The columns of what a study may vary, beside treatment and n, in which these differ."""
+    """The columns that vary over ``networks``: of network, recipe and images per class."""
     columns = (*VARIANT, "images_per_class")
     return [column for column in columns if networks[column].nunique(dropna=False) > 1]
 
 
 def mixed(networks: pd.DataFrame) -> str | None:
-    """Why a mean over the networks of a treatment would mix what a study varies;
-    None where it does not.
+    """The reason why a mean over the networks of a treatment would mix settings that vary; None if
+    it would not.
     """
     treated = networks[networks.treatment != "base"]
     if not (varied := varied_in(treated)):

@@ -8,8 +8,8 @@ It packs the images, fits a linear classifier on every layer of the network, and
 race against each other while time is left. The page is there after the first classifier, and is
 written again after each stage. Ctrl-C ends with the best answer so far; the same command resumes
 from there, and so does one with more minutes. When no network is left to train, the command ends
-before the time is up. Of a large dataset, networks see as many images per class as the minutes
-allow.
+before the time is up. On a large dataset, networks train on as many images per class as the time
+allows.
 
 Settings used most:
 source=PATH          the images: a folder, a zip or tar file
@@ -25,7 +25,7 @@ out=FOLDER           where the page goes (figures/advice-NAME)
 from experiments.cli import run_module
 from experiments.overrides import of_advice
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name, of_advice))
 
 import logging
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     if not config.weights:
         raise UserError("say which pretrained network: weights=FILE, or a library's name for them")
     clock = Clock(60 * config.minutes, config.began or time.monotonic())
-    config = as_weights_want(config)  # which may download them
+    config = as_weights_want(config)  # may download the weights
     with interrupted_by_sigterm():
         advice, status = Advising(config, clock), 0
         try:
@@ -96,7 +96,7 @@ def main(config: Config) -> None:
             status = 0 if clock.over else STOPPED
         try:
             found = advice.page()
-        except KeyboardInterrupt:  # a second one: the answer that there is
+        except KeyboardInterrupt:  # a second one: keep the last answer
             found, status = advice.known, STOPPED
     if found:
         print("\n".join(found.sentences))
@@ -108,7 +108,7 @@ def main(config: Config) -> None:
 
 
 class Advising:
-    """One command: what it has trained, and its page."""
+    """One run of the command: its networks and its page."""
 
     def __init__(self, config: Config, clock: Clock):
         self.config, self.clock = config, clock
@@ -126,16 +126,16 @@ class Advising:
         self.speed = Speed(Cost(self.store, self.dataset, self.execution, clock.now))
         self.stage = "packed"
         self.known: Answer | None = None
-        self.lacked_time = False  # whether anything was left out for it
+        self.lacked_time = False  # whether networks were left out for lack of time
         self.ended = False  # whether more time would change nothing
 
     def run(self) -> None:
-        """Stage 1, then the race, until the time is up."""
+        """Run stage 1, then the race, until the time is up."""
         with self.clock.lines(lambda: said(self.stage, self.clock, self.leader)):
             self.stage = "stage 1, a linear classifier on every layer"
             self.task = sized(self.task, self.store, self.execution, self.clock)
             probes = self.task.probes()
-            self.train(probes[:1])  # also beyond the time: without it there is no answer
+            self.train(probes[:1])  # even beyond the time limit: it is needed for any answer
             self.page()
             with self.clock.limit():
                 if self.train(probes):
@@ -144,7 +144,7 @@ class Advising:
                 self.ended = not (self.lacked_time or self.task.images_per_class)
 
     def race(self) -> None:
-        """Rung after rung; see ``race.RULE``."""
+        """Run the rungs of the race; see ``race.RULE``."""
         arms, steps = self.arms, STEPS
         while steps <= self.task.longest:
             self.stage = f"race, {steps} steps"
@@ -159,24 +159,22 @@ class Advising:
         self.rest(arms[0], steps)
 
     def rest(self, winner: Arm, steps: int) -> None:
-        """The time that is too short for ``steps``: half of these and, as a control, training from
-        scratch for as many as fit.
+        """Use time that is too short for ``steps``: train the winner for half as many and, as a
+        control, from scratch for as many as fit.
         """
         fewer = [count for count in reversed(self.task.lengths()) if count < steps]
         for arm, choices in ((winner, fewer[:1]), (SCRATCH, fewer)):
             next((count for count in choices if self.rung([arm], count)), None)
 
     def winner(self, finalists: list[Arm], steps: int) -> Arm:
-        """The best by its mean over the seeds that all of them have: as many as fit the time."""
+        """The finalist with the best mean accuracy, over as many seeds as fit the time for all."""
         for seed in self.task.seeds[1:]:
             if len(self.rung(finalists, steps, seed)) < len(finalists):
                 break
         return max(finalists, key=partial(self.accuracy, steps=steps, among=finalists))
 
     def rung(self, arms: list[Arm], steps: int, seed: int | None = None) -> list[Arm]:
-        """Train what fits the time, the first of ``arms`` before the others; returns those that are
-        finished.
-        """
+        """Train as many of ``arms`` as fit the time, in order; return the finished ones."""
         specs = [self.task.spec(arm, steps, seed) for arm in arms]
         count = fitting(specs, self.speed.seconds, self.clock.left)
         self.lacked_time |= count < len(specs)
@@ -185,7 +183,7 @@ class Advising:
         return [arm for arm, spec in zip(arms, specs, strict=True) if self.store.is_done(spec)]
 
     def train(self, specs: list[RunSpec]) -> bool:
-        """Finish ``specs``; returns whether there was anything to do."""
+        """Train ``specs`` and their bases; return whether any was unfinished."""
         left = [s for s in with_bases(specs) if not self.store.is_done(s)]
         if not left:
             return False
@@ -194,14 +192,14 @@ class Advising:
             try:
                 how = self.execution, "train", self.trackers
                 train_missing(specs, self.store, self.dataset, *how)
-            except UserError as error:  # of networks that failed the race does without
+            except UserError as error:  # the race continues without failed networks
                 if not any(map(self.store.failure, left)):
                     raise
                 log.warning("%s", error)
         return True
 
     def accuracy(self, arm: Arm, steps: int, among: Sequence[Arm] = ()) -> float:
-        """The mean validation accuracy over the seeds that it and all ``among`` have finished."""
+        """The mean validation accuracy over the seeds that ``arm`` and all ``among`` finished."""
         found = [
             self.store.metrics(self.task.spec(arm, steps, seed))[-1]["val_top1"]
             for seed in self.task.seeds
@@ -210,19 +208,19 @@ class Advising:
         return sum(found) / len(found)
 
     def best_depth(self) -> int:
-        """The depth whose classifier is best on validation images; of equals the lowest."""
+        """The depth of the finished probe with the best validation accuracy; the lowest of ties."""
         done = filter(self.store.is_done, self.task.probes())
         found = {spec.cell.n: self.store.metrics(spec)[-1]["val_top1"] for spec in done}
         return max(found, key=lambda n: (found[n], -n))
 
     @property
     def arms(self) -> list[Arm]:
-        """What races, when stage 1 is finished."""
+        """The arms of the race, by the probes that are finished."""
         return candidates(self.best_depth(), self.task.network.n_layers - 1)
 
     @cached_property
     def depths(self) -> pd.DataFrame:
-        """What the features say without a fit, when they are kept."""
+        """Transferability metrics at every depth, from the features of the probes."""
         return depths(self.task.probes(), self.store, self.dataset, self.execution)
 
     @property
@@ -230,8 +228,8 @@ class Advising:
         return self.known.leader if self.known else "none yet"
 
     def page(self) -> Answer | None:
-        """Write the page of what is finished, until there is a linear classifier of these images
-        that of fewer; None before there is one.
+        """Write the page from finished networks; before a probe on these images is finished, from
+        networks trained on fewer. Return the answer; None if no probe is finished.
         """
         began = self.clock.now()
         if not any(map(self.store.is_done, self.task.probes())):
@@ -251,9 +249,9 @@ class Advising:
 
 
 def as_weights_want(config: Config) -> Config:
-    """With the input size, crop and resampling that the weights were trained with, or of which
-    their library says so, and the class token of a transformer beside the mean of its tokens; a
-    setting on the command line goes before.
+    """Set the input size, crop and resampling that the weights were trained with, as far as their
+    file or library states them; use the class token of a transformer besides the mean of its
+    tokens. Settings on the command line take precedence.
     """
     facts = load_pretrained(str(config.weights), config.network).facts  # fails before packing
     own = {word.partition("=")[0].lstrip("+") for word in config.words}
@@ -287,10 +285,10 @@ def _below(section: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def packed(config: DatasetConfig) -> PackedDataset:
-    """The images, which are packed where they are not yet.
+    """The packed dataset; packs the images if they are not packed yet.
 
     Raises:
-        UserError: they cannot be, or are not those that were packed.
+        UserError: the images cannot be packed, or are not those that were packed.
     """
     if not Path(config.folder).exists():
         return pack(config)

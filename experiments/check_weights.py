@@ -4,9 +4,9 @@ python -m experiments.check_weights network=timm network.model=tf_efficientnet_l
     network.input_size=224 weights=FILE dataset=folder dataset.name=sample dataset.source=PATH
 
 The images (all of the source; nothing is packed) lie in folders named after the weights' classes;
-for 1000 classes, ImageNet's WordNet ids work, too. Accuracy far below what is published for the
-weights means that they are read, or images are prepared, differently than in their training: other
-common means and standard deviations are tried, too.
+for 1000 classes, ImageNet's WordNet ids also work. Accuracy far below the published value means
+that weights are read, or images prepared, differently than in training; other common means and
+standard deviations are also tried.
 
 Settings used most:
 network=KIND network.model=NAME    the network, of torchvision or timm
@@ -17,7 +17,7 @@ dataset.source=PATH                the images
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 from dataclasses import replace
@@ -39,9 +39,9 @@ from transferability.networks.zoo.pretrained_info import PretrainedBase, Pretrai
 from transferability.study.config import Config
 
 AT_ONCE = 25  # images
-# Means and standard deviations that networks are trained with: three channels, from 0 to 1.
+# Common means and standard deviations of the three channels, for values from 0 to 1.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of TensorFlow's and Google's
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of TensorFlow's and Google's networks
 NONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 CLIP = (
     (0.48145466, 0.4578275, 0.40821073),
@@ -74,10 +74,10 @@ def main(config: Config) -> None:
 def best_input(
     pretrained: PretrainedBase, images: list[Sample], first: int, orientation: str = "ignore"
 ) -> str:
-    """What other means and standard deviations than the weights' own give, in a sentence.
+    """A sentence on whether another common mean and standard deviation gives higher accuracy.
 
     Args:
-        first: how many images are right with their own.
+        first: the number of images classified correctly with the weights' own.
     """
     own = (pretrained.network.channel_mean, pretrained.network.channel_std)
     right = {
@@ -104,14 +104,15 @@ def ranked(
     orientation: str = "ignore",
     known: tuple[tuple, tuple] | None = None,
 ) -> np.ndarray:
-    """The rank of the right output among all for every image, labeled by it; 0: the first.
+    """The rank of the correct output of every image, (images,); 0 is the highest output.
 
     Args:
-        orientation: ignore or apply, for weights that do not say theirs.
-        known: a mean and standard deviation in place of the weights' own.
+        images: labeled by the index of the correct output.
+        orientation: ignore or apply; used if the weights do not specify one.
+        known: a mean and standard deviation that replace the weights' own.
 
     Raises:
-        UserError: the file has no classifier, or an image is damaged.
+        UserError: the weights have no classification head, or an image is damaged.
     """
     network, state = pretrained.network, pretrained_state_dict(pretrained)
     if known:
@@ -158,10 +159,10 @@ def _prepared(item: Sample, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def _outputs(pretrained: PretrainedBase, classes: list[str]) -> list[int]:
-    """The output that stands for each of the classes.
+    """The index of the output of each class.
 
     Raises:
-        UserError: the weights have no such class.
+        UserError: the weights lack a class.
     """
     known = _names(pretrained.facts, pretrained.network.outputs)
     if unknown := sorted(set(classes) - set(known)):
@@ -173,7 +174,7 @@ def _outputs(pretrained: PretrainedBase, classes: list[str]) -> list[int]:
 
 
 def _names(facts: PretrainedInfo, outputs: int | None) -> dict[str, int]:
-    """The names of the weights' classes, and their outputs."""
+    """The output of each class by name and, for as many classes as ImageNet has, by WordNet id."""
     wnids = sorted(imagenet_groups())
     names = {name: i for i, name in enumerate(facts.classes or ())}
     if outputs == len(wnids):

@@ -1,4 +1,4 @@
-"""What every command shares: the composed configuration, and errors as one clear line."""
+"""Configuration and errors shared by all commands: a user error is printed as one line."""
 
 import os
 import re
@@ -29,20 +29,22 @@ from transferability.study.config import Config, load
 MORE = """Settings can be given in any order; quote lists: 'study.seeds=[0,1]'. conf/ documents all
 settings; --cfg job prints the resolved configuration. Glossary: docs/glossary.md"""
 STOPPED = 130  # exit status after Ctrl-C
-JOB = "this is job"  # the log of a job says which, and experiments.sweep finds it by that
+JOB = "this is job"  # logged with the job's number; experiments.sweep finds the log by it
 HERE = Path(__file__).resolve().parent
-# installed; a checkout
+# in an installation, in a checkout
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
 
 
 def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = None) -> int:
-    """Run the module ``name``, which stands in ``__main__``, as a command: its ``main`` with the
-    configuration; ``rewrite`` makes the settings of the words that it is given. Returns the exit
-    status, 0.
+    """Run ``python -m NAME``: call the module's ``main`` with the configuration; return 0.
 
-    The module calls this above its imports. They are made when the configuration is composed and
-    found right, by importing it under its own name: ``--help`` and a misspelt setting are answered
-    without waiting for them. The time they take counts, as does that of Python until now.
+    The module calls this function above its imports. Once the configuration is valid, it is
+    imported under its own name, so ``--help`` and misspelled settings do not wait for its imports.
+    The time since ``config.began`` includes these imports and the start of Python.
+
+    Args:
+        name: the module that runs as ``__main__``.
+        rewrite: turns the words of the command line into settings.
     """
     began = time.monotonic() - time.process_time()
     in_utf8()
@@ -57,7 +59,7 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
                 sys.exit(_fail(str(error)))
 
         def main(config: Config) -> None:
-            config.began = began  # type: ignore[misc]  # a ClassVar, so that it is no setting
+            config.began = began  # type: ignore[misc]  # a ClassVar, so it is not a setting
             import_module(name).main(config)
 
         command(main)()
@@ -65,35 +67,33 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
 
 
 def command(main: Callable[[Config], None]) -> Callable[[], None]:
-    """A command line of Hydra overrides around ``main``;
-    what a user can cause ends in one line and status 2.
-    """
+    """Make ``main`` a command with Hydra overrides. User errors end in one line and status 2."""
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def composed(values: DictConfig) -> None:
         try:
             if _of_joblib(HydraConfig.get()):
                 stopping.listen_as_worker()
-            with output():  # also that of a job in a process of its own
+            with output():  # also for jobs in their own processes
                 config = load(values)
-                # a ClassVar, so that it is no setting
+                # a ClassVar, so it is not a setting
                 config.words = tuple(HydraConfig.get().overrides.task)  # type: ignore[misc]
                 main(config)
         except (UserError, OmegaConfBaseException) as error:
             status = _fail(plainly(error))
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # the launcher goes on with the other jobs
+                raise  # the launcher continues with the other jobs
             sys.exit(status)
         except Exception:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                # into the job's log: the launcher passes an error on without its origin
+                # to the job's log: the launcher does not report where the error was raised
                 traceback.print_exc()
             raise
         except KeyboardInterrupt:
             if not stopping.stop_requested():
                 raise
-            # joblib would kill the other workers; the launcher knows by itself that it
-            # was asked to stop
+            # not raised: joblib would kill the other workers, and the launcher has its own
+            # request to stop
 
     def run() -> None:
         with output():
@@ -105,9 +105,9 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         try:
             composed()
-        except (HydraException, OmegaConfBaseException) as error:  # of the composition itself
+        except (HydraException, OmegaConfBaseException) as error:  # from the composition itself
             sys.exit(_fail(_refusal(error)))
-        except UserError as error:  # of a job, whose own line is in its log
+        except UserError as error:  # from a job, whose message is also in its log
             if not stopping.stop_requested():
                 sys.exit(_fail(str(error)))
         except RuntimeError as error:
@@ -123,10 +123,10 @@ def command(main: Callable[[Config], None]) -> Callable[[], None]:
 
 
 def configuration(words: Sequence[str]) -> Config:
-    """The configuration that these words of a command line make.
+    """Compose the configuration from the words of a command line.
 
     Raises:
-        UserError: there is no such setting, or its value is not possible.
+        UserError: a setting is unknown, or its value is invalid.
     """
     typed = as_typed(list(words))
     try:
@@ -134,12 +134,12 @@ def configuration(words: Sequence[str]) -> Config:
             config = load(compose("config", typed))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_refusal(error)) from error
-    config.words = tuple(typed)  # type: ignore[misc]  # a ClassVar, so that it is no setting
+    config.words = tuple(typed)  # type: ignore[misc]  # a ClassVar, so it is not a setting
     return config
 
 
 def _refusal(error: HydraException | OmegaConfBaseException) -> str:
-    """What is wrong with the words of a command."""
+    """The message for an error in the words of a command line."""
     if isinstance(error, OverrideParseException):
         return how_to_quote(error)
     slurm = "hydra/launcher/submitit_" in str(error)
@@ -148,14 +148,15 @@ def _refusal(error: HydraException | OmegaConfBaseException) -> str:
 
 
 def help_of(module: ModuleType) -> str:
-    """What ``--help`` prints: what the module says of itself, and where the rest is."""
+    """The text of ``--help``: the module's docstring, and where all settings are documented."""
     name = module.__spec__.name if module.__spec__ else module.__name__
     return f"usage: python -m {name} [SETTING=VALUE ...]\n\n{str(module.__doc__).strip()}\n\n{MORE}"
 
 
 class Listen(Callback):
-    """In a multirun of joblib a request to stop goes to its workers.
-    (Other launchers' jobs hear it by themselves.)
+    """Forward requests to stop to the workers of a joblib multirun.
+
+    Jobs of other launchers receive the signals directly.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
@@ -164,7 +165,7 @@ class Listen(Callback):
 
 
 def _of_joblib(configuration: HydraConf | DictConfig) -> bool:
-    """Whether this is a multirun of joblib."""
+    """Whether the command is a multirun with the joblib launcher."""
     return configuration.mode == RunMode.MULTIRUN and configuration.launcher._target_.endswith(
         ".JoblibLauncher"
     )

@@ -1,4 +1,4 @@
-"""How long a race may take still, and how long what it trains next will."""
+"""The time left for a race, and the predicted time of the networks that it trains next."""
 
 import logging
 import signal
@@ -17,34 +17,34 @@ from transferability.study.spec import RunSpec
 
 log = logging.getLogger(__name__)
 LINE = 30.0  # seconds between two lines of a log
-LOOKS = 0.2  # seconds between two looks at a clock
-CAUTION = 1.1  # times what is predicted
+LOOKS = 0.2  # seconds between two checks of a clock
+CAUTION = 1.1  # a factor on predicted times
 
 
 class Clock:
-    """The time of a command, from ``began`` on, by ``now``."""
+    """The time limit of a command: ``seconds`` after ``began``, on the clock ``now``."""
 
     def __init__(self, seconds: float, began: float, now: Callable[[], float] = time.monotonic):
         self.ends, self.now = began + seconds, now
-        self.page = 0.0  # what writing the page took last
-        self.over = False  # whether training was ended by it
+        self.page = 0.0  # seconds that writing the page took last
+        self.over = False  # whether the time limit ended training
 
     @property
     def left(self) -> float:
-        """Seconds for training: the page is to be written after it."""
+        """Seconds left for training; time for writing the page afterwards is reserved."""
         return self.ends - self.now() - 1.5 * self.page
 
     @contextmanager
     def limit(self) -> Iterator[None]:
-        """Within the block the time's end is like a Ctrl-C: what trains is saved, and ends. Where
-        this thread hears no signals, what has begun is finished.
+        """End the block at the time limit as Ctrl-C does: training saves and stops. If this thread
+        cannot intercept SIGTERM (``interrupted_by_sigterm``), the block runs to its end.
         """
         ended = threading.Event()
 
         def wait() -> None:
             while not ended.wait(min(max(self.left, 0.0), LOOKS)):
                 if self.left <= 0:
-                    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # one was heard already
+                    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # else one has arrived
                         self.over = True
                         _interrupt_main()
                     return
@@ -58,11 +58,11 @@ class Clock:
                 yield
             finally:
                 ended.set()
-                thread.join()  # or its signal might come when nobody expects one
+                thread.join()  # else its signal might arrive after the block
 
     @contextmanager
     def lines(self, said: Callable[[], str]) -> Iterator[None]:
-        """Within the block a line of the log every half minute."""
+        """Log ``said()`` every LINE seconds within the block."""
         ended = threading.Event()
 
         def speak() -> None:
@@ -79,8 +79,8 @@ class Clock:
 
 
 def _interrupt_main() -> None:
-    """Like a Ctrl-C, also where the main thread waits for something. By SIGTERM, so that a Ctrl-C
-    beside it is the first of its kind, and what ignores SIGINT in the background hears it.
+    """Interrupt the main thread as Ctrl-C does, even while it waits. The signal is SIGTERM, so that
+    a later Ctrl-C is the first of its kind, and background processes that ignore SIGINT stop too.
     """
     if hasattr(signal, "pthread_kill"):
         main = threading.main_thread().ident
@@ -90,14 +90,14 @@ def _interrupt_main() -> None:
 
 
 class Speed:
-    """Seconds that networks will take: by their arithmetic, at the speed of those before them."""
+    """Predicted seconds of training: multiply-adds at the speed of the networks trained before."""
 
     def __init__(self, cost: Cost):
         self.cost = cost
         self._rate: float | None = None
 
     def seconds(self, specs: list[RunSpec]) -> float:
-        """Until all of ``specs``, and what they start from, are finished."""
+        """Seconds until ``specs`` and their bases are finished."""
         left = [s for s in with_bases(specs) if not self.cost.store.is_done(s)]
         if not left:
             return 0.0
@@ -107,13 +107,13 @@ class Speed:
 
     @contextmanager
     def measured(self, specs: list[RunSpec]) -> Iterator[None]:
-        """The block trains ``specs``, of which none is finished."""
+        """Measure the speed of the block, which trains ``specs``, all of them unfinished."""
         work, began = self._work(specs), self.cost.now()
         yield
         self._rate = work / (self.cost.now() - began)
 
     def _work(self, specs: list[RunSpec]) -> float:
-        """Multiply-adds that one thread makes, of as many as have a network."""
+        """Multiply-adds per thread; a job uses at most one thread per network."""
         threads = self.cost.execution.threads
         return sum(self._of_job(job) / min(threads, len(job)) for job in group_into_jobs(specs))
 

@@ -1,5 +1,5 @@
-"""What training takes: time, arithmetic, memory, disk; from the multiply-adds of each layer and a
-few timed steps.
+"""Estimates of the time, arithmetic, memory and disk space of training, from the multiply-adds of
+each layer and a few timed steps.
 """
 
 import heapq
@@ -31,8 +31,8 @@ BYTES_PER_RUN = 6000  # specification, provenance, record, names of tensors
 
 
 class Cost:
-    """What training takes, from the multiply-adds of each layer and a few timed steps
-    of each network.
+    """The cost of training, from the multiply-adds of each layer and a few timed steps of each
+    network.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Cost:
         now: Callable[[], float] = time.perf_counter,
     ):
         self.store, self.execution, self.now = store, execution, now
-        self.dataset: Any = dataset  # which has all that plans and costs ask for
+        self.dataset: Any = dataset  # both types have the attributes of plans and costs
         self._measured: dict[tuple, tuple[float, float]] = {}
 
     def images(self, spec: RunSpec) -> int:
@@ -51,18 +51,18 @@ class Cost:
         return (spec.recipe.steps - self.store.step(spec)) * spec.recipe.batch_size
 
     def seconds(self, job: list[RunSpec]) -> float:
-        """Seconds on one thread."""
+        """Seconds that the rest of a job takes on one thread."""
         return self.macs(job, lambda spec: 1 / self.measured(spec)[0])
 
     def macs(
         self, job: list[RunSpec], weight: Callable[[RunSpec], float] = lambda spec: 1.0
     ) -> float:
-        """What is left of a job, see :func:`macs`."""
+        """Multiply-adds left of a job; see ``transferability.runs.estimate.macs``."""
         return macs(job, self.dataset, self.store.step, weight)
 
     def memory(self, job: list[RunSpec]) -> float:
-        """Bytes: weights, momentum and gradients of every network;
-        activations of those that train at once.
+        """Bytes for the weights, momentum and gradients of all networks, and for the activations of
+        networks that train at the same time.
         """
         trained = [8 * sum(layer.parameters for layer in _costs(s)[s.cell.frozen :]) for s in job]
         activations = sorted(self.measured(s)[1] * s.recipe.batch_size for s in job)
@@ -70,7 +70,7 @@ class Cost:
         return sum(map(_weights, job)) + sum(trained) + sum(at_once)
 
     def measured(self, spec: RunSpec) -> tuple[float, float]:
-        """Multiply-adds a second in training, and bytes that autograd keeps for one image."""
+        """Multiply-adds per second in training, and bytes that autograd keeps per image."""
         key = (spec.network.whole, spec.recipe.precision)
         if key not in self._measured:
             self._measured[key] = _measure(spec, self.execution, self.now)
@@ -78,7 +78,7 @@ class Cost:
 
 
 def print_cost(left: list[RunSpec], cost: Cost) -> None:
-    """What it takes to train ``left``."""
+    """Print the cost of training ``left``."""
     threads = cost.execution.threads
     works = group_into_jobs(left)
     images = sum(map(cost.images, left))
@@ -93,7 +93,7 @@ def print_cost(left: list[RunSpec], cost: Cost) -> None:
     operations = 2 * sum(map(cost.macs, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers counted once.")
     print(_mirroring(left))
-    if read:  # else only the last evaluations' results are to be written
+    if read:  # else only the results of the last evaluations remain to be written
         print(f"To read: {read:,} images, each for {images / read:.1f} networks.")
     print(f"To write: {_disk(left)}")
     print(
@@ -135,8 +135,8 @@ def schedule(works: list[list[RunSpec]], seconds: list[float], devices: int) -> 
 
 
 def _disk(left: list[RunSpec]) -> str:
-    """Bytes that ``left`` will write: what stays,
-    and at most how much beside it while they train.
+    """The disk space of ``left`` in words: what is kept, and the most that checkpoints take during
+    training.
     """
     stays = trains = 0
     for spec in left:
@@ -165,10 +165,8 @@ def _weights(spec: RunSpec) -> int:
 
 
 def _measure(spec: RunSpec, execution: Execution, now: Callable[[], float]) -> tuple[float, float]:
-    """Multiply-adds a second of one network in training,
-    and the bytes that autograd keeps for one image.
-
-    From a few steps on random images.
+    """Multiply-adds per second of one network in training, and bytes that autograd keeps per image,
+    from a few steps on random images.
     """
     side, size = spec.network.input_size, min(spec.recipe.batch_size, 64)
     network = SequentialNetwork(spec.network.whole, np.zeros(3, np.float32)).to(execution.device)
@@ -178,7 +176,7 @@ def _measure(spec: RunSpec, execution: Execution, now: Callable[[], float]) -> t
     images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8)
     images, zeros = images.to(execution.device), zeros.to(execution.device)
     batch = Batch(images, zeros, zeros, zeros, zeros.bool(), side)
-    kept = {p.data_ptr(): 0 for p in network.parameters()}  # weights are no activations
+    kept = {p.data_ptr(): 0 for p in network.parameters()}  # weights are not activations
 
     def keep(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.data_ptr(), tensor.nbytes)

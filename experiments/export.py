@@ -16,7 +16,7 @@ out=FILE.safetensors     what to write; or FILE.pt2
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 from pathlib import Path

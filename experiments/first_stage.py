@@ -1,5 +1,5 @@
-"""How many training images an advice has time for: of a large dataset not every image can be looked
-at once in a few minutes.
+"""The number of training images that fit the time of advice: on a large dataset, a few minutes are
+too short for one pass over all images.
 """
 
 import logging
@@ -22,12 +22,12 @@ from transferability.training.state import one_thread
 log = logging.getLogger(__name__)
 FEWER = (500, 200, 100, 50, 20, 10, 5)  # training images per class
 SHARE = 0.8  # of the time left, for the features and the first linear classifier
-EVALUATIONS = 150  # of loss and gradient that a linear classifier takes, all strengths together
+EVALUATIONS = 150  # of loss and gradient per linear classifier, all weight decays together
 
 
 def sized(task: Task, store: Store, execution: Execution, clock: Clock) -> Task:
-    """``task`` with as many training images per class as the first stage has time for: all where
-    they fit, and never fewer than it had before.
+    """``task`` with as many training images per class as the first stage has time for: all if they
+    fit, and no fewer than a finished probe in the store has.
     """
     tasks, found, most = _of_sizes(task), known(task, store), _most(task)
     if found == tasks[0]:
@@ -47,12 +47,12 @@ def sized(task: Task, store: Store, execution: Execution, clock: Clock) -> Task:
 
 
 def known(task: Task, store: Store) -> Task | None:
-    """``task`` with the most images of which there is an answer already."""
+    """``task`` with the largest training-set size of a finished probe; None if there is none."""
     return next((t for t in _of_sizes(task) if any(map(store.is_done, t.probes()))), None)
 
 
 def _of_sizes(task: Task) -> list[Task]:
-    """``task`` with every number of images that it may have, the most first."""
+    """``task`` with every possible training-set size, the largest first."""
     sizes = [None, *(size for size in FEWER if size < _most(task))]
     return [replace(task, images_per_class=size) for size in sizes]
 
@@ -63,8 +63,8 @@ def _most(task: Task) -> int:
 
 
 def _seconds(task: Task, execution: Execution, now: Callable[[], float]) -> Callable[[Task], float]:
-    """What the features and the first linear classifier of a task take: by its images, at the
-    speed of one batch and one product of matrices.
+    """A function for the seconds of a task's features and first linear classifier: by its number of
+    images, at the measured speed of one batch and one matrix product.
     """
     dataset, (spec, *_) = task.dataset, task.probes()
     network = frozen(spec, pretrained_state_dict(task.pretrained)).to(execution.device)
@@ -88,7 +88,7 @@ def _seconds(task: Task, execution: Execution, now: Callable[[], float]) -> Call
 
 
 def _timed(call: Callable[[], Any], now: Callable[[], float]) -> tuple[Any, float]:
-    """What a second call returns, and its seconds: the first warms up."""
+    """The result of a second call and its seconds; the first call warms up."""
     call()
     began = now()
     return call(), now() - began

@@ -14,14 +14,14 @@ compare=true             compare the layers with the whole network bit for bit, 
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 from transferability.networks import NetworkConfig
 from transferability.networks.sequential import profile_layers
 from transferability.study.config import Config
 
-CLASSES = 1000  # where the network does not say: as ImageNet has
+CLASSES = 1000  # if the network's outputs are not set; as many as ImageNet has
 
 
 def main(config: Config) -> None:
@@ -29,12 +29,11 @@ def main(config: Config) -> None:
 
 
 def print_layers(network: NetworkConfig, compare: bool = False) -> None:
-    """A line per layer: number, modules, parameters, multiply-adds of an image,
-    and what it puts out.
+    """Print a line per layer: number, modules, parameters, multiply-adds per image, output shape.
 
     Raises:
-        UserError: there are no such layers or, where they are compared, they give something else
-            than the whole network.
+        UserError: the network cannot be chopped or, with ``compare``, the layers one after the
+            other compute something else than the whole network.
     """
     network = network.resolved(network.outputs or CLASSES)
     rows = [["layer", "modules", "parameters", "multiply-adds", "output"]]

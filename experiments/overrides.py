@@ -1,5 +1,5 @@
-"""Settings on the command line that are text: what was typed,
-though Hydra would read a number or a list in it.
+"""Overrides on the command line: text settings keep what was typed, even if Hydra would parse a
+number or a list; errors of Hydra are explained.
 """
 
 import logging
@@ -35,7 +35,7 @@ _GROUPS = ("dataset", "network", "recipe", "study", "experiment", "tracker", "hy
 # a,b: one value, or a sweep over several
 _PLAIN_LIST = re.compile(r"[^\[\]{}()'\"\\]+(,[^\[\]{}()'\"\\]+)+")
 
-# what OmegaConf says of a value that is none
+# types in OmegaConf's errors on invalid values
 _TYPES = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
 _OF_ANOTHER_TYPE = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to|is not a) "
@@ -45,21 +45,20 @@ _OF_ANOTHER_TYPE = re.compile(
 
 
 def as_typed(words: list[str]) -> list[str]:
-    """The words of a command line, values of text settings in Hydra's quotes where it would not
-    read them as text.
+    """Quote the values of text settings that Hydra would not parse as text.
 
-    In a multirun (-m) commas separate the values of a sweep, as Hydra has it.
+    In a multirun (-m), commas separate the values of a sweep, as in Hydra.
     """
     multirun = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(words)
     return [_as_typed(word, multirun) for word in words]
 
 
 def of_advice(words: list[str]) -> list[str]:
-    """The settings of ``experiments.advise``: ``source=`` names the dataset, and ``weights=`` the
-    network, where nothing else does.
+    """The settings of ``experiments.advise``: the names of the dataset and of the network are
+    derived from ``source=`` and ``weights=`` unless they are set.
 
     Raises:
-        UserError: one of them is not said.
+        UserError: the images, the weights or a name is missing.
     """
     values = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     images = values.keys() & {"source", "dataset.source", "dataset.name"}
@@ -80,27 +79,27 @@ def of_advice(words: list[str]) -> list[str]:
 
 
 def _model_of(values: dict[str, str]) -> list[str]:
-    """The network that weights name, where nothing else does."""
+    """The setting of the network's name, from the name of the weights; none if it is set."""
     weights, kind = values.get("weights", ""), values.get("network")
     if not weights or "network.model" in values or kind not in (None, "torchvision"):
         return []
     there = Path(weights).expanduser().is_file()
     if kind and not there:
         raise UserError(f"say which network weights={weights} are of: network.model=NAME")
-    # a file that is not there is named when it is opened
+    # opening a missing file raises an error that names it
     if weights.endswith(FILES) and not there:
         return []
-    # the libraries' own files end with a part of their digest
+    # names of the libraries' files end with a part of their digest
     return [f"network.model={re.sub('-[0-9a-f]{8}$', '', _name(weights))}"]
 
 
 def _name(path: str) -> str:
-    """The name of a file or folder without what follows a dot, however the path is spelt."""
+    """The name of a file or folder without leading dots, up to the next dot."""
     return Path(os.path.abspath(os.path.expanduser(path))).name.lstrip(".").partition(".")[0]
 
 
 def how_to_quote(error: OverrideParseException) -> str:
-    """What to write instead of an override that Hydra cannot parse."""
+    """The message on how to quote an override that Hydra cannot parse."""
     key, equals, value = error.override.partition("=")
     if not equals:
         return f"{error.override!r} is an unknown setting: write KEY=VALUE"
@@ -116,13 +115,13 @@ def how_to_quote(error: OverrideParseException) -> str:
 
 
 def plainly(error: Exception) -> str:
-    """An error of Hydra or OmegaConf in one line: for a setting or a choice that there is not,
-    the nearest that there is.
+    """The message of an error of Hydra or OmegaConf; for an unknown setting or choice, with the
+    most similar known one.
     """
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        # of a list of choices, which trackers are, Hydra does not say which there are
+        # Hydra does not list the choices of a group of which several can be chosen, as trackers
         there = error.options or [f.name for f in fields(TrackersConfig) if group == "tracker"]
         if there:
             near = did_you_mean(name, there)
@@ -144,19 +143,19 @@ def _no_setting(key: str) -> str:
     siblings = [
         name.removeprefix(above + dot) for name in known if name.rpartition(".")[0] == above
     ]
-    # compared without what they have in common, which would make all of them alike
+    # compared without the common prefix, which would make all keys similar
     near = did_you_mean(last, siblings, above + dot) if siblings else did_you_mean(key, known)
     return f"{key} is an unknown setting{near or '; conf/ documents every one'}"
 
 
 def quoted(key: str, value: str) -> str:
-    """The setting as a shell wants to have it, the value in quotes for Hydra."""
+    """The setting quoted for a shell, with the value in quotes for Hydra."""
     return shlex.quote(key + _in_quotes(value))
 
 
 def _as_typed(word: str, multirun: bool) -> str:
     if word == "tracker=null":
-        return "tracker=[]"  # of a group of which there may be several
+        return "tracker=[]"  # a list, as there may be several trackers
     match = _SETTING.fullmatch(word)
     if match and (name := current_name(match[2])) != match[2]:
         log.warning("%s is now called %s", match[2], name)
@@ -169,10 +168,10 @@ def _as_typed(word: str, multirun: bool) -> str:
 
 
 def _is_text(value: str, multirun: bool) -> bool:
-    """Whether Hydra reads this text here (it may have quotes), nothing (null),
-    or a sweep where there can be one.
+    """Whether Hydra parses ``value`` as text (possibly quoted), as null or, in a multirun, as a
+    sweep.
     """
-    if "\\\\" in value and value[0] not in "'\"":  # which it would read as one backslash
+    if "\\\\" in value and value[0] not in "'\"":  # Hydra would read a single backslash
         return False
     try:
         read = OverridesParser.create().parse_override(f"key={value}").value()
@@ -189,7 +188,7 @@ def _in_quotes(value: str) -> str:
 
 @lru_cache
 def _settings(schema: type, above: str = "") -> frozenset[str]:
-    """The keys of all settings, of networks those of every kind."""
+    """The keys of all settings, including those of every kind of network."""
     found: set[str] = set()
     types = get_type_hints(schema)
     for key in (f.name for f in fields(schema)):

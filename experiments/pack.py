@@ -14,7 +14,7 @@ dataset.on_error=skip    leave corrupt images out
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 from collections import Counter

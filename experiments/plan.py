@@ -1,4 +1,4 @@
-"""What a study or a store holds: what is done, what can be resumed, what is missing."""
+"""Tables of the runs of a study or a store that are done, can be resumed, or are missing."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ STATES = ("done", "training", "failed", "partial", "missing")
 
 @dataclass(frozen=True)
 class UnpackedImagenet:
-    """ILSVRC 2012 as far as a plan needs it, before its 262 GB are packed."""
+    """The attributes of ILSVRC 2012 that a plan needs, before its 262 GB are packed."""
 
     name: str
     image_size: int
@@ -29,13 +29,14 @@ class UnpackedImagenet:
 
     @cached_property
     def classes(self) -> list[ClassInfo]:
-        from transferability.data.readers.imagenet import imagenet_groups  # reads images, too
+        # here, because it also imports what reads images
+        from transferability.data.readers.imagenet import imagenet_groups
 
         return [ClassInfo(wnid, wnid, group) for wnid, group in sorted(imagenet_groups().items())]
 
     @property
     def train_counts(self) -> np.ndarray:
-        """As if all were of the size that most are: which ones are not is not known yet."""
+        """The size of most classes for all: which classes are smaller is not known yet."""
         return np.full(len(self.classes), 1300)
 
     def val_rows(self, classes: list[int]) -> range:
@@ -47,10 +48,10 @@ def print_plan(
     study: list[RunSpec],
     store: Store,
 ) -> list[RunSpec]:
-    """Print what ``experiments.run`` would train, skip and resume for ``specs``, which are of
+    """Print what ``experiments.run`` would train, skip and resume for ``specs``, a part of
     ``study``.
 
-    Returns what is left to train.
+    Returns the runs that are left to train.
     """
     numbers = {
         s.run_id: number
@@ -80,8 +81,8 @@ def print_tasks(specs: list[RunSpec], dataset: PackedDataset | UnpackedImagenet)
 def print_states(
     runs: list[RunSpec], states: dict[str, str], numbers: dict[str, int] | None = None
 ) -> None:
-    """A table of ``runs`` and their ``states``, one line per job,
-    with the ``numbers`` of the runs' jobs.
+    """Print a table of ``runs`` by their ``states``, one line per job, with the ``numbers`` of the
+    jobs if known.
     """
     rows = []
     for job in group_into_jobs(runs):
@@ -108,7 +109,7 @@ def print_states(
 
 
 def data_of(spec: RunSpec) -> str:
-    """What a network is trained on, in words."""
+    """The training data of a network, in words."""
     reduced = f", {spec.images_per_class} images per class" if spec.images_per_class else ""
     return f"{spec.dataset.name} {spec.split} → {spec.cell.target}, seed {spec.seed}{reduced}"
 

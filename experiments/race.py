@@ -1,8 +1,7 @@
-"""A race of strategies: which networks come next, by what those before them had on validation
-images. Test images play no part.
+"""A race of strategies: which networks to train next, by the validation accuracies of finished
+networks. Test images are not used.
 
-RULE says it in words; it is printed in the page. Everything here is arithmetic on finished runs:
-what trains them is elsewhere (``advise.py``).
+RULE states the procedure and is printed on the page. ``advise.py`` trains the networks.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +17,10 @@ from transferability.study.spec import RunSpec, make_spec
 
 STEPS = 30  # of the first rung
 TIMES = 4  # as many steps in the next rung
-SHARE = 3  # one in so many goes on
+SHARE = 3  # one of SHARE arms survives a rung
 SEEDS = 3  # of a finalist
-FINALISTS = 2  # so many get every seed before one of them goes on
-EPOCHS = 100  # no network of the race sees its images more often
+FINALISTS = 2  # arms that get all seeds before one of them continues
+EPOCHS = 100  # of a network in the race, at most
 RULE = (
     "Stage 1: a linear classifier (logistic regression) on every depth, on features that are "
     "computed once; the highest layer first, the others while time is left. Stage 2, a race: every "
@@ -36,9 +35,10 @@ RULE = (
 )
 
 
-# What AdamW has beside its rate. From a fitted classifier it goes on with the base's statistics:
-# chosen on the validation images of hand signs, where 30 steps with the batch's brought SGD from
-# 0.952 to 0.745, and SGD with the base's exploded at rates that train anything.
+# Settings of AdamW besides the learning rate. Training that starts from a fitted classifier keeps
+# the base's BatchNorm statistics. Chosen on the validation images of hand signs: 30 steps of SGD
+# with batch statistics reduced accuracy from 0.952 to 0.745, and SGD with the base's statistics
+# diverged at every learning rate that trains at all.
 ADAMW: dict[str, Any] = {
     "optimizer": "adamw",
     "weight_decay": 0.01,
@@ -49,7 +49,7 @@ ADAMW: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """A strategy at a learning rate; copied layers have ``copied_lr_multiplier`` times as much."""
+    """A strategy at a learning rate; that of copied layers is ``copied_lr_multiplier`` times it."""
 
     cell: str
     rate: float
@@ -60,11 +60,11 @@ SCRATCH = Arm("baseB", 0.03)
 
 
 def candidates(best: int, top: int) -> list[Arm]:
-    """What enters the race, the most promising first.
+    """The arms that enter the race, the most promising first.
 
     Args:
-        best: the depth whose linear classifier is best on validation images.
-        top: the layers below the classifier.
+        best: the depth of the linear probe with the highest validation accuracy.
+        top: the number of layers below the classifier.
     """
     arms = [
         Arm(f"A{best}.B++", 0.01, "adamw"),
@@ -82,11 +82,11 @@ def candidates(best: int, top: int) -> list[Arm]:
 
 @dataclass(frozen=True)
 class Task:
-    """What all networks of a race have in common.
+    """The settings shared by all networks of a race.
 
     Attributes:
-        seed: which SEEDS: those from ``SEEDS * seed`` on.
-        images_per_class: training images; None: all.
+        seed: the race uses the SEEDS seeds from ``SEEDS * seed`` on.
+        images_per_class: training images per class; None: all.
     """
 
     dataset: PackedDataset
@@ -101,19 +101,19 @@ class Task:
         return range(SEEDS * self.seed, SEEDS * (self.seed + 1))
 
     def probe(self, n: int) -> RunSpec:
-        """The linear classifier on layer ``n``."""
+        """The linear probe at layer ``n``."""
         return self._spec(f"A{n}.B", probe_recipe(self.recipe.mirror), 0)
 
     def probes(self) -> list[RunSpec]:
-        """Those on every depth: the highest first, then halfway down, and so on, so that the first
-        of them are spread over all.
+        """Linear probes at every depth: the highest first, then halfway down, and so on, so that
+        the first few are spread over all depths.
         """
         top = self.network.n_layers - 1
         gaps = sorted(range(top), key=lambda gap: (gap > 0, -(gap & -gap)))
         return [self.probe(top - gap) for gap in gaps]
 
     def spec(self, arm: Arm, steps: int, seed: int | None = None) -> RunSpec:
-        """A network of the race, of the first seed where none is said."""
+        """A network of the race; ``seed`` defaults to the first seed of the race."""
         own = ADAMW if arm.optimizer == "adamw" else {}
         recipe = replace(
             self.recipe,
@@ -140,7 +140,7 @@ class Task:
         )
 
     def every(self, arms: Sequence[Arm]) -> list[RunSpec]:
-        """All that a race of these arms can ever train, its linear classifiers first."""
+        """All networks that a race of ``arms`` can train, the linear probes first."""
         return self.probes() + [
             self.spec(arm, steps, seed)
             for arm in arms
@@ -149,21 +149,21 @@ class Task:
         ]
 
     def lengths(self) -> list[int]:
-        """Steps that a network of the race can have."""
-        out = [STEPS // 2, STEPS]  # half: where the time is too short for any rung
+        """The possible numbers of steps of a network in the race."""
+        out = [STEPS // 2, STEPS]  # half: if the time is too short for any rung
         while 2 * out[-1] <= self.longest:
             out.append(2 * out[-1])
         return out
 
     @property
     def longest(self) -> int:
-        """Steps after which every image was seen EPOCHS times."""
+        """The steps of EPOCHS epochs, and at least STEPS."""
         rows = self.dataset.train_rows([*range(len(self.dataset.classes))], self.images_per_class)
         return max(STEPS, EPOCHS * len(rows) // self.recipe.batch_size)
 
 
 def survivors(arms: Sequence[Arm], accuracy: Callable[[Arm], float]) -> list[Arm]:
-    """The best third, rounded up, and no fewer than FINALISTS; of equals those that come first."""
+    """The best third, rounded up, and at least FINALISTS; ties go to the arms that come first."""
     ranked = sorted(arms, key=accuracy, reverse=True)  # stable
     return ranked[: max(FINALISTS, -(-len(arms) // SHARE))]
 
@@ -171,7 +171,7 @@ def survivors(arms: Sequence[Arm], accuracy: Callable[[Arm], float]) -> list[Arm
 def fitting(
     specs: Sequence[RunSpec], seconds: Callable[[list[RunSpec]], float], left: float
 ) -> int:
-    """How many of ``specs``, from the first on, can be trained in the time that is ``left``."""
+    """The number of ``specs``, from the first on, that can be trained in ``left`` seconds."""
     return next(
         (count for count in range(len(specs), 0, -1) if seconds(list(specs[:count])) <= left), 0
     )

@@ -18,7 +18,7 @@ tracker=NAME         where curves go during training: csv, tensorboard, mlflow, 
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import logging
@@ -87,7 +87,7 @@ def plan(
     store: Store,
     dataset: PackedDataset | UnpackedImagenet,
 ) -> None:
-    """Print what there is to train; torch is imported where that is anything."""
+    """Print what is left to train; torch is imported only if anything is."""
     if isinstance(dataset, PackedDataset):
         check_volumes(specs, dataset)
     left = print_plan(specs, study, store)
@@ -101,7 +101,7 @@ def plan(
 
 
 def train(config: Config, specs: list[RunSpec], store: Store, dataset: PackedDataset) -> None:
-    """Train ``specs``, and print what came of them."""
+    """Train ``specs``, and print the accuracies of the first SHOWN."""
     from transferability.runs.runner import train_missing
     from transferability.runs.trackers import Trackers
     from transferability.training.execution import execution_of

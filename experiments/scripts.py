@@ -19,12 +19,12 @@ MODULES = {
 
 
 def __getattr__(name: str) -> Callable[[], None]:
-    """What pyproject.toml names as ``experiments.scripts:NAME``."""
+    """The console script that pyproject.toml refers to as ``experiments.scripts:NAME``."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return partial(_run, MODULES[name])
 
 
 def _run(module: str) -> None:
-    """``python -m module``; what this returned would be the exit status."""
+    """Run ``python -m module``. A return value would become the exit status, so there is none."""
     runpy.run_module(module, run_name="__main__", alter_sys=True)

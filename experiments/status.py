@@ -4,7 +4,7 @@ cohort; for those that are training, the step, the speed, the time left and the 
 python -m experiments.status
 python -m experiments.status experiment=tiny_imagenet      also the time left for the whole study
 
-It only reads files, so it runs on any machine that sees the store.
+It only reads files, so it runs on any machine that has access to the store.
 
 Settings used most:
 store=FOLDER       the run store (runs/)
@@ -13,7 +13,7 @@ experiment=NAME    the study; or study=NAME dataset=KIND ..., as in training
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import statistics
@@ -30,8 +30,8 @@ from transferability.study.expand import study_specs
 from transferability.study.jobs import group_into_jobs, with_bases
 from transferability.study.spec import RunSpec
 
-SILENT = 60.0  # seconds without a note that are told: an evaluation may take as long, or longer
-Wave = tuple[list[RunSpec], Progress | None]  # what one process trains, and its note
+SILENT = 60.0  # seconds without a note before this is reported; an evaluation may take longer
+Wave = tuple[list[RunSpec], Progress | None]  # the runs of one process, and its progress
 
 
 def main(config: Config) -> None:
@@ -53,7 +53,7 @@ def main(config: Config) -> None:
 
 
 def training(specs: list[RunSpec], store: Store) -> list[Wave]:
-    """The runs whose locks are held, by process; those that have no note yet by job."""
+    """Group running ``specs`` by process, and by job those without a progress note."""
     by_id = {s.run_id: s for s in specs}
     notes = [note for s in specs if (note := read(store.folder(s)))]
     noted = [([by_id[run] for run in note.runs if run in by_id], note) for note in notes]
@@ -65,7 +65,7 @@ def training(specs: list[RunSpec], store: Store) -> list[Wave]:
 
 
 def lines(specs: list[RunSpec], progress: Progress | None, store: Store) -> list[str]:
-    """What one process trains, how far it is, and how well it goes."""
+    """The runs of one process, their progress and their newest accuracies, as lines."""
     data = " & ".join(dict.fromkeys(map(data_of, specs)))
     failed = sum(store.failure(s) is not None for s in specs)
     what = f"{data}, {pluralize(len(specs), 'network')}{f' ({failed} failed)' if failed else ''}"
@@ -88,8 +88,8 @@ def lines(specs: list[RunSpec], progress: Progress | None, store: Store) -> list
 
 
 def accuracies(specs: list[RunSpec], progress: Progress) -> list[str]:
-    """A line of the newest evaluations, by treatment: the medians of the one before and of this
-    one, and the range over networks. No line where there is none.
+    """A line with the median top-1 of the previous and the newest evaluation of each treatment, and
+    the range over networks; no line before the first evaluation.
     """
     groups: dict[str, list[list[tuple[int, float]]]] = {}
     for spec in specs:
@@ -110,10 +110,10 @@ def accuracies(specs: list[RunSpec], progress: Progress) -> list[str]:
 
 
 def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
-    """How long the study of the configuration takes still, in a line."""
+    """A line with the progress of the configured study and the time left for it."""
     try:
         dataset = open_packed(config.dataset)
-    except UserError:  # then it is another study that trains
+    except UserError:  # then another study is training
         study = []
     else:
         study = with_bases(study_specs(config, dataset))
@@ -140,10 +140,10 @@ def whole_study(config: Config, store: Store, waves: list[Wave]) -> str:
 def time_left(
     waves: list[Wave], to_begin: list[RunSpec], store: Store, dataset: PackedDataset
 ) -> str:
-    """Of ``waves`` and of what is not begun, see ``estimate.py``."""
+    """The time left for ``waves`` and ``to_begin``, in words; see ``estimate.py``."""
     if any(progress is None or progress.rates is None for _, progress in waves):
         return "the time left is not known yet, because a speed is not measured"
-    from transferability.runs.estimate import workload  # counts multiply-adds with torch
+    from transferability.runs.estimate import workload  # imports torch to count multiply-adds
 
     notes = [progress for _, progress in waves if progress]
     networks, threads = [specs for specs, _ in waves], [note.threads for note in notes]

@@ -13,7 +13,7 @@ threads=N                 networks that train at the same time in each process, 
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import logging
@@ -50,7 +50,7 @@ def main(config: Config) -> None:
             "experiments.sweep takes neither -m nor mode=plan: use python -m experiments.run "
             "mode=plan"
         )
-    # packs the synthetic images before the jobs ask for them
+    # packs the synthetic images before the jobs need them
     dataset, store = dataset_of(config.dataset), Store(config.store)
     study = dict(enumerate(group_into_jobs(with_bases(study_specs(config, dataset)))))
     bases = {number: job for number, job in study.items() if job[0].stage == 0}
@@ -69,10 +69,9 @@ def main(config: Config) -> None:
 def _train(
     what: str, phase: dict[int, list[RunSpec]], store: Store, settings: list[str]
 ) -> list[str]:
-    """One multirun of the jobs of ``phase`` that are not finished, by their numbers.
+    """Train the unfinished jobs of ``phase``, by their numbers, in one multirun.
 
-    Returns what did not finish, in one message with the jobs and their logs;
-    an empty list where all did.
+    Returns one message with the jobs that did not finish and their logs; an empty list if all did.
     """
 
     def unfinished() -> list[int]:
@@ -110,18 +109,18 @@ def _train(
 
 
 def _multirun(overrides: list[str]) -> None:
-    """``experiments.run -m`` to its end. Its failures show in the store.
+    """Run ``experiments.run -m`` to its end. Failures show in the store.
 
     Raises:
-        KeyboardInterrupt: it was stopped.
+        KeyboardInterrupt: the multirun was stopped.
     """
     process = subprocess.Popen([sys.executable, "-m", "experiments.run", "-m", *overrides])
-    # A signal may have reached the multirun by itself, as Ctrl-C does: the other one is passed on,
-    # each counts alone.
+    # A signal may also have reached the multirun directly, as Ctrl-C does. The other signal is
+    # sent, because each of the two counts separately.
     other: dict[int, int] = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
 
     def pass_on(number: int, _: object) -> None:
-        if POSIX:  # on Windows Ctrl-C has reached it by itself
+        if POSIX:  # on Windows, Ctrl-C reaches the multirun directly
             process.send_signal(other[number])
 
     before = {n: signal.signal(n, pass_on) for n in other}
@@ -134,15 +133,15 @@ def _multirun(overrides: list[str]) -> None:
 
 
 def _new_folder(store: Store, what: str) -> Path:
-    """A folder for the logs of one multirun."""
+    """Make a folder for the logs of one multirun."""
     parent = store.root.absolute() / ".submitit"
     parent.mkdir(exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-", dir=parent))
 
 
 def _wait_for_slurm(logs: Path) -> None:
-    """Return when every job of this multirun has ended: the launcher leaves at the first that
-    dies. The name of a job's folder is its number in the queue.
+    """Wait until every job of this multirun has ended; the launcher returns as soon as one dies.
+    The folder of a job is named after its number in the queue.
     """
     from submitit import SlurmJob
 
@@ -158,8 +157,8 @@ def _describe(job: list[RunSpec]) -> str:
 
 
 def _log_of(logs: Path | None, number: int, place: int) -> str:
-    """The log of a job, if it began one: it says which job it is. That of one that died before it
-    could is told by its ``place`` in the array of Slurm.
+    """The log of a job in words, empty if there is none. The log contains the job's number; if the
+    job died too early for that, its ``place`` in the Slurm array identifies the log.
     """
     paths = sorted(logs.glob("*/*_log.*")) if logs else []
     said = rf"\b{JOB} {number}$"

@@ -12,7 +12,7 @@ data_dir=FOLDER    where packed datasets are (data/)
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import sys
@@ -30,7 +30,7 @@ def main(config: Config) -> None:
         verify(dataset_of(config.dataset))
     except UserError as error:
         damaged.append(str(error))
-    with output():  # the status tells it, too
+    with output():  # if nobody reads the lines, the exit status reports damage
         for line in damaged:
             print(f"damaged: {line}", file=sys.stderr)
         print(

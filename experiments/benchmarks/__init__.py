@@ -1,1 +1,1 @@
-"""What the program costs: a file per benchmark, each a command, and what they share."""
+"""Benchmarks of speed, memory and advice: a module per command, and what the commands share."""

@@ -1,14 +1,14 @@
-"""Advice within a time (``experiments.advise``) against what users pick instead, at equal processor
-time: fastai's ``fine_tune``, and the script that tutorials have (``rivals.py``).
+"""Advice within a time (``experiments.advise``), compared with alternatives at equal processor
+time: fastai's ``fine_tune``, and the script of fine-tuning tutorials (``rivals.py``).
 
 python -m experiments.benchmarks.advice source=flowers.zip weights=resnet18.safetensors minutes=1
 
-All have the same weights, the same training, validation and test images, as they are packed, the
-same input size (96 pixels, or what you set), and one thread; a minute is 100 seconds of processor
-time, user and system, with imports, trial runs that a tool makes itself, and predictions. Packing
-counts for nobody. Every result is a line of OUT/tools.csv, which stays: the same command again
-prints the table, and measures what is missing; with -m, minutes=1,3,10 and seed=0,1,2 all times and
-seeds. Delete a line to have it measured again. python -m analysis.tools OUT draws the figure.
+All tools use the same weights, the same packed training, validation and test images, the same input
+size (96 pixels, or what you set), and one thread. A minute is 100 seconds of processor time (user
+and system), including imports, predictions, and trial runs that are part of a tool. Packing is not
+counted. Every result is a line of OUT/tools.csv. Rerunning the command measures missing results and
+prints the table; -m minutes=1,3,10 seed=0,1,2 measures all times and seeds. Delete a line to have
+it measured again. python -m analysis.tools OUT draws the figure.
 
 Settings used most:
 source=PATH weights=FILE   as of experiments.advise; the weights as safetensors
@@ -23,7 +23,7 @@ environment, names another Python that has it, with timm and safetensors.
 from experiments.cli import run_module
 from experiments.overrides import of_advice
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name, of_advice))
 
 import importlib.util
@@ -56,22 +56,22 @@ from transferability.networks.zoo.pretrained_info import PretrainedBase
 from transferability.study.config import Config
 
 log = logging.getLogger(__name__)
-SECONDS = 100.0  # of processor time a minute: two cores that are busy most of the time
+SECONDS = 100.0  # of processor time per minute: two cores that are busy most of the time
 RUN = "import sys; sys.path.append(sys.argv[1]); import rivals; rivals.main(sys.argv[2])"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line: what a tool made of the images in the time.
+    """One line of the results: what a tool achieved in the time.
 
     Attributes:
-        name, images: of the dataset: what it is called, and the checksum of what was packed.
-        weights: their digest.
-        pixels: a side of what the network sees.
-        seconds: of processor time that it took.
-        did: what it made, in its own words.
-        validation: its accuracy there.
-        right: of each test image, in the order of the packed file, 1 or 0.
+        name, images: the name of the dataset, and the checksum of the packed dataset.
+        weights: the digest of the weights.
+        pixels: pixels per side of the network's input.
+        seconds: processor time that the tool took.
+        did: what the tool trained, in its own words.
+        validation: accuracy on validation images.
+        right: 1 or 0 per test image, in the order of the packed file.
     """
 
     name: str
@@ -101,7 +101,7 @@ def main(config: Config) -> None:
         "minutes": config.minutes,
         "seed": config.seed or 0,
     }
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that follow
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes started below
     with tempfile.TemporaryDirectory() as name:
         for tool in LABELS:
             if _known(path, common | {"tool": tool}):
@@ -130,7 +130,7 @@ def _keep(path: Path, result: Result) -> None:
 
 
 def _own(config: Config, folder: Path) -> dict:
-    """What the network has that the page hands over, in a process whose time it is."""
+    """The result of ``experiments.advise``, in its own process, whose processor time counts."""
     own = replace(
         config, store=str(folder / "runs"), out=str(folder / "page"), device="cpu", threads=1
     )
@@ -140,7 +140,7 @@ def _own(config: Config, folder: Path) -> dict:
 
 
 def _advised(config: Config, words: tuple[str, ...]) -> dict:
-    config.words = words  # type: ignore[misc] # a ClassVar, so that it is no setting
+    config.words = words  # type: ignore[misc] # a ClassVar, so it is not a setting
     clock = Clock(SECONDS * config.minutes, 0.0, time.process_time)
     advice = Advising(config, clock)
     try:
@@ -149,7 +149,7 @@ def _advised(config: Config, words: tuple[str, ...]) -> dict:
         if not clock.over:
             raise
     found = advice.page()
-    assert found is not None  # stage 1 is finished whatever it takes
+    assert found is not None  # the first probe is finished even after the time limit
     seconds = time.process_time()
     labels = advice.store.predictions(found.spec) or {}
     taken = {part: own.numpy() for part, own in labels.items()}
@@ -157,7 +157,11 @@ def _advised(config: Config, words: tuple[str, ...]) -> dict:
 
 
 def _found(seconds: float, did: str, taken: dict[str, np.ndarray], dataset: PackedDataset) -> dict:
-    """``taken``: of validation and test, the predicted class of each image."""
+    """The fields of a result that a tool determines.
+
+    Args:
+        taken: the predicted class of each image, for validation and test.
+    """
     rows = rows_of(dataset)
     right = {part: own == dataset.labels[rows[part]] for part, own in taken.items()}
     return {
@@ -169,7 +173,7 @@ def _found(seconds: float, did: str, taken: dict[str, np.ndarray], dataset: Pack
 
 
 def rows_of(dataset: PackedDataset) -> dict[str, np.ndarray]:
-    """The rows of training, validation and test images."""
+    """The rows of training, validation and test images in the packed dataset."""
     classes = list(range(len(dataset.classes)))
     return {
         "train": dataset.train_rows(classes),
@@ -178,11 +182,11 @@ def rows_of(dataset: PackedDataset) -> dict[str, np.ndarray]:
     }
 
 
-FOLDERS = {"train": "train", "validation": "val", "test": "test"}  # of image files
+FOLDERS = {"train": "train", "validation": "val", "test": "test"}  # subset -> its folder
 
 
 def _export(dataset: PackedDataset, folder: Path) -> Path:
-    """The packed images as PNG files, PART/CLASS/ROW.png."""
+    """Write the packed images as PNG files SUBSET/CLASS/ROW.png, unless ``folder`` exists."""
     if not folder.exists():
         for part, rows in rows_of(dataset).items():
             for row in rows:
@@ -195,7 +199,7 @@ def _export(dataset: PackedDataset, folder: Path) -> Path:
 def _rival(
     tool: str, config: Config, dataset: PackedDataset, pretrained: PretrainedBase, folder: Path
 ) -> dict | None:
-    """What another tool has, in a process of its own; None, with a line, where it says no."""
+    """The result of another tool, in its own process; None, with a warning, if there is none."""
     out = folder / "found.json"
     mean, std = pretrained.network.channel_mean, pretrained.network.channel_std
     job = {

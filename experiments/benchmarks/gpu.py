@@ -1,13 +1,13 @@
-"""How fast a cohort trains on a GPU: against the hardware's limits, a plain script,
-and the hours of the whole study.
+"""How fast a cohort trains on a GPU, compared with the limits of the hardware and a plain script,
+and the hours of a study.
 
 make bench-gpu                                     CaffeNet, batches of 256, bf16;
                                                    meant to end within 9 minutes
 python -m experiments.benchmarks.gpu device=cpu    a rehearsal of every part at toy size,
                                                    which measures nothing
 
-Checks correctness first, then measures. The images are generated:
-JPEG files of ImageNet's size, packed as ImageNet is.
+Checks correctness first, then measures. The images are generated: JPEG files of ImageNet's size,
+packed as ImageNet is.
 
 Settings used most:
 network=NAME recipe=NAME         what is trained (make bench-gpu: CaffeNet)
@@ -17,7 +17,7 @@ device=cuda:1                    which GPU; device=cpu rehearses
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import os
@@ -46,17 +46,17 @@ from transferability.study.config import Config
 from transferability.training.execution import execution_of
 from transferability.training.loop import Cohort
 
-ENOUGH = 420  # seconds after which no part is begun: the longest takes less than two minutes
+ENOUGH = 420  # seconds after which no part is started: the longest takes less than two minutes
 
 
 def correctness(b: Bench) -> None:
-    """Every fast way against the plain one, before anything is timed; a line each as it is done."""
+    """Check every fast way against the plain one, before anything is timed; a line per check."""
     print(
         "\n1. Correctness: losses, gradients and momentum of every layer and step "
         "(experiments/benchmarks/gpu_checks.py).\n",
         flush=True,
     )
-    # of the rate: the original's explodes on untrained networks
+    # slow: a factor on the learning rate; untrained networks diverge at the recipe's
     on_gpu, slow = b.device.type == "cuda", 0.01
 
     def make(network: NetworkConfig) -> Callable[[str], Cohort]:
@@ -87,7 +87,7 @@ def correctness(b: Bench) -> None:
 
 
 def _check_same_bits(b: Bench) -> gpu_checks.Check:
-    """Two trainings with deterministic=true: in how many of their weights they differ."""
+    """The number of tensors that differ between two trainings with deterministic=true."""
     config, states = replace(b.config, deterministic=True), []
     specs = [
         b.spec(n, config.network, config.recipe)
@@ -120,7 +120,7 @@ def main(config: Config) -> None:
         recipe = replace(config.recipe, batch_size=8, eval_batch_size=8)
         network = toy_network(cast(Any, config.network))
         config = replace(config, network=network, recipe=recipe)
-    # deterministic=true asks for it, before any product
+    # deterministic=true requires the variable to be set before the first matrix product
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with tempfile.TemporaryDirectory() as folder:
         b = Bench(config, size, Path(folder))

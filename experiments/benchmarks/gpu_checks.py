@@ -1,16 +1,16 @@
-"""Whether a GPU computes what the plain operations compute, network by network, step by step,
-layer by layer.
+"""Checks that the fast ways of training on a GPU compute the same as plain operations, for each
+network, step and layer.
 
-Four networks make a few steps in two ways: plainly (one operation after another, nothing fused,
-captured or stacked), and fast; and plainly in float64, which both are compared with. Before each
-step all get that reference's weights and momentum, rounded to float32, so every step is compared by
-itself: what is rounded in one does not grow in the next.
+Four networks train for a few steps in two ways: plainly (one operation after another, nothing
+fused, captured or stacked), and fast. Both are compared with plain operations in float64. Before
+each step, all networks get the weights and momentum of this reference, rounded to float32, so
+rounding errors of one step do not grow in the next.
 
-Rounding alone does more than its digits say, where it decides a maximum or a ReLU, in float32 as
-well; in bf16 it changes the gradient of a low layer by a quarter. So in each layer the fast way's
-error may be at most ``FURTHER`` times the plain way's: in float32 the worst of all networks and
-steps, in bf16, where nothing agrees, the median. Errors below ``EXACT`` pass in float32, below
-``FLOOR`` in bf16.
+Rounding has large effects where it decides a maximum or a ReLU, even in float32; in bf16 it changes
+the gradient of a low layer by a quarter. Therefore the error of the fast way in each layer may be
+at most ``FURTHER`` times that of the plain way: in float32 the largest error over networks and
+steps; in bf16, where all gradients differ, the median. Errors below ``EXACT`` pass in float32,
+below ``FLOOR`` in bf16.
 """
 
 import statistics
@@ -30,13 +30,13 @@ from transferability.training.state import TrainState
 
 STEPS = 3
 FURTHER = 2.0
-# of the loss, or of the norm of a layer's gradient or momentum
+# relative to the loss, or to the norm of a layer's gradient or momentum
 EXACT, FLOOR = 1e-3, 2e-3
 
 
 def networks(n_layers: int) -> list[str]:
-    """The cells that are compared: two that are trained whole, two with frozen layers,
-    which a stack trains as one.
+    """The cells that are compared: two that are trained whole, and two with frozen layers, which
+    are stacked and trained as one.
     """
     n = min(3, n_layers - 1)
     return [f"B{min(2, n)}B+", f"A{n}B+", f"A{n}B", f"B{n}B"]
@@ -44,7 +44,7 @@ def networks(n_layers: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """What was compared, the worst that was found and where, and what it may be."""
+    """A comparison: its name, the largest value found, where it was found, and its limit."""
 
     what: str
     found: float
@@ -64,10 +64,10 @@ class Check:
 
 
 def check_way(what: str, make: Callable[[str], Cohort], execution: Execution) -> list[Check]:
-    """``execution`` against plain operations, in float32 and in bf16.
+    """Compare ``execution`` with plain operations, in float32 and in bf16.
 
     Args:
-        make: makes the cohort of :func:`networks` in a precision; always the same one.
+        make: makes the cohort of :func:`networks` in a precision, always with the same weights.
     """
     ways = {
         (precision, way): (make(precision), execution if way == "fast" else None)
@@ -93,8 +93,9 @@ Errors = dict[str, dict[tuple[str, int], float]]  # by quantity, then network an
 def compared(
     reference: Cohort, others: dict[Way, tuple[Cohort, Execution | None]]
 ) -> dict[Way, Errors]:
-    """The relative errors of each of ``others`` (None: plainly) in a few steps,
-    all from the state of ``reference``, which computes in float64.
+    """The relative errors of ``others`` in STEPS steps; an execution of None is plain operations.
+
+    Each step starts from the state of ``reference``, which is converted to float64.
     """
     plain = GpuStep(stacked=False, graphs=False)
     found: dict[Way, Errors] = {way: defaultdict(dict) for way in others}
@@ -117,7 +118,7 @@ def compared(
                     found[way][quantity][str(m.spec.cell), step] = error(value, expected[quantity])
                 m.restore(r.checkpoint())
         for m, r in zip(cohort.states, reference.states, strict=True):
-            r.restore(m.checkpoint())  # as the others have it
+            r.restore(m.checkpoint())  # rounded to float32, as in the others
     return found
 
 
@@ -129,9 +130,7 @@ def _in_float64(state: TrainState) -> None:
 
 
 def error(found: Tensor, reference: Tensor) -> float:
-    """|found - reference| / |reference|; 0 where both are nothing,
-    as below a layer that is dead.
-    """
+    """|found - reference| / |reference|; 0 if both are zero, as below a layer of dead units."""
     found, reference = found.detach().double(), reference.detach().double()
     return ((found - reference).norm() / reference.norm().clamp(min=1e-30)).item()
 
@@ -146,8 +145,9 @@ def _advance(steps: GpuStep, cohort: Cohort, step: int, plainly: bool) -> None:
 
 
 def _quantities(state: TrainState) -> dict[str, Tensor]:
-    """The loss of a step, and of each layer that is trained the gradient and the momentum (with
-    decay, as float32).
+    """The loss of a step, and the gradient and momentum (with weight decay) of each trained layer.
+
+    Gradient and momentum are flattened over the parameters of the layer.
     """
     out, network, kept = {"loss": state.loss}, state.network, state.optimizer.state
     for number in range(network.frozen + 1, len(network.layers) + 1):

@@ -1,5 +1,5 @@
-"""How fast cohorts train on a GPU: against a plain script, for small networks,
-and over the paper's whole study.
+"""How fast cohorts train on a GPU: compared with a plain script, for small networks, for networks
+of a library, and for the study of the paper.
 """
 
 import time
@@ -27,8 +27,8 @@ from transferability.training.loop import SAVING, Cohort, evaluate
 
 
 def against_plain_script(b: Bench) -> None:
-    """A cohort of all transfers against one network after another from the files,
-    as one would write it.
+    """A cohort of all transfers, compared with a plain script that trains one network after another
+    from image files.
     """
     names = b.transfers(b.config.network)
     if b.device.type == "cuda":
@@ -42,7 +42,7 @@ def against_plain_script(b: Bench) -> None:
     del cohort
     outputs = b.config.network.n_outputs
     with closing(plain_batches(source, b.config, np.full(3, 120.0), b.size.workers)) as batches:
-        # what the workers had prepared
+        # uses up the batches that the workers had prepared
         plain_training(batches, 0, outputs, b.config, b.device, 2 * b.size.workers)
         plain = sum(
             count * plain_training(batches, n, outputs, b.config, b.device, b.size.plain_steps)
@@ -71,7 +71,7 @@ def against_plain_script(b: Bench) -> None:
 
 
 def _saving(b: Bench, cohort: Cohort) -> tuple[int, float]:
-    """Bytes and seconds of a checkpoint of every network of ``cohort``."""
+    """Bytes and seconds of saving a checkpoint of every network of ``cohort``."""
     store = Store(b.folder / "runs")
     for m in cohort.states:
         if lock := store.lock(m.spec):
@@ -84,7 +84,7 @@ def _saving(b: Bench, cohort: Cohort) -> tuple[int, float]:
 
 
 def small_networks(b: Bench) -> None:
-    """28 networks for small images: too small, one by one, to fill a GPU."""
+    """28 networks for small images, each too small to fill a GPU by itself."""
     network = b.small_network()
     names = b.transfers(network)
     cohort, rows = b.cohort(names, network), []
@@ -110,7 +110,7 @@ def small_networks(b: Bench) -> None:
 
 
 def library_networks(b: Bench) -> None:
-    """24 networks of a library, for photographs: hundreds of small operations each."""
+    """24 networks of a library for photographs, each with hundreds of small operations."""
     toy = b.size == TOY
     side = b.config.network.input_size if toy else 96
     timm = ["network=timm", "network.model=tf_efficientnet_lite0", f"network.input_size={side}"]
@@ -137,7 +137,7 @@ def library_networks(b: Bench) -> None:
 
 
 def whole_study(b: Bench) -> None:
-    """Hours of study=paper on one such device, from a measured step of each of its kinds of job."""
+    """Hours of study=paper on one such device, from a measured step of each kind of job."""
     imagenet: Any = UnpackedImagenet("imagenet", b.size.packed)
     study = load(
         compose("config", ["study=paper", "dataset=imagenet", "network=caffenet", "recipe=paper"])
@@ -184,7 +184,7 @@ def whole_study(b: Bench) -> None:
 
 
 def _towards_b(spec: RunSpec) -> str:
-    """The cell with B as its target: A to B, B to A and all classes take the same time."""
+    """The cell with target B: A to B, B to A and all classes take the same time."""
     swapped = {None: None, "A": "B", "B": "A", "all": "B"}
     cell = spec.cell
     if cell.target == "B":
@@ -197,7 +197,7 @@ def _kind(names: tuple[str, ...], n_layers: int) -> str:
 
 
 def _validation_seconds(b: Bench, cohort: Cohort) -> float:
-    """Seconds to validate all networks of ``cohort`` on one image."""
+    """Seconds per image to validate all networks of ``cohort``."""
 
     def run(function: Callable, calls: list) -> None:
         for call in calls:

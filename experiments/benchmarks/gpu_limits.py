@@ -1,5 +1,5 @@
-"""How near training on a GPU comes to what the device can do: its ceilings, whole networks,
-kernels, single layers.
+"""Training on a GPU compared with the limits of the device: measured ceilings, networks trained
+whole, kernels, single layers.
 """
 
 import statistics
@@ -41,8 +41,8 @@ KINDS = {
 
 
 def ceilings(b: Bench) -> tuple[float, float]:
-    """Operations per second of a large bf16 matrix product, and bytes per second of a large copy,
-    read and written.
+    """Operations per second of a large bf16 matrix product, and bytes per second, read and written,
+    of a large copy.
     """
     side = b.size.matrix
     left, right = (torch.randn(side, side, device=b.device, dtype=torch.bfloat16) for _ in range(2))
@@ -68,16 +68,16 @@ def ceilings(b: Bench) -> tuple[float, float]:
 
 
 def least(config: Config) -> tuple[float, float]:
-    """Operations of a training step of a network that is trained whole,
-    and the bytes that it moves at least.
+    """Operations of a training step of a network that is trained whole, and the fewest bytes that
+    the step moves.
     """
     network, size = config.network, config.recipe.batch_size
     costs = profile_layers(replace(network, outputs=network.outputs or 1000))  # ImageNet's classes
-    # Backward is twice forward, but nobody asks for the gradient of the image.
+    # Backward is twice forward, but the gradient of the image is not computed.
     operations = 2 * size * (3 * sum(c.macs for c in costs) - costs[0].macs)
-    # Values are two bytes. What a convolution puts out is read by the activation, its gradient by
-    # two products; what a layer hands on is read by two products, its gradient by the activation.
-    # Weights: read as bf16 copies, updated in float32.
+    # Values are two bytes. The output of a convolution is read by the activation, its gradient by
+    # two products; the output of a layer is read by two products, its gradient by the activation.
+    # Weights are read as bf16 copies and updated in float32.
     values = size * (
         2 * 3 * network.input_size**2 + sum(5 * c.activations + 5 * c.passed for c in costs)
     )
@@ -85,8 +85,8 @@ def least(config: Config) -> tuple[float, float]:
 
 
 def whole_training(b: Bench, rate: float, bandwidth: float) -> None:
-    """Networks that are trained whole: nothing is shared but the batch;
-    against the floor, and where the time goes.
+    """Networks that are trained whole and share only the batch, compared with the floor; where the
+    time goes.
     """
     names = ["baseB", *(f"B{n}B+" for n in range(1, min(4, b.config.network.n_layers)))]
     network, size = b.config.network, b.config.recipe.batch_size
@@ -124,12 +124,12 @@ def whole_training(b: Bench, rate: float, bandwidth: float) -> None:
 
 
 def where_time_goes(b: Bench, cohort: Cohort) -> None:
-    """Time of a step by kind of kernel, and the share of it in which the device was busy."""
+    """The time of a step by kind of kernel, and the share of time in which the device is busy."""
     on_gpu = b.device.type == "cuda"
     activities = [ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
     advance = GpuStep(stacked=False, graphs=on_gpu)
     with closing(cohort.stream.batches(0, 1 + b.size.steps)) as batches:
-        advance([(next(batches), cohort.states)])  # which compiles and captures: no part of a step
+        advance([(next(batches), cohort.states)])  # not measured: compiles and captures
         with profile(activities=activities) as profiler:
             began = now(b.device)
             for batch in batches:
@@ -141,7 +141,7 @@ def where_time_goes(b: Bench, cohort: Cohort) -> None:
         if on_gpu and (
             event.device_type != DeviceType.CUDA or annotation or "htod" in event.key.lower()
         ):
-            # the host's calls; ranges around kernels; copies from the host, which run beside
+            # calls of the host, ranges around kernels, and copies from the host, which overlap
             continue
         time_of = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         name = event.key.lower()
@@ -159,7 +159,7 @@ def where_time_goes(b: Bench, cohort: Cohort) -> None:
 
 
 def pieces(b: Bench) -> None:
-    """Each convolutional layer by itself, forward and backward: plain operations against
+    """Each convolutional layer by itself, forward and backward: plain operations compared with
     fused kernels.
     """
     (state,) = b.cohort(["baseB"]).states

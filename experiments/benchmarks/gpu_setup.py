@@ -1,5 +1,5 @@
-"""What the parts of the GPU benchmark are given: generated images, a device,
-and the networks to train.
+"""The inputs shared by all parts of the GPU benchmark: generated images, a device, and the networks
+to train.
 """
 
 import time
@@ -28,12 +28,12 @@ from transferability.training.loop import Cohort
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The size of the benchmark."""
 
     photos: int  # JPEG files
-    side: tuple[int, int]  # of a photo, pixels
-    packed: int  # pixels a side as packed
-    matrix: int  # of the product that measures the rate of arithmetic
+    side: tuple[int, int]  # width and height of a photo in pixels
+    packed: int  # pixels per side as packed
+    matrix: int  # rows and columns in the product that measures the rate of arithmetic
     copied: int  # bytes of the copy that measures the bandwidth
     steps: int  # timed steps of a cohort
     plain_steps: int
@@ -45,13 +45,13 @@ TOY = Size(96, (80, 60), 72, 256, 1 << 22, 2, 1, 1)
 
 
 def toy_network(network: EightLayerConfig) -> EightLayerConfig:
-    """The same layers, narrow, for small images."""
+    """The same layers with fewer channels, for small images."""
     channels, hidden = (16,) * len(network.channels), (32,) * len(network.hidden)
     return replace(network, input_size=67, outputs=20, channels=channels, hidden=hidden)
 
 
 class Bench:
-    """One run of the bench: the generated images, the device, and what was measured so far."""
+    """One run of the benchmark: the generated images, the device, and the checks that failed."""
 
     def __init__(self, config: Config, size: Size, folder: Path):
         self.size, self.folder, self.began = size, folder, time.perf_counter()
@@ -64,7 +64,7 @@ class Bench:
         self.dataset, self.execution = pack(data), execution_of(self.config)
         self.device = self.execution.device
         self.failed: list[str] = []
-        # Read and copied batch by batch, as ImageNet has to be.
+        # Images are read and copied batch by batch, as is necessary for ImageNet.
         stream.ON_DEVICE_BYTES = 0
 
     def small_network(self) -> NetworkConfig:
@@ -74,7 +74,7 @@ class Bench:
         return load(compose("config", ["network=medium"])).network
 
     def transfers(self, network: NetworkConfig) -> list[str]:
-        """The cells of BnB, BnB+, AnB and AnB+ with task B as their target, for every n."""
+        """The cells of BnB, BnB+, AnB and AnB+ with target B, for every n."""
         names = []
         for treatment in ("BnB", "BnB+", "AnB", "AnB+"):
             names += [str(cell) for cell in cells.expand(treatment, "B", None, network.n_layers)]
@@ -86,7 +86,7 @@ class Bench:
         network: NetworkConfig | None = None,
         recipe: RecipeConfig | None = None,
     ) -> Cohort:
-        """The cells ``names`` with the configured network and recipe, or with these."""
+        """An untrained cohort of cells, by default with the configured network and recipe."""
         config = replace(
             self.config, network=network or self.config.network, recipe=recipe or self.config.recipe
         )
@@ -100,11 +100,11 @@ class Bench:
         )
 
     def seconds(self, cohort: Cohort, execution: Execution | None = None) -> float:
-        """Seconds of a step."""
+        """Seconds per step."""
         return step_seconds([cohort], execution or self.execution, self.size.steps)
 
     def note(self, check: gpu_checks.Check) -> None:
-        """Print a check, and remember it where it failed."""
+        """Print a check, and keep its name if it failed."""
         if not check.passed:
             self.failed.append(check.what)
         print(f"   {check}", flush=True)
@@ -114,8 +114,8 @@ class Bench:
 
 
 def generate(folder: Path, size: Size) -> Path:
-    """JPEG files in folders of classes, with the size and about the number of bytes
-    of ImageNet's.
+    """Write JPEG files in class folders and return ``folder``; at FULL size, the files have the
+    image size and about the bytes of ImageNet's.
     """
 
     def write(i: int) -> None:

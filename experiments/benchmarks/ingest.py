@@ -1,13 +1,13 @@
-"""How fast images come in: packing them, reading them back, and what a cohort consumes.
+"""How fast images are packed and read back, compared with what a cohort consumes.
 
 python -m experiments.benchmarks.ingest                      packs synthetic images, enlarged
 python -m experiments.benchmarks.ingest dataset=imagenet dataset.source=PATH
                                                              packs JPEG files from a folder or a
                                                              zip, again and again
 
-Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds belong
-to the machine and its load. Only temporary files are written, below data_dir: that is the disk that
-is measured.
+Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds depend
+on the machine and its load. Only temporary files are written, below data_dir, whose disk is
+measured.
 
 Settings used most:
 dataset.source=PATH    JPEG files, a folder or a zip
@@ -16,7 +16,7 @@ data_dir=FOLDER        the disk that is measured
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import json
@@ -57,13 +57,13 @@ from transferability.study.recipe import RecipeConfig
 from transferability.training.loader import READERS, TaskLoader
 
 SIDE, BATCH = 256, 256
-# packed; of the pack that is read; read at once; of taking turns
+# images to pack; rows of the pack that is read; rows read per measurement; rounds
 IMAGES, ROWS, READS, ROUNDS = 400, 16384, 1024, 3
 
 
 def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
-    """Fill two class folders in ``folder`` with ``count`` links to at most 100 JPEG files; returns
-    what they are.
+    """Fill two class folders in ``folder`` with ``count`` links to at most 100 JPEG files; return
+    their description.
     """
     tree = FileTree(config.source) if config.source and Path(config.source).exists() else None
     if tree and (names := tree.images("")):
@@ -92,8 +92,8 @@ def make_files(config: DatasetConfig, folder: Path, count: int) -> str:
 def packing_rates(
     source: Path, folder: Path, side: int, rounds: int
 ) -> dict[tuple[str, int], list[float]]:
-    """Images/s of packing ``source`` by (encoding, workers), a number a round; leaves
-    ``folder``/raw and /jpeg.
+    """Images/s of packing ``source`` by (encoding, workers), one number per round. The packs are
+    left in ``folder``/raw and ``folder``/jpeg.
     """
     images = len(list(source.rglob("*.jpg")))
 
@@ -112,8 +112,8 @@ def packing_rates(
 
 
 def enlarge(packed: Path, folder: Path, rows: int) -> None:
-    """Write ``folder``, a dataset of ``rows`` rows that repeat those of ``packed``,
-    and force it to the disk.
+    """Write a dataset of ``rows`` rows that repeat the rows of ``packed`` to ``folder``, and flush
+    it to the disk.
     """
     small = PackedDataset(packed)
     which = np.arange(rows) % len(small.labels)
@@ -139,7 +139,13 @@ def enlarge(packed: Path, folder: Path, rows: int) -> None:
 def reading_rate(
     folder: Path, way: str, order: str, cold: bool, reads: int, batch: int, seed: int
 ) -> float:
-    """Rows/s of reading ``reads`` training rows of the dataset in ``folder`` in batches."""
+    """Rows/s of reading ``reads`` training rows of the dataset in ``folder`` in batches.
+
+    Args:
+        way: one of WAYS.
+        order: random or file.
+        cold: drop the files from the page cache before; else read the rows once before.
+    """
     recipe = RecipeConfig(
         "", reads // batch, batch, 1.0, "cosine", 1, batch, reshuffle=order == "random"
     )
@@ -183,8 +189,8 @@ def _read(stream: TaskLoader, dataset: PackedDataset, way: str, steps: range) ->
 
 
 def _forget(folder: Path) -> None:
-    """Have the system drop its copy of the files in memory;
-    it keeps what is mapped and was touched.
+    """Drop the files from the system's page cache, which keeps pages that are mapped and were
+    accessed.
     """
     for path in folder.glob("*.npy"):
         with open(path, "rb") as file:
@@ -194,7 +200,7 @@ def _forget(folder: Path) -> None:
 def reading_rates(
     folder: Path, reads: int, batch: int, rounds: int
 ) -> dict[tuple[str, str, str, bool], list[float]]:
-    """Rows/s by (encoding, order, way, cold), a number a round."""
+    """Rows/s by (encoding, order, way, cold), one number per round."""
     states = (True, False) if hasattr(os, "posix_fadvise") else (False,)
 
     def rate(encoding: str, order: str, way: str, cold: bool) -> Callable[[int], float]:
@@ -220,7 +226,7 @@ def main(
     """Print all tables.
 
     Raises:
-        UserError: the source has no images, or data_dir has no room.
+        UserError: the source has no images, or data_dir lacks space.
     """
     where = Path(config.data_dir)
     where.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The tables of the ingest bench."""
+"""The tables of the ingest benchmark."""
 
 import statistics
 from itertools import product
@@ -21,12 +21,12 @@ WAYS = {
 }
 
 
-# network-images/s of a GPU, networks of a cohort
+# (network-images/s of a GPU, networks of a cohort)
 NEEDS = (*product((40_000, 60_000), (28, 60)), (23_000, 1))
 
 
 def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict) -> None:
-    """Question 1."""
+    """Print table 1: the speed of packing."""
     alone = rates["raw", 1]
     rows = [
         [
@@ -49,7 +49,7 @@ def print_packing(files: str, images: int, sizes: dict[str, float], rates: dict)
 
 
 def print_reading(size: dict[str, float], batch: int, rates: dict) -> None:
-    """Question 2."""
+    """Print table 2: the speed of reading."""
     for encoding in ENCODINGS:
         rows = []
         for (kind, order, way, cold), of in rates.items():
@@ -67,7 +67,7 @@ def print_reading(size: dict[str, float], batch: int, rates: dict) -> None:
 
 
 def print_needs(rates: dict) -> None:
-    """Question 3."""
+    """Print table 3: the speed of reading over the needs of training."""
     rows = []
     for (encoding, order, way, cold), of in rates.items():
         if way == "gpu":

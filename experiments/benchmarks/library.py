@@ -1,14 +1,13 @@
-"""How fast networks of a library are fine-tuned here, against a script as tutorials have it.
+"""How fast networks of a library are fine-tuned here, compared with a script as in tutorials.
 
 python -m experiments.benchmarks.library                      images that are made up
 python -m experiments.benchmarks.library dataset=folder dataset.name=flowers dataset.source=PATH
 
-On a CPU, whatever else there is. For each of two networks 24 cells, BnB, AnB and AnB+ at eight
-depths, are brought one training step further: in lockstep, and one after the other by a script that
-trains the library's own network with ``requires_grad_(False)`` below, on photographs that a
-DataLoader decodes. Every comparison is a ratio measured in this one run, the variants taking
-turns. Weights are random: the time of a step does not depend on them. Only temporary files are
-written.
+Always on a CPU. For each of two networks, 24 cells (BnB, AnB and AnB+ at eight depths) train for
+one step: in lockstep, and one after the other by a script that trains the library's own network
+with ``requires_grad_(False)`` on the lowest layers, on photographs that a DataLoader decodes. Every
+comparison is a ratio measured in this one run, the variants taking turns. Weights are random: the
+time of a step does not depend on them. Only temporary files are written.
 
 Settings used most:
 dataset=folder dataset.name=NAME dataset.source=PATH    photographs (default: made up)
@@ -17,7 +16,7 @@ threads=N                                               networks that train at t
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import statistics
@@ -67,9 +66,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the tutorials'
 
 
 def write_photographs(config: Config, folder: Path) -> str:
-    """Fill an ImageFolder with photographs, JPEG files; returns what they are.
+    """Fill an ImageFolder with photographs as JPEG files; return their description.
 
-    Those of ``dataset.source`` where it is given, else blurred noise of a photograph's size.
+    They are training images of the dataset if its kind is folder, else blurred noise, 500x375.
     """
     if config.dataset.kind == "folder":
         source = read_dataset(config.dataset)
@@ -91,7 +90,7 @@ def _write(folder: Path, images: list[np.ndarray]) -> None:
 
 
 def specs_of(config: Config) -> list[RunSpec]:
-    """BnB, AnB and AnB+ at eight depths, evenly from the lowest to the highest."""
+    """BnB, AnB and AnB+ at up to DEPTHS depths, evenly spaced from the lowest to the highest."""
     network, recipe = config.network, replace(config.recipe, steps=10**9, eval_every=10**9)
     top = network.n_layers - 1
     depths = sorted({round(n) for n in np.linspace(1, top, min(DEPTHS, top))})
@@ -103,7 +102,7 @@ def specs_of(config: Config) -> list[RunSpec]:
 
 
 def batches_of(folder: Path, size: int) -> Generator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch of an ImageFolder, as tutorials of fine-tuning read it."""
+    """Endless batches of an ImageFolder, augmented as in tutorials of fine-tuning."""
     steps = [
         transforms.RandomResizedCrop(size),
         transforms.RandomHorizontalFlip(),
@@ -123,7 +122,7 @@ def batches_of(folder: Path, size: int) -> Generator[tuple[Tensor, Tensor]]:
 
 
 def plain_seconds(batches: Iterator, network: ZooNetworkConfig, frozen: int, steps: int) -> float:
-    """Seconds that one network takes for a step, its lowest ``frozen`` layers fixed."""
+    """Seconds per step of one network with its lowest ``frozen`` layers frozen."""
     model = network.build().train()
     fixed = {name for line in network.plan[:frozen] for name in line.split()}
     for name, parameter in model.named_parameters():
@@ -141,8 +140,8 @@ def plain_seconds(batches: Iterator, network: ZooNetworkConfig, frozen: int, ste
 
 
 def measure(config: Config, files: Path, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds to bring all networks one step further: in ``lockstep``, by a ``plain`` script with
-    torch's own number of threads, and by one on one thread; a number a round.
+    """Seconds for one step of all networks, one number per round: in ``lockstep``, by a ``plain``
+    script with torch's default number of threads, and with one thread (``plain 1``).
     """
     execution, specs, threads = execution_of(config), specs_of(config), torch.get_num_threads()
     cohort = untrained_cohort(config, specs)
@@ -152,7 +151,7 @@ def measure(config: Config, files: Path, rounds: int, steps: int) -> dict[str, l
 
     def plain(number: int) -> float:
         torch.set_num_threads(number)
-        # Networks with equally many frozen layers cost it the same: each kind is timed once.
+        # A step takes as long for all networks with as many frozen layers: each kind is timed once.
         return sum(
             frozen.count(n) * plain_seconds(batches, network, n, steps) for n in sorted(set(frozen))
         )
@@ -202,8 +201,8 @@ def _packed(folder: Path, size: int) -> DatasetConfig:
 
 
 def saved(specs: list[RunSpec]) -> float:
-    """How many times as many multiply-adds a step takes the script as lockstep, which computes each
-    prefix once: what sharing layers alone can gain.
+    """The multiply-adds of a step by the script over those in lockstep, which computes each prefix
+    once: the gain of sharing layers alone.
     """
     costs = [layer.macs for layer in profile_layers(specs[0].network)]
     whole, shared, prefixes = 0, 0, dict[str | None, int]()

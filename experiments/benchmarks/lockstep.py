@@ -1,4 +1,4 @@
-"""How fast lockstep training is, against other ways of training the same networks.
+"""How fast lockstep training is, compared with other ways of training the same networks.
 
 python -m experiments.benchmarks.lockstep                  the synthetic images,
                                                            the configured network and recipe
@@ -6,8 +6,8 @@ python -m experiments.benchmarks.lockstep dataset=tiny_imagenet recipe=tiny_imag
     dataset.source=ZIP_OR_FOLDER
 
 Training steps only, no validation, no checkpoints. Every comparison is a ratio measured in this one
-run, the variants taking turns; absolute speeds belong to the machine and its load. Only
-temporary files are written.
+run, the variants taking turns; absolute speeds depend on the machine and its load. Only temporary
+files are written.
 
 Settings used most:
 dataset=KIND dataset.source=PATH    the images (default: the synthetic ones)
@@ -16,7 +16,7 @@ network=NAME recipe=NAME            what is trained
 
 from experiments.cli import run_module
 
-if __name__ == "__main__":  # above the imports, which --help does without
+if __name__ == "__main__":  # above the imports, which --help does not need
     raise SystemExit(run_module(__spec__.name))
 
 import copy
@@ -54,14 +54,12 @@ from transferability.training.execution import execution_of
 from transferability.training.loop import Cohort
 from transferability.training.state import TrainState
 
-RATES = (0.25, 0.5, 1.0, 2.0)  # times the recipe's
-ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds of taking turns; timed steps of a network in each
+RATES = (0.25, 0.5, 1.0, 2.0)  # factors on the recipe's learning rate
+ROUNDS, STEPS, PLAIN_STEPS = 4, 4, 6  # rounds; timed steps of a network per round
 
 
 def cohort_specs(config: Config) -> list[RunSpec]:
-    """All cells of one target task, BnB, BnB+, AnB, AnB+ and RnB for every n;
-    their recipe has no end.
-    """
+    """BnB, BnB+, AnB, AnB+ and RnB of one target task for every n; their steps are unlimited."""
     dataset, layers = dataset_of(config.dataset), list(range(1, config.network.n_layers))
     recipe = replace(config.recipe, steps=10**9, eval_every=10**9)
     return [
@@ -82,11 +80,10 @@ def cohort_sizes(config: Config) -> list[int]:
 def measure(
     config: Config, specs: list[RunSpec], folder: Path, rounds: int, steps: int, plain_steps: int
 ) -> dict[str, list[float]]:
-    """Seconds to bring the networks of ``specs`` one step further: for each way to do it,
-    a number a round.
+    """Seconds for one step of all networks of ``specs``: for each way, one number per round.
 
     ``lockstep``, ``one`` by one, ``side`` by side, ``plain`` and ``plain 1`` (on one torch thread)
-    train all of them; ``four N`` trains all but RnB, in cohorts of N networks.
+    train all networks; ``four N`` trains all but RnB, in cohorts of N networks.
     """
     torch_threads, execution = torch.get_num_threads(), execution_of(config)
     cohort = untrained_cohort(config, specs)
@@ -109,9 +106,9 @@ def measure(
     def plain(threads: int) -> float:
         torch.set_num_threads(threads)
         shared = outputs, config, execution.device
-        # uses up what the workers prepared while they waited
+        # uses up the batches that the workers prepared while they waited
         plain_training(batches, 0, *shared, 2 * WORKERS)
-        # Networks with equally many frozen layers cost the plain script the same: each kind
+        # The plain script takes as long for all networks with as many frozen layers: each kind
         # is timed once.
         kinds = Counter(m.network.frozen for m in states)
         return sum(
@@ -139,7 +136,7 @@ def measure(
 
 
 def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]]) -> None:
-    """Questions 1 to 3: ``times`` of :func:`measure` for ``n`` networks as ratios."""
+    """Print tables 1 to 3: ``times`` of :func:`measure` for ``n`` networks as ratios."""
     threads, torch_threads = execution_of(config).threads, torch.get_num_threads()
     four = n * 4 // 5
 
@@ -186,7 +183,7 @@ def print_speed(config: Config, n: int, files: str, times: dict[str, list[float]
 
 
 def print_sweep(config: Config, specs: list[RunSpec], rounds: int, steps: int) -> None:
-    """Question 5: what a sweep over learning rates gains by being one cohort."""
+    """Print table 5: the gain of training a sweep over learning rates as one cohort."""
     execution, top = execution_of(config), config.network.n_layers - 1
     low = max(1, top - 2)
     kinds = {
@@ -228,7 +225,7 @@ def main(
     memory_sizes: tuple[int, ...] | None = None,
 ) -> None:
     """Print all tables."""
-    specs = in_child(cohort_specs, config)  # which packs the synthetic images at first use
+    specs = in_child(cohort_specs, config)  # also packs the synthetic images at first use
     if memory_sizes is None:
         memory_sizes = (1, cohort_sizes(config)[-1], len(specs))
     print(

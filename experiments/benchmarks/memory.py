@@ -1,4 +1,4 @@
-"""Peak memory of training: a cohort in lockstep, and a plain script."""
+"""The peak memory of training a cohort in lockstep, and of a plain script."""
 
 import multiprocessing
 import sys
@@ -25,16 +25,17 @@ from transferability.study.config import Config
 from transferability.study.spec import RunSpec
 from transferability.training.execution import execution_of
 
-PEAK_STEPS = 4  # after which the peak is read
+PEAK_STEPS = 4  # steps before the peak is read
 
 
 def print_memory(
     config: Config, specs: list[RunSpec], folder: Path, sizes: tuple[int, ...]
 ) -> None:
-    """Question 4, each row measured in a child process of its own; what imports take, in the
-    first, before it trains.
+    """Print table 4. Each row is measured in its own child process; the first also measures imports
+    before it trains.
 
-    A child's peak starts at its parent's, so this comes before the parent opens or trains anything.
+    A child's peak starts at its parent's, so this function must run before the parent opens or
+    trains anything.
     """
     if not POSIX:
         print("4. Peak memory of training: not measured on Windows")
@@ -63,8 +64,8 @@ def cohort_peak(config: Config, specs: list[RunSpec]) -> tuple[float, float]:
 
 
 def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
-    """Peak resident MiB of this process after a few steps of the plain script,
-    and of its largest worker.
+    """Peak resident MiB of this process and of its largest worker after a few steps of the plain
+    script.
     """
     device, outputs = execution_of(config).device, len(list(folder.iterdir()))
     with closing(plain_batches(folder, config, np.zeros(3))) as batches:
@@ -73,13 +74,13 @@ def plain_peak(config: Config, folder: Path) -> tuple[float, float]:
 
 
 def in_child(function: Callable, *args: Any) -> Any:
-    """``function(*args)`` in a fresh process, which ends afterwards."""
+    """Call ``function(*args)`` in a new process, which ends afterwards."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
         return child.submit(function, *args).result()
 
 
 def _peak(who: str = "RUSAGE_SELF") -> float:
-    import resource  # which Windows lacks
+    import resource  # not available on Windows
 
     peak = resource.getrusage(getattr(resource, who)).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""The plain script: what one would write to train one network with torch and torchvision alone."""
+"""A plain script that trains one network with torch and torchvision alone."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -19,13 +19,11 @@ from transferability.study.config import Config
 from transferability.study.spec import RunSpec
 
 WORKERS = 2  # of the DataLoader
-FILES_PER_CLASS = 100  # image files, at most
+FILES_PER_CLASS = 100  # at most
 
 
 def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
-    """The same layers as ``networks.eight_layer``,
-    in the order of the paper: convolution, ReLU, pool.
-    """
+    """The layers of ``networks.eight_layer`` in the order of the paper: convolution, ReLU, pool."""
     layers, channels, size = [], 3, config.input_size
     for i, out in enumerate(config.channels):
         kernel, stride, padding = config.kernels[i], config.strides[i], config.paddings[i]
@@ -57,8 +55,8 @@ def plain_network(config: EightLayerConfig, outputs: int) -> nn.Sequential:
 def plain_batches(
     folder: Path, config: Config, mean: np.ndarray, workers: int = WORKERS
 ) -> Generator[list[Tensor]]:
-    """Epoch after epoch of an ImageFolder; ``mean`` is the channels' mean, 0..255."""
-    # here, so that torchvision takes no memory and no time where lockstep is measured
+    """Endless batches of an ImageFolder; ``mean`` is the mean per channel, from 0 to 255."""
+    # imported here, so that torchvision takes no memory or time where lockstep is measured
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -88,8 +86,8 @@ def plain_batches(
 def plain_training(
     batches: Iterator, frozen: int, outputs: int, config: Config, device: torch.device, steps: int
 ) -> float:
-    """Train one network with its first ``frozen`` layers fixed;
-    seconds per step, after a step to warm up.
+    """Train one network with its first ``frozen`` layers frozen; return seconds per step, after a
+    warm-up step.
     """
     recipe = config.recipe
     network = plain_network(cast(EightLayerConfig, config.network), outputs).to(device)
@@ -114,10 +112,10 @@ def plain_training(
 
 
 def export_images(config: Config, specs: list[RunSpec], folder: Path) -> str:
-    """Fill an ImageFolder with training images of the task of ``specs``; returns what they are.
+    """Fill an ImageFolder with training images of the task of ``specs``; return their description.
 
-    Tiny-ImageNet's own JPEG files where ``dataset.source`` is given,
-    else the packed images as PNG files.
+    The images are Tiny-ImageNet's JPEG files if ``dataset.source`` is set, else the packed images
+    as PNG files.
     """
     dataset, tree = dataset_of(config.dataset), None
     if config.dataset.kind == "tiny_imagenet" and config.dataset.source:

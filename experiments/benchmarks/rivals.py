@@ -1,9 +1,9 @@
-"""What users pick instead of ``experiments.advise``: fastai's ``fine_tune``, and the script that
-tutorials have.
+"""Alternatives to ``experiments.advise``: fastai's ``fine_tune``, and the script of fine-tuning
+tutorials.
 
-``advice.py`` runs :func:`main` in a process of its own, by the interpreter that has fastai: nothing
-of this project is imported. Its argument is a JSON text, the fields of :class:`Job`; it writes a
-JSON file.
+``advice.py`` runs :func:`main` in a separate process, with the interpreter that has fastai, so this
+module imports nothing of the project. The argument of :func:`main` is the fields of :class:`Job` as
+JSON; the result is a JSON file.
 """
 
 import copy
@@ -26,19 +26,19 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-SLOW = 1.1  # times what is predicted
+SLOW = 1.1  # a factor on predicted times
 
 
 @dataclass
 class Job:
-    """What is to be trained, and how long.
+    """A network to train, and the time for it.
 
     Attributes:
         tool: one of TOOLS.
-        images: a folder with train, val and test, a folder per class, files named by their row.
-        size: pixels a side of what the network sees.
-        seconds: processor time, user and system, of all of this process.
-        out: the file that is written.
+        images: a folder with train/CLASS/ROW.png, and the same for val and test.
+        size: pixels per side of the network's input.
+        seconds: processor time (user and system) of the entire process.
+        out: the file to write.
     """
 
     tool: str
@@ -53,7 +53,7 @@ class Job:
     out: str
 
     def __post_init__(self) -> None:
-        self.free = 0.0  # seconds of trial steps, which count for nobody
+        self.free = 0.0  # seconds of trial steps, which are not counted
 
     @property
     def used(self) -> float:
@@ -73,13 +73,13 @@ class Job:
     def tensors(self) -> dict[str, Tensor]:
         """The weights without the classifier."""
         config = timm.get_pretrained_cfg(self.model)
-        assert config is not None  # of weights that were loaded before
+        assert config is not None  # the weights were loaded before
         head = config.classifier
         found = safetensors.torch.load_file(self.weights)
         return {name: t for name, t in found.items() if not name.startswith(f"{head}.")}
 
     def trial(self, work: Callable[[], Any]) -> float:
-        """The seconds that ``work`` takes, which are not counted."""
+        """The seconds that ``work`` takes; they are not counted."""
         began = time.process_time()
         work()
         taken = time.process_time() - began
@@ -87,15 +87,15 @@ class Job:
         return taken
 
 
-Labels = dict[str, dict[str, int]]  # val, test -> the row of each image -> what it is taken for
+Labels = dict[str, dict[str, int]]  # val, test -> row of each image -> predicted class
 
 
 def tutorial(job: Job, whole: bool) -> tuple[str, Labels]:
-    """A new head on the pretrained network, trained as tutorials of torchvision have it; ``whole``:
-    for half of the time, then everything at a tenth of the rate.
+    """Train a new head on the pretrained network, as tutorials of torchvision do. With ``whole``,
+    train the head for half of the time, then all layers at a tenth of the learning rate.
 
-    SGD with momentum 0.9, rate 0.03 that falls to zero by a cosine in each phase, batches of 32,
-    random resized crops (scale 0.5 to 1) and mirror images.
+    SGD with momentum 0.9, learning rate 0.03 with cosine decay to zero in each phase, batches of
+    32, random resized crops (scale 0.5 to 1) and random mirroring.
     """
     model = timm.create_model(job.model, num_classes=job.classes)
     lacks = model.load_state_dict(job.tensors(), strict=False)
@@ -140,7 +140,7 @@ def _train(
     end: float,
     job: Job,
 ) -> int:
-    """Until ``end``; returns the steps."""
+    """Train until ``end``, in seconds of ``job.used``; return the number of steps."""
     optimizer = torch.optim.SGD(trained, rate, momentum=0.9)
     model.train()
     began, steps = job.used, 0
@@ -170,17 +170,20 @@ def _by_row(paths: list, labels: Tensor) -> dict[str, int]:
 
 
 def fastai(job: Job, rate: float | None = 2e-3, find: bool = False) -> tuple[str, Labels]:
-    """``fine_tune`` with as many epochs as fit; where none fits with all layers, the head alone.
+    """``fine_tune`` for as many epochs as fit, after its default of one frozen epoch. If no epoch
+    of all layers fits, train the head alone.
 
-    One epoch frozen, the default. ``rate``: ``base_lr``, of which 2e-3 is the default. ``find``:
-    what ``lr_find`` suggests; where its 100 steps take more than a third of the time, nothing.
+    Args:
+        rate: ``base_lr``; 2e-3 is fastai's default.
+        find: use the rate that ``lr_find`` suggests. If its 100 steps take more than a third of
+            the time, the process ends without a result.
     """
     from fastai.vision import all as fast
 
     learn = _learner(job)
     steps, images = len(learn.dls.train), {part: job.count(part) for part in ("val", "test")}
     frozen, whole = (_epoch_seconds(job, steps, frozen=frozen) for frozen in (True, False))
-    image = frozen / (64 * steps)  # as much for one that is predicted
+    image = frozen / (64 * steps)  # seconds per image; predictions are assumed to take as long
     each = SLOW * image * images["val"]
     with learn.no_bar(), learn.no_logging():
         if find:
@@ -207,7 +210,7 @@ def fastai(job: Job, rate: float | None = 2e-3, find: bool = False) -> tuple[str
 
 
 def _learner(job: Job) -> Any:
-    """fastai's: batches of 64 and ``aug_transforms`` with ``min_scale=0.75``, as its book has."""
+    """A learner: batches of 64, ``aug_transforms`` with ``min_scale=0.75`` as in fastai's book."""
     from fastai.vision import all as fast
 
     dls = fast.ImageDataLoaders.from_folder(

@@ -1,6 +1,4 @@
-"""What the benchmarks share: the seconds of a training step, ways that take turns,
-ratios, and tables.
-"""
+"""Helpers of the benchmarks: seconds per training step, ways that take turns, ratios, tables."""
 
 import statistics
 import sys
@@ -26,16 +24,14 @@ Way = TypeVar("Way")
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, when all that ``device`` was asked to do is done."""
+    """The time in seconds, after all work queued on ``device`` is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
-    """The networks of ``specs``, their bases untrained:
-    the time of a step does not depend on the weights.
-    """
+    """A cohort of ``specs`` from untrained bases: the time of a step does not depend on weights."""
     dataset, execution = dataset_of(config.dataset), execution_of(config)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -49,15 +45,15 @@ def untrained_cohort(config: Config, specs: list[RunSpec]) -> Cohort:
 
 
 class _EnoughError(Exception):
-    """Ends a training that would go on."""
+    """Ends training early."""
 
 
 def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> float:
-    """Seconds of one step of ``loop.train`` itself, after a step to warm up."""
+    """Seconds per step of ``loop.train`` itself, after a warm-up step."""
     ticks = []
 
     def on_step(step: int, active: list[TrainState]) -> None:
-        if step in (0, steps):  # no waiting for a GPU in between
+        if step in (0, steps):  # no synchronization with a GPU in between
             ticks.append(now(execution.device))
         if step == steps:
             raise _EnoughError
@@ -70,9 +66,7 @@ def step_seconds(cohorts: list[Cohort], execution: Execution, steps: int) -> flo
 
 
 def taking_turns(ways: dict[Way, Callable[[int], float]], rounds: int) -> dict[Way, list[float]]:
-    """What each of ``ways`` measures, a number a round;
-    each is told the number of the round, from 0.
-    """
+    """Measure each way once per round; a way is called with the number of the round, from 0."""
     measured: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way, measure in ways.items():
@@ -87,7 +81,7 @@ def spread(measured: list[float], unit: list[float]) -> str:
 
 
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Print a table; columns but the first are aligned to the right."""
+    """Print a table; all columns but the first are right-aligned."""
     widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     print(f"\n{title}\n")
     for r in [header, *rows]:
