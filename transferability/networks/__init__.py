@@ -1,7 +1,7 @@
 """The kinds of network.
 
-A new one is its settings in ``config.py``, its layers in a file here (MAKERS in
-``sequential.py``), a line below, and one in conf/network.
+A new kind needs its settings in ``config.py``, its layers in a file here (MAKERS in
+``sequential.py``), a line below, and a file in conf/network.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ KINDS: dict[str, type[NetworkConfig]] = {
 
 
 def config_class(settings: Mapping[str, Any]) -> type[NetworkConfig]:
-    """The class of a network's settings, by their ``kind``.
+    """Return the class of a network's settings, by their ``kind``.
 
     Raises:
-        UserError: there is no such kind.
+        UserError: the kind is unknown.
     """
     kind = settings.get("kind", "eight-layer")
     require(kind in KINDS, "network.kind", kind, f"one of {', '.join(KINDS)}")

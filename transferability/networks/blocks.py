@@ -1,8 +1,8 @@
-"""Small networks of equal blocks: with shortcuts, without them, and transformers.
+"""Small networks of similar blocks: residual networks, plain networks and transformers.
 
 ``residual`` and ``plain`` are the two networks that He et al. compare ("Deep residual learning for
 image recognition", 2016, section 4.2): the same convolutions, widths and parameters, with and
-without shortcuts. Layer 1 is the stem, then a layer a block, then the classifier.
+without shortcuts. Layer 1 is the stem, followed by one layer per block and the classifier.
 """
 
 from functools import partial
@@ -40,8 +40,8 @@ def _classifier(config: BlocksConfig) -> nn.Linear:
 
 
 def init_weights(config: BlocksConfig, layers: nn.ModuleList, numbers: range, key: tuple) -> None:
-    """Weights: He et al. (2015) for convolutions, Glorot's for a transformer's matrices, as
-    torchvision's; normal with 0.02 for positions; biases 0.
+    """Draw convolutions as in He et al. (2015), matrices as in Glorot's initialization (as
+    torchvision's transformers do) and positions from N(0, 0.02^2); set biases to 0.
     """
     for number in numbers:
         generator = torch_rng(*key, "init", number)
@@ -55,7 +55,7 @@ def init_weights(config: BlocksConfig, layers: nn.ModuleList, numbers: range, ke
 
 
 def _drawn(module: nn.Module, parameter: Tensor, generator: torch.Generator) -> Tensor:
-    # one memory order for the draw, whatever the order the network keeps its weights in
+    # draw in one memory format, whatever the format of the network's weights
     value = torch.zeros(parameter.shape)
     if isinstance(module, PositionEmbedding):
         return value.normal_(0, 0.02, generator=generator)
@@ -76,10 +76,10 @@ class Stem(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, and a shortcut or none.
+    """Two 3x3 convolutions with BatchNorm and an optional shortcut.
 
-    The shortcut has no parameters (He et al., option A): a stride skips places, and channels that
-    are new begin at 0.
+    The shortcut has no parameters (He et al., option A): it skips positions by the stride and pads
+    new channels with 0.
     """
 
     def __init__(self, below: int, width: int, stride: int, shortcut: bool):
@@ -89,7 +89,7 @@ class Block(nn.Module):
         self.stride, self.new, self.shortcut = stride, width - below, shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W)."""
+        """Apply the block to ``x``, (B, C, H, W)."""
         y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         if self.shortcut:
             y = y + F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
@@ -101,7 +101,7 @@ def _convolution(below: int, width: int, kernel: int, stride: int) -> nn.Conv2d:
 
 
 class PatchEmbed(nn.Sequential):
-    """Patches of an image as tokens: a convolution, and what is learned of each place."""
+    """Image patches as tokens: a convolution and learned position embeddings."""
 
     def __init__(self, width: int, patch: int, size: int):
         super().__init__(
@@ -110,7 +110,7 @@ class PatchEmbed(nn.Sequential):
 
 
 class PositionEmbedding(nn.Module):
-    """(B, C, H, W) to (B, tokens, C), with a learned vector for each place."""
+    """Flatten (B, C, H, W) to (B, tokens, C), and add a learned vector per position."""
 
     def __init__(self, tokens: int, width: int):
         super().__init__()
@@ -121,14 +121,14 @@ class PositionEmbedding(nn.Module):
 
 
 class GlobalAvgPool(nn.Module):
-    """The mean over all places, (B, C)."""
+    """The mean over all positions, (B, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return global_avg_pool(x)
 
 
 def _encoder_block(width: int, heads: int) -> nn.Module:
-    """Pre-norm attention and a perceptron four times as wide (Dosovitskiy et al., 2021)."""
-    from torchvision.models.vision_transformer import EncoderBlock  # takes seconds
+    """Pre-norm attention and an MLP four times as wide (Dosovitskiy et al., 2021)."""
+    from torchvision.models.vision_transformer import EncoderBlock  # a slow import (seconds)
 
     return EncoderBlock(heads, width, 4 * width, 0.0, 0.0, partial(nn.LayerNorm, eps=1e-6))

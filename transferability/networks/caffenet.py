@@ -1,8 +1,8 @@
-"""Networks like the paper's: convolutions, then fully connected layers,
-each layer with its activation and pooling.
+"""Networks like the paper's: convolutional layers, then fully connected ones, each with its
+activation and pooling.
 
-``caffenet`` is the paper's network (Caffe's reference ImageNet model, ``imagenet_train.prototxt``);
-smaller members differ in their numbers only. Their layers are the paper's layers 1..8.
+``caffenet`` is the paper's network (Caffe's reference ImageNet model, ``imagenet_train.prototxt``).
+Smaller networks of this kind differ only in settings. Layers 1..8 are the paper's.
 """
 
 from collections import OrderedDict
@@ -52,8 +52,8 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
         if i == 0:
             parts["flatten"] = nn.Flatten()
         else:
-            # At the entrance of the layer above: what a layer puts out can be shared before
-            # it is dropped.
+            # Dropout is at the input of the layer above, so that networks can share a layer's
+            # output.
             parts["drop"] = Dropout(config.dropout, f"drop{number - 1}", active_when_frozen=True)
         parts["fc"] = _skip_init(nn.Linear, features, out)
         if i < len(config.hidden):
@@ -66,9 +66,9 @@ def _fully_connected(config: EightLayerConfig) -> list[nn.Sequential]:
 
 
 def _skip_init(module: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-    """``module(*args, **kwargs)`` whose weights are not drawn, as :func:`init_weights` draws them.
+    """``module(*args, **kwargs)`` without initialization, which :func:`init_weights` does.
 
-    :func:`torch.nn.utils.skip_init` imports sympy for it, 0.8 s.
+    :func:`torch.nn.utils.skip_init` imports sympy, which takes 0.8 s.
     """
     undrawn = type(module.__name__, (module,), {"reset_parameters": lambda self: None})
     made = undrawn(*args, **kwargs)
@@ -86,7 +86,7 @@ def init_weights(
 def _draw(config: EightLayerConfig, layer: Any, number: int, key: tuple) -> None:
     main = layer.conv if number <= len(config.channels) else layer.fc
     generator = torch_rng(*key, "init", number)
-    # One memory order for the draw, whatever the order the network keeps its weights in.
+    # Draw in one memory format, whatever the format of the network's weights.
     weight = torch.empty(main.weight.shape)
     if config.initialization == "caffe":
         weight.normal_(0.0, config.weight_std[number - 1], generator=generator)
@@ -105,24 +105,23 @@ def _draw(config: EightLayerConfig, layer: Any, number: int, key: tuple) -> None
 
 
 class Convolution(nn.Sequential):
-    """A convolutional layer: ``conv``, perhaps ``norm``, ``activation``.
+    """A convolutional layer: ``conv``, optionally ``norm``, ``activation``.
 
-    On a GPU the bias is added where pooling and ReLU are computed;
-    below a normalization by the convolution, as ever.
+    With fused kernels, ``activation`` adds the bias. With a ``norm``, ``conv`` always does.
     """
 
     conv: nn.Conv2d
     activation: "Activation"
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W)."""
+        """Apply the layer to ``x``, (B, C, H, W)."""
         if hasattr(self, "norm") or not fuses(x):
             return super().forward(x)
         return self.activation(conv2d_unshuffled(x, self.conv), self.conv.bias)
 
 
 class Activation(nn.Module):
-    """:func:`activation`, on a GPU in few kernels."""
+    """:func:`activation` as a module."""
 
     def __init__(self, pool: bool, norm: bool):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether functions are compiled by torch to fused kernels, and those that are."""
+"""Compile functions to fused kernels with ``torch.compile``, where that works."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-SHAPES = 64  # for which one function may be compiled
+SHAPES = 64  # for which one function can be compiled
 
 _choice: ContextVar[bool | None] = ContextVar("choice", default=None)
 
 
 @contextmanager
 def fused(choice: bool) -> Iterator[None]:
-    """Within the block kernels are fused, or nothing is: for what cannot be compiled (vmap),
-    and to compare the two.
+    """Switch fused kernels on or off within the block: for code that cannot be compiled (vmap),
+    and for comparisons.
     """
     token = _choice.set(choice)
     try:
@@ -29,8 +29,8 @@ def fused(choice: bool) -> Iterator[None]:
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether what is computed from ``x`` is computed by fused kernels: on a GPU,
-    where something can be compiled.
+    """Whether functions of ``x`` run as fused kernels: by default on a GPU where compilation
+    works.
     """
     choice = _choice.get()
     return x.is_cuda and compiles(x.device) if choice is None else choice
@@ -38,12 +38,12 @@ def fuses(x: Tensor) -> bool:
 
 @lru_cache
 def compiles(device: torch.device) -> bool:
-    """Whether torch.compile works for a device: tried once, from nothing,
-    as what it needs differs by version.
+    """Whether ``torch.compile`` works for a device: tried once, without a cache, as its
+    requirements differ by version.
     """
     from torch._inductor import config
 
-    # one compiled earlier would hide a missing compiler
+    # a cached kernel would hide a missing compiler
     from torch._inductor.utils import fresh_cache
 
     try:
@@ -53,7 +53,7 @@ def compiles(device: torch.device) -> bool:
             config.patch(compile_threads=1),
         ):
             torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(64, device=device))
-    except Exception as error:  # whatever it is: training goes on without
+    except Exception as error:  # of any kind: training continues without fused kernels
         why = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
         log.warning(
             "nothing can be compiled for %s (%s): no kernels are fused, training is slower",
@@ -66,14 +66,14 @@ def compiles(device: torch.device) -> bool:
 
 @lru_cache
 def compiled(function: Callable) -> Callable:
-    """``function`` compiled for each shape it meets: each layer, in training,
+    """Return ``function`` compiled separately for each input shape: per layer, in training,
     as frozen prefix and in validation.
     """
     fast = torch.compile(function, dynamic=False)
 
     def call(*values: object) -> object:
-        # Beyond so many shapes torch goes back to single operations without a word. Such a setting
-        # belongs to a thread (torch 2.15), and backward passes on a GPU have their own.
+        # Beyond this limit torch silently falls back to single operations. The setting is per
+        # thread (torch 2.15), and backward passes on a GPU run in their own threads.
         if torch._dynamo.config.recompile_limit < SHAPES:
             torch._dynamo.config.recompile_limit = SHAPES
         return fast(*values)

@@ -1,8 +1,7 @@
-"""The settings of every kind of network, without their layers: read, checked and hashed without
-torch.
+"""The settings of networks, read, checked and hashed without torch.
 
-Those of libraries' networks are in ``zoo/config.py``. Layers are made by the file of a kind
-(``caffenet.py``, ``blocks.py``, ``zoo/base.py``), see :func:`sequential.layers_of`.
+Settings of libraries' networks are in ``zoo/config.py``. Each kind of network has a file that makes
+its layers (``caffenet.py``, ``blocks.py``, ``zoo/base.py``), see :func:`sequential.layers_of`.
 """
 
 import math
@@ -20,36 +19,34 @@ RESIDUAL, PLAIN, TRANSFORMER = "residual", "plain", "transformer"
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(ABC):
-    """What is said of a network of any kind; the file of a kind adds its own settings."""
+    """The settings that all kinds of network share; each kind adds its own."""
 
-    # whether a GPU may train networks of this kind as one stack: vmap knows all they do
+    # whether a GPU may train networks of this kind as one stack: vmap supports all operations
     stackable: ClassVar[bool] = False
 
     name: str = field(metadata=COSMETIC)
-    kind: str = omit_at("eight-layer")  # which file of networks/ makes it
-    input_size: int  # pixels a side of the crop
+    kind: str = omit_at("eight-layer")  # selects the file of networks/ that makes the layers
+    input_size: int  # pixels per side of the crop
     # units of the classifier; null: the number of classes of the task
     outputs: Annotated[int | None, above(0)] = None
-    # what is subtracted from the input; it belongs to the network
+    # the mean to subtract from the input, part of the network: a mean image or per channel
     mean: Annotated[str, one_of("image", "channel")] = "channel"
     input_scale: float = 1.0  # factor after the subtraction
-    # what is subtracted, a number a channel from 0 to 1; null: the mean of the task's own images
+    # mean per channel, of pixels from 0 to 1; null: the mean of the task's own images
     channel_mean: tuple[float, ...] | None = omit_at(None)
-    # what the input is divided by, a number a channel from 0 to 1; null: input_scale is used
+    # standard deviation per channel, of pixels from 0 to 1; null: input_scale is used
     channel_std: tuple[float, ...] | None = omit_at(None)
-    # what a linear classifier sees of tokens: their mean, or the class token (where there is one)
-    # beside the mean of those of the image
+    # the input of a linear classifier on tokens: their mean, or the class token (if there is one)
+    # concatenated with the mean of the image tokens
     token_pool: Annotated[str, one_of(MEAN, WITH_CLASS_TOKEN)] = omit_at(MEAN)
-    # of a truncated network: the number of its layers below a head; found, not set (A5.B has 5)
+    # number of layers below the head of a truncated network (5 in A5.B); derived, not set
     depth: int | None = omit_at(None)
 
     def __post_init__(self) -> None:
-        lists_to_tuples(self)  # a network is its own key
+        lists_to_tuples(self)  # hashable: settings are the keys of caches
 
     def check(self) -> None:
-        """Raises:
-        UserError: an impossible value.
-        """
+        """Raise :class:`UserError` for an impossible value."""
         check_bounds(self, "network.")
         for key, low in (("channel_mean", -math.inf), ("channel_std", 0.0)):
             values = getattr(self, key)
@@ -60,53 +57,52 @@ class NetworkConfig(ABC):
         require(fits, f"network.{key}", getattr(self, key), wanted)
 
     def resolved(self, classes: int) -> "NetworkConfig":
-        """With all that a run's identity has to say, for a task with this number of classes."""
+        """Return the settings for a task with ``classes`` classes, as in a run's identity."""
         return replace(self, outputs=self.outputs or classes)
 
     @property
     def n_outputs(self) -> int:
-        """``outputs`` of a network that is :meth:`resolved`."""
+        """``outputs`` of a :meth:`resolved` network."""
         assert self.outputs is not None
         return self.outputs
 
     @property
     def scale(self) -> float | tuple[float, ...]:
-        """What pixels from 0 to 255 are multiplied by, after the subtraction."""
+        """The factor of pixels from 0 to 255 after the subtraction; a tuple is per channel."""
         if self.channel_std is None:
             return self.input_scale
         return tuple(1 / (255 * std) for std in self.channel_std)
 
     @property
     def n_layers(self) -> int:
-        """The classifier included."""
+        """The number of layers, including the classifier."""
         return self.depth + 1 if self.depth else self.whole_depth
 
     @property
     def whole(self) -> "NetworkConfig":
-        """The network that this one is truncated from, or itself."""
+        """The network without truncation."""
         return replace(self, depth=None)
 
     @property
     @abstractmethod
     def whole_depth(self) -> int:
-        """The number of layers of the whole network, its classifier included."""
+        """The number of layers without truncation, including the classifier."""
 
     @property
     @abstractmethod
     def has_batch_norm(self) -> bool:
-        """Whether a layer has BatchNorm, which a batch of one image cannot train."""
+        """Whether a layer has BatchNorm, which cannot be trained with a batch of one image."""
 
     @property
     def library_version(self) -> str | None:
-        """The library, with its version, that makes the network; None where we do."""
+        """The library that makes the network, with its version; None if the layers are our own."""
         return None
 
     def verify(self) -> None:  # noqa: B027
-        """Compare the layers, one after the other, with the network that they were cut from; those
-        that are cut from nothing need no comparison.
+        """Compare the layers in sequence with the network that they were cut from, if any.
 
         Raises:
-            UserError: they are not that network.
+            UserError: the results differ.
         """
 
 
@@ -122,7 +118,7 @@ class EightLayerConfig(NetworkConfig):
     strides: Annotated[tuple[int, ...], above(0)]
     paddings: Annotated[tuple[int, ...], at_least(0)]
     groups: Annotated[tuple[int, ...], above(0)]
-    pools: tuple[int, ...]  # layers (from 1) that end with a 3x3/2 max-pool, rounded up as Caffe's
+    pools: tuple[int, ...]  # layers (from 1) with a final 3x3/2 max-pool, rounded up as in Caffe
     # units of the fully connected layers before the classifier
     hidden: Annotated[tuple[int, ...], above(0)]
     # lrn: after the pooled layers 1 and 2; batch: layers 1 to 7
@@ -133,9 +129,9 @@ class EightLayerConfig(NetworkConfig):
     initialization: Annotated[str, one_of("kaiming", "caffe")] = stored_as(
         "initialisation", "kaiming"
     )
-    weight_std: tuple[float, ...] = ()  # initialization=caffe: a number a layer
-    bias: tuple[float, ...] = ()  # initialization=caffe: a number a layer
-    # after each hidden fully connected layer, in training, frozen or not
+    weight_std: tuple[float, ...] = ()  # initialization=caffe: one number per layer
+    bias: tuple[float, ...] = ()  # initialization=caffe: one number per layer
+    # after each hidden fully connected layer, in training, even if the layer is frozen
     dropout: Annotated[float, between(0, 1)] = 0.0
 
     @property
@@ -144,9 +140,7 @@ class EightLayerConfig(NetworkConfig):
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Pixels a side that each convolution puts out, and that are left after its max-pool,
-        where it has one.
-        """
+        """Output side of each convolution in pixels, before and after its max-pool (if any)."""
         sizes, size = [], self.input_size
         for i, kernel in enumerate(self.kernels):
             convolved = (size + 2 * self.paddings[i] - kernel) // self.strides[i] + 1
@@ -187,11 +181,11 @@ class BlocksConfig(NetworkConfig):
     """``network=residual``, ``network=plain``, ``network=vit``."""
 
     block: Annotated[str, one_of(RESIDUAL, PLAIN, TRANSFORMER)]
-    # channels of each stage; from one to the next images are halved
+    # channels per stage; each stage halves the resolution of the previous one
     widths: Annotated[tuple[int, ...], above(0)]
-    blocks: Annotated[int, above(0)]  # of each stage
+    blocks: Annotated[int, above(0)]  # per stage
     stride: Annotated[int, above(0)]  # of the stem; pixels per side of a transformer's patches
-    heads: Annotated[int, above(0)] = 4  # of a transformer's attention
+    heads: Annotated[int, above(0)] = 4  # attention heads of a transformer
 
     @property
     def whole_depth(self) -> int:

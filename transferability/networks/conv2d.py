@@ -1,30 +1,30 @@
-"""A convolution whose weight's gradient a CPU computes in another way where that is faster.
+"""A convolution with a faster weight gradient for small outputs on a CPU.
 
-With few places left of an image (the last layers of a network at 32 to 128 pixels) oneDNN's kernel
-for this gradient can take several times as long as a product of matrices, which depends on the
-processor (docs/performance/cpu.md has a measurement to repeat). Outputs, and the gradient of the
-input, are torch's own bit for bit; the gradient of the weight is the same sum in another order.
+For outputs with few positions (the last layers of a network at 32 to 128 pixels), oneDNN's kernel
+for this gradient can take several times as long as a matrix product, depending on the processor
+(docs/performance/cpu.md has a measurement to repeat). Outputs and input gradients are bit-identical
+to torch's. The weight gradient is the same sum in another order.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW = 16  # places of an output up to which the other way is faster
-LARGE = 5  # and of convolutions of single channels, from which kernel on
+FEW = 16  # output positions up to which the gradient is computed here
+LARGE = 5  # smallest kernel size, for depthwise convolutions
 
 
 class Conv2d(nn.Conv2d):
-    """torch's convolution; see above."""
+    """:class:`torch.nn.Conv2d` with the weight gradient described above."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W)."""
+        """Convolve ``x``, (B, C, H, W)."""
         if not (torch.is_grad_enabled() and self.weight.requires_grad and self._differs(x)):
             return super().forward(x)
         return _Convolved.apply(x, self.weight, self.bias, self.stride, self.padding, self.groups)
 
     def _differs(self, x: Tensor) -> bool:
-        """Whether the gradient of the weight is computed here, for such an input."""
+        """Whether the weight gradient for this input is computed here, not by torch."""
         plain = self.padding_mode == "zeros" and self.dilation == (1, 1)
         alone = self.groups == self.in_channels == self.out_channels
         if not plain or isinstance(self.padding, str) or not (self.groups == 1 or alone):
@@ -74,18 +74,19 @@ def weight_gradient(
     padding: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """The gradient of a convolution's weight, (O, C / groups, kh, kw); ``groups`` is 1 or C = O.
+    """Compute the gradient of a convolution's weight, (O, C / groups, kh, kw).
 
     Args:
-        x: its input, (B, C, H, W).
-        gradient: of its output, (B, O, h, w).
+        x: input of the convolution, (B, C, H, W).
+        gradient: gradient of the output, (B, O, h, w).
+        groups: 1 or C = O.
     """
     height, width = weight.shape[2:]
     (down, right), (top, left) = stride, padding
     places = gradient.permute(0, 2, 3, 1)
     rows, columns = (size * step for size, step in zip(places.shape[1:3], stride, strict=True))
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
-    seen = [  # what each tap of the kernel sees, (B, h, w, C)
+    seen = [  # the inputs of each kernel tap, (B, h, w, C)
         padded[:, i : i + rows : down, j : j + columns : right]
         for i in range(height)
         for j in range(width)

@@ -1,9 +1,8 @@
-"""What follows a convolution, and dropout: plain operations,
-and the same as one kernel each on a GPU.
+"""The operations after a convolution, and dropout: plain, and as fused kernels for a GPU.
 
-The plain operations are the definition. On a GPU each would pass over memory several times, so
-``torch.compile`` makes one kernel of each function below (``tests/networks/sm90.py`` prints them).
-Where nothing can be compiled the plain ones serve.
+The plain operations are the definition. On a GPU they would pass over memory several times, so
+``torch.compile`` makes one kernel of each function below (``tests/networks/sm90.py`` prints the
+kernels). Where compilation does not work, the plain operations run.
 """
 
 import math
@@ -17,10 +16,10 @@ from transferability.networks.compiled import compiled, fuses
 
 ALPHA, BETA = 1e-4, 0.75  # of CaffeNet's response normalization; Caffe divides alpha by the window
 WINDOW = 5
-CHANNELS = 8  # a tensor core reads so many bf16 values at once
+CHANNELS = 8  # bf16 values that a tensor core reads at once
 
 
-# The definition.
+# Plain operations.
 
 
 def response_norm_reference(x: Tensor) -> Tensor:
@@ -34,12 +33,11 @@ def response_norm_reference(x: Tensor) -> Tensor:
 
 
 def activation_reference(x: Tensor, pool: bool, norm: bool) -> Tensor:
-    """What follows a convolution, (B, C, H, W): 3x3/2 max-pool rounded up as Caffe's, ReLU,
-    response normalization.
+    """Apply 3x3/2 max-pool (rounded up as in Caffe), ReLU and response normalization to ``x``,
+    (B, C, H, W).
 
-    Caffe computes ReLU before the max-pool. The two commute exactly (the largest of the
-    rectified is the rectified largest, and gradients agree), and pooling first touches a quarter of
-    the values. ``x`` may be overwritten.
+    Caffe computes ReLU before the max-pool. The two commute exactly, gradients included. With
+    pooling first, ReLU processes a quarter of the values. ``x`` may be overwritten.
     """
     x = F.max_pool2d(x, 3, 2, ceil_mode=True) if pool else x
     x = F.relu_(x)
@@ -47,27 +45,26 @@ def activation_reference(x: Tensor, pool: bool, norm: bool) -> Tensor:
 
 
 def dropout_reference(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tensor:
-    """``x``, (B, ...), with each value kept with probability 1-p and then scaled by 1/(1-p),
-    as Caffe's dropout.
+    """Keep each value of ``x``, (B, ...), with probability 1-p and scale it by 1/(1-p), as in
+    Caffe.
 
-    With ``dims`` what is kept or dropped as one is all that has the same place in the first so
-    many dimensions.
+    With ``dims``, values with the same index in the first ``dims`` dimensions are kept or dropped
+    together.
     """
     shape = x.shape if dims is None else (*x.shape[:dims], *[1] * (x.dim() - dims))
     return x * (counter_uniform(seed, shape, x.device) >= p) / (1 - p)
 
 
 def counter_uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Numbers in [0, 1), float32: a function of ``seed`` (int64, one number) and the place alone,
-    on every device.
+    """Uniform numbers in [0, 1), float32, that depend only on ``seed`` (an int64 scalar) and
+    position, on every device.
 
-    SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations: where a generator's
-    state would have to be set from the host, this can be captured, fused and vectorized over
-    networks.
+    SplitMix64 (Steele, Lea & Flood 2014) of a counter, in plain operations. Unlike a generator,
+    whose state has to be set from the host, it can be captured, fused and vectorized over networks.
     """
     golden = 0x9E3779B97F4A7C15
-    # seed + golden * place modulo 2^64, with no product of a place and a large number: a compiler
-    # takes a function of places alone for an index, and computes it with 32 bits.
+    # seed + golden * place modulo 2^64, without a product of a place and a large number: a compiler
+    # treats a function of places alone as an index and computes it with 32 bits.
     places = torch.arange(1, math.prod(shape) + 1, device=device)
     z = (seed * _signed(pow(golden, -1, 1 << 64)) + places) * _signed(golden)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -77,7 +74,7 @@ def counter_uniform(seed: Tensor, shape: tuple[int, ...], device: torch.device) 
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """The logical right shift of int64 (torch's repeats the sign)."""
+    """Logical right shift of int64 (torch's shift repeats the sign)."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -86,12 +83,13 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-# The same on a GPU.
+# Fused kernels.
 
 
 def activation(x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
-    """:func:`activation_reference` of ``x`` + ``bias``, (B, C, H, W);
-    on a GPU without a pass over memory for the bias.
+    """:func:`activation_reference` of ``x`` + ``bias``, (B, C, H, W).
+
+    On a GPU, the bias needs no additional pass over memory.
     """
     if fuses(x) and (pool or norm or bias is not None):
         return FusedActivation.apply(x, bias, pool, norm)
@@ -106,9 +104,7 @@ def dropout(x: Tensor, seed: Tensor, p: float, dims: int | None = None) -> Tenso
 
 
 class FusedActivation(torch.autograd.Function):
-    """:func:`activation`, each kernel a function of its own;
-    without atomic additions, so the same every time.
-    """
+    """:func:`activation` with one function per kernel, deterministic (no atomic additions)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor | None, pool: bool, norm: bool) -> Tensor:
@@ -123,7 +119,7 @@ class FusedActivation(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         y, place = ctx.saved_tensors
         gradient = compiled(response_norm_gradient if ctx.norm else relu_gradient)(gradient, y)
-        # The bias gradient before pooling spreads it: a quarter of the values, of the same sum.
+        # Before the pooling gradient spreads the values: the same sum of a quarter as many.
         of_bias = compiled(bias_gradient)(gradient) if ctx.needs_input_grad[1] else None
         return (
             gradient if place is None else compiled(pool_gradient)(gradient, place, *ctx.size),
@@ -139,10 +135,10 @@ def relu_fused(x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def pool_relu_fused(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """ReLU(max-pool(``x``) + ``bias``), and where in its window each maximum
-    was: 4 x row + column, int8.
+    """ReLU(max-pool(``x``) + ``bias``), and the position of each maximum in its window:
+    4 x row + column, int8.
 
-    As torch, the first of equal ones, and NaN before any number.
+    As in torch, the first of equal values is chosen, and NaN before any number.
     """
     high, wide = (-(-(side - 3) // 2) + 1 for side in x.shape[-2:])
     x = F.pad(
@@ -161,13 +157,14 @@ def pool_relu_fused(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> Tensor:
-    """The gradient of the max-pool's input, (B, C, height, width):
-    each value asks the four windows it may be in.
+    """The gradient of the max-pool's input, (B, C, height, width).
+
+    Each value sums over the four windows that may contain it.
     """
 
     def windows(t: Tensor, up: int, left: int) -> Tensor:
-        """Of each value the window that begins ``up`` pairs of rows and ``left`` pairs of columns
-        before its own.
+        """For each value, the window that begins ``up`` pairs of rows and ``left`` pairs of
+        columns before the value's own pair.
         """
         high, wide = (height + 1) // 2, (width + 1) // 2
         t = t[:, 1 - up : 1 - up + high, None, 1 - left : 1 - left + wide, None].expand(
@@ -175,7 +172,7 @@ def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> T
         )
         return t.reshape(len(t), 2 * high, 2 * wide, -1)[:, :height, :width]
 
-    around = (0, 0, 1, 1, 1, 1)  # channels come last: as they lie in memory
+    around = (0, 0, 1, 1, 1, 1)  # channels last, as in memory
     gradient = F.pad(gradient.permute(0, 2, 3, 1), around)
     place = F.pad(place.permute(0, 2, 3, 1), around, value=-1)
     row = (torch.arange(height, device=place.device) % 2)[:, None, None]
@@ -188,7 +185,7 @@ def pool_gradient(gradient: Tensor, place: Tensor, height: int, width: int) -> T
 
 
 def response_norm_fused(y: Tensor) -> Tensor:
-    """:func:`response_norm_reference`, its power by two roots."""
+    """:func:`response_norm_reference` with the power computed from two roots."""
     channels, z = y.shape[-3], y.float()
     squares = F.pad(z * z, (0, 0, 0, 0, WINDOW // 2, WINDOW // 2))
     root = torch.rsqrt(
@@ -198,13 +195,13 @@ def response_norm_fused(y: Tensor) -> Tensor:
 
 
 def response_norm_gradient(gradient: Tensor, y: Tensor) -> Tensor:
-    """The gradient of ReLU's input, from that of ``response_norm_fused(y)``; y = ReLU(...).
+    """The gradient of ReLU's input from the gradient of ``response_norm_fused(y)``; y = ReLU(...).
 
     With s = 1 + alpha/5 (sum of squares over the window):
     dy_i = g_i s_i^-beta - 2 beta alpha/5 y_i sum_j g_j y_j s_j^-(beta+1).
 
-    Written out over the nine channels that one depends on,
-    so that it is one kernel without intermediate results.
+    Written out over the nine channels that each channel depends on, so that it compiles to one
+    kernel without intermediate results.
     """
     channels, half = y.shape[-3], WINDOW // 2
     padded_y = F.pad(y, (0, 0, 0, 0, 2 * half, 2 * half)).float()
@@ -223,27 +220,27 @@ def response_norm_gradient(gradient: Tensor, y: Tensor) -> Tensor:
 
 
 def relu_gradient(gradient: Tensor, y: Tensor) -> Tensor:
-    """The gradient of ReLU's input; y is its output."""
+    """The gradient of ReLU's input; ``y`` is ReLU's output."""
     return torch.where(y > 0, gradient, 0)
 
 
 def bias_gradient(gradient: Tensor) -> Tensor:
-    """(B, C, H, W) to (C,), float32."""
+    """Sum a gradient, (B, C, H, W), to (C,), float32."""
     return gradient.float().sum((0, 2, 3))
 
 
 def conv2d_unshuffled(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """``conv`` without its bias. Few channels and a stride become many channels and none.
+    """Apply ``conv`` without its bias; few channels with a stride become many channels without.
 
-    Layer 1 of CaffeNet: 3 channels, which a tensor core fills up to 8, under 11x11/4 kernels, are
-    48 under 3x3/1: the same sum, of 432 products (69 of them with zeros) where it would be 968.
+    In layer 1 of CaffeNet, 3 channels (padded to 8 by a tensor core) under 11x11/4 kernels become
+    48 channels under 3x3/1: the same sum from 432 products (69 of them with zeros), not 968.
     """
     stride, padding = conv.stride[0], int(conv.padding[0])
     if stride == 1 or conv.in_channels >= CHANNELS or x.requires_grad:
         return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
     kernel = conv.kernel_size[0]
     size = (x.shape[-1] + 2 * padding - kernel) // stride + 1
-    cells = -(-kernel // stride)  # of stride x stride values, under a kernel
+    cells = -(-kernel // stride)  # of stride x stride values, per kernel side
     side, grown = stride * (size + cells - 1), stride * cells
     weight = F.pixel_unshuffle(F.pad(conv.weight, (0, grown - kernel, 0, grown - kernel)), stride)
     weight = weight.contiguous(memory_format=torch.channels_last)
@@ -251,8 +248,8 @@ def conv2d_unshuffled(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def unshuffled(x: Tensor, stride: int, padding: int, side: int) -> Tensor:
-    """``x`` padded to ``side``, as ``pixel_unshuffle`` by ``stride``, (B, C stride^2,
-    side/stride, side/stride).
+    """Pad ``x`` to ``side`` and apply ``pixel_unshuffle``: (B, C stride^2, side/stride,
+    side/stride).
     """
     x = F.pad(x, (padding, side - padding - x.shape[-1], padding, side - padding - x.shape[-2]))
     return F.pixel_unshuffle(x, stride).contiguous(memory_format=torch.channels_last)

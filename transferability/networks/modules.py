@@ -1,6 +1,4 @@
-"""Modules that training here needs in a form of its own: the input,
-and what draws or normalizes.
-"""
+"""Modules with behavior of their own in training: input, normalization, head and dropout."""
 
 import math
 from typing import TYPE_CHECKING
@@ -15,25 +13,25 @@ from transferability.networks.kernels import dropout
 if TYPE_CHECKING:
     from transferability.data.batch import Batch
 
-# of any number of dimensions: keeps statistics of what it saw
+# base class for any number of dimensions: has running statistics
 BatchNorm = nn.modules.batchnorm._BatchNorm
 NORMALIZATIONS = (BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def channels_subtracted(config: NetworkConfig) -> np.ndarray | None:
-    """``channel_mean`` of pixels from 0 to 255, (3,) float32; None where the task's mean is."""
+    """``channel_mean`` for pixels from 0 to 255, (3,) float32; None for the mean of the task."""
     if config.channel_mean is None:
         return None
     return 255 * np.array(config.channel_mean, np.float32)
 
 
 class Input(nn.Module):
-    """Crop, mirror, subtract the mean and scale; the mean is cropped and mirrored as the image is
+    """Crop, mirror, subtract the mean and scale; the mean is cropped and mirrored like the image
     (Caffe's order).
 
     Args:
-        mean: (H, W, 3) or (3,), from 0 to 255; it is a part of the network's state.
-        scale: a factor, or one a channel; a setting.
+        mean: (H, W, 3) or (3,), from 0 to 255; part of the network's state.
+        scale: a factor, or one factor per channel; not part of the state.
     """
 
     mean: Tensor
@@ -49,15 +47,13 @@ class Input(nn.Module):
         mean = self.mean if self.mean.dim() == 1 else batch.crop_and_flip(self.mean)
         x = batch.pixels.float().sub_(mean).mul_(self.scale)
         x = x.permute(0, 3, 1, 2)
-        if torch.is_autocast_enabled(x.device.type):  # once for all networks that share it
+        if torch.is_autocast_enabled(x.device.type):  # once for all networks that share the input
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return x
 
 
 class _InFloat32(nn.Module):
-    """A normalization that computes in float32 whatever the precision, as
-    :func:`kernels.response_norm_reference`.
-    """
+    """A normalization in float32 at any precision, like :func:`kernels.response_norm_reference`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype)
@@ -72,30 +68,29 @@ class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
 
 
 def channel_dim(shape: tuple[int, ...]) -> int:
-    """Which of the dimensions of a layer's output, (C, H, W), (H, W, C), (tokens, C) or (C), are
-    the channels: the last, unless the last two are the sides of a square.
+    """The channel dimension of a layer's output, (C, H, W), (H, W, C), (tokens, C) or (C): the
+    last, unless the last two of three dimensions are equal.
     """
     return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
 
 
 def global_avg_pool(x: Tensor) -> Tensor:
-    """The mean over all places of a layer's output, (B, C)."""
+    """The mean over all positions of a layer's output, (B, C)."""
     channels = 1 + channel_dim(x.shape[1:])
     places = [dim for dim in range(1, x.dim()) if dim != channels]
     return x.mean(places) if places else x
 
 
 def extra_tokens(shape: tuple[int, ...]) -> int:
-    """How many tokens of a layer's output, (tokens, C), come before those of the image, which are a
-    square: the class token first, then registers; 0 of any other shape.
+    """The number of tokens before the square grid of image tokens in a layer's output,
+    (tokens, C): the class token first, then registers. 0 for any other shape.
     """
     return shape[0] - math.isqrt(shape[0]) ** 2 if len(shape) == 2 else 0
 
 
 def pooled(x: Tensor, token_pool: str = MEAN) -> Tensor:
-    """What a linear classifier sees of a layer's output, (B, C): the mean over all places or, as
-    Oquab et al. ("DINOv2", 2024) have it, the class token and the mean of the image's tokens,
-    (B, 2C).
+    """Pool a layer's output for a linear classifier: the mean over all positions, (B, C), or the
+    class token and the mean of the image tokens, (B, 2C), as in Oquab et al. ("DINOv2", 2024).
     """
     extra = extra_tokens(tuple(x.shape[1:])) if token_pool == WITH_CLASS_TOKEN else 0
     if not extra:
@@ -104,15 +99,15 @@ def pooled(x: Tensor, token_pool: str = MEAN) -> Tensor:
 
 
 class LinearProbeHead(nn.Module):
-    """The head of a truncated network: :func:`pooled`, standardized, and a linear
+    """The head of a truncated network: pooling (:func:`pooled`), standardization and a linear
     classifier.
 
-    Standardized by BatchNorm without parameters, as is usual for linear probes (He et al., "Masked
-    autoencoders are scalable vision learners", 2022, appendix A.1): one rate then suits features of
-    any size, at every depth.
+    BatchNorm without parameters standardizes features, as is usual for linear probes (He et al.,
+    "Masked autoencoders are scalable vision learners", 2022, appendix A.1): one learning rate then
+    suits features of any scale, at every depth.
 
     Args:
-        shape: of what the layer below puts out, for one image.
+        shape: output shape of the layer below, for one image.
     """
 
     def __init__(self, shape: tuple[int, ...], outputs: int, token_pool: str = MEAN):
@@ -125,7 +120,7 @@ class LinearProbeHead(nn.Module):
         self.linear = nn.Linear(channels, outputs)
 
     def init_weights(self, generator: torch.Generator) -> None:
-        """The initial weights: He et al. (2015) for the weight, 0 for the bias."""
+        """Draw the weight as in He et al. (2015), and set the bias to 0."""
         nn.init.kaiming_normal_(self.linear.weight, nonlinearity="linear", generator=generator)
         nn.init.zeros_(self.linear.bias)
 
@@ -137,14 +132,14 @@ class LinearProbeHead(nn.Module):
 class Dropout(nn.Module):
     """Dropout whose mask is a function of (network, step) only.
 
-    The seed is a tensor: a captured CUDA graph reads a new one every step.
+    The seed is a tensor: a captured CUDA graph reads a new value every step.
 
     Args:
-        p: the probability to be dropped.
-        name: tells the dropouts of a network apart.
-        dims: None to drop each value by itself; 2: whole channels;
-            1: all of an image (stochastic depth); 0: all.
-        active_when_frozen: whether it stays on inside frozen layers, as in Caffe.
+        p: the probability of dropping a value.
+        name: distinguishes the dropout modules of a network.
+        dims: None to drop values independently; 2: channels; 1: images (stochastic depth);
+            0: the batch.
+        active_when_frozen: whether dropout stays active inside frozen layers, as in Caffe.
     """
 
     seed: Tensor
@@ -157,7 +152,7 @@ class Dropout(nn.Module):
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...)."""
+        """Apply dropout to ``x``, (B, ...)."""
         if not self.training or self.p == 0:
             return x
         return dropout(x, self.seed, self.p, self.dims)

@@ -1,7 +1,7 @@
-"""A pretrained base network: its weights are in a file, or those of a library.
+"""Load pretrained base networks from a file or a library.
 
-Task A is then what the weights were trained on. What they are is the digest of their tensors; where
-they came from, and what is known about them, are labels.
+Task A is then the task of the weights. The digest of the tensors is their identity. Their origin
+and metadata are labels.
 """
 
 import os
@@ -38,24 +38,23 @@ from transferability.networks.zoo.pretrained_info import (
     read_as,
 )
 
-# Heads that only their own training has (GoogLeNet, Inception).
-SEPARATORS = frozenset(("/", os.sep))  # of folders; weights of libraries have none in their names
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-CLASSES = 1000  # of weights without a classifier: no network takes it over
+SEPARATORS = frozenset(("/", os.sep))  # of folders; absent from the names of a library's weights
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training-only heads (GoogLeNet, Inception)
+CLASSES = 1000  # for weights without a classifier, which no network copies
 
 
 def load_pretrained(weights: str, network: NetworkConfig) -> PretrainedBase:
-    """The base network of this kind whose weights are in a file, or known to its library by name.
+    """Load the weights of ``network`` from a file, or by name from its library.
 
     Raises:
-        UserError: they cannot be read or fetched, or are not the weights of such a network.
+        UserError: the weights cannot be read or downloaded, or are of another network.
     """
     return _opened(weights, network, _stamps(weights))[0]
 
 
 def pretrained_state_dict(pretrained: PretrainedBase) -> dict[str, Tensor]:
-    """The tensors of a pretrained base, named as in a ``SequentialNetwork``; without its classifier
-    where the file has none.
+    """Return the tensors of a pretrained base, named as in a ``SequentialNetwork``, without a
+    classifier if the file has none.
 
     Raises:
         UserError: the file has changed.
@@ -68,14 +67,14 @@ def pretrained_state_dict(pretrained: PretrainedBase) -> dict[str, Tensor]:
 
 
 def is_file(weights: str) -> bool:
-    """Whether this names a file, and not weights of a library."""
+    """Whether ``weights`` names a file, not a library's weights."""
     if re.match(r"hf[-_]hub:", weights):
         return False
     return weights.endswith(FILES) or not SEPARATORS.isdisjoint(weights) or Path(weights).exists()
 
 
 def _stamps(weights: str) -> tuple:
-    """What differs when a file, or what lies beside it, was written again."""
+    """Inodes, sizes and modification times of a weights file and its configuration files."""
     if not is_file(weights):
         return ()
     found = [Path(weights), *(Path(weights).parent / name for name in BESIDE)]
@@ -103,7 +102,7 @@ def _opened(
         network,
         outputs=None,
         plan=(),
-        token_pool=MEAN,  # of the networks that start from it
+        token_pool=MEAN,  # a setting of the networks that start from this base
         channel_mean=network.channel_mean or facts.mean,
         channel_std=network.channel_std or facts.std,
         input_scale=header.get("input_scale", network.input_scale),
@@ -125,8 +124,9 @@ def _opened(
 def _facts(
     path: Path, header: dict, texts: dict[str, str], network: ZooNetworkConfig, notes: list[str]
 ) -> PretrainedInfo:
-    """What the file says of how images are prepared, or what is beside it, or what the library says
-    of its own weights; the settings of the network win.
+    """Metadata from the file, from files next to it, or from the library's default weights.
+
+    Mean and standard deviation in the network's settings take precedence.
     """
     if header:
         facts = PretrainedInfo(**header["facts"])
@@ -149,10 +149,11 @@ def _facts(
 def _loaded(
     tensors: dict[str, Tensor], network: ZooNetworkConfig, where: str, notes: list[str]
 ) -> tuple[dict[str, Tensor], ZooNetworkConfig]:
-    """The tensors under the names of a ``SequentialNetwork``, and the network with their number of
-    outputs.
+    """Return the tensors under the names of a ``SequentialNetwork``, and the network with their
+    number of outputs.
 
-    The library's own network loads them, as it may know older names; strict both ways.
+    The library's own network loads the tensors, as it may accept older names. Missing tensors
+    (except the head's) and unexpected tensors are errors.
     """
     top = layers_of(network)[-1]
     classifier = [name for name, role in parameter_kinds(top).items() if role == WEIGHT][-1]
@@ -203,8 +204,9 @@ def _loaded(
 
 
 def _with_version(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The tensors as ``state_dict`` of the installed network would give them: MNASNet refuses those
-    of no version. Of its modules none is said, so that BatchNorm does without a counter.
+    """Add the installed network's version to the tensors, as MNASNet rejects tensors without one.
+
+    Submodules get no version, so that BatchNorm needs no ``num_batches_tracked``.
     """
     state = OrderedDict(tensors)
     state._metadata = {"": {"version": model._version}}  # type: ignore[attr-defined]
@@ -214,9 +216,7 @@ def _with_version(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
 def _require_floating_point(
     tensors: dict[str, Tensor], wanted: dict[str, Tensor], where: str
 ) -> None:
-    """Raises:
-    UserError: a tensor is of a type that torch would convert without a word (quantized weights).
-    """
+    """Raise :class:`UserError` for a type that torch would convert silently (quantized weights)."""
     for name, tensor in tensors.items():
         due = name in wanted and wanted[name].is_floating_point()
         if due and not tensor.is_floating_point():
@@ -228,16 +228,14 @@ def _require_floating_point(
 
 
 def _head(classifier: str, top: set[str], names: set[str]) -> str:
-    """The outermost module with the classifier in it and no other tensor than those of the
-    ``top`` layer.
-    """
+    """Return the outermost module that has the classifier and only tensors of the ``top`` layer."""
     parts = classifier.split(".")
     modules = (".".join(parts[:k]) for k in range(1, len(parts)))
     return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
 
 
 def _of_size(wrong: list[str], network: ZooNetworkConfig) -> str:
-    """Of positions that are not resized, the size that they are usually of."""
+    """Name the usual input size, if position embeddings are among the ``wrong`` tensors."""
     tags = network.tags()
     size = network.info_of(tags[0]).size if tags else None
     if not size or size == network.input_size or not any("pos" in name for name in wrong):

@@ -1,7 +1,7 @@
-"""A network as a chain: an ordered list of layers that can be chopped between any two.
+"""A network as an ordered list of layers that can be chopped between any two.
 
-What a layer is, and how it is made and drawn, the file of its kind says (MAKERS); how layers are
-frozen, copied and counted is the same for all and is here.
+The file of a network's kind (MAKERS) makes and initializes its layers. Freezing, copying and
+profiling layers is the same for all kinds.
 """
 
 import math
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 WEIGHT, BIAS, NORMALIZATION = "weight", "bias", "normalization"  # roles of parameters
 
-# By network.kind, the file that makes its layers: ``make_layers(config)``, for ``outputs`` classes,
-# each everything between two chop points, their weights undrawn; and
-# ``init_weights(config, layers, numbers, key)``, the initial weights of the layers ``numbers``
-# (from 1) under ``key``, drawn on the CPU: alike everywhere.
+# The file that makes the layers, by network.kind. ``make_layers(config)`` makes uninitialized
+# layers for ``outputs`` classes, each everything between two chop points.
+# ``init_weights(config, layers, numbers, key)`` draws the weights of the layers ``numbers`` (from
+# 1) with the seed ``key``, on the CPU: the same on every device.
 MAKERS: dict[str, ModuleType] = {
     "eight-layer": caffenet,
     "blocks": blocks,
@@ -45,7 +45,7 @@ MAKERS: dict[str, ModuleType] = {
 
 
 def layers_of(config: NetworkConfig) -> list[nn.Module]:
-    """The layers of a network, truncated at ``depth`` if it has one; their weights are undrawn."""
+    """Make the layers of a network, truncated at ``depth`` if set, with uninitialized weights."""
     layers = MAKERS[config.kind].make_layers(config)
     if not config.depth:
         return layers
@@ -54,19 +54,19 @@ def layers_of(config: NetworkConfig) -> list[nn.Module]:
 
 
 class SequentialNetwork(nn.Module):
-    """One network of the study: ``input`` (subtract the mean, which belongs to the network),
-    then ``layers``.
+    """One network of the study: ``input`` (subtracts the mean, which is part of the state), then
+    ``layers``.
 
     Args:
-        config: its kind and settings, with the number of ``outputs``.
-        mean: what is subtracted from the input, float32, (H, W, 3) at the packed size or (3,).
-        key: names this network's own random draws (initial weights, dropout masks).
+        config: kind and settings of the network, with the number of ``outputs``.
+        mean: subtracted from the input, float32, (H, W, 3) at the packed size or (3,).
+        key: seed of this network's random draws (initial weights, dropout masks).
     """
 
     def __init__(self, config: NetworkConfig, mean: np.ndarray, key: tuple = (0,)):
         super().__init__()
         self.config, self.key, self.frozen = config, key, 0
-        self.still = 0  # the number of lowest layers that keep the statistics of their BatchNorm
+        self.still = 0  # the number of bottom layers whose BatchNorm keeps its statistics
         self.input = Input(mean, config.scale)
         self.layers = nn.ModuleList(layers_of(config))
         self.init_weights(range(1, len(self.layers) + 1), key)
@@ -82,26 +82,25 @@ class SequentialNetwork(nn.Module):
         return x
 
     def init_weights(self, numbers: range, key: tuple) -> None:
-        """Draw the initial weights of the layers ``numbers`` (from 1) under ``key``."""
+        """Draw the initial weights of the layers ``numbers`` (from 1) with the seed ``key``."""
         if self.config.depth and len(self.layers) in numbers:
             cast(LinearProbeHead, self.layers[-1]).init_weights(torch_rng(*key, "head"))
             numbers = range(numbers.start, len(self.layers))
         MAKERS[self.config.kind].init_weights(self.config, self.layers, numbers, key)
 
     def freeze(self, n: int) -> None:
-        """Keep layers 1..n bit for bit as they are: no gradient,
-        and BatchNorm statistics stand still.
+        """Keep layers 1..n bit for bit: no gradients, and no updates of BatchNorm statistics.
 
-        The optimizer holds only what requires a gradient,
-        so neither momentum nor weight decay reaches them.
+        The optimizer has only parameters that require a gradient, so neither momentum nor weight
+        decay changes frozen layers.
         """
         self.frozen = n
         self.layers[:n].requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "SequentialNetwork":
-        """Frozen layers are in evaluation mode, but for a dropout that stays on, as Caffe's
-        does; of ``still`` ones BatchNorm is.
+        """Set the mode. Frozen layers stay in evaluation mode, except dropout that is active when
+        frozen, as in Caffe. In the ``still`` bottom layers, only BatchNorm does.
         """
         super().train(mode)
         for module in self.layers[: self.still].modules():
@@ -126,8 +125,8 @@ class SequentialNetwork(nn.Module):
         )
 
     def weight(self, number: int) -> Tensor:
-        """The weight of layer ``number`` (from 1); of a layer with several that of its
-        first operation: of one without modules in it, as a token or positions stand beside those.
+        """The weight of layer ``number`` (from 1): of several, the first in a module without
+        submodules, as tokens and position embeddings usually have modules next to them.
         """
         layer = self.layers[number - 1]
         names = [name for name, role in parameter_kinds(layer).items() if role == WEIGHT]
@@ -137,10 +136,11 @@ class SequentialNetwork(nn.Module):
 
 
 def parameter_kinds(module: nn.Module) -> dict[str, str]:
-    """The role of each parameter below ``module``, by name: WEIGHT,
-    BIAS or NORMALIZATION (scale and shift).
+    """Return the role of each parameter of ``module``, by name: WEIGHT, BIAS or NORMALIZATION
+    (scale and shift).
 
-    By the type of the module that has it; of other modules what has one dimension is a bias.
+    Outside normalization modules, parameters with more than one dimension are weights, the others
+    biases.
     """
     found = {}
     for path, part in module.named_modules(remove_duplicate=False):
@@ -153,8 +153,8 @@ def parameter_kinds(module: nn.Module) -> dict[str, str]:
 
 
 def copy_layers(source: dict[str, Tensor], network: SequentialNetwork, n: int) -> list[str]:
-    """Copy the mean and layers 1..n of a source network's state into ``network``;
-    returns the names copied.
+    """Copy the mean and layers 1..n of a source network's state into ``network``; return the
+    names of the copied tensors.
 
     Strict both ways: every tensor of the network's bottom must be in the source with its shape, and
     every tensor of the source's bottom must be in the network.
@@ -179,24 +179,24 @@ def copy_layers(source: dict[str, Tensor], network: SequentialNetwork, n: int) -
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What a layer takes, for estimates and floors."""
+    """The cost of a layer, for estimates."""
 
-    # those with its parameters: the one that all are in, or all that stand side by side
+    # modules with the parameters: the innermost that contains all, or all outermost ones
     modules: str
-    macs: int  # of one image's forward pass
+    macs: int  # multiply-accumulates of one image's forward pass
     parameters: int
-    activations: int  # values that its convolutions and matrix products put out, for one image
-    output: tuple[int, ...]  # the shape of what it hands on, after pooling, for one image
+    activations: int  # output values of its convolutions and matrix products, for one image
+    output: tuple[int, ...]  # output shape after pooling, for one image
 
     @property
     def passed(self) -> int:
-        """Values that it hands on."""
+        """The number of output values for one image."""
         return math.prod(self.output)
 
 
 @lru_cache(maxsize=64)
 def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
-    """The cost of each layer, counted by torch without computing anything."""
+    """The cost of each layer, counted by torch on the meta device, without computing values."""
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
     layers = nn.ModuleList(layers_of(config)).to("meta").eval()
@@ -229,5 +229,5 @@ def _modules(layer: nn.Module) -> str:
 
 
 def _values(out: Tensor | tuple) -> int:
-    """How many values a module puts out; of attention, which also has its weights, the first."""
+    """The number of output values of a module, without attention weights."""
     return (out if isinstance(out, Tensor) else out[0]).numel()

@@ -1,5 +1,6 @@
-"""Files of weights from any program: read without running anything, and tidied with a word about
-each thing that was done.
+"""Read weights files of any program without running code, and normalize their tensors.
+
+Each change adds a note.
 """
 
 import argparse
@@ -19,35 +20,39 @@ from torch import Tensor
 
 from transferability.errors import UserError, and_more, reason, shown
 
-# Where training scripts keep the weights in what they save, the averaged ones first.
+# Keys of the weights in files of training scripts, averaged weights first.
 WRAPPERS = (
     *("state_dict_ema", "model_ema", "params_ema", "ema", "teacher"),
     *("state_dict", "model_state_dict", "model"),
 )
-# Of two networks in one file the one that its own authors use (MoCo, BYOL).
+# Prefixes of the network to use in files with two networks, as its authors do (MoCo, BYOL).
 OF_TWO = ("encoder_q.", "online_encoder.", "online_network.", "teacher.")
 POSITIONS = ("pos_embed", "pos_embedding")  # timm's and torchvision's
-TOKENS = (0, 1, 2, 5)  # before the places: for the class, of distillation, registers
-COUNTER = "num_batches_tracked"  # of BatchNorm; files of before 2018 have none
-# What begins a file that has the name of one of weights, and is none.
+TOKENS = (0, 1, 2, 5)  # numbers of tokens before the grid: class, distillation, registers
+COUNTER = "num_batches_tracked"  # of BatchNorm; missing in files from before 2018
+# First bytes of files that are named like weights files but are something else.
 OTHERS = {
     b"<": "is a web page, not the file that it links to: download that file",
     b"version https://git-lfs": "is a Git LFS pointer, not the file itself: run `git lfs pull`",
     b"\x89HDF": "is a Keras file (HDF5), not a PyTorch file",
     b"\x1f\x8b": "is compressed: unpack it",
 }
-HEADER = "transferability"  # what our own export says of the weights, in the header of the file
+HEADER = "transferability"  # key of our export's metadata in the header of a file
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-    """The tensors of a file by name, the texts in the header of a file of safetensors (what our own
-    export wrote there, below HEADER, as values), and a note for each thing that was put right.
+    """Read a safetensors file, or a file of ``torch.save`` without running code in it.
 
-    A file of safetensors, or what ``torch.save`` wrote, of which nothing but tensors is ever
-    unpickled: its first bytes say which, not its name. Floating point numbers become float32.
+    The first bytes or the suffix ``.safetensors`` identify the format. Floating-point tensors
+    become float32.
+
+    Returns:
+        The tensors by name; the safetensors header, with our export's metadata (HEADER) decoded;
+        and a note for each change.
 
     Raises:
-        UserError: there is no such file, it is damaged, holds code, or no weights.
+        UserError: the file is missing or damaged, has code or no weights, or a tensor is sparse,
+            quantized or not finite.
     """
     if not path.is_file():
         raise UserError(f"weights={path}: there is no such file")
@@ -55,7 +60,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[st
         first = file.read(64)
     if other := next((what for magic, what in OTHERS.items() if _begins(first, magic)), None):
         raise UserError(f"weights={path} {other}")
-    if first[8:9] == b"{" or path.suffix == ".safetensors":  # after the length of a JSON header
+    if first[8:9] == b"{" or path.suffix == ".safetensors":  # JSON header, after its length
         found, header = _safetensors(path)
     else:
         found, header = _torch(path), {}
@@ -95,7 +100,7 @@ def _torch(path: Path) -> Any:
                 "torch.save(torch.jit.load(FILE).state_dict(), NEW), and give that"
             )
     try:
-        # the options that training scripts save beside the weights: a class without code
+        # training scripts save their options with the weights: a class without code
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -105,7 +110,7 @@ def _torch(path: Path) -> Any:
                 "run code: it is not read. If you trust it, save its model.state_dict() to a new "
                 "file"
             ) from error
-        raise _damaged(path) from error  # torch's own text advises to run what is in it
+        raise _damaged(path) from error  # torch's message advises running the file's code
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         advice = "weights_only" in str(error)
         raise _damaged(path, "" if advice else reason(error)) from error
@@ -119,7 +124,7 @@ def _damaged(path: Path, why: str = "") -> UserError:
 
 
 def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights in what a training script saved, under their own names."""
+    """Extract the weights from the object that a training script saved, with notes."""
     notes = []
     while isinstance(found, Mapping) and not _tensors_only(found):
         inner = _inner(found, path)
@@ -138,10 +143,10 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _inner(found: Mapping, path: Path) -> str | None:
-    """The key below which the weights are: one that is known, or the only one with tensors alone.
+    """Return the key of the weights: a known one, or the only one with nothing but tensors.
 
     Raises:
-        UserError: there are two.
+        UserError: several keys have nothing but tensors.
     """
     holding = [key for key, value in found.items() if _holds_tensors(value)]
     if known := [key for key in WRAPPERS if key in holding]:
@@ -158,13 +163,13 @@ def _inner(found: Mapping, path: Path) -> str | None:
 def under_own_names(
     tensors: dict[str, Tensor], wanted: set[str], head: str, where: str, notes: list[str]
 ) -> dict[str, Tensor]:
-    """The tensors under the names ``wanted`` by a network, without the one prefix that they have
-    in the file; a note says which, and what is left out as it has another.
+    """Rename tensors to the network's names, ``wanted``, by removing a common prefix.
 
-    Unchanged where no prefix makes all fit that are below the ``head``.
+    Tensors without the prefix are left out, with a note. Nothing changes if no prefix matches all
+    names outside the ``head``.
 
     Raises:
-        UserError: two prefixes do.
+        UserError: several prefixes match, and not exactly one is in OF_TWO.
     """
     needed = {n for n in wanted if not n.startswith(f"{head}.") and not n.endswith(COUNTER)}
     if needed <= tensors.keys():
@@ -193,12 +198,12 @@ def under_own_names(
 def with_own_head(
     tensors: dict[str, Tensor], head: str, own: dict[str, tuple[int, ...]], notes: list[str]
 ) -> dict[str, Tensor]:
-    """Without a head of another shape than the library's; one that is a linear layer after others
-    without weights (dropout) takes its name.
+    """Leave out a head that differs from the library's, or rename it if it is a linear layer
+    after layers without weights (dropout).
 
     Args:
-        head: the module that all tensors of the network's head are below.
-        own: their shapes by name, for as many outputs as the file has.
+        head: the module that contains all tensors of the network's head.
+        own: shapes of these tensors by name; the number of outputs is not compared.
     """
     found = {name: t for name, t in tensors.items() if name.startswith(f"{head}.")}
     if all(name in own and t.shape[1:] == own[name][1:] for name, t in found.items()):
@@ -220,11 +225,12 @@ def with_own_head(
 def with_positions(
     tensors: dict[str, Tensor], wanted: dict[str, tuple[int, ...]], notes: list[str]
 ) -> dict[str, Tensor]:
-    """What a transformer learned of each place of an image, for images of another size: the grid of
-    places is resized as timm does it (bicubic, with antialias), tokens before it are kept.
+    """Resize a transformer's position embeddings for another image size.
+
+    The grid is resized as in timm (bicubic, antialiased). Tokens before the grid are kept.
 
     Args:
-        wanted: shapes by name.
+        wanted: the network's shapes by name.
     """
     out = dict(tensors)
     for name, old in tensors.items():
@@ -249,8 +255,8 @@ def _tensors_only(found: Mapping) -> bool:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether this is a dictionary with tensors in it, at any depth; settings of a model, and the
-    state of what has averaged nothing yet, stand below the same keys as weights.
+    """Whether ``value`` is a dictionary with tensors at any depth: model settings and unused
+    averages have the same keys as weights.
     """
     return isinstance(value, Mapping) and any(
         isinstance(part, Tensor) or _holds_tensors(part) for part in value.values()

@@ -15,7 +15,7 @@ cell           source      copied      frozen  in the paper
 ``A3.B+``      baseA       3           0       not there: the same, fine-tuned
 ``A3B++``      A3B         all         0       not there: the network ``A3B``, trained, then all of
                                                it fine-tuned (two phases)
-``A3.B++``     A3.B        all         0       not there: the same of ``A3.B``
+``A3.B++``     A3.B        all         0       not there: the same for ``A3.B``
 =============  ==========  ==========  ======  =================================================
 
 and the same with A and B exchanged, or with the task ``all``.
@@ -37,22 +37,22 @@ _TREATMENT = re.compile(r"([ABR])n(\.?)B(\+\+?|~(all|[0-9]{1,3}))?")
 
 @dataclass(frozen=True)
 class Cell:
-    """One network: two integers and a source say everything, and whether it is truncated."""
+    """One network, defined by its target, its source, two numbers of layers and two flags."""
 
-    target: str  # the task it is trained on: A, B or all
-    # the task of the base network it starts from; "R" for untrained; None for a base
+    target: str  # the task that the network is trained on: A, B or all
+    # the task of the base network that it starts from; "R" for untrained; None for a base
     source: str | None = None
-    copied: int = 0  # bottom layers that start from the source's
-    frozen: int = 0  # bottom layers that stay as they start
-    short: bool = False  # above layer n there is nothing but pooling and a classifier
-    # the second of two phases: all layers are those of ``first_phase``, trained, and none is frozen
+    copied: int = 0  # number of bottom layers that are copied from the source
+    frozen: int = 0  # number of bottom layers that are frozen
+    short: bool = False  # truncated: only pooling and a classifier above layer n
+    # the second of two phases: all layers are copied from ``first_phase``, and none is frozen
     again: bool = False
-    # the treatment that a study asked for, where the numbers alone do not say it
+    # the treatment that the study requested, if the fields above do not determine it
     asked: str | None = field(default=None, compare=False)
 
     @property
     def n(self) -> int:
-        """The transfer layer; 0 for a base."""
+        """The n in the cell's name; 0 for a base."""
         if self.source is None:
             return 0
         return self.frozen or self.copied
@@ -63,14 +63,14 @@ class Cell:
 
     @property
     def first_phase(self) -> "Cell | None":
-        """The cell whose trained network this one starts from, head included; None of most cells,
-        which start from a base.
+        """The cell whose trained network this one starts from, head included; None unless the cell
+        is a second phase.
         """
         return replace(self, frozen=self.copied, again=False) if self.again else None
 
     @property
     def treatment(self) -> str:
-        """The kind of cell with the layer left open: base, BnB, BnB+, AnB, AnB+, RnB, AnB~1,
+        """The kind of cell with n left open: base, BnB, BnB+, AnB, AnB+, RnB, AnB~1,
         AnB~all, An.B, AnB++ ...
         """
         if self.source is None:
@@ -97,10 +97,10 @@ class Cell:
 
 
 def parse(text: str, n_layers: int | None = None) -> Cell:
-    """The cell that ``text`` names, for networks of ``n_layers`` layers; None: of any depth.
+    """Parse the name of a cell, for networks of ``n_layers`` layers (None: any number).
 
     Raises:
-        UserError: not a cell, or n outside 1..n_layers-1 (0 is the base itself).
+        UserError: ``text`` is not a cell, or n is outside 1..n_layers-1 (0 is the base itself).
     """
     if match := _BASE.fullmatch(text):
         return Cell(target=match[1])
@@ -134,10 +134,10 @@ def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int)
     """The cells of a treatment (``base``, ``BnB``, ``AnB+``, ``RnB``, ``AnB~1``, ``AnB~all``,
     ``An.B``, ``AnB++`` ...) for one target task.
 
-    In a treatment B stands for the target task and A for the other one, as in the paper. ``layers``
-    are the values of n; None: all that a network of ``n_layers`` layers has. ``~all`` copies every
-    layer below the classifier and freezes the lowest n, also none: the ends of this row are
-    networks of AnB and AnB+.
+    In a treatment, B is the target task and A the other one, as in the paper. ``layers`` are the
+    values of n (None: all values for ``n_layers`` layers). ``~all`` copies every layer below the
+    classifier and freezes the lowest n, including n = 0: the first and last cells of this series
+    are those of AnB+ and AnB.
     """
     if treatment == "base":
         return [Cell(target)]
@@ -160,8 +160,8 @@ def expand(treatment: str, target: str, layers: list[int] | None, n_layers: int)
 def _all_copied(
     treatment: str, source: str, target: str, layers: Sequence[int], n_layers: int
 ) -> list[Cell]:
-    """The cells of AnB~all and the like: the number of frozen layers rises from 0 to all that are
-    copied.
+    """The cells of AnB~all or BnB~all: the number of frozen layers rises from 0 to all copied
+    layers.
     """
     top = n_layers - 1
     cells = [parse(f"{source}{top}{target}+", n_layers)]

@@ -1,4 +1,4 @@
-"""The typed configuration: what every key means, and which values are possible.
+"""The typed configuration: the meaning and the possible values of every key.
 
 ``conf/`` holds the values, Hydra composes them, :func:`load` checks them.
 A key that is not here is an error.
@@ -25,31 +25,29 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StudyPart:
-    """Some networks of a study. What is null is as in the study."""
+    """Some networks of a study. Settings that are null are the study's."""
 
     splits: list[str] | None = None
     # A and B; splits of the kind "all" have the task "all" instead
     targets: list[str] | None = None
     seeds: list[int] | None = None
-    # the values of n; null for the study as well: every layer below the classifier
+    # the values of n; null here and in the study: every layer below the classifier
     layers: list[int] | None = None
-    # for each kind of split: random, natural-manmade, user, all
+    # per kind of split: random, natural-manmade, distance, user, all, pretrained
     treatments: dict[str, list[str]] | None = None
-    # of the target task; null: all
+    # training images per class of the target task; null: all
     images_per_class: Annotated[list[int | None] | None, above(0)] = None
-    # learning rates, each a network; null: the recipe's
+    # learning rates, one network per rate; null: the recipe's
     rates: Annotated[list[float] | None, above(0)] = None
     recipe: dict[str, Any] | None = None  # settings that differ from the configured recipe
     network: dict[str, Any] | None = None  # settings that differ from the configured network
-    # of the bases that layers are copied from, as recipe; null: as recipe
+    # settings of the sources' recipe that differ from the configured recipe; null: as ``recipe``
     source_recipe: dict[str, Any] | None = None
 
 
 @dataclass
 class StudyConfig:
-    """The networks that together make the figures: those of its parts or,
-    without parts, its own.
-    """
+    """The networks of the figures: those of the parts or, without parts, the study's own."""
 
     name: str
     splits: list[str]
@@ -59,18 +57,18 @@ class StudyConfig:
     treatments: dict[str, list[str]]
     images_per_class: Annotated[list[int | None], above(0)] = field(default_factory=lambda: [None])
     rates: Annotated[list[float] | None, above(0)] = None
-    # the values of n as shares of the layers below the classifier, of any network, where layers
-    # is null
+    # if layers is null: the values of n as shares of the layers below the classifier, for any
+    # network
     depths: Annotated[list[float] | None, SHARE] = None
-    # accuracy | balanced_accuracy (the mean over classes): what the best is chosen by, and figures
-    # show
+    # accuracy | balanced_accuracy (the mean over classes): the metric that selects the best network
+    # and that figures show
     choose_by: Annotated[str, one_of("accuracy", "balanced_accuracy")] = "accuracy"
     parts: dict[str, StudyPart] = field(default_factory=dict)
 
 
 @dataclass
 class Config:
-    """Everything ``python -m experiments.run`` knows; conf/config.yaml says what each key means."""
+    """All settings of ``python -m experiments.run``; conf/config.yaml explains each key."""
 
     dataset: DatasetConfig
     network: NetworkConfig
@@ -100,8 +98,8 @@ class Config:
     compare: bool = False
     out: str | None = None
     tracker: TrackersConfig = field(default_factory=TrackersConfig)
-    words: ClassVar[tuple[str, ...]] = ()  # the command line that it is made of, where there is one
-    began: ClassVar[float | None] = None  # when its command did, by time.monotonic()
+    words: ClassVar[tuple[str, ...]] = ()  # the settings on the command line, if there is one
+    began: ClassVar[float | None] = None  # start of the command, by time.monotonic()
 
     def check(self) -> None:
         self.dataset.check()
@@ -121,7 +119,7 @@ class Config:
 
 
 def load(composed: DictConfig) -> Config:
-    """The typed configuration for what Hydra composed.
+    """Convert Hydra's composed configuration to the typed one, and check it.
 
     A path may begin with ``~``.
 
@@ -150,7 +148,7 @@ def load(composed: DictConfig) -> Config:
 
 @cache
 def _schema(network: type[NetworkConfig]) -> DictConfig:
-    """The types of all keys. Networks and recipes are frozen, their schemas are not yet."""
+    """The types of all keys. Networks and recipes are frozen, but their schemas are writable."""
     schema = OmegaConf.structured(Config)
     for key, kind in (("network", network), ("recipe", RecipeConfig)):
         schema[key] = OmegaConf.structured(kind)
@@ -165,19 +163,19 @@ HOLDERS = ("network", "recipe", "source_recipe")  # sections whose settings have
 
 
 def current_name(key: str) -> str:
-    """The name that a setting has now: ``recipe.optimizer`` of ``recipe.optimiser``."""
+    """The current name of a setting: ``recipe.optimizer`` for ``recipe.optimiser``."""
     section, _, name = key.rpartition(".")
     return f"{section}.{OLD_NAMES.get(name, name)}" if section.split(".")[-1] in HOLDERS else key
 
 
 def _renamed(composed: DictConfig) -> DictConfig:
-    """Settings under the names that they have now, with a line for each that has another."""
+    """Rename settings to their current names, with a warning for each."""
     settings = cast(dict[str, Any], OmegaConf.to_container(composed))
     return OmegaConf.create(settings) if _rename(settings) else composed
 
 
 def _rename(settings: dict[str, Any], above: str = "") -> bool:
-    """Rename in place; whether anything had another name."""
+    """Rename settings in place; return whether any had an old name."""
     found = False
     for key, value in list(settings.items()):
         where = f"{above}.{key}".removeprefix(".")
@@ -190,13 +188,13 @@ def _rename(settings: dict[str, Any], above: str = "") -> bool:
     return found
 
 
-# for what Hydra itself writes (conf/config.yaml)
+# for the paths that Hydra itself writes to (conf/config.yaml)
 OmegaConf.register_new_resolver("expanded", expanded, replace=True)
 
 
 def _check_texts(typed: Container, read: Container) -> None:
-    """A text that was read as a number or truth value (2024.10, 1e3, true)
-    is not what was written any more.
+    """Raise :class:`UserError` for text that was read as a float or Boolean (2024.10, 1e3, true),
+    which loses its spelling.
     """
     _compare_texts(
         OmegaConf.to_container(typed, resolve=True), OmegaConf.to_container(read, resolve=True)
@@ -220,7 +218,7 @@ def _compare_texts(typed: Any, read: Any, where: str = "") -> None:
 
 
 def changed(settings: Any, changes: dict[str, Any] | None) -> Any:
-    """A network or recipe with some of its settings replaced, checked.
+    """Replace some settings of a network or recipe, and check the result.
 
     Raises:
         UserError: an impossible value. (Unknown keys and wrong types are OmegaConf's own errors.)

@@ -1,4 +1,4 @@
-"""A study: the runs that together make the figures."""
+"""Expand a study to the specifications of its runs."""
 
 from dataclasses import fields, replace
 
@@ -15,16 +15,16 @@ from transferability.tasks.splits import split_kind, tasks_of
 
 
 def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
-    """Every run of the study, or of what ``split``, ``target``, ``seed``, ``cell``,
-    ``images_per_class`` choose.
+    """List every run of the study, or those that ``split``, ``target``, ``seed``, ``cell`` and
+    ``images_per_class`` select.
 
-    They choose among the networks of a study with parts; a study without parts takes any split,
-    seed or cell. Sources that are no part of the study themselves are not listed; the runner finds
-    them.
+    In a study with parts, these settings select among its networks. A study without parts accepts
+    any split, seed or cell. Sources outside the study are not listed; the runner finds them.
 
     Raises:
-        UserError: an impossible split, task or cell, two splits of one name, two networks that
-            differ in nothing that tables say, or a choice that leaves nothing.
+        UserError: a split, task or cell is impossible, two splits have the same name, tables cannot
+            distinguish two networks, the selection is empty, or ``all_images`` is set with
+            ``images_per_class``.
     """
     specs = [spec for part in _parts(config.study) for spec in _part_specs(config, part, dataset)]
     if not specs:
@@ -49,7 +49,9 @@ def study_specs(config: Config, dataset: PackedDataset) -> list[RunSpec]:
 
 
 def _check_names(specs: list[RunSpec]) -> None:
-    """Runs, tables and figures name a split as its file is named: one name, two tasks."""
+    """Raise :class:`UserError` if splits with one name have different classes: runs, tables and
+    figures identify a split by its name.
+    """
     classes: dict[tuple[str, str], tuple[int, ...]] = {}
     for spec in specs + [spec.base for spec in specs if spec.base]:
         if classes.setdefault((spec.split, spec.cell.target), spec.classes) != spec.classes:
@@ -60,8 +62,9 @@ def _check_names(specs: list[RunSpec]) -> None:
 
 
 def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
-    """Two splits can have a task in common: its networks, equal in all but the split's name,
-    are those of the first.
+    """Remove duplicates: splits can share a task, whose networks differ only in the split's name.
+
+    The networks of the first split are kept.
     """
     first: dict[str, RunSpec] = {}
     for spec in specs:
@@ -72,8 +75,10 @@ def _each_once(specs: list[RunSpec]) -> list[RunSpec]:
 
 
 def _check_apart(specs: list[RunSpec]) -> None:
-    """Tables know a network by these, and recipes by their names alone: two that have them all in
-    common would count as two tries of one, and figures would show their mean.
+    """Raise :class:`UserError` if tables cannot distinguish two networks.
+
+    Tables have only the names of networks and recipes. Two networks with equal keys would count as
+    repetitions, and figures would show their mean.
     """
     known: dict[tuple, RunSpec] = {}
     for s in specs:
@@ -90,7 +95,7 @@ def _check_apart(specs: list[RunSpec]) -> None:
 
 
 def _parts(study: StudyConfig) -> list[StudyPart]:
-    """The parts, every null filled in from the study."""
+    """The parts, with null settings filled in from the study."""
     names = [f.name for f in fields(StudyPart)]
     own = {name: getattr(study, name, None) for name in names}
     given = [
@@ -116,7 +121,7 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
     specs = []
     for seed in choose(config.seed, part.seeds):
         for split in choose(config.split, part.splits):
-            # an impossible split is named before anything that follows from it
+            # report an impossible split before its consequences
             tasks = list(tasks_of(split, dataset))
             pretrained = _pretrained(config.weights, network, split, tasks)
             targets = choose(config.target, tasks if len(tasks) == 1 else part.targets)
@@ -141,11 +146,11 @@ def _part_specs(config: Config, part: StudyPart, dataset: PackedDataset) -> list
     return specs
 
 
-RATE = ", rate "  # between a recipe's name and its rate
+RATE = ", rate "  # between a recipe's name and its learning rate
 
 
 def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeConfig]:
-    """The recipe at each of the learning rates, named after it."""
+    """The recipe at each learning rate, with the rate in its name."""
     if rates is None:
         return [recipe]
     return [replace(recipe, lr=rate, name=f"{recipe.name}{RATE}{rate:g}") for rate in rates]
@@ -154,7 +159,7 @@ def _at_rates(recipe: RecipeConfig, rates: list[float] | None) -> list[RecipeCon
 def _pretrained(
     weights: str | None, network: NetworkConfig, split: str, tasks: list[str]
 ) -> PretrainedBase | None:
-    """The base network of a task A that the split leaves open."""
+    """The pretrained base, if ``weights`` is set and the split has only task B."""
     if weights and "A" in tasks:
         raise UserError(
             f"weights= defines A, but split={split} has its own task A: use split=pretrained, or "
@@ -163,7 +168,7 @@ def _pretrained(
     if not weights or tasks != ["B"]:
         return None
     from transferability.networks.pretrained import (
-        load_pretrained,  # reads tensors, which needs torch
+        load_pretrained,  # needs torch
     )
 
     return load_pretrained(weights, network)

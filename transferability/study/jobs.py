@@ -1,4 +1,4 @@
-"""Which runs train together: the cohorts of a study, and the jobs that they are given away as."""
+"""Group the runs of a study that train together into cohorts and jobs."""
 
 from transferability.data.packed import PackedDataset
 from transferability.errors import UserError
@@ -6,14 +6,14 @@ from transferability.study.spec import RunSpec
 
 
 def with_bases(specs: list[RunSpec]) -> list[RunSpec]:
-    """``specs`` and the runs they start from, each once, sources first."""
+    """``specs`` and the runs that they start from, without duplicates, sources first."""
     bases = [s.base for s in specs if s.base]
     earlier = with_bases(bases) if bases else []
     return list({s.run_id: s for s in [*earlier, *specs]}.values())
 
 
 def cohort_key(spec: RunSpec) -> tuple:
-    """Runs with the same key see the same stream of batches."""
+    """The key of a cohort: runs with the same key train on the same batches."""
     crop = spec.network.input_size
     return (
         spec.dataset.checksum,
@@ -27,10 +27,9 @@ def cohort_key(spec: RunSpec) -> tuple:
 
 
 def group_into_jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
-    """``runs`` as jobs: those of each train in lockstep,
-    and those that others start from come first.
+    """Group ``runs`` into jobs, sources first; the runs of a job train in lockstep.
 
-    A job's place is its number: a study always makes the same jobs.
+    The index of a job is its number: a study always has the same jobs.
     """
     groups: dict[tuple, list[RunSpec]] = {}
     for spec in sorted(runs, key=lambda s: s.stage):
@@ -39,8 +38,8 @@ def group_into_jobs(runs: list[RunSpec]) -> list[list[RunSpec]]:
 
 
 def check_volumes(specs: list[RunSpec], dataset: PackedDataset) -> None:
-    """Raises:
-    UserError: no class of a task has as many training images as a run is to use of each.
+    """Raise :class:`UserError` if no class of a run's task has ``images_per_class`` training
+    images.
     """
     volumes = {(s.classes, s.images_per_class) for s in with_bases(specs) if s.images_per_class}
     for classes, images in sorted(volumes):
@@ -48,7 +47,7 @@ def check_volumes(specs: list[RunSpec], dataset: PackedDataset) -> None:
 
 
 def job_specs(specs: list[RunSpec], number: int | None) -> list[RunSpec]:
-    """The runs of one job of ``specs``; all of them where ``number`` is None.
+    """The runs of job ``number``, or ``specs`` if ``number`` is None.
 
     Raises:
         UserError: there is no such job.

@@ -1,4 +1,4 @@
-"""A run's identity: everything that can change its numbers, and nothing else."""
+"""A run's identity: everything that can change its results, and nothing else."""
 
 import hashlib
 import json
@@ -22,9 +22,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class DatasetId:
-    """The packed images of a run: which they are,
-    and where they are not raw pixels what they went through.
-    """
+    """The identity of a run's packed images, with their encoding unless they are raw pixels."""
 
     name: str = field(metadata=COSMETIC)
     image_size: int
@@ -38,13 +36,13 @@ class RunSpec:
 
     Attributes:
         dataset: the packed images.
-        split: its name; what counts are the classes.
+        split: name of the split, a label: only the classes count.
         classes: dataset classes of the target task.
-        images_per_class: training images used of each class; None for all.
+        images_per_class: training images per class; None for all.
         cell: the network of the study, such as A3B+.
-        source: the network whose layers are copied, a run or a pretrained one: a base or, of the
-            second of two phases, the first; None where nothing is copied.
-        all_images: whether it also trains on the task's validation and test images.
+        source: the run or pretrained base whose layers are copied: a base or, in the second of two
+            phases, the first phase. None if nothing is copied.
+        all_images: whether the run also trains on the task's validation and test images.
     """
 
     dataset: DatasetId
@@ -60,12 +58,12 @@ class RunSpec:
     format: int = field(default=FORMAT, init=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON's values, the source's specification nested."""
+        """Convert to JSON values, with the source's specification nested."""
         return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
-        """The inverse of :meth:`to_dict`, also of one that went through JSON."""
+        """The inverse of :meth:`to_dict`, also after a round trip through JSON."""
         network = from_dict(config_class(values["network"]), values["network"])
         parts = {
             "dataset": DatasetId(**values["dataset"]),
@@ -79,10 +77,9 @@ class RunSpec:
 
     @cached_property
     def id(self) -> str:
-        """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON,
-        without the names of settings.
+        """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON, without labels.
 
-        ``network.name`` and ``recipe.name`` are labels: the numbers they stand for are what counts.
+        ``network.name`` and ``recipe.name`` are labels: only the settings that they name count.
         """
         values = to_dict(self, labels=False)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -90,29 +87,29 @@ class RunSpec:
 
     @cached_property
     def run_id(self) -> str:
-        """The run's folder: readable, then the hash."""
+        """The name of the run's folder: a readable part, then the hash."""
         return f"{self.dataset.name}-{self.split}-{self.cell}-s{self.seed}-{self.id}"
 
     @property
     def base(self) -> "RunSpec | None":
-        """The run that has to be finished before this one; None where nothing is copied,
-        or a pretrained base is.
+        """The run that has to finish before this one; None if nothing is copied, or if the source
+        is pretrained.
         """
         return self.source if isinstance(self.source, RunSpec) else None
 
     @property
     def stage(self) -> int:
-        """0 for a run that waits for no other, else one more than its base's."""
+        """0 for a run without a base, otherwise one more than the stage of the base."""
         return self.base.stage + 1 if self.base else 0
 
     @property
     def pretrained(self) -> PretrainedBase | None:
-        """The pretrained base that it starts from, itself or through its source."""
+        """The pretrained base that the run starts from, directly or through its source."""
         return self.source.pretrained if isinstance(self.source, RunSpec) else self.source
 
 
 def pretrained_base_of(specs: list[RunSpec]) -> PretrainedBase | None:
-    """The pretrained base that runs of a study start from, where there is one."""
+    """The pretrained base that runs of a study start from, if there is one."""
     return next((s.pretrained for s in specs if s.pretrained), None)
 
 
@@ -138,13 +135,14 @@ def make_spec(
     source_recipe: RecipeConfig | None = None,
     pretrained: PretrainedBase | None = None,
 ) -> RunSpec:
-    """The specification of ``cell`` and, nested, of the base it starts from.
+    """Make the specification of ``cell`` with the specification of its source nested.
 
-    ``images_per_class`` reduces the data of the target task: a selffer's base is reduced with it
-    (its source is the same task), a transfer's source is trained on the whole of the other task.
-    ``source_recipe``: that of the network it starts from, where it is another one: the base or, of
-    the second of two phases, the first. ``pretrained``: the pretrained base of task A, where the
-    split has no such task.
+    Args:
+        images_per_class: training images per class of the target task, also for a selffer's base
+            (same task). The base of a transfer network is trained on all images of its task.
+        source_recipe: the recipe of the source (the base or, for the second of two phases, the
+            first) if it is another one.
+        pretrained: the pretrained base of task A, if the split has no task A.
 
     Raises:
         UserError: the split has no such task, or the network does not fit task, images or recipe.
@@ -191,9 +189,7 @@ def make_spec(
 def _check_tasks(
     cell: Cell, split: str, tasks: dict[str, list[int]], pretrained: PretrainedBase | None
 ) -> None:
-    """Raises:
-    UserError: the split lacks the cell's task, or that of the network it starts from.
-    """
+    """Raise :class:`UserError` if the split lacks the task of the cell or of its source."""
     source = cell.source if cell.copied and not pretrained else None
     for task in filter(None, (cell.target, source)):
         if task not in tasks:
@@ -204,9 +200,7 @@ def _check_tasks(
 def _check_fit(
     cell: Cell, network: NetworkConfig, recipe: RecipeConfig, dataset: PackedDataset
 ) -> None:
-    """Raises:
-    UserError: the network does not fit the packed images, or the recipe the network.
-    """
+    """Raise :class:`UserError` if the network does not fit the packed images or the recipe."""
     if recipe.optimizer == LBFGS and not (cell.short and cell.copied and cell.frozen):
         raise UserError(
             f"{cell}: recipe.optimizer=lbfgs fits linear classifiers on frozen layers, such as A3.B"

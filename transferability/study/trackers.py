@@ -1,6 +1,6 @@
-"""Settings of trackers, which show the curves of networks that train.
+"""Settings of trackers, which show training curves.
 
-No number depends on them: they are in no identity.
+No result depends on trackers, so no run's identity includes them.
 """
 
 from dataclasses import dataclass, fields
@@ -18,27 +18,27 @@ class CsvConfig:
 
 @dataclass
 class TensorboardConfig:
-    folder: str  # what tensorboard --logdir is given
+    folder: str  # for tensorboard --logdir
 
 
 @dataclass
 class MlflowConfig:
     experiment: str
-    uri: str | None = None  # a server, or file:PATH; null: MLflow's own choice
+    uri: str | None = None  # a server, or file:PATH; null: MLflow's default
 
 
 @dataclass
 class WandbConfig:
     project: str
-    folder: str  # of W&B's own files
-    entity: str | None = None  # a user or a team; null: W&B's own choice
-    # online | offline | disabled; null: W&B's own choice
+    folder: str  # for W&B's files
+    entity: str | None = None  # a user or a team; null: W&B's default
+    # online | offline | disabled; null: W&B's default
     mode: Annotated[str | None, one_of("online", "offline", "disabled")] = None
 
 
 @dataclass
 class TrackersConfig:
-    """Those that are asked for; the others are null."""
+    """The settings of each requested tracker; the others are null."""
 
     csv: CsvConfig | None = None
     tensorboard: TensorboardConfig | None = None
@@ -47,7 +47,7 @@ class TrackersConfig:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The settings of those that are asked for, by name."""
+        """The settings of the requested trackers, by name."""
         every = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: settings for name, settings in every.items() if settings}
 

@@ -16,26 +16,28 @@ from transferability.tasks import wordnet
 RANDOM, NATURAL_MANMADE, USER, ALL = "random", "natural-manmade", "user", "all"
 PRETRAINED = "pretrained"
 DISTANCE = "distance"
-SIMILAR = (RANDOM, USER, PRETRAINED)  # those not known to be between dissimilar tasks
+SIMILAR = (RANDOM, USER, PRETRAINED)  # kinds whose tasks are not known to be dissimilar
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]{0,17})")
 _DISTANCE = re.compile(rf"distance-([0-{wordnet.STEPS - 1}])(?:-([1-9][0-9]{{0,8}}))?")
 
 
 def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
-    """The tasks of ``split``: task name -> sorted dataset classes.
+    """Return the tasks of ``split``: task name -> sorted dataset classes.
 
-    ``random-K``: the paper's rule (``make_rand_splits.py``): half of the classes, drawn by
-    numpy's legacy generator seeded with the one-element list ``[K]``, are A. ``natural-manmade``: A
-    natural, B man-made.
-    ``distance-K``: B a set of classes of one kind, A as many at the K-th of five distances from it
-    in WordNet; ``distance-K-J`` with other classes as B (:func:`wordnet.tasks_at`).
-    ``all``: every class as the task ``all``. ``pretrained``: every class as the task B; A is what
-    pretrained weights were trained on. ``PATH.yaml``: lists A and B of class names or wnids;
-    without A it, too, is given.
+    - ``random-K``: A is half of the classes, drawn by numpy's legacy generator seeded with the
+      one-element list ``[K]``; the paper's rule (``make_rand_splits.py``).
+    - ``natural-manmade``: A is natural classes, B is man-made classes.
+    - ``distance-K``: B is classes of one kind, A is as many classes at the K-th of five WordNet
+      distances from B. ``distance-K-J`` has other classes as B (:func:`wordnet.tasks_at`).
+    - ``all``: every class is in the task ``all``.
+    - ``pretrained``: every class is in task B; A is the task of pretrained weights.
+    - ``PATH.yaml``: lists A and B of class names or wnids. Without a list A, A is the task of
+      pretrained weights.
 
     Raises:
-        UserError: an unknown split, too few classes, unknown or shared classes in a user's lists.
+        UserError: the split is unknown, a task has too few classes, or a user's lists have unknown
+            or shared classes.
     """
     n = len(dataset.classes)
     if match := _RANDOM.fullmatch(split):
@@ -78,8 +80,8 @@ def tasks_of(split: str, dataset: PackedDataset) -> dict[str, list[int]]:
 
 
 def split_rule(split: str, classes: int) -> str:
-    """How the ``classes`` of a dataset, in sorted order of WordNet id or name, came to the tasks of
-    ``split``, in words.
+    """Describe how ``split`` divides the ``classes`` classes of a dataset, sorted by WordNet id or
+    name, into tasks.
     """
     if match := _RANDOM.fullmatch(split):
         half = classes // 2
@@ -97,8 +99,8 @@ def split_rule(split: str, classes: int) -> str:
 
 
 def split_kind(split: str) -> str:
-    """``random`` for random-0, random-1 ...; ``distance`` for distance-0 ...; ``natural-manmade``,
-    ``all``, ``pretrained``; ``user`` for lists of one's own.
+    """Return the kind of a split: ``random`` for random-0, random-1 ...; ``distance`` for
+    distance-0 ...; ``natural-manmade``, ``all``, ``pretrained``; ``user`` for a user's lists.
     """
     if split in (NATURAL_MANMADE, ALL, PRETRAINED):
         return split
@@ -108,7 +110,7 @@ def split_kind(split: str) -> str:
 
 
 def split_name(split: str) -> str:
-    """What names the split in run ids: itself, or the name of the user's file."""
+    """The split's name in run ids: the split itself, or the stem of a user's file."""
     return Path(split).stem if split_kind(split) == USER else split
 
 
@@ -130,8 +132,7 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
             "the file"
         )
     path = Path(expanded(str(path), "split"))
-    # names as they are written: YAML's own types would turn class 010 into 8,
-    # and class no into False
+    # names as they are written: YAML's types would turn class 010 into 8, and class no into False
     try:
         lists = yaml.BaseLoader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -165,7 +166,7 @@ def _user_tasks(path: Path, dataset: PackedDataset) -> dict[str, list[int]]:
 
 
 def _meant_by(dataset: PackedDataset) -> dict[str, set[int]]:
-    """The classes that a name or wnid stands for: two in ImageNet, for "crane"."""
+    """The classes of each name or wnid: in ImageNet, "crane" has two."""
     meant: dict[str, set[int]] = {}
     for i, c in enumerate(dataset.classes):
         for name in {c.name, c.wnid or c.name}:
@@ -174,7 +175,7 @@ def _meant_by(dataset: PackedDataset) -> dict[str, set[int]]:
 
 
 def _canonical(name: str) -> str:
-    """One spelling of an accent: macOS and Linux keyboards write different ones."""
+    """Normalize accents, which macOS and Linux keyboards encode differently."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,6 +1,6 @@
-"""How far apart classes are in WordNet (Miller 1995; ``reference/README.md`` has the origin).
+"""Distances between classes in WordNet (Miller 1995; ``reference/README.md`` gives the origin).
 
-Only for classes with a wnid of ILSVRC 2012: ImageNet's, and Tiny-ImageNet's.
+Only for classes with a wnid of ILSVRC 2012: those of ImageNet and Tiny-ImageNet.
 """
 
 import csv
@@ -10,12 +10,12 @@ from importlib.resources import files
 
 import numpy as np
 
-STEPS = 5  # source tasks of distance-0 to distance-4
+STEPS = 5  # number of source tasks: distance-0 to distance-4
 
 
 @lru_cache(maxsize=1)
 def _hypernyms() -> dict[str, tuple[str, ...]]:
-    """wnid -> the wnids right above it, for ILSVRC's classes and all that is above them."""
+    """wnid -> the wnids of its direct hypernyms, for ILSVRC's classes and all their ancestors."""
     with (files("transferability.reference") / "wordnet_ilsvrc12.csv").open(
         encoding="utf-8"
     ) as file:
@@ -24,7 +24,7 @@ def _hypernyms() -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=4096)
 def _above(wnid: str) -> dict[str, int]:
-    """What is above ``wnid``, itself included -> the fewest steps up to it."""
+    """``wnid`` and each of its ancestors -> the fewest steps up to the ancestor."""
     steps, level = {wnid: 0}, [wnid]
     while level:
         level = [h for below in level for h in _hypernyms()[below] if h not in steps]
@@ -33,17 +33,17 @@ def _above(wnid: str) -> dict[str, int]:
 
 
 def knows(wnids: Sequence[str | None]) -> bool:
-    """Whether each of them is in the hierarchy."""
+    """Whether all ``wnids`` are in the hierarchy."""
     return all(wnid in _hypernyms() for wnid in wnids)
 
 
 def path_distances(rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """Path distance between synsets, (len(rows), len(columns)) int64: the fewest steps up to
-    something above both, and down again. 0 for a synset and itself, 2 for two kinds of one thing.
+    """Path distances between synsets, (len(rows), len(columns)) int64: the fewest steps up to a
+    common ancestor and down again. 0 for a synset and itself, 2 for siblings.
     """
     steps = [_above(wnid) for wnid in (*rows, *columns)]
     column_of = {wnid: i for i, wnid in enumerate(dict.fromkeys(w for s in steps for w in s))}
-    far = 1000  # more than any way there is: those that are not above
+    far = 1000  # longer than any path: for synsets that are not ancestors
     table = np.full((len(steps), len(column_of)), far)
     for row, above in zip(table, steps, strict=True):
         row[[column_of[wnid] for wnid in above]] = list(above.values())
@@ -59,14 +59,13 @@ def mean_distance(a: Sequence[str], b: Sequence[str]) -> float:
 def tasks_at(
     step: int, draw: int, wnids: Sequence[str], images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Tasks A and B of ``distance-STEP-DRAW``, as sorted positions in ``wnids``.
+    """Return tasks A and B of ``distance-STEP-DRAW``, as sorted indices of ``wnids``.
 
-    B, the target, is the same for every step: draw an anchor, take the 2m classes nearest to it,
-    and of these every other one. The classes that are left stand in the order of their mean
-    distance to B, and A is m of them that follow each other: the nearest at step 0, the farthest
-    at step 4, a quarter of the way further at each. m is a sixth of the classes. So that tasks have
-    equally many images, only classes with the commonest number of training images (``images``, a
-    number a class) take part.
+    B, the target, is the same for every step: every other one of the 2m classes nearest to a drawn
+    anchor. A is m consecutive classes of the remaining ones, sorted by mean distance to B: the
+    nearest at step 0, the farthest at step 4, a quarter of the way further per step. m is a sixth
+    of the classes. Only classes with the most common number of training images (``images``, one
+    number per class) take part, so that both tasks have equally many images.
     """
     usual = np.flatnonzero(images == np.bincount(images).argmax())
     m = len(usual) // 6

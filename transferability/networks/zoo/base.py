@@ -1,5 +1,5 @@
-"""Networks of a library (``torchvision.py``, ``timm.py``): built by it, chopped where
-``partition.py`` finds a place.
+"""Networks of a library (``torchvision.py``, ``timm.py``), built by the library and chopped by
+``partition.py``.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from transferability.networks.zoo.config import ZooNetworkConfig
 from transferability.networks.zoo.partition import LayerSpec, PartitionedLayer, partition
 from transferability.rng import derive_seed
 
-# what libraries raise for a size that a network cannot have
+# errors of libraries for an input size that a network does not support
 SIZES = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
-# what is dropped as one: Dropout.dims
+# Dropout.dims of torch's modules
 DROPOUTS = {nn.Dropout: None, nn.Dropout1d: 2, nn.Dropout2d: 2, nn.Dropout3d: 2}
 
 
 def make_layers(config: ZooNetworkConfig) -> list[PartitionedLayer]:
-    """Raises:
-    UserError: the installed library has other layers than those of the plan.
+    """Make the layers; raise :class:`UserError` if the installed library has other layers than
+    the plan.
     """
     if config.plan and config.plan != parameter_names(config.layer_plans()):
         raise UserError(
@@ -46,8 +46,8 @@ _FILLS = {
 
 
 class _Zeros(TorchFunctionMode):
-    """Within the block what would be drawn at random is 0: for weights that are set afterwards,
-    whose drawing takes most of the time of building a network.
+    """Fill with 0 instead of random values within the block: drawing weights, which are set
+    afterwards, takes most of the time of building a network.
     """
 
     def __torch_function__(
@@ -61,8 +61,8 @@ class _Zeros(TorchFunctionMode):
 
 
 def build_reproducible(config: ZooNetworkConfig) -> nn.Module:
-    """The network in the form in which it is trained: what draws is drawn here,
-    nothing writes into its input, and convolutions are those of ``conv2d.py``.
+    """Build the network for training: with seeded dropout, without in-place modules, and with
+    the convolutions of ``conv2d.py``.
     """
     model = config.build()
     for name, module in list(model.named_modules()):
@@ -88,10 +88,10 @@ def init_weights(
 
 
 def _replace_dropout(name: str, module: Any) -> nn.Module | None:
-    """Our module in place of one that draws from torch's generator; None for any other.
+    """The seeded replacement of a module that draws from torch's generator; None for others.
 
     Raises:
-        UserError: it draws inside itself.
+        UserError: the module applies dropout internally.
     """
     if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
         raise UserError(
@@ -112,13 +112,13 @@ def _is_class(module: nn.Module, library: str, name: str) -> bool:
 
 
 def parameter_names(plans: list[LayerSpec]) -> tuple[str, ...]:
-    """The names of the parameters of each layer, a line per layer."""
+    """The names of each layer's parameters, one string per layer."""
     return tuple(" ".join(layer.parameters) for layer in plans)
 
 
 @lru_cache(maxsize=8)
 def _instance(config: ZooNetworkConfig) -> nn.Module:
-    """An instance that nobody trains: what its kind and shapes are."""
+    """A cached instance for its modules and shapes; never trained."""
     with torch.random.fork_rng(devices=[]):
         return build_reproducible(config)
 
@@ -145,8 +145,8 @@ def plans(config: ZooNetworkConfig) -> list[LayerSpec]:
 
 @lru_cache(maxsize=64)
 def verify(config: ZooNetworkConfig) -> None:
-    """Compare the chopped network with the library's, bit for bit, on random images: both modes,
-    two sizes of batch.
+    """Compare the chopped network with the library's, bit for bit, on random images in training
+    and evaluation mode, with different batch sizes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -173,7 +173,7 @@ def _one_after_the_other(
     """The layers as one function.
 
     Raises:
-        UserError: one writes into its input, which others may share.
+        UserError: a layer writes into its input, which other networks may share.
     """
 
     def run(x: Tensor) -> Tensor:
@@ -194,8 +194,8 @@ def _one_after_the_other(
 def _forward_backward(
     function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, before: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The output, and every gradient and buffer after a forward and backward pass from the buffers
-    ``before``; ``model`` keeps no gradient.
+    """Return the output, gradients and buffers of a forward and backward pass that starts with the
+    buffers ``before``; gradients of ``model`` are cleared.
     """
     with torch.no_grad():
         for name, buffer in model.named_buffers():

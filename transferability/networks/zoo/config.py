@@ -1,6 +1,4 @@
-"""The settings of a network of torchvision or timm; what makes its layers is imported when they
-are asked for.
-"""
+"""The settings of networks of torchvision and timm; the code for layers is imported on demand."""
 
 import re
 from abc import abstractmethod
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from transferability.networks.zoo.partition import LayerSpec
     from transferability.networks.zoo.pretrained_info import PretrainedInfo
 
-# before a name, where a hub lists it
+# prefixes of names on a hub
 HUB = re.compile(r"^(hf[-_]hub:)?(timm/|torchvision/)?")
 
 
@@ -27,8 +25,8 @@ class ZooNetworkConfig(NetworkConfig):
     """A network by its name in a library.
 
     Attributes:
-        plan: the names of the parameters of each layer, a line per layer: part of a run's identity.
-            Found, not set.
+        plan: the names of each layer's parameters, one string per layer: part of a run's identity.
+            Derived, not set.
     """
 
     model: str
@@ -36,38 +34,36 @@ class ZooNetworkConfig(NetworkConfig):
 
     @abstractmethod
     def build(self) -> "nn.Module":
-        """The library's own network with ``outputs`` classes,
-        its weights drawn from torch's generator.
+        """Build the library's network with ``outputs`` classes and weights drawn from torch's
+        generator.
         """
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Every name that the library knows."""
+        """All names of networks in the library."""
 
     @abstractmethod
     def info_of(self, tag: str) -> "PretrainedInfo":
-        """What the library says of the weights of one of :meth:`tags`."""
+        """The library's metadata of the weights ``tag``, one of :meth:`tags`."""
 
     @abstractmethod
     def tags(self) -> list[str]:
-        """The names of the library's own weights for this network, those that it uses by default
-        first.
-        """
+        """The names of the library's weights for this network, the default first."""
 
     @abstractmethod
     def download_weights(self, tag: str) -> "tuple[dict[str, Tensor], PretrainedInfo]":
-        """The library's own weights of one of :meth:`tags`, downloaded if they are not there yet.
+        """The library's weights ``tag``, one of :meth:`tags`, downloaded unless cached.
 
         Raises:
-            UserError: they cannot be downloaded.
+            UserError: the weights cannot be downloaded.
         """
 
     def tag_of(self, weights: str) -> str:
-        """The one of :meth:`tags` that is meant: ``DEFAULT``, ``ResNet18_Weights.IMAGENET1K_V1``,
-        ``resnet18.a1_in1k``, ``hf-hub:timm/resnet18.a1_in1k``.
+        """Find one of :meth:`tags` by a name such as ``DEFAULT``, ``resnet18.a1_in1k``,
+        ``ResNet18_Weights.IMAGENET1K_V1`` or ``hf-hub:timm/resnet18.a1_in1k``.
 
         Raises:
-            UserError: there are none of this name.
+            UserError: the library has no weights of this name.
         """
         tags, name = self.tags(), HUB.sub("", weights)
         if found := re.fullmatch(r"(\w+)_Weights\.(\w+)", name):
@@ -85,7 +81,7 @@ class ZooNetworkConfig(NetworkConfig):
         )
 
     def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        """Tensors of an older file under the names that the network has now."""
+        """Rename the tensors of an older file to the network's current names."""
         return tensors
 
     def check(self) -> None:
@@ -98,7 +94,7 @@ class ZooNetworkConfig(NetworkConfig):
         self.layer_plans()
 
     def _meant(self) -> str:
-        """What may be meant by a name that the library does not have."""
+        """A suggestion for a name that the library does not have."""
         name, _, tag = HUB.sub("", self.model).partition(".")
         known = {_plain(known): known for known in self.names()}.get(_plain(name))
         if known is None:
@@ -113,7 +109,7 @@ class ZooNetworkConfig(NetworkConfig):
 
     @property
     def whole_depth(self) -> int:
-        return len(self.plan or self.layer_plans())  # a run's folder is read without the library
+        return len(self.plan or self.layer_plans())  # reading a run's folder needs no library
 
     @property
     def has_batch_norm(self) -> bool:
@@ -124,16 +120,14 @@ class ZooNetworkConfig(NetworkConfig):
         return f"{self.kind} {version(self.kind)}"
 
     def architecture(self) -> "ZooNetworkConfig":
-        """What the layers depend on, without the task and the input."""
+        """The settings that determine the layers, without those of the task and the input."""
         rest: dict[str, Any] = {"channel_mean": None, "channel_std": None, "depth": None}
         return replace(
             self, name="", outputs=None, plan=(), mean="channel", input_scale=1.0, **rest
         )
 
     def layer_plans(self) -> "list[LayerSpec]":
-        """Raises:
-        UserError: the network cannot be chopped.
-        """
+        """Find the layers; raise :class:`UserError` if the network cannot be chopped."""
         return _layers().plans(self.architecture())
 
     def verify(self) -> None:
@@ -141,12 +135,12 @@ class ZooNetworkConfig(NetworkConfig):
 
 
 def _plain(name: str) -> str:
-    """Without what people write in other ways."""
+    """Remove punctuation and case, in which spellings differ."""
     return re.sub(r"[\W_]", "", name).lower()
 
 
 def _layers() -> ModuleType:
-    """What makes the layers of a library's network, which are found in the network itself."""
+    """The module that makes the layers, imported on demand."""
     from transferability.networks.zoo import base
 
     return base

@@ -1,4 +1,4 @@
-"""The graph of a network (torch.fx): traced, its sizes made constant, and what its nodes carry."""
+"""The graph of a network (torch.fx): tracing, constant sizes, and the data flow between nodes."""
 
 import copy
 import math
@@ -12,15 +12,15 @@ from transferability.errors import UserError
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 Node = fx.Node
-ARGUMENTS = {  # of functions that drop
+ARGUMENTS = {  # of functions that apply dropout
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), ("input", "p", "training")),
     "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p"),
 }
 
 
 class SingleInput(nn.Module):
-    """A network as a function of the image alone: optional arguments would live to the
-    end of the graph.
+    """A network as a function of the image alone: optional arguments would stay live to the end
+    of the graph.
     """
 
     def __init__(self, model: nn.Module):
@@ -32,12 +32,12 @@ class SingleInput(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Every module without modules in it is a leaf, and those in ``leaves``;
-    notes in which module a trace fails.
+    """Treat modules without submodules, and those in ``leaves``, as leaves; record the module in
+    which a trace fails.
     """
 
     def __init__(self, leaves: set[str], functions: tuple[Callable, ...]):
-        # torchvision takes seconds to import, which only its networks have to wait for
+        # importing torchvision takes seconds, so only tracing imports it
         from torchvision import ops
 
         super().__init__(autowrap_modules=(math, ops), autowrap_functions=functions)
@@ -62,7 +62,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(root: SingleInput) -> fx.GraphModule:
-    """The graph of ``root`` in its present mode; a module that cannot be traced becomes a leaf.
+    """Trace ``root`` in its present mode; a module that cannot be traced becomes a leaf.
 
     Raises:
         UserError: the network as a whole cannot be traced.
@@ -85,8 +85,8 @@ def trace(root: SingleInput) -> fx.GraphModule:
 
 
 def _refuse_hidden_dropout(traced: fx.GraphModule) -> None:
-    """Dropout that is no module draws from torch's generator:
-    in a cohort it would depend on who else trains.
+    """Raise :class:`UserError` for dropout that is not a module: it draws from torch's generator,
+    so in a cohort its masks would depend on the other networks.
     """
     for node in traced.graph.nodes:
         names = (
@@ -110,9 +110,7 @@ def _refuse_hidden_dropout(traced: fx.GraphModule) -> None:
 
 
 def _untraceable_of_timm() -> tuple[tuple[Callable, ...], tuple[type, ...]]:
-    """Functions and modules that timm says are not to be traced;
-    none where timm is not installed.
-    """
+    """Functions and modules that timm excludes from tracing; none if timm is not installed."""
     try:
         from timm.layers import get_notrace_functions, get_notrace_modules
     except ImportError:
@@ -121,7 +119,7 @@ def _untraceable_of_timm() -> tuple[tuple[Callable, ...], tuple[type, ...]]:
 
 
 class _Values(fx.Interpreter):
-    """Runs a graph and keeps what every node gives."""
+    """Runs a graph and keeps the value of every node."""
 
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
@@ -133,15 +131,15 @@ class _Values(fx.Interpreter):
 
 
 def specialize_shapes(traced: fx.GraphModule, input_size: int) -> set[Node]:
-    """Replace numbers that are the same for batches of 2 and 3 by constants;
-    returns the nodes that are the batch size.
+    """Replace numbers that are the same for batches of 2 and 3 by constants; return the nodes
+    that are the batch size.
 
     Computed without data (on torch's meta device).
 
     Raises:
-        UserError: the network is no classifier.
+        UserError: the network is not a classifier.
     """
-    # a copy of the graph; of the weights, which may be large, without their values
+    # copy the graph without the values of the weights, which may be large
     shapes = copy.deepcopy(
         traced,
         {id(p): nn.Parameter(p.detach().to("meta"), False) for p in traced.parameters()}
@@ -184,9 +182,7 @@ def _replaced(part: Any, node: Node, by: Any) -> Any:
 
 
 class DataFlow:
-    """What the nodes of a graph carry: data, sizes,
-    or constants (computed from parameters alone).
-    """
+    """The nodes of a graph as data, sizes or constants (computed from parameters alone)."""
 
     def __init__(self, traced: fx.GraphModule):
         self.nodes = list(traced.graph.nodes)
@@ -221,9 +217,7 @@ class DataFlow:
         )
 
     def split_points(self) -> list[bool]:
-        """For every data node but the output whether all that comes later depends on nothing
-        earlier but it.
-        """
+        """For each data node except the output, whether no data node before it is used after it."""
         reach, found = -1, []
         for i, node in enumerate(self.data[:-1]):
             found.append(reach <= i)

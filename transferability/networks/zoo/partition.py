@@ -1,18 +1,18 @@
-"""Layers of any network: found, not listed.
+"""Find the layers of any network.
 
-A *layer* is what lies between two places where a single tensor carries everything from the input to
-the output. They are found in the network's graph (torch.fx), so any network of torchvision or timm
-that has such places can be chopped:
+A *layer* is everything between two points where a single tensor carries everything from input to
+output. Layers are found in the network's graph (torch.fx), so any network of torchvision or timm
+with such points can be chopped:
 
-1. In trace order a node is a *cut* if nothing before it is used after it. Nodes that carry only
-   sizes, and those computed from parameters alone (a class token, positions), do not count: they
-   belong to the nodes that use them.
-2. A class of modules whose own forward joins two paths of data (a residual block, an inception
-   module) is whole in all its instances, also in one without a shortcut. Not: containers, and a
-   module with over 90% of the parameters.
-3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) go to
-   the layer below, those with normalization, tokens or positions only to the neighbor with the
-   longer common module path; ties to the lower.
+1. In trace order, a node is a *cut* if no node before it is used after it. Nodes of sizes, and
+   nodes computed from parameters alone (a class token, positions), are ignored: they belong to the
+   nodes that use them.
+2. If the forward method of a class of modules joins two data paths (a residual block, an inception
+   module), no instance is cut, even one without a shortcut. Containers, and modules with over 90%
+   of the parameters, are exempt.
+3. A piece with a weight begins a layer. Pieces without parameters (ReLU, pooling, flatten) join
+   the layer below. Pieces with only normalization, tokens or positions join the neighbor with the
+   longer common module path, or the lower one in a tie.
 """
 
 from collections import Counter
@@ -35,21 +35,21 @@ from transferability.networks.zoo.graph import (
 )
 
 WHOLE = 0.9  # a module with a larger share of the parameters is the network itself
-# a layer with a larger share of the parameters: the network has no place to be chopped at
+# a network with a layer above this share of the parameters cannot be chopped
 MAX_LAYER_SHARE = 0.97
-MIN_LAYERS = 4  # of three layers one is the stem, one the classifier, and the other is the network
+MIN_LAYERS = 4  # three would be the stem, the classifier and one layer for everything else
 
 
 def _within(node: Node) -> list[str]:
-    """The paths of the modules around a node, the outermost first;
-    a called module itself is not around itself.
+    """The paths of the modules that contain a node, outermost first, without the called module
+    itself.
     """
     around = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     return around[:-1] if node.op == "call_module" else around
 
 
 def _whole_classes(root: SingleInput, flow: DataFlow) -> set[type]:
-    """The classes whose own forward joins two paths of data (rule 2)."""
+    """The classes whose forward method joins two data paths (rule 2)."""
     modules, total = dict(root.named_modules()), _size(root)
     found = set()
     for node in flow.data[:-1]:
@@ -72,7 +72,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _segments(root: SingleInput, flow: DataFlow) -> list[list[Node]]:
-    """The nodes between cuts, in order; constants and sizes stand with what follows them."""
+    """The nodes between cuts, in order; constants and sizes belong to the data node after them."""
     cuts, whole = flow.split_points(), _whole_classes(root, flow)
     inside: dict[str, list[int]] = {}
     for i, node in enumerate(flow.data[:-1]):
@@ -105,16 +105,14 @@ def _parameters(root: nn.Module, piece: list[Node]) -> list[str]:
 
 
 def _begins_layer(root: nn.Module, piece: list[Node]) -> bool:
-    """Whether a piece has a weight: a parameter of two or more dimensions of a module that
-    computes with it.
-    """
+    """Whether a piece has a weight: a parameter of two or more dimensions in a called module."""
     modules = dict(root.named_modules())
     of_modules = (p for n in piece if n.op == "call_module" for p in modules[n.target].parameters())
     return any(p.dim() > 1 for p in of_modules)
 
 
 def _layers(root: SingleInput, flow: DataFlow) -> list[list[Node]]:
-    """The pieces joined to layers (rule 3)."""
+    """Join the pieces to layers (rule 3)."""
     pieces = _segments(root, flow)
     paths = [common_path(_parameters(root, piece)) for piece in pieces]
     weighty = [_begins_layer(root, piece) for piece in pieces]
@@ -136,19 +134,19 @@ def _layers(root: SingleInput, flow: DataFlow) -> list[list[Node]]:
 
 
 def _is_nearer(path: list[str], above: list[str], below: list[str]) -> bool:
-    """Whether a module path has more in common with that of the layer above."""
+    """Whether a module path shares more with the path of the layer above than with ``below``."""
     return len(_common([path, above])) > len(_common([path, below]))
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer of a kind of network, with any weights.
+    """One layer of a network architecture, with any weights.
 
     Attributes:
-        parameters: their names in the library's network.
-        used: the paths of the modules, parameters and buffers that it needs there.
-        constants: numbers that tracing found in its code.
-        run: what it computes, in training (True) and in evaluation (False).
+        parameters: names of the parameters in the library's network.
+        used: paths of the required modules, parameters and buffers in the library's network.
+        constants: tensors that tracing found in the code.
+        run: the forward functions for training (True) and evaluation (False).
     """
 
     parameters: tuple[str, ...]
@@ -158,7 +156,7 @@ class LayerSpec:
 
 
 class PartitionedLayer(nn.Module):
-    """A layer of ``model``: the library's own modules and parameters, under their own names."""
+    """A layer of ``model``: the library's modules and parameters, under the library's names."""
 
     def __init__(self, plan: LayerSpec, model: nn.Module):
         super().__init__()
@@ -173,7 +171,7 @@ class PartitionedLayer(nn.Module):
 
 
 def _attach(layer: nn.Module, path: str, model: nn.Module) -> None:
-    """Put a module, parameter or buffer of ``model`` where it has it."""
+    """Attach a module, parameter or buffer of ``model`` to ``layer`` at the same path."""
     *above, name = path.split(".")
     owner, value = model.get_submodule(".".join(above)), attrgetter(path)(model)
     for part in above:
@@ -187,9 +185,9 @@ def _attach(layer: nn.Module, path: str, model: nn.Module) -> None:
 
 
 def _layer(root: SingleInput, flow: DataFlow, nodes: list[Node], of_batch: set[Node]) -> LayerSpec:
-    """What a layer computes, as a function of the one tensor that enters it.
+    """A layer as a function of its only input tensor.
 
-    Constants are computed where they are used; the size of the batch is that of what enters.
+    Constants are computed where they are used. The batch size is the input's.
     """
     mine = [n for n in nodes if n in flow.position and n.op not in ("placeholder", "output")]
     entering = {i for n in mine for i in flow.inputs(n)} - set(mine)
@@ -239,10 +237,10 @@ def _chopped(model: nn.Module, input_size: int) -> list[LayerSpec]:
 
 
 def partition(model: nn.Module, input_size: int) -> list[LayerSpec]:
-    """The layers of networks like ``model``, for images of ``input_size`` pixels a side.
+    """Find the layers of networks like ``model``, for images of ``input_size`` pixels per side.
 
     Raises:
-        UserError: it cannot be chopped; says why.
+        UserError: the network cannot be chopped; the message gives the reason.
     """
     before = model.training
     training, evaluation = (_chopped(model.train(mode), input_size) for mode in (True, False))
@@ -264,7 +262,7 @@ def _joined(training: LayerSpec, evaluation: LayerSpec) -> LayerSpec:
 
 
 def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
-    """Every parameter in one layer, and layers that share them out."""
+    """Require each parameter in exactly one layer, and enough layers of which none dominates."""
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     counted = Counter(name for layer in plan for name in layer)
     if wrong := [name for name in sizes if counted[name] != 1]:
@@ -278,11 +276,11 @@ def _check(model: nn.Module, plan: list[tuple[str, ...]]) -> None:
 
 
 def common_path(names: list[str]) -> list[str]:
-    """The modules that all of these parameters are in."""
+    """The path of the innermost module that contains all of these parameters."""
     return _common([name.split(".")[:-1] for name in names])
 
 
 def _common(paths: list[list[str]]) -> list[str]:
-    """What all of them begin with."""
+    """The longest common prefix."""
     together = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     return [parts[0] for parts in together]

@@ -1,4 +1,4 @@
-"""What is known about pretrained weights in addition to their values."""
+"""Metadata of pretrained weights: preprocessing, license and classes."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at
 from transferability.networks.config import NetworkConfig
 from transferability.networks.zoo.config import ZooNetworkConfig
 
-FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # of weights
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # suffixes of weights files
 BESIDE = ("config.json", "preprocessor_config.json")
-LEAST = 1e-3  # of a standard deviation
-TAGS = 3  # named of weights that want the same
-# what a network of timm may be made with here, too, or does not compute with
+LEAST = 1e-3  # lower bound of a standard deviation
+TAGS = 3  # most weights named per preprocessing
+# arguments of timm that are also set here, or do not change the computation
 SAME = ("num_classes", "img_size", "in_chans", "scriptable", "exportable")
 SQUASHED_FROM = 384  # pixels from which ConvNeXt's images are not cropped, in Hugging Face's files
 RESAMPLING = {
@@ -28,14 +28,14 @@ RESAMPLING = {
 
 @dataclass(frozen=True)
 class PretrainedInfo:
-    """What those who made the weights say of them, and what was done to read them.
+    """Metadata that the weights' authors give, and notes on how the weights were read.
 
     Attributes:
-        origin: who says so.
-        size: pixels a side that they were trained for.
-        resized: pixels of the shorter side before the crop in the middle.
-        fit, orientation, encoding: see ``Preprocessing``; None: a crop, not known, none.
-        classes: the names of their classes, in the order of the outputs; None: not known.
+        origin: the source of the metadata.
+        size: pixels per side of the images.
+        resized: pixels of the shorter side before the center crop.
+        fit, orientation, encoding: see ``Preprocessing``; None: a crop, unknown, none.
+        classes: class names in the order of the outputs; None: unknown.
     """
 
     origin: str = ""
@@ -55,7 +55,7 @@ class PretrainedInfo:
         lists_to_tuples(self)
 
     def lines(self) -> list[str]:
-        """For a plan or report."""
+        """The metadata as lines of a plan or report."""
         named = {
             "mean": self.mean,
             "standard deviation": self.std,
@@ -73,12 +73,12 @@ class PretrainedInfo:
 
 @dataclass(frozen=True)
 class PretrainedBase:
-    """A pretrained base network A: what it is, without its tensors.
+    """The description of a pretrained base A, without its tensors.
 
     Attributes:
-        weights: the file, or the library's name for them.
-        digest: SHA-256 of its tensors, those of the input among them.
-        network: with the weights' own number of outputs.
+        weights: the file, or the library's name for the weights.
+        digest: SHA-256 of the tensors, including the input's.
+        network: the network's settings, with the weights' number of outputs.
     """
 
     weights: str = field(metadata=COSMETIC)
@@ -91,13 +91,13 @@ class PretrainedBase:
         return self.digest
 
     def lines(self) -> list[str]:
-        """What is known about it, for a plan or report."""
+        """The description as lines of a plan or report."""
         what = f"{self.network.model}, {self.network.outputs} classes, SHA-256 {self.digest[:12]}"
-        name = Path(self.weights).name  # where the file lies is nobody else's concern
+        name = Path(self.weights).name  # a report does not reveal folders
         return [f"Base A is given: {name} ({what})", *self.facts.lines()]
 
     def adapted(self, network: NetworkConfig) -> NetworkConfig:
-        """``network`` with the input that layer 1 of the pretrained base was trained on."""
+        """``network`` with the input normalization of the pretrained base."""
         keys = ("channel_mean", "channel_std", "input_scale")
         return replace(network, **{key: getattr(self.network, key) for key in keys})
 
@@ -105,14 +105,14 @@ class PretrainedBase:
 def described_beside(
     path: Path, header: Mapping[str, str], model: str, notes: list[str]
 ) -> PretrainedInfo | None:
-    """What the header of a file of weights, or a file beside it, says of how images are prepared:
-    timm's ``config.json``, Hugging Face's ``preprocessor_config.json``; None where none does.
+    """Read the preprocessing from the header of a weights file or a file next to it: timm's
+    ``config.json``, Hugging Face's ``preprocessor_config.json``; None if it is in none of them.
 
-    A note says where it is of another network, or of one that was made otherwise: its tensors may
-    have the same names and shapes.
+    A note is added for metadata of another network, or of one with other settings: the tensors
+    may have the same names and shapes.
 
     Raises:
-        UserError: it says what cannot be.
+        UserError: mean or standard deviation is impossible.
     """
     own = {key: _json(text) for key, text in header.items()}
     beside = {
@@ -137,7 +137,7 @@ def described_beside(
 
 
 def read_as(where: str, theirs: str, ours: str, setting: str) -> str:
-    """That weights are said to be of another network than they are read as."""
+    """A note that the metadata names another network than the weights are read as."""
     return (
         f"{where} says that they are of {theirs}, and they are read as {ours}: {setting} reads "
         "them as it says"
@@ -145,7 +145,7 @@ def read_as(where: str, theirs: str, ours: str, setting: str) -> str:
 
 
 def _made_otherwise(given: Any, where: str) -> list[str]:
-    """What timm's network was made with that changes its outputs, and no tensor perhaps."""
+    """A note on arguments of timm that change outputs but perhaps no tensor."""
     given = given if isinstance(given, Mapping) else {}
     rest = [f"{k}={v}" for k, v in given.items() if k not in SAME and "drop" not in k]
     said = f"says that their network was made with {' '.join(rest)}, and it is made without"
@@ -175,14 +175,14 @@ def _of_timm(config: Mapping, where: str) -> PretrainedInfo:
 
 
 def fit_of(crop_mode: str | None) -> str | None:
-    """What timm calls so, as ``Preprocessing.fit``; None: a crop."""
+    """timm's ``crop_mode`` as ``Preprocessing.fit``; None: a crop."""
     return "squash" if crop_mode == "squash" else None
 
 
 def _of_hugging_face(config: Mapping, where: str) -> PretrainedInfo:
     factor = 1 if config.get("do_rescale") is False else config.get("rescale_factor") or 1 / 255
     scale = round(255 * factor, 6)  # of pixels from 0 to 1
-    lower = 1 if config.get("rescale_offset") else 0  # what is subtracted after it
+    lower = 1 if config.get("rescale_offset") else 0  # subtracted after rescaling
     plain = config.get("do_normalize") is False
     mean, std = ([0.0] * 3, [1.0] * 3) if plain else (config["image_mean"], config["image_std"])
     size, crop = (_side(config.get(key)) for key in ("size", "crop_size"))
@@ -213,10 +213,10 @@ def _side(size: Any) -> int | None:
 def _three(
     values: Any, where: str, scale: float = 1, low: float = 0.0, plus: float = 0
 ) -> tuple[float, ...]:
-    """``values`` and ``plus``, of pixels times ``scale``, for pixels from 0 to 1.
+    """Convert ``values`` + ``plus``, of pixels times ``scale``, to pixels from 0 to 1.
 
     Raises:
-        UserError: they are no three numbers from ``low`` to 1.
+        UserError: the results are not three numbers from ``low`` to 1.
     """
     three = isinstance(values, list) and len(values) == 3
     if three and all(isinstance(v, (int, float)) for v in values):
@@ -230,8 +230,9 @@ def _three(
 
 
 def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
-    """What the library says of its default weights, where nothing says that a file is of these;
-    its other weights that want images prepared in another way are in the notes.
+    """The metadata of the library's default weights, for a file without metadata.
+
+    Notes list the library's other weights that need other preprocessing.
     """
     by_tag = {tag: network.info_of(tag) for tag in network.tags()}
     others: dict[str, list[str]] = {}
@@ -256,7 +257,7 @@ def assumed(network: ZooNetworkConfig) -> PretrainedInfo:
 
 
 def _prepares(facts: PretrainedInfo) -> dict[str, Any]:
-    """How images must be prepared for weights: what must not be another's."""
+    """The preprocessing that has to match the weights."""
     share = round(facts.size / facts.resized, 2) if facts.size and facts.resized else None
     return {
         "mean": facts.mean,
@@ -269,12 +270,10 @@ def _prepares(facts: PretrainedInfo) -> dict[str, Any]:
 
 @contextmanager
 def downloading(tag: str, where: str) -> Iterator[None]:
-    """Raises:
-    UserError: no network, or nothing there.
-    """
+    """Convert all errors within the block to :class:`UserError`."""
     try:
         yield
-    except Exception as error:  # of whichever library downloads
+    except Exception as error:  # of any library that downloads
         raise UserError(
             f"weights={tag} cannot be downloaded ({reason(error)}): fetch the file on a machine "
             f"that can, from {where}, and give its path: weights=PATH"

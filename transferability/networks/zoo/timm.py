@@ -1,4 +1,4 @@
-"""Networks of timm, and what it says of its weights for them."""
+"""Networks of timm, and the metadata of their weights."""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,7 +11,7 @@ from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloa
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CLASSES = 1000  # where neither the task nor timm says how many: as ImageNet has
+CLASSES = 1000  # as in ImageNet, if neither the task nor timm gives a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class TimmConfig(ZooNetworkConfig):
     def build(self) -> "nn.Module":
         timm = _timm()
         usual = timm.get_pretrained_cfg(self.model)
-        # a network that is made without a classifier (DINOv2) has one here, or its place is unknown
+        # a network without a classifier (DINOv2) gets one, or the position of the head is unknown
         classes = self.outputs or getattr(usual, "num_classes", None) or CLASSES
         settings = {"num_classes": classes}
         if getattr(usual, "fixed_input_size", False):
@@ -35,7 +35,7 @@ class TimmConfig(ZooNetworkConfig):
         timm = _timm()
         usual = timm.get_pretrained_cfg(self.model)
         tags = [name.partition(".")[2] for name in timm.list_pretrained(self.model)]
-        return sorted(tags, key=lambda tag: tag != usual.tag)  # of none there is no usual one
+        return sorted(tags, key=lambda tag: tag != usual.tag)  # usual may be None without tags
 
     def download_weights(self, tag: str) -> "tuple[dict[str, Tensor], PretrainedInfo]":
         timm, name = _timm(), f"{self.model}.{tag}"

@@ -1,4 +1,4 @@
-"""Networks of torchvision, and what it says of its weights for them."""
+"""Networks of torchvision, and the metadata of their weights."""
 
 import re
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloa
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Without the heads that only training has; the initial weights are those that torchvision
-# has drawn so far.
+# Without training-only heads, and with the initialization that torchvision has used so far.
 INCEPTIONS = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
@@ -29,7 +28,7 @@ class TorchvisionConfig(ZooNetworkConfig):
         settings: dict[str, Any] = dict(INCEPTIONS.get(self.model, {}))
         if self.outputs is not None:
             settings["num_classes"] = self.outputs
-        if self.model.startswith("vit_"):  # as many positions as the image has patches
+        if self.model.startswith("vit_"):  # one position embedding per patch of the image
             settings["image_size"] = self.input_size
         return _torchvision().get_model(self.model, weights=None, **settings)
 
@@ -49,7 +48,7 @@ class TorchvisionConfig(ZooNetworkConfig):
         made = weights.transforms()
         mean, std = made.mean, made.std
         if self.model in INCEPTIONS:
-            mean = std = (0.5, 0.5, 0.5)  # with weights, torchvision turns the usual into these
+            mean = std = (0.5, 0.5, 0.5)  # with weights, torchvision rescales its input to these
         return PretrainedInfo(
             f"torchvision, {weights}",
             mean=tuple(mean),
@@ -64,7 +63,7 @@ class TorchvisionConfig(ZooNetworkConfig):
     def renamed(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
         if not self.model.startswith("densenet"):
             return tensors
-        # its files are older than its names, as torchvision's own loading knows
+        # its files have older names, which torchvision's own loading converts
         return {
             re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", n): t
             for n, t in tensors.items()
@@ -72,6 +71,6 @@ class TorchvisionConfig(ZooNetworkConfig):
 
 
 def _torchvision() -> ModuleType:
-    from torchvision import models  # takes seconds, which other networks need not wait for
+    from torchvision import models  # a slow import (seconds) that other networks do not need
 
     return models
