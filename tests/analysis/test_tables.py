@@ -80,7 +80,8 @@ def named(name) -> StudyResults:
     study = study.assign(
         network=name, recipe=name, dataset=name, run=[f"run-{i}" for i in study.index]
     )
-    curves = study[["run"]].assign(step=1, train_loss=2.0, val_loss=3.0, val_top1=0.2, lr=0.1)
+    curves = study[["run"]].assign(train_loss=2.0, val_loss=3.0, val_top1=0.2, lr=0.1)
+    curves = curves.merge(pd.DataFrame({"step": [1, 2]}), how="cross")
     return StudyResults(published().metadata | {"published": False}, study[RESULTS], curves)
 
 
