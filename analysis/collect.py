@@ -103,7 +103,7 @@ def means(networks: pd.DataFrame) -> str:
     table = rows.pivot_table(
         index=["split", "treatment", *varied], columns="n", values="accuracy", sort=not varied
     )
-    return table.to_string(float_format="%.3f", na_rep="")
+    return table.sort_index(axis=1).to_string(float_format="%.3f", na_rep="")
 
 
 def _row(spec: RunSpec, store: Store, done: bool) -> dict[str, Any]:

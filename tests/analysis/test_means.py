@@ -27,6 +27,12 @@ def test_what_a_study_varies_is_no_mean():
     assert text.count("slow") == text.count("fast") == 2 and text.count("all") == 4
 
 
+def test_means_stand_in_the_order_of_n():
+    """Whatever the order of the networks is in the study."""
+    text = means(tables_of(*reversed(TWO)).networks)
+    assert text.splitlines()[0].split() == ["n", "0", "3"]
+
+
 def test_a_study_that_varies_neither_is_as_ever():
     table = means(tables_of(*[one for one in TWO if one["recipe"] == "slow"][:2]).networks)
     assert table.splitlines()[1].split() == ["split", "treatment"]
