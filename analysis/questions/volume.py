@@ -91,9 +91,9 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def _check_one_kind(networks: pd.DataFrame) -> None:
-    """Each number of images may have a recipe of its own, but no more."""
+    """Each number of images, and each arrangement, may have a recipe of its own, but no more."""
     shown = networks[networks.treatment.isin(ARRANGEMENTS) & networks.accuracy.notna()]
-    for (_, images), own in shown.groupby(["split_kind", "images_per_class"]):
+    for (_, images, *_), own in shown.groupby(["split_kind", "images_per_class", "treatment", "n"]):
         if varied := [column for column in VARIANT if own[column].nunique() > 1]:
             raise UserError(
                 f"the networks with {images:.0f} images per class differ in "

@@ -68,6 +68,13 @@ def test_numbers_of_images_at_two_rates_are_not_averaged():
     assert question(tables_of(rows)).name == "volume"  # each has its own, as in study=reduced
 
 
+def test_each_arrangement_may_have_a_recipe_of_its_own():
+    """Fine-tuning often has a smaller rate: no mean is over two recipes."""
+    rows = [one | {"recipe": "small"} if one["treatment"] == "AnB+" else one for one in reduced()]
+    table = question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    assert table.accuracy[10, "fine-tune 3"] == 0.9996 and table.accuracy[10, "freeze 3"] == 1.0
+
+
 def test_variants_are_compared_network_by_network_relative_to_their_own_base(tmp_path):
     rows = []
     for name, base, left in (("kaiming", 0.8, 0.5), ("caffe", 0.6, 0.25)):
