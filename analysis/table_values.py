@@ -16,7 +16,7 @@ GIVEN = ("split", "split_kind", "cell", "treatment", "target", "network", "recip
 WHOLE = ("n", "seed", "classes")
 
 
-def checked(results: pd.DataFrame, path: Path) -> pd.DataFrame:
+def checked(results: pd.DataFrame, path: Path, columns: list[str]) -> pd.DataFrame:
     """Validate ``results``, read from ``path``; return them with whole numbers as int and
     ``in_study`` as bool.
 
@@ -35,7 +35,7 @@ def checked(results: pd.DataFrame, path: Path) -> pd.DataFrame:
 
     if results.empty:
         raise UserError(f"{path} has no rows: {_WAY_BACK}")
-    for name in results.columns.difference([*TEXTS, "in_study"]):
+    for name in results.columns.intersection(columns).difference([*TEXTS, "in_study"]):
         unread = pd.to_numeric(results[name], errors="coerce").isna()
         refuse(name, unread & results[name].notna(), "a number, with a point")
     for name in results.columns.intersection(ACCURACIES):

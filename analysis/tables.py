@@ -154,7 +154,7 @@ class StudyResults:
             raise UserError(f"{folder}/about.json is damaged ({error}): {_WAY_BACK}") from None
         if absent := [c for c in RESULTS if c not in results and c != "task"]:
             raise UserError(f"{folder}/results.csv lacks the column {absent[0]!r}: {_WAY_BACK}")
-        results = checked(results, folder / "results.csv")
+        results = checked(results, folder / "results.csv", [*RESULTS, *OPTIONAL])
         others = {
             n: read_csv(folder / f"{n}.csv") for n in OTHERS if (folder / f"{n}.csv").exists()
         }

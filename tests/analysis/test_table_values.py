@@ -55,6 +55,12 @@ def test_a_table_without_rows_is_refused(tmp_path):
         StudyResults.read(tmp_path)
 
 
+def test_columns_of_the_users_own_may_say_anything(tmp_path):
+    """No figure reads them."""
+    found = edited(tmp_path, lambda table: table.insert(0, "note", ["good", "", "0,5"]))
+    assert found.results.note[0] == "good"
+
+
 def test_what_spreadsheets_make_of_numbers_is_read(tmp_path):
     """3.0 for 3, TRUE for True."""
 
