@@ -1,11 +1,14 @@
 """Spreadsheets as Excel writes them."""
 
 import io
+import posixpath
 import zipfile
 
 
-def spreadsheet(*sheets, shared=(), names=()):
-    """An .xlsx file of cells as they are in XML; the first sheet is the last of the files."""
+def spreadsheet(*sheets, shared=(), names=(), book="xl/workbook.xml"):
+    """An .xlsx file of cells as they are in XML; the first sheet is the last of the files, and
+    ``book`` names them.
+    """
     schemas = "http://schemas.openxmlformats.org"
     main = f'xmlns="{schemas}/spreadsheetml/2006/main"'
     to = f"{schemas}/officeDocument/2006/relationships"
@@ -25,18 +28,24 @@ def spreadsheet(*sheets, shared=(), names=()):
             f'<sheet name="{name}" sheetId="{i + 1}" r:id="rId{i}"/>'
             for i, name in enumerate(names or [f"Sheet{i}" for i in range(len(sheets))])
         ]
-        relations = [
-            f'<Relationship Id="rId{i}" Type="{to}/worksheet" '
-            f'Target="worksheets/sheet{len(sheets) - 1 - i}.xml"/>'
-            for i in range(len(sheets))
-        ]
         file.writestr(
-            "xl/workbook.xml",
+            book,
             f'<workbook {main} xmlns:r="{to}"><sheets>{"".join(sheets_of)}</sheets></workbook>',
         )
-        file.writestr(
-            "xl/_rels/workbook.xml.rels",
-            f'<Relationships xmlns="{schemas}/package/2006/relationships">'
-            f"{''.join(relations)}</Relationships>",
-        )
+        folder, name = posixpath.split(book)
+        parts = [f"/xl/worksheets/sheet{len(sheets) - 1 - i}.xml" for i in range(len(sheets))]
+        parts = [posixpath.relpath(part, f"/{folder}") for part in parts]
+        for path, kind, targets in (
+            ("_rels/.rels", "officeDocument", [book]),
+            (posixpath.join(folder, f"_rels/{name}.rels"), "worksheet", parts),
+        ):
+            relations = [
+                f'<Relationship Id="rId{i}" Type="{to}/{kind}" Target="{target}"/>'
+                for i, target in enumerate(targets)
+            ]
+            file.writestr(
+                path,
+                f'<Relationships xmlns="{schemas}/package/2006/relationships">'
+                f"{''.join(relations)}</Relationships>",
+            )
     return out.getvalue()

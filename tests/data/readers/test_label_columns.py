@@ -274,6 +274,15 @@ def test_a_spreadsheet_has_values_and_sheets_of_their_own():
     assert found["0.png"][0] == "0" and found["21.png"][0] == "1"
 
 
+@pytest.mark.parametrize("book", ["xl/workbook22.xml", "xl/Workbook.xml", "book.xml"])
+def test_a_spreadsheet_says_where_its_sheets_are_named(book):
+    """Not all programs call that file xl/workbook.xml."""
+    rows = [[inline("file"), inline("label")]]
+    rows += [[inline(f"{i}.png"), inline(kind(i))] for i in range(22)]
+    found = read(spreadsheet(rows, book=book), name="t.xlsx")
+    assert found == {f"{i}.png": (kind(i), None) for i in range(22)}
+
+
 @pytest.mark.parametrize("names", [("train", "test"), ("test", "train")])
 def test_sheets_may_be_of_training_and_test_images(names):
     """Or of classes: then their names are."""

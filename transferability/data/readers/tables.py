@@ -215,25 +215,17 @@ def _plain(value: Any) -> str:
 
 def _spreadsheet(data: bytes) -> Iterator[tuple[str, list[Row]]]:
     """Name and rows of each sheet of an .xlsx file, which is a zip file of XML."""
-
-    def elements(file: zipfile.ZipFile, name: str, tag: str) -> Iterator[ElementTree.Element]:
-        for _, element in ElementTree.iterparse(file.open(name)):
-            if element.tag.endswith(f"}}{tag}"):
-                yield element
-
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         names = file.namelist()
         shared = [
             _text_of(element)
             for name in names
             if name.endswith("sharedStrings.xml")
-            for element in elements(file, name, "si")
+            for element in _elements(file, name, "si")
         ]
-        files = {
-            relation.get("Id"): posixpath.join("xl", relation.get("Target", "")).lstrip("/")
-            for relation in elements(file, "xl/_rels/workbook.xml.rels", "Relationship")
-        }
-        for sheet in elements(file, "xl/workbook.xml", "sheet"):
+        book = next(path for _, kind, path in _related(file, "") if kind == "officeDocument")
+        files = {key: path for key, _, path in _related(file, book)}
+        for sheet in _elements(file, book, "sheet"):
             path = files[next(v for k, v in sheet.items() if k.endswith("}id"))]
             if "worksheets/" in path:  # not a chart
                 yield (
@@ -244,9 +236,23 @@ def _spreadsheet(data: bytes) -> Iterator[tuple[str, list[Row]]]:
                             for cell in row
                             if cell.tag.endswith("}c")
                         }
-                        for row in elements(file, path, "row")
+                        for row in _elements(file, path, "row")
                     ],
                 )
+
+
+def _elements(file: zipfile.ZipFile, name: str, tag: str) -> Iterator[ElementTree.Element]:
+    for _, element in ElementTree.iterparse(file.open(name)):
+        if element.tag.endswith(f"}}{tag}"):
+            yield element
+
+
+def _related(file: zipfile.ZipFile, part: str) -> Iterator[tuple[str, str, str]]:
+    """Id, kind and path of every part that a part of an .xlsx file ("": the file) refers to."""
+    folder, name = posixpath.split(part)
+    for one in _elements(file, posixpath.join(folder, "_rels", f"{name}.rels"), "Relationship"):
+        path = posixpath.normpath(posixpath.join("/", folder, one.get("Target", "")))
+        yield one.get("Id", ""), posixpath.basename(one.get("Type", "")), path.lstrip("/")
 
 
 def _cell(cell: ElementTree.Element, shared: list[str]) -> str:
