@@ -40,7 +40,8 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
 
     The module calls this function above its imports. Once the configuration is valid, it is
     imported under its own name, so ``--help`` and misspelled settings do not wait for its imports.
-    The time since ``config.began`` includes these imports and the start of Python.
+    The time since ``config.began`` includes these imports and the start of Python; jobs of a
+    multirun have none.
 
     Args:
         name: the module that runs as ``__main__``.
@@ -59,7 +60,9 @@ def run_module(name: str, rewrite: Callable[[list[str]], list[str]] | None = Non
                 sys.exit(_fail(str(error)))
 
         def main(config: Config) -> None:
-            config.began = began  # type: ignore[misc]  # a ClassVar, so it is not a setting
+            # a job of a multirun has waited for others, or runs on a machine with another clock
+            if HydraConfig.get().mode == RunMode.RUN:
+                config.began = began  # type: ignore[misc]  # a ClassVar, so it is not a setting
             import_module(name).main(config)
 
         command(main)()

@@ -224,6 +224,15 @@ def test_the_time_begins_with_the_command(given, tmp_path, monkeypatch):
     assert 30 < left[0] < 40
 
 
+def test_the_time_of_a_job_begins_with_the_job(given, tmp_path, monkeypatch):
+    """Jobs of a multirun wait for others, and under Slurm run where clocks show other times."""
+    (tmp_path / "one_of_several.py").write_text("def main(config):\n    print(config.began)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    jobs = ["-m", *words(given, tmp_path), "seed=0,1"]
+    status, out, err = captured(lambda: run_module("one_of_several"), *jobs)
+    assert (status, out.split()) == (0, ["None"] * 2), err
+
+
 @pytest.fixture
 def in_background():
     """As in a script that starts it with &: SIGINT is ignored."""
