@@ -36,22 +36,22 @@ class Clock:
 
     @contextmanager
     def limit(self) -> Iterator[None]:
-        """End the block at the time limit as Ctrl-C does: training saves and stops. If this thread
-        cannot intercept SIGTERM (``interrupted_by_sigterm``), the block runs to its end.
+        """End the block at the time limit as Ctrl-C does: training saves and stops. If no signal
+        interrupts this thread (``interrupted_by_sigterm``), the block runs to its end.
         """
         ended = threading.Event()
 
-        def wait() -> None:
+        def wait(number: signal.Signals) -> None:
             while not ended.wait(min(max(self.left, 0.0), LOOKS)):
                 if self.left <= 0:
-                    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # else one has arrived
+                    if signal.getsignal(number) != signal.SIG_DFL:  # else one has arrived
                         self.over = True
-                        _interrupt_main()
+                        _interrupt_main(number)
                     return
 
-        with interrupted_by_sigterm() as heard:
-            thread = threading.Thread(target=wait, daemon=True)
-            if not heard:
+        with interrupted_by_sigterm() as number:
+            thread = threading.Thread(target=wait, args=[number], daemon=True)
+            if number is None:
                 ended.set()
             thread.start()
             try:
@@ -78,15 +78,16 @@ class Clock:
             thread.join()
 
 
-def _interrupt_main() -> None:
-    """Interrupt the main thread as Ctrl-C does, even while it waits. The signal is SIGTERM, so that
-    a later Ctrl-C is the first of its kind, and background processes that ignore SIGINT stop too.
+def _interrupt_main(number: signal.Signals) -> None:
+    """Interrupt the main thread as Ctrl-C does, even while it waits. The signal is SIGTERM if
+    possible, so that a later Ctrl-C is the first of its kind, and background processes that ignore
+    SIGINT stop too.
     """
     if hasattr(signal, "pthread_kill"):
         main = threading.main_thread().ident
-        signal.pthread_kill(main, signal.SIGTERM)  # type: ignore[arg-type]  # it has begun
+        signal.pthread_kill(main, number)  # type: ignore[arg-type]  # it has begun
     else:  # Windows, where os.kill would end the process
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
 
 class Speed:

@@ -73,22 +73,23 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[bool]:
+def interrupted_by_sigterm() -> Iterator[signal.Signals | None]:
     """Within the block, SIGTERM acts like Ctrl-C even if nothing is being trained.
 
-    Yields whether it does: only the main thread can set handlers, and handlers that other code has
-    installed are kept.
+    Yields the signal that interrupts this thread: SIGTERM, or SIGINT where other code has installed
+    a handler for SIGTERM (submitit), which is kept; None outside the main thread, which alone can
+    set handlers, and in workers of a launcher.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before not in (
-        signal.SIG_DFL,
-        signal.default_int_handler,
-    ):
-        yield False
+    before, own = signal.getsignal(signal.SIGTERM), signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread():
+        yield None
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if before not in (signal.SIG_DFL, own):
+        yield signal.SIGINT if signal.getsignal(signal.SIGINT) is own else None
+        return
+    signal.signal(signal.SIGTERM, own)
     try:
-        yield True
+        yield signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
 

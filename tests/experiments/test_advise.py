@@ -254,6 +254,18 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+def test_the_time_ends_also_where_sigterm_has_another_use(interruptible):
+    """Under Slurm, where submitit ignores it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    clock = Clock(0.1, time.monotonic())
+    try:
+        with pytest.raises(KeyboardInterrupt), clock.limit():
+            time.sleep(2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert clock.over
+
+
 def test_a_ctrl_c_beside_the_end_of_the_time_is_no_second_one(interruptible):
     """Which would kill, without an answer."""
     clock = Clock(0.1, time.monotonic())
