@@ -182,6 +182,10 @@ def test_a_pattern_that_matches_masks_says_so(tmp_path, caplog):
     )
     left = counts(root, pattern="([a-z]+)_", leave_out=["*_mask.png"])[0]
     assert left == {"cat": 2, "dog": 2}
+    caplog.clear()
+    counts(root, pattern="([a-z]+)_", leave_out=["cat_0*"])
+    wanted = "\"dataset.leave_out=['cat_0*', '*_mask.png']\" leaves them out"
+    assert any(wanted in line for line in lines(caplog)), "what was left out before still is"
 
 
 @pytest.mark.parametrize(

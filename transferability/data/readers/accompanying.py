@@ -48,12 +48,13 @@ def check_names_beside(
             known = {subset: path.rstrip("/") for subset, path in subsets.items()}
             way = ", and are read as images only where dataset.class_level is set"
             raise AmbiguousError(what + way, known, globs)
-        leaves = f"{StatedLayout(leave_out=globs)} leaves them out"
+        leaves = f"{StatedLayout(leave_out=(*stated.leave_out, *globs))} leaves them out"
         notes.append(f": {what}, and are read as images: {leaves}")
     if twins := [name for names in by_class for name in _twins(names)]:
         first = twins[0]
         other = next(name for name in twins[1:] if images[name] == images[first])
-        leaves = f": {StatedLayout(leave_out=(f'*{_ending(other)}',))} leaves out the latter"
+        without = StatedLayout(leave_out=(*stated.leave_out, f"*{_ending(other)}"))
+        leaves = f": {without} leaves out the latter"
         alike = {name for name in images if _ending(name) == _ending(other)} <= {*twins}
         notes.append(
             f": {len(twins)} images have the same name as another beside them, except the ending "
