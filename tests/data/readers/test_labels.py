@@ -194,6 +194,7 @@ def test_a_pattern_that_matches_masks_says_so(tmp_path, caplog):
         ("0.png,cat,train,a", "0.png,dog,train,a", "listed as dog and as cat: an image must have"),
         ("0.png,cat,train,a", "0.png,cat,test,a", "listed as test and as train: .* one subset"),
         ("0.png,cat,train,a", "0.png,cat,train,b", "listed as b and as a: .* one group"),
+        ("0.png,cat,train,a", "0.png,cat,train,", "listed as nothing and as a: .* one group"),
     ],
 )
 def test_a_table_says_one_thing_of_an_image(tmp_path, first, second, what):
@@ -205,6 +206,15 @@ def test_a_table_says_one_thing_of_an_image(tmp_path, first, second, what):
     table = "\n".join(["file,label,split,patient", first, *rows, second])
     root = made(tmp_path, *(f"{i}.png" for i in range(12)), **{"t.csv": table.encode()})
     assert re.search(what, refusal(root, labels="t.csv", group="patient"))
+
+
+def test_an_image_that_one_row_leaves_out_is_said_in_plain_words(tmp_path):
+    """As where a sheet of all images stands beside those of training and test images."""
+    rows = [f"{i}.png,{'cat' if i % 2 else 'dog'},train" for i in range(12)]
+    table = "\n".join(["file,label,sheet", *rows, "0.png,dog,all"])
+    root = made(tmp_path, *(f"{i}.png" for i in range(12)), **{"t.csv": table.encode()})
+    said = refusal(root, labels="t.csv", columns={"subset": "sheet"})
+    assert "0.png is listed as left out and as train: an image must have one subset" in said
 
 
 def test_a_pattern_says_the_class(tmp_path, caplog):

@@ -184,9 +184,10 @@ def _say(said: dict[str, str], name: str, value: str, table: str, what: str) -> 
         UserError: the table has a different one in another row.
     """
     if said.setdefault(name, value) != value:
+        words = {"": "nothing"} | ({LEFT_OUT: "left out"} if what == "subset" else {})
+        both = " and as ".join(words.get(one, one) for one in (value, said[name]))
         raise UserError(
-            f"dataset.labels={table}: {name} is listed as {value} and as {said[name]}: "
-            f"an image must have one {what}"
+            f"dataset.labels={table}: {name} is listed as {both}: an image must have one {what}"
         )
 
 
