@@ -267,7 +267,7 @@ def _as_float32(found: dict[str, Tensor], path: Path, notes: list[str]) -> dict[
     out, types = {}, set()
     for name, tensor in found.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
-            raise UserError(f"weights={path}: {name} is sparse or quantised")
+            raise UserError(f"weights={path}: {name} is sparse or quantized")
         out[name] = tensor
         if tensor.is_floating_point():
             out[name] = tensor.float()
