@@ -35,6 +35,7 @@ def one_of(*names: str) -> Bound:
     return Bound(lambda value: value in names, f"{', '.join(others)} or {last}")
 
 
+NAMED = Bound(lambda name: bool(name.strip()), "a name")  # tables have no empty ones
 SHARE = Bound(lambda share: 0 < share <= 1, "a number above 0, and at most 1")
 
 

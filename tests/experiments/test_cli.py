@@ -42,6 +42,8 @@ from transferability.study.config import load
         ("study.layers=[0,3]", "must be from 1 to 7"),
         ("study.layers=[8]", "must be from 1 to 7"),
         ("mode=dry", "train or plan"),
+        ("recipe.name=''", "recipe.name= must be a name"),
+        ("network.name=' '", "network.name=  must be a name"),
         ("max_networks=0", "max_networks=0"),
         ("+dataset.on_error=ignore", "fail or skip"),
         ("dataset.kind=mnist", "procedural, tiny_imagenet, cifar10"),

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
-from transferability.bounds import above, at_least, between, check_bounds, one_of
+from transferability.bounds import NAMED, above, at_least, between, check_bounds, one_of
 from transferability.errors import require
 from transferability.fingerprint import COSMETIC, lists_to_tuples, omit_at, stored_as
 
@@ -24,7 +24,7 @@ class NetworkConfig(ABC):
     # whether a GPU may train networks of this kind as one stack: vmap supports all operations
     stackable: ClassVar[bool] = False
 
-    name: str = field(metadata=COSMETIC)
+    name: Annotated[str, NAMED] = field(metadata=COSMETIC)
     kind: str = omit_at("eight-layer")  # selects the file of networks/ that makes the layers
     input_size: int  # pixels per side of the crop
     # units of the classifier; null: the number of classes of the task

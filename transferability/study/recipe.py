@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from transferability.bounds import SHARE, above, at_least, between, check_bounds, one_of
+from transferability.bounds import NAMED, SHARE, above, at_least, between, check_bounds, one_of
 from transferability.errors import require
 from transferability.fingerprint import COSMETIC, omit_at
 
@@ -17,7 +17,7 @@ class RecipeConfig:
     The learning rate is a pure function of the step, see ``optim.py``.
     """
 
-    name: str = field(metadata=COSMETIC)
+    name: Annotated[str, NAMED] = field(metadata=COSMETIC)
     steps: Annotated[int, above(0)]
     batch_size: Annotated[int, above(0)]
     lr: Annotated[float, above(0)]
