@@ -106,6 +106,19 @@ def test_what_lies_beside_the_file_is_read(tensors, tmp_path, beside, header, wa
     assert "assumed" not in " ".join(pretrained.lines())
 
 
+@pytest.mark.parametrize(
+    "name", ["inception_v3.tv_in1k", "resnet50.tv_in1k", "vit_base_patch16_224.augreg_in1k"]
+)
+def test_images_are_resized_to_as_many_pixels_as_in_timm(name):
+    """Rounded down: 341 for 299 / 0.875 = 341.7, 256 for 224 / 0.875, 248 for 224 / 0.9 = 248.9."""
+    timm = pytest.importorskip("timm")
+    model, _, tag = name.partition(".")
+    config = timm.get_pretrained_cfg(name).to_dict()
+    steps = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=config))
+    facts = network_of(f"timm {model}", input_size=224).info_of(tag)
+    assert (facts.resized, facts.size) == (steps.transforms[0].size, steps.transforms[1].size[0])
+
+
 GIVEN = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
 SQUARE = {"height": 224, "width": 224}
 

@@ -1,6 +1,7 @@
 """Metadata of pretrained weights: preprocessing, license and classes."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -167,11 +168,16 @@ def _of_timm(config: Mapping, where: str) -> PretrainedInfo:
         mean=_three(config["mean"], where),
         std=_three(config["std"], where, low=LEAST),
         size=size,
-        resized=round(size / crop) if size and crop else None,
+        resized=resized_for(size, crop) if size and crop else None,
         interpolation=config.get("interpolation"),
         fit=fit_of(config.get("crop_mode")),
         licence=config.get("license"),
     )
+
+
+def resized_for(size: int, crop_pct: float) -> int:
+    """The shorter side before the center crop, rounded down as in timm."""
+    return math.floor(size / crop_pct)
 
 
 def fit_of(crop_mode: str | None) -> str | None:

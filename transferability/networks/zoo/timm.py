@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 from transferability.errors import UserError
 from transferability.networks.zoo.config import ZooNetworkConfig
-from transferability.networks.zoo.pretrained_info import PretrainedInfo, downloading, fit_of
+from transferability.networks.zoo.pretrained_info import (
+    PretrainedInfo,
+    downloading,
+    fit_of,
+    resized_for,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +60,7 @@ class TimmConfig(ZooNetworkConfig):
             mean=tuple(config.mean),
             std=tuple(config.std),
             size=size,
-            resized=round(size / config.crop_pct),
+            resized=resized_for(size, config.crop_pct),
             interpolation=config.interpolation,
             fit=fit_of(config.crop_mode),
             licence=config.license,
