@@ -339,7 +339,7 @@ def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, 
 @pytest.mark.slow
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
     """Of the highest layer and few images, also beyond the time."""
-    status, out, err = advised(*words(given, tmp_path, "minutes=0.001"))
+    status, out, err = advised(*words(given, tmp_path, "minutes=0.000001"))
     assert status == 0 and "Its test accuracy is" in out, err
     assert "trained on the first 5 training images of each class, which is what the time" in out
     assert "With more time, fine-tuned networks are trained" in out
