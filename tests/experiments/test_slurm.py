@@ -27,7 +27,7 @@ STUDY = [
     "study.layers=[3]",
 ]
 # longer than a preemption takes; every step is saved
-LONG = [*STUDY, "recipe.steps=1500", "recipe.eval_every=750"]
+LONG = [*STUDY, "recipe.steps=3000", "recipe.eval_every=1500"]
 SLURM = [
     "hydra/launcher=slurm",
     "hydra.launcher.gpus_per_node=null",
