@@ -12,8 +12,18 @@ from transferability.errors import UserError
 
 ACCURACIES = ("top1", "top1_mean_best10", "test_top1", "top1_balanced", "test_balanced")
 # text columns without missing values
-GIVEN = ("split", "split_kind", "cell", "treatment", "target", "network", "recipe", "run", "state")
-WHOLE = ("n", "seed", "classes")
+REQUIRED = (
+    "split",
+    "split_kind",
+    "cell",
+    "treatment",
+    "target",
+    "network",
+    "recipe",
+    "run",
+    "state",
+)
+INTEGERS = ("n", "seed", "classes")
 
 
 def checked(results: pd.DataFrame, path: Path, columns: list[str]) -> pd.DataFrame:
@@ -37,16 +47,16 @@ def checked(results: pd.DataFrame, path: Path, columns: list[str]) -> pd.DataFra
         raise UserError(f"{path} has no rows: {_WAY_BACK}")
     for name in results.columns.intersection(columns).difference([*TEXTS, "in_study"]):
         unread = pd.to_numeric(results[name], errors="coerce").isna()
-        refuse(name, unread & results[name].notna(), "a number, with a point")
+        refuse(name, unread & results[name].notna(), "a number with a decimal point")
     for name in results.columns.intersection(ACCURACIES):
         refuse(name, (results[name] < 0) | (results[name] > 1), "an accuracy from 0 to 1")
-    for name in WHOLE:
+    for name in INTEGERS:
         refuse(name, results[name].isna() | (results[name] % 1 != 0), "a whole number")
-    for name in GIVEN:
+    for name in REQUIRED:
         refuse(name, results[name].isna(), "given")
     refuse("state", ~results.state.isin(["done", "missing"]), "done or missing")
     unknown = (results.state == "done") & results.top1.isna()
     refuse("top1", unknown, "an accuracy, as the network is finished")
     refuse("in_study", ~results.in_study.isin([True, False]), "True or False")
-    refuse("run", results.run.duplicated(), "of one row alone")
-    return results.astype(dict.fromkeys(WHOLE, int) | {"in_study": bool})
+    refuse("run", results.run.duplicated(), "unique")
+    return results.astype(dict.fromkeys(INTEGERS, int) | {"in_study": bool})

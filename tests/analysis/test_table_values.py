@@ -28,7 +28,7 @@ def edited(folder, change) -> StudyResults:
 @pytest.mark.parametrize(
     ("column", "value", "wanted"),
     [
-        ("top1", "0,25", r"'0,25' in row 2 .* top1, which must be a number, with a point"),
+        ("top1", "0,25", r"'0,25' in row 2 .* top1, which must be a number with a decimal point"),
         ("top1", "25", r"'25.0' in row 2 .* top1, which must be an accuracy from 0 to 1"),
         ("top1", "", "nothing in row 2 .* top1, which must be an accuracy, as the network is"),
         ("n", "", "nothing in row 2 .* n, which must be a whole number"),
@@ -38,7 +38,7 @@ def edited(folder, change) -> StudyResults:
         ("split", "", "nothing in row 2 .* split, which must be given"),
         ("state", "finished", "'finished' in row 2 .* state, which must be done or missing"),
         ("in_study", "", "nothing in row 2 .* in_study, which must be True or False"),
-        ("run", "run-0", "'run-0' in row 2 .* run, which must be of one row alone"),
+        ("run", "run-0", "'run-0' in row 2 .* run, which must be unique"),
     ],
 )
 def test_a_value_that_is_none_is_named(column, value, wanted, tmp_path):
