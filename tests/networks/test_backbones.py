@@ -62,7 +62,7 @@ class Features(nn.Module):
     ],
 )
 def test_what_puts_out_no_classes_is_refused(out, said):
-    with pytest.raises(UserError, match=f"is no classifier: of 2 images it puts out {said}"):
+    with pytest.raises(UserError, match=f"is not a classifier: for 2 images it returns {said}"):
         partition(Features(out), 8)
 
 

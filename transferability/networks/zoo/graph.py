@@ -173,7 +173,7 @@ def _require_logits(out: object, batch: int) -> None:
         return
     what = "x".join(map(str, out.shape)) if isinstance(out, Tensor) else "several tensors"
     raise UserError(
-        f"it is no classifier: of {batch} images it puts out {what}, not a row of numbers for each"
+        f"it is not a classifier: for {batch} images it returns {what}, not one row of logits each"
     )
 
 
