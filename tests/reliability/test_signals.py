@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from tests.miniature import CPU
 from transferability.runs.runner import train_missing
@@ -104,3 +105,20 @@ def test_a_ctrl_c_while_garbage_is_collected_between_two_waves_is_heard(
     with pytest.raises(KeyboardInterrupt):
         train_missing([spec], store, dataset, CPU)
     assert store.is_done(spec)
+
+
+def test_a_ctrl_c_in_a_step_that_runs_out_of_memory_stops_training(
+    interruptible, spec_of, dataset, tmp_path
+):
+    """Instead of going on with fewer networks."""
+
+    def run_out_of_memory(*_) -> None:
+        hook.remove()
+        signal.raise_signal(signal.SIGINT)
+        raise MemoryError
+
+    specs, store = [spec_of("baseA"), spec_of("baseB")], Store(tmp_path)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(run_out_of_memory)
+    with pytest.raises(KeyboardInterrupt):
+        train_missing(specs, store, dataset, CPU)
+    assert not any(map(store.is_done, specs))

@@ -21,6 +21,7 @@ from transferability.signals import stop_requests
 from transferability.study.jobs import cohort_key
 from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
+from transferability.training.devices import is_out_of_memory
 from transferability.training.execution import Execution
 from transferability.training.loader import TaskLoader
 from transferability.training.loop import Cohort, predict, train
@@ -76,6 +77,10 @@ def train_wave(
         except KeyboardInterrupt:
             if stop.requested:  # all states were saved
                 log.info("%s: stopped, saved %s", label, _where(cohorts))
+            raise
+        except (MemoryError, RuntimeError) as error:
+            if stop.requested and is_out_of_memory(error):  # stop instead of trying fewer networks
+                raise KeyboardInterrupt from error
             raise
         seconds = time.monotonic() - began
         for cohort in cohorts:
