@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.miniature import shrunk
+from transferability.networks.sequential import parameter_kinds
 from transferability.study.recipe import RecipeConfig
 from transferability.training.optim import (
     create_optimizer,
@@ -131,6 +132,34 @@ def test_groups_have_the_originals_multipliers_and_leave_frozen_layers_out(
         n.removeprefix("layers.") for n, p in member.network.named_parameters() if p.requires_grad
     }
     assert trained == set(found)
+
+
+def test_only_biases_have_their_multiplier():
+    """A bias is recognized by its name: a scale outside normalization modules, such as timm's
+    LayerScale or a PReLU, has one dimension, too.
+    """
+    scale = torch.nn.Module()
+    scale.gamma = torch.nn.Parameter(torch.ones(4))
+    parts = [torch.nn.Linear(4, 4), scale, torch.nn.PReLU(4), torch.nn.LayerNorm(4)]
+    parts.append(torch.nn.MultiheadAttention(4, 1))
+    kinds = parameter_kinds(torch.nn.Sequential(*parts))
+    assert kinds == {
+        "0.weight": "weight",
+        "0.bias": "bias",
+        "1.gamma": "scale",
+        "2.weight": "scale",
+        "3.weight": "normalization",
+        "3.bias": "normalization",
+        "4.in_proj_weight": "weight",
+        "4.in_proj_bias": "bias",
+        "4.out_proj.weight": "weight",
+        "4.out_proj.bias": "bias",
+    }
+    recipe = RecipeConfig("t", 1, 1, 0.1, "cosine", 1, 1, weight_decay=0.05)
+    network = torch.nn.Module()
+    network.layers = torch.nn.ModuleList([scale])
+    (group,) = create_optimizer(network, 0, recipe).param_groups
+    assert (group["multiplier"], group["weight_decay"]) == (1, 0)
 
 
 def test_adamw_is_loshchilov_and_hutters_with_our_rates_and_multipliers():

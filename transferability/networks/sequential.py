@@ -30,7 +30,7 @@ from transferability.rng import derive_seed, torch_rng
 if TYPE_CHECKING:
     from transferability.data.batch import Batch
 
-WEIGHT, BIAS, NORMALIZATION = "weight", "bias", "normalization"  # roles of parameters
+WEIGHT, BIAS, SCALE, NORMALIZATION = "weight", "bias", "scale", "normalization"  # roles
 
 # The file that makes the layers, by network.kind. ``make_layers(config)`` makes uninitialized
 # layers for ``outputs`` classes, each everything between two chop points.
@@ -136,11 +136,11 @@ class SequentialNetwork(nn.Module):
 
 
 def parameter_kinds(module: nn.Module) -> dict[str, str]:
-    """Return the role of each parameter of ``module``, by name: WEIGHT, BIAS or NORMALIZATION
-    (scale and shift).
+    """Return the role of each parameter of ``module``, by name: WEIGHT, BIAS, SCALE or
+    NORMALIZATION (its scale and shift).
 
     Outside normalization modules, parameters with more than one dimension are weights, the others
-    biases.
+    biases if their name ends so (``in_proj_bias``), or scales (``gamma`` of timm's LayerScale).
     """
     found = {}
     for path, part in module.named_modules(remove_duplicate=False):
@@ -148,7 +148,8 @@ def parameter_kinds(module: nn.Module) -> dict[str, str]:
             if isinstance(part, NORMALIZATIONS):
                 found[name] = NORMALIZATION
             else:
-                found[name] = WEIGHT if parameter.dim() > 1 else BIAS
+                vector = BIAS if name.endswith("bias") else SCALE
+                found[name] = WEIGHT if parameter.dim() > 1 else vector
     return found
 
 

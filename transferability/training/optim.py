@@ -52,8 +52,8 @@ def create_optimizer(
     """Create the recipe's optimizer over every parameter that is not frozen.
 
     Weights: rate x 1, decay x 1. Biases: rate x ``bias_lr_multiplier``, no decay (in the paper 2
-    and 0). Normalization scales and shifts: rate x 1, no decay. In copied layers (1..copied) all
-    rates are also multiplied by ``copied_lr_multiplier``. Each group keeps its ``recipe`` and
+    and 0). Scales, and shifts of normalization: rate x 1, no decay. In copied layers (1..copied),
+    all rates are also multiplied by ``copied_lr_multiplier``. Each group keeps its ``recipe`` and
     ``multiplier``; :func:`set_learning_rate` applies them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
