@@ -200,13 +200,13 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     whole = all((folder / name).exists() for name in ("results.csv", "about.json"))
     earlier = StudyResults.read(folder) if whole else None
     specs, store = study_specs(config, dataset), Store(config.store)
-    tables = collect(specs, store, dataset, earlier)
-    if earlier and (lost := _nowhere_else(earlier, tables, store)):
+    if earlier and (lost := _nowhere_else(earlier, specs, store)):  # before the measurements
         raise UserError(
             f"{folder} has {pluralize(len(lost), 'finished network')} that this study does not "
             f"have, nor the store {store.root} ({lost[0]}{and_more(lost)}): nothing is "
             "overwritten; set out= to another folder, or collect with the settings of both"
         )
+    tables = collect(specs, store, dataset, earlier)
     add_choice(tables.metadata, config.study.choose_by)
     use = use_of(config, specs) if config.words else None
     if earlier and not any(map(store.is_done, specs)):  # all runs are in another store
@@ -217,10 +217,11 @@ def collect_study(config: Config) -> tuple[Path, StudyResults, list[RunSpec]]:
     return folder, tables, with_bases(specs)
 
 
-def _nowhere_else(earlier: StudyResults, tables: StudyResults, store: Store) -> list[str]:
+def _nowhere_else(earlier: StudyResults, specs: list[RunSpec], store: Store) -> list[str]:
     """Finished runs that only the earlier tables have."""
+    ours = {spec.run_id for spec in with_bases(specs)}
     done = earlier.results.run[earlier.results.state == "done"]
-    gone = done[~done.isin(tables.results.run)]
+    gone = done[~done.isin(ours)]
     return [run for run in gone if not (store.root / run / "DONE").exists()]
 
 
