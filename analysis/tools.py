@@ -1,8 +1,8 @@
 """Advice within a time limit, compared with other tools: tables, and a figure of accuracy by time.
 
-python -m analysis.tools FOLDER    prints the tables of FOLDER/tools.csv, which
-                                   experiments.benchmarks.advice writes, and draws
-                                   FOLDER/tools.{pdf,svg,png}
+python -m analysis.tools FOLDER    prints the tables and answers of FOLDER/tools.csv,
+                                   which experiments.benchmarks.advice writes, and
+                                   draws FOLDER/tools.{pdf,svg,png}
 """
 
 from analysis.command import command
@@ -93,6 +93,17 @@ def print_tables(table: pd.DataFrame) -> None:
     )
 
 
+def print_answers(results: pd.DataFrame) -> None:
+    """Print the answer of ``experiments.advise`` for each dataset, time and seed."""
+    own = results[results.tool == OWN].sort_values([*PROBLEM, "minutes", "seed"])
+    if own.empty:
+        return
+    accuracies = _right(own).mean(axis=1).to_numpy()
+    answers = own[["name", "minutes", "seed", "seconds", "did", "validation"]]
+    print(f"\nThe answers of {OWN}:")
+    print(answers.assign(test=accuracies.round(4)).to_string(index=False))
+
+
 def _said(rows: pd.DataFrame, columns: list[str], sign: str) -> list[str]:
     """The text of each row's value and interval; empty if the value is missing."""
     return [
@@ -155,6 +166,7 @@ def main(folder: Path, page: Page) -> None:
         raise UserError(f"{folder} has no {FILE}, which experiments.benchmarks.advice writes")
     table = summary(results)
     print_tables(table)
+    print_answers(results)
     remove_leftovers(folder)
     for path in write(drawing(table), folder, page):
         print(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from analysis.tools import OWN, read
+from analysis.tools import OWN, print_answers, read
 from experiments.benchmarks import advice
 from experiments.benchmarks.advice import Result
 from experiments.overrides import of_advice
@@ -19,7 +19,7 @@ from transferability.data.packed import open_dataset
 ROW = Result("mine", "0" * 12, "1" * 12, 96, 1.0, 0, OWN, 99.04, "A3.B", 0.9, "0111")
 
 
-def test_a_result_is_kept_and_known_again(tmp_path):
+def test_a_result_is_kept_and_known_again(tmp_path, capsys):
     path, key = tmp_path / "tools.csv", {"tool": OWN, "seed": 0, "minutes": 1.0}
     assert not advice._known(path, key)
     advice._keep(path, ROW)
@@ -30,6 +30,12 @@ def test_a_result_is_kept_and_known_again(tmp_path):
     table = read(path)
     assert table.right.tolist() == ["0111", "0011"] and table.images[0] == "0" * 12
     assert table.validation[0] == 0.9 and table.seconds[0] == 99.04
+    print_answers(table[::-1])
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["mine", "1.0", "0", "99.04", "A3.B", "0.9", "0.75"]
+    assert second.split() == ["mine", "1.0", "1", "99.04", "A3.B", "0.9", "0.50"]
+    print_answers(table[:0])
+    assert not capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
