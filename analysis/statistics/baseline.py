@@ -98,7 +98,7 @@ def few_images(tables: StudyResults) -> str | None:
     done = tables.networks[tables.networks.accuracy.notna()]
     if done.empty:
         return None
-    own = done[done.val_images == done.val_images.min()]
+    own = done[done.task == done.task[done.val_images.idxmin()]]
     share = own.accuracy.median()
     differing = 2 * share * (1 - share)
     right = own.right.dropna() if "right" in own else ()

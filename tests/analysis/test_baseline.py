@@ -12,6 +12,7 @@ from analysis.statistics.intervals import within
 from analysis.strategies import advise, summary
 from tests.analysis.test_advice import WAYS, study
 from tests.analysis.test_report import bases, finished
+from tests.made_up import row, tables_of
 from tests.miniature import shrunk
 from transferability.errors import UserError
 
@@ -164,3 +165,15 @@ def test_a_report_of_few_validation_images_says_so():
     assert "So few images" not in page(other)
     other.results["val_images"] = 20
     assert "<li>So few images cannot answer: with 20 validation images" in page(other)
+
+
+def test_networks_of_other_images_are_not_compared_image_by_image():
+    """Tasks of equally many images: the networks of each agree on all of them."""
+    networks = [row(f"{x}{target}", "AnB", 3, 0.7, target) for target in "AB" for x in ("B3", "A3")]
+    tables = tables_of(*networks)
+    draw = np.random.default_rng(0)
+    for target, own in tables.results.groupby("target"):
+        right = draw.permutation(100) < 70
+        tables.predictions[f"random-0 {target} validation"] = np.ones(100, np.int16)
+        tables.predictions |= {f"{run} validation": right.astype(np.int16) for run in own.run}
+    assert few_images(tables) is None
