@@ -119,7 +119,10 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame, statistic: str) -> p
         own, theirs = (rows[rows[column].notna()] for rows in (own, theirs))
         if own.empty or theirs.empty:
             continue
-        both = own.merge(theirs, on=[*TASK, "cell"], suffixes=("", "_second"))
+        keys = [*TASK, "cell"]
+        if own.duplicated(keys).any() or theirs.duplicated(keys).any():
+            keys.append("split")  # one target with several sources
+        both = own.merge(theirs, on=keys, suffixes=("", "_second"))
         *found, covers = (
             _within(both, column, first, second, statistic)
             if len(both)
@@ -147,8 +150,9 @@ def _within(
         return float(change.mean()), np.nan, np.nan, f"no interval: one task, {statistic}"
     images = [_on_images(row, column, first, second) for row in both.itertuples()]
     if all(one is not None for one in images):
-        seeds = f" and {len(images)} seeds" if len(images) > 1 else ""
-        return *difference_interval(np.array(images)), f"the same images{seeds}"
+        unit = "seeds" if both.seed.is_unique else "networks"
+        several = f" and {len(images)} {unit}" if len(images) > 1 else ""
+        return *difference_interval(np.array(images)), f"the same images{several}"
     return float(change.mean()), np.nan, np.nan, "no interval: one task, no predictions"
 
 

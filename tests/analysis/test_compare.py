@@ -110,6 +110,27 @@ def test_one_task_is_compared_on_the_same_images():
     assert np.isnan(found["low"]) and found["covers"] == "no interval: one task, no predictions"
 
 
+def test_networks_of_one_target_and_several_sources_are_paired_source_by_source():
+    """Three sources at growing distances: the new study gains 0, 0.1 and 0.2."""
+
+    def sources(gain: float) -> StudyResults:
+        rows = [("x", 0, "A3B", 3, 0.5 + gain * i) for i in range(3)]
+        tables = study([("x", 0, "baseB", 0, 0.5), *rows])
+        tables.results["split"] = ["distance-0", "distance-0", "distance-1", "distance-2"]
+        tables.predictions = {"x validation": np.ones(20, int)} | {
+            f"{row.run} validation": np.arange(20) < 20 * row.top1
+            for row in tables.results.itertuples()
+        }
+        return tables
+
+    found = rows_of(sources(0.0), sources(0.1))["AnB"]
+    by_image = np.arange(20) < np.array([[10], [12], [14]])
+    expected = difference_interval(by_image - (np.arange(20) < 10).astype(float))
+    assert found["networks in both"] == 3
+    assert found["covers"] == "the same images and 3 networks"
+    assert [found[k] for k in ("difference", "low", "high")] == pytest.approx(expected)
+
+
 def test_both_have_the_statistic_of_the_first():
     """One is shown by balanced accuracy, 0.1 lower than accuracy: it is no difference between the
     studies, and table and figure say the same.
