@@ -11,7 +11,8 @@ Without residual degrees of freedom, as when every condition was trained once, t
 networks is unknown. The interval then covers the error of the validation images only, and the
 estimate says so. If predictions were kept, networks of one task are compared on the same images.
 Otherwise the error is binomial, as if each network had separate images. This is conservative:
-shared images make differences more precise.
+shared images make differences more precise. Equal predictions of few images do not show that
+networks are equal: no error is below :func:`least_error`.
 """
 
 from dataclasses import dataclass
@@ -102,6 +103,14 @@ def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
     return base.reindex(pd.MultiIndex.from_frame(networks[BLOCK])).to_numpy()
 
 
+def least_error(networks: pd.DataFrame) -> float:
+    """The standard error of a difference that no validation image shows: with two more images, of
+    which one differs (Agresti & Min 2005); NaN if the number of images is unknown.
+    """
+    images = networks.drop_duplicates("task").val_images.sum(min_count=1)
+    return float(1 / np.sqrt(images * (images + 2)))
+
+
 def limit_of(weights: Contrast) -> float:
     """The largest possible value of a difference, as accuracies are between 0 and 1."""
     return sum(weight for weight in weights.values() if weight > 0)
@@ -177,12 +186,15 @@ def estimate_jointly(networks: pd.DataFrame, contrasts: list[Contrast]) -> Joint
         covariance = residuals @ residuals / df * carried @ carried.T
     else:
         covariance = carried @ _of_images(rows) @ carried.T
+    limits = [limit_of(w) for w in contrasts]
+    least = (np.array(limits) * least_error(rows)) ** 2
+    covariance += np.diag(np.fmax(least - np.diag(covariance), 0))
     return JointEstimate(
         carried @ accuracy,
         covariance,
         df,
         [_carriers(rows, conditions, blocks, w) for w in contrasts],
-        [limit_of(w) for w in contrasts],
+        limits,
     )
 
 

@@ -23,6 +23,7 @@ from analysis.statistics.linear_model import (
     Contrast,
     blocks_of,
     conditions_of,
+    least_error,
     limit_of,
 )
 
@@ -35,7 +36,7 @@ class OverSplits:
 
     Attributes:
         value: the mean over splits.
-        error: the standard error of the mean; NaN for a single split.
+        error: the standard error of the mean, at least ``least_error``; NaN for a single split.
         df: degrees of freedom of the error.
         splits: the number of splits; if no split has both sides of the difference, the number per
             side. Both sides are then assumed to vary equally from split to split.
@@ -102,6 +103,7 @@ class BySplit:
     def __init__(self, networks: pd.DataFrame):
         rows = networks[networks.accuracy.notna()]
         blocks, conditions = blocks_of(rows), conditions_of(rows)
+        self.least = least_error(rows)
         self.conditions: list[Condition] = sorted(set(conditions))
         known = pd.DataFrame({"block": blocks, "split": splits_of(rows), "task": rows.task})
         known = known.drop_duplicates("block").set_index("block")
@@ -155,8 +157,9 @@ class BySplit:
         if not (sides := self.values(weights)):
             return None
         value, error, df = over(*(values for _, values in sides))
-        counts = tuple(len(names) for names, _ in sides)
-        return OverSplits(float(value), float(error), df, counts, limit_of(weights))
+        counts, limit = tuple(len(names) for names, _ in sides), limit_of(weights)
+        wide = max(float(error), self.least * limit)  # NaN stays NaN
+        return OverSplits(float(value), wide, df, counts, limit)
 
     def _means(self, accuracy: np.ndarray, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """The weighted sum in each block with all of its conditions, averaged over the blocks of a

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis.statistics.claims import assess
 from analysis.statistics.intervals import difference, fitted, t_interval
 from analysis.statistics.linear_model import (
     BASE,
@@ -100,8 +101,34 @@ def test_where_no_task_has_both_sides_other_treatments_have_no_say():
     )
     apart = rows[~((rows.treatment == "AnB+") & ~easy) & ~((rows.treatment == "BnB+") & easy)]
     found = estimate(apart, difference)
-    assert (found.value, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01), abs=1e-9)
+    assert found.value == pytest.approx(0.01, abs=1e-9)
+    assert found.error == pytest.approx(1 / np.sqrt(4000 * 4002)), "without noise: of the images"
     assert by_task(apart, difference) == []
+
+
+@pytest.mark.parametrize(("splits", "targets"), [(1, "B"), (1, "AB"), (3, "AB")])
+@pytest.mark.parametrize("kept", [False, True])
+def test_networks_that_agree_on_few_images_are_not_shown_to_be_equal(splits, targets, kept):
+    """All networks are right on all 20 images of every task: a loss of 1 point is not excluded, and
+    rounding errors have no small p-values.
+    """
+    cells = [("base", 0), *((t, n) for t in ("BnB", "BnB+", "AnB", "AnB+") for n in range(1, 8))]
+    rows = pd.DataFrame(
+        network(f"random-{k}", target, treatment, n, 1.0, val_images=20)
+        for k in range(splits)
+        for target in targets
+        for treatment, n in cells
+    )
+    rows = rows.assign(right=[np.ones(20, bool)] * len(rows)) if kept else rows
+    found = assess(rows, 8)
+    tested = found[found.verdict != "not tested"]
+    assert len(tested) == 9 and set(tested.verdict) == {"inconclusive"}
+    assert tested.p.min() > 0.3
+    images = 20 * splits * len(targets)
+    error = estimate(rows, subtract({BASE: 1.0}, mean("AnB", [3]))).error
+    assert error == pytest.approx(1 / np.sqrt(images * (images + 2)))
+    over = BySplit(rows).estimate(subtract({BASE: 1.0}, mean("AnB", [3]))).error
+    assert over == pytest.approx(error) if splits > 1 else np.isnan(over)
 
 
 def test_the_t_interval_counts_values_not_gaps():
