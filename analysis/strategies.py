@@ -21,6 +21,7 @@ from analysis.statistics.over_images import (
     together,
 )
 from analysis.tables import StudyResults
+from transferability.study.recipe import probe_recipe
 
 WAY = ["cell", "recipe"]
 
@@ -142,7 +143,7 @@ def confusions(tables: StudyResults, advice: Advice, most: int = 12) -> pd.DataF
 def _at(networks: pd.DataFrame, size: int | None) -> pd.DataFrame:
     """The networks trained on ``size`` images per class; None: on all images."""
     sizes = networks.images_per_class
-    return networks[sizes.isna() if size is None else sizes == size]
+    return networks[sizes.isna() if pd.isna(size) else sizes == size]
 
 
 def summary(advice: list[Advice]) -> pd.DataFrame:
@@ -178,15 +179,16 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyRe
     """The row of a strategy before comparison."""
     one = rows.iloc[0]
     costs, short = tables.metadata["layer_costs"], "." in one.cell
-    top = one.n if short else len(costs)
-    trained = range(one.frozen, top)
+    cost = _operations(one, costs)
+    if len(first_phase := _first_phase(one, tables.results)):
+        cost += _operations(first_phase.iloc[0], costs)
     return {
         **one[[*WAY, "n", "copied", "frozen"]],
         "short": short,
         "steps": int(one.images // tables.metadata["recipe"]["batch_size"]),
         "longer": one.images,
         "words": words(one, short, len(costs) - 1),
-        "cost": one.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained)),
+        "cost": cost,
         "seeds": len(right),
         "validation": rows.top1.mean(),
         "validation_balanced": np.mean(
@@ -197,3 +199,21 @@ def _described(rows: pd.DataFrame, right: dict[int, np.ndarray], tables: StudyRe
         ),
         "run": one.run,
     }
+
+
+def _operations(network: pd.Series, costs: list[int]) -> float:
+    """Multiply-adds of training a network with these costs of layers."""
+    top = network.n if "." in network.cell else len(costs)
+    trained = range(network.frozen, top)
+    return network.images * (sum(costs[:top]) + 2 * sum(costs[i] for i in trained))
+
+
+def _first_phase(network: pd.Series, results: pd.DataFrame) -> pd.DataFrame:
+    """The network that the second of two phases starts from; no rows for other networks."""
+    cell, again, _ = network.cell.partition("++")
+    if not again:
+        return results.iloc[:0]
+    own = (results.cell == cell) & (results.task == network.task) & (results.seed == network.seed)
+    rows = _at(results[own & (results.state == "done")], network.images_per_class)
+    usual = probe_recipe(mirror=False).name if "." in cell else network.recipe
+    return rows[rows.recipe == usual] if (rows.recipe == usual).any() else rows

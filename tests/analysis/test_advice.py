@@ -78,6 +78,23 @@ def test_the_best_on_validation_is_reported_on_test():
     assert advise(study(), 0.015)[0].as_good_and_cheaper.cell.tolist() == ["A2.B", "A1B~2"]
 
 
+def test_two_phases_cost_both():
+    """The second starts from a linear classifier of 200 images, or from the network of its own
+    recipe; another recipe's is another network.
+    """
+    two = {"A2.B++": (2, 2, 0, "A", 870, 840), "A2B++": (2, 2, 0, "A", 865, 835)}
+    tables = study(WAYS | two)
+    probes = tables.results[tables.results.cell == "A2.B"]
+    probes = probes.assign(recipe="probe", images=200, run=probes.run + "-probe", in_study=False)
+    tables.results = pd.concat([tables.results, probes], ignore_index=True)
+    (advice,) = advise(tables)
+    cost = advice.strategies.set_index("cell").cost
+    second = 100 * 3 * 20
+    assert cost["A2B+"] == pytest.approx(9300 / (second + 200 * 20))
+    assert cost["A2B++"] == pytest.approx((9300 + 100 * (31 + 2 * 11)) / (second + 200 * 20))
+    assert cost["A2.B++"] == 1
+
+
 def test_what_serves_as_well_and_is_cheaper_is_named():
     close = WAYS | {"A2.B": (2, 2, 2, "A", 790, 800)}
     (advice,) = advise(study(close))
