@@ -48,8 +48,9 @@ def draw(tables: StudyResults) -> FigureSpec:
     Raises:
         UserError: networks with one training-set size differ in settings that are not shown.
     """
-    _check_one_kind(tables.networks)
-    table = _table(tables.networks)
+    networks = tables.networks
+    _check_one_kind(networks)
+    table = _table(networks)
     either = _freeze_minus_fine_tune(table)
     # keeps text and frames readable on the strongest color
     limit = 1.4 * table["minus scratch"].abs().max()
@@ -62,7 +63,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     width = max(8.4, 0.5 * table.arrangement.nunique())
     panels = []
     for kind in shown:
-        splits = ", ".join(sorted(set(tables.networks[tables.networks.split_kind == kind].split)))
+        splits = ", ".join(sorted(set(networks[networks.split_kind == kind].split)))
         grid = _grid(table[table.splits == kind], limit)
         panels.append(Panel(f"{KINDS[kind].capitalize()} ({splits})", grid, width, 2.9))
     if len(either):
@@ -74,11 +75,15 @@ def draw(tables: StudyResults) -> FigureSpec:
                 2.9,
             )
         )
+    limited = networks.images_per_class.notna() & networks.treatment.isin(ARRANGEMENTS)
+    apart = ""
+    if table.networks.sum() < (limited & networks.accuracy.notna()).sum():
+        apart = " Tasks that lack a network of a row are left out of it."
     return FigureSpec(
         "volume",
         "Little data: train from scratch, freeze n copied layers, or fine-tune them? "
         f"{tables.dataset}",
-        f"{captions.counts(tables.networks)} Numbers: top-1 accuracy. Color: better (orange) or "
+        f"{captions.counts(networks)}{apart} Numbers: top-1 accuracy. Color: better (orange) or "
         "worse (violet) than from scratch on the same images. Framed: the best of a row; *: not "
         "significantly worse (95% interval of the validation images, not corrected for choosing "
         "the best). Last: above 0 it is better to freeze the copied layers, below to fine-tune "
@@ -154,9 +159,15 @@ def _freeze_or_tune(axes: Axes, either: pd.DataFrame, marks: dict[str, Style]) -
 def _table(networks: pd.DataFrame) -> pd.DataFrame:
     """A row per kind of split, training-set size and arrangement: mean accuracy, difference from
     scratch, whether it is the best, and whether it is not significantly worse than the best.
+
+    Tasks and seeds with fewer networks than others of that size are left out: arrangements are
+    compared by their mean accuracy, which would be that of different tasks.
     """
     done = with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
     done = done[done.treatment.isin(ARRANGEMENTS)]
+    size = ["split_kind", "images_per_class"]
+    counts = done.groupby([*size, "task", "seed"]).cell.transform("nunique")
+    done = done[counts == counts.groupby([done[column] for column in size]).transform("max")]
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
     images = done.drop_duplicates([*keys, "task"])  # seeds share images

@@ -228,9 +228,12 @@ def test_better_than_scratch_is_said_of_networks_of_one_task():
                 (target, images) != ("A", 10)
             )
             rows.append(row(f"x1{target}", "AnB", 1, 0.35 + easier, **usual))
-    table = question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    made = question(tables_of(rows))
+    table = made.table.set_index(["images a class", "arrangement"])
     assert table["minus scratch"].loc[10, "freeze 1"] == pytest.approx(0.05)
-    assert table.networks.loc[10, "freeze 1"] == 2 and table.networks.loc[10, "scratch"] == 1
+    assert table.accuracy[10].to_dict() == pytest.approx({"scratch": 0.3, "freeze 1": 0.35})
+    assert set(table.networks[10]) == {1} and set(table.networks[100]) == {2}
+    assert "Tasks that lack a network of a row are left out of it." in made.caption
 
 
 def test_a_missing_network_neither_counts_as_a_task_nor_goes_unsaid():
