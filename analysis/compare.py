@@ -71,7 +71,8 @@ def compared(first: StudyResults, second: StudyResults, names: tuple[str, str]) 
     if table.empty:
         raise UserError(f"{names[0]} and {names[1]} have no finished treatment of the same n")
     shared = set(zip(table.split_kind, table.treatment, strict=True))
-    results = pd.concat([one, other], ignore_index=True).drop(columns="right", errors="ignore")
+    results = pd.concat([one, other], ignore_index=True)
+    results = results.drop(columns=["right", "weights"], errors="ignore")
     in_both = [pair in shared for pair in zip(results.split_kind, results.treatment, strict=True)]
     both = StudyResults(first.metadata, results[in_both])
     drawn = variants.draw(both)

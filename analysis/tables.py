@@ -180,14 +180,20 @@ class StudyResults:
         """The study's networks, finished or missing, with the statistic of figures as ``accuracy``.
 
         If predictions were kept and the statistic is top-1 or balanced accuracy, ``right`` is
-        whether each validation image is predicted correctly, (images,) bool, or None.
+        whether each validation image is predicted correctly, (images,) bool, or None. Of balanced
+        accuracy, ``weights`` has the weight of each image.
         """
         own = self.results[self.results.in_study]
         own = own.assign(accuracy=own[self.metadata["statistic"]])
         if not self.predictions or self.metadata["statistic"] not in ("top1", "top1_balanced"):
             return own
         pairs = zip(own.run, own.task, strict=True)
-        return own.assign(right=[self.correct(run, task) for run, task in pairs])
+        own = own.assign(right=[self.correct(run, task) for run, task in pairs])
+        if self.metadata["statistic"] == "top1":
+            return own
+        known = {task: self.predictions.get(f"{task} validation") for task in set(own.task)}
+        weights = {task: balancing(labels) for task, labels in known.items() if labels is not None}
+        return own.assign(weights=own.task.map(weights))
 
     def correct(self, run: str, task: str, subset: str = "validation") -> np.ndarray | None:
         """Whether a network predicts each image of a subset correctly, (images,) bool; None if its
@@ -195,6 +201,14 @@ class StudyResults:
         """
         predicted = self.predictions.get(f"{run} {subset}")
         return None if predicted is None else predicted == self.predictions[f"{task} {subset}"]
+
+
+def balancing(labels: np.ndarray) -> np.ndarray:
+    """Weights of images, (images,), with which the mean of correct predictions is the balanced
+    accuracy.
+    """
+    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return len(labels) / (len(counts) * counts[which])
 
 
 def task_of(classes: tuple[int, ...]) -> str:

@@ -28,7 +28,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         return "no network with copied layers on a random split"
     published_means, legend = _published_means(tables, rows)
     several = {t: table for t in there if (table := _by_split(rows, t)).shape[1] >= LEAST}
-    kind = _kind_of_bars(rows, several)
+    kind = _kind_of_bars(rows, several, tables.metadata["statistic"] == "top1_balanced")
     marks = [TREATMENTS[t] for t in there]
     if published_means:
         marks.append(PUBLISHED)
@@ -80,14 +80,16 @@ def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
     return table.dropna(axis=1, how="all").reindex(sorted(of_study))
 
 
-def _kind_of_bars(rows: pd.DataFrame, several: dict[str, pd.DataFrame]) -> str | None:
+def _kind_of_bars(
+    rows: pd.DataFrame, several: dict[str, pd.DataFrame], balanced: bool
+) -> str | None:
     """The kind of bars of the panel: None for bars over splits, else between networks if there are
-    several, else over images.
+    several, else over images. Balanced accuracy, which is not binomial, has none over images.
     """
     if several:
         return None
     networks = rows[rows.accuracy.notna()].groupby(["treatment", "n"]).size()
-    return "networks" if (networks > 1).any() else "images"
+    return "networks" if balanced or (networks > 1).any() else "images"
 
 
 def _bars(several: dict[str, pd.DataFrame], kind: str | None) -> str:

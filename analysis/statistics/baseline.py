@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis.statistics.over_images import balanced_interval, difference_interval
-from analysis.tables import StudyResults
+from analysis.tables import StudyResults, balancing
 
 ACCURACY, BALANCED = "accuracy", "balanced_accuracy"  # values of study.choose_by
 Z = 1.96  # normal quantile of a 95% interval
@@ -75,14 +75,6 @@ def commonest(tables: StudyResults, subset: str = "validation") -> list[float]:
     tasks = dict.fromkeys(tables.networks.task)
     kept = [tables.predictions.get(f"{task} {subset}") for task in tasks]
     return [np.bincount(labels).max() / len(labels) for labels in kept if labels is not None]
-
-
-def balancing(labels: np.ndarray) -> np.ndarray:
-    """Weights of images, (images,), with which the mean of correct predictions is the balanced
-    accuracy.
-    """
-    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return len(labels) / (len(counts) * counts[which])
 
 
 def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:

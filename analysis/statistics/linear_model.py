@@ -225,6 +225,8 @@ def _of_images(rows: pd.DataFrame) -> np.ndarray:
     for task in set(rows.task):
         here = np.flatnonzero(rows.task == task)
         right = np.stack([rows.right.iloc[i] for i in here]).astype(float)
+        if "weights" in rows:  # of balanced accuracy
+            right *= rows.weights.iloc[here[0]]
         covariance[np.ix_(here, here)] = np.cov(right, bias=True) / right.shape[1]
     return covariance
 

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from analysis.figures import accuracy
 from analysis.figures import advice as figure
 from analysis.plotting.layout import compose
 from analysis.report import page
-from analysis.statistics.baseline import balanced_accuracy, balancing, few_images, too_few
+from analysis.statistics.baseline import balanced_accuracy, few_images, too_few
 from analysis.statistics.claims import assess
 from analysis.statistics.intervals import within
+from analysis.statistics.linear_model import estimate, mean, subtract
 from analysis.strategies import advise, summary
+from analysis.tables import balancing
 from tests.analysis.test_advice import WAYS, study
 from tests.analysis.test_report import bases, finished
 from tests.made_up import row, tables_of
@@ -85,6 +88,29 @@ def test_what_is_chosen_by_balanced_accuracy():
     assert "balanced_low" in drawing.table and drawing.caption.startswith("Balanced accuracy on")
     assert "Always predicting 'good', the most frequent class, gives 0.500." in drawing.caption
     compose(drawing)
+
+
+def test_an_interval_of_balanced_accuracy_is_that_of_weighted_images():
+    """Two networks differ on 2 of 10 images of the rare class and on 8 of 190 of the other."""
+    tables = unbalanced({"A2B": (182, 9), "A3B": (190, 7)}, choose_by="balanced_accuracy")
+    tables.metadata["statistic"], tables.metadata["statistic_label"] = "top1_balanced", "balanced"
+    tables.results["top1_balanced"] = [(182 / 190 + 0.9) / 2, (1 + 0.7) / 2]
+    tables.results["val_images"] = 200
+    found = estimate(tables.networks, subtract(mean("AnB", [2]), mean("AnB", [3])))
+    difference = np.repeat([200 / 20, -200 / 380, 0.0], [2, 8, 190])
+    assert found.value == pytest.approx(difference.mean()) == pytest.approx(0.1 - 8 / 380)
+    assert found.error == pytest.approx(difference.std() / np.sqrt(200))
+
+
+def test_balanced_accuracy_of_one_network_has_no_binomial_bar():
+    tables = unbalanced(LEARNED, choose_by="balanced_accuracy")
+    tables.results["split_kind"], tables.results["val_images"] = "random", 200
+    tables.metadata |= {"statistic_label": "x", "network": {"name": "x", "layers": 4}}
+    tables.metadata["dataset"]["name"] = "d"
+    assert "the 95% interval of its validation images" in accuracy.draw(tables).caption
+    tables.metadata["statistic"] = "top1_balanced"
+    tables.results["top1_balanced"] = tables.results.top1
+    assert "none where there is but one" in accuracy.draw(tables).caption
 
 
 def test_balanced_accuracy_by_hand():
