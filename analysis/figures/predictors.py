@@ -64,6 +64,8 @@ def _correlated(told: pd.Series, accuracy: pd.Series) -> dict[str, float]:
 
 def _title(row: Any) -> str:
     rho, low, high = row[3:6]
+    if rho != rho:
+        return f"{row.predictor}: no rank correlation"
     interval = f" [{low:.2f}, {high:.2f}]" if low == low else ""
     return f"{row.predictor}: {rho:.2f}{interval}"
 

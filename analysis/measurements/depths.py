@@ -64,10 +64,8 @@ def agreement(told: pd.DataFrame) -> list[str]:
     said = []
     for key, name in MEASURES.items():
         own = told.loc[told[key].idxmax()]
-        alike = "" if min(told[key].nunique(), told.validation.nunique()) > 1 else "no "
-        if not alike:
-            rho, *_ = rank_correlation(told[key].to_numpy(), told.validation.to_numpy())
-            alike = f"{rho:.2f} "
+        rho, *_ = rank_correlation(told[key].to_numpy(), told.validation.to_numpy())
+        alike = f"{rho:.2f} " if rho == rho else "no "
         said.append(
             f"{name[0].upper()}{name[1:]}: highest at layer {own.n:.0f}, where the linear "
             f"classifier has a validation accuracy of {own.validation:.3f} (at its own best, "

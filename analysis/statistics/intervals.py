@@ -28,11 +28,14 @@ def t_interval(
 
 def rank_correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
     """Spearman's rank correlation with its 95% interval: Fisher's transformation with the variance
-    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957). The interval is NaN below four pairs.
+    1.06 / (n - 3) of Fieller, Hartley & Pearson (1957). The interval is NaN below four pairs;
+    all is NaN if a side has a single value.
 
     A perfect correlation, whose interval would have no width, gets the interval of the next lower
     correlation of n pairs (two neighbors exchanged), extended to 1.
     """
+    if min(len(np.unique(side)) for side in (predicted, measured)) < 2:
+        return np.nan, np.nan, np.nan
     rho = float(stats.spearmanr(predicted, measured).statistic)
     if len(predicted) < 4:
         return rho, np.nan, np.nan

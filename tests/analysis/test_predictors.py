@@ -1,9 +1,11 @@
 """Predictors on cases with known answers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize, stats
 
+from analysis.figures import predictors
 from analysis.measurements.predictors import h_score, knn, leep, logme, shrinkage
 from analysis.statistics.intervals import rank_correlation
 
@@ -107,3 +109,12 @@ def test_rank_correlation_and_its_interval():
     assert rank_correlation(x[:4], -x[:4])[1:] == pytest.approx(
         (-1, np.tanh(half - np.arctanh(0.8)))
     )
+
+
+def test_equal_accuracies_have_no_rank_correlation(recwarn):
+    """As where every depth is right on all validation images."""
+    n = pd.Index(range(1, 6), name="n")
+    table = predictors._correlated(pd.Series(range(5), n), pd.Series(1.0, n))
+    assert np.isnan(table["rank correlation"]) and not recwarn.list
+    (row,) = pd.DataFrame([{"predictor": "LogME"} | table]).itertuples()
+    assert predictors._title(row) == "LogME: no rank correlation"
