@@ -106,9 +106,10 @@ def balanced_interval(
 ) -> tuple[float, float, float]:
     """The mean over classes of the means over their images, with its interval.
 
-    The variance within a class is computed with four more images, two right and two wrong (Agresti
-    and Coull 1998), or, for ``differences``, with two more, of which one differs (Agresti and Min
-    2005).
+    The variance between the images of a class is computed with four more images, two right and two
+    wrong (Agresti and Coull 1998), or, for ``differences``, with two more, of which one differs
+    (Agresti and Min 2005). The mean is that of the images that there are, so its error is not
+    divided by the larger number.
 
     Args:
         values: (seeds, images).
@@ -118,7 +119,8 @@ def balanced_interval(
     classes = np.unique(labels)
     means = np.stack([values[:, labels == c].mean(1) for c in classes]).mean(0)  # per seed
     with_more = [np.concatenate([values[:, labels == c].mean(0), more]) for c in classes]
-    variance = sum(float(own.var()) / len(own) for own in with_more) / len(classes) ** 2
+    errors = [own.var() / (len(own) - len(more)) for own in with_more]
+    variance = float(sum(errors)) / len(classes) ** 2
     parts = [(variance, max(len(labels) - len(classes), 1.0))]
     found = _normal(float(means.mean()), parts, seed_part(means[:, None]), confidence)
     return within(found, -1 if differences else 0)

@@ -123,23 +123,28 @@ def test_a_balanced_accuracy_knows_that_a_class_is_small():
     """280 and 30 images, all right: two more of each kind in each class."""
     labels = np.repeat([0, 1], [280, 30])
     value, low, high = balanced_interval(np.ones((1, 310)), labels)
-    variance = sum((n - 2) * 2 / n**3 / 4 for n in (284, 34))
+    variance = sum((n - 2) * 2 / n**2 / (n - 4) / 4 for n in (284, 34))
     assert (value, high) == (1.0, 1.0)
     assert low == pytest.approx(1 - stats.t.isf(0.025, 308) * np.sqrt(variance))
     value, low, high = balanced_interval(np.zeros((1, 310)), labels, differences=True)
-    half = stats.t.isf(0.025, 308) * np.sqrt((1 / 282**2 + 1 / 32**2) / 4)
+    half = stats.t.isf(0.025, 308) * np.sqrt((1 / 280 / 282 + 1 / 30 / 32) / 4)
     assert value == 0 and (-low, high) == pytest.approx((half, half))
 
 
-@pytest.mark.parametrize(("sizes", "width"), [([280, 30], 0.13), ([31] * 10, 0.08)])
-def test_a_balanced_accuracy_holds_what_it_promises(sizes, width):
+@pytest.mark.parametrize(
+    ("sizes", "share", "width"),
+    [([280, 30], 0.9, 0.13), ([31] * 10, 0.9, 0.08), ([30] * 3, 0.5, 0.22), ([4] * 20, 0.5, 0.23)],
+)
+def test_a_balanced_accuracy_holds_what_it_promises(sizes, share, width):
+    """Also of classes of few images, for which it held the truth in 86%."""
     draw, labels, widths = np.random.default_rng(0), np.repeat(range(len(sizes)), sizes), []
     hits = 0
     for _ in range(500):
-        _, low, high = balanced_interval((draw.random((1, 310)) < 0.9).astype(float), labels)
-        hits += low <= 0.9 <= high
+        right = draw.random((1, len(labels))) < share
+        _, low, high = balanced_interval(right.astype(float), labels)
+        hits += low <= share <= high
         widths.append(high - low)
-    assert 0.93 <= hits / 500 <= 0.985 and np.mean(widths) < width
+    assert 0.92 <= hits / 500 <= 0.985 and np.mean(widths) < width
 
 
 def test_the_interval_of_the_choice_covers_it():
