@@ -164,7 +164,7 @@ def drawing(networks: pd.DataFrame, levels: int) -> FigureSpec:
     }
     return FigureSpec(
         "calibration",
-        "Calibration: where transfer breaks, against where the tasks stop to share rules "
+        "Calibration: where transfer breaks, against where the tasks stop sharing rules "
         "(synthetic images)",
         _caption(networks, found),
         [

@@ -32,7 +32,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     marks = [TREATMENTS[t] for t in there]
     if published_means:
         marks.append(PUBLISHED)
-    readings = "; ".join(READINGS[t] for t in there)
+    readings = "; ".join(_reading(t, there) for t in there)
     caption = (
         f"{captions.counts(rows)} Every network: a mark is one, shifted sideways for clarity. "
         f"{_bars(several, kind)} How the paper reads the lines: {readings}.{legend} "
@@ -55,6 +55,11 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         _mean_table(rows, tables, several),
         columns=2,
     )
+
+
+def _reading(treatment: str, there: list[str]) -> str:
+    line, reading, other = READINGS[treatment]
+    return f"{line}: {reading}" if reading and other in there else line
 
 
 def _every_network(axes: Axes, rows: pd.DataFrame, there: list[str]) -> None:

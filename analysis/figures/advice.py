@@ -60,11 +60,13 @@ def draw(tables: StudyResults) -> FigureSpec | str:
             for name in there
         ]
     )
-    if len(found) > 1:
+    several = len(found) > 1
+    if several:
         panels.append(Panel("What more images are worth", lambda axes: _sizes(axes, found)))
     longer = ""
     if any((a.strategies.longer > 1).any() for a in found):
         longer = " Open marks and the dashed line: trained longer (as in the table of strategies)."
+        longer += " The last panel has the best of each kind, trained longer or not." * several
     one, counts = found[-1], sorted({a.best.seeds for a in found})
     seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
     columns = ["images", "family", "n", "recipe", shown, f"{shown}_low", f"{shown}_high"]

@@ -157,7 +157,7 @@ def numbers_at_the_end(axes: Axes, lines: dict[str, pd.Series], last: int) -> No
         previous = heights[treatment] = max(ends[treatment], previous + gap)
     excess = max(0.0, previous - high + gap / 2)
     for treatment, height in heights.items():
-        number = READINGS[treatment].split()[0]
+        number = READINGS[treatment][0].split()[0]
         axes.text(
             last + 0.45 * _scale(last),
             height - excess,

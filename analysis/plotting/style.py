@@ -51,12 +51,12 @@ TREATMENTS = {
     "AnB+": Style("AnB+: other-task layers, fine-tuned", LIGHT_RED, "P", offset=0.18, size=60),
     "RnB": Style("RnB: random, untrained layers, frozen", OLIVE, "^"),
 }
-READINGS = {  # the paper's five readings of its figure 2, as conditions
-    "base": "1 base",
-    "BnB": "2 BnB: below 1, co-adaptation is lost",
-    "BnB+": "3 BnB+: back at 1, fine-tuning recovers it",
-    "AnB": "4 AnB: below 2, features are specific to A",
-    "AnB+": "5 AnB+: above 3, transfer helps generalization",
+READINGS = {  # the paper's five readings of its figure 2: line, reading, and the line it refers to
+    "base": ("1 base", "", "base"),
+    "BnB": ("2 BnB", "below 1, co-adaptation is lost", "base"),
+    "BnB+": ("3 BnB+", "back at 1, fine-tuning recovers it", "base"),
+    "AnB": ("4 AnB", "below 2, features are specific to A", "BnB"),
+    "AnB+": ("5 AnB+", "above 3, transfer helps generalization", "BnB+"),
 }
 DISSIMILAR = Style("AnB between natural and man-made", ORANGE, "h")
 PUBLISHED = Style("faint: the paper's means", FAINT, line="--")

@@ -248,6 +248,18 @@ def test_figures_have_the_panels_that_the_study_has():
     assert isinstance(accuracy.draw(tables), str) and len(distance.draw(tables).panels) == 2
 
 
+def test_a_caption_refers_to_lines_that_are_drawn():
+    rows = [row("baseB", "base", 0, 0.5), row("A3B", "AnB", 3, 0.4)]
+    assert (
+        "How the paper reads the lines: 1 base; 4 AnB." in accuracy.draw(tables_of(*rows)).caption
+    )
+    rows.append(row("B3B", "BnB", 3, 0.5))
+    said = (
+        "1 base; 2 BnB: below 1, co-adaptation is lost; 4 AnB: below 2, features are specific to A."
+    )
+    assert said in accuracy.draw(tables_of(*rows)).caption
+
+
 @pytest.mark.parametrize("name", ["a $\\frac$ b", "100% $^$", "cost_$x_$", "<b>&amp;</b>"])
 def test_names_are_drawn_as_they_are(name, tmp_path):
     odd = tables_of(
