@@ -93,17 +93,20 @@ class Answer:
         said, probe, scratch = list[str](), self.probe, self.scratch
         if probe is not None and probe.run != self.best.run:
             said.append(f"It is {_apart(probe, 'linear probe')} ({name(probe)}: {probe.test:.3f}).")
-        if scratch is None or scratch.run == self.best.run:
+        if scratch is None:
+            return [*said, "Nothing was trained from scratch yet."]
+        if scratch.run == self.best.run:
             return said
-        beside = f"({name(scratch)}: {scratch.test:.3f})"
-        most = self.strategies.steps[~self.strategies.probe].max()
-        if scratch.steps < most:
+        beside = f"{name(scratch)}: {scratch.test:.3f}"
+        s = self.strategies
+        longest, most = s.steps[s.n == 0].max(), s.steps[~s.probe].max()
+        if longest < most:  # the best may be a shorter one
             return [
                 *said,
-                f"Training from scratch had time for only {scratch.steps} steps, of up to {most}: "
-                f"too few to compare {beside}.",
+                f"Training from scratch had time for only {longest} steps, of up to {most}: too "
+                f"few to compare (at its best, {beside}).",
             ]
-        return [*said, f"It is {_apart(scratch, 'training from scratch')} {beside}."]
+        return [*said, f"It is {_apart(scratch, 'training from scratch')} ({beside})."]
 
     @property
     def limits(self) -> list[str]:
