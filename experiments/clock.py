@@ -91,27 +91,30 @@ def _interrupt_main(number: signal.Signals) -> None:
 
 
 class Speed:
-    """Predicted seconds of training: multiply-adds at the speed of the networks trained before."""
+    """Predicted seconds of training: multiply-adds at the mean speed of all networks trained
+    before; the last ones alone may be so small that they mostly wait.
+    """
 
     def __init__(self, cost: Cost):
         self.cost = cost
-        self._rate: float | None = None
+        self._done = self._took = 0.0  # multiply-adds of the networks before, and their seconds
 
     def seconds(self, specs: list[RunSpec]) -> float:
         """Seconds until ``specs`` and their bases are finished."""
         left = [s for s in with_bases(specs) if not self.cost.store.is_done(s)]
         if not left:
             return 0.0
-        if self._rate is None:  # of one thread, from a few timed steps
-            self._rate = self.cost.measured(left[0])[0]
-        return CAUTION * self._work(left) / self._rate
+        # at first the speed of one thread, from a few timed steps
+        rate = self._done / self._took if self._took else self.cost.measured(left[0])[0]
+        return CAUTION * self._work(left) / rate
 
     @contextmanager
     def measured(self, specs: list[RunSpec]) -> Iterator[None]:
         """Measure the speed of the block, which trains ``specs``, all of them unfinished."""
         work, began = self._work(specs), self.cost.now()
         yield
-        self._rate = work / (self.cost.now() - began)
+        self._done += work
+        self._took += self.cost.now() - began
 
     def _work(self, specs: list[RunSpec]) -> float:
         """Multiply-adds per thread; a job uses at most one thread per network."""

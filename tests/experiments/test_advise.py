@@ -336,6 +336,19 @@ def test_what_networks_take_is_learned_from_those_before_them(spec_of, dataset, 
     assert speed.seconds(longer) > speed.seconds(specs[:1])
 
 
+def test_a_network_that_mostly_waits_does_not_slow_the_predictions(spec_of, dataset, tmp_path):
+    """After one that was small, training from scratch was left out though there was time."""
+    now = [0.0]
+    speed = Speed(Cost(Store(tmp_path), dataset, CPU, lambda: now[0]))
+    large, small = [spec_of("baseB")], [spec_of("baseB", recipe={"steps": 1})]
+    share = speed._work(small) / speed._work(large)
+    assert share < 0.3
+    for specs, seconds in ((large, 10.0), (small, 10.0)):
+        with speed.measured(specs):
+            now[0] += seconds
+    assert speed.seconds(large) == pytest.approx(CAUTION * 20 / (1 + share))
+
+
 @pytest.mark.slow
 def test_a_minute_that_is_too_short_has_an_answer_of_stage_1(given, tmp_path):
     """Of the highest layer and few images, also beyond the time."""
