@@ -12,7 +12,6 @@ from analysis.advice import NO_TEST, SIMULTANEOUS, first
 from analysis.advised_figures import ARM
 from analysis.page import MARGIN
 from analysis.statistics.baseline import Majority
-from experiments.race import EPOCHS
 from transferability.study.spec import RunSpec
 
 
@@ -40,6 +39,7 @@ class Answer:
         depths: a row per depth: n, validation and test accuracy of the linear probe, and
             transferability metrics (``measurements.depths``).
         ended: whether the race was over before the time was up, on all images.
+        longest: the most steps of a network in the race.
     """
 
     strategies: pd.DataFrame
@@ -52,6 +52,7 @@ class Answer:
     layers: int
     depths: pd.DataFrame
     ended: bool
+    longest: int
 
     @property
     def best(self) -> pd.Series:
@@ -148,14 +149,19 @@ class Answer:
         """A sentence on the probable effect of more time."""
         if self.ended:
             return (
-                "More time changes nothing: the race is over, in which no network sees its images "
-                f"more than {EPOCHS} times."
+                "More time changes nothing: the race is over, in which no network is trained for "
+                f"more than {self.longest} steps."
             )
         raced = self.strategies[~self.strategies.probe & (self.strategies.n > 0)]
         if raced.empty:
             return "With more time, fine-tuned networks are trained and compared with it."
         # the leader of the race has the most steps, not always the highest accuracy
         ahead = raced.sort_values(["steps", "validation"], ascending=False, kind="stable").iloc[0]
+        if ahead.steps >= self.longest:
+            return (
+                "With more time the rest of the race is trained, in which no network has more than "
+                f"{self.longest} steps."
+            )
         alike = (raced[ARM] == ahead[ARM]).all(axis=1)
         before = raced[alike & (raced.steps < ahead.steps)]
         if before.empty:

@@ -29,12 +29,14 @@ def answer(
     dataset: PackedDataset,
     told: pd.DataFrame,
     ended: bool,
+    longest: int,
 ) -> Answer:
     """The answer from the finished runs ``specs``, all of one task and base.
 
     Args:
         told: the table of ``measurements.depths``.
         ended: whether the race is over.
+        longest: the most steps of a network in the race.
     """
     classes = list(specs[0].classes)
     rows_of = {"validation": dataset.val_rows(classes), "test": dataset.test_rows(classes)}
@@ -78,6 +80,7 @@ def answer(
         .merge(told, on="n")
         .sort_values("n", kind="stable"),
         ended,
+        longest,
     )
 
 

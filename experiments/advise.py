@@ -237,7 +237,8 @@ class Advising:
                 return None
             self.task = earlier
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
-        self.known = answer(done, self.store, self.dataset, self.depths, self.ended)
+        race = self.ended, self.task.lengths()[-1]
+        self.known = answer(done, self.store, self.dataset, self.depths, *race)
         write_page(self.known, self.path, self.config, self.title)
         self.clock.page = self.clock.now() - began
         log.info("%s: %s", self.stage, self.known.leader)

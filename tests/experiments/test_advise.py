@@ -102,6 +102,7 @@ def test_two_classes_of_twenty_images_end_well(finished):
     raced = [s.recipe.steps for s in networks]
     seeds = Counter((s.cell, s.recipe) for s in networks if s.recipe.steps == TIMES * STEPS)
     assert sorted(seeds.values()) == [1, 3, 3], "two finalists with three seeds"
+    assert f"no network is trained for more than {max(raced)} steps." in out
     assert min(raced) >= STEPS // 2 and max(raced) <= EPOCHS * 40 / 8, "no image is seen more often"
 
 
@@ -675,16 +676,22 @@ def test_what_is_worse_is_called_below(behind, low, high, said):
             "more time it is trained for more steps, which will probably gain less.",
         ),
         (  # the answer has 120 steps, the race is further
-            [("A3.B++", 3, 120, 0.95), ("A3.B++", 3, 480, 0.94), ("A3.B++", 3, 30, 0.9)],
+            [("A3.B++", 3, 120, 0.95), ("A3.B++", 3, 240, 0.94), ("A3.B++", 3, 30, 0.9)],
             False,
-            "From 120 to 480 steps the validation accuracy of A3.B++ went from 0.950 to 0.940; "
+            "From 120 to 240 steps the validation accuracy of A3.B++ went from 0.950 to 0.940; "
             "with more time it is trained for more steps.",
         ),
         (
             [("A3.B++", 3, 120, 0.95)],
             True,
-            "More time changes nothing: the race is over, in which no network sees its images more "
-            "than 100 times.",
+            "More time changes nothing: the race is over, in which no network is trained for more "
+            "than 480 steps.",
+        ),
+        (  # without a second seed, or training from scratch
+            [("A3.B++", 3, 480, 0.95), ("A3.B++", 3, 120, 0.9)],
+            False,
+            "With more time the rest of the race is trained, in which no network has more than 480 "
+            "steps.",
         ),
     ],
 )
@@ -692,7 +699,7 @@ def test_what_more_time_would_change(rows, ended, said):
     table = pd.DataFrame(rows, columns=["cell", "n", "steps", "validation"])
     table = table.assign(rate=0.01, optimizer="adamw", probe=False)
     nothing: dict = dict.fromkeys(advised_answer.Answer.__dataclass_fields__)
-    found = advised_answer.Answer(**nothing | {"strategies": table, "ended": ended})
+    found = advised_answer.Answer(**nothing | {"strategies": table, "ended": ended, "longest": 480})
     assert found.more_time.startswith(said)
 
 
