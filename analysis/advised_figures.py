@@ -105,8 +105,8 @@ def race(found: "Answer") -> FigureSpec | None:
     return FigureSpec(
         "race",
         "The race",
-        "Validation accuracy of every network that was trained, by its steps; lines join those of "
-        "one strategy and rate. Dotted: the best linear classifier.",
+        "Validation accuracy of every network of the race, the mean over seeds, by its steps; "
+        "lines join those of one strategy and rate. Dotted: the best linear classifier.",
         [Panel("", draw)],
         [mark for name, mark in KINDS.items() if name in there],
         raced[[*ARM, "steps", "seeds", "validation"]],

@@ -26,12 +26,14 @@ RULE = (
     "computed once; the highest layer first, the others while time is left. Stage 2, a race: every "
     f"strategy is trained for {STEPS} steps, each with a schedule of its own to the end; the best "
     f"third by validation accuracy is trained again with {TIMES} times the steps, and so on while "
-    "time is left. When two are left, they get a second and a third seed, and the mean decides "
-    "which of them continues; so does the winner at every step that follows. What does not fit the "
-    "time is left out, the worst by validation first; what is left of the time goes to the winner "
-    "at twice the steps, and to training from scratch. The answer is the network or, of several "
-    "seeds, the strategy with the highest validation accuracy, of equals the cheapest. Test images "
-    "are looked at once, for what is reported; nothing is dropped for them."
+    f"time is left, up to {EPOCHS} epochs. When two are left, they get a second and a third seed, "
+    "and the mean decides which of them continues; the winner gets them, too, at every number of "
+    "steps that follows. What does not fit the time is left out: at first in a fixed order, "
+    "training from scratch before all others, then the worst by validation. What is left of the "
+    "time goes to the winner at twice the steps, and to training from scratch. The answer is the "
+    "network or, of several seeds, the strategy with the highest validation accuracy, of equals "
+    "the cheapest. No choice is made on test images, if there are any: they are only for what is "
+    "reported, and nothing is dropped for them."
 )
 
 
