@@ -237,8 +237,8 @@ class Advising:
                 return None
             self.task = earlier
         done = [s for s in self.task.every(self.arms) if self.store.is_done(s)]
-        race = self.ended, self.task.lengths()[-1]
-        self.known = answer(done, self.store, self.dataset, self.depths, *race)
+        race = self.depths, self.ended, self.task.lengths()[-1]
+        self.known = answer(done, self.store, self.dataset, *race)
         write_page(self.known, self.path, self.config, self.title)
         self.clock.page = self.clock.now() - began
         log.info("%s: %s", self.stage, self.known.leader)
@@ -252,14 +252,16 @@ class Advising:
 def as_weights_want(config: Config) -> Config:
     """Set the input size, crop and resampling that the weights were trained with, as far as their
     file or library states them; use the class token of a transformer besides the mean of its
-    tokens. Settings on the command line take precedence.
+    tokens. Settings on the command line take precedence; another input size scales the crop.
     """
     facts = load_pretrained(str(config.weights), config.network).facts  # fails before packing
     own = {word.partition("=")[0].lstrip("+") for word in config.words}
     wanted: dict[str, Any] = {}
-    if facts.size and not own & {"network.input_size", "dataset.image_size"}:
-        wanted["network.input_size"] = facts.size
-        wanted["dataset.image_size"] = max(facts.resized or 0, facts.size)
+    if facts.size and "dataset.image_size" not in own:
+        if "network.input_size" not in own:
+            wanted["network.input_size"] = facts.size
+        size = wanted.get("network.input_size", config.network.input_size)
+        wanted["dataset.image_size"] = max(round((facts.resized or 0) / facts.size * size), size)
         if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
             wanted["dataset.resize"] = facts.interpolation
         if facts.fit and "dataset.fit" not in own:
@@ -281,8 +283,7 @@ def as_weights_want(config: Config) -> Config:
 
 
 def _below(section: str, settings: dict[str, Any]) -> dict[str, Any]:
-    own = ((key.partition("."), value) for key, value in settings.items())
-    return {name: value for (above, _, name), value in own if above == section}
+    return {k.partition(".")[2]: v for k, v in settings.items() if k.startswith(f"{section}.")}
 
 
 def packed(config: DatasetConfig) -> PackedDataset:

@@ -419,6 +419,11 @@ def test_input_and_crop_come_with_the_weights(given, tmp_path, caplog):
     assert composed(*config.words).network == config.network, "the words say the same"
     own = found(tmp_path, "network.input_size=32", "dataset.image_size=36")
     assert (own.network.input_size, own.dataset.image_size) == (32, 36)
+    for side, packed in ((80, 84), (320, 336)):  # 168 of 160 pixels
+        own = found(tmp_path, f"network.input_size={side}")
+        assert (own.network.input_size, own.dataset.image_size) == (side, packed)
+    own = found(tmp_path, "dataset.image_size=108")
+    assert (own.network.input_size, own.dataset.image_size) == (96, 108)
     described = {"architecture": "test_resnet", "mean": [0.5] * 3, "std": [0.5] * 3}
     described |= {"input_size": [3, 64, 64], "crop_pct": 0.8, "interpolation": "bicubic"}
     described |= {"crop_mode": "squash"}
