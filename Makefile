@@ -55,7 +55,7 @@ test: setup ## run the tests but those marked slow or browser
 test-slow: setup ## run the tests that make test leaves out
 	$(TESTS) -m "slow or browser"
 
-test-all: setup ## run every test, those of any input with four times as many examples
+test-all: setup ## run every test, with four times as many random examples
 	$(TESTS) --hypothesis-profile ci
 
 lint: setup ## check the style of code and prose, its types, and that its packages import one way
@@ -84,7 +84,7 @@ report: collect ## collect, and write OUT/report.html: figures, claims and numbe
 	@$(RUN) analysis.report "$(OUT)"
 
 # Ctrl-C ends it, and is no error
-watch: setup ## while the study trains: write OUT/report.html again and again, until nothing is missing (Ctrl-C ends it)
+watch: setup ## while the study trains: keep OUT/report.html up to date until nothing is missing (Ctrl-C ends it)
 	@trap : INT; $(RUN) analysis.watch $(STUDY) "out='$(OUT)'" || test $$? -eq 130
 
 question: collect ## collect an ablation (OVERRIDES=study=random-filters), and draw its figure into OUT

@@ -4,7 +4,7 @@ shows.
 python -m analysis.collect
 python -m analysis.collect experiment=tiny_imagenet out=figures/tiny
 
-The study says which networks there should be: unfinished ones have rows too, with state "missing".
+Every network of the study has a row, also unfinished ones (state "missing").
 Rows of networks whose weights are no longer in the store are kept, so the tables can grow in a
 place that does not have all weights.
 

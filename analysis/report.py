@@ -1,7 +1,6 @@
 """The report of a study: one HTML page that works offline, made from the tables alone.
 
-python -m analysis.report figures/demo       writes FOLDER/report.html, claims.csv,
-                                                           decomposition.csv ...
+python -m analysis.report FOLDER    writes FOLDER/report.html, claims.csv, decomposition.csv ...
 """
 
 from analysis.command import command, with_margin

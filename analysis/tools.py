@@ -1,4 +1,4 @@
-"""Advice within a time limit, compared with other tools: tables, and a figure of accuracy by time.
+"""Advice within a time limit, compared with other tools: tables, and accuracy against time.
 
 python -m analysis.tools FOLDER    prints the tables and answers of FOLDER/tools.csv,
                                    which experiments.benchmarks.advice writes, and

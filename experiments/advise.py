@@ -1,12 +1,12 @@
-"""What to do with your images and a pretrained network: an answer after a minute, a better one
-until the time is up.
+"""Choose a transfer strategy for your images and a pretrained network within a given time: the
+answer improves until the time is up.
 
 python -m experiments.advise source=flowers.zip weights=tf_efficientnet_lite0.safetensors minutes=10
 python -m experiments.advise source=PATH weights=resnet18.a1_in1k minutes=30
 
 It packs the images, fits a linear classifier on every layer of the network, and lets strategies
-race against each other while time is left. The page is there after the first classifier, and is
-written again after each stage. Ctrl-C ends with the best answer so far; the same command resumes
+race against each other while time is left. The page is written after the first classifier and
+after each stage. Ctrl-C ends with the best answer so far; the same command resumes
 from there, and so does one with more minutes. When no network is left to train, the command ends
 before the time is up. On a large dataset, networks train on as many images per class as the time
 allows.
@@ -15,11 +15,11 @@ Settings used most:
 source=PATH          the images: a folder, a zip or tar file
 weights=FILE         the pretrained network, or the library's name for its weights
 minutes=10           the time for all of it
-network.model=NAME   which network it is, where the weights' name does not say it
-network.input_size=96 dataset.image_size=108   fewer pixels than the weights', and sooner
-dataset.name=NAME    what the dataset is called from now on (the name of its file)
+network.model=NAME   the network, unless the weights are named after it
+network.input_size=96 dataset.image_size=108   fewer pixels than in pretraining: faster
+dataset.name=NAME    the dataset's name in later commands (the name of its file)
 store=FOLDER         where networks are kept (runs/)
-out=FOLDER           where the page goes (figures/advice-NAME)
+out=FOLDER           where the page is written (figures/advice-NAME)
 """
 
 from experiments.cli import run_module

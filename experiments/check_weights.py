@@ -4,9 +4,9 @@ python -m experiments.check_weights network=timm network.model=tf_efficientnet_l
     network.input_size=224 weights=FILE dataset=folder dataset.name=sample dataset.source=PATH
 
 The images (all of the source; nothing is packed) lie in folders named after the weights' classes;
-for 1000 classes, ImageNet's WordNet ids also work. Accuracy far below the published value means
-that weights are read, or images prepared, differently than in training; other common means and
-standard deviations are also tried.
+for 1000 classes, ImageNet's WordNet ids also work. If accuracy is far below the published
+value, weights were read or images prepared differently than in pretraining. Other common means and
+standard deviations are tried, too.
 
 Settings used most:
 network=KIND network.model=NAME    the network, of torchvision or timm

@@ -1,4 +1,4 @@
-"""Pack a dataset once, into the one format that training reads.
+"""Pack a dataset once into the format that training reads.
 
 python -m experiments.pack experiment=tiny_imagenet dataset.source=PATH
 python -m experiments.pack experiment=folder dataset.name=mine dataset.source=photographs.zip

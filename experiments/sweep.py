@@ -7,7 +7,7 @@ python -m experiments.sweep hydra/launcher=slurm hydra.launcher.partition=gpu ex
 Settings used most, besides those of experiments.run:
 hydra/launcher=NAME       joblib (processes, one GPU each), slurm, or your own (docs/cluster.md)
 hydra.launcher.n_jobs=N   processes at the same time (joblib)
-hydra.launcher.partition=NAME    where Slurm puts them; conf/hydra/launcher/slurm.yaml has the rest
+hydra.launcher.partition=NAME    Slurm's partition; conf/hydra/launcher/slurm.yaml has the rest
 threads=N                 networks that train at the same time in each process, on a CPU
 """
 

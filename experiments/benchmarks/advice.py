@@ -11,9 +11,9 @@ prints the table; -m minutes=1,3,10 seed=0,1,2 measures all times and seeds. Del
 it measured again. python -m analysis.tools OUT draws the figure.
 
 Settings used most:
-source=PATH weights=FILE   as of experiments.advise; the weights as safetensors
+source=PATH weights=FILE   as for experiments.advise; the weights as .safetensors
 minutes=1                  the time of each tool
-seed=0                     of every tool; the split is the dataset's
+seed=0                     the seed of every tool; it does not change the packed subsets
 out=FOLDER                 where the results are kept (figures/benchmark-advice)
 
 fastai is left out where it is not installed (pip install '.[timm,fastai]'); FASTAI_PYTHON, in the

@@ -5,8 +5,8 @@ python -m experiments.benchmarks.ingest dataset=imagenet dataset.source=PATH
                                                              packs JPEG files from a folder or a
                                                              zip, again and again
 
-Every comparison is a ratio measured in this one run, the ways taking turns; absolute speeds depend
-on the machine and its load. Only temporary files are written, below data_dir, whose disk is
+Every comparison is a ratio measured in this one run, the variants taking turns; absolute speeds
+depend on the machine and its load. Only temporary files are written, below data_dir, whose disk is
 measured.
 
 Settings used most:

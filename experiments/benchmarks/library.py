@@ -1,6 +1,6 @@
 """How fast networks of a library are fine-tuned here, compared with a script as in tutorials.
 
-python -m experiments.benchmarks.library                      images that are made up
+python -m experiments.benchmarks.library                      generated images
 python -m experiments.benchmarks.library dataset=folder dataset.name=flowers dataset.source=PATH
 
 Always on a CPU. For each of two networks, 24 cells (BnB, AnB and AnB+ at eight depths) train for
@@ -10,7 +10,7 @@ comparison is a ratio measured in this one run, the variants taking turns. Weigh
 time of a step does not depend on them. Only temporary files are written.
 
 Settings used most:
-dataset=folder dataset.name=NAME dataset.source=PATH    photographs (default: made up)
+dataset=folder dataset.name=NAME dataset.source=PATH    photographs (default: generated)
 threads=N                                               networks that train at the same moment
 """
 
