@@ -85,10 +85,10 @@ def print_cost(left: list[RunSpec], cost: Cost) -> None:
     read = sum(max(map(cost.images, job)) for job in works)
     seconds = [cost.seconds(job) for job in works]
     print(
-        f"\nTo train: {len(left)} networks, {images:,} network-images, in {len(works)} jobs: about "
-        f"{duration(sum(seconds) / threads)} on {cost.execution.device} with "
-        f"{pluralize(threads, 'thread')} (from a few timed steps; "
-        "a shared machine may be slower)."
+        f"\nTo train: {pluralize(len(left), 'network')}, {images:,} network-images, in "
+        f"{pluralize(len(works), 'job')}: about {duration(sum(seconds) / threads)} on "
+        f"{cost.execution.device} with {pluralize(threads, 'thread')} (from a few timed steps; a "
+        "shared machine may be slower)."
     )
     operations = 2 * sum(map(cost.macs, works))
     print(f"Arithmetic: {operations:.2e} floating-point operations, shared layers counted once.")
@@ -98,18 +98,18 @@ def print_cost(left: list[RunSpec], cost: Cost) -> None:
     print(f"To write: {_disk(left)}")
     print(
         f"Memory: {_size(max(map(cost.memory, works)))} for the largest job, of "
-        f"{max(map(len, works))} networks."
+        f"{pluralize(max(map(len, works)), 'network')}."
     )
     if len(works) > 1:
         alone = [t / min(threads, len(job)) for t, job in zip(seconds, works, strict=True)]
         times = ", ".join(
-            f"{k} take {duration(schedule(works, alone, k))}"
+            f"{pluralize(k, 'device')} {duration(schedule(works, alone, k))}"
             for k in (1, 2, 8, 64)
             if k <= len(works)
         )
         print(
-            "With devices like this one, one job at a time on each, bases first "
-            f"(experiments.sweep): {times}."
+            "With one job at a time per device like this one, bases first (experiments.sweep): "
+            f"{times}."
         )
 
 

@@ -92,7 +92,7 @@ def test_runs_that_lack_nothing_but_their_end_can_be_planned(spec_of, dataset, t
     store.save_checkpoint(spec, cohort.states[0].checkpoint())
     print_cost(plan.print_plan([spec], [spec], store), Cost(store, dataset, CPU))
     out = capsys.readouterr().out
-    assert "To train: 1 networks, 0 network-images" in out and "To read" not in out
+    assert "To train: 1 network, 0 network-images" in out and "To read" not in out
 
 
 def test_imagenet_can_be_planned_before_it_is_packed():

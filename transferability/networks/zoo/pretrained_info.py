@@ -60,13 +60,13 @@ class PretrainedInfo:
         named = {
             "mean": self.mean,
             "standard deviation": self.std,
-            "pixels a side": self.size,
+            "pixels per side": self.size,
             "resized to": self.resized,
             "interpolation": self.interpolation,
             "fit": self.fit,
             "orientation": self.orientation,
             "encoding": self.encoding,
-            "licence": self.licence,
+            "license": self.licence,
         }
         known = [f"{k} {as_text(v)}" for k, v in named.items() if v is not None]
         return [f"{', '.join(known)} ({self.origin})", *self.notes]
