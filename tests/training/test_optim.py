@@ -141,7 +141,7 @@ def test_only_biases_have_their_multiplier():
     scale = torch.nn.Module()
     scale.gamma = torch.nn.Parameter(torch.ones(4))
     parts = [torch.nn.Linear(4, 4), scale, torch.nn.PReLU(4), torch.nn.LayerNorm(4)]
-    parts.append(torch.nn.MultiheadAttention(4, 1))
+    parts += [torch.nn.MultiheadAttention(4, 1), torch.nn.RNN(4, 4)]
     kinds = parameter_kinds(torch.nn.Sequential(*parts))
     assert kinds == {
         "0.weight": "weight",
@@ -154,6 +154,10 @@ def test_only_biases_have_their_multiplier():
         "4.in_proj_bias": "bias",
         "4.out_proj.weight": "weight",
         "4.out_proj.bias": "bias",
+        "5.weight_ih_l0": "weight",
+        "5.weight_hh_l0": "weight",
+        "5.bias_ih_l0": "bias",
+        "5.bias_hh_l0": "bias",
     }
     recipe = RecipeConfig("t", 1, 1, 0.1, "cosine", 1, 1, weight_decay=0.05)
     network = torch.nn.Module()

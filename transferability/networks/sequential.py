@@ -140,7 +140,8 @@ def parameter_kinds(module: nn.Module) -> dict[str, str]:
     NORMALIZATION (its scale and shift).
 
     Outside normalization modules, parameters with more than one dimension are weights, the others
-    biases if their name ends so (``in_proj_bias``), or scales (``gamma`` of timm's LayerScale).
+    biases if named so (``in_proj_bias``, ``bias_ih_l0``), or scales (``gamma`` of timm's
+    LayerScale).
     """
     found = {}
     for path, part in module.named_modules(remove_duplicate=False):
@@ -148,7 +149,7 @@ def parameter_kinds(module: nn.Module) -> dict[str, str]:
             if isinstance(part, NORMALIZATIONS):
                 found[name] = NORMALIZATION
             else:
-                vector = BIAS if name.endswith("bias") else SCALE
+                vector = BIAS if "bias" in name.rpartition(".")[2] else SCALE
                 found[name] = WEIGHT if parameter.dim() > 1 else vector
     return found
 
