@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,11 @@ import torch
 from tests.miniature import CPU
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
+from transferability.runs.wave import make_cohorts
 from transferability.signals import SIGNALS, stop_requests
+from transferability.study import cells
+from transferability.study.recipe import probe_recipe
+from transferability.study.spec import make_spec
 
 
 @contextmanager
@@ -107,18 +112,45 @@ def test_a_ctrl_c_while_garbage_is_collected_between_two_waves_is_heard(
     assert store.is_done(spec)
 
 
-def test_a_ctrl_c_in_a_step_that_runs_out_of_memory_stops_training(
-    interruptible, spec_of, dataset, tmp_path
-):
-    """Instead of going on with fewer networks."""
+@pytest.fixture
+def out_of_memory():
+    """The next forward pass gets a Ctrl-C, then runs out of memory."""
 
-    def run_out_of_memory(*_) -> None:
+    def run_out(*_) -> None:
         hook.remove()
         signal.raise_signal(signal.SIGINT)
         raise MemoryError
 
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(run_out)
+    yield
+    hook.remove()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_ctrl_c_while_memory_runs_out_stops_training(
+    trained, interruptible, out_of_memory, spec_of, dataset, tmp_path
+):
+    """In a step, or in the evaluation after the last: instead of going on with fewer networks."""
     specs, store = [spec_of("baseA"), spec_of("baseB")], Store(tmp_path)
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(run_out_of_memory)
+    for cohort in make_cohorts(specs, store, dataset, CPU) if trained else ():
+        (state,) = cohort.states
+        state.step = state.spec.recipe.steps
+        store.lock(state.spec).release()
+        store.save_checkpoint(state.spec, state.checkpoint())
     with pytest.raises(KeyboardInterrupt):
         train_missing(specs, store, dataset, CPU)
     assert not any(map(store.is_done, specs))
+
+
+def test_a_ctrl_c_while_memory_runs_out_for_features_stops(
+    interruptible, config, spec_of, dataset, tmp_path, request
+):
+    store, base = Store(tmp_path), spec_of("baseB")
+    train_missing([base], store, dataset, CPU)
+    probe = make_spec(
+        cells.parse("B3.B"), "random-0", dataset, config.network, probe_recipe(False), 0,
+        source_recipe=config.recipe,
+    )  # fmt: skip
+    request.getfixturevalue("out_of_memory")
+    with pytest.raises(KeyboardInterrupt):
+        train_missing([probe], store, dataset, replace(CPU, threads=1))

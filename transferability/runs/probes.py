@@ -18,6 +18,7 @@ from transferability.runs.store import Store
 from transferability.runs.trackers import Trackers
 from transferability.signals import StopRequest, stop_requests
 from transferability.study.spec import RunSpec
+from transferability.training.devices import stopping_out_of_memory
 from transferability.training.execution import Execution
 from transferability.training.features import Features, features_of
 from transferability.training.loader import TaskLoader
@@ -39,7 +40,7 @@ def fit_wave(
     Raises:
         KeyboardInterrupt: a stop was requested; finished runs are kept.
     """
-    with stop_requests() as stop:
+    with stop_requests() as stop, stopping_out_of_memory(stop):
         for of_base in _by_base(specs):
             _fit(of_base, store, dataset, execution, trackers, stop)
 

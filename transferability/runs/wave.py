@@ -21,7 +21,7 @@ from transferability.signals import stop_requests
 from transferability.study.jobs import cohort_key
 from transferability.study.recipe import LBFGS
 from transferability.study.spec import RunSpec
-from transferability.training.devices import is_out_of_memory
+from transferability.training.devices import stopping_out_of_memory
 from transferability.training.execution import Execution
 from transferability.training.loader import TaskLoader
 from transferability.training.loop import Cohort, predict, train
@@ -71,16 +71,12 @@ def train_wave(
     bar = progress_bar(total=images, desc=label, unit="img", unit_scale=True, dynamic_ncols=True)
     notes = ProgressWriter(store.root, cohorts, execution.threads)
     on_step, began = Watch(notes, bar, rest, trackers), time.monotonic()
-    with bar, logging_redirect_tqdm(), stop_requests() as stop:
+    with bar, logging_redirect_tqdm(), stop_requests() as stop, stopping_out_of_memory(stop):
         try:
             train(cohorts, execution, save, fail, on_step, stop)
         except KeyboardInterrupt:
             if stop.requested:  # all states were saved
                 log.info("%s: stopped, saved %s", label, _where(cohorts))
-            raise
-        except (MemoryError, RuntimeError) as error:
-            if stop.requested and is_out_of_memory(error):  # stop instead of trying fewer networks
-                raise KeyboardInterrupt from error
             raise
         seconds = time.monotonic() - began
         for cohort in cohorts:

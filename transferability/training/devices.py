@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from transferability.errors import UserError
+from transferability.signals import StopRequest
 
 
 @contextmanager
@@ -117,3 +118,19 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         or any(words in str(error) for words in OUT_OF_MEMORY)
         or is_out_of_memory(error.__context__)
     )
+
+
+@contextmanager
+def stopping_out_of_memory(stop: StopRequest) -> Iterator[None]:
+    """If the block runs out of memory after a stop was requested, stop instead of trying fewer
+    networks.
+
+    Raises:
+        KeyboardInterrupt: instead of the error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if stop.requested and is_out_of_memory(error):
+            raise KeyboardInterrupt from error
+        raise
