@@ -95,7 +95,7 @@ class Answer:
         if probe is not None and probe.run != self.best.run:
             said.append(f"It is {_apart(probe, 'linear probe')} ({name(probe)}: {probe.test:.3f}).")
         if scratch is None:
-            return [*said, "Nothing was trained from scratch yet."]
+            return [*said, "Nothing was trained from scratch."]
         if scratch.run == self.best.run:
             return said
         beside = f"{name(scratch)}: {scratch.test:.3f}"
@@ -157,7 +157,7 @@ class Answer:
             return "With more time, fine-tuned networks are trained and compared with it."
         # the leader of the race has the most steps, not always the highest accuracy
         ahead = raced.sort_values(["steps", "validation"], ascending=False, kind="stable").iloc[0]
-        if ahead.steps >= self.longest:
+        if ahead.steps >= self.longest and not self.spec.images_per_class:
             return (
                 "With more time the rest of the race is trained, in which no network has more than "
                 f"{self.longest} steps."

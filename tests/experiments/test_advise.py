@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -701,11 +702,24 @@ def test_what_is_worse_is_called_below(behind, low, high, said):
     ],
 )
 def test_what_more_time_would_change(rows, ended, said):
+    assert raced(rows, ended).more_time.startswith(said)
+
+
+def test_more_time_uses_more_images_where_they_were_limited():
+    """The race on 20 images per class has no rest, and one on more images has longer networks."""
+    found = raced([("A3.B++", 3, 480, 0.95), ("A3.B++", 3, 120, 0.9)], images_per_class=20)
+    assert found.more_time.endswith("trained for more steps, which will probably gain less.")
+
+
+def raced(rows, ended=False, images_per_class=None):
+    """The answer of a race of at most 480 steps with these networks."""
     table = pd.DataFrame(rows, columns=["cell", "n", "steps", "validation"])
     table = table.assign(rate=0.01, optimizer="adamw", probe=False)
-    nothing: dict = dict.fromkeys(advised_answer.Answer.__dataclass_fields__)
-    found = advised_answer.Answer(**nothing | {"strategies": table, "ended": ended, "longest": 480})
-    assert found.more_time.startswith(said)
+    found: dict = dict.fromkeys(advised_answer.Answer.__dataclass_fields__)
+    found |= {"strategies": table, "ended": ended, "longest": 480}
+    return advised_answer.Answer(
+        **found | {"spec": SimpleNamespace(images_per_class=images_per_class)}
+    )
 
 
 def test_what_the_time_left_out_is_known(given, tmp_path):
@@ -756,7 +770,7 @@ def test_that_nothing_is_cheaper_is_not_called_unproven(costs, said):
             "It is 0.100 [0.050, 0.150] above the best training from scratch (baseB, SGD, 30 "
             "steps, rate 0.01: 0.800).",
         ),
-        ([], "Nothing was trained from scratch yet."),
+        ([], "Nothing was trained from scratch."),
     ],
 )
 def test_training_from_scratch_is_compared_at_equal_steps(steps, said):
