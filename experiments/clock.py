@@ -113,8 +113,9 @@ class Speed:
         """Measure the speed of the block, which trains ``specs``, all of them unfinished."""
         work, began = self._work(specs), self.cost.now()
         yield
-        self._done += work
-        self._took += self.cost.now() - began
+        if not any(map(self.cost.store.failure, specs)):  # those ended early
+            self._done += work
+            self._took += self.cost.now() - began
 
     def _work(self, specs: list[RunSpec]) -> float:
         """Multiply-adds per thread; a job uses at most one thread per network."""

@@ -349,6 +349,12 @@ def test_a_network_that_mostly_waits_does_not_slow_the_predictions(spec_of, data
         with speed.measured(specs):
             now[0] += seconds
     assert speed.seconds(large) == pytest.approx(CAUTION * 20 / (1 + share))
+    exploded, work = spec_of("baseA"), speed._done
+    with speed.measured([exploded]):
+        Store(tmp_path).lock(exploded).release()
+        Store(tmp_path).fail(exploded, {"step": 1})
+        now[0] += 1
+    assert speed._done == work, "one that ended early says nothing about speed"
 
 
 @pytest.mark.slow
