@@ -105,9 +105,17 @@ def base_accuracy(networks: pd.DataFrame) -> np.ndarray:
 
 def least_error(networks: pd.DataFrame) -> float:
     """The standard error of a difference that no validation image shows: with two more images, of
-    which one differs (Agresti & Min 2005); NaN if the number of images is unknown.
+    which one differs (Agresti & Min 2005), of balanced accuracy in each class; NaN if the number of
+    images is unknown.
     """
-    images = networks.drop_duplicates("task").val_images.sum(min_count=1)
+    tasks = networks.drop_duplicates("task")
+    if "weights" in tasks and tasks.weights.notna().all():  # of balanced accuracy
+        variance = 0.0
+        for weights, classes in zip(tasks.weights, tasks.classes, strict=True):
+            images = len(weights) / (classes * weights)  # of the class of each image
+            variance += (1 / (images**2 * (images + 2))).sum() / classes**2
+        return float(np.sqrt(variance) / len(tasks))
+    images = tasks.val_images.sum(min_count=1)
     return float(1 / np.sqrt(images * (images + 2)))
 
 

@@ -37,6 +37,7 @@ def unbalanced(answers, images=200, defects=10, choose_by=None):
             tables.predictions[f"{cell}-0 {part}"] = taken
         own = tables.results.cell == cell
         tables.results.loc[own, ["top1", "test_top1"]] = (taken == labels).mean()
+    tables.results["classes"] = 2
     tables.metadata["dataset"] = {"class_names": ["good", "defect"]}
     if choose_by:
         tables.metadata["choose_by"] = choose_by
@@ -100,6 +101,16 @@ def test_an_interval_of_balanced_accuracy_is_that_of_weighted_images():
     difference = np.repeat([200 / 20, -200 / 380, 0.0], [2, 8, 190])
     assert found.value == pytest.approx(difference.mean()) == pytest.approx(0.1 - 8 / 380)
     assert found.error == pytest.approx(difference.std() / np.sqrt(200))
+
+
+def test_agreement_on_a_rare_class_is_no_proof_of_equal_balanced_accuracy():
+    """Two networks differ on 1 of 190 images, and are right on all 10 of the rare class."""
+    tables = unbalanced({"A2B": (189, 10), "A3B": (190, 10)}, choose_by="balanced_accuracy")
+    tables.metadata["statistic"] = "top1_balanced"
+    tables.results["top1_balanced"] = [(189 / 190 + 1) / 2, 1.0]
+    tables.results["val_images"] = 200
+    found = estimate(tables.networks, subtract(mean("AnB", [2]), mean("AnB", [3])))
+    assert found.error == pytest.approx(np.sqrt(1 / (190 * 192) + 1 / (10 * 12)) / 2)
 
 
 def test_balanced_accuracy_of_one_network_has_no_binomial_bar():
