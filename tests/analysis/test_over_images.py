@@ -132,10 +132,15 @@ def test_a_balanced_accuracy_knows_that_a_class_is_small():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "share", "width"),
-    [([280, 30], 0.9, 0.13), ([31] * 10, 0.9, 0.08), ([30] * 3, 0.5, 0.22), ([4] * 20, 0.5, 0.23)],
+    ("sizes", "share", "width", "least"),
+    [
+        ([280, 30], 0.9, 0.13, 0.93),
+        ([31] * 10, 0.9, 0.08, 0.93),
+        ([30] * 3, 0.5, 0.22, 0.93),
+        ([4] * 20, 0.5, 0.23, 0.92),  # four images of a class tell little of its variance
+    ],
 )
-def test_a_balanced_accuracy_holds_what_it_promises(sizes, share, width):
+def test_a_balanced_accuracy_holds_what_it_promises(sizes, share, width, least):
     """Also of classes of few images, for which it held the truth in 86%."""
     draw, labels, widths = np.random.default_rng(0), np.repeat(range(len(sizes)), sizes), []
     hits = 0
@@ -144,7 +149,7 @@ def test_a_balanced_accuracy_holds_what_it_promises(sizes, share, width):
         _, low, high = balanced_interval(right.astype(float), labels)
         hits += low <= share <= high
         widths.append(high - low)
-    assert 0.92 <= hits / 500 <= 0.985 and np.mean(widths) < width
+    assert least <= hits / 500 <= 0.985 and np.mean(widths) < width
 
 
 def test_the_interval_of_the_choice_covers_it():
