@@ -5,6 +5,7 @@ too short for one pass over all images.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def _seconds(task: Task, execution: Execution, now: Callable[[], float]) -> Call
     dataset, (spec, *_) = task.dataset, task.probes()
     network = frozen(spec, pretrained_state_dict(task.pretrained)).to(execution.device)
     view = View(False, np.arange(min(IMAGES, len(dataset.labels))), False)
-    first, per_batch = _timed(lambda: features_of_batch(network, dataset, view, 0), now)
+    forward = partial(features_of_batch, network, network.channel_dims, dataset, view, 0)
+    first, per_batch = _timed(forward, now)
     channels, classes = first[-1].shape[1], len(dataset.classes)
     x = torch.ones(1024, channels, device=execution.device)
     weight = torch.ones(classes, channels, device=execution.device)

@@ -101,5 +101,5 @@ def test_training_loss_is_of_the_steps_since_the_evaluation_before(spec_of, trai
 
 def test_a_linear_probe_standardizes_what_it_pools():
     assert "standardization (BatchNorm without scale and shift)" in ROWS["linear probe `An.B`"]
-    head = LinearProbeHead((5, 3, 3), 2)
+    head = LinearProbeHead((5, 3, 3), 0, 2)
     assert not head.norm.affine and torch.equal(head.norm.running_var, torch.ones(5))

@@ -190,11 +190,12 @@ def _features(
     """The pooled outputs of all layers for the images ``rows``, (N, C) each, and their labels."""
     found: list[list[np.ndarray]] = [[] for _ in network.layers]
     labels = []
+    channel_dims = network.channel_dims
     with torch.no_grad(), one_thread():
         for batch in stream.batches_of(rows):
             x = network.input(batch)
-            for i, layer in enumerate(network.layers):
+            for own, layer, channel_dim in zip(found, network.layers, channel_dims, strict=True):
                 x = layer(x)
-                found[i].append(global_avg_pool(x).numpy())
+                own.append(global_avg_pool(x, channel_dim).numpy())
             labels.append(batch.labels.numpy())
     return [np.concatenate(own) for own in found], np.concatenate(labels)

@@ -477,7 +477,7 @@ def test_of_a_transformer_linear_classifiers_see_the_class_token_and_the_mean(
         assert torch.equal(run(images).argmax(1), advice.store.predictions(spec)["validation"])
     tokens, width = x.shape[1:]
     assert tokens == 1 + (64 // 16) ** 2
-    found = pooled(x, "class+mean")
+    found = pooled(x, 1, "class+mean")
     assert found.shape == (len(labels), 2 * width)
     assert torch.equal(found[:, :width], x[:, 0])
     torch.testing.assert_close(found[:, width:], x[:, 1:].mean(1))

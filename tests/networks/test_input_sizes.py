@@ -1,5 +1,7 @@
 """Networks and pretrained weights at another size of image than they were made for."""
 
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
@@ -7,7 +9,9 @@ import torch
 from experiments.layers import print_layers
 from tests.helpers import network_of
 from transferability.errors import UserError
+from transferability.networks.modules import channel_dims
 from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
+from transferability.networks.sequential import layers_of, profile_layers
 from transferability.networks.state_dict import with_positions
 from transferability.networks.zoo import base
 from transferability.networks.zoo.partition import PartitionedLayer
@@ -105,3 +109,29 @@ def test_layers_are_compared_on_request(capsys, monkeypatch):
     ):
         print_layers(network, compare=True)
     base.verify.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dims"),
+    [
+        ([(96, 24, 24), (24, 24, 96), (17, 8), (64,)], [0, 2, 1, 0]),
+        ([(96, 96, 96), (96, 96, 96), (48, 48, 192), (192,)], [2, 2, 2, 0]),  # swin_t
+        ([(96, 96, 96), (96, 96, 96), (192, 48, 48), (192,)], [0, 0, 0, 0]),  # convnext_tiny
+        ([(8, 16, 16), (16, 16, 16), (16, 8), (16, 16, 16), (8, 8, 16)], [0, 0, 1, 2, 2]),
+        ([(8, 8, 8), (1, 1, 1)], [0, 0]),
+    ],
+)
+def test_three_equal_dimensions_are_read_as_in_the_nearest_layer(shapes, dims):
+    assert channel_dims(shapes) == dims
+
+
+@pytest.mark.parametrize(
+    ("key", "means"), [("torchvision swin_t", (1, 2)), ("timm convnext_tiny", (2, 3))]
+)
+def test_a_probe_pools_positions_where_as_many_as_channels_fit(key, means):
+    config = replace(network_of(key, input_size=384), depth=1, outputs=2)
+    below = profile_layers(config.whole)[0]
+    assert below.output == (96, 96, 96)
+    head = layers_of(config)[-1].eval()
+    x = torch.rand(2, *below.output, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(head(x), head.linear(head.norm(x.mean(means))))

@@ -1,6 +1,7 @@
 """Modules with behavior of their own in training: input, normalization, head and dropout."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,17 +68,34 @@ class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
     pass
 
 
-def channel_dim(shape: tuple[int, ...]) -> int:
-    """The channel dimension of a layer's output, (C, H, W), (H, W, C), (tokens, C) or (C): the
+def channel_dims(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """The channel dimension of each layer's output, (C, H, W), (H, W, C), (tokens, C) or (C): the
     last, unless the last two of three dimensions are equal.
+
+    Three equal dimensions, as in a Swin transformer of 384 pixels (96, 96, 96), fit both; then it
+    is that of the nearest layer with another image of features, or the first if there is none.
+
+    Args:
+        shapes: output shapes of all layers of a network for one image, from the bottom.
     """
-    return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
+    images = [i for i, shape in enumerate(shapes) if len(shape) == 3 and len(set(shape)) > 1]
+
+    def of(i: int) -> int:
+        shape = shapes[i]
+        if len(shape) == 3 and len(set(shape)) == 1:
+            return of(min(images, key=lambda j: abs(j - i))) if images else 0
+        return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
+
+    return [of(i) for i in range(len(shapes))]
 
 
-def global_avg_pool(x: Tensor) -> Tensor:
-    """The mean over all positions of a layer's output, (B, C)."""
-    channels = 1 + channel_dim(x.shape[1:])
-    places = [dim for dim in range(1, x.dim()) if dim != channels]
+def global_avg_pool(x: Tensor, channels: int = 0) -> Tensor:
+    """The mean over all positions of a layer's output, (B, C).
+
+    Args:
+        channels: the channel dimension of the output for one image.
+    """
+    places = [dim for dim in range(1, x.dim()) if dim != 1 + channels]
     return x.mean(places) if places else x
 
 
@@ -88,13 +106,16 @@ def extra_tokens(shape: tuple[int, ...]) -> int:
     return shape[0] - math.isqrt(shape[0]) ** 2 if len(shape) == 2 else 0
 
 
-def pooled(x: Tensor, token_pool: str = MEAN) -> Tensor:
+def pooled(x: Tensor, channels: int, token_pool: str = MEAN) -> Tensor:
     """Pool a layer's output for a linear classifier: the mean over all positions, (B, C), or the
     class token and the mean of the image tokens, (B, 2C), as in Oquab et al. ("DINOv2", 2024).
+
+    Args:
+        channels: the channel dimension of the output for one image (:func:`channel_dims`).
     """
     extra = extra_tokens(tuple(x.shape[1:])) if token_pool == WITH_CLASS_TOKEN else 0
     if not extra:
-        return global_avg_pool(x)
+        return global_avg_pool(x, channels)
     return torch.cat([x[:, 0], x[:, extra:].mean(1)], 1)
 
 
@@ -108,12 +129,15 @@ class LinearProbeHead(nn.Module):
 
     Args:
         shape: output shape of the layer below, for one image.
+        channel_dim: its channel dimension.
     """
 
-    def __init__(self, shape: tuple[int, ...], outputs: int, token_pool: str = MEAN):
+    def __init__(
+        self, shape: tuple[int, ...], channel_dim: int, outputs: int, token_pool: str = MEAN
+    ):
         super().__init__()
-        self.token_pool = token_pool
-        channels = shape[channel_dim(shape)]
+        self.channel_dim, self.token_pool = channel_dim, token_pool
+        channels = shape[channel_dim]
         if token_pool == WITH_CLASS_TOKEN and extra_tokens(shape):
             channels *= 2
         self.norm = BatchNorm1d(channels, affine=False)
@@ -126,7 +150,7 @@ class LinearProbeHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, outputs)."""
-        return self.linear(self.norm(pooled(x, self.token_pool)))
+        return self.linear(self.norm(pooled(x, self.channel_dim, self.token_pool)))
 
 
 class Dropout(nn.Module):

@@ -22,6 +22,7 @@ from transferability.networks.modules import (
     Dropout,
     Input,
     LinearProbeHead,
+    channel_dims,
 )
 from transferability.networks.zoo import base as zoo
 from transferability.networks.zoo.partition import common_path
@@ -49,8 +50,9 @@ def layers_of(config: NetworkConfig) -> list[nn.Module]:
     layers = MAKERS[config.kind].make_layers(config)
     if not config.depth:
         return layers
-    shape = profile_layers(config.whole)[config.depth - 1].output
-    return [*layers[: config.depth], LinearProbeHead(shape, config.n_outputs, config.token_pool)]
+    below = profile_layers(config.whole)[config.depth - 1]
+    head = LinearProbeHead(below.output, below.channel_dim, config.n_outputs, config.token_pool)
+    return [*layers[: config.depth], head]
 
 
 class SequentialNetwork(nn.Module):
@@ -73,6 +75,11 @@ class SequentialNetwork(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
+
+    @property
+    def channel_dims(self) -> list[int]:
+        """The channel dimension of each layer's output for one image."""
+        return [profile.channel_dim for profile in profile_layers(self.config)]
 
     def forward(self, batch: "Batch") -> Tensor:
         """Logits, (B, outputs)."""
@@ -189,6 +196,7 @@ class LayerProfile:
     parameters: int
     activations: int  # output values of its convolutions and matrix products, for one image
     output: tuple[int, ...]  # output shape after pooling, for one image
+    channel_dim: int  # of the output
 
     @property
     def passed(self) -> int:
@@ -203,8 +211,8 @@ def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
 
     layers = nn.ModuleList(layers_of(config)).to("meta").eval()
     x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
-    costs = []
-    computed = []
+    costs, outputs = [], []
+    computed: list[int] = []
     for module in layers.modules():
         if any(p.dim() > 1 for p in module.parameters(recurse=False)):
             module.register_forward_hook(lambda module, args, out: computed.append(_values(out)))
@@ -214,10 +222,12 @@ def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
             x = layer(x)
         parameters = sum(p.numel() for p in layer.parameters())
         operations = counter.get_total_flops() // 2
-        costs.append(
-            LayerProfile(_modules(layer), operations, parameters, sum(computed), tuple(x.shape[1:]))
-        )
-    return tuple(costs)
+        costs.append((_modules(layer), operations, parameters, sum(computed)))
+        outputs.append(tuple(x.shape[1:]))
+    return tuple(
+        LayerProfile(*cost, shape, channel_dim)
+        for cost, shape, channel_dim in zip(costs, outputs, channel_dims(outputs), strict=True)
+    )
 
 
 def _modules(layer: nn.Module) -> str:

@@ -180,7 +180,7 @@ def _compute(
 ) -> None:
     """Write the features of every layer for one view, the file of the highest layer last."""
     count, top = len(view.rows), len(network.layers) - 1
-    forward = partial(features_of_batch, network, dataset, view)
+    forward = partial(features_of_batch, network, network.channel_dims, dataset, view)
     with ExitStack() as stack:
         # contexts exit in reverse order: the file entered last is renamed first
         names = [view.name(n) for n in range(top, 0, -1)]
@@ -205,9 +205,16 @@ def _compute(
 
 
 def features_of_batch(
-    network: SequentialNetwork, dataset: PackedDataset, view: View, start: int
+    network: SequentialNetwork,
+    channel_dims: list[int],
+    dataset: PackedDataset,
+    view: View,
+    start: int,
 ) -> list[np.ndarray]:
     """Features of every layer below the classifier for IMAGES rows of ``view`` from ``start`` on.
+
+    Args:
+        channel_dims: the channel dimension of each layer's output.
 
     Returns:
         One (images, channels) float16 array per layer.
@@ -221,8 +228,9 @@ def features_of_batch(
     out = []
     with torch.no_grad(), one_thread():
         x = network.input(Batch(images, same, same, same, flags, size))
-        for layer in network.layers[:-1]:
+        for layer, channel_dim in zip(network.layers[:-1], channel_dims[:-1], strict=True):
             x = layer(x)
-            found = pooled(x, network.config.token_pool).float().clamp(-LARGEST, LARGEST)
+            found = pooled(x, channel_dim, network.config.token_pool).float()
+            found = found.clamp(-LARGEST, LARGEST)
             out.append(found.half().cpu().numpy())
     return out
