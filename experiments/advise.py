@@ -262,12 +262,14 @@ def as_weights_want(config: Config) -> Config:
             wanted["network.input_size"] = facts.size
         size = wanted.get("network.input_size", config.network.input_size)
         wanted["dataset.image_size"] = max(round((facts.resized or 0) / facts.size * size), size)
-        if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
-            wanted["dataset.resize"] = facts.interpolation
-        if facts.fit and "dataset.fit" not in own:
-            wanted["dataset.fit"] = facts.fit
+    if facts.interpolation in ("bilinear", "bicubic") and "dataset.resize" not in own:
+        wanted["dataset.resize"] = facts.interpolation
+    if facts.fit and "dataset.fit" not in own:
+        wanted["dataset.fit"] = facts.fit
+    if wanted:
         said = " ".join(f"{key}={value}" for key, value in wanted.items())
-        log.info("%s (%s); fewer pixels take less time", said, facts.origin)
+        fewer = "; fewer pixels take less time" if "dataset.image_size" in wanted else ""
+        log.info("%s (%s)%s", said, facts.origin, fewer)
     network = replace(config.network, **_below("network", wanted))
     layers = profile_layers(network.resolved(2))
     if "network.token_pool" not in own and any(extra_tokens(one.output) for one in layers):

@@ -431,6 +431,7 @@ def test_input_and_crop_come_with_the_weights(given, tmp_path, caplog):
         assert (own.network.input_size, own.dataset.image_size) == (side, packed)
     own = found(tmp_path, "dataset.image_size=108")
     assert (own.network.input_size, own.dataset.image_size) == (96, 108)
+    assert own.dataset.resize == "bilinear", "the sizes are given, not how images are resized"
     described = {"architecture": "test_resnet", "mean": [0.5] * 3, "std": [0.5] * 3}
     described |= {"input_size": [3, 64, 64], "crop_pct": 0.8, "interpolation": "bicubic"}
     described |= {"crop_mode": "squash"}
