@@ -235,7 +235,8 @@ def main(config: Config) -> None:
         print(f"{kept} of them are not in the store {config.store}: kept as {folder} had them")
     if len(missing) < len(table):
         print(
-            f"\nMean top-1 accuracy over targets and seeds, against n:\n{means(tables.networks)}\n"
+            f"\nMean {tables.measure} accuracy over targets and seeds, against n:\n"
+            f"{means(tables.networks)}\n"
         )
     if found := commonest(tables):
         print(

@@ -114,6 +114,7 @@ def page(
         transition=transition(networks),
         their_transition=None if is_paper else _of_the_paper(margin)[1],
         answers=_answers,
+        measure=tables.measure,
         boosts=boosts(networks, tables.layers),
         decomposition=decompose(networks),
         changes=class_changes(tables),
@@ -169,7 +170,7 @@ def _of_the_paper(margin: float) -> tuple[list[dict[str, Any]], Transition | Non
     return claims, transition(paper.networks)
 
 
-def _answers(found: Transition) -> dict[str, str]:
+def _answers(found: Transition, measure: str) -> dict[str, str]:
     """The paper's three questions, answered in numbers."""
     before, after, share = found.largest_step
     splits = [
@@ -178,7 +179,7 @@ def _answers(found: Transition) -> dict[str, str]:
     ]
     total, half, spread = splits or ("", "", "")
     return {
-        "How much?": f"{_interval(found.total, 3)}{total} of top-1 accuracy is lost at "
+        "How much?": f"{_interval(found.total, 3)}{total} of {measure} accuracy is lost at "
         f"n = {found.layers[-1]} because the frozen layers are another task's "
         "(BnB minus AnB).",
         "Suddenly, or spread over layers?": f"The loss is spread over {_interval(found.spread, 1)}"

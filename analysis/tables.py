@@ -176,6 +176,11 @@ class StudyResults:
         return self.metadata["dataset"]["name"]
 
     @property
+    def measure(self) -> str:
+        """The kind of accuracy that figures show: top-1, or balanced (the mean over classes)."""
+        return "balanced" if self.metadata["statistic"] == "top1_balanced" else "top-1"
+
+    @property
     def networks(self) -> pd.DataFrame:
         """The study's networks, finished or missing, with the statistic of figures as ``accuracy``.
 

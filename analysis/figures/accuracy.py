@@ -28,8 +28,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         return "no network with copied layers on a random split"
     published_means, legend = _published_means(tables, rows)
     several = {t: table for t in there if (table := _by_split(rows, t)).shape[1] >= LEAST}
-    kind = _kind_of_bars(rows, several, tables.metadata["statistic"] == "top1_balanced")
-    marks = [TREATMENTS[t] for t in there]
+    kind = _kind_of_bars(rows, several, tables.measure == "balanced")
+    marks, measure = [TREATMENTS[t] for t in there], tables.measure
     if published_means:
         marks.append(PUBLISHED)
     readings = "; ".join(_reading(t, there) for t in there)
@@ -46,10 +46,13 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         [
             Panel(
                 "Every network",
-                lambda axes: _every_network(axes, rows, there),
+                lambda axes: _every_network(axes, rows, there, measure),
                 marks=[TREATMENTS[t] for t in there],
             ),
-            Panel("Means", lambda axes: _means(axes, rows, there, published_means, several, kind)),
+            Panel(
+                "Means",
+                lambda axes: _means(axes, rows, there, published_means, several, kind, measure),
+            ),
         ],
         marks,
         _mean_table(rows, tables, several),
@@ -62,12 +65,12 @@ def _reading(treatment: str, there: list[str]) -> str:
     return f"{line}: {reading}" if reading and other in there else line
 
 
-def _every_network(axes: Axes, rows: pd.DataFrame, there: list[str]) -> None:
+def _every_network(axes: Axes, rows: pd.DataFrame, there: list[str], measure: str) -> None:
     axes.axhline(rows[rows.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
     for treatment in there:
         plot.points(axes, rows[rows.treatment == treatment], TREATMENTS[treatment])
     plot.layer_axis(axes, rows.n.max())
-    axes.set_ylabel("Top-1 accuracy on the target task")
+    axes.set_ylabel(f"{measure.capitalize()} accuracy on the target task")
 
 
 def _by_split(rows: pd.DataFrame, treatment: str) -> pd.DataFrame:
@@ -121,6 +124,7 @@ def _means(
     published_means: dict[str, pd.Series],
     several: dict[str, pd.DataFrame],
     kind: str | None,
+    measure: str,
 ) -> None:
     curves = {t: mean_line(rows, t) for t in there}
     curves |= {t: table.mean(axis=1, skipna=False) for t, table in several.items()}
@@ -146,7 +150,7 @@ def _means(
             plot.bars(axes, rows[rows.treatment == treatment], mark, kind)
     plot.numbers_at_the_end(axes, curves, rows.n.max())
     plot.layer_axis(axes, rows.n.max(), numbers=True)
-    axes.set_ylabel("Mean top-1 accuracy")
+    axes.set_ylabel(f"Mean {measure} accuracy")
 
 
 def _splits(axes: Axes, table: pd.DataFrame, mark: Style) -> None:

@@ -49,7 +49,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
                 lambda axes: _alike(axes, rows, marks),
             ),
             Panel(
-                "Does what is trained above them respond?", lambda axes: _silent(axes, each, marks)
+                "Does what is trained above them respond?",
+                lambda axes: _silent(axes, each, marks, tables.measure),
             ),
         ],
         [*marks.values(), Style("dashed: the trained bases", FAINT, line="--")],
@@ -96,7 +97,7 @@ def _alike(axes: Axes, rows: pd.DataFrame, marks: dict[str, Style]) -> None:
     axes.set_ylabel("Mean cosine between two images' outputs")
 
 
-def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Style]) -> None:
+def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Style], measure: str) -> None:
     for kind, shift in plot.side_by_side(marks, 0.08).items():
         mark = marks[kind]
         own = each[(each.kind == kind) & each.silent.notna()]
@@ -105,7 +106,7 @@ def _silent(axes: Axes, each: pd.DataFrame, marks: dict[str, Style]) -> None:
         tips = [
             (
                 f"{r.cell}, {r.kind}, {r.split}, seed {r.seed}: "
-                f"{r.silent:.3f} silent, top-1 {r.accuracy:.3f}"
+                f"{r.silent:.3f} silent, {measure} {r.accuracy:.3f}"
             )
             for r in own.itertuples()
         ]

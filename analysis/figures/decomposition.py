@@ -46,11 +46,15 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     if not losses and not gains:
         return "neither BnB nor AnB with a base of the same task"
     theirs = decompose(beside(tables))
-    panels, last = [], parts.n.max()
+    panels, last, measure = [], parts.n.max(), tables.measure
     if losses:
-        panels.append(Panel("What freezing costs", _differences(parts, theirs, losses, last)))
+        panels.append(
+            Panel("What freezing costs", _differences(parts, theirs, losses, last, measure))
+        )
     if gains:
-        panels.append(Panel("What fine-tuning gives", _differences(parts, theirs, gains, last)))
+        panels.append(
+            Panel("What fine-tuning gives", _differences(parts, theirs, gains, last, measure))
+        )
     marks, legend = [LOOKS[q] for q in losses + gains], ""
     if len(theirs):
         marks.append(PUBLISHED)
@@ -81,7 +85,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
 
 
 def _differences(
-    parts: pd.DataFrame, theirs: pd.DataFrame, quantities: list[str], last: int
+    parts: pd.DataFrame, theirs: pd.DataFrame, quantities: list[str], last: int, measure: str
 ) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8)
@@ -96,7 +100,7 @@ def _differences(
             axes.vlines(wide.n + mark.offset, wide["splits low"], wide["splits high"], **look)
             plot.estimates(axes, own, mark)
         plot.layer_axis(axes, last, first=1)
-        axes.set_ylabel("Difference in top-1 accuracy")
+        axes.set_ylabel(f"Difference in {measure} accuracy")
 
     return paint
 

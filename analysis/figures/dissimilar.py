@@ -31,14 +31,19 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     if not set(there) - {"AnB"}:
         return "nothing but AnB between natural and man-made, which is in the figure distance"
     relative, parts, last = relative_to_base(rows), decompose(tables.networks), rows.n.max()
-    panels = []
+    panels, measure = [], tables.measure
     if copied:
         for target in sorted(set(rows.target)):
             panels.append(
-                Panel(TITLES[target], _of_target(relative[relative.target == target], copied, last))
+                Panel(
+                    TITLES[target],
+                    _of_target(relative[relative.target == target], copied, last, measure),
+                )
             )
     if "RnB" in there:
-        panels.append(Panel("Random, untrained layers", lambda axes: _random(axes, relative)))
+        panels.append(
+            Panel("Random, untrained layers", lambda axes: _random(axes, relative, measure))
+        )
     bars = ""
     if (parts.quantity == "specificity loss, dissimilar tasks").any():
         panels.append(Panel("Specificity loss", lambda axes: _losses(axes, parts, last)))
@@ -63,7 +68,9 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     )
 
 
-def _of_target(rows: pd.DataFrame, copied: list[str], last: int) -> Callable[[Axes], None]:
+def _of_target(
+    rows: pd.DataFrame, copied: list[str], last: int, measure: str
+) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, lw=0.8, ls=":")
         plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
@@ -72,15 +79,15 @@ def _of_target(rows: pd.DataFrame, copied: list[str], last: int) -> Callable[[Ax
             axes.plot(line.index, line, color=TREATMENTS[treatment].color, lw=1.3, zorder=1)
             plot.points(axes, rows[rows.treatment == treatment], TREATMENTS[treatment])
         plot.layer_axis(axes, last)
-        axes.set_ylabel("Top-1 accuracy minus base of the same task")
+        axes.set_ylabel(f"{measure.capitalize()} accuracy minus base of the same task")
 
     return paint
 
 
-def _random(axes: Axes, rows: pd.DataFrame) -> None:
+def _random(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     axes.axhline(0, color=INK, lw=0.8, ls=":")
     plot.by_target(axes, rows[rows.treatment.isin(["base", "RnB"])], TREATMENTS["RnB"])
-    axes.set_ylabel("Top-1 accuracy minus base of the same task")
+    axes.set_ylabel(f"{measure.capitalize()} accuracy minus base of the same task")
 
 
 def _losses(axes: Axes, parts: pd.DataFrame, last: int) -> None:

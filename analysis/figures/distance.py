@@ -41,21 +41,23 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         for name, rows in groups.items()
         if finished(rows, treatments[name])
     }
-    panels, base = [], TREATMENTS["base"]
+    panels, base, measure = [], TREATMENTS["base"], tables.measure
     if "dissimilar" in lines:
         rows = groups["dissimilar"]
         title = "Dissimilar tasks: natural and man-made"
         marks = [base, DISSIMILAR]
-        panels.append(Panel(title, lambda axes: _dissimilar(axes, rows), marks=marks))
+        panels.append(Panel(title, lambda axes: _dissimilar(axes, rows, measure), marks=marks))
     if "untrained" in lines:
         marks, random = [base, TREATMENTS["RnB"]], groups["untrained"]
         panels.append(
-            Panel("Random, untrained layers", lambda axes: _random(axes, random), marks=marks)
+            Panel(
+                "Random, untrained layers", lambda axes: _random(axes, random, measure), marks=marks
+            )
         )
     if not panels:
         return "neither a natural/man-made split nor random filters"
     last, drawn = tables.networks.n.max(), list(lines.values())
-    panels.append(Panel("Relative to base", lambda axes: _relative(axes, drawn, last)))
+    panels.append(Panel("Relative to base", lambda axes: _relative(axes, drawn, last, measure)))
     marks, legend = [base, *(line.mark for line in drawn)], ""
     if any(map(len, theirs.values())):
         marks.append(PUBLISHED)
@@ -92,21 +94,21 @@ def _groups(networks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _dissimilar(axes: Axes, rows: pd.DataFrame) -> None:
+def _dissimilar(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     plot.by_target(axes, rows, DISSIMILAR)
     plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
-    axes.set_ylabel("Top-1 accuracy on the target task")
+    axes.set_ylabel(f"{measure.capitalize()} accuracy on the target task")
 
 
-def _random(axes: Axes, rows: pd.DataFrame) -> None:
+def _random(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     plot.curve(axes, rows, TREATMENTS["RnB"])
     plot.points(axes, rows[rows.treatment == "base"], TREATMENTS["base"])
     plot.chance(axes, (1 / rows.classes).mean(), "left")
     plot.layer_axis(axes, rows.n.max())
-    axes.set_ylabel("Top-1 accuracy on the target task")
+    axes.set_ylabel(f"{measure.capitalize()} accuracy on the target task")
 
 
-def _relative(axes: Axes, lines: list[_Line], last: int) -> None:
+def _relative(axes: Axes, lines: list[_Line], last: int, measure: str) -> None:
     axes.axhline(0, color=INK, lw=0.8, ls=":")
     for line in lines:
         theirs = line.published
@@ -115,4 +117,4 @@ def _relative(axes: Axes, lines: list[_Line], last: int) -> None:
     for line in lines:
         plot.curve(axes, relative_to_base(line.rows), line.mark)
     plot.layer_axis(axes, last)
-    axes.set_ylabel("Top-1 accuracy minus base of the same task")
+    axes.set_ylabel(f"{measure.capitalize()} accuracy minus base of the same task")

@@ -28,6 +28,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
             "networks with frozen layers of the pretrained base are finished at fewer than three n"
         )
     accuracy = measured.groupby(["n", "recipe"]).accuracy.mean().groupby("n").max()
+    measure = tables.measure
     most = tables.predictors[tables.predictors.images == tables.predictors.images.max()]
     told = most.groupby(["predictor", "n"]).value.mean()
     table = pd.DataFrame(
@@ -41,12 +42,15 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         "Each predictor looks at the pooled output of layer n of the pretrained base, for "
         f"{int(most.images.max())} training images of the task (k nearest neighbors "
         "also for its validation images); more is better. Red, on the right-hand scale: the "
-        "measured top-1 accuracy of AnB, at each n with the recipe that is best, "
+        f"measured {measure} accuracy of AnB, at each n with the recipe that is best, "
         f"{len(measured)} networks. In the titles Spearman's rank correlation over the "
         f"{len(accuracy)} measured n, with its 95% interval.{leep}",
         [
             Panel(
-                _title(row), partial(_beside, told=told[row.predictor], accuracy=accuracy, row=row)
+                _title(row),
+                partial(
+                    _beside, told=told[row.predictor], accuracy=accuracy, row=row, measure=measure
+                ),
             )
             for row in table.itertuples()
         ],
@@ -70,7 +74,7 @@ def _title(row: Any) -> str:
     return f"{row.predictor}: {rho:.2f}{interval}"
 
 
-def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: Any) -> None:
+def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: Any, measure: str) -> None:
     mark, theirs = LOOKS[row.predictor], TREATMENTS["AnB"]
     axes.plot(told.index, told, color=mark.color, lw=1.3, zorder=2)
     tips = [f"{row.predictor}, n = {n}: {value:.3f}" for n, value in told.items()]
@@ -80,7 +84,7 @@ def _beside(axes: Axes, told: pd.Series, accuracy: pd.Series, row: Any) -> None:
     tips = [f"AnB, n = {n}: {value:.3f}" for n, value in accuracy.items()]
     plot.scatter(right, accuracy.index, accuracy, theirs, tips)
     right.grid(False)
-    right.set_ylabel("Measured top-1 accuracy")
+    right.set_ylabel(f"Measured {measure} accuracy")
     axes.set_ylabel(row.predictor)
     plot.layer_axis(axes, told.index.max(), first=1)
     axes.set_xlabel("Layer n")

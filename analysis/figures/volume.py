@@ -21,6 +21,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     rows = rows.groupby(["task", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
     if rows.empty:
         return "no base network at more than one number of images per class"
+    measure = tables.measure
     stuck = rows[rows.accuracy < 1.5 / rows.classes]
     remark = f" {len(stuck)} of the networks stayed at chance." if len(stuck) else ""
     return FigureSpec(
@@ -28,8 +29,8 @@ def draw(tables: StudyResults) -> FigureSpec | str:
         f"Base networks trained on a part of the images: {captions.study(tables)}",
         f"{captions.counts(rows)} A mark is one network.{remark} {captions.statistic(tables)}",
         [
-            Panel("Linear", _against_images(rows, "linear")),
-            Panel("Logarithmic", _against_images(rows, "log")),
+            Panel("Linear", _against_images(rows, "linear", measure)),
+            Panel("Logarithmic", _against_images(rows, "log", measure)),
         ],
         [MARK],
         rows[["cell", "images_per_class", "top1", "top1_mean_best10"]],
@@ -37,7 +38,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     )
 
 
-def _against_images(rows: pd.DataFrame, scale: str) -> Callable[[Axes], None]:
+def _against_images(rows: pd.DataFrame, scale: str, measure: str) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         for _, own in rows.groupby(["task", "seed", "recipe"]):
             axes.plot(own.images_per_class, own.accuracy, color=MARK.color, lw=1, zorder=1)
@@ -46,6 +47,6 @@ def _against_images(rows: pd.DataFrame, scale: str) -> Callable[[Axes], None]:
         axes.set_xscale(scale)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.set_xlabel(f"Training images per class ({scale} scale)")
-        axes.set_ylabel("Top-1 accuracy")
+        axes.set_ylabel(f"{measure.capitalize()} accuracy")
 
     return paint

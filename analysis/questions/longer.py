@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from analysis.plotting import captions, plot
 from analysis.plotting.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
 from analysis.statistics.intervals import difference, within
+from analysis.statistics.over_images import margins
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 
@@ -43,15 +44,17 @@ def draw(tables: StudyResults) -> FigureSpec:
         r: Style(f"base, recipe: {r}", c, m, False, line=style)
         for r, (c, m, style) in looks.items()
     }
-    half = 1.96 * np.sqrt(bases.accuracy * (1 - bases.accuracy) / bases.val_images)
-    ends = [(bases.accuracy - half).clip(lower=0), (bases.accuracy + half).clip(upper=1)]
+    below, above = margins(bases.accuracy, bases.val_images)
+    ends = [(bases.accuracy - below).clip(lower=0), (bases.accuracy + above).clip(upper=1)]
     shown = pd.concat([tuned.accuracy, *ends])
     limits, last = (shown.min() - 0.01, shown.max() + 0.01), networks.n.max()
-    panels = []
+    panels, measure = [], tables.measure
     for row in tuned.drop_duplicates("task").itertuples():
-        own = networks[networks.task == row.task].assign(half=half)
+        own = networks[networks.task == row.task].assign(below=below, above=above)
         panels.append(
-            Panel(f"{row.split}, target {row.target}", _task(own, marks, limits, last), 5.4)
+            Panel(
+                f"{row.split}, target {row.target}", _task(own, marks, limits, last, measure), 5.4
+            )
         )
     return FigureSpec(
         "longer",
@@ -67,9 +70,13 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def _task(
-    networks: pd.DataFrame, marks: dict[str, Style], limits: tuple[float, float], last: int
+    networks: pd.DataFrame,
+    marks: dict[str, Style],
+    limits: tuple[float, float],
+    last: int,
+    measure: str,
 ) -> Callable[[Axes], None]:
-    """Draw the networks of one task; the column ``half`` is the half-width of a base's interval."""
+    """Draw the networks of one task; ``below`` and ``above`` are margins of bases."""
 
     def paint(axes: Axes) -> None:
         for recipe, shift in plot.side_by_side(marks, 0.2).items():
@@ -77,7 +84,7 @@ def _task(
             own = networks[(networks.treatment == "base") & (networks.recipe == recipe)]
             x = shift + 0.06 * (own.seed - own.seed.mean())
             axes.axhline(own.accuracy.mean(), color=mark.color, lw=1.2, ls=mark.line)
-            bars = [np.minimum(own.half, own.accuracy), np.minimum(own.half, 1 - own.accuracy)]
+            bars = [np.minimum(own.below, own.accuracy), np.minimum(own.above, 1 - own.accuracy)]
             axes.errorbar(x, own.accuracy, bars, color=mark.color, fmt="none", lw=1)
             plot.scatter(axes, x, own.accuracy, mark, plot.tips_of(own))
         for treatment in TUNED:
@@ -92,7 +99,7 @@ def _task(
             plot.points(axes, own, TREATMENTS[treatment])
         plot.layer_axis(axes, last)
         axes.set_ylim(*limits)
-        axes.set_ylabel("Top-1 accuracy on the target task")
+        axes.set_ylabel(f"{measure.capitalize()} accuracy on the target task")
 
     return paint
 
@@ -113,14 +120,12 @@ def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.D
             both = means.join(base[["accuracy", "val_images"]], how="inner")
             found = difference(both["mean"] - both.accuracy)
             if len(both) == 1:
-                one = both.iloc[0]
-                half = 1.96 * np.sqrt(
-                    (one["mean"] * (1 - one["mean"]) + one.accuracy * (1 - one.accuracy))
-                    / one.val_images
-                )
+                below, above = margins(both["mean"], both.val_images)
+                below_base, above_base = margins(both.accuracy, both.val_images)
                 middle = found["difference"]
-                _, low, high = within((middle, middle - half, middle + half))
-                found |= {"low": low, "high": high}
+                low = middle - np.hypot(below, above_base).iloc[0]
+                high = middle + np.hypot(above, below_base).iloc[0]
+                found |= dict(zip(("low", "high"), within((middle, low, high))[1:], strict=True))
             rows.append(
                 {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
                 | {

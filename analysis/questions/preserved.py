@@ -29,7 +29,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     ).items():
         label = f"{treatment}: {treatment.split('~')[1]} more copied, fine-tuned"
         looks[treatment] = Style(label, color, marker, offset=offset)
-    table = _table(done, kept)
+    table, measure = _table(done, kept), tables.measure
     spread = (
         "the spread between networks"
         if (table.covers == "networks").all()
@@ -42,7 +42,7 @@ def draw(tables: StudyResults) -> FigureSpec:
         f"Bars: intervals from {spread}, simultaneous: 95% for all of them together. "
         f"{captions.statistic(tables)}",
         [
-            Panel("Every network", lambda axes: _every_network(axes, done, looks)),
+            Panel("Every network", lambda axes: _every_network(axes, done, looks, measure)),
             Panel(
                 "What copying more is worth", lambda axes: _gains(axes, table, looks, done.n.max())
             ),
@@ -77,7 +77,7 @@ def _table(done: pd.DataFrame, kept: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["df", "error"])
 
 
-def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Style]) -> None:
+def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Style], measure: str) -> None:
     axes.axhline(done[done.treatment == "base"].accuracy.mean(), color=INK, lw=0.8, ls=":")
     for treatment, mark in looks.items():
         own = done[done.treatment == treatment]
@@ -86,7 +86,7 @@ def _every_network(axes: Axes, done: pd.DataFrame, looks: dict[str, Style]) -> N
         plot.points(axes, own, mark)
     plot.layer_axis(axes, done.n.max(), first=1)
     axes.set_xlabel("Frozen layers n (of AnB+: copied)")
-    axes.set_ylabel("Top-1 accuracy on the target task")
+    axes.set_ylabel(f"{measure.capitalize()} accuracy on the target task")
 
 
 def _gains(axes: Axes, table: pd.DataFrame, looks: dict[str, Style], last: int) -> None:

@@ -59,9 +59,9 @@ def draw(tables: StudyResults) -> FigureSpec:
         split: Style(split, color, marker, line="") for split, (color, marker, _) in looks.items()
     }
     labels = {row.quantity: f"{row.quantity}\n{row.compared}" for row in table.itertuples()}
-    panels = []
+    panels, measure = [], tables.measure
     for n in sorted(set(table.n)):
-        paint = _differences(tasks[tasks.n == n], table[table.n == n], marks, labels)
+        paint = _differences(tasks[tasks.n == n], table[table.n == n], marks, labels, measure)
         panels.append(Panel(f"n = {n}", paint, 8.4, 4.2))
     return FigureSpec(
         "replicates",
@@ -77,7 +77,11 @@ def draw(tables: StudyResults) -> FigureSpec:
 
 
 def _differences(
-    tasks: pd.DataFrame, means: pd.DataFrame, marks: dict[str, Style], labels: dict[str, str]
+    tasks: pd.DataFrame,
+    means: pd.DataFrame,
+    marks: dict[str, Style],
+    labels: dict[str, str],
+    measure: str,
 ) -> Callable[[Axes], None]:
     """Draw the differences at one n, in the order of ``labels``."""
     place, shifts = list(labels).index, plot.side_by_side(marks, 0.1)
@@ -105,7 +109,7 @@ def _differences(
             plot.scatter(axes, at, value, mark, tips)
         axes.hlines(means.paper, x - 0.66, x + 0.1, color=FAINT, lw=1, ls="--", zorder=1)
         axes.set_xticks(range(len(labels)), labels.values(), fontsize=8)
-        axes.set_ylabel("Difference in top-1 accuracy")
+        axes.set_ylabel(f"Difference in {measure} accuracy")
 
     return paint
 

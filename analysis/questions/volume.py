@@ -22,6 +22,7 @@ from analysis.plotting.style import (
     assign_styles,
 )
 from analysis.statistics.intervals import within
+from analysis.statistics.over_images import margins
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
@@ -83,11 +84,12 @@ def draw(tables: StudyResults) -> FigureSpec:
         "volume",
         "Little data: train from scratch, freeze n copied layers, or fine-tune them? "
         f"{tables.dataset}",
-        f"{captions.counts(networks)}{apart} Numbers: top-1 accuracy. Color: better (orange) or "
-        "worse (violet) than from scratch on the same images. Framed: the best of a row; *: not "
-        "significantly worse (95% interval of the validation images, not corrected for choosing "
-        "the best). Last: above 0 it is better to freeze the copied layers, below to fine-tune "
-        "them (mean over n; the 95% interval is as wide as that of a single n, as all n share the "
+        f"{captions.counts(networks)}{apart} Numbers: {tables.measure} "
+        "accuracy. Color: better (orange) or worse (violet) than from scratch on the same images. "
+        "Framed: the best of a row; *: not significantly worse (95% interval of the validation "
+        "images, not corrected for choosing the best). Last: above 0 it is better to freeze the "
+        "copied layers, below to fine-tune them (mean over n; the 95% interval is as wide as that "
+        "of a single n, as all n share the "
         f"validation images). {captions.statistic(tables)}",
         panels,
         list(marks.values()),
@@ -160,14 +162,20 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     """A row per kind of split, training-set size and arrangement: mean accuracy, difference from
     scratch, whether it is the best, and whether it is not significantly worse than the best.
 
-    Tasks and seeds with fewer networks than others of that size are left out: arrangements are
-    compared by their mean accuracy, which would be that of different tasks.
+    Of the tasks and seeds of a size, those with the same and most networks are kept: arrangements
+    are compared by their mean accuracy, which would be that of different tasks.
     """
     done = with_share(networks[networks.accuracy.notna() & networks.images_per_class.notna()])
     done = done[done.treatment.isin(ARRANGEMENTS)]
     size = ["split_kind", "images_per_class"]
-    counts = done.groupby([*size, "task", "seed"]).cell.transform("nunique")
-    done = done[counts == counts.groupby([done[column] for column in size]).transform("max")]
+    own = [*size, "task", "seed"]
+    named = done.treatment + " " + done.n.astype(str)
+    sets = named.groupby([done[column] for column in own]).agg(
+        lambda names: ", ".join(sorted(names))
+    )
+    sets = sets.reset_index(name="networks")
+    kept = sets[sets.networks == sets.groupby(size).networks.transform(_largest)]
+    done = done.merge(kept[own])
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
     images = done.drop_duplicates([*keys, "task"])  # seeds share images
@@ -185,12 +193,18 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     )
     parts = []
     for _, row in table.groupby(["splits", "images a class"]):
-        top = row.accuracy.max()
-        error = np.sqrt((row.accuracy * (1 - row.accuracy) + top * (1 - top)) / row.val_images)
+        top = pd.Series(row.accuracy.max(), row.index)
         best = row.accuracy == top
-        equal = top - row.accuracy <= 1.96 * error
+        below, above = margins(top, row.val_images)[0], margins(row.accuracy, row.val_images)[1]
+        equal = top - row.accuracy <= np.hypot(below, above)
         parts.append(row.assign(best=best, among_the_best=equal))
     return pd.concat(parts)
+
+
+def _largest(lists: pd.Series) -> str:
+    """The longest of several lists; of equally long ones the most common, then the first."""
+    counts = lists.value_counts()
+    return min(counts.index, key=lambda own: (-own.count(","), -counts[own], own))
 
 
 def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
@@ -200,13 +214,15 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
     The networks of one task share its validation images, so the mean over n may be no more precise
     than a single n.
     """
-    done = table.assign(variance=table.accuracy * (1 - table.accuracy) / table.val_images)
+    below, above = margins(table.accuracy, table.val_images)
+    done = table.assign(below=below, above=above)
     rows = []
     for (kind, images), own in done.groupby(["splits", "images a class"]):
         frozen, tuned = (own[own.treatment == treatment] for treatment in ("AnB", "AnB+"))
         both = frozen.merge(tuned, on="n", suffixes=("", "_tuned"))
         difference = (both.accuracy - both.accuracy_tuned).mean()
-        half = 1.96 * (both.variance + both.variance_tuned).mean() ** 0.5
+        lower = (both.below**2 + both.above_tuned**2).mean() ** 0.5
+        upper = (both.above**2 + both.below_tuned**2).mean() ** 0.5
         row = {
             "splits": kind,
             "images a class": images,
@@ -217,6 +233,6 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
             "best": False,
             "among_the_best": False,
         }
-        _, low, high = within((difference, difference - half, difference + half))
+        _, low, high = within((difference, difference - lower, difference + upper))
         rows.append(row | {"difference": difference, "low": low, "high": high})
     return pd.DataFrame(rows).dropna(subset="difference")

@@ -10,6 +10,7 @@ both.
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 from analysis.statistics.intervals import within
@@ -66,16 +67,36 @@ def accuracy_interval(right: np.ndarray, confidence: float = 0.95) -> tuple[floa
     """The accuracy of a strategy with its interval; that of Clopper and Pearson (1934) if fewer
     than FEW images are right, or wrong.
     """
-    images, tail = right.shape[1], (1 - confidence) / 2
+    images = right.shape[1]
     count = float(right.mean(0).sum())
     if min(count, images - count) >= FEW:
         return within(two_way_interval(right, confidence), 0)
+    ends = _clopper_pearson(count, images, confidence)
+    return within(_with_seeds(count / images, *ends, seed_part(right), confidence), 0)
+
+
+def margins(accuracy: pd.Series, images: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """How far the 95% intervals of accuracies reach below and above them, each over its number of
+    images: the normal approximation, or that of Clopper and Pearson (1934) if fewer than FEW images
+    are right, or wrong.
+
+    The interval of a difference of independent accuracies reaches sqrt(below(first)^2 +
+    above(second)^2) below it (Newcombe 1998, "square and add").
+    """
+    half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / images)
+    below, above = half.copy(), half.copy()
+    for row in np.flatnonzero(np.minimum(accuracy, 1 - accuracy) * images < FEW - 1e-6):
+        value, count = accuracy.iloc[row], images.iloc[row]
+        low, high = _clopper_pearson(value * count, count, 0.95)
+        below.iloc[row], above.iloc[row] = value - low, high - value
+    return below, above
+
+
+def _clopper_pearson(count: float, images: float, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
     low = float(stats.beta.ppf(tail, count, images - count + 1)) if count > 0 else 0.0
-    high = 1.0
-    if count < images:
-        high = float(stats.beta.ppf(1 - tail, count + 1, images - count))
-    found = _with_seeds(count / images, low, high, seed_part(right), confidence)
-    return within(found, 0)
+    high = float(stats.beta.ppf(1 - tail, count + 1, images - count)) if count < images else 1.0
+    return low, high
 
 
 def difference_interval(

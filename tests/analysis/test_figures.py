@@ -234,6 +234,21 @@ def test_a_study_whose_bases_are_not_its_own_is_drawn():
     compose(found)
 
 
+def test_axes_name_the_statistic_that_is_drawn(miniature):
+    """A study whose best are chosen by balanced accuracy draws that; axes said top-1."""
+    tables = StudyResults.read(miniature.tables)
+    plain = _labels(tables)
+    tables.metadata |= {"statistic": "top1_balanced", "statistic_label": "balanced accuracy"}
+    tables.results["top1_balanced"] = tables.results.top1
+    renamed = {label.replace("Top-1", "Balanced").replace("top-1", "balanced") for label in plain}
+    assert _labels(tables) == renamed != plain
+
+
+def _labels(tables: StudyResults) -> set[str]:
+    made = [compose(one) for one in drawings(tables)[0] if one.name not in ("filters", "curves")]
+    return {axes.get_ylabel() for figure in made for axes in figure.axes}
+
+
 def test_figures_have_the_panels_that_the_study_has():
     mine = {"split": "mine", "kind": "user"}
     tables = tables_of(row("baseB", "base", 0, 0.5, **mine), row("A3B", "AnB", 3, 0.6, **mine))

@@ -1,6 +1,7 @@
 """Intervals over images and seeds: by hand, and simulated studies in which they hold the truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -10,6 +11,7 @@ from analysis.statistics.over_images import (
     balanced_interval,
     covering_choice,
     difference_interval,
+    margins,
     seed_part,
     two_way_interval,
 )
@@ -162,3 +164,12 @@ def test_the_interval_of_the_choice_covers_it():
     assert 0.88 < low < 0.95 < high < 1, "equal on every draw: the first is chosen"
     low, _ = covering_choice([v.astype(float) for v in val], [good, bad])
     assert low < 0.65
+
+
+def test_margins_of_few_wrong_images_are_those_of_clopper_and_pearson():
+    accuracy, images = pd.Series([0.5, 1.0, 0.95, 0.0]), pd.Series([100, 100, 40, 20])
+    below, above = margins(accuracy, images)
+    low = stats.binomtest(38, 40).proportion_ci(method="exact").low
+    assert below.tolist() == pytest.approx([0.098, 1 - 0.025 ** (1 / 100), 0.95 - low, 0])
+    high = stats.binomtest(38, 40).proportion_ci(method="exact").high
+    assert above.tolist() == pytest.approx([0.098, 0, high - 0.95, 1 - 0.025 ** (1 / 20)])

@@ -236,6 +236,33 @@ def test_better_than_scratch_is_said_of_networks_of_one_task():
     assert "Tasks that lack a network of a row are left out of it." in made.caption
 
 
+def test_equal_networks_on_few_images_have_an_interval_of_some_width():
+    """Freezing and fine-tuning both have all 20 images right: it was [0, 0]."""
+    cells = [("baseB", "base", 0, 0.5), ("A1B", "AnB", 1, 1.0), ("A1B+", "AnB+", 1, 1.0)]
+    rows = [row(*cell, images_per_class=v, val_images=20) for v in (10, 20) for cell in cells]
+    table = question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    either = table.loc[(10, "freeze - fine-tune, mean over n")]
+    assert either.difference == 0
+    margin = 1 - 0.025 ** (1 / 20)
+    assert (either.low, either.high) == (pytest.approx(-margin), pytest.approx(margin))
+
+
+def test_tasks_that_lack_different_networks_are_not_averaged():
+    """Target A, easier, has no frozen network, and target B none from scratch."""
+    rows = []
+    for seed in (0, 1):
+        rows.append(row("baseA", "base", 0, 0.5, "A", images_per_class=10, seed=seed))
+        rows.append(row("B1A+", "AnB+", 1, 0.6, "A", images_per_class=10, seed=seed))
+    rows.append(row("A1B", "AnB", 1, 0.3, images_per_class=10))
+    rows.append(row("A1B+", "AnB+", 1, 0.4, images_per_class=10))
+    rows.append(row("baseA", "base", 0, 0.5, "A", images_per_class=20))
+    rows.append(row("B1A+", "AnB+", 1, 0.6, "A", images_per_class=20))
+    table = question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    expected = {"scratch": 0.5, "fine-tune 1": 0.6}
+    assert table.accuracy[10].dropna().to_dict() == pytest.approx(expected)
+    assert set(table.networks[10]) == {2}
+
+
 def test_a_missing_network_neither_counts_as_a_task_nor_goes_unsaid():
     rows = []
     for name, above in (("kaiming", 0.0), ("caffe", 0.1)):
