@@ -88,10 +88,8 @@ def print_states(
     for job in group_into_jobs(runs):
         counts = Counter(states[s.run_id] for s in job)
         first = job[0]
-        recipe = (
-            f"{first.network.name}, {first.recipe.name} ({first.recipe.steps:,} x "
-            f"{first.recipe.batch_size})"
-        )
+        recipe, *others = dict.fromkeys(map(_network_and_recipe, job))
+        recipe += f" and {len(others)} more" if others else ""
         counted = (str(counts[s] or "-") for s in STATES)
         number = str(numbers[first.run_id]) if numbers else ""
         rows.append([number, data_of(first), _treatments(job), recipe, str(len(job)), *counted])
@@ -112,6 +110,11 @@ def data_of(spec: RunSpec) -> str:
     """The training data of a network, in words."""
     reduced = f", {spec.images_per_class} images per class" if spec.images_per_class else ""
     return f"{spec.dataset.name} {spec.split} → {spec.cell.target}, seed {spec.seed}{reduced}"
+
+
+def _network_and_recipe(spec: RunSpec) -> str:
+    steps = f"{spec.recipe.steps:,} x {spec.recipe.batch_size}"
+    return f"{spec.network.name}, {spec.recipe.name} ({steps})"
 
 
 def _treatments(job: list[RunSpec]) -> str:

@@ -52,6 +52,15 @@ def test_arithmetic_counts_shared_layers_once(spec_of, dataset, tmp_path):
     assert cost.macs(three) == tops * (3 * images + validated) + prefixes * (images + validated)
 
 
+def test_a_job_of_several_recipes_says_so(spec_of, capsys):
+    specs = [spec_of("A3B"), spec_of("A4B"), spec_of("A3B+", recipe={"name": "low", "lr": 0.001})]
+    plan.print_states(specs, {s.run_id: "missing" for s in specs})
+    said = capsys.readouterr().out.splitlines()
+    kinds = {(s.network.name, s.recipe.name) for s in specs}
+    assert len(kinds) == 2 and len(said) == 3
+    assert f"{specs[0].recipe.name} (8 x 6) and 1 more" in said[1]
+
+
 def test_the_classes_of_each_task_are_listed_with_the_rule(spec_of, dataset, capsys):
     spec = spec_of("A3B")
     plan.print_tasks([spec], dataset)
