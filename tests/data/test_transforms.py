@@ -162,6 +162,8 @@ def test_what_pillow_loads_upright_is_not_turned_twice(folder):
         (torch.zeros(8, 8, 3), "an array of torch.float32"),
         (Image.new("F", (8, 8)), "a floating-point image"),
         (Image.new("I", (8, 8), 70000), "an image of 32 bits per value"),
+        (np.full((8, 8), 200, np.uint16), "16 bits per value, all below 256: of the highest 8"),
+        (Image.new("I", (8, 8), 200), "16 bits per value, all below 256: of the highest 8"),
     ],
 )
 def test_what_is_not_understood_is_refused_not_guessed(image, what):

@@ -157,15 +157,20 @@ def _by_opencv(data: bytes, bits: int) -> np.ndarray:
             raise ValueError("not a complete image")
         most = image.max() if bits > 8 else 255
         if not most and np.any(cv2.imdecode(buffer, how | cv2.IMREAD_ANYDEPTH)):
-            raise UnsupportedError(
-                f"{bits} bits per value, all below {1 << bits - 8}: of the highest 8, which are "
-                "read, nothing is left; scale them to the full range, or save them with 8 bits"
-            )
+            raise nothing_left(bits)
         if bits == 16 and 0 < most < 16:
             _warn_of_dark_images()
     except cv2.error as error:
         raise ValueError(f"OpenCV: {error.err}") from error
     return image
+
+
+def nothing_left(bits: int) -> UnsupportedError:
+    """The error for an image whose values have nothing in the highest 8 of their bits."""
+    return UnsupportedError(
+        f"{bits} bits per value, all below {1 << bits - 8}: of the highest 8, which are read, "
+        "nothing is left; scale them to the full range, or save them with 8 bits"
+    )
 
 
 def _is_raw(tags: Mapping[int, Any], data: bytes) -> bool:

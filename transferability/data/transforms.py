@@ -17,6 +17,7 @@ from transferability.data.decode import (
     UnsupportedError,
     apply_orientation,
     decode_as_stored,
+    nothing_left,
     orientation_of,
 )
 from transferability.errors import UserError, reason
@@ -141,6 +142,8 @@ def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
         kind = getattr(image, "dtype", type(image).__name__)
         raise UnsupportedError(f"an array of {kind}; uint8 and uint16 are supported: convert it")
     if image.dtype == np.uint16:
+        if 0 < image.max(initial=0) < 256:  # as for files
+            raise nothing_left(16)
         image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:
         image = image[..., None]
