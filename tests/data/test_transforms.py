@@ -78,6 +78,9 @@ FILES = {
         0,
     ),
     "gray alpha.png": (file_of(Image.fromarray(SMOOTH).convert("LA")), None, 0),
+    "alpha.tif": (file_of(ALPHA, "TIFF"), ALPHA, 0),
+    "gray alpha.tif": (file_of(ALPHA[..., 2:], "TIFF"), SMOOTH[..., 2], 0),
+    "alpha turned.tif": (file_of(ALPHA, "TIFF", tiffinfo={274: 6}), None, 0),
     "16 bits.png": (file_of(GRAY16), GRAY16, 0),
     "16 bits.tif": (file_of(GRAY16, "TIFF"), GRAY16, 0),
     "16 bits color.png": (cv2.imencode(".png", COLOR16[..., ::-1])[1].tobytes(), COLOR16, 0),
@@ -188,17 +191,17 @@ def test_images_that_ask_to_be_turned_are_counted_and_the_setting_is_named(
     tmp_path, folder, caplog
 ):
     asked = config_of(folder, tmp_path / "ignored", image_size=20)
-    assert pack(asked).meta["turned"] == 10 == pack(asked).meta["turned"]
+    assert pack(asked).meta["turned"] == 11 == pack(asked).meta["turned"]
     line = (
-        "some: 10 of 27 images have an EXIF or TIFF tag that asks for rotation, and are packed as "
+        "some: 11 of 30 images have an EXIF or TIFF tag that asks for rotation, and are packed as "
         "they are stored: dataset.orientation=apply rotates them"
     )
     assert lines(caplog).count(line) == 2, "when it is packed, and when it is asked for again"
     caplog.clear()
     caplog.set_level("INFO")
     applied = pack(replace(asked, folder=str(tmp_path / "applied"), orientation="apply"))
-    assert applied.meta["turned"] == 10 and (
-        "some: 10 of 27 images are rotated according to their tags (dataset.orientation=apply)"
+    assert applied.meta["turned"] == 11 and (
+        "some: 11 of 30 images are rotated according to their tags (dataset.orientation=apply)"
         in lines(caplog)
     )
 

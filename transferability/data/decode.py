@@ -93,6 +93,8 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
             orientation = orientation_of(header)
             if largest not in (None, 255, 65535):
                 return _scaled(header), orientation
+            if bits == 8 and header.mode in ("RGBA", "LA") and _has_separate_alpha(tags):
+                return _without_alpha(header, orientation), orientation
     except Image.UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and not data[8:].startswith(b"avi"):
             raise UnsupportedError("HEIF: convert it to PNG or JPEG") from error
@@ -146,6 +148,19 @@ def _scaled(image: Image.Image) -> np.ndarray:
         return np.array(image.convert("RGB"))
     gray = (np.asarray(image) >> 8).astype(np.uint8)
     return np.dstack([gray] * 3)
+
+
+def _has_separate_alpha(tags: Mapping[int, Any]) -> bool:
+    """Whether a TIFF file has colors that are not multiplied by its alpha channel. OpenCV would
+    multiply 8 bits by it, so that transparent areas became dark.
+    """
+    return _first(tags.get(338)) == 2
+
+
+def _without_alpha(image: Image.Image, orientation: int) -> np.ndarray:
+    """A TIFF file in RGB as it is stored, decoded by Pillow, which rotates it on loading."""
+    pixels = np.asarray(image.convert("RGB"))
+    return apply_orientation(pixels, UNTURN.get(orientation, orientation))
 
 
 def _by_opencv(data: bytes, bits: int) -> np.ndarray:
