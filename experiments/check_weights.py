@@ -104,7 +104,8 @@ def ranked(
     orientation: str = "ignore",
     known: tuple[tuple, tuple] | None = None,
 ) -> np.ndarray:
-    """The rank of the correct output of every image, (images,); 0 is the highest output.
+    """The rank of the correct output of every image, (images,); 0 is the highest output. Equal
+    outputs, such as those of an untrained head of zeros, rank before the correct one.
 
     Args:
         images: labeled by the index of the correct output.
@@ -147,7 +148,7 @@ def ranked(
         with torch.no_grad():
             logits = chain(batch)
         right = logits[torch.arange(len(items)), [i.label for i in items]]
-        ranks += (logits > right[:, None]).sum(1).tolist()
+        ranks += ((logits >= right[:, None]).sum(1) - 1).tolist()
     return np.array(ranks)
 
 

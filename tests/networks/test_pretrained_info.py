@@ -295,3 +295,11 @@ def test_check_weights_says_which_values_fit(tensors, tmp_path):
     )
     own = given_beside(tmp_path, tensors, channel_mean=NONE[0], channel_std=NONE[1])
     assert best_input(own, items, 16).startswith("No other common mean and standard deviation")
+
+
+def test_a_head_of_zeros_classifies_nothing_correctly(tensors, tmp_path):
+    head = {name for name in tensors if name.startswith("fc.")}
+    zeros = tensors | {name: torch.zeros_like(tensors[name]) for name in head}
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    items = [Sample(label, str(label), lambda: image) for label in range(5)]
+    assert head and ranked(given_beside(tmp_path, zeros), items).tolist() == [4] * 5
