@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from analysis.advised import Answer
 from analysis.advised_figures import curve, race
 from analysis.collect import collect
+from analysis.metadata import add_choice
 from analysis.plotting.layout import compose
 from analysis.tables import StudyResults
 from analysis.use import pasted
@@ -98,8 +99,12 @@ class Study:
         )
 
     def results(self) -> StudyResults:
-        """The tables of ``analysis.collect``: ``.networks`` has one row per finished network."""
-        return collect(self.specs, self.store, self.dataset)
+        """The tables of ``analysis.collect``: ``.networks`` has one row per network of the study,
+        also of unfinished ones (state missing).
+        """
+        tables = collect(self.specs, self.store, self.dataset)
+        add_choice(tables.metadata, self.config.study.choose_by)
+        return tables
 
     def load(self, cell: str, split: str | None = None, seed: int | None = None) -> Run:
         """Load a finished network of the study, see :func:`transferability.load_run`.

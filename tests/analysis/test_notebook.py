@@ -44,6 +44,15 @@ def test_a_study_has_the_tables_of_the_command(miniature):
         assert np.array_equal(found.predictions[run], labels)
 
 
+def test_a_study_shows_the_accuracy_by_which_it_chooses(miniature):
+    study = Study(*miniature.overrides)
+    balanced = replace(study.config.study, choose_by="balanced_accuracy")
+    study.config = replace(study.config, study=balanced)
+    found = study.results()
+    assert found.measure == "balanced" and found.metadata["choose_by"] == "balanced_accuracy"
+    assert found.networks.accuracy.equals(found.networks.top1_balanced.rename("accuracy"))
+
+
 def test_a_finished_study_trains_nothing_and_says_so(miniature, capsys):
     study = Study(*miniature.overrides, "split=random-0", "cell=A2B+")
     before = {p: p.stat().st_mtime_ns for p in study.store.root.rglob("*/*")}
