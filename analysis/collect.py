@@ -85,12 +85,24 @@ def collect(
         pd.DataFrame(rows, columns=[*RESULTS, *OPTIONAL]),
         pd.DataFrame(curves),
         first_layer_filters(every, store),
-        similarity(every, store, dataset, known=earlier.similarity),
+        similarity(every, store, dataset, known=_on_the_same_images(earlier, every)),
         activity(every, store, dataset, known=earlier.activity),
         predictors(every, dataset, known=earlier.predictors),
         predictions,
     )
     return keep_earlier(tables, earlier)
+
+
+def _on_the_same_images(earlier: StudyResults, specs: list[RunSpec]) -> pd.DataFrame:
+    """The earlier similarities of splits that still have the same tasks: the images are drawn from
+    all of them.
+    """
+    found = earlier.similarity
+    if found.empty or earlier.without_tasks:
+        return found
+    before = set(zip(earlier.results.split, earlier.results.task, strict=True))
+    changed = before ^ {(spec.split, task_of(spec.classes)) for spec in specs}
+    return found[~found.split.isin([split for split, _ in changed])]
 
 
 def means(networks: pd.DataFrame) -> str:

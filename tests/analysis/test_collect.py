@@ -19,6 +19,7 @@ from analysis.report import write_report
 from analysis.tables import StudyResults, names
 from tests.made_up import row, tables_of
 from tests.miniature import CPU, shrunk
+from transferability import Study
 from transferability.data.packed import open_dataset
 from transferability.errors import UserError
 from transferability.runs.runner import train_missing
@@ -123,6 +124,18 @@ def test_a_study_trained_in_two_places_has_the_tables_of_one_trained_in_one(
     )
     assert about.pop("use")["recipes"] == one.pop("use")["recipes"]  # the rest is where they lie
     assert about == one
+
+
+@pytest.mark.parametrize("targets", [("A", "B"), ("B",)])
+def test_similarity_is_measured_again_where_a_split_has_other_tasks_than_before(miniature, targets):
+    """Its images are drawn from all tasks of the split, and their number may be the same."""
+    study = Study(*miniature.overrides, "study.treatments={random:[base]}")
+    first = study.results()
+    marked = first.similarity.assign(cka=-2.0)
+    results = first.results[first.results.target.isin(targets)]
+    earlier = StudyResults(first.metadata, results, similarity=marked)
+    found = collect.collect(study.specs, study.store, study.dataset, earlier).similarity
+    assert (found.cka == -2).all() if "A" in targets else found.equals(first.similarity)
 
 
 def test_what_the_store_has_comes_before_what_the_folder_had(miniature, cli, tmp_path):
