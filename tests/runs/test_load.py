@@ -27,6 +27,12 @@ def spec_and_store(request, spec_of, trained):
     return spec, trained([spec])
 
 
+def test_the_run_of_the_current_folder_is_loaded(spec_and_store, monkeypatch):
+    spec, store = spec_and_store
+    monkeypatch.chdir(store.folder(spec))
+    assert load_run(".").spec == spec
+
+
 def test_a_loaded_run_is_right_as_often_as_was_measured(spec_and_store, dataset):
     spec, store = spec_and_store
     run = load_run(store.folder(spec))

@@ -69,7 +69,8 @@ def decode_as_stored(data: bytes) -> tuple[np.ndarray, int]:
     OpenCV decodes (as Caffe did). Of 16 bits per value, the highest 8 are kept. Pillow reads the
     header first, so that an image that claims to be huge is refused before memory is allocated.
     Pillow also decodes JPEG files without an end marker, because it refuses truncated files where
-    OpenCV fills in gray, and PGM and PPM files with a largest value that OpenCV does not scale.
+    OpenCV fills in gray, PGM and PPM files with a largest value that OpenCV does not scale, and
+    TIFF files of 8 bits whose colors OpenCV would multiply by their alpha channel.
 
     Raises:
         ValueError: the image is incomplete, or has more than MAX_PIXELS pixels.
