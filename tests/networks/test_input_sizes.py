@@ -9,7 +9,6 @@ import torch
 from experiments.layers import print_layers
 from tests.helpers import network_of
 from transferability.errors import UserError
-from transferability.networks.modules import channel_dims
 from transferability.networks.pretrained import load_pretrained, pretrained_state_dict
 from transferability.networks.sequential import layers_of, profile_layers
 from transferability.networks.state_dict import with_positions
@@ -111,18 +110,12 @@ def test_layers_are_compared_on_request(capsys, monkeypatch):
     base.verify.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("shapes", "dims"),
-    [
-        ([(96, 24, 24), (24, 24, 96), (17, 8), (64,)], [0, 2, 1, 0]),
-        ([(96, 96, 96), (96, 96, 96), (48, 48, 192), (192,)], [2, 2, 2, 0]),  # swin_t
-        ([(96, 96, 96), (96, 96, 96), (192, 48, 48), (192,)], [0, 0, 0, 0]),  # convnext_tiny
-        ([(8, 16, 16), (16, 16, 16), (16, 8), (16, 16, 16), (8, 8, 16)], [0, 0, 1, 2, 2]),
-        ([(8, 8, 8), (1, 1, 1)], [0, 0]),
-    ],
-)
-def test_three_equal_dimensions_are_read_as_in_the_nearest_layer(shapes, dims):
-    assert channel_dims(shapes) == dims
+def test_channels_are_the_dimension_that_does_not_grow_with_the_image():
+    """Of this network's equal dimensions, those of layer 5 alone are (C, H, W)."""
+    config = network_of("timm mambaout_femto", input_size=192)
+    layers = profile_layers(config)[1:6]
+    assert [layer.output for layer in layers] == [(48, 48, 48)] * 4 + [(24, 24, 96)]
+    assert [layer.channel_dim for layer in layers] == [2, 2, 2, 0, 2]
 
 
 @pytest.mark.parametrize(

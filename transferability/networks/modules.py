@@ -1,7 +1,6 @@
 """Modules with behavior of their own in training: input, normalization, head and dropout."""
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,25 +67,11 @@ class BatchNorm1d(_InFloat32, nn.BatchNorm1d):
     pass
 
 
-def channel_dims(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """The channel dimension of each layer's output, (C, H, W), (H, W, C), (tokens, C) or (C): the
-    last, unless the last two of three dimensions are equal.
-
-    Three equal dimensions, as in a Swin transformer of 384 pixels (96, 96, 96), fit both; then it
-    is that of the nearest layer with another image of features, or the first if there is none.
-
-    Args:
-        shapes: output shapes of all layers of a network for one image, from the bottom.
+def channel_dim(shape: tuple[int, ...]) -> int:
+    """The channel dimension of a layer's output, (C, H, W), (H, W, C), (tokens, C) or (C): the
+    last, unless the last two of three dimensions are equal. Three equal ones fit both.
     """
-    images = [i for i, shape in enumerate(shapes) if len(shape) == 3 and len(set(shape)) > 1]
-
-    def of(i: int) -> int:
-        shape = shapes[i]
-        if len(shape) == 3 and len(set(shape)) == 1:
-            return of(min(images, key=lambda j: abs(j - i))) if images else 0
-        return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
-
-    return [of(i) for i in range(len(shapes))]
+    return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
 
 
 def global_avg_pool(x: Tensor, channels: int = 0) -> Tensor:
@@ -111,7 +96,7 @@ def pooled(x: Tensor, channels: int, token_pool: str = MEAN) -> Tensor:
     class token and the mean of the image tokens, (B, 2C), as in Oquab et al. ("DINOv2", 2024).
 
     Args:
-        channels: the channel dimension of the output for one image (:func:`channel_dims`).
+        channels: the channel dimension of the output for one image (``LayerProfile.channel_dim``).
     """
     extra = extra_tokens(tuple(x.shape[1:])) if token_pool == WITH_CLASS_TOKEN else 0
     if not extra:

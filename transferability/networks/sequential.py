@@ -5,7 +5,8 @@ profiling layers is the same for all kinds.
 """
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -22,7 +23,7 @@ from transferability.networks.modules import (
     Dropout,
     Input,
     LinearProbeHead,
-    channel_dims,
+    channel_dim,
 )
 from transferability.networks.zoo import base as zoo
 from transferability.networks.zoo.partition import common_path
@@ -225,9 +226,35 @@ def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
         costs.append((_modules(layer), operations, parameters, sum(computed)))
         outputs.append(tuple(x.shape[1:]))
     return tuple(
-        LayerProfile(*cost, shape, channel_dim)
-        for cost, shape, channel_dim in zip(costs, outputs, channel_dims(outputs), strict=True)
+        LayerProfile(*cost, shape, dim)
+        for cost, shape, dim in zip(costs, outputs, _channel_dims(config, outputs), strict=True)
     )
+
+
+def _channel_dims(config: NetworkConfig, shapes: list[tuple[int, ...]]) -> list[int]:
+    """The channel dimension of each layer's output.
+
+    Three equal dimensions, as in a Swin transformer of 384 pixels (96, 96, 96), may be (C, H, W) or
+    (H, W, C): the outputs for images of twice the size tell which, as only H and W are larger.
+    """
+    cubes = [len(shape) == 3 and len(set(shape)) == 1 for shape in shapes]
+    larger = shapes
+    if any(cubes):
+        with suppress(Exception):  # a library's network may not support this size
+            larger = _outputs(replace(config.whole, input_size=2 * config.input_size))
+    either = zip(shapes, larger, cubes, strict=False)  # larger ones are of the whole network
+    return [channel_dim(big if cube else shape) for shape, big, cube in either]
+
+
+def _outputs(config: NetworkConfig) -> list[tuple[int, ...]]:
+    """Output shapes of all layers, for one image."""
+    x = torch.empty(1, 3, config.input_size, config.input_size, device="meta")
+    shapes = []
+    with torch.no_grad():
+        for layer in nn.ModuleList(layers_of(config)).to("meta").eval():
+            x = layer(x)
+            shapes.append(tuple(x.shape[1:]))
+    return shapes
 
 
 def _modules(layer: nn.Module) -> str:
