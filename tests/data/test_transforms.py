@@ -34,6 +34,7 @@ SMOOTH = np.asarray(
 CMYK = Image.merge("CMYK", [Image.fromarray(SMOOTH[..., i]) for i in (0, 1, 2, 1)])
 GRAY16 = np.linspace(0, 40000, 44 * 60).reshape(44, 60).astype(np.uint16)
 ALPHA = np.dstack([SMOOTH, SMOOTH[..., 0]])
+DARK_OPAQUE = np.dstack([np.full((8, 8, 3), 200, np.uint16), np.full((8, 8), 65535, np.uint16)])
 COLOR16 = SMOOTH.astype(np.uint16) * 200
 SETTINGS = {
     "image_size": (16, 23),
@@ -166,6 +167,7 @@ def test_what_pillow_loads_upright_is_not_turned_twice(folder):
         (Image.new("F", (8, 8)), "a floating-point image"),
         (Image.new("I", (8, 8), 70000), "an image of 32 bits per value"),
         (np.full((8, 8), 200, np.uint16), "16 bits per value, all below 256: of the highest 8"),
+        (DARK_OPAQUE, "16 bits per value, all below 256: of the highest 8"),
         (Image.new("I", (8, 8), 200), "16 bits per value, all below 256: of the highest 8"),
     ],
 )

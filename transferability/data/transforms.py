@@ -141,15 +141,16 @@ def _to_uint8_rgb(image: np.ndarray) -> np.ndarray:
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         kind = getattr(image, "dtype", type(image).__name__)
         raise UnsupportedError(f"an array of {kind}; uint8 and uint16 are supported: convert it")
-    if image.dtype == np.uint16:
-        if 0 < image.max(initial=0) < 256:  # as for files
-            raise nothing_left(16)
-        image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
         raise UnsupportedError(f"an array of shape {image.shape}; (H, W), (H, W, 3 or 4) are")
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    image = image[..., :3]
+    if image.dtype == np.uint16:
+        if 0 < image.max() < 256:  # as for files
+            raise nothing_left(16)
+        image = (image >> 8).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def resize_and_crop(image: np.ndarray, image_size: int, resize: str, fit: str) -> np.ndarray:
