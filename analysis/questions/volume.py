@@ -171,7 +171,7 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     own = [*size, "task", "seed"]
     named = done.treatment + " " + done.n.astype(str)
     sets = named.groupby([done[column] for column in own]).agg(
-        lambda names: ", ".join(sorted(names))
+        lambda names: ", ".join(sorted(set(names)))  # splits may share a task
     )
     sets = sets.reset_index(name="networks")
     kept = sets[sets.networks == sets.groupby(size).networks.transform(_largest)]

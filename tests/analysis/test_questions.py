@@ -1,5 +1,7 @@
 """The small studies: each question finds its figure, and its table has numbers known by hand."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -261,6 +263,25 @@ def test_tasks_that_lack_different_networks_are_not_averaged():
     expected = {"scratch": 0.5, "fine-tune 1": 0.6}
     assert table.accuracy[10].dropna().to_dict() == pytest.approx(expected)
     assert set(table.networks[10]) == {2}
+
+
+def test_a_task_of_two_splits_does_not_displace_tasks_of_one():
+    """Both splits have target B, whose networks were taken for a longer list than those of A."""
+    rows = []
+    for images, split in product((10, 20), ("one", "two")):
+        for target, source, base in ("A", "B", 0.7), ("B", "A", 0.5):
+            kind = {
+                "split": split,
+                "split_kind": "user",
+                "images_per_class": images,
+                "target": target,
+            }
+            own = [row(f"base{target}", "base", 0, base, **kind)]
+            own.append(row(f"{source}1{target}", "AnB", 1, base, **kind))
+            rows += [one | {"task": "B" if target == "B" else f"A {split}"} for one in own]
+    table = question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    assert table.networks[10].dropna().to_dict() == {"scratch": 4, "freeze 1": 4}
+    assert table.accuracy[10].dropna().to_dict() == pytest.approx({"scratch": 0.6, "freeze 1": 0.6})
 
 
 def test_a_missing_network_neither_counts_as_a_task_nor_goes_unsaid():
