@@ -21,7 +21,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
     rows = rows.groupby(["task", "seed"]).filter(lambda own: own.images_per_class.nunique() > 1)
     if rows.empty:
         return "no base network at more than one number of images per class"
-    measure = tables.measure
+    measure, shown = tables.measure, ["top1", "top1_mean_best10", tables.metadata["statistic"]]
     stuck = rows[rows.accuracy < 1.5 / rows.classes]
     remark = f" {len(stuck)} of the networks stayed at chance." if len(stuck) else ""
     return FigureSpec(
@@ -33,7 +33,7 @@ def draw(tables: StudyResults) -> FigureSpec | str:
             Panel("Logarithmic", _against_images(rows, "log", measure)),
         ],
         [MARK],
-        rows[["cell", "images_per_class", "top1", "top1_mean_best10"]],
+        rows[["cell", "images_per_class", *dict.fromkeys(shown)]],
         columns=2,
     )
 

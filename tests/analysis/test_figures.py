@@ -244,6 +244,15 @@ def test_axes_name_the_statistic_that_is_drawn(miniature):
     assert _labels(tables) == renamed != plain
 
 
+def test_the_table_of_bases_on_few_images_has_the_statistic_that_is_drawn():
+    rows = [row("baseB", "base", 0, 0.5, images_per_class=images) for images in (10, 20)]
+    tables = tables_of(*rows)
+    tables.metadata["statistic"] = "top1_balanced"
+    tables.results["top1_balanced"] = [0.3, 0.4]
+    (table,) = [one.table for one in drawings(tables)[0] if one.name == "volume"]
+    assert table.top1_balanced.tolist() == [0.3, 0.4]
+
+
 def _labels(tables: StudyResults) -> set[str]:
     made = [compose(one) for one in drawings(tables)[0] if one.name not in ("filters", "curves")]
     return {axes.get_ylabel() for figure in made for axes in figure.axes}
