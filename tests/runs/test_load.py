@@ -30,7 +30,7 @@ def spec_and_store(request, spec_of, trained):
 def test_the_run_of_the_current_folder_is_loaded(spec_and_store, monkeypatch):
     spec, store = spec_and_store
     monkeypatch.chdir(store.folder(spec))
-    assert load_run(".").spec == spec
+    assert load_run(".").spec == load_run("inside/..").spec == spec
 
 
 def test_a_loaded_run_is_right_as_often_as_was_measured(spec_and_store, dataset):

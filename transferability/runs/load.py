@@ -6,6 +6,7 @@
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def load_run(folder: str | Path) -> Run:
         UserError: ``folder`` is not a run, or the run is not finished, is damaged, or was trained
             by a version that did not store class names.
     """
-    folder = Path(folder).absolute()  # "." has no name, which is the id of a run
+    folder = Path(os.path.abspath(folder))  # "." has no name, which is the id of a run
     if not (folder / "spec.json").is_file():
         raise UserError(
             f"{folder} is not the folder of a run: `python -m experiments.status` lists them"
