@@ -55,7 +55,7 @@ def test_they_are_those_of_the_layers_outputs(told, probes, store, dataset):
 
     def pooled(of, n):
         images = torch.from_numpy(dataset.read_rows(of))
-        return global_avg_pool(run.features(images, n).detach()).half().double().numpy()
+        return global_avg_pool(run.features(images, n).detach(), 0).half().double().numpy()
 
     assert sorted(told.index) == list(N)
     for n in N:

@@ -76,9 +76,9 @@ def test_features_are_what_the_layers_put_out_in_the_middle_and_mirrored(specs, 
     rows = np.array([3, 70, 11])  # of two batches, in any order
     images = torch.from_numpy(dataset.read_rows(rows))
     for n in (1, 2):
-        own = global_avg_pool(run.features(images, n))
+        own = global_avg_pool(run.features(images, n), 0)
         torch.testing.assert_close(features.layer(n, rows), own, rtol=1e-3, atol=1e-4)
-        mirrored = global_avg_pool(run.features(images.flip(2), n))
+        mirrored = global_avg_pool(run.features(images.flip(2), n), 0)
         torch.testing.assert_close(features.layer(n, rows, True), mirrored, rtol=1e-3, atol=1e-4)
 
 

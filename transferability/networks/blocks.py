@@ -12,7 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferability.networks.config import RESIDUAL, TRANSFORMER, BlocksConfig
-from transferability.networks.modules import NORMALIZATIONS, BatchNorm2d, global_avg_pool
+from transferability.networks.modules import (
+    NORMALIZATIONS,
+    BatchNorm2d,
+    channel_dim,
+    global_avg_pool,
+)
 from transferability.rng import torch_rng
 
 
@@ -124,7 +129,7 @@ class GlobalAvgPool(nn.Module):
     """The mean over all positions, (B, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return global_avg_pool(x)
+        return global_avg_pool(x, channel_dim(x.shape[1:]))
 
 
 def _encoder_block(width: int, heads: int) -> nn.Module:

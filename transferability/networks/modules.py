@@ -74,7 +74,7 @@ def channel_dim(shape: tuple[int, ...]) -> int:
     return 0 if len(shape) == 3 and shape[1] == shape[2] else len(shape) - 1
 
 
-def global_avg_pool(x: Tensor, channels: int = 0) -> Tensor:
+def global_avg_pool(x: Tensor, channels: int) -> Tensor:
     """The mean over all positions of a layer's output, (B, C).
 
     Args:
