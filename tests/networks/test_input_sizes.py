@@ -119,12 +119,16 @@ def test_channels_are_the_dimension_that_does_not_grow_with_the_image():
 
 
 @pytest.mark.parametrize(
-    ("key", "means"), [("torchvision swin_t", (1, 2)), ("timm convnext_tiny", (2, 3))]
+    ("key", "channels", "means"),
+    [
+        pytest.param("torchvision swin_t", 96, (1, 2), marks=pytest.mark.slow),
+        ("timm convnext_femto", 48, (2, 3)),
+    ],
 )
-def test_a_probe_pools_positions_where_as_many_as_channels_fit(key, means):
-    config = replace(network_of(key, input_size=384), depth=1, outputs=2)
+def test_a_probe_pools_positions_where_as_many_as_channels_fit(key, channels, means):
+    config = replace(network_of(key, input_size=4 * channels), depth=1, outputs=2)
     below = profile_layers(config.whole)[0]
-    assert below.output == (96, 96, 96)
+    assert below.output == (channels, channels, channels)
     head = layers_of(config)[-1].eval()
     x = torch.rand(2, *below.output, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(head(x), head.linear(head.norm(x.mean(means))))
