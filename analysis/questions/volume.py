@@ -89,8 +89,7 @@ def draw(tables: StudyResults) -> FigureSpec:
         "Framed: the best of a row; *: not significantly worse (95% interval of the validation "
         "images, not corrected for choosing the best). Last: above 0 it is better to freeze the "
         "copied layers, below to fine-tune them (mean over n; the 95% interval is as wide as that "
-        "of a single n, as all n share the "
-        f"validation images). {captions.statistic(tables)}",
+        f"of a single n, as all n share the validation images). {captions.statistic(tables)}",
         panels,
         list(marks.values()),
         pd.concat([table.drop(columns=["order", "treatment", "val_images"]), either]),
@@ -170,11 +169,11 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     size = ["split_kind", "images_per_class"]
     own = [*size, "task", "seed"]
     named = done.treatment + " " + done.n.astype(str)
-    sets = named.groupby([done[column] for column in own]).agg(
+    lists = named.groupby([done[column] for column in own]).agg(
         lambda names: ", ".join(sorted(set(names)))  # splits may share a task
     )
-    sets = sets.reset_index(name="networks")
-    kept = sets[sets.networks == sets.groupby(size).networks.transform(_largest)]
+    lists = lists.reset_index(name="networks")
+    kept = lists[lists.networks == lists.groupby(size).networks.transform(_longest)]
     done = done.merge(kept[own])
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
@@ -201,7 +200,7 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _largest(lists: pd.Series) -> str:
+def _longest(lists: pd.Series) -> str:
     """The longest of several lists; of equally long ones the most common, then the first."""
     counts = lists.value_counts()
     return min(counts.index, key=lambda own: (-own.count(","), -counts[own], own))

@@ -189,7 +189,7 @@ def copy_layers(source: dict[str, Tensor], network: SequentialNetwork, n: int) -
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """The cost of a layer, for estimates."""
+    """The cost of a layer, for estimates, and the shape of its output."""
 
     # modules with the parameters: the innermost that contains all, or all outermost ones
     modules: str
@@ -207,7 +207,7 @@ class LayerProfile:
 
 @lru_cache(maxsize=64)
 def profile_layers(config: NetworkConfig) -> tuple[LayerProfile, ...]:
-    """The cost of each layer, counted by torch on the meta device, without computing values."""
+    """The profile of each layer, counted by torch on the meta device, without computing values."""
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
     layers = nn.ModuleList(layers_of(config)).to("meta").eval()
