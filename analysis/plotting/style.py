@@ -2,8 +2,8 @@
 settings that make files reproducible.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 
 from transferability.errors import UserError
+from transferability.signals import stop_requests
 
 matplotlib.use("Agg")
 
@@ -131,9 +132,16 @@ RC: dict[str, Any] = {
 }
 
 
-def styled(**more: str) -> AbstractContextManager[None]:
-    """Matplotlib's defaults with RC and ``more``; a user's matplotlibrc is ignored."""
-    return style.context(["default", RC | more])
+@contextmanager
+def styled(**more: str) -> Iterator[None]:
+    """Matplotlib's defaults with RC and ``more``; a user's matplotlibrc is ignored.
+
+    Raises:
+        KeyboardInterrupt: at the end of the block, if it was interrupted. Within, matplotlib's C
+            code would turn the interrupt into "Invalid affine transformation matrix".
+    """
+    with stop_requests(), style.context(["default", RC | more]):
+        yield
 
 
 def assign_styles(names: Sequence, looks: Sequence, what: str) -> dict:

@@ -12,6 +12,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from analysis.html import figure
+from analysis.page import Page
+from analysis.plotting.layout import write
+from analysis.plotting.style import DARK, FigureSpec, Panel
 from tests.miniature import CPU
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
@@ -82,6 +86,34 @@ def test_a_signal_after_the_last_look_at_the_request_is_heard(number):
     """Of a wave that is finished, and closes its bar."""
     with pytest.raises(KeyboardInterrupt), stop_requests():
         signal.raise_signal(number)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda drawing, folder: write(drawing, folder, Page()),
+        lambda drawing, folder: write(drawing, folder, Page(width=3)),
+        lambda drawing, _: figure(drawing, DARK),
+    ],
+    ids=["on a page", "for a paper", "in a report"],
+)
+def test_a_ctrl_c_while_a_figure_is_drawn_is_heard(interruptible, tmp_path, make):
+    """Matplotlib asks for the matrix of a transform from C++, and takes any exception for a bad
+    matrix. The end of a time limit, which interrupts too, came while a page was written.
+    """
+    asked = 0
+
+    def trace(frame, event, _):
+        nonlocal asked
+        if event == "call" and frame.f_code.co_name == "__array__":
+            asked += 1
+            if asked == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    drawing = FigureSpec("d", "", "", [Panel("", lambda axes: axes.plot([1, 2], marker="o"))])
+    with pytest.raises(KeyboardInterrupt), tracing(trace):
+        make(drawing, tmp_path)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 @pytest.fixture
