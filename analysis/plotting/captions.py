@@ -42,5 +42,12 @@ def without_base(rows: pd.DataFrame) -> str:
     )
 
 
+def without_interval(networks: pd.DataFrame) -> str:
+    """Ends a sentence on intervals of validation images: which networks have none."""
+    unknown = int(networks.binomial_images.isna().sum())
+    which = "" if unknown == len(networks) else f" of {unknown} networks"
+    return f"; none{which}, as predictions were not kept" if unknown else ""
+
+
 def statistic(tables: StudyResults) -> str:
     return f"Accuracy: {tables.metadata['statistic_label']}."

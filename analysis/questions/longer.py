@@ -44,7 +44,7 @@ def draw(tables: StudyResults) -> FigureSpec:
         r: Style(f"base, recipe: {r}", c, m, False, line=style)
         for r, (c, m, style) in looks.items()
     }
-    below, above = margins(bases.accuracy, bases.val_images)
+    below, above = margins(bases.accuracy, bases.binomial_images)
     ends = [(bases.accuracy - below).clip(lower=0), (bases.accuracy + above).clip(upper=1)]
     shown = pd.concat([tuned.accuracy, *ends])
     limits, last = (shown.min() - 0.01, shown.max() + 0.01), networks.n.max()
@@ -60,7 +60,8 @@ def draw(tables: StudyResults) -> FigureSpec:
         "longer",
         f"Fine-tuned transfer against base networks that are trained longer ({tables.dataset})",
         f"{captions.counts(tables.networks)} A mark is one network, lines are means; bars: 95% "
-        "intervals of each base from its validation images. AnB+ and BnB+ start from bases of the "
+        "intervals of each base from its validation images"
+        f"{captions.without_interval(networks)}. AnB+ and BnB+ start from bases of the "
         f"recipe {usual} and train as long again. {captions.statistic(tables)}",
         panels,
         [*marks.values(), *(TREATMENTS[t] for t in TUNED)],
@@ -108,24 +109,28 @@ def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.D
     """The mean over n of AnB+ and BnB+ minus each base, and the longer bases minus the usual one.
 
     The interval is Student's t over tasks (classes, seed), or, with a single task, binomial over
-    validation images.
+    validation images; of balanced accuracy, NaN if predictions were not kept.
     """
     above = {treatment: tuned[tuned.treatment == treatment] for treatment in TUNED}
     above |= {f"base, {recipe}": bases[bases.recipe == recipe] for recipe in recipes[1:]}
     rows = []
     for name, own in above.items():
-        means = own.groupby(["task", "seed"]).accuracy.agg(["mean", "size"])
+        of_task = own.assign(one=1 / own.binomial_images).groupby(["task", "seed"])
+        means = of_task.accuracy.agg(["mean", "size"])
+        means["images"] = 1 / of_task.one.agg(lambda parts: parts.mean(skipna=False))
         for recipe in recipes[: 1 if name.startswith("base") else None]:
             base = bases[bases.recipe == recipe].set_index(["task", "seed"])
-            both = means.join(base[["accuracy", "val_images"]], how="inner")
+            both = means.join(base[["accuracy", "binomial_images"]], how="inner")
             found = difference(both["mean"] - both.accuracy)
+            covers = "tasks" if len(both) > 1 else "validation images only"
             if len(both) == 1:
-                below, above = margins(both["mean"], both.val_images)
-                below_base, above_base = margins(both.accuracy, both.val_images)
+                below, above = margins(both["mean"], both.images)
+                below_base, above_base = margins(both.accuracy, both.binomial_images)
                 middle = found["difference"]
                 low = middle - np.hypot(below, above_base).iloc[0]
                 high = middle + np.hypot(above, below_base).iloc[0]
                 found |= dict(zip(("low", "high"), within((middle, low, high))[1:], strict=True))
+                covers = covers if low == low else "nothing: no predictions"
             rows.append(
                 {"treatment": name, "over the base of recipe": recipe, "tasks": len(both)}
                 | {
@@ -134,6 +139,6 @@ def _table(tuned: pd.DataFrame, bases: pd.DataFrame, recipes: list[str]) -> pd.D
                     "base": both.accuracy.mean(),
                 }
                 | found
-                | {"covers": "tasks" if len(both) > 1 else "validation images only"}
+                | {"covers": covers}
             )
     return pd.DataFrame(rows)

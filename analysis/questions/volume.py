@@ -77,8 +77,8 @@ def draw(tables: StudyResults) -> FigureSpec:
             )
         )
     limited = networks.images_per_class.notna() & networks.treatment.isin(ARRANGEMENTS)
-    apart = ""
-    if table.networks.sum() < (limited & networks.accuracy.notna()).sum():
+    apart, done = "", networks[limited & networks.accuracy.notna()]
+    if table.networks.sum() < len(done):
         apart = " Tasks that lack a network of a row are left out of it."
     return FigureSpec(
         "volume",
@@ -87,12 +87,13 @@ def draw(tables: StudyResults) -> FigureSpec:
         f"{captions.counts(networks)}{apart} Numbers: {tables.measure} "
         "accuracy. Color: better (orange) or worse (violet) than from scratch on the same images. "
         "Framed: the best of a row; *: not significantly worse (95% interval of the validation "
-        "images, not corrected for choosing the best). Last: above 0 it is better to freeze the "
+        f"images, not corrected for choosing the best{captions.without_interval(done)}). Last: "
+        "above 0 it is better to freeze the "
         "copied layers, below to fine-tune them (mean over n; the 95% interval is as wide as that "
         f"of a single n, as all n share the validation images). {captions.statistic(tables)}",
         panels,
         list(marks.values()),
-        pd.concat([table.drop(columns=["order", "treatment", "val_images"]), either]),
+        pd.concat([table.drop(columns=["order", "treatment", "binomial_images"]), either]),
     )
 
 
@@ -177,8 +178,7 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     done = done.merge(kept[own])
     keys = ["split_kind", "images_per_class", "treatment", "n"]
     table = done.groupby(keys).agg(accuracy=("accuracy", "mean"), networks=("accuracy", "size"))
-    images = done.drop_duplicates([*keys, "task"])  # seeds share images
-    table["val_images"] = images.groupby(keys).val_images.sum()
+    table["binomial_images"] = _images(done, keys)
     table["minus scratch"] = done.groupby(keys).over_base.mean()
     table = table.reset_index().rename(
         columns={"split_kind": "splits", "images_per_class": "images a class"}
@@ -194,10 +194,22 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     for _, row in table.groupby(["splits", "images a class"]):
         top = pd.Series(row.accuracy.max(), row.index)
         best = row.accuracy == top
-        below, above = margins(top, row.val_images)[0], margins(row.accuracy, row.val_images)[1]
+        below, above = (
+            margins(top, row.binomial_images)[0],
+            margins(row.accuracy, row.binomial_images)[1],
+        )
         equal = top - row.accuracy <= np.hypot(below, above)
         parts.append(row.assign(best=best, among_the_best=equal))
     return pd.concat(parts)
+
+
+def _images(done: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """The number of images on which a mean accuracy over tasks has the binomial variance: tasks
+    weigh equally, so that of few images decides. Seeds share images.
+    """
+    one = (1 / done.binomial_images).groupby([done[column] for column in [*keys, "task"]])
+    tasks = one.agg(lambda parts: parts.mean(skipna=False)).groupby(keys)
+    return tasks.size() / tasks.agg(lambda parts: parts.mean(skipna=False))
 
 
 def _longest(lists: pd.Series) -> str:
@@ -213,7 +225,7 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
     The networks of one task share its validation images, so the mean over n may be no more precise
     than a single n.
     """
-    below, above = margins(table.accuracy, table.val_images)
+    below, above = margins(table.accuracy, table.binomial_images)
     done = table.assign(below=below, above=above)
     rows = []
     for (kind, images), own in done.groupby(["splits", "images a class"]):

@@ -77,8 +77,8 @@ def accuracy_interval(right: np.ndarray, confidence: float = 0.95) -> tuple[floa
 
 def margins(accuracy: pd.Series, images: pd.Series) -> tuple[pd.Series, pd.Series]:
     """How far the 95% intervals of accuracies reach below and above them, each over its number of
-    images: the normal approximation, or that of Clopper and Pearson (1934) if fewer than FEW images
-    are right, or wrong.
+    images (of balanced accuracies, :func:`binomial_images`): the normal approximation, or that of
+    Clopper and Pearson (1934) if fewer than FEW images are right, or wrong.
 
     The interval of a difference of independent accuracies reaches sqrt(below(first)^2 +
     above(second)^2) below it (Newcombe 1998, "square and add").
@@ -90,6 +90,26 @@ def margins(accuracy: pd.Series, images: pd.Series) -> tuple[pd.Series, pd.Serie
         low, high = _clopper_pearson(value * count, count, 0.95)
         below.iloc[row], above.iloc[row] = value - low, high - value
     return below, above
+
+
+def binomial_images(right: np.ndarray, weights: np.ndarray) -> float:
+    """The number of images on which the binomial variance of an accuracy would be the variance of
+    this balanced accuracy. If all classes are of one size, it is the number of images.
+
+    The variance is the sum of those within classes, of one size together, between their images and
+    four more, two right and two wrong (Agresti and Coull 1998): few equal images show little.
+
+    Args:
+        right: the correct predictions, (images,).
+        weights: those of ``tables.balancing``, (images,).
+    """
+    mean = variance = 0.0
+    for weight in np.unique(weights):
+        own = right[weights == weight]
+        share, p = len(own) * weight / len(weights), (own.sum() + 2) / (len(own) + 4)
+        mean += share * p
+        variance += share**2 * p * (1 - p) / len(own)
+    return float(mean * (1 - mean) / variance)
 
 
 def _clopper_pearson(count: float, images: float, confidence: float) -> tuple[float, float]:

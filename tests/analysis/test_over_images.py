@@ -9,12 +9,14 @@ from analysis.statistics.over_images import (
     FEW,
     accuracy_interval,
     balanced_interval,
+    binomial_images,
     covering_choice,
     difference_interval,
     margins,
     seed_part,
     two_way_interval,
 )
+from analysis.tables import balancing
 
 
 def test_an_interval_over_images_and_seeds_holds_what_it_promises():
@@ -173,3 +175,27 @@ def test_margins_of_few_wrong_images_are_those_of_clopper_and_pearson():
     assert below.tolist() == pytest.approx([0.098, 1 - 0.025 ** (1 / 100), 0.95 - low, 0])
     high = stats.binomtest(38, 40).proportion_ci(method="exact").high
     assert above.tolist() == pytest.approx([0.098, 0, high - 0.95, 1 - 0.025 ** (1 / 20)])
+
+
+def test_a_balanced_accuracy_has_the_variance_of_fewer_images():
+    """190 images of a class, 182 right, and 10 of the other, 9 right: the four more in each."""
+    right = np.concatenate([np.arange(190) < 182, np.arange(10) < 9])
+    weights = balancing(np.repeat([0, 1], [190, 10]))
+    p, q = 184 / 194, 11 / 14
+    variance = (p * (1 - p) / 190 + q * (1 - q) / 10) / 4
+    mean = (p + q) / 2
+    assert binomial_images(right, weights) == pytest.approx(mean * (1 - mean) / variance)
+    equal = balancing(np.repeat([0, 1], 100))
+    assert binomial_images(right, equal) == pytest.approx(200), "as plain accuracy"
+    assert binomial_images(np.ones(200, bool), equal) == pytest.approx(200)
+
+
+def test_margins_of_a_balanced_accuracy_hold_what_they_promise():
+    """190 and 10 images: those of 200 held the truth in 57%."""
+    draw, labels = np.random.default_rng(0), np.repeat([0, 1], [190, 10])
+    weights, share = balancing(labels), np.where(labels, 0.6, 0.99)
+    right = draw.random((500, 200)) < share
+    accuracy = pd.Series((right * weights).mean(1))
+    below, above = margins(accuracy, pd.Series([binomial_images(r, weights) for r in right]))
+    hits = (accuracy - below <= 0.795) & (accuracy + above >= 0.795)
+    assert 0.93 <= hits.mean() <= 0.99 and (below + above).mean() < 0.33

@@ -249,6 +249,76 @@ def test_equal_networks_on_few_images_have_an_interval_of_some_width():
     assert (either.low, either.high) == (pytest.approx(-margin), pytest.approx(margin))
 
 
+def balanced(rows, right, predicted=True) -> StudyResults:
+    """Rows of one task of 190 and 10 validation images; ``right``: how many of each, per row."""
+    labels = np.repeat([0, 1], [190, 10]).astype(np.int16)
+    found = {"B validation": labels}
+    for number, (one, (many, few)) in enumerate(zip(rows, right, strict=True)):
+        good = np.concatenate([np.arange(190) < many, np.arange(10) < few])
+        found[f"{number} validation"] = np.where(good, labels, 1 - labels)
+        one |= {"run": f"{number}", "task": "B", "val_images": 200}
+        one["top1_balanced"] = (many / 190 + few / 10) / 2
+    made = tables_of(rows)
+    made.results["top1_balanced"] = [one["top1_balanced"] for one in rows]
+    made.metadata |= {"statistic": "top1_balanced", "statistic_label": "balanced"}
+    made.predictions = found if predicted else {}
+    return made
+
+
+def test_a_rare_class_widens_the_intervals_of_a_balanced_grid():
+    """6 of its 10 images right or 9: 0.15 of balanced accuracy, which may be chance."""
+    right = [(190, 2), (190, 6), (190, 9)] * 2
+
+    def found(predicted):
+        rows = [one | {"top1": 0.9} for one in reduced()]
+        made = question(balanced(rows, right, predicted))
+        drawn_table = made.table.set_index(["images a class", "arrangement"]).loc[10]
+        return made, drawn_table
+
+    made, table = found(True)
+    assert table.accuracy["freeze 3"] == pytest.approx(0.8)
+    assert table.among_the_best.to_dict() == {
+        "scratch": False,
+        "freeze 3": True,
+        "fine-tune 3": True,
+        "freeze - fine-tune, mean over n": False,
+    }
+    assert table.low["freeze - fine-tune, mean over n"] < -0.3 and "not kept" not in made.caption
+    made, table = found(False)
+    assert table.low.isna().all() and table.among_the_best.sum() == 0
+    assert "; none, as predictions were not kept)" in made.caption
+    compose(made)
+
+
+def test_a_rare_class_widens_the_interval_of_a_balanced_longer_base():
+    rows = [row("baseB", "base", 0, 0.9), row("baseB", "base", 0, 0.9, recipe="twice as long")]
+    rows += [row(f"A{n}B+", "AnB+", n, 0.9) for n in (1, 2)]
+    right = [(190, 4), (190, 6), (190, 7), (190, 7)]
+    made = question(balanced(rows, right))
+    table = made.table.set_index(["treatment", "over the base of recipe"])
+    one = table.loc[("AnB+", "demo")]
+    assert one.difference == pytest.approx(0.15) and one.low < 0 and one.high > 0.3
+    made = question(balanced(rows, right, predicted=False))
+    known = made.table.dropna(subset="difference")
+    assert known.low.isna().all() and set(known.covers) == {"nothing: no predictions"}
+    assert "none, as predictions were not kept" in made.caption
+    compose(made)
+
+
+def test_a_task_of_few_images_widens_the_interval_of_the_mean_over_tasks():
+    """50 images of one task and 5,000 of the other are not 5,050 of a mean."""
+    cells = [("base", "base", 0, 0.5), ("A1B", "AnB", 1, 0.5), ("A1B+", "AnB+", 1, 0.5)]
+    rows = [
+        row(*cell, target, images_per_class=volume, val_images=images)
+        for target, images in (("A", 50), ("B", 5000))
+        for volume in (10, 20)
+        for cell in cells
+    ]
+    table = question(tables_of(rows)).table.set_index(["images a class", "arrangement"])
+    half = 1.96 * (2 * (0.25 / 50 + 0.25 / 5000) / 4) ** 0.5
+    assert table.high[10, "freeze - fine-tune, mean over n"] == pytest.approx(half)
+
+
 def test_tasks_that_lack_different_networks_are_not_averaged():
     """Target A, easier, has no frozen network, and target B none from scratch."""
     rows = []
