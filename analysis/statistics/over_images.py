@@ -134,7 +134,7 @@ def difference_interval(
     if np.count_nonzero(by_image) >= FEW:
         return within(two_way_interval(differences, confidence, seeds), -most, most)
     gained, lost = (float(np.clip(s * by_image / most, 0, 1).sum()) for s in (1, -1))
-    low, high = (most * end for end in _tango(gained, lost, len(by_image), confidence))
+    low, high = (most * end for end in tango(gained, lost, len(by_image), confidence))
     part = seeds or seed_part(differences)
     return within(_with_seeds(float(by_image.mean()), low, high, part, confidence), -most, most)
 
@@ -222,7 +222,7 @@ def _with_seeds(
     )
 
 
-def _tango(gained: float, lost: float, images: int, confidence: float) -> tuple[float, float]:
+def tango(gained: float, lost: float, images: int, confidence: float) -> tuple[float, float]:
     """The differences that a score test does not reject (Tango 1998).
 
     Args:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.intervals import within
 from analysis.statistics.linear_model import BLOCK
+from analysis.statistics.over_images import tango
 from analysis.tables import StudyResults
 
 COMPARED = ("AnB+", "AnB")  # treatments that are compared with the base at their highest n
@@ -37,21 +37,16 @@ def by_class(
 
     Returns:
         A row per class: label, images, first, second (accuracies), difference, low, high. The
-        intervals are normal ones of paired differences, with two more images, of which one differs
-        (Agresti & Min 2005), as few images would give too narrow ones. They are simultaneous
-        (Bonferroni).
+        intervals are Tango's (1998), as few images would give too narrow normal ones, and
+        simultaneous (Bonferroni).
     """
     rows = []
     classes = np.unique(labels)
-    z = stats.norm.isf((1 - confidence) / 2 / len(classes))
+    each = 1 - (1 - confidence) / len(classes)
     for label in classes:
         a, b = first[labels == label], second[labels == label]
-        n, gained, lost = len(a), int((a & ~b).sum()) + 0.5, int((b & ~a).sum()) + 0.5
-        center = (gained - lost) / (n + 2)
-        half = z * np.sqrt((gained + lost) / (n + 2) - center**2) / np.sqrt(n + 2)
-        difference = a.mean() - b.mean()
-        _, low, high = within((center, center - half, center + half))
-        rows.append((label, n, a.mean(), b.mean(), difference, low, high))
+        interval = tango(float((a & ~b).sum()), float((b & ~a).sum()), len(a), each)
+        rows.append((label, len(a), a.mean(), b.mean(), a.mean() - b.mean(), *interval))
     columns = ["label", "images", "first", "second", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
