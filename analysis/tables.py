@@ -13,7 +13,6 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from analysis.csv_files import _WAY_BACK, read_csv, write_csv
-from analysis.statistics.over_images import binomial_images
 from analysis.table_values import checked
 from transferability.errors import UserError
 from transferability.files import replacing, write_atomic
@@ -187,28 +186,19 @@ class StudyResults:
 
         If predictions were kept and the statistic is top-1 or balanced accuracy, ``right`` is
         whether each validation image is predicted correctly, (images,) bool, or None. Of balanced
-        accuracy, ``weights`` has the weight of each image. ``binomial_images`` is the number of
-        images of which ``accuracy`` has the binomial variance: all validation images, or, of
-        balanced accuracy, ``over_images.binomial_images``; NaN if predictions were not kept.
+        accuracy, ``weights`` has the weight of each image.
         """
         own = self.results[self.results.in_study]
-        balanced = self.metadata["statistic"] == "top1_balanced"
-        images = np.nan if balanced else own.val_images
-        own = own.assign(accuracy=own[self.metadata["statistic"]], binomial_images=images)
+        own = own.assign(accuracy=own[self.metadata["statistic"]])
         if not self.predictions or self.metadata["statistic"] not in ("top1", "top1_balanced"):
             return own
         pairs = zip(own.run, own.task, strict=True)
         own = own.assign(right=[self.correct(run, task) for run, task in pairs])
-        if not balanced:
+        if self.metadata["statistic"] == "top1":
             return own
         known = {task: self.predictions.get(f"{task} validation") for task in set(own.task)}
         weights = {task: balancing(labels) for task, labels in known.items() if labels is not None}
-        own = own.assign(weights=own.task.map(weights))
-        kept = [right is not None for right in own.right]
-        own.loc[kept, "binomial_images"] = [
-            binomial_images(*pair) for pair in zip(own.right[kept], own.weights[kept], strict=True)
-        ]
-        return own
+        return own.assign(weights=own.task.map(weights))
 
     def correct(self, run: str, task: str, subset: str = "validation") -> np.ndarray | None:
         """Whether a network predicts each image of a subset correctly, (images,) bool; None if its

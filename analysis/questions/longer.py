@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from analysis.plotting import captions, plot
 from analysis.plotting.style import GREEN, INK, TREATMENTS, FigureSpec, Panel, Style, assign_styles
 from analysis.statistics.intervals import difference, within
-from analysis.statistics.over_images import margins
+from analysis.statistics.over_images import margins, with_binomial_images
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 
@@ -29,7 +29,8 @@ def draw(tables: StudyResults) -> FigureSpec:
     """Draw bases of several recipes at n = 0, and AnB+ and BnB+ against n, with a panel per
     task.
     """
-    networks = tables.networks[tables.networks.accuracy.notna()]
+    networks = with_binomial_images(tables)
+    networks = networks[networks.accuracy.notna()]
     tuned = networks[networks.treatment.isin(TUNED)]
     if tuned.empty:
         raise UserError(

@@ -22,7 +22,7 @@ from analysis.plotting.style import (
     assign_styles,
 )
 from analysis.statistics.intervals import within
-from analysis.statistics.over_images import margins
+from analysis.statistics.over_images import margins, with_binomial_images
 from analysis.tables import VARIANT, StudyResults
 from transferability.errors import UserError
 from transferability.tasks.splits import ALL, NATURAL_MANMADE, RANDOM, USER
@@ -49,7 +49,7 @@ def draw(tables: StudyResults) -> FigureSpec:
     Raises:
         UserError: networks with one training-set size differ in settings that are not shown.
     """
-    networks = tables.networks
+    networks = with_binomial_images(tables)
     _check_one_kind(networks)
     table = _table(networks)
     either = _freeze_minus_fine_tune(table)

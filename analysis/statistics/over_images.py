@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from analysis.statistics.intervals import within
+from analysis.tables import StudyResults
 from transferability.rng import numpy_rng
 
 FEW = 10  # informative images from which on the normal approximation is used
@@ -77,8 +78,8 @@ def accuracy_interval(right: np.ndarray, confidence: float = 0.95) -> tuple[floa
 
 def margins(accuracy: pd.Series, images: pd.Series) -> tuple[pd.Series, pd.Series]:
     """How far the 95% intervals of accuracies reach below and above them, each over its number of
-    images (of balanced accuracies, :func:`binomial_images`): the normal approximation, or that of
-    Clopper and Pearson (1934) if fewer than FEW images are right, or wrong.
+    images (:func:`with_binomial_images`): the normal approximation, or that of Clopper and Pearson
+    (1934) if fewer than FEW images are right, or wrong.
 
     The interval of a difference of independent accuracies reaches sqrt(below(first)^2 +
     above(second)^2) below it (Newcombe 1998, "square and add").
@@ -92,12 +93,28 @@ def margins(accuracy: pd.Series, images: pd.Series) -> tuple[pd.Series, pd.Serie
     return below, above
 
 
+def with_binomial_images(tables: StudyResults) -> pd.DataFrame:
+    """The study's networks with ``binomial_images``, the number of images on which an accuracy has
+    the binomial variance: all validation images, or, of balanced accuracy,
+    :func:`binomial_images`; NaN if predictions were not kept.
+    """
+    networks = tables.networks
+    if tables.measure != "balanced":
+        return networks.assign(binomial_images=networks.val_images)
+    if "weights" not in networks:
+        return networks.assign(binomial_images=np.nan)
+    pairs = zip(networks.right, networks.weights, strict=True)
+    images = [np.nan if right is None else binomial_images(right, own) for right, own in pairs]
+    return networks.assign(binomial_images=images)
+
+
 def binomial_images(right: np.ndarray, weights: np.ndarray) -> float:
     """The number of images on which the binomial variance of an accuracy would be the variance of
     this balanced accuracy. If all classes are of one size, it is the number of images.
 
     The variance is the sum of those within classes, of one size together, between their images and
-    four more, two right and two wrong (Agresti and Coull 1998): few equal images show little.
+    four more, two right and two wrong (Agresti and Coull 1998): few images of a class, even if all
+    are right, show little.
 
     Args:
         right: the correct predictions, (images,).

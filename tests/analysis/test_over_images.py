@@ -31,6 +31,19 @@ def test_an_interval_over_images_and_seeds_holds_what_it_promises():
     assert 0.93 <= hits / 400 <= 0.995
 
 
+@pytest.mark.parametrize(
+    ("seeds", "ratio", "rounded"), [(2, 1, 0.94), (2, 4, 0.87), (3, 1, 0.95), (3, 4, 0.92)]
+)
+def test_how_far_intervals_over_few_seeds_hold(seeds, ratio, rounded):
+    """``ratio``: the standard deviation of one seed over that of the mean over images."""
+    draw, hits = np.random.default_rng(0), 0
+    for _ in range(2000):
+        values = draw.normal(size=(1, 400)) + draw.normal(size=(seeds, 1)) * ratio / 20
+        _, low, high = two_way_interval(values)
+        hits += low <= 0 <= high
+    assert hits / 2000 == pytest.approx(rounded, abs=0.01), "as docs/statistics.md states"
+
+
 def test_intervals_by_hand():
     one = np.array([[1.0, 0.0, 0.0, 1.0]])
     assert two_way_interval(one)[0] == 0.5
