@@ -58,9 +58,13 @@ def of_advice(words: list[str]) -> list[str]:
     derived from ``source=`` and ``weights=`` unless they are set.
 
     Raises:
-        UserError: the images, the weights or a name is missing.
+        UserError: the images, the weights or a name is missing, or misspelled.
     """
     values = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
+    known = {"source", *_GROUPS, *_settings(Config)}
+    for key in values:  # else a misspelled source or weights would count as missing
+        if key.isidentifier() and key not in known:
+            raise UserError(_no_setting(key, "source"))
     images = values.keys() & {"source", "dataset.source", "dataset.name"}
     if "experiment" not in values and not (images and "weights" in values):
         raise UserError(
@@ -134,8 +138,8 @@ def plainly(error: Exception) -> str:
     return f"{error}" if cause is error else f"{error} {cause}"
 
 
-def _no_setting(key: str) -> str:
-    known = {*_GROUPS, *_settings(Config)}
+def _no_setting(key: str, *more: str) -> str:
+    known = {*_GROUPS, *_settings(Config), *more}
     group = key.partition(".")[0]
     if key in known:
         return f"{key} is not a setting of this {group}: conf/{group}/ has those of each choice"

@@ -653,6 +653,8 @@ def test_a_file_of_weights_names_its_network(file, more, model, tmp_path):
         ([], "say which images and which pretrained network: source=PATH weights=FILE"),
         (["weights=w.pth"], "say which images and which pretrained network"),
         (["source=a.zip"], "say which images and which pretrained network"),
+        (["sorce=a.zip", "weights=w"], "sorce is an unknown setting: did you mean source[?]"),
+        (["source=a.zip", "wieghts=w"], "wieghts is an unknown setting: did you mean weights[?]"),
     ],
 )
 def test_what_is_not_said_is_asked_for(words, why):
