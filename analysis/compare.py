@@ -20,6 +20,7 @@ if __name__ == "__main__":  # above the imports, which --help does not need
 
     raise SystemExit(command(__spec__.name, __doc__, draws=True, settings=settings, together=True))
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,7 @@ from analysis.statistics.linear_model import BLOCK
 from analysis.statistics.over_images import difference_interval
 from analysis.tables import VARIANT, StudyResults, mixed, split_and_target
 from transferability.errors import UserError
+from transferability.study.config import current_name
 
 TASK = [name for name in BLOCK if name not in VARIANT]
 
@@ -186,7 +188,9 @@ def _between(
     counts = [len(mean) for mean in means]
     if min(counts) < 2:
         return value, np.nan, np.nan, "no interval: no task in both, one in one of them"
-    found = stats.ttest_ind(*means, equal_var=False).confidence_interval(0.95)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        # SciPy's, where the tasks of one study are equal up to rounding, as equal counts of images
+        found = stats.ttest_ind(*means, equal_var=False).confidence_interval(0.95)
     return value, float(found.low), float(found.high), f"{counts[1]} and {counts[0]} other tasks"
 
 
@@ -194,7 +198,10 @@ def _differ(first: StudyResults, second: StudyResults, names: tuple[str, str]) -
     """A sentence on the settings in which two studies differ."""
     found = []
     for part in ("dataset", "network", "recipe"):
-        one, other = first.metadata[part], second.metadata[part]
+        one, other = (  # older tables have settings by their old names
+            {current_name(f"{part}.{k}").partition(".")[2]: v for k, v in tables[part].items()}
+            for tables in (first.metadata, second.metadata)
+        )
         keys = [k for k in one if k in other and one[k] != other[k]]
         keys = [k for k in keys if not isinstance(one[k], (list, tuple, dict))]
         found += [f"{part} {k} {one[k]} and {other[k]}" for k in keys if k != "checksum"]

@@ -1,6 +1,7 @@
 """Two studies side by side: differences and intervals known by hand."""
 
 import runpy
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,21 @@ def test_tasks_of_other_images_are_other_tasks():
     assert found["high"] - found["difference"] == pytest.approx(half)
     alone = rows_of(study(OLD[:2]), study(NEW, "another"))["AnB"]
     assert np.isnan(alone["low"]) and alone["covers"].startswith("no interval: no task in both")
+
+
+def test_tasks_that_differ_equally_are_compared_without_a_warning():
+    """The same loss of both tasks differs in its last bits, of which SciPy warns."""
+    with warnings.catch_warnings(action="error"):
+        found = rows_of(study(OLD), study(NEW, "another"))["AnB"]
+    assert found["low"] < found["difference"] < found["high"]
+
+
+def test_settings_of_older_tables_have_their_current_names():
+    first, second = study(OLD), study(NEW)
+    first.metadata["recipe"] = {"optimiser": "sgd", "steps": 100}
+    second.metadata["recipe"] = {"optimizer": "adamw", "steps": 100}
+    made = compare.compared(first, second, NAMES)
+    assert "They differ in: recipe optimizer sgd and adamw." in made.caption
 
 
 def test_tables_that_do_not_say_the_classes_are_paired_by_split_and_target():
