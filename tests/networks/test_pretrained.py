@@ -124,7 +124,7 @@ def spoilt(tensors):
         "nan": (tensors | {first: nan}, [first, "infinite or NaN"]),
         "shape": (
             tensors | {first: torch.zeros(64, 3, 5, 5)},
-            ["features.0.weight is 64x3x5x5", "at network.input_size=32 64x3x3x3"],
+            ["features.0.weight is 64x3x5x5, not 64x3x3x3 as in squeezenet1_1 at network.input"],
         ),
         "missing": (less, ["has 52 tensors", "lack features.0.weight"]),
         "another": (

@@ -173,9 +173,9 @@ def _loaded(
     tensors = with_positions(tensors, {n: t.shape for n, t in wanted.items()}, notes)
     if wrong := [n for n, t in tensors.items() if n in wanted and t.shape != wanted[n].shape]:
         raise UserError(
-            f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, and in {network.model} at "
-            f"network.input_size={network.input_size} {_size(wanted[wrong[0]])}{and_more(wrong)}"
-            f"{_of_size(wrong, network)}"
+            f"{where}: {wrong[0]} is {_size(tensors[wrong[0]])}, not {_size(wanted[wrong[0]])} as "
+            f"in {network.model} at network.input_size={network.input_size}"
+            f"{_differ_too(wrong)}{_of_size(wrong, network)}"
         )
     _require_floating_point(tensors, wanted, where)
     missing, extra = model.load_state_dict(_with_version(tensors, model), strict=False)
@@ -232,6 +232,11 @@ def _head(classifier: str, top: set[str], names: set[str]) -> str:
     parts = classifier.split(".")
     modules = (".".join(parts[:k]) for k in range(1, len(parts)))
     return next(m for m in modules if {n for n in names if n.startswith(f"{m}.")} <= top)
+
+
+def _differ_too(wrong: list[str]) -> str:
+    more = len(wrong) - 1
+    return f" ({more} more differ{'s' if more == 1 else ''})" if more else ""
 
 
 def _of_size(wrong: list[str], network: ZooNetworkConfig) -> str:
