@@ -486,6 +486,11 @@ def test_the_page_is_well_formed_for_a_screen_reader(visit, name):
         }
 
 
+def test_a_small_p_is_below_its_bound_not_equal_to_it():
+    text = html.unescape(page(published()))
+    assert "p < 0.001" in text and "p = < " not in text and "p = 0." in text
+
+
 def test_activity_looks_at_random_layers_and_at_what_is_trained_above_them():
     """Silent units of random layers do not count, nor do those above the base's:
     the largest share above layer n.
