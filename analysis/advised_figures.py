@@ -73,7 +73,7 @@ def curve(found: "Answer") -> FigureSpec:
         "curve",
         "What each depth is worth",
         f"Accuracy on {found.subset} images of a linear classifier and of the nearest neighbors on "
-        "each layer, and of the best network of the race at its depth.",
+        f"each layer{', and of the best network of the race at its depth' if there else ''}.",
         [Panel("", draw)],
         [PROBE, KNN, *(mark for name, mark in KINDS.items() if name in there)],
         probes[["n", "validation", "test", "low", "high"]],

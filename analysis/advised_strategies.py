@@ -60,14 +60,15 @@ def answer(
         row["bound"] = difference_interval(pairs, together(cheaper), seeds)[2]
     table = pd.DataFrame([row for row, *_ in found])
     table["cost"] /= table.cost[0]
-    chosen = covering_choice([v for _, v, _ in found], [tested for *_, tested in found])
-    alone = table.low[0], table.high[0]
+    low, high = alone = table.low[0], table.high[0]
+    if len(found) > 1:
+        low, high = covering_choice([v for _, v, _ in found], [tested for *_, tested in found])
     spec = groups[table.cell[0], found[0][0]["recipe"]][0]
     names = [dataset.classes[c].name for c in classes]
     differing = [float((of_best.mean(0) != tested.mean(0)).mean()) for *_, tested in found[1:]]
     return Answer(
         table.drop(columns="recipe"),
-        (min(chosen[0], alone[0]), max(chosen[1], alone[1])),
+        (min(low, alone[0]), max(high, alone[1])),
         subset,
         _majority(labels, subset, of_best, names),
         too_few(of_best.shape[1], float(np.median(differing)) if differing else 0.0, subset),
