@@ -192,13 +192,10 @@ def _table(networks: pd.DataFrame) -> pd.DataFrame:
     )
     parts = []
     for _, row in table.groupby(["splits", "images a class"]):
-        top = pd.Series(row.accuracy.max(), row.index)
+        top = row.accuracy.max()
         best = row.accuracy == top
-        below, above = (
-            margins(top, row.binomial_images)[0],
-            margins(row.accuracy, row.binomial_images)[1],
-        )
-        equal = top - row.accuracy <= np.hypot(below, above)
+        below, above = margins(row.accuracy, row.binomial_images)
+        equal = top - row.accuracy <= np.hypot(below[best].max(), above)
         parts.append(row.assign(best=best, among_the_best=equal))
     return pd.concat(parts)
 

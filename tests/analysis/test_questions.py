@@ -290,6 +290,21 @@ def test_a_rare_class_widens_the_intervals_of_a_balanced_grid():
     compose(made)
 
 
+@pytest.mark.parametrize(
+    ("scratch", "predicted", "equal"),
+    [(130, True, [True, True, False]), (185, False, [False] * 3)],
+    ids=["wide", "unknown"],
+)
+def test_the_best_of_a_balanced_grid_has_its_own_margin(scratch, predicted, equal):
+    """Freezing is the best, all right; from scratch the rare class is, too."""
+    rows = [one | {"top1": 0.9} for one in reduced()]
+    tables = balanced(rows, [(scratch, 10), (190, 10), (190, 0)] * 2)
+    if not predicted:
+        del tables.predictions["1 validation"]
+    table = question(tables).table.set_index(["images a class", "arrangement"]).loc[10]
+    assert table.among_the_best[["scratch", "freeze 3", "fine-tune 3"]].tolist() == equal
+
+
 def test_a_rare_class_widens_the_interval_of_a_balanced_longer_base():
     rows = [row("baseB", "base", 0, 0.9), row("baseB", "base", 0, 0.9, recipe="twice as long")]
     rows += [row(f"A{n}B+", "AnB+", n, 0.9) for n in (1, 2)]
