@@ -62,7 +62,7 @@ def draw(tables: StudyResults) -> FigureSpec:
         f"Fine-tuned transfer against base networks that are trained longer ({tables.dataset})",
         f"{captions.counts(tables.networks)} A mark is one network, lines are means; bars: 95% "
         "intervals of each base from its validation images"
-        f"{captions.without_interval(networks)}. AnB+ and BnB+ start from bases of the "
+        f"{captions.without_interval(bases)}. AnB+ and BnB+ start from bases of the "
         f"recipe {usual} and train as long again. {captions.statistic(tables)}",
         panels,
         [*marks.values(), *(TREATMENTS[t] for t in TUNED)],

@@ -318,6 +318,9 @@ def test_a_rare_class_widens_the_interval_of_a_balanced_longer_base():
     assert known.low.isna().all() and set(known.covers) == {"nothing: no predictions"}
     assert "none, as predictions were not kept" in made.caption
     compose(made)
+    tables = balanced(rows, right)
+    del tables.predictions["2 validation"]
+    assert "not kept" not in question(tables).caption, "a network that is no base has no bar"
 
 
 def test_a_task_of_few_images_widens_the_interval_of_the_mean_over_tasks():
