@@ -52,9 +52,9 @@ def stop_requests() -> Iterator[StopRequest]:
         yield stop  # only the main thread receives signals
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {
-        n: h for n, h in handlers.items() if h is signal.default_int_handler or not callable(h)
-    }
+    ours = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
+    # None: that of a program around Python, which could not be set again
+    before = {n: h for n, h in handlers.items() if h in ours}
 
     def request(number: int, *_: object) -> None:
         stop.requested = True

@@ -15,7 +15,7 @@ import torch
 from analysis.html import figure
 from analysis.page import Page
 from analysis.plotting.layout import write
-from analysis.plotting.style import DARK, FigureSpec, Panel
+from analysis.plotting.style import DARK, FigureSpec, Panel, styled
 from tests.miniature import CPU
 from transferability.runs.runner import train_missing
 from transferability.runs.store import Store
@@ -114,6 +114,16 @@ def test_a_ctrl_c_while_a_figure_is_drawn_is_heard(interruptible, tmp_path, make
     with pytest.raises(KeyboardInterrupt), tracing(trace):
         make(drawing, tmp_path)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_signals_of_a_program_around_python_are_left_to_it(interruptible, monkeypatch):
+    """Such as R: Python knows that they are handled, but cannot set that handler again."""
+    changed = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *what: changed.append(what))
+    with styled():
+        pass
+    assert not changed
 
 
 @pytest.fixture
