@@ -30,9 +30,9 @@ _asked: StopRequest | None = None
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(second_kills: bool = True) -> Iterator[StopRequest]:
     """Within the block, Ctrl-C and SIGTERM request a stop, so that the current step is completed; a
-    second signal of the same kind kills the process.
+    second signal of the same kind kills the process, unless ``second_kills`` is False.
 
     The two signals are counted separately, because Ctrl-C reaches a whole process group, and a
     parent that received it forwards the other signal. Handlers that other code has installed are
@@ -58,8 +58,9 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def request(number: int, *_: object) -> None:
         stop.requested = True
-        # Python's own handler would wait for threads; killing the process is safe at any time
-        signal.signal(number, signal.SIG_DFL)
+        if second_kills:
+            # Python's own handler would wait for threads; killing the process is safe at any time
+            signal.signal(number, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, request)

@@ -140,7 +140,7 @@ def styled(**more: str) -> Iterator[None]:
         KeyboardInterrupt: at the end of the block, if it was interrupted. Within, matplotlib's C
             code would turn the interrupt into "Invalid affine transformation matrix".
     """
-    with stop_requests(), style.context(["default", RC | more]):
+    with stop_requests(second_kills=False), style.context(["default", RC | more]):
         yield
 
 

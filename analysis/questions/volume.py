@@ -229,8 +229,8 @@ def _freeze_minus_fine_tune(table: pd.DataFrame) -> pd.DataFrame:
         frozen, tuned = (own[own.treatment == treatment] for treatment in ("AnB", "AnB+"))
         both = frozen.merge(tuned, on="n", suffixes=("", "_tuned"))
         difference = (both.accuracy - both.accuracy_tuned).mean()
-        lower = (both.below**2 + both.above_tuned**2).mean() ** 0.5
-        upper = (both.above**2 + both.below_tuned**2).mean() ** 0.5
+        lower = (both.below**2 + both.above_tuned**2).mean(skipna=False) ** 0.5
+        upper = (both.above**2 + both.below_tuned**2).mean(skipna=False) ** 0.5
         row = {
             "splits": kind,
             "images a class": images,

@@ -305,6 +305,20 @@ def test_the_best_of_a_balanced_grid_has_its_own_margin(scratch, predicted, equa
     assert table.among_the_best[["scratch", "freeze 3", "fine-tune 3"]].tolist() == equal
 
 
+def test_a_depth_without_predictions_leaves_their_mean_without_an_interval():
+    """The difference is over all depths; its interval was that of the others."""
+    cells = [
+        ("baseB", "base", 0),
+        *((f"A{n}B{p}", f"AnB{p}", n) for n in (3, 4) for p in ("", "+")),
+    ]
+    rows = [row(*cell, 0.9, images_per_class=v) for v in (10.0, 30.0) for cell in cells]
+    tables = balanced(rows, [(180, 8)] * len(rows))
+    del tables.predictions["1 validation"]  # A3B of 10 images
+    table = question(tables).table.set_index(["images a class", "arrangement"])
+    means = table.xs("freeze - fine-tune, mean over n", level="arrangement")
+    assert means.difference.tolist() == [0, 0] and means.low.isna().tolist() == [True, False]
+
+
 def test_a_rare_class_widens_the_interval_of_a_balanced_longer_base():
     rows = [row("baseB", "base", 0, 0.9), row("baseB", "base", 0, 0.9, recipe="twice as long")]
     rows += [row(f"A{n}B+", "AnB+", n, 0.9) for n in (1, 2)]
