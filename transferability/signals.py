@@ -53,7 +53,7 @@ def stop_requests(second_kills: bool = True) -> Iterator[StopRequest]:
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     ours = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN)
-    # None: that of a program around Python, which could not be set again
+    # None: the handler of a program that embeds Python, which cannot be set again
     before = {n: h for n, h in handlers.items() if h in ours}
 
     def request(number: int, *_: object) -> None:

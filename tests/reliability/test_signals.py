@@ -107,7 +107,7 @@ def test_a_ctrl_c_while_a_figure_is_drawn_is_heard(interruptible, tmp_path, make
         nonlocal asked
         if event == "call" and frame.f_code.co_name == "__array__":
             asked += 1
-            if asked <= 2:  # twice, as who presses it is in a hurry: a drawing ends soon
+            if asked <= 2:  # the second must not kill: a drawing ends soon
                 signal.raise_signal(signal.SIGINT)
 
     drawing = FigureSpec("d", "", "", [Panel("", lambda axes: axes.plot([1, 2], marker="o"))])
@@ -116,8 +116,8 @@ def test_a_ctrl_c_while_a_figure_is_drawn_is_heard(interruptible, tmp_path, make
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
-def test_signals_of_a_program_around_python_are_left_to_it(interruptible, monkeypatch):
-    """Such as R: Python knows that they are handled, but cannot set that handler again."""
+def test_handlers_of_a_program_that_embeds_python_are_kept(interruptible, monkeypatch):
+    """As R may: Python reports such a handler as None, and cannot set it again."""
     changed = []
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
     monkeypatch.setattr(signal, "signal", lambda *what: changed.append(what))
